@@ -1,0 +1,74 @@
+"""Mechanistic interpretability for Diffusion Transformers.
+
+    model = interp.load("demo")
+    run = interp.trace(model, ["a large red circle on a black background"], out="cache/first.zarr")
+    run.stats["max_abs"], run.gates["alpha"], run.images["image"]
+
+Importing this package imports neither torch nor diffusers: names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.errors import InputError as InputError
+    from interp.errors import InterpError as InterpError
+    from interp.errors import InterpWarning as InterpWarning
+    from interp.errors import ModelError as ModelError
+    from interp.errors import PlanError as PlanError
+    from interp.errors import RunError as RunError
+    from interp.errors import StoreError as StoreError
+    from interp.errors import TraceError as TraceError
+    from interp.models.anatomy import Anatomy as Anatomy
+    from interp.models.families import register_anatomy as register_anatomy
+    from interp.plan import Record as Record
+    from interp.prompts import read_prompts as read_prompts
+    from interp.run import trace as trace
+    from interp.sites import Select as Select
+    from interp.sites import Site as Site
+    from interp.store.opened import Run as Run
+    from interp.store.opened import open_run as open_run
+    from interp.tracing.model import Model as Model
+    from interp.tracing.model import load as load
+    from interp.tracing.model import wrap as wrap
+
+_HOMES = {
+    "Anatomy": "interp.models.anatomy",
+    "InputError": "interp.errors",
+    "InterpError": "interp.errors",
+    "InterpWarning": "interp.errors",
+    "Model": "interp.tracing.model",
+    "ModelError": "interp.errors",
+    "PlanError": "interp.errors",
+    "Record": "interp.plan",
+    "Run": "interp.store.opened",
+    "RunError": "interp.errors",
+    "Select": "interp.sites",
+    "Site": "interp.sites",
+    "StoreError": "interp.errors",
+    "TraceError": "interp.errors",
+    "load": "interp.tracing.model",
+    "open_run": "interp.store.opened",
+    "read_prompts": "interp.prompts",
+    "register_anatomy": "interp.models.families",
+    "trace": "interp.run",
+    "wrap": "interp.tracing.model",
+}
+_PARTS = ("models", "sites", "statistics")
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"interp.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -1,0 +1,127 @@
+"""What a transformer looks like to this package: an `Anatomy`, plain data that a family's file describes.
+
+    z[k+1] = z[k] + sum_j alpha[k, j] * D[k, j](z[k], t, c)         block k, branch j
+
+An anatomy says, for each block: where its image and text states are in its output, which AdaLN projections (`Modulation`)
+give alpha, shift and scale, and which branches alpha multiplies. What is not listed does not exist: absence is stated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.errors import ModelError
+from interp.sites import Site
+
+Inputs = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Modulation:
+    """One AdaLN projection of a block: a module whose output, (batch, chunk * channel), holds gates, shifts and scales."""
+
+    stream: str
+    module: str
+    """Path inside the block of the module that emits the chunks."""
+    chunks: tuple[str, ...]
+    """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ..."""
+    compute: Callable[[nn.Module, Inputs], Tensor]
+    """The same output from the block and its bound inputs, without running the block. It calls modules and never reads
+    `.weight`, which offloading, quantisation and LoRA replace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchOutput:
+    """What a gate multiplies: the output of a module in the block, or one item of it."""
+
+    stream: str
+    gate: str
+    module: str
+    item: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block: where its states, gates and branches are."""
+
+    path: str
+    kind: str
+    hidden: Mapping[str, int | None]
+    """Per stream: which item of the block's output holds its state (`None`: the output itself)."""
+    modulations: tuple[Modulation, ...]
+    """In the order in which the block runs them."""
+    branches: tuple[BranchOutput, ...]
+    row_inputs: tuple[str, ...]
+    """Arguments of the block's forward that have a leading batch axis."""
+    state_inputs: Mapping[str, str]
+    """Per stream: the argument that carries its state in."""
+
+    def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
+        """Every (modulation, chunk number, site) of the block, whose global index is `index`."""
+        for modulation in self.modulations:
+            for number, chunk in enumerate(modulation.chunks):
+                kind, gate = chunk.split(".")
+                yield modulation, number, Site(index, modulation.stream, kind, gate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+    """A transformer's blocks in execution order, and where conditioning enters."""
+
+    family: str
+    model_class: str
+    channels: int
+    blocks: tuple[Block, ...]
+    row_inputs: tuple[str, ...]
+    """Arguments of the transformer's forward that have a leading batch axis."""
+    reentries: tuple[tuple[str, str], ...]
+    """Modules after the blocks that conditioning enters again, as (module path, argument)."""
+    timestep_scale: float = 1.0
+    """What the scheduler's timestep is divided by before it is given to the transformer."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that at least one block has."""
+        found = {stream for block in self.blocks for stream in block.hidden}
+        return tuple(stream for stream in ("image", "text") if stream in found)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates that at least one block has."""
+        found = {site.gate for site in self.sites() if site.kind == "alpha"}
+        return tuple(gate for gate in ("attn", "attn2", "mlp") if gate in found)
+
+    def sites(self) -> Iterator[Site]:
+        """Every site of every block, in execution order of the blocks."""
+        for index, block in enumerate(self.blocks):
+            for stream in block.hidden:
+                yield Site(index, stream, "hidden")
+            for _, _, site in block.chunk_sites(index):
+                yield site
+
+
+def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A block's inputs by argument name, however they were passed."""
+    signature = inspect.signature(type(block).forward)
+    bound = signature.bind(block, *args, **kwargs)
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+Describe = Callable[[nn.Module], Anatomy]
+
+
+def describe(transformer: nn.Module, registry: Mapping[str, Describe]) -> Anatomy:
+    """The anatomy of a transformer by its class name; an unknown class is an error that says how to register one."""
+    name = type(transformer).__name__
+    if name not in registry:
+        raise ModelError(
+            f"transformer class {name} has no anatomy; supported: {', '.join(sorted(registry))}. To add it, write "
+            f"describe(transformer) -> interp.Anatomy and call interp.register_anatomy({name!r}, describe)"
+        )
+    return registry[name](transformer)

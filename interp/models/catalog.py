@@ -1,0 +1,95 @@
+"""Names that `interp.load` and `--model` know: hub id, pipeline class and sampling defaults. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ModelError
+
+PACKAGED = Path(__file__).parent / "demo"
+SIDECAR = "interp.json"  # in a pipeline folder: its defaults and vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """What a run uses where the user says nothing; `None` leaves it to the pipeline."""
+
+    steps: int = 28
+    height: int | None = None
+    width: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vocabulary: frozenset[str] = frozenset()
+    """Words a small model was trained on; other words are warned about. Empty: any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One alias of the catalog."""
+
+    name: str
+    source: str
+    """Hub id, or a folder inside the package."""
+    pipeline_class: str
+    about: str
+    defaults: Defaults = dataclasses.field(default_factory=Defaults)
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The packaged folder, for a model that ships with this package."""
+        return PACKAGED / self.source if self.source in ("weights", "early") else None
+
+
+_SD3, _FLUX, _DIT = "StableDiffusion3Pipeline", "FluxPipeline", "DiTPipeline"
+CATALOG: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("demo", "weights", _SD3, "trained toy, ships with interp: 64x64 shapes, colours and textures"),
+        Entry("demo-early", "early", _SD3, "an early checkpoint of demo's training, ships with interp"),
+        Entry("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", _SD3, "Stable Diffusion 3 Medium"),
+        Entry("sd3.5", "stabilityai/stable-diffusion-3.5-large", _SD3, "Stable Diffusion 3.5 Large"),
+        Entry(
+            "sd3.5-medium",
+            "stabilityai/stable-diffusion-3.5-medium",
+            _SD3,
+            "Stable Diffusion 3.5 Medium, dual attention",
+            Defaults(steps=40),
+        ),
+        Entry("flux", "black-forest-labs/FLUX.1-dev", _FLUX, "FLUX.1 dev, guidance-distilled", Defaults(steps=50)),
+        Entry("flux-schnell", "black-forest-labs/FLUX.1-schnell", _FLUX, "FLUX.1 schnell", Defaults(steps=4)),
+        Entry(
+            "flux-dedistilled",
+            "InstantX/flux-dev-de-distill-diffusers",
+            _FLUX,
+            "FLUX.1 dev without its guidance distillation",
+            Defaults(steps=50),
+        ),
+        Entry("dit-xl", "facebook/DiT-XL-2-256", _DIT, "DiT-XL/2, ImageNet classes", Defaults(steps=50)),
+    )
+}
+
+
+def folder_defaults(folder: Path) -> Defaults | None:
+    """Defaults from a pipeline folder's `interp.json`, if it has one."""
+    path = folder / SIDECAR
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Defaults(**{**values, "vocabulary": frozenset(values.get("vocabulary", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} must hold the fields of interp's Defaults as JSON; {error} (mend or delete it)") from None
+
+
+def write_defaults(folder: Path, defaults: Defaults) -> None:
+    """Write `interp.json` into a pipeline folder."""
+    values = {
+        "steps": defaults.steps,
+        "settings": dict(defaults.settings),
+        "vocabulary": sorted(defaults.vocabulary),
+    }
+    (folder / SIDECAR).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

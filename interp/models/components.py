@@ -1,0 +1,97 @@
+"""Small parts of a diffusers pipeline built from nothing: tokenizers, text encoders, VAE. No download.
+
+The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`) are put together from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusers import AutoencoderTiny
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of `words` is one token and every other text falls to bytes; `length` tokens at most."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    learner.train_from_iterator(list(words), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
+    merges = [tuple(merge) for merge in _merges(learner)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]  # end is the highest id, as CLIP's pooling expects
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+
+
+def _merges(learner: Tokenizer) -> list[list[str]]:
+    import json
+
+    merges: list[list[str]] = json.loads(learner.to_str())["model"]["merges"]
+    return merges
+
+
+def t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
+    """A T5 tokenizer in which each of `words` is one token and other words are spelled in letters."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]  # T5's fixed ids 0, 1, 2
+    pieces += [(f"\u2581{word}", -2.0) for word in words]
+    known = {piece for piece, _ in pieces}
+    singles = ["\u2581", *(f"\u2581{letter}" for letter in LETTERS), *LETTERS, *"0123456789.,-'"]
+    pieces += [(single, -8.0) for single in singles if single not in known]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
+
+
+def clip_text_encoder(
+    tokenizer: CLIPTokenizer, *, width: int, projection: int, layers: int = 2, heads: int = 2
+) -> CLIPTextModelWithProjection:
+    """A CLIP text encoder for `tokenizer`, `width` wide, random weights."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=projection,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModelWithProjection(config).eval()
+
+
+def t5_text_encoder(tokenizer: T5Tokenizer, *, width: int, layers: int = 2, heads: int = 2) -> T5EncoderModel:
+    """A T5 encoder for `tokenizer`, `width` wide, random weights."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=width // heads,
+        d_ff=2 * width,
+        num_layers=layers,
+        num_heads=heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=True,
+    )
+    return T5EncoderModel(config).eval()
+
+
+def vae(*, latent_channels: int, width: int, levels: int, blocks: int = 1) -> AutoencoderTiny:
+    """An `AutoencoderTiny` that shrinks a picture by 2 ** (levels - 1), random weights."""
+    return AutoencoderTiny(
+        latent_channels=latent_channels,
+        encoder_block_out_channels=(width,) * levels,
+        decoder_block_out_channels=(width,) * levels,
+        num_encoder_blocks=(blocks,) * levels,
+        num_decoder_blocks=(blocks,) * (levels - 1) + (blocks + 1,),
+    ).eval()

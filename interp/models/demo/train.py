@@ -1,0 +1,210 @@
+"""Training of the demo model: rectified flow on the procedural world, transformer and text encoders together.
+
+1. Train the VAE (`train_vae`), then draw the scenes and encode their pictures once.
+2. Each step: captions with attributes left out at random, t = sigmoid(normal), x_t = (1 - t) x0 + t noise, target
+   noise - x0 (Liu et al., arXiv 2209.03003; sampling of t as in Stable Diffusion 3, arXiv 2403.03206).
+3. Keep an exponential moving average (EMA) of the weights: that is what is shipped.
+
+Every random choice of a step comes from (seed, step): a killed training goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from interp.models.demo import train_vae, world
+from interp.models.demo.build import SIZES, Denoiser, build_denoiser, save_folder
+
+Report = Callable[[str, int, int, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides the trained weights."""
+
+    size: str = "base"
+    """`base` is the shipped model; `small` is narrower."""
+    steps: int = 10_000
+    batch_size: int = 64
+    scenes: int = 24_000
+    learning_rate: float = 1e-3
+    warm_up: int = 300
+    ema_decay: float = 0.999
+    caption_drop: float = 0.1
+    """Share of captions left empty, for classifier-free guidance."""
+    attribute_drop: float = 0.1
+    """Chance of each captioned attribute but the shape to be left out."""
+    vae_steps: int = 2_400
+    seed: int = 0
+    keep: tuple[int, ...] = (250, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
+    """Steps whose EMA weights are kept as folders, besides the last."""
+
+
+def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Report = lambda *_: None) -> Path:
+    """Train in `folder`, going on from what is there; returns the finished pipeline's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_plan(folder / "plan.json", plan)
+    vae_folder = train_vae.train(
+        folder,
+        steps=plan.vae_steps,
+        device=device,
+        seed=plan.seed,
+        report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
+    )
+    vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
+    scenes, latents = _latents(folder / "latents.npy", vae, plan)
+    run = _Training.start(plan, device)
+    state = folder / "state.pt"
+    if state.exists():
+        run.load(state)
+    latents = latents.to(device)
+    while run.step < plan.steps:
+        loss = run.advance(scenes, latents)
+        report("denoiser", run.step, plan.steps, loss)
+        if run.step % 500 == 0 or run.step == plan.steps:
+            run.save(state)
+        if run.step in plan.keep:
+            save_folder(folder / "checkpoints" / f"step-{run.step:06d}", vae, run.average())
+    save_folder(folder / "model", vae, run.average())
+    return folder / "model"
+
+
+def _same_plan(path: Path, plan: TrainingPlan) -> None:
+    text = json.dumps(dataclasses.asdict(plan), indent=2)
+    if path.exists() and path.read_text() != text:
+        raise ValueError(f"{path.parent} holds a training with other settings ({path.name}); use another folder")
+    path.write_text(text)
+
+
+def _latents(path: Path, vae: AutoencoderTiny, plan: TrainingPlan) -> tuple[list[world.Scene], Tensor]:
+    """The scenes and their scaled latents, (scene, channel, y, x) float16, made once and kept on disk."""
+    if path.exists():
+        return list(world.sample(plan.scenes, plan.seed + 1)), torch.from_numpy(np.load(path))
+    scenes, pixels = train_vae.pictures(plan.scenes, plan.seed + 1)
+    latents = (train_vae.encode(vae, pixels) - vae.config.shift_factor) * vae.config.scaling_factor
+    np.save(path, latents.half().numpy())
+    return scenes, latents.half()
+
+
+def flow_pair(clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Rectified flow's input and target at time t: x_t = (1 - t) x0 + t noise, and noise - x0 (arXiv 2209.03003)."""
+    t = t.view(-1, 1, 1, 1)
+    return (1 - t) * clean + t * noise, noise - clean
+
+
+def captions(scenes: list[world.Scene], plan: TrainingPlan, draw: np.random.Generator) -> list[str]:
+    """A caption for each scene, some empty, some with attributes left out."""
+    optional = [name for name in world.ATTRIBUTES if name != "shape"]
+    said = []
+    for scene in scenes:
+        left_out = frozenset(name for name in optional if draw.random() < plan.attribute_drop)
+        caption = scene.caption(left_out, order=int(draw.integers(2)))
+        said.append("" if draw.random() < plan.caption_drop else caption)
+    return said
+
+
+@dataclasses.dataclass
+class _Training:
+    plan: TrainingPlan
+    device: str
+    denoiser: Denoiser
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    step: int = 0
+
+    @classmethod
+    def start(cls, plan: TrainingPlan, device: str) -> _Training:
+        denoiser = build_denoiser(SIZES[plan.size], plan.seed)
+        modules = denoiser.modules()
+        for module in modules.values():
+            module.to(device).train()
+        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        optimizer = torch.optim.AdamW(parameters, plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+        ema = {name: tensor.detach().clone() for name, tensor in _weights(modules).items()}
+        return cls(plan, device, denoiser, optimizer, ema)
+
+    def advance(self, scenes: list[world.Scene], latents: Tensor) -> float:
+        """One optimisation step; returns its loss."""
+        plan, device = self.plan, self.device
+        draw = np.random.default_rng([plan.seed, self.step])
+        noise_source = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        index = draw.integers(len(scenes), size=plan.batch_size)
+        clip_ids, t5_ids = self.denoiser.tokens(captions([scenes[i] for i in index], plan, draw))
+        clean = latents[torch.from_numpy(index).to(latents.device)].float()
+        noise = torch.randn(clean.shape, generator=noise_source).to(device)
+        t = torch.sigmoid(torch.randn(plan.batch_size, generator=noise_source)).to(device)
+        noisy, target = flow_pair(clean, noise, t)
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate * _schedule(self.step, plan)
+        # the CPU's fused attention is slow backward: half of a step's time against a sixth for plain matrix products
+        with sdpa_kernel([SDPBackend.MATH]), torch.autocast(device, torch.bfloat16):
+            states, pooled = self.denoiser.encode(clip_ids.to(device), t5_ids.to(device))
+            guess = self.denoiser.transformer(
+                hidden_states=noisy,
+                encoder_hidden_states=states,
+                pooled_projections=pooled,
+                timestep=1000.0 * t,
+            ).sample
+            loss = (guess.float() - target).square().mean()
+            loss.backward()
+        weights = _weights(self.denoiser.modules())
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        decay = min(plan.ema_decay, (1 + self.step) / (10 + self.step))
+        names = list(self.ema)
+        torch._foreach_lerp_([self.ema[n] for n in names], [weights[n].detach() for n in names], 1 - decay)
+        return float(loss.item())
+
+    def average(self) -> Denoiser:
+        """A denoiser that holds the averaged weights, on the CPU."""
+        copy = build_denoiser(SIZES[self.plan.size], self.plan.seed)
+        with torch.no_grad():
+            for name, parameter in _weights(copy.modules()).items():
+                parameter.copy_(self.ema[name])
+        return copy
+
+    def save(self, path: Path) -> None:
+        """Write the whole state; the file is replaced in one go."""
+        weights = {name: parameter.detach() for name, parameter in _weights(self.denoiser.modules()).items()}
+        state: dict[str, Any] = {"step": self.step, "weights": weights, "ema": self.ema}
+        torch.save(state | {"optimizer": self.optimizer.state_dict()}, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    def load(self, path: Path) -> None:
+        """Read a state written by `save`."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in _weights(self.denoiser.modules()).items():
+                parameter.copy_(state["weights"][name])
+        self.ema, self.step = state["ema"], state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _weights(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    return {
+        f"{module_name}.{name}": parameter
+        for module_name, module in modules.items()
+        for name, parameter in module.named_parameters()
+    }
+
+
+def _schedule(step: int, plan: TrainingPlan) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step < plan.warm_up:
+        return (step + 1) / plan.warm_up
+    progress = (step - plan.warm_up) / max(plan.steps - plan.warm_up, 1)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,20 @@
+"""The model families, one data file each. To add one in your own code: `interp.register_anatomy`."""
+
+from __future__ import annotations
+
+from interp.models.anatomy import Describe
+from interp.models.families import sd3
+from interp.models.families.pipeline import PipelineSpec
+
+ANATOMIES: dict[str, Describe] = {"SD3Transformer2DModel": sd3.describe}
+PIPELINES: dict[str, PipelineSpec] = {sd3.PIPELINE.pipeline_class: sd3.PIPELINE}
+
+
+def register_anatomy(transformer_class: str, describe: Describe, pipeline: PipelineSpec | None = None) -> None:
+    """Teach this process a transformer class; with `pipeline`, also the diffusers pipeline that samples with it.
+
+    `describe(transformer)` returns an `Anatomy`. Registering a class again replaces what was known of it.
+    """
+    ANATOMIES[transformer_class] = describe
+    if pipeline is not None:
+        PIPELINES[pipeline.pipeline_class] = pipeline

@@ -1,0 +1,90 @@
+"""What a family's diffusers pipeline looks like: how to call it with its own guidance off, and the sizes that follow."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Sizes of one traced picture."""
+
+    image_grid: tuple[int, int]
+    """Image tokens, (y, x)."""
+    text_tokens: int
+    """0 where there is no text stream."""
+    latents: Mapping[str, int]
+    """Latents by axis name, without the batch."""
+    pixel_multiple: int
+    """Height and width must be multiples of this many pixels."""
+
+    def tokens(self, stream: str) -> int:
+        """Tokens of a stream."""
+        return self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineSpec:
+    """How to use a pipeline class as the sampler alone."""
+
+    pipeline_class: str
+    layout: Callable[[Any, int, int, dict[str, Any]], Layout]
+    """(pipe, height, width, settings) -> Layout."""
+    guidance_off: Mapping[str, Any]
+    """Arguments that turn the pipeline's own guidance off."""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further arguments of the pipeline that change a run, with their defaults."""
+    settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
+    """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The sampling loop's timesteps (scheduler's units) and noise levels, one per step."""
+
+    timesteps: np.ndarray[Any, Any]
+    sigmas: np.ndarray[Any, Any]
+
+
+def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Schedule:
+    """What the pipeline's scheduler will do, from a copy of it: the pipeline is not touched."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    arguments: dict[str, Any] = {}
+    if spec.sigmas is not None and "sigmas" in accepted:
+        arguments["sigmas"] = spec.sigmas(steps)
+    else:
+        arguments["num_inference_steps"] = steps
+    if getattr(scheduler.config, "use_dynamic_shifting", False):
+        arguments["mu"] = shift_of(scheduler.config, layout.tokens("image"))
+    try:
+        scheduler.set_timesteps(**arguments)
+    except (ValueError, TypeError) as error:
+        name = type(scheduler).__name__
+        raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
+    timesteps = scheduler.timesteps.double().cpu().numpy()
+    return Schedule(timesteps, noise_levels(scheduler, timesteps))
+
+
+def shift_of(config: Any, image_tokens: int) -> float:
+    """Resolution-dependent shift mu, linear in the number of image tokens (Stable Diffusion 3, arXiv 2403.03206)."""
+    first, last = config.base_image_seq_len, config.max_image_seq_len
+    slope = (config.max_shift - config.base_shift) / (last - first)
+    return float(config.base_shift + slope * (image_tokens - first))
+
+
+def noise_levels(scheduler: Any, timesteps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Sigma of each step: the scheduler's own, or sqrt((1 - a) / a) from its cumulative alphas."""
+    if hasattr(scheduler, "sigmas"):
+        return np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])
+    kept = scheduler.alphas_cumprod.double().cpu().numpy()[timesteps.astype(int)]
+    return np.asarray(np.sqrt((1 - kept) / kept))

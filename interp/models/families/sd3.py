@@ -1,0 +1,83 @@
+"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline`), as diffusers 0.42 has it.
+
+Joint blocks return (text, image). Each stream has its own AdaLN-Zero projection of the conditioning `temb`; the last block
+has no text output and its text projection is scale and shift alone. `temb` enters again in `norm_out`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.models.anatomy import Anatomy, Block, BranchOutput, Inputs, Modulation
+from interp.models.families.pipeline import Layout, PipelineSpec
+
+ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
+ADALN_CONTINUOUS = ("scale.attn", "shift.attn")
+ADALN_ZERO_X = (*ADALN_ZERO, "shift.attn2", "scale.attn2", "alpha.attn2")  # blocks with dual attention
+BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb")
+
+
+def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
+    module = block.get_submodule(norm)
+    projected: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
+    return projected
+
+
+def joint_block(path: str, block: Any) -> Block:
+    """A joint block; `block.context_pre_only` marks the last, `block.use_dual_attention` SD3.5-Medium's first ones."""
+    last, dual = block.context_pre_only, block.use_dual_attention
+    image = Modulation("image", "norm1.linear", ADALN_ZERO_X if dual else ADALN_ZERO, partial(project, "norm1"))
+    text_chunks = ADALN_CONTINUOUS if last else ADALN_ZERO
+    text = Modulation("text", "norm1_context.linear", text_chunks, partial(project, "norm1_context"))
+    branches = [BranchOutput("image", "attn", "attn", 0), BranchOutput("image", "mlp", "ff")]
+    if dual:
+        branches.append(BranchOutput("image", "attn2", "attn2"))
+    if not last:
+        branches += [BranchOutput("text", "attn", "attn", 1), BranchOutput("text", "mlp", "ff_context")]
+    return Block(
+        path=path,
+        kind="joint-dual" if dual else "joint",
+        hidden={"image": 1} if last else {"text": 0, "image": 1},
+        modulations=(image, text),
+        branches=tuple(branches),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs={"image": "hidden_states", "text": "encoder_hidden_states"},
+    )
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of an `SD3Transformer2DModel`."""
+    blocks = enumerate(transformer.transformer_blocks)
+    return Anatomy(
+        family="sd3",
+        model_class="SD3Transformer2DModel",
+        channels=transformer.inner_dim,
+        blocks=tuple(joint_block(f"transformer_blocks.{index}", block) for index, block in blocks),
+        row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"),
+        reentries=(("norm_out", "conditioning_embedding"),),
+    )
+
+
+def layout(pipe: Any, height: int, width: int, settings: dict[str, Any]) -> Layout:
+    """Tokens and latents of a picture of height x width pixels."""
+    config = pipe.transformer.config
+    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
+    return Layout(
+        image_grid=(rows // config.patch_size, columns // config.patch_size),
+        text_tokens=pipe.tokenizer_max_length + settings["max_sequence_length"],
+        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=pipe.vae_scale_factor * pipe.patch_size,
+    )
+
+
+PIPELINE = PipelineSpec(
+    pipeline_class="StableDiffusion3Pipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    settings={"max_sequence_length": 256},
+    settings_maximum={"max_sequence_length": 512},
+)

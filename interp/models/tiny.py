@@ -1,0 +1,80 @@
+"""Tiny random diffusers pipelines, complete and offline: the fixture of our tests and of yours.
+
+    folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
+    model = interp.load(folder)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.errors import InputError
+from interp.models import components
+from interp.models.catalog import Defaults, write_defaults
+from interp.models.quiet import quiet
+
+WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
+TEXT_TOKENS = 8
+
+
+def build(family: str, folder: str | Path, *, seed: int = 0, **sizes: Any) -> Path:
+    """Write a tiny random pipeline of a family and return its folder; pictures are 64x64 by default.
+
+    `sizes` overrides the family's sizes; for sd3: blocks=4, heads=2, head_width=16, dual_attention=() (block indices),
+    resolution=64 (pixels; bigger for benchmarks).
+    """
+    if family not in BUILDERS:
+        raise InputError(f"family must be one of {', '.join(BUILDERS)}; got {family!r}")
+    folder = Path(folder)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        pipe, settings = BUILDERS[family](**sizes)
+        pipe.save_pretrained(folder, safe_serialization=True)
+    write_defaults(folder, Defaults(steps=4, settings=settings))
+    return folder
+
+
+def sd3(
+    *, blocks: int = 4, heads: int = 2, head_width: int = 16, dual_attention: tuple[int, ...] = (), resolution: int = 64
+) -> tuple[Any, dict[str, Any]]:
+    """A tiny Stable Diffusion 3 pipeline and its settings."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    width = heads * head_width
+    clip = components.clip_tokenizer(WORDS, TEXT_TOKENS)
+    t5 = components.t5_tokenizer(WORDS, TEXT_TOKENS)
+    encoders = [components.clip_text_encoder(clip, width=16, projection=16) for _ in range(2)]
+    transformer = SD3Transformer2DModel(
+        sample_size=resolution // 4,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=blocks,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        joint_attention_dim=32,
+        caption_projection_dim=width,
+        pooled_projection_dim=32,
+        pos_embed_max_size=resolution // 4,
+        dual_attention_layers=dual_attention,
+        qk_norm="rms_norm" if dual_attention else None,
+    )
+    pipe = StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=components.vae(latent_channels=4, width=8, levels=3),
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        text_encoder_3=components.t5_text_encoder(t5, width=32),
+        tokenizer=clip,
+        tokenizer_2=clip,
+        tokenizer_3=t5,
+    )
+    return pipe, {"max_sequence_length": TEXT_TOKENS}
+
+
+BUILDERS: dict[str, Callable[..., tuple[Any, dict[str, Any]]]] = {"sd3": sd3}

@@ -1,0 +1,172 @@
+"""What a run is: a frozen `Plan` that says everything its numbers depend on, its rows, and what it records."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from interp.errors import InputError, PlanError
+from interp.sites import Select
+
+RECORDABLE = ("stats", "gates", "hidden", "modulation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a trace keeps. The picture and the latents are always kept."""
+
+    stats: bool = True
+    """Mean, mean |x|, max |x|, min |x| and variance over tokens, per channel, of every block and stream."""
+    gates: bool = True
+    """AdaLN alpha of every gate."""
+    hidden: Select | bool | None = None
+    """Full hidden states: all of them (`True`) or a selection."""
+    latents: Literal["last", "all"] = "last"
+    """The latents after the last step, or after every step."""
+    modulation: bool = False
+    """AdaLN shift and scale beside alpha."""
+
+    def __post_init__(self) -> None:
+        for field in ("stats", "gates", "modulation"):
+            if not isinstance(getattr(self, field), bool):
+                raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
+        if self.hidden is False:
+            object.__setattr__(self, "hidden", None)
+        if self.hidden is True:
+            object.__setattr__(self, "hidden", Select())
+        if self.hidden is not None and not isinstance(self.hidden, Select):
+            raise InputError(f"record.hidden must be None, True or a Select(...); got {self.hidden!r}")
+        if self.latents not in ("last", "all"):
+            raise InputError(f'record.latents must be "last" or "all"; got {self.latents!r}')
+        if self.modulation and not self.gates:
+            raise InputError("record.modulation needs record.gates=True: shift and scale are kept beside alpha")
+
+    @property
+    def select(self) -> Select | None:
+        """The selection of hidden states, if any are kept."""
+        return self.hidden if isinstance(self.hidden, Select) else None
+
+    @classmethod
+    def parse(cls, names: str, *, blocks: str | None = None, steps: str | None = None) -> Record:
+        """From the command line: names such as "stats,gates,hidden", and which blocks and steps of hidden to keep."""
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        unknown = [name for name in wanted if name not in RECORDABLE]
+        if unknown or not wanted:
+            raise InputError(f"record must be a list out of {','.join(RECORDABLE)}; got {names!r}")
+        if (blocks is not None or steps is not None) and "hidden" not in wanted:
+            raise InputError("--blocks and --record-steps select hidden states; add hidden to --record")
+        hidden = Select(blocks=blocks, steps=steps) if "hidden" in wanted else None  # type: ignore[arg-type]
+        return cls(
+            stats="stats" in wanted,
+            gates="gates" in wanted or "modulation" in wanted,
+            hidden=hidden,
+            modulation="modulation" in wanted,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"hidden": self.select.to_json() if self.select else None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """The inverse of `to_json`."""
+        hidden = values["hidden"]
+        return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt of a run: one unit of work, one place on the `prompt` axis."""
+
+    index: int
+    text: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything a run's numbers depend on, but the batch size and the device (provenance has those)."""
+
+    model: str
+    """The model as it was named."""
+    weights: str
+    """Identity of the weights: a hub revision, or a fingerprint of a folder's files."""
+    dtype: str
+    prompts: tuple[str, ...]
+    steps: int
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    seed: int = 0
+    repeats: int = 1
+    negative_prompt: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further arguments of the pipeline, such as `max_sequence_length`."""
+    guidance: Mapping[str, Any] | None = None
+    interventions: tuple[Mapping[str, Any], ...] = ()
+    record: Record = dataclasses.field(default_factory=Record)
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        at_least("repeats", self.repeats, 1)
+        at_least("seed", self.seed, 0)
+        at_least("height", self.height, 1)
+        at_least("width", self.width, 1)
+        if self.seed + self.repeats * len(self.prompts) >= 2**63:
+            raise InputError(f"seed must leave room below 2**63 for the repeats; got {self.seed}")
+
+    def rows(self) -> tuple[Row, ...]:
+        """Prompts x repeats. Seed = base seed + repeat, the same for every prompt; a duplicate line goes on counting."""
+        repeats: Counter[str] = Counter()
+        rows: list[Row] = []
+        for text in self.prompts:
+            for _ in range(self.repeats):
+                rows.append(Row(len(rows), text, self.seed + repeats[text]))
+                repeats[text] += 1
+        return tuple(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the prompts as their count and digest (the store holds their texts)."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
+        return values | {
+            "prompts": f"{len(self.prompts)} prompts, sha256 {digest}",
+            "settings": dict(self.settings),
+            "guidance": None if self.guidance is None else dict(self.guidance),
+            "interventions": [dict(edit) for edit in self.interventions],
+            "record": self.record.to_json(),
+        }
+
+
+def at_least(field: str, value: Any, least: int) -> int:
+    """`value` if it is an integer of at least `least`; else an error that names the field."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{field} must be an integer of at least {least}; got {value!r}")
+    return value
+
+
+def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
+    """Refuse to go on with a store made by another plan, naming the first field that differs."""
+    for field in wanted.keys() | stored.keys():
+        if wanted.get(field) != stored.get(field):
+            raise PlanError(
+                f"{store} holds another run: its {field} is {_short(stored.get(field))}, yours {_short(wanted.get(field))}; "
+                "give another --out, or delete the store, or use the same arguments"
+            )
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def groups(rows: Sequence[Row], batch_size: int) -> list[tuple[Row, ...]]:
+    """Rows in fixed groups, `row // batch_size`: a continued run traces a row in the company it always had."""
+    at_least("batch_size", batch_size, 1)
+    return [tuple(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]

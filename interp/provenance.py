@@ -1,0 +1,38 @@
+"""Where numbers came from: model class and revision, dtype, device, batch size, threads, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from interp.tracing.model import Model
+
+PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "zarr", "xarray", "numpy")
+CHANGEABLE = ("batch_size", "device", "threads", "offload")  # a changed one is worth a warning, not a refusal
+
+
+def provenance(model: Model, batch_size: int) -> dict[str, Any]:
+    """As plain JSON values."""
+    loaded = model.loaded
+    return {
+        "model_class": loaded.anatomy.model_class,
+        "pipeline_class": loaded.spec.pipeline_class,
+        "scheduler": type(model.pipe.scheduler).__name__,
+        "device": loaded.device,
+        "offload": loaded.offload,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those its numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in ("interp", *PACKAGES)}

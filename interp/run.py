@@ -1,0 +1,303 @@
+"""Runs: a plan's rows traced into a store, and the store opened as xarray.
+
+prompts -> `Plan` -> rows -> `trace_group` -> arrays of one row -> writer -> store -> `Run`. This file joins tracing and store,
+which do not know each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
+from interp.interventions import Intervention
+from interp.models.families.pipeline import Layout, Schedule, schedule
+from interp.plan import Plan, Record, Row, at_least, check_same, groups
+from interp.prompts import check_prompts, read_prompts
+from interp.provenance import CHANGEABLE, provenance
+from interp.sites import STREAMS, resolve_indices
+from interp.store.create import create, writing_lock
+from interp.store.opened import Run, open_run
+from interp.store.reader import Shelf
+from interp.store.schema import HiddenAxes, Schema
+from interp.store.summary import write_summary
+from interp.store.writer import Writer
+from interp.tracing.model import Model, load
+from interp.tracing.recorders import (
+    GatesRecorder,
+    HiddenRecorder,
+    Recorder,
+    StatisticsRecorder,
+    gate_present,
+    stream_present,
+)
+from interp.tracing.trace import TracedRow, check_picture_size, trace_group
+
+__all__ = ["Prepared", "Progress", "Run", "open_run", "prepare", "trace"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a trace is; handed to `on_progress` after every step and every group of rows."""
+
+    rows_done: int
+    rows_total: int
+    step: int
+    steps: int
+    seconds: float
+    """Since this call began tracing."""
+    traced: int
+    """Rows traced by this call."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Everything about a run that is known before the model runs."""
+
+    model: Model
+    plan: Plan
+    layout: Layout
+    schedule: Schedule
+    schema: Schema
+    interventions: tuple[Intervention, ...] = ()
+
+
+def trace(
+    model: Model | str | Path,
+    prompts: Sequence[str] | str | Path,
+    *,
+    out: str | Path,
+    steps: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    guidance: None = None,
+    negative_prompt: str = "",
+    interventions: Sequence[Intervention] = (),
+    record: Record | None = None,
+    settings: dict[str, Any] | None = None,
+    batch_size: int = 1,
+    resume: bool = True,
+    on_progress: OnProgress = lambda progress: None,
+) -> Run:
+    """Trace prompts into a store and open it.
+
+    `prompts` is a list of texts or the path of a prompts file. Unset arguments take the catalog's or the pipeline's
+    defaults; height and width are in pixels. Guidance is off: the rows recorded are the conditional branch. A store that
+    already holds part of the same plan is continued; one that holds another plan is refused.
+    """
+    prepared = prepare(
+        model,
+        prompts,
+        steps=steps,
+        seed=seed,
+        repeats=repeats,
+        height=height,
+        width=width,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+        interventions=interventions,
+        record=record,
+        settings=settings,
+    )
+    return execute(prepared, Path(out), batch_size=batch_size, resume=resume, on_progress=on_progress)
+
+
+def prepare(
+    model: Model | str | Path,
+    prompts: Sequence[str] | str | Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    guidance: None = None,
+    negative_prompt: str = "",
+    interventions: Sequence[Intervention] = (),
+    record: Record | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Prepared:
+    """Check every argument of a run and work out its sizes, without running the model."""
+    texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
+    model = model if isinstance(model, Model) else load(model)
+    if guidance is not None:
+        raise InputError(f"guidance must be None while tracing (guided traces come with interp.guidance); got {guidance!r}")
+    if negative_prompt:
+        warnings.warn("negative_prompt has no effect while guidance is off; it is only stored", InterpWarning, stacklevel=2)
+    height, width = model.sizes(
+        None if height is None else at_least("height", height, 1), None if width is None else at_least("width", width, 1)
+    )
+    chosen = model.settings(settings)
+    plan = Plan(
+        model=model.name,
+        weights=model.loaded.weights,
+        dtype=model.loaded.dtype,
+        prompts=tuple(texts),
+        steps=model.defaults.steps if steps is None else steps,
+        seed=seed,
+        repeats=repeats,
+        height=height,
+        width=width,
+        negative_prompt=negative_prompt,
+        settings=chosen,
+        interventions=tuple(edit.to_json() for edit in interventions),
+        record=record or Record(),
+    )
+    layout = model.loaded.spec.layout(model.pipe, height, width, chosen)
+    check_picture_size(model, height, width, layout.pixel_multiple)
+    times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
+    model.warn_unknown_words(texts)
+    return Prepared(model, plan, layout, times, make_schema(model, plan, layout, times), tuple(interventions))
+
+
+def execute(
+    prepared: Prepared, path: Path, *, batch_size: int = 1, resume: bool = True, on_progress: OnProgress = lambda _: None
+) -> Run:
+    """Trace the rows of a prepared run that its store does not hold yet."""
+    plan, rows = prepared.plan, prepared.plan.rows()
+    batches = groups(rows, batch_size)
+    started, traced, failures = time.monotonic(), 0, []
+    with writing_lock(path):
+        done = _open_or_create(prepared, path, batch_size, resume)
+        count = sum(done)
+
+        def report(step: int) -> None:
+            on_progress(Progress(count, len(rows), step, plan.steps, time.monotonic() - started, traced))
+
+        with Writer(path) as writer:
+            for batch in batches:
+                pending = [row for row in batch if not done[row.index]]
+                if not pending:
+                    continue
+                for result in _trace_batch(prepared, batch, pending, writer, report):
+                    if result.failure is not None:
+                        failures.append(result.failure)
+                        continue
+                    writer.row(result.row.index, result.arrays)
+                    count, traced = count + 1, traced + 1
+                report(plan.steps)
+        write_summary(path)
+    if failures:
+        raise TraceError(
+            f"{len(failures)} of {len(rows)} rows were stopped, the others are in {path}. First: {failures[0]} "
+            "(float16 overflows easily; try another --dtype)"
+        )
+    return open_run(path)
+
+
+def _trace_batch(
+    prepared: Prepared, batch: Sequence[Row], pending: Sequence[Row], writer: Writer, report: Callable[[int], None]
+) -> list[TracedRow]:
+    """Trace a whole batch, in the company its rows always have, and give back the rows that were pending."""
+    waiting = {row.index for row in pending}
+
+    def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
+        row = batch[position].index
+        if row in waiting:
+            axes = prepared.schema.hidden[stream]
+            writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
+
+    results = trace_group(
+        prepared.model,
+        prepared.plan,
+        batch,
+        prepared.schedule,
+        make_recorders(prepared, len(batch), hidden),
+        interventions=prepared.interventions,
+        on_step=report,
+    )
+    return [result for result in results if result.row.index in waiting]
+
+
+def make_recorders(prepared: Prepared, batch: int, hidden: Any) -> list[Recorder]:
+    """The recorders a plan asks for."""
+    record, anatomy = prepared.plan.record, prepared.model.anatomy
+    steps = len(prepared.schedule.timesteps)
+    recorders: list[Recorder] = []
+    if record.stats:
+        recorders.append(StatisticsRecorder(anatomy, steps, batch))
+    if record.gates:
+        recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+    if record.select is not None:
+        tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
+        recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
+    return recorders
+
+
+def make_schema(model: Model, plan: Plan, layout: Layout, times: Schedule) -> Schema:
+    """The axes of a run's store."""
+    anatomy, record, rows = model.anatomy, plan.record, plan.rows()
+    kinds = ("alpha", "shift", "scale") if record.modulation else ("alpha",)
+    return Schema(
+        prompt_text=tuple(row.text for row in rows),
+        seed=tuple(row.seed for row in rows),
+        timestep=times.timesteps,
+        sigma=times.sigmas,
+        block_path=tuple(block.path for block in anatomy.blocks),
+        block_kind=tuple(block.kind for block in anatomy.blocks),
+        streams=anatomy.streams,
+        gates=anatomy.gates,
+        channels=anatomy.channels,
+        stream_present=stream_present(anatomy),
+        gate_present=gate_present(anatomy),
+        image=(plan.height, plan.width),
+        latents=layout.latents,
+        latents_every_step=record.latents == "all",
+        statistics=record.stats,
+        gate_kinds=kinds if record.gates else (),
+        hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
+    )
+
+
+def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[str, HiddenAxes]:
+    select, anatomy = plan.record.select, model.anatomy
+    if select is None:
+        return {}
+    blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
+    found = {}
+    for stream in (stream for stream in select.streams if stream in anatomy.streams):
+        present = tuple(block for block in blocks if stream in anatomy.blocks[block].hidden)
+        if not present:
+            continue
+        found[stream] = HiddenAxes(
+            steps=resolve_indices(select.steps, steps, "steps"),
+            blocks=present,
+            tokens=resolve_indices(select.tokens, layout.tokens(stream), f"tokens of the {stream} stream"),
+            channels=resolve_indices(select.channels, anatomy.channels, "channels"),
+            grid=layout.image_grid if stream == "image" else None,
+        )
+    return found
+
+
+def _open_or_create(prepared: Prepared, path: Path, batch_size: int, resume: bool) -> list[bool]:
+    """Which rows the store already holds; it is made if there is none."""
+    plan = prepared.plan.to_json()
+    now = provenance(prepared.model, batch_size)
+    if not path.exists():
+        create(path, prepared.schema, {"plan": plan, "provenance": now})
+        return [False] * len(prepared.schema.prompt_text)
+    shelf = Shelf(path)
+    if not resume:
+        raise PlanError(f"out: {path} exists and resume is off; give another --out, or delete it (it is never overwritten)")
+    if "plan" not in shelf.attributes:
+        raise StoreError(f"store {path} names no plan, so it cannot be continued; give another --out")
+    check_same(plan, shelf.attributes["plan"], str(path))
+    before = shelf.attributes.get("provenance", {})
+    for field in CHANGEABLE:
+        if before.get(field) != now.get(field):
+            warnings.warn(
+                f"{field} was {before.get(field)} when {path} was begun and is {now.get(field)} now: "
+                "rows agree to 1e-5, not bit for bit",
+                InterpWarning,
+                stacklevel=2,
+            )
+    return [bool(flag) for flag in shelf.done]

@@ -1,0 +1,111 @@
+"""Making a store, in one go: it is built in a temporary folder and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from filelock import FileLock, Timeout
+
+from interp.errors import StoreError
+from interp.store.schema import SCHEMA, Schema
+
+
+def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
+    """Make the empty store of a run; nothing is at `path` until it is whole."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            # coordinates that hold only fill values (one step: 0) are written too: a missing file is then always an error
+            with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+                _build(partial, schema, attributes)
+            os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
+    prompts = len(schema.prompt_text)
+    index = xr.Dataset(
+        {
+            "prompt_text": ("prompt", np.array(schema.prompt_text, dtype=object)),
+            "seed": ("prompt", np.array(schema.seed, dtype=np.int64)),
+        },
+        coords={"prompt": np.arange(prompts)},
+    )
+    index.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    root = zarr.open_group(str(path), mode="r+")
+    root.attrs.update({"schema": SCHEMA, **attributes})
+    root.create_array("done", shape=(prompts,), dtype="uint8", chunks=(1,), fill_value=0, dimension_names=("prompt",))
+    for name, variable in schema.variables().items():
+        group_path, _, variable_name = name.rpartition("/")
+        if group_path == "hidden":  # one group a stream: hidden/image/hidden
+            group_path, variable_name = name, "hidden"
+        coordinates = schema.coordinates(name)
+        if group_path not in root:
+            coordinates.to_zarr(path, group=group_path, mode="a", zarr_format=3, consolidated=False)
+        along = [str(c) for c in coordinates.coords if c not in coordinates.dims]
+        own = [c for c in along if set(coordinates[c].dims) <= set(variable.sizes)]
+        group = root[group_path]
+        assert isinstance(group, zarr.Group)
+        variable.create(group, variable_name, {"coordinates": " ".join(own)} if own else {})
+
+
+@contextlib.contextmanager
+def writing_lock(path: Path) -> Iterator[None]:
+    """Hold the store for writing; a second writer is refused at once. The system lets go when a writer dies."""
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"store {path} is being written by another process; wait for it, or give another --out "
+                "(two writers would damage each other's rows)"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusals inside into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(storage_message(path, error)) from error
+
+
+def storage_message(path: Path, error: OSError) -> str:
+    """What to do about a failed read or write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"store {path}: no space left to write ({error.strerror}); rows already done are kept: "
+            "free some space and run the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"store {path} cannot be written ({error.strerror}); change its permissions or give another --out"
+    return f"store {path}: {error.strerror or error} (run the same command again; rows already done are kept)"
+
+
+@contextlib.contextmanager
+def zarr_quiet() -> Iterator[None]:
+    """Without zarr's notes that its text type has no final specification: zarr 3 and xarray read it back."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="zarr")
+        warnings.filterwarnings("ignore", message=".*Zarr (V3|format 3).*")
+        yield

@@ -1,0 +1,146 @@
+"""A store opened for reading: `Run`. Needs no torch and no model."""
+
+from __future__ import annotations
+
+import functools
+import html
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from interp.errors import StoreError
+from interp.store.reader import Shelf
+from interp.store.summary import summarise
+
+WHAT = {
+    "stats": "statistics over tokens; record=Record(stats=True) keeps them",
+    "gates": "AdaLN gates; record=Record(gates=True) keeps them",
+    "hidden": "hidden states; record=Record(hidden=True) keeps them (--record stats,gates,hidden)",
+}
+
+
+class Run:
+    """A traced run. Everything is lazy xarray and holds done rows only.
+
+    run.stats      mean, mean_abs, max_abs, min_abs, var    (prompt, step, block, stream, channel)
+    run.gates      alpha [shift, scale]                     (prompt, step, block, stream, gate, channel)
+    run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
+    run.images     image (prompt, y, x, rgb) uint8 and latents
+    run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
+    run.data       all of it as one DataTree
+
+    Every prompt carries prompt_text and seed; every step its timestep and sigma; every block its block_path and block_kind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._shelf = Shelf(path)
+        self.path = self._shelf.path
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What was asked for."""
+        return dict(self._shelf.attributes.get("plan", {}))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers came from."""
+        return dict(self._shelf.attributes.get("provenance", {}))
+
+    @property
+    def rows_total(self) -> int:
+        """Rows the plan has."""
+        return int(self._shelf.done.size)
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that are whole; the others do not exist."""
+        return int(self._shelf.done.sum())
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts of the done rows."""
+        return [str(text) for text, done in zip(self._shelf.prompt_text, self._shelf.done, strict=True) if done]
+
+    @functools.cached_property
+    def stats(self) -> xr.Dataset:
+        """Statistics over tokens, (prompt, step, block, stream, channel)."""
+        return self._group("stats")
+
+    @functools.cached_property
+    def gates(self) -> xr.Dataset:
+        """AdaLN alpha (and shift, scale), (prompt, step, block, stream, gate, channel)."""
+        return self._group("gates")
+
+    @functools.cached_property
+    def hidden(self) -> xr.DataTree:
+        """Selected hidden states, one child a stream."""
+        self._need("hidden")
+        streams = [stream for stream in ("image", "text") if f"hidden/{stream}" in self._shelf]
+        return xr.DataTree.from_dict({stream: self._shelf.dataset(f"hidden/{stream}") for stream in streams})
+
+    @functools.cached_property
+    def images(self) -> xr.Dataset:
+        """Pictures, (prompt, y, x, rgb) uint8, and latents."""
+        return self._shelf.dataset("outputs")
+
+    @functools.cached_property
+    def summary(self) -> xr.Dataset:
+        """Mean and variance over done rows; read if it is stored and up to date, else computed now."""
+        if "summary" in self._shelf:
+            stored = self._shelf.dataset("summary")
+            if stored.attrs.get("rows") == self.rows_done:
+                return stored
+        return summarise(self._shelf)
+
+    @functools.cached_property
+    def data(self) -> xr.DataTree:
+        """Everything as one DataTree."""
+        groups = {name: self._shelf.dataset(name) for name in ("stats", "gates") if name in self._shelf}
+        if "hidden" in self._shelf:
+            groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
+        return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
+
+    def _group(self, name: str) -> xr.Dataset:
+        self._need(name)
+        return self._shelf.dataset(name)
+
+    def _need(self, name: str) -> None:
+        if name not in self._shelf:
+            raise StoreError(f"store {self.path} keeps no {WHAT[name]}")
+
+    def facts(self) -> dict[str, str]:
+        """The lines of the readable representation."""
+        plan, origin = self.plan, self.provenance
+        kept = [name for name in ("stats", "gates", "hidden", "outputs", "summary") if name in self._shelf]
+        state = "" if self.rows_done == self.rows_total else "  (unfinished: the same command continues it)"
+        facts = {
+            "model": f"{plan.get('model')} ({origin.get('model_class')}, {plan.get('dtype')} on {origin.get('device')})",
+            "rows": f"{self.rows_done} of {self.rows_total} done{state}",
+            "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
+            "keeps": ", ".join(kept),
+        }
+        for name in ("stats", "gates"):
+            if name in self._shelf:
+                dataset = getattr(self, name)
+                facts[name] = ", ".join(f"{axis} {size}" for axis, size in dataset.sizes.items())
+        if "hidden" in self._shelf:
+            for stream, child in self.hidden.children.items():
+                facts[f"hidden/{stream}"] = ", ".join(f"{axis} {size}" for axis, size in child.sizes.items())
+        return facts
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:<13} {value}" for name, value in self.facts().items()]
+        return "\n".join([f"<interp.Run {self.path}>", *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self.facts().items()
+        )
+        return f"<b>interp.Run</b> <code>{html.escape(str(self.path))}</code><table>{cells}</table>"
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a store for reading; unfinished ones too."""
+    return Run(path)

@@ -1,0 +1,145 @@
+"""Reading a store: lazy xarray Datasets that hold the done rows only, and raise instead of giving fill values.
+
+zarr reads a missing chunk as its fill value; here a done row with a missing or damaged shard is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, WrapperStore
+
+from interp.errors import InterpError, StoreError
+from interp.store.create import storage_message, zarr_quiet
+from interp.store.schema import SCHEMA, STATISTICS, Array
+
+
+class StrictStore(WrapperStore[LocalStore]):
+    """A store in which a chunk that is not there is an error; `done` alone may be sparse."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """The bytes of a key."""
+        value = await super().get(key, prototype, byte_range)
+        if value is None and "/c/" in key and not key.startswith("done/"):
+            raise StoreError(f"the file {key} is missing")
+        return value
+
+
+class Shelf:
+    """An open store: its attributes, which rows are done, and its groups as Datasets."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.root = _open_root(self.path)
+        self.attributes: dict[str, Any] = dict(self.root.attrs)
+        _check_schema(self.path, self.attributes)
+        self.done = np.asarray(self._read("done")).astype(bool)
+        self.prompt_text = np.asarray(self._read("prompt_text"), dtype=object)
+        self.seed = np.asarray(self._read("seed"))
+
+    def __contains__(self, group: str) -> bool:
+        return group in self.root
+
+    def dataset(self, group: str) -> xr.Dataset:
+        """A group's variables, lazy, done rows only, with prompt_text and seed as coordinates."""
+        node = self.root[group]
+        assert isinstance(node, zarr.Group)
+        variables: dict[str, xr.Variable] = {}
+        named = set(str(node.attrs.get("coordinates", "")).split())
+        for name, array in sorted(node.arrays(), key=lambda pair: _place(pair[0])):
+            data = self._lazy(f"{group}/{name}", array)
+            attributes = {key: value for key, value in array.attrs.items() if key not in ("coordinates", "_FillValue")}
+            named |= set(str(array.attrs.get("coordinates", "")).split())
+            variables[name] = xr.Variable(array.metadata.dimension_names or (), data, attributes)  # type: ignore[union-attr]
+        coordinates = {name: v for name, v in variables.items() if name in v.dims or name in named}
+        data_variables = {name: v for name, v in variables.items() if name not in coordinates}
+        dataset = xr.Dataset(data_variables, coordinates, attrs={k: v for k, v in node.attrs.items() if k != "coordinates"})
+        if "prompt" not in dataset.dims:
+            return dataset
+        dataset = dataset.assign_coords(prompt_text=("prompt", self.prompt_text), seed=("prompt", self.seed))
+        return dataset if self.done.all() else dataset.isel(prompt=np.flatnonzero(self.done))
+
+    def _lazy(self, name: str, array: zarr.Array[Any]) -> Any:
+        """Coordinates and flags as numpy, everything else as dask with one dask chunk a shard."""
+        guarded = Guarded(self.path, name, array)
+        if array.ndim < 2 or array.dtype == bool:
+            values = guarded[...]
+            return values.astype(object) if values.dtype.kind == "T" else values
+        return dask.array.from_array(guarded, chunks=array.shards or array.chunks, name=False, asarray=False)
+
+    def _read(self, name: str) -> Any:
+        try:
+            array = self.root[name]
+        except KeyError:
+            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+        assert isinstance(array, zarr.Array)
+        return Guarded(self.path, name, array)[...]
+
+
+class Guarded:
+    """A zarr array whose read errors say which rows cannot be read and what to do."""
+
+    def __init__(self, path: Path, name: str, array: zarr.Array[Any]) -> None:
+        self.path, self.name, self.array = path, name, array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, key: Any) -> Array:
+        try:
+            with zarr_quiet():
+                return np.asarray(self.array[key])
+        except InterpError as error:
+            raise self._unreadable(key, str(error)) from None
+        except PermissionError as error:
+            raise StoreError(storage_message(self.path, error).replace("written", "read")) from error
+        except Exception as error:  # codecs raise whatever they please on damaged bytes
+            raise self._unreadable(key, f"{type(error).__name__}: {error}") from error
+
+    def _unreadable(self, key: Any, reason: str) -> StoreError:
+        rows = ""
+        if isinstance(key, tuple) and key and isinstance(key[0], slice) and len(self.array.shape) > 1:
+            first, last = key[0].start, (key[0].stop or 1) - 1
+            rows = f" of prompt {first}" if first == last else f" of prompts {first}..{last}"
+        return StoreError(
+            f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
+            "not affected; trace those prompts again into a new store"
+        )
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a variable stands in its Dataset: the schema's order, then the others by name."""
+    order = (*STATISTICS, "alpha", "shift", "scale", "hidden", "image", "latents")
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _open_root(path: Path) -> zarr.Group:
+    if not path.exists():
+        raise StoreError(f"store {path} does not exist; make one with `interp trace --out {path}`")
+    if not path.is_dir() or not (path / "zarr.json").exists():
+        raise StoreError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
+    try:
+        with zarr_quiet():
+            return zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
+    except OSError as error:
+        raise StoreError(storage_message(path, error)) from error
+    except Exception as error:
+        raise StoreError(f"{path} is not a readable zarr group ({type(error).__name__}: {error})") from error
+
+
+def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
+    found = attributes.get("schema")
+    if found is None:
+        raise StoreError(f"{path} is a zarr group but not an interp store: it names no schema")
+    if found != SCHEMA:
+        raise StoreError(
+            f"store {path} has schema {found}; this interp reads schema {SCHEMA}: "
+            + ("install a newer interp" if isinstance(found, int) and found > SCHEMA else "it cannot be read")
+        )

@@ -1,0 +1,177 @@
+"""What is in a store, and how it is laid out on disk.
+
+    NAME.zarr/
+      attributes                    schema, plan, provenance
+      prompt_text seed done         (prompt)
+      stats/    mean mean_abs max_abs min_abs var    (prompt, step, block, stream, channel); present (block, stream)
+      gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
+      hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
+      outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...)
+      summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
+
+Statistics and gates: one shard a prompt, written once. Hidden: one shard a (prompt, step, block), written as it arrives. No
+shard spans two prompts, so no two writers ever meet in one. bfloat16 is widened to float32: exact, and the zero bits compress
+away. Values that do not exist (SD3's last text block) are NaN, and `present` says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+
+SCHEMA = 1
+STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
+HIDDEN_CHUNK = (1024, 256)  # (token, channel)
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenAxes:
+    """Coordinates of the selected hidden states of one stream."""
+
+    steps: tuple[int, ...]
+    blocks: tuple[int, ...]
+    """Only blocks in which the stream exists."""
+    tokens: tuple[int, ...]
+    channels: tuple[int, ...]
+    grid: tuple[int, int] | None = None
+    """Image tokens as (y, x); `None` for text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """Axes and coordinates of a run: enough to make its store."""
+
+    prompt_text: tuple[str, ...]
+    seed: tuple[int, ...]
+    timestep: Array
+    sigma: Array
+    block_path: tuple[str, ...]
+    block_kind: tuple[str, ...]
+    streams: tuple[str, ...]
+    gates: tuple[str, ...]
+    channels: int
+    stream_present: Array
+    gate_present: Array
+    image: tuple[int, int]
+    """Pixels, (y, x)."""
+    latents: Mapping[str, int]
+    latents_every_step: bool
+    statistics: bool
+    gate_kinds: tuple[str, ...]
+    """What of AdaLN is kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
+    hidden: Mapping[str, HiddenAxes]
+
+    def variables(self) -> dict[str, Variable]:
+        """Every large variable by its path, such as `stats/mean`."""
+        prompts, steps, blocks = len(self.prompt_text), len(self.timestep), len(self.block_path)
+        found: dict[str, Variable] = {}
+        sizes = {"prompt": prompts, "step": steps, "block": blocks, "stream": len(self.streams)}
+        if self.statistics:
+            shape = {**sizes, "channel": self.channels}
+            chunk = {**shape, "prompt": 1, "block": 1}
+            found |= {f"stats/{name}": Variable(shape, chunk, {**shape, "prompt": 1}) for name in STATISTICS}
+        for name in self.gate_kinds:
+            shape = {**sizes, "gate": len(self.gates), "channel": self.channels}
+            chunk = {**shape, "prompt": 1, "block": 1}
+            found[f"gates/{name}"] = Variable(shape, chunk, {**shape, "prompt": 1})
+        for stream, axes in self.hidden.items():
+            found[f"hidden/{stream}"] = _hidden_variable(prompts, axes)
+        picture = {"prompt": prompts, "y": self.image[0], "x": self.image[1], "rgb": 3}
+        found["outputs/image"] = Variable(picture, {**picture, "prompt": 1}, None, "uint8")
+        every = {"step": steps} if self.latents_every_step else {}
+        latents = {"prompt": prompts, **every, **self.latents}
+        found["outputs/latents"] = Variable(latents, {**latents, "prompt": 1}, None)
+        return found
+
+    def coordinates(self, path: str) -> xr.Dataset:
+        """The coordinates of the group that holds `path`, and its `present`."""
+        group = path.split("/")[0]
+        prompt = xr.Dataset(coords={"prompt": np.arange(len(self.prompt_text))})
+        if group == "hidden":
+            return prompt.assign_coords(self._hidden_coordinates(self.hidden[path.split("/")[1]]))
+        if group == "outputs":
+            return prompt.assign_coords(self._steps()) if self.latents_every_step else prompt
+        data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
+        if group == "gates":
+            data = data.assign_coords(gate=_texts(self.gates))
+            return data.assign_coords(channel=np.arange(self.channels)).assign(
+                present=(("block", "stream", "gate"), self.gate_present)
+            )
+        return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
+
+    def _steps(self, steps: tuple[int, ...] | None = None) -> dict[str, Any]:
+        index = np.arange(len(self.timestep)) if steps is None else np.array(steps)
+        timestep = ("step", self.timestep[index], {"long_name": "scheduler timestep"})
+        sigma = ("step", self.sigma[index], {"long_name": "noise level"})
+        return {"step": index, "timestep": timestep, "sigma": sigma}
+
+    def _blocks(self, blocks: tuple[int, ...] | None = None) -> dict[str, Any]:
+        index = np.arange(len(self.block_path)) if blocks is None else np.array(blocks)
+        paths, kinds = _texts(self.block_path)[index], _texts(self.block_kind)[index]
+        return {"block": index, "block_path": ("block", paths), "block_kind": ("block", kinds)}
+
+    def _hidden_coordinates(self, axes: HiddenAxes) -> dict[str, Any]:
+        tokens = np.array(axes.tokens)
+        found = {
+            **self._steps(axes.steps),
+            **self._blocks(axes.blocks),
+            "token": tokens,
+            "channel": np.array(axes.channels),
+        }
+        if axes.grid is not None:
+            found["token_y"] = ("token", tokens // axes.grid[1])
+            found["token_x"] = ("token", tokens % axes.grid[1])
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """A large array: its sizes, chunks and shards by axis name."""
+
+    sizes: dict[str, int]
+    chunk: dict[str, int]
+    shard: dict[str, int] | None
+    dtype: str = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """Size before compression."""
+        return int(np.prod(list(self.sizes.values()), dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def create(self, group: zarr.Group, name: str, attributes: dict[str, Any]) -> None:
+        """Make the empty array."""
+        group.create_array(
+            name,
+            shape=tuple(self.sizes.values()),
+            dtype=self.dtype,
+            chunks=tuple(max(size, 1) for size in self.chunk.values()),
+            shards=None if self.shard is None else tuple(max(size, 1) for size in self.shard.values()),
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+            fill_value=np.nan if self.dtype == "float32" else 0,
+            dimension_names=tuple(self.sizes),
+            attributes=attributes,
+        )
+
+
+def _hidden_variable(prompts: int, axes: HiddenAxes) -> Variable:
+    tokens, channels = len(axes.tokens), len(axes.channels)
+    sizes = {"prompt": prompts, "step": len(axes.steps), "block": len(axes.blocks), "token": tokens, "channel": channels}
+    token_chunk, channel_chunk = min(HIDDEN_CHUNK[0], tokens), min(HIDDEN_CHUNK[1], channels)
+    one = {"prompt": 1, "step": 1, "block": 1}
+    if tokens % token_chunk or channels % channel_chunk:  # a shard must hold whole chunks: then it is one chunk
+        return Variable(sizes, {**one, "token": tokens, "channel": channels}, None)
+    chunk = {**one, "token": token_chunk, "channel": channel_chunk}
+    return Variable(sizes, chunk, {**one, "token": tokens, "channel": channels})
+
+
+def _texts(values: tuple[str, ...]) -> Array:
+    return np.array(values, dtype=object)

@@ -1,0 +1,75 @@
+"""Means and variances over prompts: small arrays that a dashboard's first page can read alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from interp.store.create import storage_errors, zarr_quiet
+from interp.store.reader import Shelf
+from interp.store.schema import Array
+
+GROUPS = ("stats", "gates")
+MOMENTS = ("mean", "variance")
+
+
+class Moments:
+    """Running mean and population variance of arrays, one at a time, in float64 (Welford, 1962).
+
+    The order of the additions is the order of the calls, so the same rows give the same bits.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = 0
+        self.mean = np.zeros(shape, np.float64)
+        self.square = np.zeros(shape, np.float64)
+
+    def add(self, value: Array) -> None:
+        """Take one more array into account."""
+        self.count += 1
+        delta = value - self.mean
+        self.mean += delta / self.count
+        self.square += delta * (value - self.mean)
+
+    def result(self) -> Array:
+        """(moment, ...) float32: mean, variance."""
+        return np.stack([self.mean, self.square / max(self.count, 1)]).astype(np.float32)
+
+
+def summarise(shelf: Shelf) -> xr.Dataset:
+    """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
+    found = []
+    for group in GROUPS:
+        if group not in shelf:
+            continue
+        dataset = shelf.dataset(group)
+        over_prompts = {str(name): moments_over_prompts(array) for name, array in dataset.items() if "prompt" in array.dims}
+        present = dataset[["present"]].rename(present=f"{group}_present")
+        found.append(xr.Dataset(over_prompts).assign(present))
+    summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
+    return summary.assign_attrs(rows=int(shelf.done.sum()))
+
+
+def moments_over_prompts(array: xr.DataArray) -> xr.DataArray:
+    """Mean and variance over the prompt axis, reading one prompt at a time."""
+    moments = Moments(array.isel(prompt=0).shape if array.sizes["prompt"] else array.shape[1:])
+    for index in range(array.sizes["prompt"]):
+        moments.add(array.isel(prompt=index).to_numpy())
+    kept = array.drop_vars([name for name, c in array.coords.items() if "prompt" in c.dims])
+    coordinates = {name: coordinate for name, coordinate in kept.coords.items()}
+    dims = ("moment", *(dim for dim in array.dims if dim != "prompt"))
+    return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **coordinates}, dims)
+
+
+def write_summary(path: Path) -> None:
+    """Compute the summary and write it as the store's `summary` group, in place of an older one."""
+    summary = summarise(Shelf(path))
+    if not summary.data_vars or not summary.attrs["rows"]:
+        return
+    with storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+        shutil.rmtree(path / "summary", ignore_errors=True)
+        summary.to_zarr(path, group="summary", mode="a", zarr_format=3, consolidated=False)

@@ -1,0 +1,101 @@
+"""Writing rows: one thread behind a bounded queue, so that the model never waits for the disk and memory stays flat."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from interp.errors import StoreError
+from interp.store.create import storage_message, zarr_quiet
+from interp.store.schema import Array
+
+Job = Callable[[], None]
+
+
+class Writer:
+    """Writes into an existing store; use it as a context manager. A failed write stops the run at the next call."""
+
+    def __init__(self, path: Path, *, budget: int = 256 * 2**20) -> None:
+        self.path = path
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._jobs: queue.Queue[tuple[int, Job] | None] = queue.Queue()
+        self._budget, self._waiting = budget, 0
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="interp-writer", daemon=True)
+
+    def __enter__(self) -> Writer:
+        with zarr_quiet():
+            self._root = zarr.open_group(str(self.path), mode="r+")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        if kind is None:
+            self._check()
+
+    def hidden(self, row: int, step: int, block: int, stream: str, state: Array) -> None:
+        """Queue one hidden state, (token, channel); `step` and `block` are positions on the stored axes."""
+        self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
+
+    def row(self, row: int, groups: dict[str, dict[str, Array]]) -> None:
+        """Queue everything else of a row; it is marked done when all of it is on disk."""
+        size = sum(array.nbytes for variables in groups.values() for array in variables.values())
+
+        def write() -> None:
+            for group, variables in groups.items():
+                for name, array in variables.items():
+                    self._write(f"{group}/{name}", (row,), array)
+            self._write("done", (row,), np.uint8(1))
+
+        self._submit(size, write)
+
+    def _write(self, name: str, place: tuple[int, ...], value: Any) -> None:
+        if name not in self._arrays:
+            array = self._root[name]
+            assert isinstance(array, zarr.Array)
+            # a shard that happens to hold only fill values is written too: a missing one is then always an error
+            self._arrays[name] = array.with_config({"write_empty_chunks": True})
+        array = self._arrays[name]
+        expected = array.shape[len(place) :]
+        if np.shape(value) != expected:
+            raise StoreError(f"store {self.path}: {name} was planned with shape {expected}, the trace gave {np.shape(value)}")
+        array[place] = value
+
+    def _submit(self, size: int, job: Job) -> None:
+        with self._changed:
+            # one job is always let in, however big
+            self._changed.wait_for(lambda: self._failure or self._waiting == 0 or self._waiting + size <= self._budget)
+            self._check()
+            self._waiting += size
+        self._jobs.put((size, job))
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            size, job = item
+            failure: BaseException | None = None
+            try:
+                if self._failure is None:
+                    with zarr_quiet():
+                        job()
+            except BaseException as error:
+                failure = error
+            with self._changed:
+                self._waiting -= size
+                self._failure = self._failure or failure
+                self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure is None:
+            return
+        if isinstance(self._failure, OSError):
+            raise StoreError(storage_message(self.path, self._failure)) from self._failure
+        raise self._failure

@@ -1,0 +1,127 @@
+"""A model ready to be traced."""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.errors import InputError, InterpWarning
+from interp.models.anatomy import Anatomy
+from interp.models.catalog import Defaults
+from interp.models.load import Loaded, adopt, load_pipeline
+
+
+class Model:
+    """A stock diffusers pipeline with its anatomy.
+
+    model.pipe       the diffusers pipeline, unmodified: `model.pipe(prompt)` works as ever
+    model.nn         its transformer as an nnsight envoy, for traces of your own
+    model.anatomy    blocks, streams, gates and sites
+
+    One trace at a time: `model.lock` is held while tracing.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.lock = threading.RLock()
+        self._warned_of: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The model as it was named."""
+        return self.loaded.name
+
+    @property
+    def pipe(self) -> Any:
+        """The diffusers pipeline."""
+        return self.loaded.pipe
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What the transformer looks like."""
+        return self.loaded.anatomy
+
+    @property
+    def defaults(self) -> Defaults:
+        """What a run uses where the user says nothing."""
+        return self.loaded.defaults
+
+    @functools.cached_property
+    def nn(self) -> Any:
+        """The transformer as an nnsight envoy."""
+        from interp.tracing.envoy import Transformer
+
+        return Transformer(self.pipe.transformer)
+
+    def sizes(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Height and width in pixels, with the defaults filled in."""
+        default = self.pipe.default_sample_size * self.pipe.vae_scale_factor
+        return height or self.defaults.height or default, width or self.defaults.width or default
+
+    def settings(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Further arguments of the pipeline, with the defaults filled in."""
+        spec, given = self.loaded.spec, dict(given or {})
+        unknown = given.keys() - spec.settings.keys()
+        if unknown:
+            raise InputError(f"settings must be out of {sorted(spec.settings)}; got {sorted(unknown)[0]!r}")
+        for name, most in spec.settings_maximum.items():
+            if given.get(name, 0) > most:
+                raise InputError(f"{name} must be at most {most}; got {given[name]}")
+        return {**spec.settings, **self.defaults.settings, **given}
+
+    def warn_unknown_words(self, prompts: Sequence[str]) -> None:
+        """Say once which words of the prompts a small model never met in training."""
+        if not self.defaults.vocabulary:
+            return
+        words = {word for prompt in prompts for word in re.findall(r"[^\W\d_]+", prompt.lower())}
+        unknown = sorted(words - self.defaults.vocabulary - self._warned_of)
+        if unknown:
+            self._warned_of.update(unknown)
+            shown = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+            warnings.warn(
+                f"{self.name} was not trained on {len(unknown)} of these words ({shown}); it draws something all the same",
+                InterpWarning,
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        anatomy = self.anatomy
+        streams, gates = ", ".join(anatomy.streams), ", ".join(anatomy.gates)
+        return (
+            f"<interp.Model {self.name!r}: {anatomy.model_class}, {len(anatomy.blocks)} blocks x {anatomy.channels} channels; "
+            f"streams {streams}; gates {gates}; {self.loaded.dtype} on {self.loaded.device}>"
+        )
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str = "auto",
+    revision: str | None = None,
+    offload: str = "none",
+    local_files_only: bool = False,
+) -> Model:
+    """Load a model by alias (`interp models` lists them), diffusers folder or hub id.
+
+    `dtype` is a torch dtype or its name; by default float32 on a CPU, else bfloat16. `device` is "auto", "cpu", "cuda:0", ...
+    `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
+    """
+    return Model(
+        load_pipeline(
+            name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
+        )
+    )
+
+
+def wrap(pipe: Any, name: str = "my pipeline") -> Model:
+    """A model from a diffusers pipeline that is already built; `name` is stored with its runs."""
+    device = str(pipe._execution_device)
+    return Model(adopt(pipe, name, weights="unknown", device=device))

@@ -1,0 +1,175 @@
+"""Recorders: small values that reduce states as they pass. Nothing they hold grows with the number of prompts.
+
+A recorder is given every site it `wants`, as (batch, ...) tensors on the model's device, and at the end of the group gives
+one dictionary of arrays per row. Tensors leave the device once a step, together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.models.anatomy import Anatomy
+from interp.sites import Select, Site, resolve_indices
+from interp.statistics import STATISTICS, token_statistics
+
+Array = NDArray[Any]
+RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without the prompt axis
+HiddenSink = Callable[[int, int, int, str, Array], None]  # (position in the batch, step, block, stream, state)
+
+
+class Recorder(Protocol):
+    """What a trace hands states to."""
+
+    def wants(self, site: Site) -> bool:
+        """Whether this site is to be handed over."""
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """A value as it passes; it must not be kept as it is, nor changed."""
+
+    def end_step(self, step: int) -> None:
+        """All sites of a step have passed."""
+
+    def row(self, position: int) -> RowArrays:
+        """What was recorded of one row of the batch."""
+
+
+class StatisticsRecorder:
+    """Statistics over tokens per channel: variables of (step, block, stream, channel) float32, NaN where absent."""
+
+    def __init__(self, anatomy: Anatomy, steps: int, batch: int) -> None:
+        shape = (batch, len(STATISTICS), steps, len(anatomy.blocks), len(anatomy.streams), anatomy.channels)
+        self.values = np.full(shape, np.nan, np.float32)
+        self.streams = anatomy.streams
+        self.passed: list[tuple[Site, Tensor]] = []
+
+    def wants(self, site: Site) -> bool:
+        """Hidden states."""
+        return site.kind == "hidden"
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Reduce a block's output over its tokens."""
+        self.passed.append((site, token_statistics(value)))
+
+    def end_step(self, step: int) -> None:
+        """Move the step's reductions off the device."""
+        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
+        for (site, _), value in zip(self.passed, stacked, strict=True):
+            self.values[:, :, step, site.block, self.streams.index(site.stream)] = value
+        self.passed.clear()
+
+    def row(self, position: int) -> RowArrays:
+        """One array per statistic."""
+        return {"stats": dict(zip(STATISTICS, self.values[position], strict=True))}
+
+
+class GatesRecorder:
+    """Alpha, and on request shift and scale: variables of (step, block, stream, gate, channel), NaN where absent."""
+
+    def __init__(self, anatomy: Anatomy, steps: int, batch: int, *, modulation: bool) -> None:
+        self.kinds = ("alpha", "shift", "scale") if modulation else ("alpha",)
+        self.streams, self.gates = anatomy.streams, anatomy.gates
+        shape = (len(anatomy.blocks), len(self.streams), len(self.gates), anatomy.channels)
+        self.values = np.full((batch, len(self.kinds), steps, *shape), np.nan, np.float32)
+        self.passed: list[tuple[Site, Tensor]] = []
+
+    def wants(self, site: Site) -> bool:
+        """Gates, and their shifts and scales if asked for."""
+        return site.kind in self.kinds
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Copy a (batch, channel) value."""
+        self.passed.append((site, value.float()))
+
+    def end_step(self, step: int) -> None:
+        """Move the step's values off the device."""
+        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
+        for (site, _), value in zip(self.passed, stacked, strict=True):
+            place = (self.streams.index(site.stream), self.gates.index(str(site.gate)))
+            self.values[:, self.kinds.index(site.kind), step, site.block, *place] = value
+        self.passed.clear()
+
+    def row(self, position: int) -> RowArrays:
+        """One array each of alpha, shift, scale."""
+        return {"gates": dict(zip(self.kinds, self.values[position], strict=True))}
+
+
+class HiddenRecorder:
+    """Full hidden states of a selection, handed to `sink` as they arrive: (token, channel) float32 each."""
+
+    def __init__(self, select: Select, anatomy: Anatomy, steps: int, tokens: dict[str, int], sink: HiddenSink) -> None:
+        self.blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
+        self.steps = resolve_indices(select.steps, steps, "steps")
+        self.streams = select.streams
+        channels = resolve_indices(select.channels, anatomy.channels, "channels")
+        self.channels = torch.tensor(channels) if select.channels is not None else None
+        self.tokens = {
+            stream: torch.tensor(resolve_indices(select.tokens, tokens[stream], f"tokens of the {stream} stream"))
+            for stream in self.streams
+            if select.tokens is not None
+        }
+        self.sink = sink
+
+    def wants(self, site: Site) -> bool:
+        """Hidden states of the selected blocks and streams."""
+        return site.kind == "hidden" and site.block in self.blocks and site.stream in self.streams
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Select, copy and hand over."""
+        if step not in self.steps:
+            return
+        if site.stream in self.tokens:
+            value = value.index_select(1, self.tokens[site.stream].to(value.device))
+        if self.channels is not None:
+            value = value.index_select(2, self.channels.to(value.device))
+        states = value.to("cpu", torch.float32, copy=True).numpy()
+        for position, state in enumerate(states):
+            self.sink(position, step, site.block, site.stream, state)
+
+    def end_step(self, step: int) -> None:
+        """Nothing: states went to the sink as they came."""
+
+    def row(self, position: int) -> RowArrays:
+        """Nothing, likewise."""
+        return {}
+
+
+class FiniteCheck:
+    """Which rows of the batch have met a NaN or an Inf, and where first."""
+
+    def __init__(self, batch: int) -> None:
+        self.found: list[tuple[int, Site] | None] = [None] * batch
+        self.passed: list[tuple[Site, Tensor]] = []
+
+    def see(self, site: Site, value: Tensor) -> None:
+        """One sum a row: it is not finite when an element is not."""
+        self.passed.append((site, value.flatten(1).sum(dim=1, dtype=torch.float32)))
+
+    def end_step(self, step: int) -> None:
+        """Look at the step's sums: one wait for the device."""
+        finite = torch.stack([value for _, value in self.passed]).isfinite().cpu().numpy()
+        if not finite.all():
+            for position in np.flatnonzero(~finite.all(axis=0)):
+                first = int(np.flatnonzero(~finite[:, position])[0])
+                self.found[position] = self.found[position] or (step, self.passed[first][0])
+        self.passed.clear()
+
+
+def stream_present(anatomy: Anatomy) -> Array:
+    """(block, stream) booleans: where a hidden state exists."""
+    return np.array([[stream in block.hidden for stream in anatomy.streams] for block in anatomy.blocks])
+
+
+def gate_present(anatomy: Anatomy) -> Array:
+    """(block, stream, gate) booleans: where a gate exists."""
+    present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates)), bool)
+    for site in anatomy.sites():
+        if site.kind == "alpha":
+            present[site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))] = True
+    return present
+

@@ -1,0 +1,67 @@
+"""Watching a pipeline's scheduler: which step it is, and the latents after each."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+
+
+@dataclasses.dataclass
+class SamplerWatch:
+    """What the scheduler has done so far."""
+
+    keep_all: bool
+    steps: int = 0
+    """Steps taken; also the index of the step under way."""
+    latents: list[Tensor] = dataclasses.field(default_factory=list)
+    """(batch, ...) on the CPU: after every step, or after the last one alone."""
+
+    def took(self, latents: Tensor) -> None:
+        """Note a step's result."""
+        self.steps += 1
+        if not self.keep_all:
+            self.latents.clear()
+        self.latents.append(latents.detach().to("cpu", torch.float32, copy=True))
+
+
+@contextlib.contextmanager
+def watch_scheduler(scheduler: Any, *, keep_all: bool) -> Iterator[SamplerWatch]:
+    """Watch `scheduler.step` inside; a scheduler that draws noise without a generator is refused."""
+    watch = SamplerWatch(keep_all)
+    original, shadowed = scheduler.step, scheduler.__dict__.get("step")
+
+    @functools.wraps(original)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        before = _random_states()
+        result = original(*args, **kwargs)
+        if any(not torch.equal(a, b) for a, b in zip(before, _random_states(), strict=True)):
+            raise InputError(
+                f"scheduler {type(scheduler).__name__} draws noise that no seed fixes (the global random state moved in its "
+                "step); give model.pipe a deterministic scheduler, such as FlowMatchEulerDiscreteScheduler without "
+                "stochastic_sampling"
+            )
+        watch.took(result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    scheduler.step = step
+    try:
+        yield watch
+    finally:
+        del scheduler.__dict__["step"]
+        if shadowed is not None:
+            scheduler.step = shadowed
+
+
+def _random_states() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    return states

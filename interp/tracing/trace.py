@@ -1,0 +1,267 @@
+"""One traced run of the unmodified pipeline for one group of rows.
+
+1. Call the pipeline inside one nnsight trace, its own guidance off, one CPU generator per image.
+2. At each transformer call (keyed by the scheduler's step and checked against its timestep), visit every block in execution
+   order: AdaLN projections, then the block's output. Edit what interventions touch, hand the value used to the recorders.
+3. Afterwards, check that every step of every block was seen. A trace that saw too little is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import InputError, InterpError, TraceError
+from interp.interventions import Intervention
+from interp.models.anatomy import Block
+from interp.models.families.pipeline import Schedule
+from interp.models.load import check_traceable
+from interp.models.quiet import quiet
+from interp.plan import Plan, Row
+from interp.sites import Site
+from interp.tracing.model import Model
+from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
+from interp.tracing.sampler import SamplerWatch, watch_scheduler
+
+StepReport = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedRow:
+    """What one row gave: its arrays, or the reason it was stopped."""
+
+    row: Row
+    arrays: RowArrays
+    failure: str | None = None
+
+
+def trace_group(
+    model: Model,
+    plan: Plan,
+    rows: Sequence[Row],
+    schedule: Schedule,
+    recorders: Sequence[Recorder],
+    *,
+    interventions: Sequence[Intervention] = (),
+    on_step: StepReport = lambda step: None,
+) -> list[TracedRow]:
+    """Trace the rows of one batch together. A row whose state is not finite comes back with its reason."""
+    with model.lock:
+        check_traceable(model.pipe.transformer)
+        visitor = Visitor(model, rows, schedule, list(recorders), list(interventions), on_step)
+        with watch_scheduler(model.pipe.scheduler, keep_all=plan.record.latents == "all") as watch:
+            visitor.watch = watch
+            images = _run(model, plan, rows, visitor)
+        visitor.check_complete()
+    return [visitor.traced(position, images, watch) for position in range(len(rows))]
+
+
+def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+    """The pipeline's arguments for these rows: also what an untraced call needs to give the same pictures."""
+    return {
+        "prompt": [row.text for row in rows],
+        "num_inference_steps": plan.steps,
+        "height": plan.height,
+        "width": plan.width,
+        "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
+        "output_type": "pil",
+        **model.loaded.spec.guidance_off,
+        **plan.settings,
+    }
+
+
+def _run(model: Model, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
+    """Run the pipeline in a trace; pictures as (y, x, rgb) uint8."""
+    outputs: list[Any] = []
+
+    def sample(**arguments: Any) -> None:
+        outputs.append(model.pipe(**arguments))
+
+    steps = len(visitor.schedule.timesteps)
+    try:
+        with quiet(), model.nn.trace(fn=sample, **pipeline_arguments(model, plan, rows)) as tracer:
+            for _ in tracer.iter[:steps]:
+                visitor.see_call()
+    except InterpError:
+        raise
+    except _AllRowsFailed:
+        return []
+    except Exception as error:
+        texts = ", ".join(repr(row.text[:40]) for row in rows)
+        raise TraceError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
+    if not outputs:
+        raise TraceError("the pipeline gave no picture inside the trace; nothing was recorded")
+    return [np.asarray(image) for image in outputs[0].images]
+
+
+class _AllRowsFailed(Exception):
+    """No row of the batch is worth going on with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """What there is to visit in one block, in execution order."""
+
+    path: str
+    chunks: list[tuple[str, list[tuple[int, Site]], int]]
+    """AdaLN projections: (module, [(chunk number, site)], number of chunks)."""
+    states: list[tuple[int, Site]]
+    """(item of the block's output, site)."""
+
+
+def _route(index: int, block: Block) -> Stop:
+    chunks = [
+        (m.module, [(number, site) for owner, number, site in block.chunk_sites(index) if owner is m], len(m.chunks))
+        for m in block.modulations
+    ]
+    states = [(item or 0, Site(index, stream, "hidden")) for stream, item in block.hidden.items()]
+    return Stop(block.path, chunks, states)
+
+
+class Visitor:
+    """Walks the blocks of each transformer call: reads, edits, records."""
+
+    watch: SamplerWatch
+
+    def __init__(
+        self,
+        model: Model,
+        rows: Sequence[Row],
+        schedule: Schedule,
+        recorders: list[Recorder],
+        interventions: list[Intervention],
+        on_step: StepReport,
+    ) -> None:
+        self.anatomy, self.envoy = model.anatomy, model.nn
+        self.rows, self.schedule = rows, schedule
+        self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
+        self.finite = FiniteCheck(len(rows))
+        self.route = [_route(index, block) for index, block in enumerate(self.anatomy.blocks)]
+        self.calls = 0
+        self.blocks_seen = 0
+
+    def see_call(self) -> None:
+        """One call of the transformer: one step of the loop."""
+        _, inputs = self.envoy.inputs  # read first: this is what ties the iteration to the call
+        step = self._step_of(inputs["timestep"])
+        for stop in self.route:
+            self._see_block(stop, step)
+        self.calls += 1
+        self.finite.end_step(step)
+        for recorder in self.recorders:
+            recorder.end_step(step)
+        self.on_step(step)
+        if all(self.finite.found):
+            raise _AllRowsFailed
+
+    def _step_of(self, timestep: Tensor) -> int:
+        """The step under way, checked against the timestep the transformer was given."""
+        step = self.watch.steps
+        if step != self.calls:
+            raise TraceError(
+                f"the pipeline called the transformer {self.calls - step + 1} times in step {step}; "
+                "its own guidance must be off while tracing"
+            )
+        expected = self.schedule.timesteps[step]
+        given = timestep.flatten()[0].item() * self.anatomy.timestep_scale
+        # bfloat16 keeps eight bits of a timestep
+        if not np.isclose(given, expected, rtol=2**-7, atol=1e-3):
+            raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given:g}: the scheduler changed")
+        return step
+
+    def _see_block(self, stop: Stop, step: int) -> None:
+        envoy = self.envoy.at(stop.path)
+        for module, sites, count in stop.chunks:
+            if any(self._concerned(site, step) for _, site in sites):
+                self._see_chunks(envoy.get(module), sites, count, step)
+        self._see_states(envoy, stop.states, step)
+        self.blocks_seen += 1
+
+    def _concerned(self, site: Site, step: int) -> bool:
+        wanted = any(recorder.wants(site) for recorder in self.recorders)
+        return wanted or any(edit.touches(site, step) for edit in self.interventions)
+
+    def _see_chunks(self, envoy: Any, sites: list[tuple[int, Site]], count: int, step: int) -> None:
+        """Gates, shifts and scales of one AdaLN projection: (batch, chunk * channel)."""
+        chunks = list(envoy.output.chunk(count, dim=-1))
+        edited = False
+        for number, site in sites:
+            value, changed = self._edit(site, step, chunks[number])
+            chunks[number], edited = value, edited or changed
+            self._record(site, step, value)
+        if edited:
+            envoy.output = torch.cat(chunks, dim=-1)
+
+    def _see_states(self, envoy: Any, states: list[tuple[int, Site]], step: int) -> None:
+        """Hidden states in a block's output: a tensor, or a tuple that holds one per stream."""
+        output = envoy.output
+        items = list(output) if isinstance(output, tuple) else [output]
+        edited = False
+        for item, site in states:
+            value, changed = self._edit(site, step, items[item])
+            items[item], edited = value, edited or changed
+            self.finite.see(site, value)
+            self._record(site, step, value)
+        if edited:
+            envoy.output = tuple(items) if isinstance(output, tuple) else items[0]
+
+    def _edit(self, site: Site, step: int, value: Tensor) -> tuple[Tensor, bool]:
+        changed = False
+        for edit in self.interventions:
+            if edit.touches(site, step):
+                value, changed = edit.apply(site, step, value), True
+        return value, changed
+
+    def _record(self, site: Site, step: int, value: Tensor) -> None:
+        for recorder in self.recorders:
+            if recorder.wants(site):
+                recorder.see(site, step, value.detach())
+
+    def check_complete(self) -> None:
+        """Every block of every step must have been seen, unless every row was stopped."""
+        expected = len(self.schedule.timesteps)
+        if all(self.finite.found):
+            return
+        if self.calls != expected or self.watch.steps != expected:
+            raise TraceError(
+                f"the trace saw {self.calls} transformer calls and {self.watch.steps} scheduler steps of {expected} planned"
+            )
+        if self.blocks_seen != expected * len(self.anatomy.blocks):
+            raise TraceError(f"the trace saw {self.blocks_seen} blocks of {expected * len(self.anatomy.blocks)}")
+
+    def traced(self, position: int, images: list[Array], watch: SamplerWatch) -> TracedRow:
+        """The result of one row."""
+        row, found = self.rows[position], self.finite.found[position]
+        if found is not None:
+            step, site = found
+            return TracedRow(row, {}, f"NaN or Inf at {site}, step {step}, prompt {row.index} ({row.text!r}, seed {row.seed})")
+        arrays: RowArrays = {}
+        for recorder in self.recorders:
+            arrays.update(recorder.row(position))
+        latents = np.stack([step[position].numpy() for step in watch.latents])
+        arrays["outputs"] = {
+            "image": images[position],
+            "latents": latents if watch.keep_all else latents[0],
+        }
+        return TracedRow(row, arrays)
+
+
+def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:
+    """Height and width must fit the model's patches and its table of positions."""
+    for field, value in (("height", height), ("width", width)):
+        if value % multiple:
+            below = value - value % multiple
+            raise InputError(
+                f"{field} must be a multiple of {multiple} pixels for {model.name}; got {value} (try {max(below, multiple)})"
+            )
+    largest = getattr(model.pipe.transformer.config, "pos_embed_max_size", None)
+    if largest is not None:
+        most = largest * multiple
+        for field, value in (("height", height), ("width", width)):
+            if value > most:
+                raise InputError(f"{field} must be at most {most} pixels for {model.name}; got {value}")
