@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
-from interp.sites import Site
+from interp.sites import GATES, STREAMS, Site
+
+if TYPE_CHECKING:  # families are data: listing them loads no torch
+    from torch import Tensor, nn
 
 Inputs = Mapping[str, Any]
 
@@ -88,13 +89,13 @@ class Anatomy:
     def streams(self) -> tuple[str, ...]:
         """The streams that at least one block has."""
         found = {stream for block in self.blocks for stream in block.hidden}
-        return tuple(stream for stream in ("image", "text") if stream in found)
+        return tuple(stream for stream in STREAMS if stream in found)
 
     @property
     def gates(self) -> tuple[str, ...]:
         """The gates that at least one block has."""
         found = {site.gate for site in self.sites() if site.kind == "alpha"}
-        return tuple(gate for gate in ("attn", "attn2", "mlp") if gate in found)
+        return tuple(gate for gate in GATES if gate in found)
 
     def sites(self) -> Iterator[Site]:
         """Every site of every block, in execution order of the blocks."""
@@ -113,7 +114,7 @@ def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     return {name: value for name, value in bound.arguments.items() if name != "self"}
 
 
-Describe = Callable[[nn.Module], Anatomy]
+Describe = Callable[["nn.Module"], Anatomy]
 
 
 def describe(transformer: nn.Module, registry: Mapping[str, Describe]) -> Anatomy:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ class Visitor:
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
         _, inputs = self.envoy.inputs  # read first: this is what ties the iteration to the call
-        step = self._step_of(inputs["timestep"])
+        step = self._step_of(inputs)
         for stop in self.route:
             self._see_block(stop, step)
         self.calls += 1
@@ -159,16 +159,16 @@ class Visitor:
         if all(self.finite.found):
             raise _AllRowsFailed
 
-    def _step_of(self, timestep: Tensor) -> int:
-        """The step under way, checked against the timestep the transformer was given."""
-        step = self.watch.steps
-        if step != self.calls:
+    def _step_of(self, inputs: Mapping[str, Any]) -> int:
+        """The step under way, checked against the rows and the timestep the transformer was given."""
+        step, batch = self.watch.steps, len(inputs[self.anatomy.row_inputs[0]])
+        if step != self.calls or batch != len(self.rows):
             raise TraceError(
-                f"the pipeline called the transformer {self.calls - step + 1} times in step {step}; "
-                "its own guidance must be off while tracing"
+                f"in step {step} the pipeline's transformer call {self.calls} has {batch} rows where call {step} with "
+                f"{len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
             )
         expected = self.schedule.timesteps[step]
-        given = timestep.flatten()[0].item() * self.anatomy.timestep_scale
+        given = inputs["timestep"].flatten()[0].item() * self.anatomy.timestep_scale
         # bfloat16 keeps eight bits of a timestep
         if not np.isclose(given, expected, rtol=2**-7, atol=1e-3):
             raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given:g}: the scheduler changed")

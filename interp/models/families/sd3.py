@@ -7,12 +7,13 @@ has no text output and its text projection is scale and shift alone. `temb` ente
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, BranchOutput, Inputs, Modulation
 from interp.models.families.pipeline import Layout, PipelineSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
 ADALN_CONTINUOUS = ("scale.attn", "shift.attn")

@@ -1,0 +1,72 @@
+"""The `interp` command. Data on stdout, everything else on stderr; exit 0, 2 for bad input, 1 for a failure."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import typer
+from typer.exceptions import TyperException
+
+from interp.cli import demo, info, models, trace
+from interp.errors import InterpError, InterpWarning
+
+app = typer.Typer(
+    help="Mechanistic interpretability for Diffusion Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="--debug anywhere on the line shows the traceback of an error.",
+)
+app.command("trace")(trace.trace)
+app.command("info")(info.info)
+app.command("models")(models.models)
+app.add_typer(demo.app, name="demo")
+
+
+@app.callback()
+def interp() -> None:
+    """Trace, analyse, edit and guide Diffusion Transformers."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: one line for an error, never a traceback unless asked."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", InterpWarning)
+    try:
+        code = app(args=[word for word in words if word != "--debug"], prog_name="interp", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except TyperException as error:  # what click calls ClickException: wrong options, missing arguments
+        _fail(_usage_message(error), getattr(error, "exit_code", 2), debug)
+    except InterpError as error:
+        _fail(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped; rows already done are kept, the same command goes on", 130, debug)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (this is a defect in interp; --debug shows where)", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"interp: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _usage_message(error: Any) -> str:
+    """The error in one line, and where to look; a bare `interp` has shown its help already."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    where = f"see `{context.command_path} --help`" if context is not None else "see `interp --help`"
+    return f"{message} ({where})" if message else where
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    if issubclass(category, InterpWarning):
+        print(f"interp: warning: {message}", file=sys.stderr)

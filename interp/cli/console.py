@@ -1,0 +1,80 @@
+"""Tables, JSON and progress, shared by the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.run import Progress
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table on stdout, as wide as its content when it is not a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=200)
+    console.print(table)
+
+
+def human_bytes(size: float) -> str:
+    """A size with its unit, such as 3.2 GB (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+@contextlib.contextmanager
+def trace_progress() -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on stderr, with rate and time left; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda state: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, console=console) as bars:
+        rows = bars.add_task("prompts", total=None, rate="")
+        steps = bars.add_task("steps", total=None, rate="")
+
+        def show(state: Any) -> None:
+            bars.update(rows, completed=state.rows_done, total=state.rows_total, rate=rate_text(state))
+            bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps)
+
+        yield show
+
+
+def rate_text(state: Progress) -> str:
+    """Rows a minute and time left, once a row is done."""
+    if not state.traced or not state.seconds:
+        return ""
+    rate = state.traced / state.seconds
+    left = (state.rows_total - state.rows_done) / rate
+    minutes, seconds = divmod(round(left), 60)
+    return f"{60 * rate:.1f} prompts/min, {minutes}:{seconds:02d} left"
+
+
+def say(message: str) -> None:
+    """A message on stderr."""
+    print(message, file=sys.stderr)

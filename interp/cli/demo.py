@@ -1,0 +1,75 @@
+"""`interp demo`: the demo model's training and its world."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.console import say
+
+app = typer.Typer(help="The demo model: train it again, or draw its world.", no_args_is_help=True)
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; the same folder goes on where it stopped.")],
+    size: Annotated[str, typer.Option(help="base (the shipped one) or small.")] = "base",
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
+    vae_steps: Annotated[int, typer.Option(help="Training steps of the VAE before that.")] = 2_400,
+    seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train the demo model (about an hour on two cores); the finished pipeline is OUT/model."""
+    from interp.errors import InputError
+    from interp.models.demo.build import SIZES
+    from interp.models.demo.train import TrainingPlan
+    from interp.models.demo.train import train as train_demo
+    from interp.plan import at_least
+
+    if size not in SIZES:
+        raise InputError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
+    plan = TrainingPlan(
+        size=size, steps=at_least("steps", steps, 1), vae_steps=at_least("vae_steps", vae_steps, 1), seed=at_least("seed", seed, 0)
+    )
+    folder = train_demo(out, plan, device=device, report=_training_report())
+    print(folder)
+
+
+def _training_report() -> Callable[[str, int, int, float], None]:
+    """A line on stderr every hundred steps, with the mean loss."""
+    losses: list[float] = []
+
+    def report(part: str, step: int, steps: int, loss: float) -> None:
+        losses.append(loss)
+        if step % 100 == 0:
+            say(f"{part} {step}/{steps}  loss {sum(losses) / len(losses):.4f}")
+            losses.clear()
+
+    return report
+
+
+@app.command("world")
+def world(
+    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    count: Annotated[int, typer.Option(help="How many scenes.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+) -> None:
+    """Draw scenes of the demo world: pictures, subject masks, and their truth in scenes.jsonl."""
+    import dataclasses
+
+    from PIL import Image
+
+    from interp.models.demo import world as demo_world
+    from interp.plan import at_least
+
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "scenes.jsonl").open("w", encoding="utf-8") as file:
+        for index, scene in enumerate(demo_world.sample(at_least("count", count, 1), at_least("seed", seed, 0))):
+            Image.fromarray(scene.picture()).save(out / f"{index:05d}.png")
+            Image.fromarray(scene.mask()).save(out / f"{index:05d}-mask.png")
+            file.write(json.dumps({"prompt": scene.caption(), **dataclasses.asdict(scene)}) + "\n")
+    print(out)

@@ -1,0 +1,39 @@
+"""`interp info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.console import print_json, print_table
+
+
+def info(
+    run: Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+) -> None:
+    """Say what a store holds, where it came from and how far it is."""
+    from interp.store.opened import open_run
+
+    opened = open_run(run)
+    if as_json:
+        print_json(
+            {
+                "store": str(opened.path),
+                "rows_done": opened.rows_done,
+                "rows_total": opened.rows_total,
+                **opened.facts(),
+                "plan": opened.plan,
+                "provenance": opened.provenance,
+            }
+        )
+        return
+    origin = opened.provenance
+    facts = {**opened.facts(), "created": f"{origin.get('created')}, batch size {origin.get('batch_size')}"}
+    print_table(str(opened.path), ["", ""], [[name, value] for name, value in facts.items()])
+    texts = [[str(index), text] for index, text in enumerate(opened.prompts[:10])]
+    print_table("", ["prompt", "text"], texts)
+    if len(opened.prompts) > len(texts):
+        print(f"... and {len(opened.prompts) - len(texts)} more")

@@ -1,0 +1,98 @@
+"""`interp trace`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.console import human_bytes, print_json, print_table, say, trace_progress
+from interp.plan import Record
+
+if TYPE_CHECKING:
+    from interp.run import Prepared
+
+DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # measured: blosc zstd-1, byte shuffle (docs/store.md)
+
+Option = typer.Option
+
+
+def trace(
+    model: Annotated[str, Option(help="Alias (see `interp models`), diffusers folder, or hub id.")],
+    prompts: Annotated[Path, Option(help="Prompts: one a line, or a `prompt` column of a .tsv, .csv or .jsonl file.")],
+    out: Annotated[Path | None, Option(help="The store to write or to continue. [default: cache/MODEL-PROMPTS.zarr]")] = None,
+    steps: Annotated[int | None, Option(help="Sampling steps. [default: the model's]")] = None,
+    seed: Annotated[int, Option(help="Seed of every prompt's first repeat.")] = 0,
+    repeats: Annotated[int, Option(help="Pictures per prompt, with seeds SEED, SEED+1, ...")] = 1,
+    height: Annotated[int | None, Option(help="Pixels. [default: the model's]")] = None,
+    width: Annotated[int | None, Option(help="Pixels. [default: the model's]")] = None,
+    negative_prompt: Annotated[str, Option(help="Stored with the run; guidance is off, so it has no effect yet.")] = "",
+    record: Annotated[str, Option(help="What to keep, out of stats,gates,hidden,modulation.")] = "stats,gates",
+    blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
+    record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
+    max_sequence_length: Annotated[int | None, Option(help="Tokens of the long text encoder. [default: the model's]")] = None,
+    batch_size: Annotated[int, Option(help="Prompts traced together.")] = 1,
+    dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. [default: float32 on CPU, else bfloat16]")] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    offload: Annotated[str, Option(help="none, model, sequential or group.")] = "none",
+    revision: Annotated[str | None, Option(help="Hub revision of the model.")] = None,
+    local_files_only: Annotated[bool, Option("--local-files-only", help="Never use the network.")] = False,
+    resume: Annotated[bool, Option(help="Continue a store of the same plan.")] = True,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be written and how big; write nothing.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Pure JSON on stdout.")] = False,
+) -> None:
+    """Trace a model over a file of prompts into a zarr store."""
+    kept = Record.parse(record, blocks=blocks, steps=record_steps)
+    from interp.run import execute, prepare
+    from interp.tracing.model import load
+
+    loaded = load(
+        model, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
+    )
+    prepared = prepare(
+        loaded,
+        prompts,
+        steps=steps,
+        seed=seed,
+        repeats=repeats,
+        height=height,
+        width=width,
+        negative_prompt=negative_prompt,
+        record=kept,
+        settings={} if max_sequence_length is None else {"max_sequence_length": max_sequence_length},
+    )
+    path = out or Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
+    if dry_run:
+        _print_sizes(prepared, path, as_json)
+        return
+    with trace_progress() as show:
+        run = execute(prepared, path, batch_size=batch_size, resume=resume, on_progress=show)
+    if as_json:
+        print_json({"store": str(path), "rows_done": run.rows_done, "rows_total": run.rows_total, **run.facts()})
+        return
+    print(path)
+    say(f"{run.rows_done} of {run.rows_total} rows done; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
+
+
+def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:
+    dtype = prepared.plan.dtype
+    rows: list[dict[str, Any]] = []
+    for name, variable in prepared.schema.variables().items():
+        copied = name.startswith(("hidden", "gates"))  # straight from the model: bfloat16 leaves zero bits to compress
+        share = DISK_SHARE[dtype] if copied else DISK_SHARE["float32"]
+        rows.append(
+            {"variable": name, "sizes": variable.sizes, "bytes": variable.bytes, "disk_bytes": round(variable.bytes * share)}
+        )
+    total, disk = sum(row["bytes"] for row in rows), sum(row["disk_bytes"] for row in rows)
+    if as_json:
+        plan = prepared.plan.to_json()
+        print_json({"store": str(path), "plan": plan, "variables": rows, "bytes": total, "disk_bytes": disk})
+        return
+    table = [
+        [row["variable"], " x ".join(f"{axis} {size}" for axis, size in row["sizes"].items()), human_bytes(row["disk_bytes"])]
+        for row in rows
+    ]
+    print_table(f"{path} would hold", ["variable", "axes", "on disk, about"], table)
+    count = len(prepared.schema.prompt_text)
+    print(f"{count} rows, about {human_bytes(disk)} on disk ({human_bytes(total)} in memory). Nothing was written.")

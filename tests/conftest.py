@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the suite may reach for the network
+
+import pytest
+
+import interp
+from interp.models import tiny
+
+PROMPTS = ["a red cat", "two dog and a blue square", "the green circle", "a photo of a dog"]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build("sd3", tmp_path_factory.mktemp("models") / "tiny-sd3")
+
+
+@pytest.fixture(scope="session")
+def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SD3.5-Medium's shape: the first blocks have a second, image-only attention."""
+    return tiny.build("sd3", tmp_path_factory.mktemp("models") / "tiny-sd3-dual", dual_attention=(0, 1))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> interp.Model:
+    return interp.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def dual_model(dual_folder: Path) -> interp.Model:
+    return interp.load(dual_folder)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> interp.Model:
+    return interp.load("demo")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> interp.Run:
+    """A finished run that keeps everything; tests that change a store copy it."""
+    return interp.trace(
+        tiny_model,
+        PROMPTS,
+        out=tmp_path_factory.mktemp("runs") / "tiny.zarr",
+        record=interp.Record(hidden=True, modulation=True, latents="all"),
+        repeats=2,
+    )

@@ -1,0 +1,278 @@
+"""A trace against the plain pipeline and plain torch hooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import PROMPTS
+
+import interp
+
+MODELS = ["tiny_model", "dual_model", "demo_model"]
+
+
+def arguments_of(model: interp.Model, steps: int, height: int, width: int) -> dict[str, Any]:
+    return {"num_inference_steps": steps, "height": height, "width": width, **model.settings()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("size", [(64, 64), (32, 48)])
+def test_everything_stored_equals_plain_hooks(
+    name: str, batch_size: int, size: tuple[int, int], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model = request.getfixturevalue(name)
+    prompts = PROMPTS if name != "demo_model" else ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
+    height, width = size
+    run = interp.trace(
+        model,
+        prompts,
+        out=tmp_path / "run.zarr",
+        steps=5,
+        seed=11,
+        height=height,
+        width=width,
+        batch_size=batch_size,
+        record=interp.Record(hidden=True),
+    )
+    streams = {"image": len(model.anatomy.blocks), "text": len(model.anatomy.blocks) - 1}
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        rows = slice(start, start + len(part))
+        with reference.hooked(model.pipe) as seen:
+            pictures, latents = reference.untraced(
+                model.pipe, part, [11] * len(part), **arguments_of(model, 5, height, width)
+            )
+        assert np.array_equal(run.images["image"][rows], pictures)
+        assert np.array_equal(run.images["latents"][rows], latents)
+        for stream, blocks in streams.items():
+            for block in range(blocks):
+                states = seen.states(stream, block).swapaxes(0, 1)  # (prompt, step, token, channel)
+                stored = run.hidden[stream]["hidden"].sel(block=block)[rows].to_numpy()
+                assert np.array_equal(stored, states)
+                here = run.stats.sel(block=block, stream=stream)
+                for statistic, expected in reference.statistics(states).items():
+                    scale = np.abs(states).mean(-2)  # a mean near zero is known to the size of what was averaged
+                    error = np.abs(here[statistic][rows].to_numpy() - expected)
+                    assert (error <= 1e-5 * np.maximum(np.abs(expected), 0.01 * scale)).all(), (stream, block, statistic)
+        for (stream, gate, block), values in seen.alpha.items():
+            stored = run.gates["alpha"].sel(stream=stream, gate=gate, block=block)[rows].to_numpy()
+            assert np.array_equal(stored, np.stack(values).swapaxes(0, 1)), (stream, gate, block)
+    for gate in run.gates["gate"].values:
+        for stream in ("image", "text"):
+            for block in range(len(model.anatomy.blocks)):
+                present = (stream, gate, block) in seen.alpha
+                assert bool(run.gates["present"].sel(stream=stream, gate=gate, block=block)) == present
+                assert np.isnan(run.gates["alpha"].sel(stream=stream, gate=gate, block=block)).all() == (not present)
+
+
+def test_absent_states_are_stated(tiny_run: interp.Run) -> None:
+    last = tiny_run.stats.isel(block=-1)
+    assert not bool(last["present"].sel(stream="text"))
+    assert np.isnan(last["mean"].sel(stream="text")).all()
+    assert bool(last["present"].sel(stream="image"))
+    assert list(tiny_run.hidden["text"]["block"].values) == [0, 1, 2]
+    others = tiny_run.stats["mean_abs"].sel(stream="image")
+    assert np.isfinite(others).all()
+
+
+def test_modulation_is_what_the_norms_apply(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
+    """shift and scale of the first block, from temb through diffusers' own projection."""
+    transformer = tiny_model.pipe.transformer
+    prompt = PROMPTS[0]
+    with torch.no_grad():
+        _, _, pooled, _ = tiny_model.pipe.encode_prompt(
+            prompt, prompt, prompt, do_classifier_free_guidance=False, max_sequence_length=8
+        )
+        for step, timestep in enumerate(tiny_run.gates["timestep"].values):
+            temb = transformer.time_text_embed(torch.tensor([timestep], dtype=torch.float32), pooled)
+            norm = transformer.transformer_blocks[0].norm1
+            chunks = norm.linear(norm.silu(temb)).chunk(6, dim=1)
+            for number, (name, gate) in enumerate(
+                [("shift", "attn"), ("scale", "attn"), ("alpha", "attn"), ("shift", "mlp"), ("scale", "mlp"), ("alpha", "mlp")]
+            ):
+                stored = tiny_run.gates[name].sel(prompt=0, step=step, block=0, stream="image", gate=gate)
+                assert np.allclose(stored, chunks[number][0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_latents_of_every_step_end_in_the_last(tiny_run: interp.Run, tiny_model: interp.Model, tmp_path: Path) -> None:
+    last = interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "last.zarr")
+    every = tiny_run.images["latents"]
+    assert every.dims == ("prompt", "step", "latent_channel", "latent_y", "latent_x")
+    assert np.array_equal(every.isel(prompt=0, step=-1), last.images["latents"].isel(prompt=0))
+
+
+def test_selection_keeps_the_named_part(tiny_model: interp.Model, tiny_run: interp.Run, tmp_path: Path) -> None:
+    select = interp.Select(blocks="0,-1", steps=(1, 3), streams="image", tokens=(0, 9, 63), channels="4-7")
+    run = interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "part.zarr", record=interp.Record(hidden=select))
+    kept = run.hidden["image"]["hidden"]
+    whole = tiny_run.hidden["image"]["hidden"].sel(prompt=[0])
+    expected = whole.sel(step=[1, 3], block=[0, 3], token=[0, 9, 63], channel=[4, 5, 6, 7])
+    assert np.array_equal(kept, expected)
+    for axis in ("step", "block", "token", "channel", "token_y", "token_x", "timestep"):
+        assert list(kept[axis].values) == list(expected[axis].values)
+    assert list(run.hidden.children) == ["image"]
+
+
+def test_prompts_and_seeds_are_crossed(tiny_run: interp.Run) -> None:
+    assert list(tiny_run.stats["seed"].values) == [0, 1] * len(PROMPTS)
+    assert list(tiny_run.stats["prompt_text"].values) == [text for text in PROMPTS for _ in range(2)]
+    first = tiny_run.images["image"].to_numpy()
+    assert not np.array_equal(first[0], first[1])
+
+
+class ScaleAlpha:
+    """A user's own intervention: image alpha of one block times a factor, at one step."""
+
+    def __init__(self, block: int, step: int, factor: float) -> None:
+        self.block, self.step, self.factor = block, step, factor
+
+    def touches(self, site: interp.Site, step: int) -> bool:
+        return step == self.step and (site.block, site.stream, site.kind, site.gate) == (self.block, "image", "alpha", "mlp")
+
+    def apply(self, site: interp.Site, step: int, value: torch.Tensor) -> torch.Tensor:
+        return value * self.factor
+
+    def to_json(self) -> dict[str, Any]:
+        return {"edit": "scale-alpha", "block": self.block, "step": self.step, "factor": self.factor}
+
+
+class ZeroChannels:
+    """Another: zero two channels of a block's image output, at every step."""
+
+    def touches(self, site: interp.Site, step: int) -> bool:
+        return (site.block, site.stream, site.kind) == (1, "image", "hidden")
+
+    def apply(self, site: interp.Site, step: int, value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[..., [3, 8]] = 0
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        return {"edit": "zero", "block": 1, "channels": [3, 8]}
+
+
+def test_edited_alpha_moves_the_picture_and_is_what_is_recorded(
+    tiny_model: interp.Model, tiny_run: interp.Run, tmp_path: Path
+) -> None:
+    run = interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "edited.zarr", interventions=[ScaleAlpha(2, 1, 5.0)])
+    place = {"prompt": 0, "block": 2, "stream": "image", "gate": "mlp"}
+    before, after = (r.gates["alpha"].sel(place) for r in (tiny_run, run))
+    assert np.array_equal(after.sel(step=1), before.sel(step=1) * np.float32(5.0))
+    assert np.array_equal(after.sel(step=0), before.sel(step=0))
+    assert not np.array_equal(run.images["image"][0], tiny_run.images["image"][0])
+    assert run.plan["interventions"] == [{"edit": "scale-alpha", "block": 2, "step": 1, "factor": 5.0}]
+
+
+def test_edited_hidden_equals_a_hand_written_hook(tiny_model: interp.Model, tmp_path: Path) -> None:
+    run = interp.trace(
+        tiny_model, PROMPTS[:2], out=tmp_path / "edited.zarr", interventions=[ZeroChannels()], batch_size=2
+    )
+
+    def zero(module: Any, args: Any, output: Any) -> Any:
+        text, image = output
+        image = image.clone()
+        image[..., [3, 8]] = 0
+        return text, image
+
+    handle = tiny_model.pipe.transformer.transformer_blocks[1].register_forward_hook(zero)
+    try:
+        pictures, latents = reference.untraced(tiny_model.pipe, PROMPTS[:2], [0, 0], **arguments_of(tiny_model, 4, 64, 64))
+    finally:
+        handle.remove()
+    assert np.array_equal(run.images["image"], pictures)
+    assert np.array_equal(run.images["latents"], latents)
+    assert (run.stats["max_abs"].sel(block=1, stream="image", channel=[3, 8]) == 0).all()
+
+
+def test_a_row_that_is_not_finite_is_stopped_and_named(tiny_model: interp.Model, tmp_path: Path) -> None:
+    class Poison(ZeroChannels):
+        def apply(self, site: interp.Site, step: int, value: torch.Tensor) -> torch.Tensor:
+            value = value.clone()
+            if step == 2:
+                value[1, 5, 3] = float("nan")  # the second row of the batch alone
+            return value
+
+    out = tmp_path / "poisoned.zarr"
+    with pytest.raises(interp.TraceError, match=r"block\.1/image/hidden, step 2, prompt 1 \('two dog"):
+        interp.trace(tiny_model, PROMPTS[:3], out=out, interventions=[Poison()], batch_size=3)
+    run = interp.open_run(out)
+    assert run.prompts == [PROMPTS[0], PROMPTS[2]]
+    assert np.isfinite(run.stats["mean"].sel(stream="image")).all()
+
+
+def test_a_scheduler_that_draws_its_own_noise_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder)
+    model.pipe.scheduler.register_to_config(stochastic_sampling=True)
+    with pytest.raises(interp.InputError, match="draws noise that no seed fixes"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+    assert "step" not in model.pipe.scheduler.__dict__
+
+
+def test_a_compiled_transformer_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder)
+    model.pipe.transformer.transformer_blocks[0].compile(backend="eager")
+    with pytest.raises(interp.ModelError, match="compiled"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+
+
+def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder)
+    scheduler = model.pipe.scheduler
+    original = scheduler.set_timesteps
+
+    def other(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        if scheduler is model.pipe.scheduler:
+            scheduler.timesteps = scheduler.timesteps * 0.5
+
+    from interp.run import execute, prepare
+
+    prepared = prepare(model, PROMPTS[:1])
+    scheduler.set_timesteps = other
+    with pytest.raises(interp.TraceError, match="planned at timestep"):
+        execute(prepared, tmp_path / "run.zarr")
+
+
+def test_guidance_left_on_is_noticed(tiny_folder: Path, tmp_path: Path) -> None:
+    """A doubled batch must not be recorded as if it were the prompts."""
+    model = interp.load(tiny_folder)
+
+    class Guided(type(model.pipe)):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **{**kwargs, "guidance_scale": 2.0})
+
+    model.pipe.__class__ = Guided
+    with pytest.raises(interp.TraceError, match="has 2 rows where call 0 with 1 rows was expected"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+
+
+def test_two_calls_a_step_are_noticed(tiny_folder: Path, tmp_path: Path) -> None:
+    """Guidance by separate calls (as in Flux) must not be recorded as if each were a step."""
+    model = interp.load(tiny_folder)
+    real = model.pipe.transformer
+    assert model.nn is not None
+
+    class Double:
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            real(*args, **kwargs)
+            return real(*args, **kwargs)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    model.pipe.transformer = Double()
+    with pytest.raises(interp.TraceError, match="in step 0 the pipeline's transformer call 1"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+
+
+def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
+    with reference.hooked(tiny_model.pipe) as seen:
+        pictures, _ = reference.untraced(tiny_model.pipe, PROMPTS[:1], [0], **arguments_of(tiny_model, 4, 64, 64))
+    assert np.array_equal(pictures, tiny_run.images["image"][:1])
+    assert seen.states("image", 0).shape[0] == 4
