@@ -29,8 +29,8 @@ class StrictStore(WrapperStore[LocalStore]):
     ) -> Buffer | None:
         """The bytes of a key."""
         value = await super().get(key, prototype, byte_range)
-        if value is None and "/c/" in key and not key.startswith("done/"):
-            raise StoreError(f"the file {key} is missing")
+        if "/c/" in key and not key.startswith("done/") and not value:
+            raise StoreError(f"the file {key} is {'missing' if value is None else 'empty'}")
         return value
 
 
@@ -105,13 +105,20 @@ class Guarded:
 
     def _unreadable(self, key: Any, reason: str) -> StoreError:
         rows = ""
-        if isinstance(key, tuple) and key and isinstance(key[0], slice) and len(self.array.shape) > 1:
-            first, last = key[0].start, (key[0].stop or 1) - 1
-            rows = f" of prompt {first}" if first == last else f" of prompts {first}..{last}"
+        if isinstance(key, tuple) and key and self.array.ndim > 1:
+            rows = f" of prompt {_span(key[0])}"
         return StoreError(
             f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
             "not affected; trace those prompts again into a new store"
         )
+
+
+def _span(key: Any) -> str:
+    """One index or a range of them, in words."""
+    if not isinstance(key, slice):
+        return str(key)
+    first, last = key.start or 0, (key.stop or 1) - 1
+    return str(first) if first >= last else f"{first}..{last}"
 
 
 def _place(name: str) -> tuple[int, str]:

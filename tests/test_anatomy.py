@@ -1,0 +1,219 @@
+"""An anatomy is proved on a model: the residual identity holds, and breaks when two gates or streams are swapped."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import interp
+from interp.models.anatomy import Anatomy, bind_inputs
+from interp.models.families import ANATOMIES
+
+MODELS = ["tiny_model", "dual_model", "demo_model"]
+
+
+def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
+    config = model.pipe.transformer.config
+    draw = torch.Generator().manual_seed(0)
+    return {
+        "hidden_states": torch.randn(batch, config.in_channels, 16, 16, generator=draw),
+        "encoder_hidden_states": torch.randn(batch, 9, config.joint_attention_dim, generator=draw),
+        "pooled_projections": torch.randn(batch, config.pooled_projection_dim, generator=draw),
+        "timestep": torch.tensor([700.0, 200.0])[:batch],
+    }
+
+
+@torch.no_grad()
+def block_records(transformer: nn.Module, anatomy: Anatomy, inputs: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Per block: its bound inputs, its output, and the output of each submodule the anatomy names."""
+    records: list[dict[str, Any]] = [{} for _ in anatomy.blocks]
+    handles = []
+    for block, record in zip(anatomy.blocks, records, strict=True):
+        module = transformer.get_submodule(block.path)
+
+        def on_input(module: nn.Module, args: Any, kwargs: Any, record: dict[str, Any] = record) -> None:
+            record["inputs"] = bind_inputs(module, args, kwargs)
+
+        def on_output(module: nn.Module, args: Any, output: Any, record: dict[str, Any] = record, name: str = "output") -> None:
+            record[name] = output
+
+        handles.append(module.register_forward_pre_hook(on_input, with_kwargs=True))
+        handles.append(module.register_forward_hook(on_output))
+        for name in {b.module for b in block.branches} | {m.module for m in block.modulations}:
+            hook = lambda m, a, o, record=record, name=name: on_output(m, a, o, record, name)  # noqa: E731
+            handles.append(module.get_submodule(name).register_forward_hook(hook))
+    transformer(**inputs)
+    for handle in handles:
+        handle.remove()
+    return records
+
+
+def residual_error(anatomy: Anatomy, records: list[dict[str, Any]]) -> float:
+    """Largest |z[k+1] - z[k] - sum_j alpha_j D_j| over blocks and streams, relative to the largest update."""
+    errors = []
+    for index, (block, record) in enumerate(zip(anatomy.blocks, records, strict=True)):
+        alpha = {}
+        for modulation, number, site in block.chunk_sites(index):
+            if site.kind == "alpha":
+                alpha[site.stream, site.gate] = record[modulation.module].chunk(len(modulation.chunks), dim=-1)[number]
+        for stream, item in block.hidden.items():
+            before = record["inputs"][block.state_inputs[stream]]
+            output = record["output"]
+            after = output if item is None else output[item]
+            update = torch.zeros_like(before)
+            for branch in (b for b in block.branches if b.stream == stream):
+                value = record[branch.module]
+                value = value if branch.item is None or not isinstance(value, tuple) else value[branch.item]
+                update = update + alpha[stream, branch.gate].unsqueeze(1) * value
+            errors.append(((after - before - update).abs().max() / (after - before).abs().max()).item())
+    return max(errors)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_residual_identity_holds(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    records = block_records(model.pipe.transformer, model.anatomy, inputs_for(model))
+    assert residual_error(model.anatomy, records) < 1e-5
+
+
+def swapped_chunks(anatomy: Anatomy, a: str, b: str) -> Anatomy:
+    names = {a: b, b: a}
+    blocks = [
+        dataclasses.replace(
+            block,
+            modulations=tuple(
+                dataclasses.replace(m, chunks=tuple(names.get(chunk, chunk) for chunk in m.chunks)) if {a, b} <= set(m.chunks) else m
+                for m in block.modulations
+            ),
+        )
+        for block in anatomy.blocks
+    ]
+    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+
+
+def swapped_streams(anatomy: Anatomy) -> Anatomy:
+    blocks = [
+        dataclasses.replace(block, hidden={"text": 1, "image": 0} if len(block.hidden) == 2 else block.hidden)
+        for block in anatomy.blocks
+    ]
+    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+
+
+def test_swapping_two_gates_breaks_it(dual_model: interp.Model) -> None:
+    records = block_records(dual_model.pipe.transformer, dual_model.anatomy, inputs_for(dual_model))
+    for a, b in (("alpha.attn", "alpha.mlp"), ("alpha.attn", "alpha.attn2"), ("alpha.mlp", "shift.mlp")):
+        assert residual_error(swapped_chunks(dual_model.anatomy, a, b), records) > 0.05
+
+
+def test_swapping_the_streams_breaks_it(tiny_model: interp.Model) -> None:
+    records = block_records(tiny_model.pipe.transformer, tiny_model.anatomy, inputs_for(tiny_model))
+    with pytest.raises(RuntimeError):  # the streams differ in length
+        residual_error(swapped_streams(tiny_model.anatomy), records)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gates_computed_without_running_the_block_are_the_ones_it_uses(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    transformer = model.pipe.transformer
+    records = block_records(transformer, model.anatomy, inputs_for(model))
+    with torch.no_grad():
+        for block, record in zip(model.anatomy.blocks, records, strict=True):
+            for modulation in block.modulations:
+                computed = modulation.compute(transformer.get_submodule(block.path), record["inputs"])
+                assert torch.equal(computed, record[modulation.module])
+                assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.channels
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.FixtureRequest) -> None:
+    """Appending rows by argument name alone gives a valid call, whose first rows are unchanged."""
+    model = request.getfixturevalue(name)
+    transformer, anatomy = model.pipe.transformer, model.anatomy
+    two = inputs_for(model)
+    assert set(anatomy.row_inputs) == set(two)
+    three = {key: torch.cat([value, value[:1]]) if key in anatomy.row_inputs else value for key, value in two.items()}
+    with torch.no_grad():
+        short, long = transformer(**two).sample, transformer(**three).sample
+    assert torch.allclose(long[:2], short, atol=1e-5)
+    assert torch.allclose(long[2], short[0], atol=1e-5)
+    for block, record in zip(anatomy.blocks, block_records(transformer, anatomy, two), strict=True):
+        tensors = {key for key, value in record["inputs"].items() if isinstance(value, Tensor)}
+        assert tensors == set(block.row_inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytest.FixtureRequest) -> None:
+    """With the blocks' conditioning held, changing `temb` at the re-entries alone moves the output, and nothing else does."""
+    model = request.getfixturevalue(name)
+    transformer, inputs = model.pipe.transformer, inputs_for(model)
+    users = [
+        name
+        for name, module in transformer.named_modules()
+        if name and "transformer_blocks" not in name and "time_text_embed" not in name
+        and type(module).__name__.startswith("AdaLayerNorm")
+    ]
+    assert users == [path for path, _ in model.anatomy.reentries]
+
+    def shifted(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        bound = bind_inputs(module, args, kwargs)
+        bound[model.anatomy.reentries[0][1]] = bound[model.anatomy.reentries[0][1]] + 1.0
+        return (), bound
+
+    with torch.no_grad():
+        before = transformer(**inputs).sample
+        handle = transformer.get_submodule(users[0]).register_forward_pre_hook(shifted, with_kwargs=True)
+        after = transformer(**inputs).sample
+        handle.remove()
+    assert (after - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_site_matters(name: str, request: pytest.FixtureRequest) -> None:
+    """Changing the value at any site changes the transformer's output: no site is a place nobody reads."""
+    model = request.getfixturevalue(name)
+    transformer, anatomy, inputs = model.pipe.transformer, model.anatomy, inputs_for(model, batch=1)
+    with torch.no_grad():
+        before = transformer(**inputs).sample
+        for index, block in enumerate(anatomy.blocks):
+            module = transformer.get_submodule(block.path)
+            for modulation, number, site in block.chunk_sites(index):
+
+                def edit(m: nn.Module, a: Any, output: Tensor, n: int = number, c: int = len(modulation.chunks)) -> Tensor:
+                    chunks = list(output.chunk(c, dim=-1))
+                    chunks[n] = chunks[n] + torch.linspace(0.5, 1.5, chunks[n].shape[-1])
+                    return torch.cat(chunks, dim=-1)
+
+                handle = module.get_submodule(modulation.module).register_forward_hook(edit)
+                after = transformer(**inputs).sample
+                handle.remove()
+                assert not torch.equal(after, before), site
+
+
+def test_sd3_counts(tiny_model: interp.Model, dual_model: interp.Model) -> None:
+    anatomy = tiny_model.anatomy
+    assert (len(anatomy.blocks), anatomy.channels, anatomy.streams, anatomy.gates) == (4, 32, ("image", "text"), ("attn", "mlp"))
+    assert dual_model.anatomy.gates == ("attn", "attn2", "mlp")
+    names = [str(site) for site in anatomy.sites()]
+    assert len(names) == len(set(names))
+    assert "block.3/text/hidden" not in names
+    assert "block.3/text/alpha.attn" not in names
+    assert "block.2/text/alpha.mlp" in names
+
+
+def test_an_unknown_transformer_says_how_to_add_it(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.models.anatomy import describe
+
+    class MyDiT(nn.Module):
+        pass
+
+    with pytest.raises(interp.ModelError, match=r"MyDiT has no anatomy; supported: .*SD3Transformer2DModel.*register_anatomy"):
+        describe(MyDiT(), ANATOMIES)
+    monkeypatch.setattr("interp.models.families.ANATOMIES", dict(ANATOMIES))
+    from interp.models import families
+
+    families.register_anatomy("MyDiT", lambda transformer: tiny_model.anatomy)
+    assert describe(MyDiT(), families.ANATOMIES) is tiny_model.anatomy

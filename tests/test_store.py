@@ -1,0 +1,275 @@
+"""The store: what is written is read, and what cannot be read is an error, never a wrong number."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import PROMPTS
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import interp
+from interp.store.summary import Moments
+
+
+@pytest.fixture
+def copied(tiny_run: interp.Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run.path, tmp_path / "copy.zarr"))
+
+
+def test_plain_xarray_opens_a_store(tiny_run: interp.Run) -> None:
+    """Without interp: the same values, axes and coordinates."""
+    tree = xr.open_datatree(tiny_run.path, engine="zarr", consolidated=False)
+    assert {"/stats", "/gates", "/hidden/image", "/hidden/text", "/outputs", "/summary"} <= set(tree.groups)
+    for group, dataset in (("stats", tiny_run.stats), ("gates", tiny_run.gates), ("outputs", tiny_run.images)):
+        for name, array in dataset.data_vars.items():
+            assert tree[group][name].dims == array.dims
+            assert np.array_equal(tree[group][name].to_numpy(), array.to_numpy(), equal_nan=array.dtype.kind == "f")
+    assert list(tree["stats"]["block_path"].values) == [f"transformer_blocks.{k}" for k in range(4)]
+    assert list(tree["prompt_text"].values) == [text for text in PROMPTS for _ in range(2)]
+
+
+def test_axes_and_coordinates(tiny_run: interp.Run) -> None:
+    assert tiny_run.stats["mean"].dims == ("prompt", "step", "block", "stream", "channel")
+    assert tiny_run.gates["alpha"].dims == ("prompt", "step", "block", "stream", "gate", "channel")
+    assert tiny_run.hidden["image"]["hidden"].dims == ("prompt", "step", "block", "token", "channel")
+    assert list(tiny_run.stats["stream"].values) == ["image", "text"]
+    assert list(tiny_run.gates["gate"].values) == ["attn", "mlp"]
+    assert tiny_run.images["image"].dtype == np.uint8
+    for dataset in (tiny_run.stats, tiny_run.gates, tiny_run.hidden["image"]):
+        assert {"timestep", "sigma", "block_path", "block_kind", "prompt_text", "seed"} <= set(dataset.coords)
+        assert dataset["prompt_text"].dtype == object
+    image = tiny_run.hidden["image"]
+    assert list(image["token_y"].values) == [token // 8 for token in range(64)]
+    assert list(image["token_x"].values) == [token % 8 for token in range(64)]
+
+
+def test_reading_is_lazy_with_one_chunk_a_shard(tiny_run: interp.Run) -> None:
+    fresh = interp.open_run(tiny_run.path)
+    assert fresh.stats["mean"].chunks == ((1,) * 8, (4,), (4,), (2,), (32,))
+    assert fresh.hidden["image"]["hidden"].chunks[:3] == ((1,) * 8, (1,) * 4, (1,) * 4)
+
+
+def test_the_summary_is_the_mean_and_variance_over_prompts(tiny_run: interp.Run) -> None:
+    for name in ("mean", "mean_abs", "max_abs", "min_abs", "var"):
+        values = tiny_run.stats[name].to_numpy().astype(np.float64)
+        assert np.allclose(tiny_run.summary[name].sel(moment="mean"), values.mean(0), rtol=1e-6, equal_nan=True)
+        assert np.allclose(tiny_run.summary[name].sel(moment="variance"), values.var(0), rtol=1e-5, atol=1e-12, equal_nan=True)
+    alpha = tiny_run.gates["alpha"].to_numpy().astype(np.float64)
+    assert np.allclose(tiny_run.summary["alpha"].sel(moment="variance"), alpha.var(0), rtol=1e-5, atol=1e-12, equal_nan=True)
+    assert tiny_run.summary.attrs["rows"] == 8
+
+
+@given(st.lists(arrays(np.float64, 3, elements=st.floats(-1e3, 1e3)), min_size=1, max_size=9), st.floats(-1e6, 1e6))
+def test_running_moments_equal_whole_array_moments_when_means_drift(values: list[np.ndarray], drift: float) -> None:
+    moments = Moments((3,))
+    drifting = [value + drift * index for index, value in enumerate(values)]
+    for value in drifting:
+        moments.add(value)
+    whole = np.stack(drifting)
+    mean, variance = moments.result()
+    assert np.allclose(mean, whole.mean(0), rtol=1e-5, atol=1e-3)
+    assert np.allclose(variance, whole.var(0), rtol=1e-5, atol=1e-6 * (1 + drift**2))
+
+
+def test_representations(tiny_run: interp.Run) -> None:
+    text, page = repr(tiny_run), tiny_run._repr_html_()
+    for word in ("8 of 8 done", "SD3Transformer2DModel", "64 x 64", "stats, gates, hidden"):
+        assert word in text
+        assert word in page
+    assert set(tiny_run.data.groups) >= {"/stats", "/gates", "/hidden/image", "/hidden/text", "/outputs", "/summary"}
+
+
+def undo(path: Path, row: int) -> None:
+    """Mark a row as not done, as a kill before the last write leaves it."""
+    import zarr
+
+    zarr.open_group(str(path), mode="r+")["done"][row] = 0
+
+
+def test_a_row_that_is_not_done_does_not_exist(copied: Path, tiny_run: interp.Run) -> None:
+    undo(copied, 2)
+    run = interp.open_run(copied)
+    assert (run.rows_done, run.rows_total) == (7, 8)
+    kept = [0, 1, 3, 4, 5, 6, 7]
+    assert list(run.stats["prompt"].values) == kept
+    assert np.array_equal(run.stats["mean"], tiny_run.stats["mean"][kept], equal_nan=True)
+    assert np.array_equal(run.images["image"], tiny_run.images["image"][kept])
+    assert "unfinished" in repr(run)
+    assert run.summary.attrs["rows"] == 7  # the stored one is of 8 rows: computed anew
+    assert np.allclose(run.summary["mean_abs"].sel(moment="mean"), run.stats["mean_abs"].mean("prompt"), equal_nan=True)
+
+
+def test_half_a_shard_of_a_row_that_is_not_done_harms_nobody(copied: Path) -> None:
+    undo(copied, 2)
+    shard = copied / "stats" / "mean" / "c" / "2"
+    file = next(path for path in shard.rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:100])
+    run = interp.open_run(copied)
+    assert np.isfinite(run.stats["mean"].sel(stream="image")).all()
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 0x40
+    file.write_bytes(bytes(data))
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("group", ["stats/mean", "gates/alpha", "hidden/image/hidden", "hidden/text/hidden", "outputs/image"])
+def test_a_damaged_shard_is_an_error_and_other_rows_stay_readable(
+    damage: Callable[[Path], None], group: str, copied: Path, tiny_run: interp.Run
+) -> None:
+    shard = copied / group / "c" / "5"
+    damage(next(path for path in sorted(shard.rglob("*")) if path.is_file()))
+    run = interp.open_run(copied)
+    parts = group.split("/")
+    dataset = {"stats": run.stats, "gates": run.gates, "outputs": run.images}.get(parts[0])
+    array = dataset[parts[1]] if dataset is not None else run.hidden[parts[1]]["hidden"]
+    whole = tiny_run.data["/".join(parts[:2])] if parts[0] != "hidden" else tiny_run.hidden[parts[1]]["hidden"]
+    with pytest.raises(interp.StoreError, match=r"of prompt 5 cannot be read .* Other rows are not\s+affected"):
+        array.sel(prompt=5).to_numpy()
+    others = [0, 1, 2, 3, 4, 6, 7]
+    assert np.array_equal(array.sel(prompt=others), whole.sel(prompt=others) if parts[0] != "outputs" else whole[others], equal_nan=array.dtype.kind == "f")
+
+
+def change_metadata(path: Path, **attributes: object) -> None:
+    file = path / "zarr.json"
+    values = json.loads(file.read_text())
+    values["attributes"].update(attributes)
+    file.write_text(json.dumps(values))
+
+
+def test_another_schema_is_refused(copied: Path) -> None:
+    change_metadata(copied, schema=99)
+    with pytest.raises(interp.StoreError, match="has schema 99; this interp reads schema 1: install a newer interp"):
+        interp.open_run(copied)
+
+
+def test_what_is_not_a_store_is_said_to_be_none(tmp_path: Path, copied: Path) -> None:
+    with pytest.raises(interp.StoreError, match="does not exist"):
+        interp.open_run(tmp_path / "nothing.zarr")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(interp.StoreError, match=r"no zarr\.json"):
+        interp.open_run(tmp_path / "folder")
+    xr.Dataset({"a": ("x", [1.0])}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(interp.StoreError, match="not an interp store"):
+        interp.open_run(tmp_path / "other.zarr")
+    (copied / "zarr.json").write_text("{")
+    with pytest.raises(interp.StoreError, match="not a readable zarr group"):
+        interp.open_run(copied)
+
+
+def test_another_plan_is_refused_and_nothing_is_lost(tiny_model: interp.Model, copied: Path, tiny_run: interp.Run) -> None:
+    record = interp.Record(hidden=True, modulation=True, latents="all")
+    for change, field in (({"steps": 3}, "steps"), ({"seed": 1}, "seed"), ({"height": 32}, "height"), ({}, "record")):
+        with pytest.raises(interp.PlanError, match=f"its {field} is"):
+            interp.trace(
+                tiny_model, PROMPTS, out=copied, **{"record": record if change else interp.Record(), "repeats": 2, **change}
+            )
+    with pytest.raises(interp.PlanError, match="its prompts is"):
+        interp.trace(tiny_model, PROMPTS[:2], out=copied, record=record, repeats=2)
+    with pytest.raises(interp.PlanError, match="resume is off"):
+        interp.trace(tiny_model, PROMPTS, out=copied, record=record, repeats=2, resume=False)
+    assert np.array_equal(interp.open_run(copied).stats["mean"], tiny_run.stats["mean"], equal_nan=True)
+
+
+def test_a_changed_batch_size_warns(tiny_model: interp.Model, copied: Path) -> None:
+    undo(copied, 7)
+    with pytest.warns(interp.InterpWarning, match="batch_size was 1 when .* and is 2 now"):
+        run = interp.trace(
+            tiny_model,
+            PROMPTS,
+            out=copied,
+            record=interp.Record(hidden=True, modulation=True, latents="all"),
+            repeats=2,
+            batch_size=2,
+        )
+    assert run.rows_done == 8
+
+
+def test_a_second_writer_is_refused(tiny_model: interp.Model, tmp_path: Path) -> None:
+    from interp.store.create import writing_lock
+
+    out = tmp_path / "run.zarr"
+    code = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from interp.store.create import writing_lock
+        with writing_lock(Path({str(out)!r})):
+            print("held", flush=True)
+            sys.stdin.read()
+    """)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(interp.StoreError, match="being written by another process"):
+            interp.trace(tiny_model, PROMPTS[:1], out=out)
+        other.kill()  # even a killed writer lets go
+    assert interp.trace(tiny_model, PROMPTS[:1], out=out).rows_done == 1
+    with writing_lock(out):
+        pass
+
+
+def test_a_full_disk_is_an_error_and_the_run_goes_on_later(tiny_folder: Path, tmp_path: Path, tiny_run: interp.Run) -> None:
+    """A real refusal by the system: no file may grow past a limit that the first rows' small shards stay under."""
+    out = tmp_path / "run.zarr"
+    code = textwrap.dedent(f"""
+        import resource, sys
+        import interp
+        from interp.plan import Record
+        model = interp.load({str(tiny_folder)!r})
+        def limit(progress):
+            if progress.rows_done == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        record = Record(hidden=True, modulation=True, latents="all")
+        try:
+            interp.trace(model, {PROMPTS!r}, out={str(out)!r}, repeats=2, record=record, on_progress=limit)
+        except interp.StoreError as error:
+            print(error)
+            sys.exit(7)
+    """)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 7, result.stderr
+    assert "no space left to write" in result.stdout
+    assert "run the same command again" in result.stdout
+    kept = interp.open_run(out)
+    assert 1 <= kept.rows_done < 8
+    assert np.array_equal(kept.stats["mean"], tiny_run.stats["mean"][: kept.rows_done], equal_nan=True)
+    model = interp.load(tiny_folder)
+    record = interp.Record(hidden=True, modulation=True, latents="all")
+    whole = interp.trace(model, PROMPTS, out=out, repeats=2, record=record)
+    assert np.array_equal(whole.hidden["image"]["hidden"], tiny_run.hidden["image"]["hidden"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_error(tiny_model: interp.Model, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(interp.StoreError, match="cannot be written"):
+        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "closed" / "run.zarr")
+
+
+def test_missing_groups_say_how_to_keep_them(tiny_model: interp.Model, tmp_path: Path) -> None:
+    run = interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "bare.zarr", record=interp.Record(stats=False, gates=False))
+    assert run.images["image"].shape == (1, 64, 64, 3)
+    with pytest.raises(interp.StoreError, match="keeps no statistics"):
+        _ = run.stats
+    with pytest.raises(interp.StoreError, match="keeps no AdaLN gates"):
+        _ = run.gates
+    with pytest.raises(interp.StoreError, match="--record stats,gates,hidden"):
+        _ = run.hidden
