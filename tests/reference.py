@@ -81,7 +81,7 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
         callback_on_step_end=on_step_end,
         **arguments,
     ).images
-    return np.stack([np.asarray(image) for image in images]), last[0].numpy()
+    return np.stack([np.asarray(image) for image in images]), last[0].float().numpy()
 
 
 def statistics(states: np.ndarray) -> dict[str, np.ndarray]:

@@ -276,3 +276,24 @@ def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny
         pictures, _ = reference.untraced(tiny_model.pipe, PROMPTS[:1], [0], **arguments_of(tiny_model, 4, 64, 64))
     assert np.array_equal(pictures, tiny_run.images["image"][:1])
     assert seen.states("image", 0).shape[0] == 4
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+def test_offloaded_equals_plain(offload: str, tiny_folder: Path, tiny_run: interp.Run, tmp_path: Path) -> None:
+    run = interp.trace(interp.load(tiny_folder, offload=offload, device="cpu"), PROMPTS, out=tmp_path / "run.zarr", repeats=2)
+    assert np.array_equal(run.images["image"], tiny_run.images["image"])
+    assert np.array_equal(run.stats["var"], tiny_run.stats["var"], equal_nan=True)
+    assert np.array_equal(run.gates["alpha"], tiny_run.gates["alpha"], equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder, dtype=dtype)
+    run = interp.trace(model, PROMPTS[:2], out=tmp_path / "run.zarr", record=interp.Record(hidden=True), batch_size=2)
+    with reference.hooked(model.pipe) as seen:
+        pictures, _ = reference.untraced(model.pipe, PROMPTS[:2], [0, 0], **arguments_of(model, 4, 64, 64))
+    assert np.array_equal(run.images["image"], pictures)
+    assert np.array_equal(run.hidden["image"]["hidden"].sel(block=2), seen.states("image", 2).swapaxes(0, 1))
+    assert np.array_equal(run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1).swapaxes(0, 1))
+    mean = run.stats["mean"].sel(block=2, stream="image")
+    assert np.allclose(mean, seen.states("image", 2).swapaxes(0, 1).mean(-2), rtol=1e-4, atol=1e-5)

@@ -109,6 +109,8 @@ def check_traceable(transformer: Any) -> Any:
 
 def place_pipeline(pipe: Any, device: str, offload: str) -> None:
     """Move the pipeline to its device, or arrange its offloading."""
+    if offload == "sequential" and device == "cpu":
+        raise InputError("offload='sequential' does not work on device 'cpu': accelerate needs an accelerator; use group or none")
     try:
         if offload == "none":
             pipe.to(device)
@@ -141,6 +143,8 @@ def _from_pretrained(name: str, source: str, **arguments: Any) -> Any:
         raise ModelError(_not_here(name, error)) from None
     except OSError as error:
         text = str(error)
+        if "Unable to load weights" in text:
+            raise ModelError(f"model {name!r} has damaged weights: {_first_line(error)} (fetch or save them again)") from None
         if "safetensors" in text or ".bin" in text:
             raise ModelError(
                 f"model {name!r} must have safetensors weights, all of them: {_first_line(error)} "

@@ -1,4 +1,4 @@
-"""Watching a pipeline's scheduler: which step it is, and the latents after each."""
+"""Standing beside a pipeline while it samples: which step it is, the latents after each, and its offloading hooks."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ def watch_scheduler(scheduler: Any, *, keep_all: bool) -> Iterator[SamplerWatch]
         del scheduler.__dict__["step"]
         if shadowed is not None:
             scheduler.step = shadowed
+
+
+@contextlib.contextmanager
+def keep_offload_hooks(pipe: Any) -> Iterator[None]:
+    """Leave a pipeline's offloading hooks in place inside.
+
+    After every picture diffusers takes them off and puts new ones on, and nnsight's wrapped forward would end up inside them.
+    """
+    pipe.maybe_free_model_hooks = lambda: None
+    try:
+        yield
+    finally:
+        del pipe.__dict__["maybe_free_model_hooks"]
 
 
 def _random_states() -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.errors import InputError, InterpError, TraceError
 from interp.interventions import Intervention
-from interp.models.anatomy import Block
+from interp.models.anatomy import Anatomy, Block
 from interp.models.families.pipeline import Schedule
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
@@ -26,7 +26,7 @@ from interp.plan import Plan, Row
 from interp.sites import Site
 from interp.tracing.model import Model
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
-from interp.tracing.sampler import SamplerWatch, watch_scheduler
+from interp.tracing.sampler import SamplerWatch, keep_offload_hooks, watch_scheduler
 
 StepReport = Callable[[int], None]
 
@@ -53,10 +53,12 @@ def trace_group(
     """Trace the rows of one batch together. A row whose state is not finite comes back with its reason."""
     with model.lock:
         check_traceable(model.pipe.transformer)
-        visitor = Visitor(model, rows, schedule, list(recorders), list(interventions), on_step)
-        with watch_scheduler(model.pipe.scheduler, keep_all=plan.record.latents == "all") as watch:
+        envoy = model.nn
+        visitor = Visitor(model.anatomy, envoy, rows, schedule, list(recorders), list(interventions), on_step)
+        keep_all = plan.record.latents == "all"
+        with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
             visitor.watch = watch
-            images = _run(model, plan, rows, visitor)
+            images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
     return [visitor.traced(position, images, watch) for position in range(len(rows))]
 
@@ -75,7 +77,7 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
     }
 
 
-def _run(model: Model, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
+def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
     """Run the pipeline in a trace; pictures as (y, x, rgb) uint8."""
     outputs: list[Any] = []
 
@@ -84,7 +86,7 @@ def _run(model: Model, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> lis
 
     steps = len(visitor.schedule.timesteps)
     try:
-        with quiet(), model.nn.trace(fn=sample, **pipeline_arguments(model, plan, rows)) as tracer:
+        with quiet(), envoy.trace(fn=sample, **pipeline_arguments(model, plan, rows)) as tracer:
             for _ in tracer.iter[:steps]:
                 visitor.see_call()
     except InterpError:
@@ -130,14 +132,15 @@ class Visitor:
 
     def __init__(
         self,
-        model: Model,
+        anatomy: Anatomy,
+        envoy: Any,
         rows: Sequence[Row],
         schedule: Schedule,
         recorders: list[Recorder],
         interventions: list[Intervention],
         on_step: StepReport,
     ) -> None:
-        self.anatomy, self.envoy = model.anatomy, model.nn
+        self.anatomy, self.envoy = anatomy, envoy
         self.rows, self.schedule = rows, schedule
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))

@@ -1,0 +1,99 @@
+"""The command line: exit codes, one line for an error, pure JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bad_inputs import CASES, Case, answer, places, run, set_up
+
+import interp
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_folder: Path) -> Path:
+    set_up(tmp_path, tiny_folder)
+    return tmp_path
+
+
+def trace_words(folder: Path, *more: str) -> list[str]:
+    where = places(folder)
+    return ["trace", "--model", where["tiny"], "--prompts", where["prompts"], "--out", where["out"], *more]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)
+def test_bad_input_gets_one_clear_line(case: Case, tmp_path: Path, tiny_folder: Path) -> None:
+    code, out, err = answer(case, tmp_path, tiny_folder)
+    assert code == case.code, err
+    assert out == ""
+    assert re.fullmatch(r"interp: [^\n]+\n", err), err
+    assert re.search(case.pattern, err), err
+    assert "Traceback" not in err
+    assert "defect in interp" not in err
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len({case.command + case.wrong for case in CASES}) >= 40
+
+
+def test_trace_prints_the_store_and_info_describes_it(folder: Path) -> None:
+    code, out, err = run(trace_words(folder, "--steps", "2", "--record", "stats,gates,hidden", "--blocks", "0,-1"))
+    assert (code, out) == (0, f"{folder / 'out.zarr'}\n"), err
+    assert "1 of 1 rows done" in err
+    code, out, _ = run(["info", str(folder / "out.zarr")])
+    assert code == 0
+    assert "a red cat" in out
+    opened = interp.open_run(folder / "out.zarr")
+    assert list(opened.hidden["image"]["block"].values) == [0, 3]
+
+
+def test_json_is_pure(folder: Path) -> None:
+    for words in (
+        trace_words(folder, "--dry-run", "--json"),
+        trace_words(folder, "--steps", "1", "--json"),
+        ["info", str(folder / "out.zarr"), "--json"],
+        ["models", "--json"],
+    ):
+        code, out, _ = run(words)
+        assert code == 0
+        json.loads(out)
+
+
+def test_a_dry_run_writes_nothing_and_predicts_the_sizes(folder: Path) -> None:
+    more = ["--record", "stats,gates,hidden,modulation", "--repeats", "3"]
+    code, out, _ = run(trace_words(folder, "--dry-run", "--json", *more))
+    assert code == 0
+    assert not (folder / "out.zarr").exists()
+    predicted = {row["variable"]: row["bytes"] for row in json.loads(out)["variables"]}
+    run(trace_words(folder, *more))
+    opened = interp.open_run(folder / "out.zarr")
+    found = {f"stats/{name}": array.nbytes for name, array in opened.stats.items() if name != "present"}
+    found |= {f"gates/{name}": array.nbytes for name, array in opened.gates.items() if name != "present"}
+    found |= {f"hidden/{stream}": opened.hidden[stream]["hidden"].nbytes for stream in ("image", "text")}
+    found |= {f"outputs/{name}": array.nbytes for name, array in opened.images.items()}
+    assert predicted == found
+
+
+def test_warnings_are_one_line_on_stderr(folder: Path) -> None:
+    code, out, err = run(trace_words(folder, "--steps", "1", "--negative-prompt", "blurry"))
+    assert code == 0
+    assert out == f"{folder / 'out.zarr'}\n"
+    assert "interp: warning: negative_prompt has no effect while guidance is off" in err
+
+
+def test_debug_shows_the_traceback(folder: Path) -> None:
+    code, _, err = run([*trace_words(folder, "--steps", "0"), "--debug"])
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_the_installed_command_and_the_module_are_the_same() -> None:
+    beside = Path(sys.executable).with_name("interp")
+    for command in ([str(beside)], [sys.executable, "-m", "interp"]):
+        result = subprocess.run([*command, "models"], capture_output=True, text=True, check=True)
+        assert "demo" in result.stdout
+        assert result.stderr == ""
