@@ -1,8 +1,8 @@
 """The vocabulary: streams, gates, branches, and the names of places in a model that can be read or edited.
 
-    block.7/image/hidden        the block's output residual stream          (batch, token, channel)
-    block.7/text/alpha.mlp      the AdaLN gate of the block's MLP branch     (batch, channel)
-    block.7/image/shift.attn    AdaLN shift and scale, likewise              (batch, channel)
+block.7/image/hidden        the block's output residual stream          (batch, token, channel)
+block.7/text/alpha.mlp      the AdaLN gate of the block's MLP branch     (batch, channel)
+block.7/image/shift.attn    AdaLN shift and scale, likewise              (batch, channel)
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ def swapped_chunks(anatomy: Anatomy, a: str, b: str) -> Anatomy:
         dataclasses.replace(
             block,
             modulations=tuple(
-                dataclasses.replace(m, chunks=tuple(names.get(chunk, chunk) for chunk in m.chunks)) if {a, b} <= set(m.chunks) else m
+                dataclasses.replace(m, chunks=tuple(names.get(chunk, chunk) for chunk in m.chunks))
+                if {a, b} <= set(m.chunks)
+                else m
                 for m in block.modulations
             ),
         )
@@ -153,7 +155,9 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
     users = [
         name
         for name, module in transformer.named_modules()
-        if name and "transformer_blocks" not in name and "time_text_embed" not in name
+        if name
+        and "transformer_blocks" not in name
+        and "time_text_embed" not in name
         and type(module).__name__.startswith("AdaLayerNorm")
     ]
     assert users == [path for path, _ in model.anatomy.reentries]
@@ -195,7 +199,12 @@ def test_every_site_matters(name: str, request: pytest.FixtureRequest) -> None:
 
 def test_sd3_counts(tiny_model: interp.Model, dual_model: interp.Model) -> None:
     anatomy = tiny_model.anatomy
-    assert (len(anatomy.blocks), anatomy.channels, anatomy.streams, anatomy.gates) == (4, 32, ("image", "text"), ("attn", "mlp"))
+    assert (len(anatomy.blocks), anatomy.channels, anatomy.streams, anatomy.gates) == (
+        4,
+        32,
+        ("image", "text"),
+        ("attn", "mlp"),
+    )
     assert dual_model.anatomy.gates == ("attn", "attn2", "mlp")
     names = [str(site) for site in anatomy.sites()]
     assert len(names) == len(set(names))

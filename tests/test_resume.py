@@ -80,7 +80,9 @@ def test_a_finished_run_is_not_traced_again(tiny_run: interp.Run, tiny_model: in
     from conftest import PROMPTS as TEXTS
 
     seen: list[interp.run.Progress] = []
-    files = {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*") if path.is_file() and "summary" not in str(path)}
+    files = {
+        path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*") if path.is_file() and "summary" not in str(path)
+    }
     record = interp.Record(hidden=True, modulation=True, latents="all")
     interp.trace(tiny_model, TEXTS, out=tiny_run.path, record=record, repeats=2, on_progress=seen.append)
     assert seen == []

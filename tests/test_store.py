@@ -145,7 +145,11 @@ def test_a_damaged_shard_is_an_error_and_other_rows_stay_readable(
     with pytest.raises(interp.StoreError, match=r"of prompt 5 cannot be read .* Other rows are not\s+affected"):
         array.sel(prompt=5).to_numpy()
     others = [0, 1, 2, 3, 4, 6, 7]
-    assert np.array_equal(array.sel(prompt=others), whole.sel(prompt=others) if parts[0] != "outputs" else whole[others], equal_nan=array.dtype.kind == "f")
+    assert np.array_equal(
+        array.sel(prompt=others),
+        whole.sel(prompt=others) if parts[0] != "outputs" else whole[others],
+        equal_nan=array.dtype.kind == "f",
+    )
 
 
 def change_metadata(path: Path, **attributes: object) -> None:

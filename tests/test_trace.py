@@ -27,7 +27,9 @@ def test_everything_stored_equals_plain_hooks(
     name: str, batch_size: int, size: tuple[int, int], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     model = request.getfixturevalue(name)
-    prompts = PROMPTS if name != "demo_model" else ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
+    prompts = (
+        PROMPTS if name != "demo_model" else ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
+    )
     height, width = size
     run = interp.trace(
         model,
@@ -45,9 +47,7 @@ def test_everything_stored_equals_plain_hooks(
         part = prompts[start : start + batch_size]
         rows = slice(start, start + len(part))
         with reference.hooked(model.pipe) as seen:
-            pictures, latents = reference.untraced(
-                model.pipe, part, [11] * len(part), **arguments_of(model, 5, height, width)
-            )
+            pictures, latents = reference.untraced(model.pipe, part, [11] * len(part), **arguments_of(model, 5, height, width))
         assert np.array_equal(run.images["image"][rows], pictures)
         assert np.array_equal(run.images["latents"][rows], latents)
         for stream, blocks in streams.items():
@@ -170,9 +170,7 @@ def test_edited_alpha_moves_the_picture_and_is_what_is_recorded(
 
 
 def test_edited_hidden_equals_a_hand_written_hook(tiny_model: interp.Model, tmp_path: Path) -> None:
-    run = interp.trace(
-        tiny_model, PROMPTS[:2], out=tmp_path / "edited.zarr", interventions=[ZeroChannels()], batch_size=2
-    )
+    run = interp.trace(tiny_model, PROMPTS[:2], out=tmp_path / "edited.zarr", interventions=[ZeroChannels()], batch_size=2)
 
     def zero(module: Any, args: Any, output: Any) -> Any:
         text, image = output
@@ -294,6 +292,8 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
         pictures, _ = reference.untraced(model.pipe, PROMPTS[:2], [0, 0], **arguments_of(model, 4, 64, 64))
     assert np.array_equal(run.images["image"], pictures)
     assert np.array_equal(run.hidden["image"]["hidden"].sel(block=2), seen.states("image", 2).swapaxes(0, 1))
-    assert np.array_equal(run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1).swapaxes(0, 1))
+    assert np.array_equal(
+        run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1).swapaxes(0, 1)
+    )
     mean = run.stats["mean"].sel(block=2, stream="image")
     assert np.allclose(mean, seen.states("image", 2).swapaxes(0, 1).mean(-2), rtol=1e-4, atol=1e-5)

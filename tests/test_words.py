@@ -28,7 +28,9 @@ def test_a_site_reads_back(site: Site) -> None:
     assert Site.parse(str(site)) == site
 
 
-@pytest.mark.parametrize("text", ["block.7", "block.7/image", "block.x/image/hidden", "block.7/image/alpha", "block.7/sound/hidden"])
+@pytest.mark.parametrize(
+    "text", ["block.7", "block.7/image", "block.x/image/hidden", "block.7/image/alpha", "block.7/sound/hidden"]
+)
 def test_a_wrong_site_is_an_error(text: str) -> None:
     with pytest.raises(interp.InputError):
         Site.parse(text)

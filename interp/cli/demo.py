@@ -33,7 +33,10 @@ def train(
     if size not in SIZES:
         raise InputError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
     plan = TrainingPlan(
-        size=size, steps=at_least("steps", steps, 1), vae_steps=at_least("vae_steps", vae_steps, 1), seed=at_least("seed", seed, 0)
+        size=size,
+        steps=at_least("steps", steps, 1),
+        vae_steps=at_least("vae_steps", vae_steps, 1),
+        seed=at_least("seed", seed, 0),
     )
     folder = train_demo(out, plan, device=device, report=_training_report())
     print(folder)

@@ -47,9 +47,7 @@ def trace(
     from interp.run import execute, prepare
     from interp.tracing.model import load
 
-    loaded = load(
-        model, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
-    )
+    loaded = load(model, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only)
     prepared = prepare(
         loaded,
         prompts,
@@ -72,7 +70,8 @@ def trace(
         print_json({"store": str(path), "rows_done": run.rows_done, "rows_total": run.rows_total, **run.facts()})
         return
     print(path)
-    say(f"{run.rows_done} of {run.rows_total} rows done; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
+    done = f"{run.rows_done} of {run.rows_total} rows done"
+    say(f"{done}; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
 
 
 def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:

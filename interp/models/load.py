@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,9 @@ def check_traceable(transformer: Any) -> Any:
 def place_pipeline(pipe: Any, device: str, offload: str) -> None:
     """Move the pipeline to its device, or arrange its offloading."""
     if offload == "sequential" and device == "cpu":
-        raise InputError("offload='sequential' does not work on device 'cpu': accelerate needs an accelerator; use group or none")
+        raise InputError(
+            "offload='sequential' does not work on device 'cpu': accelerate needs an accelerator; use group or none"
+        )
     try:
         if offload == "none":
             pipe.to(device)
@@ -200,7 +203,9 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} cannot be used here: {_first_line(error)} (auto, cpu and cuda:N are usual)") from None
+        raise InputError(
+            f"device {device!r} cannot be used here: {_first_line(error)} (auto, cpu and cuda:N are usual)"
+        ) from None
     return device
 
 
@@ -228,7 +233,7 @@ def _fingerprint(folder: Path) -> str:
 def _revision(pipe: Any, asked: str | None) -> str:
     """The hub commit a pipeline came from, read from the cache's folder name; else the revision asked for."""
     parts = Path(str(getattr(pipe, "name_or_path", ""))).parts
-    found = [after for before, after in zip(parts, parts[1:], strict=False) if before == "snapshots"]
+    found = [after for before, after in itertools.pairwise(parts) if before == "snapshots"]
     return found[0] if found else (asked or "main")
 
 

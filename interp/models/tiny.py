@@ -1,7 +1,7 @@
 """Tiny random diffusers pipelines, complete and offline: the fixture of our tests and of yours.
 
-    folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
-    model = interp.load(folder)
+folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
+model = interp.load(folder)
 """
 
 from __future__ import annotations

@@ -134,8 +134,9 @@ class Run:
         return "\n".join([f"<interp.Run {self.path}>", *lines])
 
     def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
         cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(value)}</td></tr>"
             for name, value in self.facts().items()
         )
         return f"<b>interp.Run</b> <code>{html.escape(str(self.path))}</code><table>{cells}</table>"

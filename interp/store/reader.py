@@ -24,9 +24,7 @@ from interp.store.schema import SCHEMA, STATISTICS, Array
 class StrictStore(WrapperStore[LocalStore]):
     """A store in which a chunk that is not there is an error; `done` alone may be sparse."""
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes of a key."""
         value = await super().get(key, prototype, byte_range)
         if "/c/" in key and not key.startswith("done/") and not value:
@@ -74,7 +72,9 @@ class Shelf:
         if array.ndim < 2 or array.dtype == bool:
             values = guarded[...]
             return values.astype(object) if values.dtype.kind == "T" else values
-        return dask.array.from_array(guarded, chunks=array.shards or array.chunks, name=False, asarray=False)
+        return dask.array.from_array(  # type: ignore[no-untyped-call]
+            guarded, chunks=array.shards or array.chunks, name=False, asarray=False
+        )
 
     def _read(self, name: str) -> Any:
         try:

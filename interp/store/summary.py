@@ -60,7 +60,7 @@ def moments_over_prompts(array: xr.DataArray) -> xr.DataArray:
     for index in range(array.sizes["prompt"]):
         moments.add(array.isel(prompt=index).to_numpy())
     kept = array.drop_vars([name for name, c in array.coords.items() if "prompt" in c.dims])
-    coordinates = {name: coordinate for name, coordinate in kept.coords.items()}
+    coordinates = dict(kept.coords.items())
     dims = ("moment", *(dim for dim in array.dims if dim != "prompt"))
     return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **coordinates}, dims)
 

@@ -115,9 +115,7 @@ def load(
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
     """
     return Model(
-        load_pipeline(
-            name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
-        )
+        load_pipeline(name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only)
     )
 
 

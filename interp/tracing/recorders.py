@@ -172,4 +172,3 @@ def gate_present(anatomy: Anatomy) -> Array:
         if site.kind == "alpha":
             present[site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))] = True
     return present
-

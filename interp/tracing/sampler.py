@@ -75,6 +75,6 @@ def keep_offload_hooks(pipe: Any) -> Iterator[None]:
 
 def _random_states() -> list[Tensor]:
     states = [torch.get_rng_state()]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states += torch.cuda.get_rng_state_all()
     return states

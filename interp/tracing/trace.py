@@ -91,7 +91,7 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
                 visitor.see_call()
     except InterpError:
         raise
-    except _AllRowsFailed:
+    except _AllRowsFailedError:
         return []
     except Exception as error:
         texts = ", ".join(repr(row.text[:40]) for row in rows)
@@ -101,7 +101,7 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
     return [np.asarray(image) for image in outputs[0].images]
 
 
-class _AllRowsFailed(Exception):
+class _AllRowsFailedError(Exception):
     """No row of the batch is worth going on with."""
 
 
@@ -160,7 +160,7 @@ class Visitor:
             recorder.end_step(step)
         self.on_step(step)
         if all(self.finite.found):
-            raise _AllRowsFailed
+            raise _AllRowsFailedError
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
         """The step under way, checked against the rows and the timestep the transformer was given."""

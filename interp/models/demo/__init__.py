@@ -1,0 +1,1 @@
+"""The demo model: its procedural world, its parts, its training, its weights."""

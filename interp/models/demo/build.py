@@ -97,9 +97,8 @@ def build_denoiser(size: DemoSize, seed: int = 0) -> Denoiser:
         pos_embed_max_size=16,
     )
     for name, parameter in transformer.named_parameters():
-        if any(part in name for part in ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out.")):
-            if "attn" not in name:
-                nn.init.zeros_(parameter)
+        if name.startswith(("norm_out.linear", "proj_out")) or "norm1.linear" in name or "norm1_context.linear" in name:
+            nn.init.zeros_(parameter)
     half = size.width // 2
     encoders = [components.clip_text_encoder(clip, width=half, projection=half) for _ in range(2)]
     return Denoiser(

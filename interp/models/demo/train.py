@@ -5,16 +5,17 @@
    noise - x0 (Liu et al., arXiv 2209.03003; sampling of t as in Stable Diffusion 3, arXiv 2403.03206).
 3. Keep an exponential moving average (EMA) of the weights: that is what is shipped.
 
-Every random choice of a step comes from (seed, step): a killed training goes on exactly where it was.
+Every random choice of a step comes from (seed, step): a killed training goes on exactly where it was, bit for bit on a CPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from interp.errors import InputError
 from interp.models.demo import train_vae, world
 from interp.models.demo.build import SIZES, Denoiser, build_denoiser, save_folder
 
 Report = Callable[[str, int, int, float], None]
+SAVE_EVERY = 500  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +73,33 @@ def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Repo
     if state.exists():
         run.load(state)
     latents = latents.to(device)
-    while run.step < plan.steps:
-        loss = run.advance(scenes, latents)
-        report("denoiser", run.step, plan.steps, loss)
-        if run.step % 500 == 0 or run.step == plan.steps:
-            run.save(state)
-        if run.step in plan.keep:
-            save_folder(folder / "checkpoints" / f"step-{run.step:06d}", vae, run.average())
+    with deterministic():
+        while run.step < plan.steps:
+            loss = run.advance(scenes, latents)
+            report("denoiser", run.step, plan.steps, loss)
+            if run.step % SAVE_EVERY == 0 or run.step == plan.steps:
+                run.save(state)
+            if run.step in plan.keep:
+                save_folder(folder / "checkpoints" / f"step-{run.step:06d}", vae, run.average())
     save_folder(folder / "model", vae, run.average())
     return folder / "model"
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Sums in a fixed order inside, where the device can: on a CPU, embeddings' gradients else depend on the threads' luck."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _same_plan(path: Path, plan: TrainingPlan) -> None:
     text = json.dumps(dataclasses.asdict(plan), indent=2)
     if path.exists() and path.read_text() != text:
-        raise ValueError(f"{path.parent} holds a training with other settings ({path.name}); use another folder")
+        raise InputError(f"out: {path.parent} holds a training with other settings ({path.name}); use another folder")
     path.write_text(text)
 
 

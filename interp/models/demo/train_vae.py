@@ -73,4 +73,4 @@ def normalise(vae: AutoencoderTiny, pixels: Tensor) -> None:
 @torch.no_grad()
 def encode(vae: AutoencoderTiny, pixels: Tensor) -> Tensor:
     """Unscaled latents of uint8 pictures: (picture, channel, y, x) float32."""
-    return torch.cat([vae.encode(as_input(part)).latents for part in pixels.split(100)])
+    return torch.cat([vae.encode(as_input(part)).latents for part in torch.split(pixels, 100)])

@@ -136,10 +136,12 @@ class Scene:
         return colour * (1 - dark) + 0.38 * colour * dark
 
 
-def signed_distance(
-    shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float
-) -> NDArray[np.float64]:
+def signed_distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     """Distance to the shape's edge, pixels: negative inside; exact but for the corners' outsides."""
+    return np.asarray(_distance(shape, y, x, radius))
+
+
+def _distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> Any:
     r = np.hypot(y, x)
     if shape == "circle":
         return r - radius
@@ -161,9 +163,7 @@ def signed_distance(
     return across / np.hypot(edge_y, edge_x)
 
 
-def texture_pattern(
-    texture: str, y: NDArray[np.float64], x: NDArray[np.float64], phase: float
-) -> NDArray[np.float64]:
+def texture_pattern(texture: str, y: NDArray[np.float64], x: NDArray[np.float64], phase: float) -> NDArray[np.float64]:
     """Where the subject shows its darker tone: (y, x), 0..1."""
     across, along = x / PERIOD + phase, y / PERIOD + phase
     if texture == "plain":
@@ -180,9 +180,7 @@ def sample(count: int, seed: int = 0) -> Iterator[Scene]:
     """`count` scenes drawn independently; the same seed gives the same scenes."""
     draw = np.random.default_rng(seed)
     for _ in range(count):
-        captioned: dict[str, Any] = {
-            name: str(values[draw.integers(len(values))]) for name, values in ATTRIBUTES.items()
-        }
+        captioned: dict[str, Any] = {name: str(values[draw.integers(len(values))]) for name, values in ATTRIBUTES.items()}
         yield Scene(
             **captioned,
             grain=float(draw.uniform(0.0, 0.08)),

@@ -23,7 +23,7 @@ BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb")
 
 def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
     """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
-    module = block.get_submodule(norm)
+    module: Any = block.get_submodule(norm)
     projected: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
     return projected
 

@@ -1,0 +1,49 @@
+# Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
+#   make demo      environment, then a trace of the demo model into cache/demo.zarr
+#   make test      environment, lint, types, test suite
+#   make install   the environment alone, in .venv/
+# Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: demo test test-fast lint install docs bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
+	@echo
+	@echo "A trace of eight prompts is in cache/demo.zarr. Look at it:"
+	@echo "  $(BIN)/interp info cache/demo.zarr"
+	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("interp needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (make PYTHON=python3.12)" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+docs: $(INSTALLED)
+	$(PIP) --constraint constraints.txt '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/trace_overhead.py
+	$(BIN)/python tests/benchmarks/start_up.py
+
+clean:
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache
