@@ -129,6 +129,7 @@ def prepare(
     """Check every argument of a run and work out its sizes, without running the model."""
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
     model = model if isinstance(model, Model) else load(model)
+    model.loaded.spec.prompts(model.pipe, texts)  # a class-conditional model knows what is no class
     if guidance is not None:
         raise InputError(f"guidance must be None while tracing (guided traces come with interp.guidance); got {guidance!r}")
     if negative_prompt:

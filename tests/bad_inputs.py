@@ -63,6 +63,12 @@ def not_interp_json(folder: Path) -> None:
     (folder / "interp.json").write_text('{"stepz": 3}')
 
 
+def tiny_dit(folder: Path) -> None:
+    from interp.models import tiny
+
+    tiny.build("dit", folder / "dit")
+
+
 def finished_store(folder: Path) -> None:
     run([*TRACE.format(**places(folder)).split(), "--steps", "1"])
 
@@ -152,9 +158,21 @@ CASES = [
         "not on this machine and cannot be fetched",
     ),
     Case(
-        "a family that cannot be traced yet",
-        "trace --model flux --prompts {prompts}",
-        "FluxPipeline, which cannot be traced yet",
+        "a class-conditional model given a text",
+        "trace --model {folder}/dit --prompts {prompts}",
+        "prompt must be a class number \\(0\\.\\.999\\) or label .*; got 'a red cat'",
+        prepare=tiny_dit,
+    ),
+    Case(
+        "another size than the one a model draws",
+        "trace --model {folder}/dit --prompts {folder}/x.txt --height 128",
+        "height and width must be 64 x 64",
+        prepare=lambda folder: (tiny_dit(folder), write("x.txt", "cat")(folder))[0],
+    ),
+    Case(
+        "embedded guidance for a model that has none",
+        TRACE + " --embedded-guidance 3",
+        "embedded_guidance has no effect on .*; its settings: max_sequence_length",
     ),
     Case(
         "folder of an unsupported pipeline class",
@@ -206,7 +224,9 @@ CASES = [
     Case("height off the patch grid", TRACE + " --height 60", "height must be a multiple of 8 pixels .*got 60 \\(try 56\\)"),
     Case("width beyond the model's positions", TRACE + " --width 4096", "width must be at most 128 pixels"),
     Case("negative height", TRACE + " --height -64", "height must be an integer of at least 1"),
-    Case("sequence too long", TRACE + " --max-sequence-length 9999", "max_sequence_length must be at most 512; got 9999"),
+    Case(
+        "sequence too long", TRACE + " --max-sequence-length 9999", "max_sequence_length must be a number in 1..512; got 9999"
+    ),
     # what to record
     Case(
         "unknown thing to record",

@@ -11,6 +11,13 @@ import interp
 from interp.models import tiny
 
 PROMPTS = ["a red cat", "two dog and a blue square", "the green circle", "a photo of a dog"]
+DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
+CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
+MODELS = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
+
+
+def prompts_for(name: str) -> list[str]:
+    return {"dit_model": CLASSES, "demo_model": DEMO_PROMPTS}.get(name, PROMPTS)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +39,22 @@ def tiny_model(tiny_folder: Path) -> interp.Model:
 @pytest.fixture(scope="session")
 def dual_model(dual_folder: Path) -> interp.Model:
     return interp.load(dual_folder)
+
+
+@pytest.fixture(scope="session")
+def flux_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    return interp.load(tiny.build("flux", tmp_path_factory.mktemp("models") / "tiny-flux"))
+
+
+@pytest.fixture(scope="session")
+def schnell_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Flux without embedded guidance: the shape of schnell and of the de-distilled variant."""
+    return interp.load(tiny.build("flux", tmp_path_factory.mktemp("models") / "tiny-schnell", guidance_embeds=False))
+
+
+@pytest.fixture(scope="session")
+def dit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    return interp.load(tiny.build("dit", tmp_path_factory.mktemp("models") / "tiny-dit"))
 
 
 @pytest.fixture(scope="session")

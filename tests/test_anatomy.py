@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from conftest import MODELS
 from torch import Tensor, nn
 
 import interp
 from interp.models.anatomy import Anatomy, bind_inputs
 from interp.models.families import ANATOMIES
 
-MODELS = ["tiny_model", "dual_model", "demo_model"]
-
 
 def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
-    config = model.pipe.transformer.config
+    """Random arguments for the transformer, from its config."""
+    config, family = model.pipe.transformer.config, model.anatomy.family
     draw = torch.Generator().manual_seed(0)
-    return {
-        "hidden_states": torch.randn(batch, config.in_channels, 16, 16, generator=draw),
-        "encoder_hidden_states": torch.randn(batch, 9, config.joint_attention_dim, generator=draw),
-        "pooled_projections": torch.randn(batch, config.pooled_projection_dim, generator=draw),
-        "timestep": torch.tensor([700.0, 200.0])[:batch],
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(batch, *shape, generator=draw)
+
+    times = torch.tensor([700.0, 200.0])[:batch]
+    if family == "dit":
+        latents = noise(config.in_channels, config.sample_size, config.sample_size)
+        return {"hidden_states": latents, "timestep": times.long(), "class_labels": torch.tensor([3, 8])[:batch]}
+    text = {
+        "encoder_hidden_states": noise(9, config.joint_attention_dim),
+        "pooled_projections": noise(config.pooled_projection_dim),
     }
+    if family == "sd3":
+        return {"hidden_states": noise(config.in_channels, 16, 16), **text, "timestep": times}
+    ids = {"txt_ids": torch.zeros(9, 3), "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(5.0))}
+    guidance = {"guidance": torch.full((batch,), 3.5)} if config.guidance_embeds else {}
+    return {"hidden_states": noise(20, config.in_channels), **text, "timestep": times / 1000, **ids, **guidance}
 
 
 @torch.no_grad()
@@ -68,6 +80,9 @@ def residual_error(anatomy: Anatomy, records: list[dict[str, Any]]) -> float:
             for branch in (b for b in block.branches if b.stream == stream):
                 value = record[branch.module]
                 value = value if branch.item is None or not isinstance(value, tuple) else value[branch.item]
+                if branch.joint:
+                    lengths = [record["inputs"][block.state_inputs[name]].shape[1] for name in branch.joint]
+                    value = value.split(lengths, dim=1)[branch.joint.index(stream)]
                 update = update + alpha[stream, branch.gate].unsqueeze(1) * value
             errors.append(((after - before - update).abs().max() / (after - before).abs().max()).item())
     return max(errors)
@@ -136,7 +151,7 @@ def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.Fi
     model = request.getfixturevalue(name)
     transformer, anatomy = model.pipe.transformer, model.anatomy
     two = inputs_for(model)
-    assert set(anatomy.row_inputs) == set(two)
+    assert set(anatomy.row_inputs) == {key for key in two if not key.endswith("_ids")}
     three = {key: torch.cat([value, value[:1]]) if key in anatomy.row_inputs else value for key, value in two.items()}
     with torch.no_grad():
         short, long = transformer(**two).sample, transformer(**three).sample
@@ -149,30 +164,35 @@ def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.Fi
 
 @pytest.mark.parametrize("name", MODELS)
 def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytest.FixtureRequest) -> None:
-    """With the blocks' conditioning held, changing `temb` at the re-entries alone moves the output, and nothing else does."""
+    """With what the blocks are given held, another timestep moves the output; with the re-entries held too, it does not."""
     model = request.getfixturevalue(name)
-    transformer, inputs = model.pipe.transformer, inputs_for(model)
-    users = [
-        name
-        for name, module in transformer.named_modules()
-        if name
-        and "transformer_blocks" not in name
-        and "time_text_embed" not in name
-        and type(module).__name__.startswith("AdaLayerNorm")
-    ]
-    assert users == [path for path, _ in model.anatomy.reentries]
+    transformer, anatomy = model.pipe.transformer, model.anatomy
+    one = inputs_for(model, batch=1)
+    other = {**one, "timestep": (one["timestep"] * 0.4).to(one["timestep"].dtype)}
+    kept: dict[str, Any] = {}
 
-    def shifted(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        bound = bind_inputs(module, args, kwargs)
-        bound[model.anatomy.reentries[0][1]] = bound[model.anatomy.reentries[0][1]] + 1.0
-        return (), bound
+    def run(inputs: dict[str, Tensor], paths: list[str], replay: bool) -> Tensor:
+        def hook(module: nn.Module, args: Any, kwargs: Any, path: str) -> Any:
+            if replay:
+                return kept[path]
+            kept[path] = (args, dict(kwargs))
+            return None
 
-    with torch.no_grad():
-        before = transformer(**inputs).sample
-        handle = transformer.get_submodule(users[0]).register_forward_pre_hook(shifted, with_kwargs=True)
-        after = transformer(**inputs).sample
-        handle.remove()
-    assert (after - before).abs().max() > 1e-3
+        handles = [
+            transformer.get_submodule(path).register_forward_pre_hook(partial(hook, path=path), with_kwargs=True)
+            for path in paths
+        ]
+        with torch.no_grad():
+            result: Tensor = transformer(**inputs).sample
+        for handle in handles:
+            handle.remove()
+        return result
+
+    blocks = [block.path for block in anatomy.blocks]
+    again = [path for path, _ in anatomy.reentries]
+    original = run(one, blocks + again, replay=False)
+    assert not torch.equal(run(other, blocks, replay=True), original)
+    assert torch.equal(run(other, blocks + again, replay=True), original)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -185,6 +205,8 @@ def test_every_site_matters(name: str, request: pytest.FixtureRequest) -> None:
         for index, block in enumerate(anatomy.blocks):
             module = transformer.get_submodule(block.path)
             for modulation, number, site in block.chunk_sites(index):
+                if site.stream in modulation.shared_with:
+                    continue  # the same chunk under another name
 
                 def edit(m: nn.Module, a: Any, output: Tensor, n: int = number, c: int = len(modulation.chunks)) -> Tensor:
                     chunks = list(output.chunk(c, dim=-1))

@@ -32,6 +32,9 @@ def trace(
     blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
     record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
     max_sequence_length: Annotated[int | None, Option(help="Tokens of the long text encoder. [default: the model's]")] = None,
+    embedded_guidance: Annotated[
+        float | None, Option(help="Guidance value given to a guidance-distilled model (FLUX.1 dev). [default: 3.5]")
+    ] = None,
     batch_size: Annotated[int, Option(help="Prompts traced together.")] = 1,
     dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. [default: float32 on CPU, else bfloat16]")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -48,6 +51,7 @@ def trace(
     from interp.tracing.model import load
 
     loaded = load(model, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only)
+    given = {"max_sequence_length": max_sequence_length, "embedded_guidance": embedded_guidance}
     prepared = prepare(
         loaded,
         prompts,
@@ -58,7 +62,7 @@ def trace(
         width=width,
         negative_prompt=negative_prompt,
         record=kept,
-        settings={} if max_sequence_length is None else {"max_sequence_length": max_sequence_length},
+        settings={name: value for name, value in given.items() if value is not None},
     )
     path = out or Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
     if dry_run:

@@ -34,6 +34,8 @@ class Modulation:
     compute: Callable[[nn.Module, Inputs], Tensor]
     """The same output from the block and its bound inputs, without running the block. It calls modules and never reads
     `.weight`, which offloading, quantisation and LoRA replace."""
+    shared_with: tuple[str, ...] = ()
+    """Other streams that use the very same chunks: their sites show them, and are edited through `stream`'s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,8 @@ class BranchOutput:
     gate: str
     module: str
     item: int | None = None
+    joint: tuple[str, ...] = ()
+    """Streams whose tokens stand one after the other in that output, where it holds more than one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Block:
         for modulation in self.modulations:
             for number, chunk in enumerate(modulation.chunks):
                 kind, gate = chunk.split(".")
-                yield modulation, number, Site(index, modulation.stream, kind, gate)
+                for stream in (modulation.stream, *modulation.shared_with):
+                    yield modulation, number, Site(index, stream, kind, gate)
 
 
 @dataclasses.dataclass(frozen=True)

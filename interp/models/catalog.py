@@ -87,8 +87,10 @@ def folder_defaults(folder: Path) -> Defaults | None:
 
 def write_defaults(folder: Path, defaults: Defaults) -> None:
     """Write `interp.json` into a pipeline folder."""
+    size = {} if defaults.height is None else {"height": defaults.height, "width": defaults.width}
     values = {
         "steps": defaults.steps,
+        **size,
         "settings": dict(defaults.settings),
         "vocabulary": sorted(defaults.vocabulary),
     }

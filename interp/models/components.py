@@ -5,12 +5,15 @@ The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from diffusers import AutoencoderTiny
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5Config,
@@ -35,8 +38,6 @@ def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
 
 
 def _merges(learner: Tokenizer) -> list[list[str]]:
-    import json
-
     merges: list[list[str]] = json.loads(learner.to_str())["model"]["merges"]
     return merges
 
@@ -52,9 +53,9 @@ def t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
 
 
 def clip_text_encoder(
-    tokenizer: CLIPTokenizer, *, width: int, projection: int, layers: int = 2, heads: int = 2
-) -> CLIPTextModelWithProjection:
-    """A CLIP text encoder for `tokenizer`, `width` wide, random weights."""
+    tokenizer: CLIPTokenizer, *, width: int, projection: int | None, layers: int = 2, heads: int = 2
+) -> CLIPTextModelWithProjection | CLIPTextModel:
+    """A CLIP text encoder for `tokenizer`, `width` wide, random weights; with a projection (SD3) or without (Flux)."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -62,12 +63,12 @@ def clip_text_encoder(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         max_position_embeddings=tokenizer.model_max_length,
-        projection_dim=projection,
+        projection_dim=projection or width,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config).eval()
+    return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
 
 
 def t5_text_encoder(tokenizer: T5Tokenizer, *, width: int, layers: int = 2, heads: int = 2) -> T5EncoderModel:
@@ -84,6 +85,19 @@ def t5_text_encoder(tokenizer: T5Tokenizer, *, width: int, layers: int = 2, head
         tie_word_embeddings=True,
     )
     return T5EncoderModel(config).eval()
+
+
+def tidy_configs(folder: Path) -> None:
+    """Take out of a saved pipeline's configs what makes loading it noisy or different from machine to machine."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        if config.get("_class_name") == "AutoencoderTiny":
+            config.pop("block_out_channels", None)  # registered by its constructor, which does not take it
+        else:
+            # transformers loads what the config says and diffusers float32: without this the parts would not fit together
+            config.update({"dtype": "float32"} if "dtype" in config else {})
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def vae(*, latent_channels: int, width: int, levels: int, blocks: int = 1) -> AutoencoderTiny:

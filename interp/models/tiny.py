@@ -24,24 +24,25 @@ TEXT_TOKENS = 8
 def build(family: str, folder: str | Path, *, seed: int = 0, **sizes: Any) -> Path:
     """Write a tiny random pipeline of a family and return its folder; pictures are 64x64 by default.
 
-    `sizes` overrides the family's sizes; for sd3: blocks=4, heads=2, head_width=16, dual_attention=() (block indices),
-    resolution=64 (pixels; bigger for benchmarks).
+    `sizes` overrides the family's sizes: blocks=4 (flux: also single_blocks=3), heads=2, head_width=16, resolution=64 (pixels;
+    bigger for benchmarks); for sd3 dual_attention=() (block indices), for flux guidance_embeds=True.
     """
     if family not in BUILDERS:
         raise InputError(f"family must be one of {', '.join(BUILDERS)}; got {family!r}")
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        pipe, settings = BUILDERS[family](**sizes)
+        pipe, defaults = BUILDERS[family](**sizes)
         pipe.save_pretrained(folder, safe_serialization=True)
-    write_defaults(folder, Defaults(steps=4, settings=settings))
+        components.tidy_configs(folder)
+    write_defaults(folder, defaults)
     return folder
 
 
 def sd3(
     *, blocks: int = 4, heads: int = 2, head_width: int = 16, dual_attention: tuple[int, ...] = (), resolution: int = 64
-) -> tuple[Any, dict[str, Any]]:
-    """A tiny Stable Diffusion 3 pipeline and its settings."""
+) -> tuple[Any, Defaults]:
+    """A tiny Stable Diffusion 3 pipeline."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     width = heads * head_width
@@ -74,7 +75,72 @@ def sd3(
         tokenizer_2=clip,
         tokenizer_3=t5,
     )
-    return pipe, {"max_sequence_length": TEXT_TOKENS}
+    return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS)
 
 
-BUILDERS: dict[str, Callable[..., tuple[Any, dict[str, Any]]]] = {"sd3": sd3}
+def flux(
+    *,
+    blocks: int = 2,
+    single_blocks: int = 3,
+    heads: int = 2,
+    head_width: int = 16,
+    guidance_embeds: bool = True,
+    resolution: int = 64,
+) -> tuple[Any, Defaults]:
+    """A tiny FLUX.1 pipeline; without `guidance_embeds` it has the shape of schnell and of the de-distilled variant."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    clip = components.clip_tokenizer(WORDS, TEXT_TOKENS)
+    t5 = components.t5_tokenizer(WORDS, TEXT_TOKENS)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=blocks,
+        num_single_layers=single_blocks,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(head_width // 4, head_width * 3 // 8, head_width * 3 // 8),
+    )
+    pipe = FluxPipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=components.vae(latent_channels=4, width=8, levels=3),
+        text_encoder=components.clip_text_encoder(clip, width=16, projection=None),
+        text_encoder_2=components.t5_text_encoder(t5, width=32),
+        tokenizer=clip,
+        tokenizer_2=t5,
+    )
+    return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS)
+
+
+def dit(*, blocks: int = 4, heads: int = 2, head_width: int = 16, resolution: int = 64) -> tuple[Any, Defaults]:
+    """A tiny class-conditional DiT pipeline with learned sigma; its first classes are named by `WORDS`."""
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    transformer = DiTTransformer2DModel(
+        sample_size=resolution // 4,
+        patch_size=2,
+        in_channels=4,
+        out_channels=8,
+        num_layers=blocks,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        num_embeds_ada_norm=1000,
+    )
+    pipe = DiTPipeline(
+        transformer=transformer.eval(),
+        vae=components.vae(latent_channels=4, width=8, levels=3),
+        scheduler=DDIMScheduler(),
+    )
+    pipe.register_to_config(id2label={str(number): word for number, word in enumerate(WORDS)})
+    return pipe, Defaults(steps=4)
+
+
+def _defaults(resolution: int, **settings: Any) -> Defaults:
+    return Defaults(steps=4, height=resolution, width=resolution, settings=settings)
+
+
+BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {"sd3": sd3, "flux": flux, "dit": dit}

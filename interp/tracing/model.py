@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import threading
 import warnings
@@ -62,19 +63,30 @@ class Model:
 
     def sizes(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Height and width in pixels, with the defaults filled in."""
-        default = self.pipe.default_sample_size * self.pipe.vae_scale_factor
-        return height or self.defaults.height or default, width or self.defaults.width or default
+        spec = self.loaded.spec
+        default_height, default_width = spec.default_size(self.pipe)
+        chosen = height or self.defaults.height or default_height, width or self.defaults.width or default_width
+        if not spec.takes_size and chosen != (default_height, default_width):
+            raise InputError(
+                f"height and width must be {default_height} x {default_width} for {self.name}: it draws no other size"
+            )
+        return chosen
 
     def settings(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
         """Further arguments of the pipeline, with the defaults filled in."""
         spec, given = self.loaded.spec, dict(given or {})
-        unknown = given.keys() - spec.settings.keys()
+        own = spec.settings(self.pipe)
+        unknown = given.keys() - own.keys()
         if unknown:
-            raise InputError(f"settings must be out of {sorted(spec.settings)}; got {sorted(unknown)[0]!r}")
-        for name, most in spec.settings_maximum.items():
-            if given.get(name, 0) > most:
-                raise InputError(f"{name} must be at most {most}; got {given[name]}")
-        return {**spec.settings, **self.defaults.settings, **given}
+            raise InputError(
+                f"{sorted(unknown)[0]} has no effect on {self.name}; its settings: {', '.join(sorted(own)) or 'none'}"
+            )
+        for name, value in given.items():
+            least, most = 0 if isinstance(own[name], float) else 1, spec.settings_maximum.get(name, math.inf)
+            if isinstance(value, bool) or not isinstance(value, type(own[name]) | int) or not least <= value <= most:
+                bounds = f"at least {least}" if most == math.inf else f"in {least}..{most}"
+                raise InputError(f"{name} must be a number {bounds}; got {value!r}")
+        return {**own, **self.defaults.settings, **given}
 
     def warn_unknown_words(self, prompts: Sequence[str]) -> None:
         """Say once which words of the prompts a small model never met in training."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import InputError, InterpError, TraceError
 from interp.interventions import Intervention
-from interp.models.anatomy import Anatomy, Block
+from interp.models.anatomy import Anatomy, Block, bind_inputs
 from interp.models.families.pipeline import Schedule
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
@@ -54,7 +54,9 @@ def trace_group(
     with model.lock:
         check_traceable(model.pipe.transformer)
         envoy = model.nn
-        visitor = Visitor(model.anatomy, envoy, rows, schedule, list(recorders), list(interventions), on_step)
+        visitor = Visitor(
+            model.anatomy, model.pipe.transformer, envoy, rows, schedule, list(recorders), list(interventions), on_step
+        )
         keep_all = plan.record.latents == "all"
         with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
             visitor.watch = watch
@@ -66,14 +68,10 @@ def trace_group(
 def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
     """The pipeline's arguments for these rows: also what an untraced call needs to give the same pictures."""
     return {
-        "prompt": [row.text for row in rows],
         "num_inference_steps": plan.steps,
-        "height": plan.height,
-        "width": plan.width,
         "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
         "output_type": "pil",
-        **model.loaded.spec.guidance_off,
-        **plan.settings,
+        **model.loaded.spec.arguments(model.pipe, [row.text for row in rows], plan.height, plan.width, plan.settings),
     }
 
 
@@ -133,6 +131,7 @@ class Visitor:
     def __init__(
         self,
         anatomy: Anatomy,
+        transformer: nn.Module,
         envoy: Any,
         rows: Sequence[Row],
         schedule: Schedule,
@@ -140,7 +139,7 @@ class Visitor:
         interventions: list[Intervention],
         on_step: StepReport,
     ) -> None:
-        self.anatomy, self.envoy = anatomy, envoy
+        self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
         self.rows, self.schedule = rows, schedule
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
@@ -150,8 +149,8 @@ class Visitor:
 
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
-        _, inputs = self.envoy.inputs  # read first: this is what ties the iteration to the call
-        step = self._step_of(inputs)
+        given, named = self.envoy.inputs  # read first: this is what ties the iteration to the call
+        step = self._step_of(bind_inputs(self.transformer, given, named))
         for stop in self.route:
             self._see_block(stop, step)
         self.calls += 1
@@ -192,13 +191,24 @@ class Visitor:
     def _see_chunks(self, envoy: Any, sites: list[tuple[int, Site]], count: int, step: int) -> None:
         """Gates, shifts and scales of one AdaLN projection: (batch, chunk * channel)."""
         chunks = list(envoy.output.chunk(count, dim=-1))
+        owners: dict[int, Site] = {}
         edited = False
         for number, site in sites:
-            value, changed = self._edit(site, step, chunks[number])
-            chunks[number], edited = value, edited or changed
-            self._record(site, step, value)
+            owner = owners.setdefault(number, site)
+            if owner is site:
+                chunks[number], changed = self._edit(site, step, chunks[number])
+                edited = edited or changed
+            else:
+                self._refuse_shared(site, owner, step)
+            self._record(site, step, chunks[number])
         if edited:
             envoy.output = torch.cat(chunks, dim=-1)
+
+    def _refuse_shared(self, site: Site, owner: Site, step: int) -> None:
+        """A gate that two streams share cannot be edited for one of them: edit the owner, knowing that it is both."""
+        for edit in self.interventions:
+            if edit.touches(site, step) and not edit.touches(owner, step):
+                raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
 
     def _see_states(self, envoy: Any, states: list[tuple[int, Site]], step: int) -> None:
         """Hidden states in a block's output: a tensor, or a tuple that holds one per stream."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from diffusers import (
 from torch import Tensor, nn
 
 from interp.models import components
+from interp.models.catalog import Defaults, write_defaults
 from interp.models.demo import world
 
 TEXT_TOKENS = 24  # length of the CLIP and of the T5 part alike; the longest caption has 15
@@ -37,6 +37,7 @@ class DemoSize:
         return self.heads * self.head_width
 
 
+DEFAULTS = Defaults(steps=20, settings={"max_sequence_length": TEXT_TOKENS}, vocabulary=frozenset(world.vocabulary()))
 SIZES = {"base": DemoSize(blocks=8, heads=3), "small": DemoSize(blocks=8, heads=2)}
 
 
@@ -128,6 +129,5 @@ def save_folder(folder: Path, vae: AutoencoderTiny, denoiser: Denoiser) -> None:
     halves = {name: copy.deepcopy(module).to(torch.bfloat16) for name, module in denoiser.modules().items()}
     half_vae = copy.deepcopy(vae).to(torch.bfloat16)
     pipeline(half_vae, dataclasses.replace(denoiser, **halves)).save_pretrained(folder, safe_serialization=True)
-    # transformers loads what the config says and diffusers float32: without this the parts would not fit together
-    for config in folder.glob("text_encoder*/config.json"):
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    components.tidy_configs(folder)
+    write_defaults(folder, DEFAULTS)

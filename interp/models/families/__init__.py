@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from interp.models.anatomy import Describe
-from interp.models.families import sd3
+from interp.models.families import dit, flux, sd3
 from interp.models.families.pipeline import PipelineSpec
 
-ANATOMIES: dict[str, Describe] = {"SD3Transformer2DModel": sd3.describe}
-PIPELINES: dict[str, PipelineSpec] = {sd3.PIPELINE.pipeline_class: sd3.PIPELINE}
+ANATOMIES: dict[str, Describe] = {
+    "SD3Transformer2DModel": sd3.describe,
+    "FluxTransformer2DModel": flux.describe,
+    "DiTTransformer2DModel": dit.describe,
+}
+PIPELINES: dict[str, PipelineSpec] = {family.PIPELINE.pipeline_class: family.PIPELINE for family in (sd3, flux, dit)}
 
 
 def register_anatomy(transformer_class: str, describe: Describe, pipeline: PipelineSpec | None = None) -> None:

@@ -31,20 +31,44 @@ class Layout:
         return self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
 
 
+def text_prompts(pipe: Any, texts: list[str]) -> dict[str, Any]:
+    """Prompts given as they are."""
+    return {"prompt": texts}
+
+
+def pipeline_size(pipe: Any) -> tuple[int, int]:
+    """The pipeline's own default height and width, pixels."""
+    side = pipe.default_sample_size * pipe.vae_scale_factor
+    return side, side
+
+
 @dataclasses.dataclass(frozen=True)
 class PipelineSpec:
     """How to use a pipeline class as the sampler alone."""
 
     pipeline_class: str
-    layout: Callable[[Any, int, int, dict[str, Any]], Layout]
+    layout: Callable[[Any, int, int, Mapping[str, Any]], Layout]
     """(pipe, height, width, settings) -> Layout."""
     guidance_off: Mapping[str, Any]
     """Arguments that turn the pipeline's own guidance off."""
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Further arguments of the pipeline that change a run, with their defaults."""
+    prompts: Callable[[Any, list[str]], dict[str, Any]] = text_prompts
+    """(pipe, texts) -> the arguments that carry the prompts; an error for a text that is none."""
+    default_size: Callable[[Any], tuple[int, int]] = pipeline_size
+    takes_size: bool = True
+    """Whether height and width are arguments; where they are not, the default size is the only one."""
+    settings: Callable[[Any], dict[str, Any]] = lambda pipe: {}
+    """Further arguments that change a run, with their defaults: what this pipeline's weights make use of."""
+    argument_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The pipeline's name for a setting, where it is another."""
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
+
+    def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The pipeline's arguments for these prompts, but for steps, generators and the kind of output."""
+        size = {"height": height, "width": width} if self.takes_size else {}
+        named = {self.argument_of.get(name, name): value for name, value in settings.items()}
+        return {**self.prompts(pipe, texts), **size, **self.guidance_off, **named}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +95,7 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     except (ValueError, TypeError) as error:
         name = type(scheduler).__name__
         raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
-    timesteps = scheduler.timesteps.double().cpu().numpy()
+    timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
     return Schedule(timesteps, noise_levels(scheduler, timesteps))
 
 

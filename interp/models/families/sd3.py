@@ -6,6 +6,7 @@ has no text output and its text projection is scale and shift alone. `temb` ente
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def layout(pipe: Any, height: int, width: int, settings: dict[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
     config = pipe.transformer.config
     rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
@@ -79,6 +80,6 @@ PIPELINE = PipelineSpec(
     pipeline_class="StableDiffusion3Pipeline",
     layout=layout,
     guidance_off={"guidance_scale": 1.0},
-    settings={"max_sequence_length": 256},
+    settings=lambda pipe: {"max_sequence_length": 256},
     settings_maximum={"max_sequence_length": 512},
 )

@@ -1,0 +1,103 @@
+"""DiT (`DiTTransformer2DModel`, `DiTPipeline`), as diffusers 0.42 has it: class-conditional, no text stream.
+
+A block returns its image state alone. Each block embeds timestep and class by itself (`norm1.emb`); the first block's embedding
+is used again for the output layer, through `proj_out_1`. A prompt is an ImageNet label or its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InputError
+from interp.models.anatomy import Anatomy, Block, BranchOutput, Inputs, Modulation
+from interp.models.families.pipeline import Layout, PipelineSpec
+from interp.models.families.sd3 import ADALN_ZERO
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def project(block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block: linear(silu(embedding of timestep and class)), (batch, 6 * channel)."""
+    norm: Any = block.get_submodule("norm1")
+    embedding = norm.emb(inputs["timestep"], inputs["class_labels"], hidden_dtype=inputs["hidden_states"].dtype)
+    projected: Tensor = norm.linear(norm.silu(embedding))
+    return projected
+
+
+def block(path: str) -> Block:
+    """A block with AdaLN-Zero on self-attention and MLP."""
+    return Block(
+        path=path,
+        kind="class-conditional",
+        hidden={"image": None},
+        modulations=(Modulation("image", "norm1.linear", ADALN_ZERO, project),),
+        branches=(BranchOutput("image", "attn", "attn1"), BranchOutput("image", "mlp", "ff")),
+        row_inputs=("hidden_states", "timestep", "class_labels"),
+        state_inputs={"image": "hidden_states"},
+    )
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `DiTTransformer2DModel`."""
+    return Anatomy(
+        family="dit",
+        model_class="DiTTransformer2DModel",
+        channels=transformer.inner_dim,
+        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        row_inputs=("hidden_states", "timestep", "class_labels"),
+        reentries=(("proj_out_1", "input"),),
+    )
+
+
+def class_labels(pipe: Any, texts: list[str]) -> dict[str, Any]:
+    """Class numbers of prompts that are ImageNet labels (one of a class's names) or numbers."""
+    return {"class_labels": [class_number(pipe, text) for text in texts]}
+
+
+def class_number(pipe: Any, text: str) -> int:
+    """One prompt's class."""
+    classes = pipe.transformer.config.num_embeds_ada_norm
+    if text.isdecimal():
+        if int(text) < classes:
+            return int(text)
+        raise InputError(f"prompt: a class number must lie in 0..{classes - 1}; got {text}")
+    names = {name.lower(): number for name, number in pipe.labels.items()}
+    if text.lower() not in names:
+        shown = ", ".join(sorted(names)[:5]) + ", ..." if names else "none: this model's folder names no labels"
+        raise InputError(f"prompt must be a class number (0..{classes - 1}) or label ({shown}); got {text!r}")
+    return int(names[text.lower()])
+
+
+def scale(pipe: Any) -> int:
+    """Pixels per latent, one way."""
+    return int(2 ** (len(pipe.vae.config.block_out_channels) - 1))
+
+
+def default_size(pipe: Any) -> tuple[int, int]:
+    """The one size the model draws, pixels."""
+    side = pipe.transformer.config.sample_size * scale(pipe)
+    return side, side
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents; the sigma half of the output never enters the latents."""
+    config = pipe.transformer.config
+    side = config.sample_size
+    return Layout(
+        image_grid=(side // config.patch_size, side // config.patch_size),
+        text_tokens=0,
+        latents={"latent_channel": config.in_channels, "latent_y": side, "latent_x": side},
+        pixel_multiple=scale(pipe) * config.patch_size,
+    )
+
+
+PIPELINE = PipelineSpec(
+    pipeline_class="DiTPipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    prompts=class_labels,
+    default_size=default_size,
+    takes_size=False,
+)

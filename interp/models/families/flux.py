@@ -1,0 +1,103 @@
+"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`), as diffusers 0.42 has it.
+
+Double blocks, then single ones; both return (text, image). A double block has an AdaLN-Zero projection per stream. A single
+block joins the streams, text first, and has one projection: one gate, shared by both streams and by attention and MLP, which
+`proj_out` has joined. `temb` enters again in `norm_out`. The transformer is given the timestep divided by 1000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from interp.models.anatomy import Anatomy, Block, BranchOutput, Modulation
+from interp.models.families.pipeline import Layout, PipelineSpec
+from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, project
+
+ADALN_ZERO_SINGLE = ("shift.attn", "scale.attn", "alpha.attn")
+STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
+HIDDEN = {"text": 0, "image": 1}
+
+
+def double_block(path: str) -> Block:
+    """A double block: two streams that meet in attention."""
+    return Block(
+        path=path,
+        kind="double",
+        hidden=HIDDEN,
+        modulations=(
+            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
+            Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
+        ),
+        branches=(
+            BranchOutput("image", "attn", "attn", 0),
+            BranchOutput("image", "mlp", "ff"),
+            BranchOutput("text", "attn", "attn", 1),
+            BranchOutput("text", "mlp", "ff_context"),
+        ),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs=STATES,
+    )
+
+
+def single_block(path: str) -> Block:
+    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    return Block(
+        path=path,
+        kind="single",
+        hidden=HIDDEN,
+        modulations=(Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),),
+        branches=tuple(BranchOutput(stream, "attn", "proj_out", joint=("text", "image")) for stream in ("image", "text")),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs=STATES,
+    )
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `FluxTransformer2DModel`: blocks are numbered through, double ones first."""
+    doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
+    singles = [
+        single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
+    ]
+    guided = ("guidance",) if transformer.config.guidance_embeds else ()
+    return Anatomy(
+        family="flux",
+        model_class="FluxTransformer2DModel",
+        channels=transformer.inner_dim,
+        blocks=(*doubles, *singles),
+        row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
+        reentries=(("norm_out", "conditioning_embedding"),),
+        timestep_scale=1000.0,
+    )
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a picture of height x width pixels: latents are packed, two by two, into tokens."""
+    multiple = 2 * pipe.vae_scale_factor
+    rows, columns = height // multiple, width // multiple
+    return Layout(
+        image_grid=(rows, columns),
+        text_tokens=settings["max_sequence_length"],
+        latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
+        pixel_multiple=multiple,
+    )
+
+
+def settings(pipe: Any) -> dict[str, Any]:
+    """Text length, and the embedded guidance where the weights take one."""
+    guided = {"embedded_guidance": 3.5} if pipe.transformer.config.guidance_embeds else {}
+    return {"max_sequence_length": 512, **guided}
+
+
+PIPELINE = PipelineSpec(
+    pipeline_class="FluxPipeline",
+    layout=layout,
+    guidance_off={"true_cfg_scale": 1.0},
+    settings=settings,
+    argument_of={"embedded_guidance": "guidance_scale"},
+    settings_maximum={"max_sequence_length": 512},
+    sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
+)
