@@ -22,8 +22,8 @@ def overview(run: interp.Run) -> None:
     pictures = run.images["image"].to_numpy()
     size = run.stats["mean_abs"].sel(stream="image")
     channels = size.mean(("prompt", "step")).to_numpy()
-    figure = plt.figure(figsize=(12, 6.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.0, 1.15])
+    figure = plt.figure(figsize=(12, 5.9), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[0.8, 1.15])
     axes = top.subplots(1, len(pictures))
     for axis, picture, text in zip(axes, pictures, run.prompts, strict=True):
         axis.imshow(picture, interpolation="nearest")
