@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from interp.errors import InputError, PlanError
-from interp.sites import Select
+from interp.sites import Select, as_index
 
 RECORDABLE = ("stats", "gates", "hidden", "modulation")
 
@@ -94,8 +94,6 @@ class Plan:
 
     model: str
     """The model as it was named."""
-    weights: str
-    """Identity of the weights: a hub revision, or a fingerprint of a folder's files."""
     dtype: str
     prompts: tuple[str, ...]
     steps: int
@@ -111,13 +109,13 @@ class Plan:
     guidance: Mapping[str, Any] | None = None
     interventions: tuple[Mapping[str, Any], ...] = ()
     record: Record = dataclasses.field(default_factory=Record)
+    scheduler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = ""
+    """Fingerprint of the weights in memory (`interp.models.identity`)."""
 
     def __post_init__(self) -> None:
-        at_least("steps", self.steps, 1)
-        at_least("repeats", self.repeats, 1)
-        at_least("seed", self.seed, 0)
-        at_least("height", self.height, 1)
-        at_least("width", self.width, 1)
+        for field, least in (("steps", 1), ("repeats", 1), ("seed", 0), ("height", 1), ("width", 1)):
+            object.__setattr__(self, field, at_least(field, getattr(self, field), least))
         if self.seed + self.repeats * len(self.prompts) >= 2**63:
             raise InputError(f"seed must leave room below 2**63 for the repeats; got {self.seed}")
 
@@ -135,26 +133,45 @@ class Plan:
         """As plain JSON values; the prompts as their count and digest (the store holds their texts)."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
-        return values | {
+        values |= {
             "prompts": f"{len(self.prompts)} prompts, sha256 {digest}",
-            "settings": dict(self.settings),
-            "guidance": None if self.guidance is None else dict(self.guidance),
-            "interventions": [dict(edit) for edit in self.interventions],
             "record": self.record.to_json(),
+            "scheduler": dict(self.scheduler),
         }
+        return {name: as_json(value, name) for name, value in values.items()}
 
 
 def at_least(field: str, value: Any, least: int) -> int:
-    """`value` if it is an integer of at least `least`; else an error that names the field."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """`value` as an int if it is an integer (numpy's too) of at least `least`; else an error that names the field."""
+    number = as_index(value)
+    if number is None or number < least:
         raise InputError(f"{field} must be an integer of at least {least}; got {value!r}")
-    return value
+    return number
+
+
+def as_json(value: Any, field: str) -> Any:
+    """`value` as it reads back from JSON: tuples are lists, numpy numbers are numbers."""
+    try:
+        return json.loads(json.dumps(value, default=_plain))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{field} must be made of plain JSON values; {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # numpy
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is none")
 
 
 def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
-    """Refuse to go on with a store made by another plan, naming the first field that differs."""
-    for field in wanted.keys() | stored.keys():
-        if wanted.get(field) != stored.get(field):
+    """Refuse to go on with a store made by another plan, naming the first field that differs.
+
+    The model's name may differ (a folder has many spellings): its weights may not.
+    """
+    for field in dict.fromkeys([*wanted, *stored]):
+        if field != "model" and wanted.get(field) != stored.get(field):
             raise PlanError(
                 f"{store} holds another run: its {field} is {_short(stored.get(field))}, yours {_short(wanted.get(field))}; "
                 "give another --out, or delete the store, or use the same arguments"

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from interp.errors import InputError
 
@@ -24,6 +25,8 @@ def read_prompts(path: str | Path) -> list[str]:
     try:
         if path.suffix.lower() in TABLES:
             found = list(_from_table(text, TABLES[path.suffix.lower()]))
+        elif path.suffix.lower() == ".json":
+            raise InputError("a .json file is not read; write one object a line into a .jsonl file, or one prompt a line")
         elif path.suffix.lower() == ".jsonl":
             found = list(_from_json_lines(text))
         else:
@@ -35,10 +38,14 @@ def read_prompts(path: str | Path) -> list[str]:
 
 def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
     """The prompts without surrounding spaces and without blank ones; an error when none is left."""
+    if not isinstance(prompts, Iterable):
+        raise InputError(f"{name} must be a list of texts or the path of a prompts file; got {prompts!r}")
     kept = []
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise InputError(f"{name}: every prompt must be a text; number {index} is {prompt!r}")
+        if not prompt.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
+            raise InputError(f"{name}: a prompt must be whole Unicode; number {index} holds half a surrogate pair")
         if "\x00" in prompt:
             raise InputError(f"{name}: a prompt must not hold a NUL character; number {index} does (is it a text file?)")
         if prompt.strip():
@@ -49,9 +56,9 @@ def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise InputError(f"prompts must be a file; {path} is a folder")
     try:
+        if path.is_dir():
+            raise InputError(f"prompts must be a file; {path} is a folder")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"prompts file {path} does not exist; give the path of a text file, one prompt a line") from None
@@ -70,10 +77,17 @@ def _lines(text: str) -> list[str]:
 
 
 def _from_table(text: str, delimiter: str) -> Iterator[str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    column = _prompt_column(rows.fieldnames or [])
-    for row in rows:
-        yield row[column] or ""
+    # tab-separated files have no quoting: a quotation mark is part of the prompt
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    if quoting == csv.QUOTE_MINIMAL and text.count('"') % 2:
+        raise InputError('quotation marks must come in pairs in a .csv file; a lone one would join lines (write "" for one)')
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+        column = _prompt_column(rows.fieldnames or [])
+        for row in rows:
+            yield row[column] or ""
+    except csv.Error as error:
+        raise InputError(f"line {rows.line_num}: {error}") from None
 
 
 def _from_json_lines(text: str) -> Iterator[str]:
@@ -84,6 +98,8 @@ def _from_json_lines(text: str) -> Iterator[str]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"line {number} must be JSON; {error.msg} at column {error.colno}") from None
+        except RecursionError:
+            raise InputError(f"line {number} must be a flat JSON object; it is nested too deeply") from None
         if not isinstance(record, dict):
             raise InputError(f'line {number} must be an object such as {{"prompt": "..."}}; got {line.strip()[:40]}')
         yield record[_prompt_column(list(record))]

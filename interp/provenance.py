@@ -12,7 +12,7 @@ import torch
 from interp.tracing.model import Model
 
 PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "zarr", "xarray", "numpy")
-CHANGEABLE = ("batch_size", "device", "threads", "offload")  # a changed one is worth a warning, not a refusal
+CHANGEABLE = ("batch_size", "device", "threads", "offload", "versions")  # a changed one is worth a warning, not a refusal
 
 
 def provenance(model: Model, batch_size: int) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def provenance(model: Model, batch_size: int) -> dict[str, Any]:
     return {
         "model_class": loaded.anatomy.model_class,
         "pipeline_class": loaded.spec.pipeline_class,
-        "scheduler": type(model.pipe.scheduler).__name__,
+        "revision": loaded.revision,
         "device": loaded.device,
         "offload": loaded.offload,
         "batch_size": batch_size,

@@ -16,11 +16,12 @@ from typing import Any
 from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.interventions import Intervention
 from interp.models.families.pipeline import Layout, Schedule, schedule
+from interp.models.identity import fingerprint, scheduler_settings
 from interp.plan import Plan, Record, Row, at_least, check_same, groups
 from interp.prompts import check_prompts, read_prompts
 from interp.provenance import CHANGEABLE, provenance
 from interp.sites import STREAMS, resolve_indices
-from interp.store.create import create, writing_lock
+from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.opened import Run, open_run
 from interp.store.reader import Shelf
 from interp.store.schema import HiddenAxes, Schema
@@ -128,6 +129,8 @@ def prepare(
 ) -> Prepared:
     """Check every argument of a run and work out its sizes, without running the model."""
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
+    if not isinstance(record, Record | None):
+        raise InputError(f"record must be an interp.Record(...); got {record!r}")
     model = model if isinstance(model, Model) else load(model)
     model.loaded.spec.prompts(model.pipe, texts)  # a class-conditional model knows what is no class
     if guidance is not None:
@@ -140,7 +143,6 @@ def prepare(
     chosen = model.settings(settings)
     plan = Plan(
         model=model.name,
-        weights=model.loaded.weights,
         dtype=model.loaded.dtype,
         prompts=tuple(texts),
         steps=model.defaults.steps if steps is None else steps,
@@ -152,11 +154,14 @@ def prepare(
         settings=chosen,
         interventions=tuple(edit.to_json() for edit in interventions),
         record=record or Record(),
+        scheduler=scheduler_settings(model.pipe),
+        weights=fingerprint(model.pipe),
     )
     layout = model.loaded.spec.layout(model.pipe, height, width, chosen)
     check_picture_size(model, height, width, layout.pixel_multiple)
     times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
     model.warn_unknown_words(texts)
+    model.warn_long_prompts(texts, chosen)
     return Prepared(model, plan, layout, times, make_schema(model, plan, layout, times), tuple(interventions))
 
 
@@ -165,9 +170,11 @@ def execute(
 ) -> Run:
     """Trace the rows of a prepared run that its store does not hold yet."""
     plan, rows = prepared.plan, prepared.plan.rows()
-    batches = groups(rows, batch_size)
+    batches = groups(rows, at_least("batch_size", batch_size, 1))
+    if not path.name or path.name in (".", ".."):
+        raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, failures = time.monotonic(), 0, []
-    with writing_lock(path):
+    with writing_lock(path), zarr_quiet():
         done = _open_or_create(prepared, path, batch_size, resume)
         count = sum(done)
 
@@ -249,7 +256,7 @@ def make_schema(model: Model, plan: Plan, layout: Layout, times: Schedule) -> Sc
         gates=anatomy.gates,
         channels=anatomy.channels,
         stream_present=stream_present(anatomy),
-        gate_present=gate_present(anatomy),
+        gate_present={kind: gate_present(anatomy, kind) for kind in kinds},
         image=(plan.height, plan.width),
         latents=layout.latents,
         latents_every_step=record.latents == "all",
@@ -263,6 +270,9 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
     select, anatomy = plan.record.select, model.anatomy
     if select is None:
         return {}
+    missing = [stream for stream in select.streams if stream not in anatomy.streams]
+    if missing and len(missing) == len(select.streams):
+        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} has not")
     blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
     found = {}
     for stream in (stream for stream in select.streams if stream in anatomy.streams):
@@ -276,6 +286,9 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
             channels=resolve_indices(select.channels, anatomy.channels, "channels"),
             grid=layout.image_grid if stream == "image" else None,
         )
+    if not found:
+        streams = " and ".join(select.streams)
+        raise InputError(f"record.hidden selects nothing: the {streams} stream does not leave block {blocks[-1]}; add blocks")
     return found
 
 
@@ -283,6 +296,7 @@ def _open_or_create(prepared: Prepared, path: Path, batch_size: int, resume: boo
     """Which rows the store already holds; it is made if there is none."""
     plan = prepared.plan.to_json()
     now = provenance(prepared.model, batch_size)
+    remove_leftovers(path)
     if not path.exists():
         create(path, prepared.schema, {"plan": plan, "provenance": now})
         return [False] * len(prepared.schema.prompt_text)
@@ -292,13 +306,20 @@ def _open_or_create(prepared: Prepared, path: Path, batch_size: int, resume: boo
     if "plan" not in shelf.attributes:
         raise StoreError(f"store {path} names no plan, so it cannot be continued; give another --out")
     check_same(plan, shelf.attributes["plan"], str(path))
-    before = shelf.attributes.get("provenance", {})
-    for field in CHANGEABLE:
-        if before.get(field) != now.get(field):
-            warnings.warn(
-                f"{field} was {before.get(field)} when {path} was begun and is {now.get(field)} now: "
-                "rows agree to 1e-5, not bit for bit",
-                InterpWarning,
-                stacklevel=2,
-            )
-    return [bool(flag) for flag in shelf.done]
+    done = [bool(flag) for flag in shelf.done]
+    if not all(done):
+        _note_changes(path, shelf.attributes.get("provenance", {}), now)
+    return done
+
+
+def _note_changes(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warn of what is not as it was when the store was begun, and keep a note of it in the store."""
+    changed = {field: now[field] for field in CHANGEABLE if before.get(field) != now[field]}
+    for field, value in changed.items():
+        warnings.warn(
+            f"{field} was {before.get(field)} when {path} was begun and is {value} now: rows agree to 1e-5, not bit for bit",
+            InterpWarning,
+            stacklevel=2,
+        )
+    if changed:
+        add_attributes(path, f"continued {now['created']}", changed)

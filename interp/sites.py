@@ -8,6 +8,7 @@ block.7/image/shift.attn    AdaLN shift and scale, likewise              (batch,
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +21,8 @@ BRANCHES = ("cond", "uncond", "degraded")
 GATED_KINDS = ("alpha", "shift", "scale")
 
 _SITE = re.compile(r"block\.(\d+)/(\w+)/(\w+)(?:\.(\w+))?")
-_RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
+_RANGE = re.compile(r"(-?\d{1,9})(?:-(-?\d{1,9}))?")
+_LONGEST = 1_000_000  # indices in one range
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -89,18 +91,27 @@ class Select:
         return cls(**values)
 
 
-def parse_indices(value: Iterable[int] | str | int | None, field: str) -> tuple[int, ...] | None:
+def parse_indices(value: Iterable[Any] | str | int | None, field: str) -> tuple[int, ...] | None:
     """Indices from a sequence, one integer, or a text such as "0,6,12-20" or "0,-1"; `None` stays `None` (all)."""
     if value is None:
         return None
     if isinstance(value, str):
         return _parse_text(value, field)
-    if isinstance(value, int):
-        return (value,)
-    indices = tuple(value)
-    if not indices or not all(isinstance(i, int) and not isinstance(i, bool) for i in indices):
+    given = list(value) if isinstance(value, Iterable) else [value]
+    indices = [as_index(item) for item in given]
+    if not indices or None in indices:
         raise InputError(f'{field} must be one or more integers, or a text such as "0,6,12-20"; got {value!r}')
-    return indices
+    return tuple(index for index in indices if index is not None)
+
+
+def as_index(value: Any) -> int | None:
+    """An integer of any kind (numpy's too) as an int; `None` for anything else, booleans included."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _parse_text(text: str, field: str) -> tuple[int, ...]:
@@ -108,11 +119,13 @@ def _parse_text(text: str, field: str) -> tuple[int, ...]:
     for part in text.replace(" ", "").split(","):
         found = _RANGE.fullmatch(part)
         if found is None:
-            raise InputError(f'{field} must read like "0,6,12-20" or "0,-1"; got {text!r}')
+            raise InputError(f'{field} must read like "0,6,12-20" or "0,-1"; got {text[:60]!r}')
         first = int(found[1])
         last = int(found[2]) if found[2] is not None else first
         if last < first:
             raise InputError(f"{field}: a range must go up; got {part!r} in {text!r}")
+        if last - first > _LONGEST:
+            raise InputError(f"{field}: a range must hold at most {_LONGEST} indices; got {part!r}")
         indices.extend(range(first, last + 1))
     return tuple(indices)
 

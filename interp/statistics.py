@@ -11,11 +11,12 @@ STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
 def token_statistics(states: Tensor) -> Tensor:
     """Statistics over tokens of (batch, token, channel): (batch, statistic, channel) float32, in `STATISTICS` order.
 
-    The variance is the population variance, in two passes: a massive channel's mean is so far from zero that
-    E[x^2] - E[x]^2 would lose every digit.
+    Signed values are summed in float64: a mean near zero keeps its digits. The variance is the population variance, in two
+    passes: a massive channel's mean is so far from zero that E[x^2] - E[x]^2 would lose every digit.
     """
     states = states.float()
     magnitude = states.abs()
-    mean = states.mean(dim=1)
+    wide = torch.float64 if states.device.type != "mps" else torch.float32
+    mean = (states.sum(dim=1, dtype=wide) / states.shape[1]).float()
     var = (states - mean.unsqueeze(1)).square_().mean(dim=1)
     return torch.stack([mean, magnitude.mean(dim=1), magnitude.amax(dim=1), magnitude.amin(dim=1), var], dim=1)

@@ -63,6 +63,17 @@ def not_interp_json(folder: Path) -> None:
     (folder / "interp.json").write_text('{"stepz": 3}')
 
 
+def without_tensor(path: str, ending: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / path)
+        del tensors[next(name for name in tensors if name.endswith(ending))]
+        save_file(tensors, folder / path, metadata={"format": "pt"})
+
+    return damage
+
+
 def tiny_dit(folder: Path) -> None:
     from interp.models import tiny
 
@@ -140,6 +151,24 @@ CASES = [
         "must be a text; number 0 is 7",
         prepare=write("x.jsonl", '{"prompt": 7}\n'),
     ),
+    Case(
+        "half a surrogate pair",
+        "trace --model {tiny} --prompts {folder}/x.jsonl",
+        "must be whole Unicode; number 0",
+        prepare=write("x.jsonl", '{"prompt": "a \\ud83d"}\n'),
+    ),
+    Case(
+        "a lone quotation mark in a .csv",
+        "trace --model {tiny} --prompts {folder}/x.csv",
+        "quotation marks must come in pairs",
+        prepare=write("x.csv", 'prompt\n"a red cat\nb dog\n'),
+    ),
+    Case(
+        "a .json file",
+        "trace --model {tiny} --prompts {folder}/x.json",
+        "a .json file is not read; write one object a line into a .jsonl file",
+        prepare=write("x.json", '["a cat",\n"a dog"]'),
+    ),
     # model
     Case("unknown model name", "trace --model sdx --prompts {prompts}", "no known name and no folder; known names: demo"),
     Case("model folder does not exist", "trace --model ./nowhere/here --prompts {prompts}", "no known name and no folder"),
@@ -183,7 +212,7 @@ CASES = [
     Case(
         "folder of a class nobody knows",
         "trace --model {folder}/m --prompts {prompts}",
-        "cannot be loaded",
+        "is a NoSuchPipeline, which cannot be traced; supported: DiTPipeline, FluxPipeline",
         prepare=broken_folder("m", edit_json("model_index.json", _class_name="NoSuchPipeline")),
     ),
     Case("pickled weights", "trace --model {folder}/m --prompts {prompts}", "safetensors", prepare=broken_folder("m", pickled)),
@@ -196,8 +225,32 @@ CASES = [
     Case(
         "missing part of the pipeline",
         "trace --model {folder}/m --prompts {prompts}",
-        "cannot be loaded|safetensors",
+        "has no vae folder, which its model_index.json names",
         prepare=broken_folder("m", lambda folder: shutil.rmtree(folder / "vae")),
+    ),
+    Case(
+        "a tensor missing from a text encoder",
+        "trace --model {folder}/m --prompts {prompts}",
+        "its files lack weights .*q_proj",
+        prepare=broken_folder("m", without_tensor("text_encoder/model.safetensors", "q_proj.weight")),
+    ),
+    Case(
+        "a tensor missing from the transformer",
+        "trace --model {folder}/m --prompts {prompts}",
+        "weights of its transformer are incomplete",
+        prepare=broken_folder("m", without_tensor("transformer/diffusion_pytorch_model.safetensors", "norm_out.linear.bias")),
+    ),
+    Case(
+        "tokenizer without a vocabulary",
+        "trace --model {folder}/m --prompts {prompts}",
+        "holds no vocabulary",
+        prepare=broken_folder("m", lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink()),
+    ),
+    Case(
+        "interp.json with a setting the model has not",
+        "trace --model {folder}/m --prompts {prompts}",
+        "its interp.json gives tempo=3",
+        prepare=broken_folder("m", edit_json("interp.json", settings={"tempo": 3})),
     ),
     Case(
         "broken interp.json",
@@ -258,22 +311,29 @@ CASES = [
     ),
     Case("existing store with --no-resume", TRACE + " --steps 1 --no-resume", "resume is off", prepare=finished_store),
     Case("store of a newer schema", TRACE + " --steps 1", "has schema 99", 1, store_of_schema_99),
-    Case("out is a folder of something else", "trace --model {tiny} --prompts {prompts} --out {folder}", "is not a store", 1),
+    Case("out is a folder of something else", "trace --model {tiny} --prompts {prompts} --out {folder}", "is not a store"),
     Case(
         "out lies under a file",
         "trace --model {tiny} --prompts {prompts} --out {prompts}/x.zarr",
         "Not a directory|File exists",
         1,
     ),
-    Case("info of nothing", "info {folder}/no.zarr", "does not exist; make one with `interp trace", 1),
-    Case("info of a folder", "info {folder}", "no zarr.json", 1),
+    Case("info of nothing", "info {folder}/no.zarr", "does not exist; make one with `interp trace"),
+    Case("info of a folder", "info {folder}", "no zarr.json"),
     Case("info of a store of a newer schema", "info {out}", "install a newer interp", 1, store_of_schema_99),
+    Case("out that names no folder", "trace --model {tiny} --prompts {prompts} --out .", "out must name the store's folder"),
+    Case("out that is the root", "trace --model {tiny} --prompts {prompts} --out /", "out must name the store's folder"),
+    Case("a name too long for the system", "info " + "x" * 300, "cannot be looked at: File name too long"),
+    Case("a model name too long for the system", "trace --prompts {prompts} --model " + "x" * 300, "File name too long"),
     # the command line itself
     Case("no such command", "trase", "No such command 'trase'. Did you mean 'trace'"),
     Case("no such option", TRACE + " --step 3", "No such option"),
     Case("missing --prompts", "trace --model {tiny}", "Missing option '--prompts'"),
     Case("missing argument", "info", "Missing argument 'run'"),
     Case("unknown demo size", "demo train --out {folder}/d --size huge", "size must be one of base, small; got 'huge'"),
+    Case("a file where a folder is wanted", "demo world --out {prompts}", "out must be a folder that can be made"),
+    Case("training on a device that is not there", "demo train --out {folder}/d --device gpu", "device 'gpu' cannot be used"),
+    Case("a range beyond reason", TRACE + " --record hidden --blocks 0-99999999", "a range must hold at most 1000000 indices"),
     Case("no scenes", "demo world --out {folder}/w --count 0", "count must be an integer of at least 1"),
 ]
 

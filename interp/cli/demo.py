@@ -21,13 +21,14 @@ def train(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
     vae_steps: Annotated[int, typer.Option(help="Training steps of the VAE before that.")] = 2_400,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the demo model (about an hour on two cores); the finished pipeline is OUT/model."""
     from interp.errors import InputError
     from interp.models.demo.build import SIZES
     from interp.models.demo.train import TrainingPlan
     from interp.models.demo.train import train as train_demo
+    from interp.models.load import usable_device
     from interp.plan import at_least
 
     if size not in SIZES:
@@ -38,8 +39,19 @@ def train(
         vae_steps=at_least("vae_steps", vae_steps, 1),
         seed=at_least("seed", seed, 0),
     )
-    folder = train_demo(out, plan, device=device, report=_training_report())
+    check_folder(out)
+    folder = train_demo(out, plan, device=usable_device(device), report=_training_report())
     print(folder)
+
+
+def check_folder(out: Path) -> None:
+    """Make the folder to write into, or say why it cannot be."""
+    from interp.errors import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out must be a folder that can be made; {out}: {error.strerror}") from None
 
 
 def _training_report() -> Callable[[str, int, int, float], None]:
@@ -69,7 +81,7 @@ def world(
     from interp.models.demo import world as demo_world
     from interp.plan import at_least
 
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     with (out / "scenes.jsonl").open("w", encoding="utf-8") as file:
         for index, scene in enumerate(demo_world.sample(at_least("count", count, 1), at_least("seed", seed, 0))):
             Image.fromarray(scene.picture()).save(out / f"{index:05d}.png")

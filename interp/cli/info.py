@@ -33,7 +33,8 @@ def info(
     origin = opened.provenance
     facts = {**opened.facts(), "created": f"{origin.get('created')}, batch size {origin.get('batch_size')}"}
     print_table(str(opened.path), ["", ""], [[name, value] for name, value in facts.items()])
-    texts = [[str(index), text] for index, text in enumerate(opened.prompts[:10])]
+    rows = opened.images["prompt"].to_numpy()[:10]
+    texts = [[str(row), text] for row, text in zip(rows, opened.prompts, strict=False)]
     print_table("", ["prompt", "text"], texts)
     if len(opened.prompts) > len(texts):
         print(f"... and {len(opened.prompts) - len(texts)} more")

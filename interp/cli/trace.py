@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import human_bytes, print_json, print_table, say, trace_progress
-from interp.plan import Record
+from interp.plan import Record, at_least
 
 if TYPE_CHECKING:
     from interp.run import Prepared
@@ -46,6 +46,7 @@ def trace(
     as_json: Annotated[bool, Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """Trace a model over a file of prompts into a zarr store."""
+    at_least("batch_size", batch_size, 1)
     kept = Record.parse(record, blocks=blocks, steps=record_steps)
     from interp.run import execute, prepare
     from interp.tracing.model import load

@@ -80,9 +80,13 @@ def folder_defaults(folder: Path) -> Defaults | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Defaults(**{**values, "vocabulary": frozenset(values.get("vocabulary", ()))})
+        return Defaults(**{**values, "settings": dict(values.get("settings", {})), "vocabulary": _words(values)})
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} must hold the fields of interp's Defaults as JSON; {error} (mend or delete it)") from None
+
+
+def _words(values: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(str(word) for word in values.get("vocabulary", ()))
 
 
 def write_defaults(folder: Path, defaults: Defaults) -> None:

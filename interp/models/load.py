@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,12 @@ from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG, Defaults, folder_defaults
 from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
-from interp.models.quiet import quiet
+from interp.models.fetch import check_pipeline_class, fetch, first_line
+from interp.models.identity import revision_of
 
 OFFLOADS = ("none", "model", "sequential", "group")
 DTYPES = ("float32", "bfloat16", "float16")
+HARMLESS_HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layerwise_casting", "peft_autocast_disable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Loaded:
     anatomy: Anatomy
     spec: PipelineSpec
     defaults: Defaults
-    weights: str
+    revision: str | None
+    """Commit of a hub model."""
     dtype: str
     device: str
     offload: str
@@ -48,43 +49,57 @@ def load_pipeline(
     """Load a model by alias, folder or hub id. Weights must be safetensors; no code from the hub is run."""
     if offload not in OFFLOADS:
         raise InputError(f"offload must be one of {', '.join(OFFLOADS)}; got {offload!r}")
-    place = _device(device)
+    place = usable_device(device)
     entry = CATALOG.get(str(name))
-    if entry is not None:
-        _check_pipeline_class(entry.name, entry.pipeline_class)
     source = str(entry.folder or entry.source) if entry else str(name)
     folder = _folder(source)
     own = folder_defaults(folder) if folder else None
-    defaults = own or (entry.defaults if entry else Defaults())
-    chosen = _dtype(dtype, place, small=own is not None)
-    with quiet():
-        pipe = _from_pretrained(
-            str(name),
-            str(folder or source),
-            torch_dtype=chosen,
-            revision=revision or (entry.revision if entry else None),
-            local_files_only=local_files_only or folder is not None,
-        )
+    asked = revision or (entry.revision if entry else None)
+    pipe = fetch(
+        str(name),
+        str(folder or source),
+        revision=asked,
+        local_files_only=local_files_only or folder is not None,
+        dtype=_dtype(dtype, place, small=own is not None),
+    )
     pipe.set_progress_bar_config(disable=True)
-    weights = _fingerprint(folder) if folder else _revision(pipe, revision)
-    loaded = adopt(pipe, str(name), defaults=defaults, weights=weights, device=place, offload=offload)
+    loaded = adopt(
+        pipe,
+        str(name),
+        defaults=own or (entry.defaults if entry else Defaults()),
+        revision=revision_of(str(folder or source), asked),
+        device=place,
+        offload=offload,
+    )
     place_pipeline(pipe, place, offload)
     return loaded
 
 
 def adopt(
-    pipe: Any, name: str, *, defaults: Defaults | None = None, weights: str, device: str, offload: str = "none"
+    pipe: Any,
+    name: str,
+    *,
+    defaults: Defaults | None = None,
+    revision: str | None = None,
+    device: str,
+    offload: str = "none",
 ) -> Loaded:
     """A pipeline that is already built, with its anatomy; an unsupported class is an error."""
-    _check_pipeline_class(name, type(pipe).__name__)
+    check_pipeline_class(name, type(pipe).__name__)
+    spec = PIPELINES[type(pipe).__name__]
     transformer = check_traceable(pipe.transformer)
+    settings, given = spec.settings(pipe), dict((defaults or Defaults()).settings)
+    for setting, value in given.items():
+        if setting not in settings or not isinstance(value, type(settings[setting])):
+            known = ", ".join(settings) or "none"
+            raise ModelError(f"model {name!r}: its interp.json gives {setting}={value!r}; settings of this model: {known}")
     return Loaded(
         name=name,
         pipe=pipe,
         anatomy=describe(transformer, ANATOMIES),
-        spec=PIPELINES[type(pipe).__name__],
+        spec=spec,
         defaults=defaults or Defaults(),
-        weights=weights,
+        revision=revision,
         dtype=str(transformer.dtype).removeprefix("torch."),
         device=device,
         offload=offload,
@@ -92,28 +107,29 @@ def adopt(
 
 
 def check_traceable(transformer: Any) -> Any:
-    """Refuse a compiled or cached transformer: hooks inside it would silently not fire, or see stale states."""
-    compiled = [type(transformer).__name__ == "OptimizedModule"]
-    compiled += [getattr(module, "_compiled_call_impl", None) is not None for module in transformer.modules()]
-    if any(compiled):
-        raise ModelError(
-            "model: a compiled transformer cannot be traced (states inside it are not visible); "
-            "load it again without torch.compile"
-        )
-    if getattr(transformer, "is_cache_enabled", False):
-        raise ModelError(
-            "model: a transformer with a cache (FirstBlockCache, ...) cannot be traced: skipped blocks would repeat old "
-            "states; call model.pipe.transformer.disable_cache()"
-        )
+    """Refuse a compiled or cached transformer: states inside it would be invisible, stale or missing."""
+    for module in transformer.modules():
+        forward = module.__dict__.get("forward")
+        compiled = getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
+        if compiled or hasattr(forward, "_torchdynamo_orig_callable"):
+            raise ModelError(
+                "model: a compiled transformer cannot be traced (states inside it are not visible); "
+                "load it again without torch.compile"
+            )
+        hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+        changing = [hook for hook in hooks if hook not in HARMLESS_HOOKS]
+        if changing:
+            raise ModelError(
+                f"model: a transformer with {changing[0]} cannot be traced (it skips work or repeats old states); "
+                "load it again without caching"
+            )
     return transformer
 
 
 def place_pipeline(pipe: Any, device: str, offload: str) -> None:
     """Move the pipeline to its device, or arrange its offloading."""
     if offload == "sequential" and device == "cpu":
-        raise InputError(
-            "offload='sequential' does not work on device 'cpu': accelerate needs an accelerator; use group or none"
-        )
+        raise InputError("offload='sequential' does not work on device 'cpu': it needs an accelerator; use group or none")
     try:
         if offload == "none":
             pipe.to(device)
@@ -124,64 +140,25 @@ def place_pipeline(pipe: Any, device: str, offload: str) -> None:
         else:
             pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"offload={offload!r} does not work on device {device!r}: {_first_line(error)}") from error
-
-
-def _from_pretrained(name: str, source: str, **arguments: Any) -> Any:
-    from diffusers import DiffusionPipeline
-    from huggingface_hub import errors as hub
-
-    try:
-        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **arguments)
-    except hub.GatedRepoError:
-        raise ModelError(
-            f"model {name!r} is gated: accept its licence at https://huggingface.co/{source}, then run `hf auth login`"
-        ) from None
-    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError) as error:
-        known = ", ".join(CATALOG)
-        raise ModelError(
-            f"model {name!r} is no folder, hub id or revision that can be found ({_first_line(error)}); known names: {known}"
-        ) from None
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as error:
-        raise ModelError(_not_here(name, error)) from None
-    except OSError as error:
-        text = str(error)
-        if "Unable to load weights" in text:
-            raise ModelError(f"model {name!r} has damaged weights: {_first_line(error)} (fetch or save them again)") from None
-        if "safetensors" in text or ".bin" in text:
-            raise ModelError(
-                f"model {name!r} must have safetensors weights, all of them: {_first_line(error)} "
-                "(pickled .bin weights are never loaded; convert them with diffusers' save_pretrained)"
-            ) from None
-        if not Path(source).is_dir():
-            raise ModelError(_not_here(name, error)) from None
-        raise ModelError(f"model {name!r} cannot be loaded from {source}: {_first_line(error)}") from None
-    except (ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded from {source}: {_first_line(error)}") from error
-
-
-def _not_here(name: str, error: Exception) -> str:
-    known = ", ".join(CATALOG)
-    return (
-        f"model {name!r} is not on this machine and cannot be fetched ({_first_line(error)}); check the network or the name, "
-        f"download it once where there is one (`hf download`), or give a local folder; known names: {known}"
-    )
+        raise InputError(f"offload={offload!r} does not work on device {device!r}: {first_line(error)}") from error
 
 
 def _folder(source: str) -> Path | None:
     """The local folder that `source` names, checked to be a diffusers pipeline; `None` for a hub id."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(
-                f"model folder {path} is not a diffusers pipeline: it has no model_index.json "
-                "(give the folder that pipe.save_pretrained wrote)"
-            )
-        return path
-    if path.exists():
-        raise ModelError(f"model {source!r} is a file; give a diffusers pipeline folder (single files are not supported)")
-    looks_like_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
-    if looks_like_hub_id:
+    try:
+        if path.is_dir():
+            if not (path / "model_index.json").is_file():
+                raise ModelError(
+                    f"model folder {path} is not a diffusers pipeline: it has no model_index.json "
+                    "(give the folder that pipe.save_pretrained wrote)"
+                )
+            return path
+        if path.exists():
+            raise ModelError(f"model {source!r} is a file; give a diffusers pipeline folder (single files are not supported)")
+    except OSError as error:
+        raise ModelError(f"model {source[:80]!r} cannot be looked at: {error.strerror}") from None
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return None
     raise ModelError(
         f"model {source!r} is no known name and no folder; known names: {', '.join(CATALOG)}; "
@@ -189,23 +166,15 @@ def _folder(source: str) -> Path | None:
     )
 
 
-def _check_pipeline_class(name: str, pipeline_class: str) -> None:
-    if pipeline_class not in PIPELINES:
-        raise ModelError(
-            f"model {name!r} is a {pipeline_class}, which cannot be traced yet; supported: {', '.join(sorted(PIPELINES))} "
-            "(interp.register_anatomy adds one)"
-        )
-
-
-def _device(device: str) -> str:
+def usable_device(device: str) -> str:
+    """The device, `auto` resolved; an error when nothing can be put on it."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"device {device!r} cannot be used here: {_first_line(error)} (auto, cpu and cuda:N are usual)"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"device {device!r} cannot be used here: {reason} (auto, cpu and cuda:N are usual)") from None
     return device
 
 
@@ -218,25 +187,3 @@ def _dtype(dtype: str | torch.dtype | None, device: str, *, small: bool) -> torc
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {name!r}")
     chosen: torch.dtype = getattr(torch, name)
     return chosen
-
-
-def _fingerprint(folder: Path) -> str:
-    """Identity of a folder's weights: configs, and each safetensors file's size and first megabyte (header included)."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob("*config.json")]):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(2**20))
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _revision(pipe: Any, asked: str | None) -> str:
-    """The hub commit a pipeline came from, read from the cache's folder name; else the revision asked for."""
-    parts = Path(str(getattr(pipe, "name_or_path", ""))).parts
-    found = [after for before, after in itertools.pairwise(parts) if before == "snapshots"]
-    return found[0] if found else (asked or "main")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import warnings
@@ -65,6 +66,7 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def writing_lock(path: Path) -> Iterator[None]:
     """Hold the store for writing; a second writer is refused at once. The system lets go when a writer dies."""
+    path = path.resolve()  # one lock, whatever links lead to the store
     lock = FileLock(path.with_name(path.name + ".lock"))
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,18 @@ def writing_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed process left half made beside the store; the caller holds the lock."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def add_attributes(path: Path, name: str, value: Any) -> None:
+    """Add an attribute to a store."""
+    with storage_errors(path):
+        zarr.open_group(str(path), mode="r+").attrs[name] = value
 
 
 @contextlib.contextmanager

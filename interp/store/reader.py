@@ -16,8 +16,8 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from interp.errors import InterpError, StoreError
-from interp.store.create import storage_message, zarr_quiet
+from interp.errors import InputError, InterpError, StoreError
+from interp.store.create import storage_message
 from interp.store.schema import SCHEMA, STATISTICS, Array
 
 
@@ -43,14 +43,26 @@ class Shelf:
         self.done = np.asarray(self._read("done")).astype(bool)
         self.prompt_text = np.asarray(self._read("prompt_text"), dtype=object)
         self.seed = np.asarray(self._read("seed"))
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Every array that the plan asks for must be there."""
+        record = self.attributes.get("plan", {}).get("record", {})
+        wanted = ["outputs/image", "outputs/latents"]
+        wanted += [f"stats/{name}" for name in STATISTICS] if record.get("stats") else []
+        wanted += ["gates/alpha"] if record.get("gates") else []
+        wanted += ["gates/shift", "gates/scale"] if record.get("modulation") else []
+        wanted += ["hidden"] if record.get("hidden") else []
+        for name in wanted:
+            if not (self.path / name / "zarr.json").exists():
+                raise StoreError(f"store {self.path} is damaged: its plan asks for {name}, which is not there; trace it anew")
 
     def __contains__(self, group: str) -> bool:
         return group in self.root
 
     def dataset(self, group: str) -> xr.Dataset:
         """A group's variables, lazy, done rows only, with prompt_text and seed as coordinates."""
-        node = self.root[group]
-        assert isinstance(node, zarr.Group)
+        node = self._group(group)
         variables: dict[str, xr.Variable] = {}
         named = set(str(node.attrs.get("coordinates", "")).split())
         for name, array in sorted(node.arrays(), key=lambda pair: _place(pair[0])):
@@ -65,6 +77,15 @@ class Shelf:
             return dataset
         dataset = dataset.assign_coords(prompt_text=("prompt", self.prompt_text), seed=("prompt", self.seed))
         return dataset if self.done.all() else dataset.isel(prompt=np.flatnonzero(self.done))
+
+    def _group(self, group: str) -> zarr.Group:
+        try:
+            node = self.root[group]
+            list(node.arrays()) if isinstance(node, zarr.Group) else None
+        except Exception as error:  # damaged metadata: whatever JSON and zarr please
+            raise StoreError(f"store {self.path}: group {group} is damaged ({type(error).__name__}: {error})") from error
+        assert isinstance(node, zarr.Group)
+        return node
 
     def _lazy(self, name: str, array: zarr.Array[Any]) -> Any:
         """Coordinates and flags as numpy, everything else as dask with one dask chunk a shard."""
@@ -94,8 +115,7 @@ class Guarded:
 
     def __getitem__(self, key: Any) -> Array:
         try:
-            with zarr_quiet():
-                return np.asarray(self.array[key])
+            return np.asarray(self.array[key])
         except InterpError as error:
             raise self._unreadable(key, str(error)) from None
         except PermissionError as error:
@@ -128,13 +148,16 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _open_root(path: Path) -> zarr.Group:
-    if not path.exists():
-        raise StoreError(f"store {path} does not exist; make one with `interp trace --out {path}`")
-    if not path.is_dir() or not (path / "zarr.json").exists():
-        raise StoreError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
     try:
-        with zarr_quiet():
-            return zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
+        missing, whole = not path.exists(), path.is_dir() and (path / "zarr.json").exists()
+    except OSError as error:
+        raise InputError(f"store {str(path)[:80]!r} cannot be looked at: {error.strerror}") from None
+    if missing:
+        raise InputError(f"store {path} does not exist; make one with `interp trace --out {path}`")
+    if not whole:
+        raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
+    try:
+        return zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
     except OSError as error:
         raise StoreError(storage_message(path, error)) from error
     except Exception as error:
@@ -144,7 +167,7 @@ def _open_root(path: Path) -> zarr.Group:
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
     found = attributes.get("schema")
     if found is None:
-        raise StoreError(f"{path} is a zarr group but not an interp store: it names no schema")
+        raise InputError(f"{path} is a zarr group but not an interp store: it names no schema")
     if found != SCHEMA:
         raise StoreError(
             f"store {path} has schema {found}; this interp reads schema {SCHEMA}: "

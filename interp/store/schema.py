@@ -60,7 +60,8 @@ class Schema:
     gates: tuple[str, ...]
     channels: int
     stream_present: Array
-    gate_present: Array
+    gate_present: Mapping[str, Array]
+    """Per kind (alpha, shift, scale), (block, stream, gate) booleans."""
     image: tuple[int, int]
     """Pixels, (y, x)."""
     latents: Mapping[str, int]
@@ -103,9 +104,12 @@ class Schema:
         data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
         if group == "gates":
             data = data.assign_coords(gate=_texts(self.gates))
-            return data.assign_coords(channel=np.arange(self.channels)).assign(
-                present=(("block", "stream", "gate"), self.gate_present)
-            )
+            data = data.assign_coords(channel=np.arange(self.channels))
+            axes = ("block", "stream", "gate")
+            flags = {
+                "present" if kind == "alpha" else f"{kind}_present": (axes, self.gate_present[kind]) for kind in self.gate_kinds
+            }
+            return data.assign(flags)
         return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
 
     def _steps(self, steps: tuple[int, ...] | None = None) -> dict[str, Any]:
@@ -165,12 +169,15 @@ class Variable:
 def _hidden_variable(prompts: int, axes: HiddenAxes) -> Variable:
     tokens, channels = len(axes.tokens), len(axes.channels)
     sizes = {"prompt": prompts, "step": len(axes.steps), "block": len(axes.blocks), "token": tokens, "channel": channels}
-    token_chunk, channel_chunk = min(HIDDEN_CHUNK[0], tokens), min(HIDDEN_CHUNK[1], channels)
     one = {"prompt": 1, "step": 1, "block": 1}
-    if tokens % token_chunk or channels % channel_chunk:  # a shard must hold whole chunks: then it is one chunk
-        return Variable(sizes, {**one, "token": tokens, "channel": channels}, None)
-    chunk = {**one, "token": token_chunk, "channel": channel_chunk}
+    chunk = {**one, "token": _divisor(tokens, HIDDEN_CHUNK[0]), "channel": _divisor(channels, HIDDEN_CHUNK[1])}
     return Variable(sizes, chunk, {**one, "token": tokens, "channel": channels})
+
+
+def _divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` up to `most`: a shard must hold whole chunks. If they are all small, `size` itself."""
+    best = max(d for d in range(1, min(size, most) + 1) if size % d == 0)
+    return best if best >= min(size, most) // 8 else size
 
 
 def _texts(values: tuple[str, ...]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from interp.store.create import storage_errors, zarr_quiet
+from interp.store.create import storage_errors
 from interp.store.reader import Shelf
 from interp.store.schema import Array
 
@@ -37,7 +38,9 @@ class Moments:
 
     def result(self) -> Array:
         """(moment, ...) float32: mean, variance."""
-        return np.stack([self.mean, self.square / max(self.count, 1)]).astype(np.float32)
+        if not self.count:
+            return np.full((2, *self.mean.shape), np.nan, np.float32)
+        return np.stack([self.mean, self.square / self.count]).astype(np.float32)
 
 
 def summarise(shelf: Shelf) -> xr.Dataset:
@@ -48,8 +51,8 @@ def summarise(shelf: Shelf) -> xr.Dataset:
             continue
         dataset = shelf.dataset(group)
         over_prompts = {str(name): moments_over_prompts(array) for name, array in dataset.items() if "prompt" in array.dims}
-        present = dataset[["present"]].rename(present=f"{group}_present")
-        found.append(xr.Dataset(over_prompts).assign(present))
+        flags = {f"{group}_{name}": array for name, array in dataset.items() if str(name).endswith("present")}
+        found.append(xr.Dataset(over_prompts).assign(flags))
     summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
     return summary.assign_attrs(rows=int(shelf.done.sum()))
 
@@ -66,10 +69,16 @@ def moments_over_prompts(array: xr.DataArray) -> xr.DataArray:
 
 
 def write_summary(path: Path) -> None:
-    """Compute the summary and write it as the store's `summary` group, in place of an older one."""
-    summary = summarise(Shelf(path))
+    """Compute the summary and put it into the store in one go, in place of an older one; nothing to do if it is up to date."""
+    shelf = Shelf(path)
+    if "summary" in shelf and shelf.dataset("summary").attrs.get("rows") == int(shelf.done.sum()):
+        return
+    summary = summarise(shelf)
     if not summary.data_vars or not summary.attrs["rows"]:
         return
-    with storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+    partial = path.with_name(f"{path.name}.partial-summary")
+    with storage_errors(path), zarr.config.set({"array.write_empty_chunks": True}):
+        shutil.rmtree(partial, ignore_errors=True)
+        summary.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
         shutil.rmtree(path / "summary", ignore_errors=True)
-        summary.to_zarr(path, group="summary", mode="a", zarr_format=3, consolidated=False)
+        os.rename(partial, path / "summary")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from interp.errors import StoreError
-from interp.store.create import storage_message, zarr_quiet
+from interp.errors import InterpError, StoreError
+from interp.store.create import storage_message
 from interp.store.schema import Array
 
 Job = Callable[[], None]
@@ -31,8 +31,7 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="interp-writer", daemon=True)
 
     def __enter__(self) -> Writer:
-        with zarr_quiet():
-            self._root = zarr.open_group(str(self.path), mode="r+")
+        self._root = zarr.open_group(str(self.path), mode="r+")
         self._thread.start()
         return self
 
@@ -84,8 +83,7 @@ class Writer:
             failure: BaseException | None = None
             try:
                 if self._failure is None:
-                    with zarr_quiet():
-                        job()
+                    job()
             except BaseException as error:
                 failure = error
             with self._changed:
@@ -98,4 +96,6 @@ class Writer:
             return
         if isinstance(self._failure, OSError):
             raise StoreError(storage_message(self.path, self._failure)) from self._failure
-        raise self._failure
+        if isinstance(self._failure, InterpError):
+            raise self._failure
+        raise StoreError(f"store {self.path}: writing failed with {self._failure!r}") from self._failure

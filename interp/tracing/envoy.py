@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nnsight import NNsight
 
 
@@ -11,7 +9,3 @@ class Transformer(NNsight):  # type: ignore[misc]
     """An envoy that leaves inputs on the device they are on: offloaded weights may be on another, or on none yet."""
 
     device = property(lambda self: None)
-
-    def at(self, path: str) -> Any:
-        """The envoy of a submodule by its path."""
-        return self.get(path)

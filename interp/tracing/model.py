@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,22 @@ class Model:
                 stacklevel=3,
             )
 
+    def warn_long_prompts(self, prompts: Sequence[str], settings: Mapping[str, Any]) -> None:
+        """Say which prompts a text encoder will not read to their end."""
+        for name, setting in self.loaded.spec.tokenizers.items():
+            tokenizer = getattr(self.pipe, name, None)
+            if tokenizer is None:
+                continue
+            limit = settings[setting] if setting else tokenizer.model_max_length
+            long = [text for text in prompts if len(tokenizer(text, truncation=False, verbose=False).input_ids) > limit]
+            if long:
+                warnings.warn(
+                    f"{len(long)} of {len(prompts)} prompts are longer than the {limit} tokens that {name} reads; "
+                    f"it does not see their ends. First: {long[0][:60]!r}",
+                    InterpWarning,
+                    stacklevel=3,
+                )
+
     def __repr__(self) -> str:
         anatomy = self.anatomy
         streams, gates = ", ".join(anatomy.streams), ", ".join(anatomy.gates)
@@ -133,5 +149,7 @@ def load(
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:
     """A model from a diffusers pipeline that is already built; `name` is stored with its runs."""
+    if not hasattr(pipe, "components"):
+        raise InputError(f"wrap needs a diffusers pipeline; got {type(pipe).__name__} (interp.load takes names and folders)")
     device = str(pipe._execution_device)
-    return Model(adopt(pipe, name, weights="unknown", device=device))
+    return Model(adopt(pipe, name, device=device))

@@ -83,7 +83,7 @@ class GatesRecorder:
         return site.kind in self.kinds
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Copy a (batch, channel) value."""
+        """Keep a (batch, channel) value until the end of the step."""
         self.passed.append((site, value.float()))
 
     def end_step(self, step: int) -> None:
@@ -111,7 +111,7 @@ class HiddenRecorder:
         self.tokens = {
             stream: torch.tensor(resolve_indices(select.tokens, tokens[stream], f"tokens of the {stream} stream"))
             for stream in self.streams
-            if select.tokens is not None
+            if select.tokens is not None and stream in anatomy.streams
         }
         self.sink = sink
 
@@ -165,10 +165,10 @@ def stream_present(anatomy: Anatomy) -> Array:
     return np.array([[stream in block.hidden for stream in anatomy.streams] for block in anatomy.blocks])
 
 
-def gate_present(anatomy: Anatomy) -> Array:
-    """(block, stream, gate) booleans: where a gate exists."""
+def gate_present(anatomy: Anatomy, kind: str = "alpha") -> Array:
+    """(block, stream, gate) booleans: where a gate (or its shift or scale) exists."""
     present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates)), bool)
     for site in anatomy.sites():
-        if site.kind == "alpha":
+        if site.kind == kind:
             present[site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))] = True
     return present

@@ -24,12 +24,18 @@ class SamplerWatch:
     latents: list[Tensor] = dataclasses.field(default_factory=list)
     """(batch, ...) on the CPU: after every step, or after the last one alone."""
 
+    not_finite: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    """Per position in the batch, the steps after which its latents held a NaN or an Inf."""
+
     def took(self, latents: Tensor) -> None:
         """Note a step's result."""
-        self.steps += 1
         if not self.keep_all:
             self.latents.clear()
-        self.latents.append(latents.detach().to("cpu", torch.float32, copy=True))
+        kept = latents.detach().to("cpu", torch.float32, copy=True)
+        self.latents.append(kept)
+        for position in (~kept.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist():
+            self.not_finite.setdefault(position, []).append(self.steps)
+        self.steps += 1
 
 
 @contextlib.contextmanager

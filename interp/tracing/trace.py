@@ -29,6 +29,7 @@ from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
 from interp.tracing.sampler import SamplerWatch, keep_offload_hooks, watch_scheduler
 
 StepReport = Callable[[int], None]
+TIMESTEP_ROUNDING = {torch.bfloat16: 2**-8, torch.float16: 2**-10}  # relative, where the pipeline rounds its timesteps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +71,13 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
     return {
         "num_inference_steps": plan.steps,
         "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
-        "output_type": "pil",
+        "output_type": "np",
         **model.loaded.spec.arguments(model.pipe, [row.text for row in rows], plan.height, plan.width, plan.settings),
     }
 
 
 def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
-    """Run the pipeline in a trace; pictures as (y, x, rgb) uint8."""
+    """Run the pipeline in a trace; pictures as (y, x, rgb) float in 0..1."""
     outputs: list[Any] = []
 
     def sample(**arguments: Any) -> None:
@@ -92,11 +93,13 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
     except _AllRowsFailedError:
         return []
     except Exception as error:
+        if error is visitor.report_error:
+            raise
         texts = ", ".join(repr(row.text[:40]) for row in rows)
         raise TraceError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
     if not outputs:
         raise TraceError("the pipeline gave no picture inside the trace; nothing was recorded")
-    return [np.asarray(image) for image in outputs[0].images]
+    return list(outputs[0].images)
 
 
 class _AllRowsFailedError(Exception):
@@ -107,20 +110,21 @@ class _AllRowsFailedError(Exception):
 class Stop:
     """What there is to visit in one block, in execution order."""
 
-    path: str
-    chunks: list[tuple[str, list[tuple[int, Site]], int]]
-    """AdaLN projections: (module, [(chunk number, site)], number of chunks)."""
+    envoy: Any
+    chunks: list[tuple[Any, list[tuple[int, Site]], int]]
+    """AdaLN projections: (envoy, [(chunk number, site)], number of chunks)."""
     states: list[tuple[int, Site]]
     """(item of the block's output, site)."""
 
 
-def _route(index: int, block: Block) -> Stop:
+def _route(index: int, block: Block, transformer: Any) -> Stop:
+    envoy = transformer.get(block.path)
     chunks = [
-        (m.module, [(number, site) for owner, number, site in block.chunk_sites(index) if owner is m], len(m.chunks))
+        (envoy.get(m.module), [(number, site) for owner, number, site in block.chunk_sites(index) if owner is m], len(m.chunks))
         for m in block.modulations
     ]
     states = [(item or 0, Site(index, stream, "hidden")) for stream, item in block.hidden.items()]
-    return Stop(block.path, chunks, states)
+    return Stop(envoy, chunks, states)
 
 
 class Visitor:
@@ -143,9 +147,9 @@ class Visitor:
         self.rows, self.schedule = rows, schedule
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
-        self.route = [_route(index, block) for index, block in enumerate(self.anatomy.blocks)]
+        self.route = [_route(index, block, envoy) for index, block in enumerate(self.anatomy.blocks)]
         self.calls = 0
-        self.blocks_seen = 0
+        self.report_error: Exception | None = None
 
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
@@ -157,7 +161,7 @@ class Visitor:
         self.finite.end_step(step)
         for recorder in self.recorders:
             recorder.end_step(step)
-        self.on_step(step)
+        self._report(step)
         if all(self.finite.found):
             raise _AllRowsFailedError
 
@@ -170,19 +174,25 @@ class Visitor:
                 f"{len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
             )
         expected = self.schedule.timesteps[step]
-        given = inputs["timestep"].flatten()[0].item() * self.anatomy.timestep_scale
-        # bfloat16 keeps eight bits of a timestep
-        if not np.isclose(given, expected, rtol=2**-7, atol=1e-3):
-            raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given:g}: the scheduler changed")
+        timesteps = inputs["timestep"].flatten()
+        given = timesteps.double().cpu().numpy() * self.anatomy.timestep_scale
+        if not np.allclose(given, expected, rtol=TIMESTEP_ROUNDING.get(timesteps.dtype, 1e-6), atol=1e-6):
+            raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given}: the scheduler changed")
         return step
 
     def _see_block(self, stop: Stop, step: int) -> None:
-        envoy = self.envoy.at(stop.path)
-        for module, sites, count in stop.chunks:
+        for envoy, sites, count in stop.chunks:
             if any(self._concerned(site, step) for _, site in sites):
-                self._see_chunks(envoy.get(module), sites, count, step)
-        self._see_states(envoy, stop.states, step)
-        self.blocks_seen += 1
+                self._see_chunks(envoy, sites, count, step)
+        self._see_states(stop.envoy, stop.states, step)
+
+    def _report(self, step: int) -> None:
+        """Tell the caller; an error of the caller's own is not the pipeline's."""
+        try:
+            self.on_step(step)
+        except Exception as error:
+            self.report_error = error
+            raise
 
     def _concerned(self, site: Site, step: int) -> bool:
         wanted = any(recorder.wants(site) for recorder in self.recorders)
@@ -244,21 +254,28 @@ class Visitor:
             raise TraceError(
                 f"the trace saw {self.calls} transformer calls and {self.watch.steps} scheduler steps of {expected} planned"
             )
-        if self.blocks_seen != expected * len(self.anatomy.blocks):
-            raise TraceError(f"the trace saw {self.blocks_seen} blocks of {expected * len(self.anatomy.blocks)}")
+
+    def _not_finite(self, position: int, images: list[Array]) -> str | None:
+        """Where a row first met a NaN or an Inf: a block, the latents, or the picture."""
+        found = self.finite.found[position]
+        if found is not None:
+            return f"{found[1]}, step {found[0]}"
+        for step in self.watch.not_finite.get(position, [])[:1]:
+            return f"the latents, step {step}"
+        return None if np.isfinite(images[position]).all() else "the decoded picture (the VAE)"
 
     def traced(self, position: int, images: list[Array], watch: SamplerWatch) -> TracedRow:
         """The result of one row."""
-        row, found = self.rows[position], self.finite.found[position]
-        if found is not None:
-            step, site = found
-            return TracedRow(row, {}, f"NaN or Inf at {site}, step {step}, prompt {row.index} ({row.text!r}, seed {row.seed})")
+        row = self.rows[position]
+        place = self._not_finite(position, images)
+        if place is not None:
+            return TracedRow(row, {}, f"NaN or Inf at {place}, prompt {row.index} ({row.text!r}, seed {row.seed})")
         arrays: RowArrays = {}
         for recorder in self.recorders:
             arrays.update(recorder.row(position))
         latents = np.stack([step[position].numpy() for step in watch.latents])
         arrays["outputs"] = {
-            "image": images[position],
+            "image": (images[position] * 255).round().astype(np.uint8),  # as diffusers makes its PIL images
             "latents": latents if watch.keep_all else latents[0],
         }
         return TracedRow(row, arrays)

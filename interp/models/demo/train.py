@@ -109,7 +109,8 @@ def _latents(path: Path, vae: AutoencoderTiny, plan: TrainingPlan) -> tuple[list
         return list(world.sample(plan.scenes, plan.seed + 1)), torch.from_numpy(np.load(path))
     scenes, pixels = train_vae.pictures(plan.scenes, plan.seed + 1)
     latents = (train_vae.encode(vae, pixels) - vae.config.shift_factor) * vae.config.scaling_factor
-    np.save(path, latents.half().numpy())
+    np.save(path.with_suffix(".part.npy"), latents.half().numpy())
+    os.replace(path.with_suffix(".part.npy"), path)
     return scenes, latents.half()
 
 

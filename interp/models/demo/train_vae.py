@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def train(folder: Path, *, steps: int, device: str, seed: int = 0, report: Repor
         report(step, loss.item())
     vae = vae.eval().cpu()
     normalise(vae, pixels[:2000])
-    vae.save_pretrained(target)
+    vae.save_pretrained(folder / "vae.part")
+    os.replace(folder / "vae.part", target)
     return target
 
 

@@ -97,6 +97,7 @@ PIPELINE = PipelineSpec(
     layout=layout,
     guidance_off={"true_cfg_scale": 1.0},
     settings=settings,
+    tokenizers={"tokenizer": None, "tokenizer_2": "max_sequence_length"},
     argument_of={"embedded_guidance": "guidance_scale"},
     settings_maximum={"max_sequence_length": 512},
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),

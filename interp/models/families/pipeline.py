@@ -60,6 +60,8 @@ class PipelineSpec:
     """Further arguments that change a run, with their defaults: what this pipeline's weights make use of."""
     argument_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The pipeline's name for a setting, where it is another."""
+    tokenizers: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    """Tokenizers, each with the setting that limits its length (`None`: its own limit)."""
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""

@@ -81,5 +81,6 @@ PIPELINE = PipelineSpec(
     layout=layout,
     guidance_off={"guidance_scale": 1.0},
     settings=lambda pipe: {"max_sequence_length": 256},
+    tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
     settings_maximum={"max_sequence_length": 512},
 )

@@ -1,0 +1,135 @@
+"""Getting a pipeline from a folder or the hub, with every way it can go wrong answered in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ModelError
+from interp.models.catalog import CATALOG
+from interp.models.families import PIPELINES
+from interp.models.quiet import quiet
+
+
+def fetch(name: str, source: str, *, revision: str | None, local_files_only: bool, dtype: Any) -> Any:
+    """The diffusers pipeline at `source` (folder or hub id), its class checked before any weights are read."""
+    place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    with quiet(), load_errors(name, source):
+        from diffusers import DiffusionPipeline
+
+        config = DiffusionPipeline.load_config(source, **place)
+        check_pipeline_class(name, str(config.get("_class_name")))
+        if Path(source).is_dir():
+            check_parts(name, Path(source), config)
+        with no_invented_weights(name):
+            pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, **place)
+    for part, module in pipe.components.items():
+        if hasattr(module, "parameters") and any(parameter.is_meta for parameter in module.parameters()):
+            raise ModelError(f"model {name!r}: weights of its {part} are incomplete; fetch or save the folder again")
+    return pipe
+
+
+def check_pipeline_class(name: str, pipeline_class: str) -> None:
+    """Refuse a pipeline that no family describes."""
+    if pipeline_class not in PIPELINES:
+        raise ModelError(
+            f"model {name!r} is a {pipeline_class}, which cannot be traced; supported: {', '.join(sorted(PIPELINES))} "
+            "(interp.register_anatomy adds one)"
+        )
+
+
+def check_parts(name: str, folder: Path, config: dict[str, Any]) -> None:
+    """Every part that model_index.json names must have its folder, with something in it."""
+    for part, value in config.items():
+        named = isinstance(value, list | tuple) and len(value) == 2 and value[0] is not None
+        if named and not (folder / part).is_dir():
+            raise ModelError(f"model {name!r}: {folder} has no {part} folder, which its model_index.json names; save it again")
+        vocabularies = [file for pattern in ("*vocab*", "tokenizer.json", "*.model") for file in (folder / part).glob(pattern)]
+        if named and part.startswith("tokenizer") and not vocabularies:
+            raise ModelError(f"model {name!r}: {folder / part} holds no vocabulary (tokenizer.json); save it again")
+
+
+@contextlib.contextmanager
+def no_invented_weights(name: str) -> Iterator[None]:
+    """An error when transformers filled weights that are missing from the files with random ones."""
+    invented: list[str] = []
+
+    class Reports(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if "MISSING" in text or "newly initialized" in text:
+                invented.extend(line.split("|")[0].strip() for line in text.splitlines() if "| MISSING" in line)
+                invented.append("")
+
+    logger, handler = logging.getLogger("transformers.modeling_utils"), Reports()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    if invented:
+        raise ModelError(
+            f"model {name!r}: its files lack weights ({invented[0] or 'of a text encoder'}), which would be random; "
+            "fetch or save the folder again"
+        )
+
+
+@contextlib.contextmanager
+def load_errors(name: str, source: str) -> Iterator[None]:
+    """What diffusers, transformers and the hub raise inside, as one clear error each."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except ModelError:
+        raise
+    except hub.GatedRepoError:
+        raise ModelError(
+            f"model {name!r} is gated: accept its licence at https://huggingface.co/{source}, then run `hf auth login`"
+        ) from None
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError) as error:
+        raise ModelError(
+            f"model {name!r} is no folder, hub id or revision that can be found ({first_line(error)}); "
+            f"known names: {', '.join(CATALOG)}"
+        ) from None
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as error:
+        raise ModelError(_not_here(name, error)) from None
+    except OSError as error:
+        raise ModelError(_unreadable(name, source, error)) from None
+    except Exception as error:  # a folder's content can make these libraries raise anything
+        raise ModelError(f"model {name!r} cannot be loaded from {source}: {first_line(error)}") from error
+
+
+def _unreadable(name: str, source: str, error: OSError) -> str:
+    text = str(error)
+    if "Unable to load weights" in text:
+        return f"model {name!r} has damaged weights: {first_line(error)} (fetch or save them again)"
+    if "safetensors" in text or ".bin" in text:
+        return (
+            f"model {name!r} must have safetensors weights, all of them: {first_line(error)} "
+            "(pickled .bin weights are never loaded; convert them with diffusers' save_pretrained)"
+        )
+    if not Path(source).is_dir():
+        return _not_here(name, error)
+    return f"model {name!r} cannot be loaded from {source}: {first_line(error)}"
+
+
+def _not_here(name: str, error: Exception) -> str:
+    return (
+        f"model {name!r} is not on this machine and cannot be fetched ({first_line(error)}); check the network or the name, "
+        f"download it once where there is one (`hf download`), or give a local folder; known names: {', '.join(CATALOG)}"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, not too long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,54 @@
+"""Which model made a number: a fingerprint of the weights that are in memory, and the scheduler's settings.
+
+Taken when a run is prepared, so it sees a LoRA, an edit in place, an updated hub repository or a swapped scheduler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SAMPLE = 1024  # values of each tensor that enter the fingerprint, evenly spaced
+
+
+def fingerprint(pipe: Any) -> str:
+    """From every part's tensors (name, shape and a sample of values) and every tokenizer's vocabulary."""
+    digest = hashlib.sha256()
+    for part, component in sorted(pipe.components.items()):
+        if isinstance(component, torch.nn.Module):
+            for name, tensor in component.state_dict().items():
+                digest.update(f"{part}.{name} {tuple(tensor.shape)}\n".encode())
+                digest.update(_sample(tensor))
+        elif hasattr(component, "get_vocab"):
+            digest.update(json.dumps([part, sorted(component.get_vocab().items())]).encode())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    if tensor.is_meta or not tensor.numel():
+        return b""
+    flat = tensor.detach().reshape(-1)
+    flat = flat[:: max(flat.numel() // SAMPLE, 1)]
+    return flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def scheduler_settings(pipe: Any) -> dict[str, Any]:
+    """The scheduler's class and config, as plain JSON values."""
+    config = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str, sort_keys=True))
+    return {"class": type(pipe.scheduler).__name__, **plain}
+
+
+def revision_of(source: str, asked: str | None) -> str | None:
+    """The commit of a hub model in the local cache; `None` for a folder."""
+    if Path(source).is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "model_index.json", revision=asked)
+    parts = Path(found).parts if isinstance(found, str) else ()
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else asked
