@@ -205,7 +205,7 @@ def test_unknown_words_warn_once_and_any_prompt_is_drawn(tmp_path: Path) -> None
         run = interp.trace(model, prompt, out=tmp_path / "a.zarr", steps=1)
     assert run.rows_done == 1
     assert "was not trained on 4 of these words (bicycles, riding, uphill, zebra)" in str(warned[0].message)
-    assert "1 of 1 prompts are longer than the 24 tokens that tokenizer reads" in str(warned[1].message)
+    assert "1 prompts are cut: tokenizer reads 24 tokens" in str(warned[1].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error", interp.InterpWarning)
         interp.trace(model, ["a zebra uphill"], out=tmp_path / "b.zarr", steps=1)

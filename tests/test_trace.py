@@ -12,10 +12,21 @@ import torch
 from conftest import MODELS, PROMPTS, prompts_for
 
 import interp
+from interp.models.catalog import CATALOG
 
 
 def arguments_of(model: interp.Model, steps: int, height: int, width: int) -> dict[str, Any]:
     return {"num_inference_steps": steps, "height": height, "width": width, **model.settings()}
+
+
+def never_wrapped(model: interp.Model) -> Any:
+    """The same pipeline loaded by diffusers alone: nnsight has never touched it."""
+    from diffusers import DiffusionPipeline
+
+    entry = CATALOG.get(model.name)
+    pipe = DiffusionPipeline.from_pretrained(entry.folder if entry else model.name)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -42,11 +53,12 @@ def test_everything_stored_equals_plain_hooks(
         batch_size=batch_size,
         record=interp.Record(hidden=True),
     )
+    plain = never_wrapped(model)
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         rows = slice(start, start + len(part))
-        with reference.hooked(model.pipe) as seen:
-            pictures, latents = reference.untraced(model.pipe, part, [11] * len(part), **arguments_of(model, 5, height, width))
+        with reference.hooked(plain) as seen:
+            pictures, latents = reference.untraced(plain, part, [11] * len(part), **arguments_of(model, 5, height, width))
         assert np.array_equal(run.images["image"][rows], pictures)
         assert np.array_equal(run.images["latents"][rows], latents)
         assert len(seen.hidden) == int(run.stats["present"].sum())

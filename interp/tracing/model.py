@@ -105,19 +105,23 @@ class Model:
 
     def warn_long_prompts(self, prompts: Sequence[str], settings: Mapping[str, Any]) -> None:
         """Say which prompts a text encoder will not read to their end."""
+        cut: dict[str, int] = {}
+        long: dict[str, None] = {}
         for name, setting in self.loaded.spec.tokenizers.items():
             tokenizer = getattr(self.pipe, name, None)
             if tokenizer is None:
                 continue
             limit = settings[setting] if setting else tokenizer.model_max_length
-            long = [text for text in prompts if len(tokenizer(text, truncation=False, verbose=False).input_ids) > limit]
-            if long:
-                warnings.warn(
-                    f"{len(long)} of {len(prompts)} prompts are longer than the {limit} tokens that {name} reads; "
-                    f"it does not see their ends. First: {long[0][:60]!r}",
-                    InterpWarning,
-                    stacklevel=3,
-                )
+            found = [text for text in prompts if len(tokenizer(text, truncation=False, verbose=False).input_ids) > limit]
+            long.update(dict.fromkeys(found))
+            cut.update({name: limit} if found else {})
+        if cut:
+            limits = ", ".join(f"{name} reads {limit} tokens" for name, limit in cut.items())
+            warnings.warn(
+                f"{len(long)} prompts are cut: {limits} and does not see the rest. First: {next(iter(long))[:60]!r}",
+                InterpWarning,
+                stacklevel=3,
+            )
 
     def __repr__(self) -> str:
         anatomy = self.anatomy

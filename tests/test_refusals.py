@@ -1,0 +1,208 @@
+"""What must not pass in silence: other weights, other schedules, caches, states that are not finite, selections of nothing."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, PROMPTS
+
+import interp
+from interp.store.summary import summarise, write_summary
+
+
+def half_done(model: interp.Model, path: Path, **more: Any) -> Path:
+    """A store of two rows whose second is not done."""
+    import zarr
+
+    interp.trace(model, PROMPTS[:2], out=path, **more)
+    zarr.open_group(str(path), mode="r+")["done"][1] = 0
+    return path
+
+
+def test_other_weights_are_not_mixed_in(tiny_folder: Path, tmp_path: Path) -> None:
+    """An edit in place, anywhere in a part, changes the fingerprint; the same folder under another name does not."""
+    store = half_done(interp.load(tiny_folder), tmp_path / "run.zarr")
+    for change in ("transformer.transformer_blocks.3.ff.net.2.weight", "text_encoder_3.shared.weight"):
+        model = interp.load(tiny_folder)
+        part, _, name = change.partition(".")
+        with torch.no_grad():
+            getattr(model.pipe, part).get_parameter(name).mul_(1.5)
+        with pytest.raises(interp.PlanError, match="its weights is"):
+            interp.trace(model, PROMPTS[:2], out=store)
+    moved = shutil.copytree(tiny_folder, tmp_path / "elsewhere")
+    assert interp.trace(moved, PROMPTS[:2], out=store).rows_done == 2
+
+
+def test_wrapped_pipelines_are_told_apart(tiny_folder: Path, dual_folder: Path, tmp_path: Path) -> None:
+    one, other = (interp.load(folder).pipe for folder in (tiny_folder, dual_folder))
+    settings = {"max_sequence_length": 8}
+    interp.trace(interp.wrap(one), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
+    with pytest.raises(interp.PlanError, match="its weights is"):
+        interp.trace(interp.wrap(other), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
+
+
+def test_another_scheduler_is_not_mixed_in(tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder)
+    store = half_done(model, tmp_path / "run.zarr")
+    model.pipe.scheduler = type(model.pipe.scheduler)(shift=9.0)
+    with pytest.raises(interp.PlanError, match="its scheduler is"):
+        interp.trace(model, PROMPTS[:2], out=store)
+
+
+def test_a_cache_or_a_compiled_forward_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+
+    model = interp.load(tiny_folder)
+    config = PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500)
+    apply_pyramid_attention_broadcast(model.pipe.transformer, config)
+    with pytest.raises(interp.ModelError, match="pyramid_attention_broadcast cannot be traced"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+    other = interp.load(tiny_folder)
+    block = other.pipe.transformer.transformer_blocks[1]
+    block.forward = torch.compile(block.forward, backend="eager")
+    with pytest.raises(interp.ModelError, match="compiled"):
+        interp.trace(other, PROMPTS[:1], out=tmp_path / "run.zarr")
+
+
+class Poison:
+    """NaN in every row of a block's output from a step on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def touches(self, site: interp.Site, step: int) -> bool:
+        return step == self.step and (site.block, site.stream, site.kind) == (2, "image", "hidden")
+
+    def apply(self, site: interp.Site, step: int, value: torch.Tensor) -> torch.Tensor:
+        return value * float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"poison": self.step, "places": (1, np.int64(2))}  # a tuple and a numpy number must read back
+
+
+def test_a_batch_whose_every_row_fails_is_cut_short(tiny_model: interp.Model, tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(interp.TraceError, match="2 of 2 rows were stopped"):
+        interp.trace(
+            tiny_model,
+            PROMPTS[:2],
+            out=tmp_path / "run.zarr",
+            interventions=[Poison(1)],
+            on_progress=lambda progress: seen.append(progress.step),
+        )
+    assert max(step for step in seen if step < 4) == 1  # steps 2 and 3 were not run
+    run = interp.open_run(tmp_path / "run.zarr")
+    assert run.rows_done == 0
+    assert np.isnan(run.summary["mean_abs"]).all()
+
+
+@pytest.mark.parametrize("part", ["transformer.proj_out", "vae.decoder"])
+def test_what_is_not_finite_after_the_blocks_is_seen_too(part: str, tiny_folder: Path, tmp_path: Path) -> None:
+    model = interp.load(tiny_folder)
+    component, _, name = part.partition(".")
+    module = getattr(model.pipe, component).get_submodule(name)
+    module.register_forward_hook(lambda m, a, output: output * float("nan"))
+    place = "the latents, step 0" if component == "transformer" else r"the decoded picture \(the VAE\)|block"
+    with pytest.raises(interp.TraceError, match=f"NaN or Inf at (block.*step 1|{place})"):
+        interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
+    assert interp.open_run(tmp_path / "run.zarr").rows_done == 0
+
+
+def test_a_plan_with_tuples_and_numpy_numbers_is_continued(tiny_model: interp.Model, tmp_path: Path) -> None:
+    store = half_done(tiny_model, tmp_path / "run.zarr", interventions=[Poison(99)], steps=np.int64(2))
+    run = interp.trace(tiny_model, PROMPTS[:2], out=store, interventions=[Poison(99)], steps=2)
+    assert run.rows_done == 2
+    assert run.plan["interventions"] == [{"poison": 99, "places": [1, 2]}]
+
+
+def test_selections_of_nothing_are_an_error(tiny_model: interp.Model, dit_model: interp.Model, tmp_path: Path) -> None:
+    for model, prompts, select, message in (
+        (tiny_model, PROMPTS, interp.Select(blocks=-1, streams="text"), "selects nothing"),
+        (dit_model, CLASSES, interp.Select(streams="text"), "text stream, which .* has not"),
+    ):
+        with pytest.raises(interp.InputError, match=message):
+            interp.trace(model, prompts, out=tmp_path / "run.zarr", record=interp.Record(hidden=select))
+        assert not (tmp_path / "run.zarr").exists()
+    channels = interp.Select(tokens=(0, 1), channels=np.argsort([3, 1, 2])[:2], blocks=np.int64(1))
+    run = interp.trace(dit_model, CLASSES[:1], out=tmp_path / "run.zarr", record=interp.Record(hidden=channels))
+    assert run.hidden["image"]["hidden"].shape == (1, 4, 1, 2, 2)
+
+
+def test_a_callers_own_error_stays_its_own(tiny_model: interp.Model, tmp_path: Path) -> None:
+    def stop(progress: Any) -> None:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", on_progress=stop)
+
+
+def test_prompts_in_tables_keep_their_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('Prompt\tCategory\n"G I G G L E" painted on a wall\tWords\n5" nails\tThings\n')
+    assert interp.read_prompts(path) == ['"G I G G L E" painted on a wall', '5" nails']
+
+
+def test_a_summary_is_whole_or_absent(tiny_run: interp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import xarray as xr
+    import zarr
+
+    store = Path(shutil.copytree(tiny_run.path, tmp_path / "copy.zarr"))
+    zarr.open_group(str(store), mode="r+")["done"][0] = 0
+    real = xr.Dataset.to_zarr
+
+    def killed(self: xr.Dataset, target: Any, **more: Any) -> Any:
+        real(self[["mean"]], target, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_zarr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_summary(store)
+    run = interp.open_run(store)
+    assert run.summary.attrs["rows"] == 7
+    assert set(run.summary.data_vars) == set(tiny_run.summary.data_vars)
+    write_summary(store)
+    assert interp.open_run(store).summary.equals(summarise(run._shelf))
+
+
+@pytest.mark.parametrize("lost", ["stats", "stats/var", "outputs", "hidden"])
+def test_a_store_without_what_its_plan_asks_for_is_damaged(lost: str, tiny_run: interp.Run, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(tiny_run.path, tmp_path / "copy.zarr"))
+    shutil.rmtree(store / lost)
+    with pytest.raises(interp.StoreError, match=f"is damaged: its plan asks for {lost}"):
+        interp.open_run(store)
+
+
+def test_broken_metadata_of_a_group_is_a_store_error(tiny_run: interp.Run, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(tiny_run.path, tmp_path / "copy.zarr"))
+    (store / "stats" / "mean" / "zarr.json").write_text("{")
+    with pytest.raises(interp.StoreError, match="group stats is damaged"):
+        _ = interp.open_run(store).stats
+
+
+def test_a_link_to_a_store_is_the_same_store(tiny_model: interp.Model, tmp_path: Path) -> None:
+    from interp.store.create import writing_lock
+
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "run.zarr")
+    interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=1)
+    second = writing_lock(tmp_path / "link.zarr")
+    with writing_lock(tmp_path / "run.zarr"), pytest.raises(interp.StoreError, match="another process"), second:
+        pass
+
+
+def test_tracing_leaves_warning_filters_alone(tiny_model: interp.Model, tmp_path: Path) -> None:
+    before = list(warnings.filters)
+    interp.trace(tiny_model, PROMPTS[:2], out=tmp_path / "run.zarr", record=interp.Record(hidden=True))
+    assert warnings.filters == before
+
+
+def test_prompts_that_are_cut_are_said(tiny_model: interp.Model, tmp_path: Path) -> None:
+    long = "a red cat and two dog on the blue square of the green circle"
+    with pytest.warns(interp.InterpWarning, match="1 prompts are cut: .*tokenizer_3 reads 8 tokens"):
+        interp.trace(tiny_model, ["a cat", long], out=tmp_path / "run.zarr", steps=1)
