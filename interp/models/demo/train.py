@@ -5,7 +5,8 @@
    noise - x0 (Liu et al., arXiv 2209.03003; sampling of t as in Stable Diffusion 3, arXiv 2403.03206).
 3. Keep an exponential moving average (EMA) of the weights: that is what is shipped.
 
-Every random choice of a step comes from (seed, step): a killed training goes on exactly where it was, bit for bit on a CPU.
+Every random choice of a step comes from (seed, step): a killed training goes on where it was, with the same scenes,
+captions and noise; weights agree to rounding (matrix products are not the same to the bit from process to process).
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Repo
     """Train in `folder`, going on from what is there; returns the finished pipeline's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _same_plan(folder / "plan.json", plan)
-    vae_folder = train_vae.train(
-        folder,
-        steps=plan.vae_steps,
-        device=device,
-        seed=plan.seed,
-        report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
-    )
+    with deterministic():
+        vae_folder = train_vae.train(
+            folder,
+            steps=plan.vae_steps,
+            device=device,
+            seed=plan.seed,
+            report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
+        )
     vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
     scenes, latents = _latents(folder / "latents.npy", vae, plan)
     run = _Training.start(plan, device)
