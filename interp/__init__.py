@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interp.models.anatomy import Anatomy as Anatomy
     from interp.models.families import register_anatomy as register_anatomy
     from interp.plan import Record as Record
+    from interp.plan import SiteRecorder as SiteRecorder
     from interp.prompts import read_prompts as read_prompts
     from interp.run import trace as trace
     from interp.sites import Select as Select
@@ -47,6 +48,7 @@ _HOMES = {
     "RunError": "interp.errors",
     "Select": "interp.sites",
     "Site": "interp.sites",
+    "SiteRecorder": "interp.plan",
     "StoreError": "interp.errors",
     "TraceError": "interp.errors",
     "load": "interp.tracing.model",

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from interp.errors import InputError, PlanError
-from interp.sites import Select, as_index
+from interp.sites import Select, Site, as_index
 
 RECORDABLE = ("stats", "gates", "hidden", "modulation")
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteRecorder:
+    """A recorder of your own: a function of (site, step, value) at the sites that a pattern names.
+
+    `function` is given the value on the model's device, (batch, token, channel) or (batch, channel), and returns
+    (batch, *axes). It is stored as `recorded/NAME`: value (prompt, step, site, *axes), float32.
+
+        SiteRecorder("branch_norm", "block.*/image/branch.*", lambda site, step, x: x.norm(dim=-1), axes={"token": 64})
+    """
+
+    name: str
+    sites: str
+    """A shell-style pattern of site names, such as `block.*/image/branch.attn`."""
+    function: Callable[[Site, int, Any], Any]
+    axes: Mapping[str, int]
+    """Axis names and sizes of what the function returns, without the batch."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise InputError(f"SiteRecorder.name must be a plain name such as branch_norm; got {self.name!r}")
+        taken = sorted({"prompt", "step", "site"} & set(self.axes))
+        if taken:
+            raise InputError(f"SiteRecorder.axes must not be called {taken[0]}: the store has an axis of that name")
+        for axis, size in self.axes.items():
+            at_least(f"SiteRecorder.axes[{axis!r}]", size, 1)
+
+    def matches(self, site: Site) -> bool:
+        """Whether the pattern names this site."""
+        return fnmatch.fnmatchcase(str(site), self.sites)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; of the function, its name."""
+        function = f"{self.function.__module__}.{self.function.__qualname__}"
+        return {"name": self.name, "sites": self.sites, "function": function, "axes": dict(self.axes)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +66,8 @@ class Record:
     """The latents after the last step, or after every step."""
     modulation: bool = False
     """AdaLN shift and scale beside alpha."""
+    recorders: tuple[SiteRecorder, ...] = ()
+    """Recorders of your own."""
 
     def __post_init__(self) -> None:
         for field in ("stats", "gates", "modulation"):
@@ -42,6 +81,10 @@ class Record:
             raise InputError(f"record.hidden must be None, True or a Select(...); got {self.hidden!r}")
         if self.latents not in ("last", "all"):
             raise InputError(f'record.latents must be "last" or "all"; got {self.latents!r}')
+        object.__setattr__(self, "recorders", tuple(self.recorders))
+        names = [recorder.name for recorder in self.recorders]
+        if len(set(names)) != len(names):
+            raise InputError(f"record.recorders must have names of their own; got {names}")
         if self.modulation and not self.gates:
             raise InputError("record.modulation needs record.gates=True: shift and scale are kept beside alpha")
 
@@ -70,13 +113,14 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {"hidden": self.select.to_json() if self.select else None}
+        recorders = [recorder.to_json() for recorder in self.recorders]
+        return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`, but for recorders of your own: their functions are not in it."""
         hidden = values["hidden"]
-        return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden)})
+        return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden), "recorders": ()})
 
 
 @dataclasses.dataclass(frozen=True)

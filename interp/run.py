@@ -15,30 +15,30 @@ from typing import Any
 
 from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.interventions import Intervention
-from interp.models.families.pipeline import Layout, Schedule, schedule
-from interp.models.identity import fingerprint, scheduler_settings
-from interp.plan import Plan, Record, Row, at_least, check_same, groups
-from interp.prompts import check_prompts, read_prompts
+from interp.models.anatomy import Anatomy
+from interp.models.families.pipeline import Layout
+from interp.plan import Plan, Record, Row, SiteRecorder, at_least, check_same, groups
 from interp.provenance import CHANGEABLE, provenance
-from interp.sites import STREAMS, resolve_indices
+from interp.sites import STREAMS, Site, resolve_indices
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.opened import Run, open_run
 from interp.store.reader import Shelf
-from interp.store.schema import HiddenAxes, Schema
+from interp.store.schema import HiddenAxes, RecordedAxes, Schema
 from interp.store.summary import write_summary
 from interp.store.writer import Writer
-from interp.tracing.model import Model, load
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared, prepare
 from interp.tracing.recorders import (
     GatesRecorder,
     HiddenRecorder,
+    HiddenSink,
+    OwnRecorder,
     Recorder,
     StatisticsRecorder,
     gate_present,
     stream_present,
 )
-from interp.tracing.trace import TracedRow, check_picture_size, trace_group
-
-__all__ = ["Prepared", "Progress", "Run", "open_run", "prepare", "trace"]
+from interp.tracing.trace import TracedRow, trace_group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +56,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """Everything about a run that is known before the model runs."""
-
-    model: Model
-    plan: Plan
-    layout: Layout
-    schedule: Schedule
-    schema: Schema
-    interventions: tuple[Intervention, ...] = ()
 
 
 def trace(
@@ -112,70 +100,17 @@ def trace(
     return execute(prepared, Path(out), batch_size=batch_size, resume=resume, on_progress=on_progress)
 
 
-def prepare(
-    model: Model | str | Path,
-    prompts: Sequence[str] | str | Path,
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    repeats: int = 1,
-    height: int | None = None,
-    width: int | None = None,
-    guidance: None = None,
-    negative_prompt: str = "",
-    interventions: Sequence[Intervention] = (),
-    record: Record | None = None,
-    settings: dict[str, Any] | None = None,
-) -> Prepared:
-    """Check every argument of a run and work out its sizes, without running the model."""
-    texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
-    if not isinstance(record, Record | None):
-        raise InputError(f"record must be an interp.Record(...); got {record!r}")
-    model = model if isinstance(model, Model) else load(model)
-    model.loaded.spec.prompts(model.pipe, texts)  # a class-conditional model knows what is no class
-    if guidance is not None:
-        raise InputError(f"guidance must be None while tracing (guided traces come with interp.guidance); got {guidance!r}")
-    if negative_prompt:
-        warnings.warn("negative_prompt has no effect while guidance is off; it is only stored", InterpWarning, stacklevel=2)
-    height, width = model.sizes(
-        None if height is None else at_least("height", height, 1), None if width is None else at_least("width", width, 1)
-    )
-    chosen = model.settings(settings)
-    plan = Plan(
-        model=model.name,
-        dtype=model.loaded.dtype,
-        prompts=tuple(texts),
-        steps=model.defaults.steps if steps is None else steps,
-        seed=seed,
-        repeats=repeats,
-        height=height,
-        width=width,
-        negative_prompt=negative_prompt,
-        settings=chosen,
-        interventions=tuple(edit.to_json() for edit in interventions),
-        record=record or Record(),
-        scheduler=scheduler_settings(model.pipe),
-        weights=fingerprint(model.pipe),
-    )
-    layout = model.loaded.spec.layout(model.pipe, height, width, chosen)
-    check_picture_size(model, height, width, layout.pixel_multiple)
-    times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
-    model.warn_unknown_words(texts)
-    model.warn_long_prompts(texts, chosen)
-    return Prepared(model, plan, layout, times, make_schema(model, plan, layout, times), tuple(interventions))
-
-
 def execute(
     prepared: Prepared, path: Path, *, batch_size: int = 1, resume: bool = True, on_progress: OnProgress = lambda _: None
 ) -> Run:
     """Trace the rows of a prepared run that its store does not hold yet."""
-    plan, rows = prepared.plan, prepared.plan.rows()
+    plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     batches = groups(rows, at_least("batch_size", batch_size, 1))
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, failures = time.monotonic(), 0, []
     with writing_lock(path), zarr_quiet():
-        done = _open_or_create(prepared, path, batch_size, resume)
+        done = _open_or_create(prepared, schema, path, batch_size, resume)
         count = sum(done)
 
         def report(step: int) -> None:
@@ -186,7 +121,7 @@ def execute(
                 pending = [row for row in batch if not done[row.index]]
                 if not pending:
                     continue
-                for result in _trace_batch(prepared, batch, pending, writer, report):
+                for result in _trace_batch(prepared, schema, batch, pending, writer, report):
                     if result.failure is not None:
                         failures.append(result.failure)
                         continue
@@ -203,7 +138,12 @@ def execute(
 
 
 def _trace_batch(
-    prepared: Prepared, batch: Sequence[Row], pending: Sequence[Row], writer: Writer, report: Callable[[int], None]
+    prepared: Prepared,
+    schema: Schema,
+    batch: Sequence[Row],
+    pending: Sequence[Row],
+    writer: Writer,
+    report: Callable[[int], None],
 ) -> list[TracedRow]:
     """Trace a whole batch, in the company its rows always have, and give back the rows that were pending."""
     waiting = {row.index for row in pending}
@@ -211,7 +151,7 @@ def _trace_batch(
     def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
         row = batch[position].index
         if row in waiting:
-            axes = prepared.schema.hidden[stream]
+            axes = schema.hidden[stream]
             writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
     results = trace_group(
@@ -219,14 +159,15 @@ def _trace_batch(
         prepared.plan,
         batch,
         prepared.schedule,
-        make_recorders(prepared, len(batch), hidden),
+        prepared.layout,
+        make_recorders(prepared, schema, len(batch), hidden),
         interventions=prepared.interventions,
         on_step=report,
     )
     return [result for result in results if result.row.index in waiting]
 
 
-def make_recorders(prepared: Prepared, batch: int, hidden: Any) -> list[Recorder]:
+def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: HiddenSink) -> list[Recorder]:
     """The recorders a plan asks for."""
     record, anatomy = prepared.plan.record, prepared.model.anatomy
     steps = len(prepared.schedule.timesteps)
@@ -235,14 +176,18 @@ def make_recorders(prepared: Prepared, batch: int, hidden: Any) -> list[Recorder
         recorders.append(StatisticsRecorder(anatomy, steps, batch))
     if record.gates:
         recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+    for own in record.recorders:
+        sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
+        recorders.append(OwnRecorder(own, sites, steps, batch))
     if record.select is not None:
         tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
         recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
     return recorders
 
 
-def make_schema(model: Model, plan: Plan, layout: Layout, times: Schedule) -> Schema:
+def make_schema(prepared: Prepared) -> Schema:
     """The axes of a run's store."""
+    model, plan, layout, times = prepared.model, prepared.plan, prepared.layout, prepared.schedule
     anatomy, record, rows = model.anatomy, plan.record, plan.rows()
     kinds = ("alpha", "shift", "scale") if record.modulation else ("alpha",)
     return Schema(
@@ -263,7 +208,16 @@ def make_schema(model: Model, plan: Plan, layout: Layout, times: Schedule) -> Sc
         statistics=record.stats,
         gate_kinds=kinds if record.gates else (),
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
+        recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
     )
+
+
+def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:
+    sites = tuple(str(site) for site in anatomy.sites() if own.matches(site))
+    if not sites:
+        example = next(anatomy.sites())
+        raise InputError(f"SiteRecorder {own.name}: no site is named like {own.sites!r}; sites are named like {example}")
+    return RecordedAxes(sites, own.axes)
 
 
 def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[str, HiddenAxes]:
@@ -292,14 +246,14 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
     return found
 
 
-def _open_or_create(prepared: Prepared, path: Path, batch_size: int, resume: bool) -> list[bool]:
+def _open_or_create(prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool) -> list[bool]:
     """Which rows the store already holds; it is made if there is none."""
     plan = prepared.plan.to_json()
     now = provenance(prepared.model, batch_size)
     remove_leftovers(path)
     if not path.exists():
-        create(path, prepared.schema, {"plan": plan, "provenance": now})
-        return [False] * len(prepared.schema.prompt_text)
+        create(path, schema, {"plan": plan, "provenance": now})
+        return [False] * len(schema.prompt_text)
     shelf = Shelf(path)
     if not resume:
         raise PlanError(f"out: {path} exists and resume is off; give another --out, or delete it (it is never overwritten)")

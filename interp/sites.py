@@ -1,8 +1,14 @@
 """The vocabulary: streams, gates, branches, and the names of places in a model that can be read or edited.
 
-block.7/image/hidden        the block's output residual stream          (batch, token, channel)
-block.7/text/alpha.mlp      the AdaLN gate of the block's MLP branch     (batch, channel)
-block.7/image/shift.attn    AdaLN shift and scale, likewise              (batch, channel)
+    block.7/image/hidden            the block's output residual stream                 (batch, token, channel)
+    block.7/image/input             its input                                          likewise
+    block.7/image/mid               the state between attention and MLP                likewise
+    block.7/text/alpha.mlp          the AdaLN gate of the block's MLP branch            (batch, channel)
+    block.7/image/shift.attn        AdaLN shift and scale                              likewise
+    block.7/image/modulated.attn    what a branch is given: (1 + scale) norm + shift   (batch, token, channel)
+    block.7/image/branch.attn       what a branch gives, before alpha multiplies it    likewise
+
+Hidden states, alpha, shift and scale can be edited; the other sites can be read.
 """
 
 from __future__ import annotations
@@ -18,7 +24,10 @@ from interp.errors import InputError
 STREAMS = ("image", "text")
 GATES = ("attn", "attn2", "mlp")
 BRANCHES = ("cond", "uncond", "degraded")
-GATED_KINDS = ("alpha", "shift", "scale")
+STATE_KINDS = ("input", "mid", "hidden")
+MODULATION_KINDS = ("alpha", "shift", "scale")
+GATED_KINDS = (*MODULATION_KINDS, "modulated", "branch")
+EDITABLE_KINDS = ("hidden", *MODULATION_KINDS)
 
 _SITE = re.compile(r"block\.(\d+)/(\w+)/(\w+)(?:\.(\w+))?")
 _RANGE = re.compile(r"(-?\d{1,9})(?:-(-?\d{1,9}))?")
@@ -33,12 +42,12 @@ class Site:
     """Global index over all blocks."""
     stream: str
     kind: str
-    """`hidden`, or `alpha`, `shift`, `scale` of a gate."""
+    """`input`, `mid`, `hidden`; or `alpha`, `shift`, `scale`, `modulated`, `branch` of a gate."""
     gate: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("stream", self.stream, STREAMS)
-        _one_of("kind", self.kind, ("hidden", *GATED_KINDS))
+        _one_of("kind", self.kind, (*STATE_KINDS, *GATED_KINDS))
         if (self.gate is not None) != (self.kind in GATED_KINDS):
             raise InputError(f"site: {self.kind!r} {'needs' if self.gate is None else 'has no'} gate; got {self.gate!r}")
         if self.gate is not None:

@@ -12,7 +12,7 @@ from conftest import MODELS
 from torch import Tensor, nn
 
 import interp
-from interp.models.anatomy import Anatomy, bind_inputs
+from interp.models.anatomy import Anatomy, Modulation, bind_inputs
 from interp.models.families import ANATOMIES
 
 
@@ -100,11 +100,11 @@ def swapped_chunks(anatomy: Anatomy, a: str, b: str) -> Anatomy:
     blocks = [
         dataclasses.replace(
             block,
-            modulations=tuple(
-                dataclasses.replace(m, chunks=tuple(names.get(chunk, chunk) for chunk in m.chunks))
-                if {a, b} <= set(m.chunks)
-                else m
-                for m in block.modulations
+            reads=tuple(
+                dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+                if isinstance(read, Modulation) and {a, b} <= set(read.chunks)
+                else read
+                for read in block.reads
             ),
         )
         for block in anatomy.blocks

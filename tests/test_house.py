@@ -112,6 +112,7 @@ def test_public_names_are_pinned() -> None:
         "RunError",
         "Select",
         "Site",
+        "SiteRecorder",
         "StoreError",
         "TraceError",
         "load",

@@ -11,7 +11,7 @@ from interp.cli.console import human_bytes, print_json, print_table, say, trace_
 from interp.plan import Record, at_least
 
 if TYPE_CHECKING:
-    from interp.run import Prepared
+    from interp.tracing.prepare import Prepared
 
 DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # measured: blosc zstd-1, byte shuffle (docs/store.md)
 
@@ -48,8 +48,9 @@ def trace(
     """Trace a model over a file of prompts into a zarr store."""
     at_least("batch_size", batch_size, 1)
     kept = Record.parse(record, blocks=blocks, steps=record_steps)
-    from interp.run import execute, prepare
+    from interp.run import execute
     from interp.tracing.model import load
+    from interp.tracing.prepare import prepare
 
     loaded = load(model, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only)
     given = {"max_sequence_length": max_sequence_length, "embedded_guidance": embedded_guidance}
@@ -80,9 +81,11 @@ def trace(
 
 
 def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:
-    dtype = prepared.plan.dtype
+    from interp.run import make_schema
+
+    dtype, schema = prepared.plan.dtype, make_schema(prepared)
     rows: list[dict[str, Any]] = []
-    for name, variable in prepared.schema.variables().items():
+    for name, variable in schema.variables().items():
         copied = name.startswith(("hidden", "gates"))  # straight from the model: bfloat16 leaves zero bits to compress
         share = DISK_SHARE[dtype] if copied else DISK_SHARE["float32"]
         rows.append(
@@ -98,5 +101,5 @@ def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:
         for row in rows
     ]
     print_table(f"{path} would hold", ["variable", "axes", "on disk, about"], table)
-    count = len(prepared.schema.prompt_text)
+    count = len(schema.prompt_text)
     print(f"{count} rows, about {human_bytes(disk)} on disk ({human_bytes(total)} in memory). Nothing was written.")

@@ -39,15 +39,20 @@ class Modulation:
 
 
 @dataclasses.dataclass(frozen=True)
-class BranchOutput:
-    """What a gate multiplies: the output of a module in the block, or one item of it."""
+class Tap:
+    """A place in a block that can be read: what a module in it is given, or gives."""
 
     stream: str
-    gate: str
+    kind: str
+    """`mid`, or `modulated` or `branch` of a gate."""
+    gate: str | None
     module: str
+    side: str = "output"
+    """`output`, or `input`: the module's first argument."""
     item: int | None = None
+    """Which item of that output, where it is a tuple."""
     joint: tuple[str, ...] = ()
-    """Streams whose tokens stand one after the other in that output, where it holds more than one."""
+    """Streams whose tokens stand one after the other in it, where it holds more than one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +63,27 @@ class Block:
     kind: str
     hidden: Mapping[str, int | None]
     """Per stream: which item of the block's output holds its state (`None`: the output itself)."""
-    modulations: tuple[Modulation, ...]
-    """In the order in which the block runs them."""
-    branches: tuple[BranchOutput, ...]
+    reads: tuple[Modulation | Tap, ...]
+    """AdaLN projections and other places, in the order in which the block comes by them."""
     row_inputs: tuple[str, ...]
     """Arguments of the block's forward that have a leading batch axis."""
     state_inputs: Mapping[str, str]
     """Per stream: the argument that carries its state in."""
+
+    @property
+    def modulations(self) -> tuple[Modulation, ...]:
+        """The block's AdaLN projections."""
+        return tuple(read for read in self.reads if isinstance(read, Modulation))
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The other places that can be read."""
+        return tuple(read for read in self.reads if isinstance(read, Tap))
+
+    @property
+    def branches(self) -> tuple[Tap, ...]:
+        """What the gates multiply."""
+        return tuple(tap for tap in self.taps if tap.kind == "branch")
 
     def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
         """Every (modulation, chunk number, site) of the block, whose global index is `index`."""
@@ -105,10 +124,15 @@ class Anatomy:
     def sites(self) -> Iterator[Site]:
         """Every site of every block, in execution order of the blocks."""
         for index, block in enumerate(self.blocks):
+            for stream in block.state_inputs:
+                yield Site(index, stream, "input")
+            for read in block.reads:
+                if isinstance(read, Tap):
+                    yield Site(index, read.stream, read.kind, read.gate)
+                else:
+                    yield from (site for owner, _, site in block.chunk_sites(index) if owner is read)
             for stream in block.hidden:
                 yield Site(index, stream, "hidden")
-            for _, _, site in block.chunk_sites(index):
-                yield site
 
 
 def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,13 @@ class Run:
         return xr.DataTree.from_dict({stream: self._shelf.dataset(f"hidden/{stream}") for stream in streams})
 
     @functools.cached_property
+    def recorded(self) -> xr.DataTree:
+        """What your own recorders gave: run.recorded[NAME]["value"], (prompt, step, site, ...)."""
+        own = self.plan.get("record", {}).get("recorders", [])
+        names = [recorder["name"] for recorder in own]
+        return xr.DataTree.from_dict({name: self._shelf.dataset(f"recorded/{name}") for name in names})
+
+    @functools.cached_property
     def images(self) -> xr.Dataset:
         """Pictures, (prompt, y, x, rgb) uint8, and latents."""
         return self._shelf.dataset("outputs")
@@ -99,6 +106,7 @@ class Run:
         groups = {name: self._shelf.dataset(name) for name in ("stats", "gates") if name in self._shelf}
         if "hidden" in self._shelf:
             groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
+        groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
         return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
 
     def _group(self, name: str) -> xr.Dataset:

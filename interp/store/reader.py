@@ -53,6 +53,7 @@ class Shelf:
         wanted += ["gates/alpha"] if record.get("gates") else []
         wanted += ["gates/shift", "gates/scale"] if record.get("modulation") else []
         wanted += ["hidden"] if record.get("hidden") else []
+        wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
             if not (self.path / name / "zarr.json").exists():
                 raise StoreError(f"store {self.path} is damaged: its plan asks for {name}, which is not there; trace it anew")

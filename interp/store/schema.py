@@ -6,6 +6,7 @@
       stats/    mean mean_abs max_abs min_abs var    (prompt, step, block, stream, channel); present (block, stream)
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
+      recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...)
       summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
 
@@ -47,6 +48,14 @@ class HiddenAxes:
 
 
 @dataclasses.dataclass(frozen=True)
+class RecordedAxes:
+    """Sites and further axes of a user's own recorder."""
+
+    sites: tuple[str, ...]
+    axes: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Schema:
     """Axes and coordinates of a run: enough to make its store."""
 
@@ -70,6 +79,7 @@ class Schema:
     gate_kinds: tuple[str, ...]
     """What of AdaLN is kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
     hidden: Mapping[str, HiddenAxes]
+    recorded: Mapping[str, RecordedAxes] = dataclasses.field(default_factory=dict)
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
@@ -86,6 +96,9 @@ class Schema:
             found[f"gates/{name}"] = Variable(shape, chunk, {**shape, "prompt": 1})
         for stream, axes in self.hidden.items():
             found[f"hidden/{stream}"] = _hidden_variable(prompts, axes)
+        for name, own in self.recorded.items():
+            shape = {"prompt": prompts, "step": steps, "site": len(own.sites), **own.axes}
+            found[f"recorded/{name}/value"] = Variable(shape, {**shape, "prompt": 1}, None)
         picture = {"prompt": prompts, "y": self.image[0], "x": self.image[1], "rgb": 3}
         found["outputs/image"] = Variable(picture, {**picture, "prompt": 1}, None, "uint8")
         every = {"step": steps} if self.latents_every_step else {}
@@ -99,6 +112,9 @@ class Schema:
         prompt = xr.Dataset(coords={"prompt": np.arange(len(self.prompt_text))})
         if group == "hidden":
             return prompt.assign_coords(self._hidden_coordinates(self.hidden[path.split("/")[1]]))
+        if group == "recorded":
+            own = self.recorded[path.split("/")[1]]
+            return prompt.assign_coords({**self._steps(), "site": _texts(own.sites)})
         if group == "outputs":
             return prompt.assign_coords(self._steps()) if self.latents_every_step else prompt
         data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,11 @@ from interp.errors import InputError, InterpWarning
 from interp.models.anatomy import Anatomy
 from interp.models.catalog import Defaults
 from interp.models.load import Loaded, adopt, load_pipeline
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.tracing.cache import Cache, NamesFilter
 
 
 class Model:
@@ -60,6 +65,20 @@ class Model:
         from interp.tracing.envoy import Transformer
 
         return Transformer(self.pipe.transformer)
+
+    def run_with_cache(
+        self, prompt: str | Sequence[str], names_filter: NamesFilter = None, **arguments: Any
+    ) -> tuple[xr.DataArray, Cache]:
+        """Run one prompt (or a few, as one batch) and keep what `names_filter` names: (images, cache).
+
+        The filter is a pattern of site names such as "block.5/*" or "*/alpha.*", several, or a function of the name; by
+        default all hidden states. `arguments` are those of `interp.trace`: steps, seed, height, width, interventions, settings.
+        """
+        from interp.tracing.cache import run_with_cache
+        from interp.tracing.prepare import prepare
+
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        return run_with_cache(prepare(self, prompts, **arguments), names_filter)
 
     def sizes(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Height and width in pixels, with the defaults filled in."""

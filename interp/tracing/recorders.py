@@ -6,7 +6,7 @@ one dictionary of arrays per row. Tensors leave the device once a step, together
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interp.errors import InputError
 from interp.models.anatomy import Anatomy
+from interp.plan import SiteRecorder
 from interp.sites import Select, Site, resolve_indices
 from interp.statistics import STATISTICS, token_statistics
 
@@ -137,6 +139,37 @@ class HiddenRecorder:
     def row(self, position: int) -> RowArrays:
         """Nothing, likewise."""
         return {}
+
+
+class OwnRecorder:
+    """A user's function of (site, step, value): variable `value` of (step, site, *axes)."""
+
+    def __init__(self, own: SiteRecorder, sites: Sequence[Site], steps: int, batch: int) -> None:
+        self.own, self.sites = own, list(sites)
+        self.values = np.full((batch, steps, len(self.sites), *own.axes.values()), np.nan, np.float32)
+
+    def wants(self, site: Site) -> bool:
+        """The sites that its pattern names."""
+        return site in self.sites
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Apply the function and check what it gave."""
+        result = self.own.function(site, step, value)
+        expected = (self.values.shape[0], *self.own.axes.values())
+        if not isinstance(result, Tensor) or tuple(result.shape) != expected:
+            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            axes = ", ".join(("batch", *self.own.axes))
+            raise InputError(
+                f"SiteRecorder {self.own.name}: its function must return ({axes}) = {expected}; at {site}: {given}"
+            )
+        self.values[:, step, self.sites.index(site)] = result.detach().to("cpu", torch.float32).numpy()
+
+    def end_step(self, step: int) -> None:
+        """Nothing: values were moved as they came."""
+
+    def row(self, position: int) -> RowArrays:
+        """One array."""
+        return {f"recorded/{self.own.name}": {"value": self.values[position]}}
 
 
 class FiniteCheck:

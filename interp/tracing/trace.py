@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from interp.errors import InputError, InterpError, TraceError
 from interp.interventions import Intervention
-from interp.models.anatomy import Anatomy, Block, bind_inputs
-from interp.models.families.pipeline import Schedule
+from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
+from interp.models.families.pipeline import Layout, Schedule
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.plan import Plan, Row
@@ -46,6 +46,7 @@ def trace_group(
     plan: Plan,
     rows: Sequence[Row],
     schedule: Schedule,
+    layout: Layout,
     recorders: Sequence[Recorder],
     *,
     interventions: Sequence[Intervention] = (),
@@ -56,7 +57,15 @@ def trace_group(
         check_traceable(model.pipe.transformer)
         envoy = model.nn
         visitor = Visitor(
-            model.anatomy, model.pipe.transformer, envoy, rows, schedule, list(recorders), list(interventions), on_step
+            model.anatomy,
+            model.pipe.transformer,
+            envoy,
+            rows,
+            schedule,
+            {stream: layout.tokens(stream) for stream in model.anatomy.streams},
+            list(recorders),
+            list(interventions),
+            on_step,
         )
         keep_all = plan.record.latents == "all"
         with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
@@ -111,20 +120,27 @@ class Stop:
     """What there is to visit in one block, in execution order."""
 
     envoy: Any
-    chunks: list[tuple[Any, list[tuple[int, Site]], int]]
-    """AdaLN projections: (envoy, [(chunk number, site)], number of chunks)."""
+    module: nn.Module
+    inputs: list[tuple[str, Site]]
+    """(argument of the block, site)."""
+    reads: list[tuple[Any, Modulation | Tap, list[tuple[int, Site]]]]
+    """(envoy, what is read there, [(chunk number, site)])."""
     states: list[tuple[int, Site]]
     """(item of the block's output, site)."""
 
 
-def _route(index: int, block: Block, transformer: Any) -> Stop:
-    envoy = transformer.get(block.path)
-    chunks = [
-        (envoy.get(m.module), [(number, site) for owner, number, site in block.chunk_sites(index) if owner is m], len(m.chunks))
-        for m in block.modulations
-    ]
+def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop:
+    here = envoy.get(block.path)
+    reads = []
+    for read in block.reads:
+        if isinstance(read, Tap):
+            sites = [(0, Site(index, read.stream, read.kind, read.gate))]
+        else:
+            sites = [(number, site) for owner, number, site in block.chunk_sites(index) if owner is read]
+        reads.append((here.get(read.module), read, sites))
+    inputs = [(argument, Site(index, stream, "input")) for stream, argument in block.state_inputs.items()]
     states = [(item or 0, Site(index, stream, "hidden")) for stream, item in block.hidden.items()]
-    return Stop(envoy, chunks, states)
+    return Stop(here, transformer.get_submodule(block.path), inputs, reads, states)
 
 
 class Visitor:
@@ -139,15 +155,16 @@ class Visitor:
         envoy: Any,
         rows: Sequence[Row],
         schedule: Schedule,
+        tokens: Mapping[str, int],
         recorders: list[Recorder],
         interventions: list[Intervention],
         on_step: StepReport,
     ) -> None:
         self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
-        self.rows, self.schedule = rows, schedule
+        self.rows, self.schedule, self.tokens = rows, schedule, tokens
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
-        self.route = [_route(index, block, envoy) for index, block in enumerate(self.anatomy.blocks)]
+        self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
         self.calls = 0
         self.report_error: Exception | None = None
 
@@ -181,10 +198,38 @@ class Visitor:
         return step
 
     def _see_block(self, stop: Stop, step: int) -> None:
-        for envoy, sites, count in stop.chunks:
+        if any(self._concerned(site, step) for _, site in stop.inputs):
+            self._see_inputs(stop, step)
+        for envoy, read, sites in stop.reads:
             if any(self._concerned(site, step) for _, site in sites):
-                self._see_chunks(envoy, sites, count, step)
+                if isinstance(read, Tap):
+                    self._see_tap(envoy, read, sites[0][1], step)
+                else:
+                    self._see_chunks(envoy, sites, len(read.chunks), step)
         self._see_states(stop.envoy, stop.states, step)
+
+    def _see_inputs(self, stop: Stop, step: int) -> None:
+        """The states that a block is given."""
+        given, named = stop.envoy.inputs
+        bound = bind_inputs(stop.module, given, named)
+        for argument, site in stop.inputs:
+            self._read_only(site, step, bound[argument])
+
+    def _see_tap(self, envoy: Any, tap: Tap, site: Site, step: int) -> None:
+        """What a module in the block is given or gives, cut to its stream."""
+        value = envoy.input if tap.side == "input" else envoy.output
+        if isinstance(value, tuple):
+            value = value[tap.item or 0]
+        if tap.joint:
+            lengths = [self.tokens[stream] for stream in tap.joint]
+            value = value.split(lengths, dim=1)[tap.joint.index(tap.stream)]
+        self._read_only(site, step, value)
+
+    def _read_only(self, site: Site, step: int, value: Tensor) -> None:
+        for edit in self.interventions:
+            if edit.touches(site, step):
+                raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
+        self._record(site, step, value)
 
     def _report(self, step: int) -> None:
         """Tell the caller; an error of the caller's own is not the pipeline's."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.models.anatomy import Anatomy, Block, BranchOutput, Inputs, Modulation
+from interp.models.anatomy import Anatomy, Block, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO
+from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,8 +32,12 @@ def block(path: str) -> Block:
         path=path,
         kind="class-conditional",
         hidden={"image": None},
-        modulations=(Modulation("image", "norm1.linear", ADALN_ZERO, project),),
-        branches=(BranchOutput("image", "attn", "attn1"), BranchOutput("image", "mlp", "ff")),
+        reads=(
+            Modulation("image", "norm1.linear", ADALN_ZERO, project),
+            Tap("image", "modulated", "attn", "norm1", item=0),
+            Tap("image", "branch", "attn", "attn1"),
+            *mlp_taps("image", "norm3", "ff"),
+        ),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         state_inputs={"image": "hidden_states"},
     )

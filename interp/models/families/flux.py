@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Block, BranchOutput, Modulation
+from interp.models.anatomy import Anatomy, Block, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, project
+from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, mlp_taps, project
 
 ADALN_ZERO_SINGLE = ("shift.attn", "scale.attn", "alpha.attn")
 STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
 HIDDEN = {"text": 0, "image": 1}
+JOINED = ("text", "image")  # order of the tokens inside a single block
 
 
 def double_block(path: str) -> Block:
@@ -28,15 +29,15 @@ def double_block(path: str) -> Block:
         path=path,
         kind="double",
         hidden=HIDDEN,
-        modulations=(
+        reads=(
             Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
+            Tap("image", "modulated", "attn", "norm1", item=0),
             Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
-        ),
-        branches=(
-            BranchOutput("image", "attn", "attn", 0),
-            BranchOutput("image", "mlp", "ff"),
-            BranchOutput("text", "attn", "attn", 1),
-            BranchOutput("text", "mlp", "ff_context"),
+            Tap("text", "modulated", "attn", "norm1_context", item=0),
+            Tap("image", "branch", "attn", "attn", item=0),
+            Tap("text", "branch", "attn", "attn", item=1),
+            *mlp_taps("image", "norm2", "ff"),
+            *mlp_taps("text", "norm2_context", "ff_context"),
         ),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs=STATES,
@@ -49,8 +50,11 @@ def single_block(path: str) -> Block:
         path=path,
         kind="single",
         hidden=HIDDEN,
-        modulations=(Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),),
-        branches=tuple(BranchOutput(stream, "attn", "proj_out", joint=("text", "image")) for stream in ("image", "text")),
+        reads=(
+            Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),
+            *(Tap(stream, "modulated", "attn", "norm", item=0, joint=JOINED) for stream in STATES),
+            *(Tap(stream, "branch", "attn", "proj_out", joint=JOINED) for stream in STATES),
+        ),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs=STATES,
     )

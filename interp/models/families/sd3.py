@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, BranchOutput, Inputs, Modulation
+from interp.models.anatomy import Anatomy, Block, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 
 if TYPE_CHECKING:
@@ -35,20 +35,31 @@ def joint_block(path: str, block: Any) -> Block:
     image = Modulation("image", "norm1.linear", ADALN_ZERO_X if dual else ADALN_ZERO, partial(project, "norm1"))
     text_chunks = ADALN_CONTINUOUS if last else ADALN_ZERO
     text = Modulation("text", "norm1_context.linear", text_chunks, partial(project, "norm1_context"))
-    branches = [BranchOutput("image", "attn", "attn", 0), BranchOutput("image", "mlp", "ff")]
-    if dual:
-        branches.append(BranchOutput("image", "attn2", "attn2"))
-    if not last:
-        branches += [BranchOutput("text", "attn", "attn", 1), BranchOutput("text", "mlp", "ff_context")]
+    reads: list[Modulation | Tap] = [image, Tap("image", "modulated", "attn", "norm1", item=0)]
+    reads += [Tap("image", "modulated", "attn2", "norm1", item=5)] if dual else []
+    reads += [text, Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0)]
+    reads += [Tap("image", "branch", "attn", "attn", item=0)]
+    reads += [] if last else [Tap("text", "branch", "attn", "attn", item=1)]
+    reads += [Tap("image", "branch", "attn2", "attn2")] if dual else []
+    reads += mlp_taps("image", "norm2", "ff")
+    reads += [] if last else mlp_taps("text", "norm2_context", "ff_context")
     return Block(
         path=path,
         kind="joint-dual" if dual else "joint",
         hidden={"image": 1} if last else {"text": 0, "image": 1},
-        modulations=(image, text),
-        branches=tuple(branches),
+        reads=tuple(reads),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs={"image": "hidden_states", "text": "encoder_hidden_states"},
     )
+
+
+def mlp_taps(stream: str, norm: str, mlp: str) -> list[Modulation | Tap]:
+    """A stream's state before its MLP, and what the MLP is given and gives."""
+    return [
+        Tap(stream, "mid", None, norm, "input"),
+        Tap(stream, "modulated", "mlp", mlp, "input"),
+        Tap(stream, "branch", "mlp", mlp),
+    ]
 
 
 def describe(transformer: Any) -> Anatomy:

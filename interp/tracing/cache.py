@@ -1,0 +1,136 @@
+"""States of one small run in memory, for work by hand: `images, cache = model.run_with_cache(prompt)`.
+
+People from TransformerLens find `run_with_cache`, `names_filter` and `cache["resid_post", 5]` here; `ALIASES` says what their
+names mean. For more than a few prompts or sites, trace to a store.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.sites import Site
+from interp.tracing.prepare import Prepared
+from interp.tracing.recorders import RowArrays
+from interp.tracing.trace import trace_group
+
+ALIASES = {
+    "resid_pre": "input",
+    "resid_mid": "mid",
+    "resid_post": "hidden",
+    "attn_out": "branch.attn",
+    "mlp_out": "branch.mlp",
+    "gate_msa": "alpha.attn",
+    "gate_mlp": "alpha.mlp",
+}
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+
+
+class Cache(Mapping[str, xr.DataArray]):
+    """Values by site name: (prompt, step, token, channel) for states, (prompt, step, channel) for gates.
+
+    cache["block.5/image/hidden"]      by name
+    cache["hidden", 5]                 kind and block, image stream
+    cache["alpha.mlp", -1, "text"]     kind, block counted from the end, stream
+    cache["resid_post", 5]             TransformerLens' names
+    """
+
+    def __init__(self, values: Mapping[str, xr.DataArray], blocks: int) -> None:
+        self._values, self._blocks = dict(values), blocks
+
+    def __getitem__(self, key: Any) -> xr.DataArray:
+        name = key if isinstance(key, str) else self._name(key)
+        if name not in self._values:
+            some = ", ".join(list(self._values)[:4])
+            raise InputError(f"cache holds no {name!r}; names_filter kept {len(self._values)} sites: {some}, ...")
+        return self._values[name]
+
+    def _name(self, key: Any) -> str:
+        kind, block, stream = (*key, "image")[:3]
+        place = ALIASES.get(str(kind), str(kind))
+        return f"block.{int(block) % self._blocks}/{stream}/{place}"
+
+    def __contains__(self, key: object) -> bool:
+        return (key if isinstance(key, str) else self._name(key)) in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        size = sum(value.nbytes for value in self._values.values()) / 1e6
+        return f"<interp.Cache of {len(self)} sites, {size:.1f} MB; first: {next(iter(self), None)}>"
+
+
+class CacheRecorder:
+    """Keeps every value of the sites that a filter names."""
+
+    def __init__(self, sites: Sequence[Site], steps: int) -> None:
+        self.steps = steps
+        self.values: dict[Site, list[Tensor]] = {site: [] for site in sites}
+
+    def wants(self, site: Site) -> bool:
+        """The sites of the filter."""
+        return site in self.values
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Copy to the CPU."""
+        self.values[site].append(value.to("cpu", torch.float32, copy=True))
+
+    def end_step(self, step: int) -> None:
+        """Nothing: values were copied as they came."""
+
+    def row(self, position: int) -> RowArrays:
+        """Nothing: a cache is not stored."""
+        return {}
+
+
+def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]:
+    """The sites that a filter names: a pattern, several, a function of the name, or none (all hidden states)."""
+    if names_filter is None:
+        names_filter = "*/hidden"
+    if callable(names_filter):
+        found = [site for site in sites if names_filter(str(site))]
+    else:
+        patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        found = [site for site in sites if any(fnmatch.fnmatchcase(str(site), pattern) for pattern in patterns)]
+    if not found:
+        raise InputError(
+            f"names_filter {names_filter!r} names no site; sites are named like {sites[0]} (model.anatomy.sites())"
+        )
+    return found
+
+
+def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.DataArray, Cache]:
+    """Trace all rows together; pictures, (prompt, y, x, rgb) uint8, and the cache."""
+    model, rows = prepared.model, prepared.plan.rows()
+    steps = len(prepared.schedule.timesteps)
+    recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter), steps)
+    traced = trace_group(
+        model, prepared.plan, rows, prepared.schedule, prepared.layout, [recorder], interventions=prepared.interventions
+    )
+    failed = [row.failure for row in traced if row.failure is not None]
+    if failed:
+        raise InputError(f"{failed[0]}; nothing is cached of a state that is not finite")
+    coordinates = {
+        "prompt_text": ("prompt", np.array([row.text for row in rows], dtype=object)),
+        "seed": ("prompt", [row.seed for row in rows]),
+    }
+    pictures = np.stack([row.arrays["outputs"]["image"] for row in traced])
+    images = xr.DataArray(pictures, coordinates, ("prompt", "y", "x", "rgb"), "image")
+    coordinates |= {"timestep": ("step", prepared.schedule.timesteps), "sigma": ("step", prepared.schedule.sigmas)}
+    values = {}
+    for site, passed in recorder.values.items():
+        stacked = torch.stack(passed, dim=1).numpy()
+        axes = ("prompt", "step", "token", "channel") if stacked.ndim == 4 else ("prompt", "step", "channel")
+        values[str(site)] = xr.DataArray(stacked, coordinates, axes, str(site))
+    return images, Cache(values, len(model.anatomy.blocks))
