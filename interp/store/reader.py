@@ -45,6 +45,18 @@ class Shelf:
         self.seed = np.asarray(self._read("seed"))
         self._check_whole()
 
+    def stored(self, name: str) -> Guarded:
+        """One stored array, all rows, to be read with zarr's indexing."""
+        return Guarded(self.path, name, self._array(name))
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        try:
+            array = self.root[name]
+        except KeyError:
+            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+        assert isinstance(array, zarr.Array)
+        return array
+
     def _check_whole(self) -> None:
         """Every array that the plan asks for must be there."""
         record = self.attributes.get("plan", {}).get("record", {})
@@ -99,12 +111,7 @@ class Shelf:
         )
 
     def _read(self, name: str) -> Any:
-        try:
-            array = self.root[name]
-        except KeyError:
-            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
-        assert isinstance(array, zarr.Array)
-        return Guarded(self.path, name, array)[...]
+        return self.stored(name)[...]
 
 
 class Guarded:
@@ -126,8 +133,8 @@ class Guarded:
 
     def _unreadable(self, key: Any, reason: str) -> StoreError:
         rows = ""
-        if isinstance(key, tuple) and key and self.array.ndim > 1:
-            rows = f" of prompt {_span(key[0])}"
+        if key is not Ellipsis and self.array.ndim > 1:
+            rows = f" of prompt {_span(key[0] if isinstance(key, tuple) else key)}"
         return StoreError(
             f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
             "not affected; trace those prompts again into a new store"

@@ -46,26 +46,27 @@ class Moments:
 def summarise(shelf: Shelf) -> xr.Dataset:
     """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
     found = []
-    for group in GROUPS:
-        if group not in shelf:
-            continue
+    for group in (group for group in GROUPS if group in shelf):
         dataset = shelf.dataset(group)
-        over_prompts = {str(name): moments_over_prompts(array) for name, array in dataset.items() if "prompt" in array.dims}
+        over_prompts = {
+            str(name): moments_over_prompts(shelf, f"{group}/{name}", array)
+            for name, array in dataset.items()
+            if "prompt" in array.dims
+        }
         flags = {f"{group}_{name}": array for name, array in dataset.items() if str(name).endswith("present")}
         found.append(xr.Dataset(over_prompts).assign(flags))
     summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
     return summary.assign_attrs(rows=int(shelf.done.sum()))
 
 
-def moments_over_prompts(array: xr.DataArray) -> xr.DataArray:
-    """Mean and variance over the prompt axis, reading one prompt at a time."""
-    moments = Moments(array.isel(prompt=0).shape if array.sizes["prompt"] else array.shape[1:])
-    for index in range(array.sizes["prompt"]):
-        moments.add(array.isel(prompt=index).to_numpy())
+def moments_over_prompts(shelf: Shelf, name: str, array: xr.DataArray) -> xr.DataArray:
+    """Mean and variance over the prompt axis of one variable, reading one prompt at a time."""
+    moments, stored = Moments(array.shape[1:]), shelf.stored(name)
+    for row in np.flatnonzero(shelf.done):
+        moments.add(stored[int(row)])
     kept = array.drop_vars([name for name, c in array.coords.items() if "prompt" in c.dims])
-    coordinates = dict(kept.coords.items())
     dims = ("moment", *(dim for dim in array.dims if dim != "prompt"))
-    return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **coordinates}, dims)
+    return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **dict(kept.coords.items())}, dims)
 
 
 def write_summary(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What tracing costs: untraced, plain torch hooks doing the same reductions, and `interp.trace` to disk, side by side.
 
-    python tests/benchmarks/trace_overhead.py [--rounds 8] [--device cuda --dtype bfloat16]
+    python tests/benchmarks/trace_overhead.py [--rounds 6] [--device cuda --dtype bfloat16]
 
 A random SD3-shaped model (12 blocks, 512 channels, 256 image tokens). The three take turns within each round, in an order
 that changes, and what is reported are ratios within a round: median, and a bootstrap interval of it. Then the peak memory of a
@@ -30,8 +30,8 @@ from interp.models.quiet import quiet
 from interp.statistics import token_statistics
 
 SHAPE = {"blocks": 12, "heads": 8, "head_width": 64, "resolution": 128}
-PROMPTS = [f"a red cat and two dog {number}" for number in range(6)]
-STEPS = 8
+PROMPTS = [f"a red cat {number}" for number in range(4)]
+STEPS = 20
 
 
 def untraced(pipe: Any) -> None:
@@ -146,7 +146,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--no-memory", action="store_true")
