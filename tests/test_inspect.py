@@ -1,0 +1,79 @@
+"""`interp inspect`: shapes from the config alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bad_inputs import run
+from conftest import MODELS
+
+import interp
+from interp.models.published import CONFIGS
+from interp.models.skeleton import skeleton
+
+PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
+    "sd3": ({"joint": 24}, 1536, ("attn", "mlp"), (2.0, 2.1)),
+    "sd3.5": ({"joint": 38}, 2432, ("attn", "mlp"), (8.0, 8.2)),
+    "sd3.5-medium": ({"joint-dual": 13, "joint": 11}, 1536, ("attn", "attn2", "mlp"), (2.2, 2.6)),
+    "flux": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+    "flux-schnell": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+    "flux-dedistilled": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+    "dit-xl": ({"class-conditional": 28}, 1152, ("attn", "mlp"), (0.6, 0.8)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_their_published_shapes(name: str) -> None:
+    kinds, channels, gates, size = PUBLISHED[name]
+    bones = skeleton(name, local_files_only=True)
+    found: dict[str, int] = {}
+    for block in bones.anatomy.blocks:
+        found[block.kind] = found.get(block.kind, 0) + 1
+    assert found == kinds
+    assert (bones.anatomy.channels, bones.anatomy.gates) == (channels, gates)
+    assert size[0] < bones.parameters / 1e9 < size[1]
+    assert all(parameter.is_meta for parameter in bones.transformer.parameters())
+    for index, block in enumerate(bones.anatomy.blocks):
+        for modulation in block.modulations:  # each projection is as wide as its chunks say
+            linear = bones.transformer.get_submodule(f"{block.path}.{modulation.module}")
+            assert linear.out_features == len(modulation.chunks) * channels, (index, modulation.module)
+        for tap in block.taps:
+            bones.transformer.get_submodule(f"{block.path}.{tap.module}")
+
+
+def test_every_catalog_model_has_a_shape() -> None:
+    from interp.models.catalog import CATALOG
+
+    assert set(PUBLISHED) == set(CONFIGS) == {name for name, entry in CATALOG.items() if entry.folder is None}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_skeleton_has_the_anatomy_of_the_loaded_model(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    bones = skeleton(model.name)
+    assert [str(site) for site in bones.anatomy.sites()] == [str(site) for site in model.anatomy.sites()]
+    assert bones.parameters == sum(parameter.numel() for parameter in model.pipe.transformer.parameters())
+
+
+def test_the_command_prints_blocks_and_sites() -> None:
+    code, out, err = run(["inspect", "--model", "flux", "--local-files-only"])
+    assert code == 0, err
+    for words in ("57, 3072 channels", "0-18", "19-56", "published config", "alpha.attn|mlp", "FluxTransformer2DModel"):
+        assert words in out
+    code, out, _ = run(["inspect", "--model", "sd3.5-medium", "--local-files-only", "--json"])
+    values = json.loads(out)
+    assert code == 0
+    assert "block.12/image/alpha.attn2" in values["blocks"][12]["sites"]
+    assert "block.13/image/alpha.attn2" not in values["blocks"][13]["sites"]
+
+
+def test_what_has_no_config_is_said(tmp_path: Path) -> None:
+    for name, message in (
+        ("nothing", "no known name and no folder"),
+        ("nobody/nothing", "not on this machine and cannot be fetched"),
+        (str(tmp_path), "has no transformer/config.json"),
+    ):
+        with pytest.raises(interp.ModelError, match=message):
+            skeleton(name, local_files_only=True)
