@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import demo, info, inspect, models, trace
+from interp.cli import demo, info, inspect, models, selfcheck, trace
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("trace")(trace.trace)
 app.command("info")(info.info)
 app.command("models")(models.models)
+app.command("selfcheck")(selfcheck.selfcheck)
 app.command("inspect")(inspect.inspect)
 app.add_typer(demo.app, name="demo")
 

@@ -1,0 +1,202 @@
+"""Proofs for your own models and machine: `check_anatomy(model)` and `selfcheck(model)`.
+
+Each check is a measured number beside its limit. Nothing here is stored; a model that passes can be traced and believed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from interp.models.anatomy import bind_inputs
+from interp.models.quiet import quiet
+from interp.run import make_schema
+from interp.tracing.cache import Cache
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared, prepare
+from interp.tracing.trace import pipeline_arguments
+
+ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}  # relative, of one block's sum
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One measured number and whether it is within its limit."""
+
+    name: str
+    value: float
+    limit: float
+    about: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is a number within the limit."""
+        return bool(np.isfinite(self.value) and self.value <= self.limit)
+
+
+def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Check]:
+    """Prove a model's anatomy on itself: the residual identity of every block and stream, the chain from block to block, and
+    gates computed without running a block. It fails when two gates or the streams are swapped.
+    """
+    prepared = prepare(model, prompts or example_prompts(model), steps=1)
+    try:
+        _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=1)
+    except (ValueError, RuntimeError, IndexError) as error:
+        return [Check("sites can be read", float("inf"), 0.0, f"{type(error).__name__}: {error}")]
+    limit = ROUNDING[model.loaded.dtype]
+    residual, chain = _residual_error(model, cache), _chain_error(model, cache)
+    return [
+        Check("residual identity", residual, limit, "hidden - input = sum of alpha x branch, relative to the update"),
+        Check("blocks follow each other", chain, 0.0, "a block's input is the last block's hidden"),
+        Check("gates from conditioning alone", _compute_error(model, prepared), limit, "computed without running the block"),
+    ]
+
+
+def _residual_error(model: Model, cache: Cache) -> float:
+    """Largest |hidden - input - sum alpha x branch| over blocks and streams, relative to the largest update there."""
+    errors = []
+    for index, block in enumerate(model.anatomy.blocks):
+        for stream in block.hidden:
+            before, after = (cache[kind, index, stream].to_numpy().astype(np.float64) for kind in ("input", "hidden"))
+            if before.shape != after.shape:
+                return float("inf")
+            update = after - before
+            explained = np.zeros_like(update)
+            for tap in (tap for tap in block.branches if tap.stream == stream):
+                branch = cache[f"branch.{tap.gate}", index, stream].to_numpy().astype(np.float64)
+                if branch.shape != update.shape:
+                    return float("inf")
+                explained += cache[f"alpha.{tap.gate}", index, stream].to_numpy()[:, :, None] * branch
+            errors.append(np.abs(update - explained).max() / max(np.abs(update).max(), 1e-30))
+    return float(max(errors))
+
+
+def _chain_error(model: Model, cache: Cache) -> float:
+    errors = [0.0]
+    for index, block in enumerate(model.anatomy.blocks[1:], start=1):
+        for stream in block.state_inputs:
+            name = f"block.{index - 1}/{stream}/hidden"
+            if name in cache:
+                before, after = cache[name].to_numpy(), cache["input", index, stream].to_numpy()
+                errors.append(float(np.abs(before - after).max()) if before.shape == after.shape else float("inf"))
+    return float(max(errors))
+
+
+def _compute_error(model: Model, prepared: Prepared) -> float:
+    """Largest relative difference of AdaLN projections computed from a block's inputs to the ones it used (plain hooks)."""
+    errors = []
+    for block, record in _hooked_blocks(model, prepared):
+        for modulation in block.modulations:
+            used = record[modulation.module].float()
+            with torch.no_grad():
+                computed = modulation.compute(record["module"], record["inputs"]).float()
+            errors.append(((computed - used).abs().max() / used.abs().max().clamp_min(1e-30)).item())
+    return float(max(errors))
+
+
+def _hooked_blocks(model: Model, prepared: Prepared) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each block and what plain hooks saw of it in the first step of an untraced run."""
+    transformer, records, handles = model.pipe.transformer, [], []
+    for block in model.anatomy.blocks:
+        module = transformer.get_submodule(block.path)
+        record: dict[str, Any] = {"module": module}
+        records.append((block, record))
+
+        def on_input(m: Any, args: Any, kwargs: Any, record: dict[str, Any] = record) -> None:
+            record.setdefault("inputs", bind_inputs(m, args, kwargs))
+
+        def on_output(m: Any, args: Any, output: Any, record: dict[str, Any] = record) -> None:
+            record.setdefault("output", output)
+
+        handles.append(module.register_forward_pre_hook(on_input, with_kwargs=True))
+        handles.append(module.register_forward_hook(on_output))
+        for modulation in block.modulations:
+
+            def on_chunks(m: Any, a: Any, output: Any, record: dict[str, Any] = record, name: str = modulation.module) -> None:
+                record.setdefault(name, output)
+
+            handles.append(module.get_submodule(modulation.module).register_forward_hook(on_chunks))
+    try:
+        untraced(model, prepared)
+    finally:
+        for handle in handles:
+            handle.remove()
+    yield from records
+
+
+def untraced(model: Model, prepared: Prepared) -> np.ndarray[Any, Any]:
+    """Pictures of the plain pipeline, (prompt, y, x, rgb) uint8."""
+    with quiet():
+        images = model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows())).images
+    return np.asarray((np.stack(images) * 255).round().astype(np.uint8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `selfcheck` found."""
+
+    checks: tuple[Check, ...]
+    seconds_a_step: float
+    """Of the plain pipeline on this machine, one prompt at a time; one sample."""
+    bytes_a_prompt: int
+    """Of statistics and gates at the model's default steps, before compression."""
+    steps: int
+    """The model's default."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int = 2) -> Report:
+    """On this machine and these weights: the anatomy's proofs, traced equals untraced, states and gates equal plain hooks."""
+    prepared = prepare(model, prompts or example_prompts(model), steps=steps)
+    plain = untraced(model, prepared)
+    images, cache = model.run_with_cache(list(prepared.plan.prompts), ["*/hidden", "*/alpha.*"], steps=steps)
+    checks = (
+        *check_anatomy(model, prompts),
+        Check("traced picture equals untraced", _difference(images, plain), 0.0, "levels of 255; the same to the bit"),
+        Check("states equal plain hooks", _hook_error(model, prepared, cache), 0.0, "hidden and alpha of the first step"),
+    )
+    usual = prepare(model, prepared.plan.prompts[:1])
+    short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (1, 5))
+    seconds = max(long - short, 0.0) / 4  # without the text encoders and the VAE
+    size = sum(variable.bytes for variable in make_schema(usual).variables().values())
+    return Report(checks, seconds, size, usual.plan.steps)
+
+
+def _seconds(model: Model, prepared: Prepared) -> float:
+    started = time.perf_counter()
+    untraced(model, prepared)
+    return time.perf_counter() - started
+
+
+def _difference(images: xr.DataArray, plain: np.ndarray[Any, Any]) -> float:
+    return float(np.abs(images.to_numpy().astype(int) - plain.astype(int)).max())
+
+
+def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
+    """Largest difference of the first step's hidden states and gates to what plain hooks saw."""
+    errors = []
+    for index, (block, record) in enumerate(_hooked_blocks(model, prepared)):
+        output = record["output"] if isinstance(record["output"], tuple) else (record["output"],)
+        for stream, item in block.hidden.items():
+            seen = output[item or 0].float().cpu().numpy()
+            errors.append(float(np.abs(cache["hidden", index, stream].to_numpy()[:, 0] - seen).max()))
+        for modulation, number, site in block.chunk_sites(index):
+            if site.kind == "alpha":
+                chunk = record[modulation.module].chunk(len(modulation.chunks), dim=-1)[number].float().cpu().numpy()
+                errors.append(float(np.abs(cache[str(site)].to_numpy()[:, 0] - chunk).max()))
+    return max(errors)
+
+
+def example_prompts(model: Model) -> list[str]:
+    """Two prompts that any model of its kind takes."""
+    return ["1", "2"] if "text" not in model.anatomy.streams else ["a red circle", "a photo of a dog"]

@@ -1,0 +1,77 @@
+"""`check_anatomy` and `selfcheck` pass on right models and fail on wrong ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from bad_inputs import run
+from conftest import MODELS
+
+import interp
+from interp.models.anatomy import Anatomy, Modulation
+from interp.testing import check_anatomy, selfcheck
+
+pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")  # the example prompts' words
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_right_models_pass(name: str, request: pytest.FixtureRequest) -> None:
+    report = selfcheck(request.getfixturevalue(name))
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert len(report.checks) == 5
+    assert report.passed
+    assert 0 <= report.seconds_a_step < 10
+    assert report.bytes_a_prompt > 10_000
+
+
+def with_anatomy(model: interp.Model, anatomy: Anatomy) -> interp.Model:
+    return interp.Model(dataclasses.replace(model.loaded, anatomy=anatomy))
+
+
+def swapped_gates(anatomy: Anatomy) -> Anatomy:
+    names = {"alpha.attn": "alpha.mlp", "alpha.mlp": "alpha.attn"}
+    blocks = [
+        dataclasses.replace(
+            block,
+            reads=tuple(
+                dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+                if isinstance(read, Modulation) and set(names) <= set(read.chunks)
+                else read
+                for read in block.reads
+            ),
+        )
+        for block in anatomy.blocks
+    ]
+    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+
+
+def swapped_streams(anatomy: Anatomy) -> Anatomy:
+    both = {"text": 1, "image": 0}
+    blocks = [dataclasses.replace(b, hidden=both if len(b.hidden) == 2 else b.hidden) for b in anatomy.blocks]
+    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_swapped_gates_fail(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    checks = {check.name: check for check in check_anatomy(with_anatomy(model, swapped_gates(model.anatomy)))}
+    assert not checks["residual identity"].passed
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "dit_model"])
+def test_swapped_streams_fail(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    assert not all(check.passed for check in check_anatomy(with_anatomy(model, swapped_streams(model.anatomy))))
+
+
+def test_the_command_passes_on_the_demo_and_says_what_is_missing() -> None:
+    code, out, err = run(["selfcheck", "--model", "demo"])
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["PASS"] * 5 + ["a"]
+    code, out, _ = run(["selfcheck", "--model", "demo", "--json"])
+    assert json.loads(out)["passed"] is True
+    code, out, err = run(["selfcheck", "--model", "sd3", "--local-files-only"])
+    assert (code, out) == (2, "")
+    assert "not on this machine and cannot be fetched" in err
