@@ -13,7 +13,7 @@ from interp.plan import Record, at_least
 if TYPE_CHECKING:
     from interp.tracing.prepare import Prepared
 
-DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # measured: blosc zstd-1, byte shuffle (docs/store.md)
+DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # of the bytes in memory (docs/store.md)
 
 Option = typer.Option
 
