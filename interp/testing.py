@@ -44,7 +44,7 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
     """Prove a model's anatomy on itself: the residual identity of every block and stream, the chain from block to block, and
     gates computed without running a block. It fails when two gates or the streams are swapped.
     """
-    prepared = prepare(model, prompts or example_prompts(model), steps=1)
+    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=1)
     try:
         _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=1)
     except (ValueError, RuntimeError, IndexError) as error:
@@ -157,7 +157,7 @@ class Report:
 
 def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int = 2) -> Report:
     """On this machine and these weights: the anatomy's proofs, traced equals untraced, states and gates equal plain hooks."""
-    prepared = prepare(model, prompts or example_prompts(model), steps=steps)
+    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=steps)
     plain = untraced(model, prepared)
     images, cache = model.run_with_cache(list(prepared.plan.prompts), ["*/hidden", "*/alpha.*"], steps=steps)
     checks = (
@@ -195,8 +195,3 @@ def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
                 chunk = record[modulation.module].chunk(len(modulation.chunks), dim=-1)[number].float().cpu().numpy()
                 errors.append(float(np.abs(cache[str(site)].to_numpy()[:, 0] - chunk).max()))
     return max(errors)
-
-
-def example_prompts(model: Model) -> list[str]:
-    """Two prompts that any model of its kind takes."""
-    return ["1", "2"] if "text" not in model.anatomy.streams else ["a red circle", "a photo of a dog"]

@@ -34,7 +34,10 @@ class Skeleton:
 
 
 def skeleton(name: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Skeleton:
-    """The skeleton of a model by alias, folder or hub id; of the catalog's models, the published config if need be."""
+    """The skeleton of a model by alias, folder or hub id.
+
+    For the catalog's models the published config serves where the hub's own is not on this machine.
+    """
     entry = CATALOG.get(str(name))
     source = Path(str(entry.folder or entry.source) if entry else name).expanduser()
     if (source / "transformer" / "config.json").is_file():
@@ -42,12 +45,14 @@ def skeleton(name: str | Path, *, revision: str | None = None, local_files_only:
         return build(str(name), config, f"{source}/transformer/config.json")
     if source.is_dir():
         raise ModelError(f"model folder {source} has no transformer/config.json; give a diffusers pipeline folder")
+    known = CONFIGS.get(str(name)) if revision is None else None  # then the network need not be asked
     try:
-        return build(str(name), _hub_config(str(name), str(source), revision, local_files_only), f"hub: {source}")
+        config = _hub_config(str(name), str(source), revision, local_files_only or known is not None)
+        return build(str(name), config, f"hub: {source}")
     except ModelError:
-        if str(name) not in CONFIGS:
+        if known is None:
             raise
-    return build(str(name), CONFIGS[str(name)], f"published config of {source}, as kept in interp (the hub was not reached)")
+    return build(str(name), known, f"published config of {source}, as kept in interp")
 
 
 def build(name: str, config: dict[str, Any], origin: str) -> Skeleton:

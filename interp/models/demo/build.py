@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from interp.models import components
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.demo import world
+from interp.models.quiet import quiet
 
 TEXT_TOKENS = 24  # length of the CLIP and of the T5 part alike; the longest caption has 15
 
@@ -128,6 +129,7 @@ def save_folder(folder: Path, vae: AutoencoderTiny, denoiser: Denoiser) -> None:
     """Write the pipeline folder that `DiffusionPipeline.from_pretrained` loads: weights in bfloat16, loaded as float32."""
     halves = {name: copy.deepcopy(module).to(torch.bfloat16) for name, module in denoiser.modules().items()}
     half_vae = copy.deepcopy(vae).to(torch.bfloat16)
-    pipeline(half_vae, dataclasses.replace(denoiser, **halves)).save_pretrained(folder, safe_serialization=True)
+    with quiet():
+        pipeline(half_vae, dataclasses.replace(denoiser, **halves)).save_pretrained(folder, safe_serialization=True)
     components.tidy_configs(folder)
     write_defaults(folder, DEFAULTS)

@@ -102,6 +102,7 @@ PIPELINE = PipelineSpec(
     layout=layout,
     guidance_off={"guidance_scale": 1.0},
     prompts=class_labels,
+    examples=("1", "2"),
     default_size=default_size,
     takes_size=False,
 )

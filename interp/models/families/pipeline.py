@@ -53,6 +53,8 @@ class PipelineSpec:
     """Arguments that turn the pipeline's own guidance off."""
     prompts: Callable[[Any, list[str]], dict[str, Any]] = text_prompts
     """(pipe, texts) -> the arguments that carry the prompts; an error for a text that is none."""
+    examples: tuple[str, str] = ("a red circle", "a photo of a dog")
+    """Two prompts that any model of the pipeline takes."""
     default_size: Callable[[Any], tuple[int, int]] = pipeline_size
     takes_size: bool = True
     """Whether height and width are arguments; where they are not, the default size is the only one."""
