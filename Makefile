@@ -1,6 +1,7 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
 #   make test      environment, lint, types, test suite
+#   make test-gpu  the tests that need a CUDA device
 #   make install   the environment alone, in .venv/
 # Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test lint install docs bench clean
+.PHONY: demo test test-gpu lint install docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
@@ -22,6 +23,9 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

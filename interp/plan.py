@@ -13,7 +13,7 @@ from typing import Any, Literal
 from interp.errors import InputError, PlanError
 from interp.sites import Select, Site, as_index
 
-RECORDABLE = ("stats", "gates", "hidden", "modulation")
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +66,13 @@ class Record:
     """The latents after the last step, or after every step."""
     modulation: bool = False
     """AdaLN shift and scale beside alpha."""
+    prediction: bool = False
+    """What the transformer predicts at every step: velocity, or epsilon and (apart from it) DiT's learned sigma."""
     recorders: tuple[SiteRecorder, ...] = ()
     """Recorders of your own."""
 
     def __post_init__(self) -> None:
-        for field in ("stats", "gates", "modulation"):
+        for field in ("stats", "gates", "modulation", "prediction"):
             if not isinstance(getattr(self, field), bool):
                 raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
         if self.hidden is False:
@@ -108,12 +110,15 @@ class Record:
             gates="gates" in wanted or "modulation" in wanted,
             hidden=hidden,
             modulation="modulation" in wanted,
+            prediction="prediction" in wanted,
         )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         recorders = [recorder.to_json() for recorder in self.recorders]
+        if not self.prediction:
+            del values["prediction"]  # stores begun before there was such a thing can still be continued
         return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
 
     @classmethod

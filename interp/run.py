@@ -205,6 +205,7 @@ def make_schema(prepared: Prepared) -> Schema:
         image=(plan.height, plan.width),
         latents=layout.latents,
         latents_every_step=record.latents == "all",
+        prediction=layout.prediction if record.prediction else (),
         statistics=record.stats,
         gate_kinds=kinds if record.gates else (),
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),

@@ -11,7 +11,10 @@ from conftest import MODELS
 
 import interp
 from interp.models.anatomy import Anatomy, Modulation
+from interp.models.catalog import CATALOG, MassiveClaim
+from interp.models.skeleton import skeleton
 from interp.testing import check_anatomy, selfcheck
+from interp.testing.checks import check_claim
 
 pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")  # the example prompts' words
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")  
 def test_right_models_pass(name: str, request: pytest.FixtureRequest) -> None:
     report = selfcheck(request.getfixturevalue(name))
     assert [check.name for check in report.checks if not check.passed] == []
-    assert len(report.checks) == 5
+    assert len(report.checks) == (6 if name == "demo_model" else 5)
     assert report.passed
     assert 0 <= report.seconds_a_step < 10
     assert report.bytes_a_prompt > 10_000
@@ -66,10 +69,30 @@ def test_swapped_streams_fail(name: str, request: pytest.FixtureRequest) -> None
     assert not all(check.passed for check in check_anatomy(with_anatomy(model, swapped_streams(model.anatomy))))
 
 
+def test_channels_that_are_not_massive_are_found_out(demo_model: interp.Model) -> None:
+    _, cache = demo_model.run_with_cache("a red circle", steps=2)
+    assert check_claim(cache, MassiveClaim(4, (29,), "")).passed
+    for block, channels in ((4, (30,)), (4, (29, 30)), (4, (500,))):
+        assert not check_claim(cache, MassiveClaim(block, channels, "")).passed
+
+
+def test_the_papers_channels_exist_in_the_published_configs() -> None:
+    claims = {name: entry.massive for name, entry in CATALOG.items() if entry.massive is not None}
+    assert {name: claims[name].channels for name in ("sd3", "sd3.5", "flux-dedistilled")} == {
+        "sd3": (810,),
+        "sd3.5": (676,),
+        "flux-dedistilled": (154, 1446),
+    }
+    for name, claim in claims.items():
+        anatomy = skeleton(name, local_files_only=True).anatomy
+        assert claim.block < len(anatomy.blocks)
+        assert max(claim.channels) < anatomy.channels
+
+
 def test_the_command_passes_on_the_demo_and_says_what_is_missing() -> None:
     code, out, err = run(["selfcheck", "--model", "demo"])
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["PASS"] * 5 + ["a"]
+    assert [line.split()[0] for line in out.splitlines()] == ["PASS"] * 6 + ["a"]
     code, out, _ = run(["selfcheck", "--model", "demo", "--json"])
     assert json.loads(out)["passed"] is True
     code, out, err = run(["selfcheck", "--model", "sd3", "--local-files-only"])

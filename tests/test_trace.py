@@ -13,6 +13,8 @@ from conftest import MODELS, PROMPTS, prompts_for
 
 import interp
 from interp.models.catalog import CATALOG
+from interp.testing import check_anatomy, untraced
+from interp.tracing.prepare import prepare
 
 
 def arguments_of(model: interp.Model, steps: int, height: int, width: int) -> dict[str, Any]:
@@ -311,3 +313,33 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
     )
     mean = run.stats["mean"].sel(block=2, stream="image")
     assert np.allclose(mean, seen.states("image", 2).swapaxes(0, 1).mean(-2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+def test_predictions_equal_a_plain_hook(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """DiT's learned sigma is kept apart from its epsilon; the others predict a velocity."""
+    model, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2, record=interp.Record(prediction=True))
+    seen: list[Any] = []
+    handle = model.pipe.transformer.register_forward_hook(lambda m, a, output: seen.append(output[0].numpy()))
+    try:
+        untraced(model, prepare(model, prompts))
+    finally:
+        handle.remove()
+    outputs, stacked = run.images, np.stack(seen, axis=1)
+    if name != "dit_model":
+        np.testing.assert_array_equal(outputs["predicted_velocity"], stacked)
+        return
+    assert outputs["predicted_epsilon"].dims == ("prompt", "step", "latent_channel", "latent_y", "latent_x")
+    np.testing.assert_array_equal(outputs["predicted_epsilon"], stacked[:, :, :4])
+    np.testing.assert_array_equal(outputs["predicted_sigma"], stacked[:, :, 4:])
+
+
+@pytest.mark.parametrize("name", ["tiny", "flux", "dit"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_traced_bit_for_bit(name: str, dtype: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = request.getfixturevalue(f"{name}_model")
+    model, prompts = interp.load(source.name, dtype=dtype), prompts_for(f"{name}_model")[:2]
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2, steps=2)
+    np.testing.assert_array_equal(run.images["image"], untraced(model, prepare(model, prompts, steps=2)))
+    assert all(check.passed for check in check_anatomy(model, prompts))

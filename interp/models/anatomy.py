@@ -95,6 +95,17 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """What sets the gates, and how to compute them without running a block."""
+
+    players: Mapping[str, str]
+    """What the gates depend on (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class
+    label is `text`; where text is missing, it cannot enter the gates."""
+    inputs: Callable[[nn.Module, Inputs], Inputs]
+    """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Anatomy:
     """A transformer's blocks in execution order, and where conditioning enters."""
 
@@ -108,6 +119,8 @@ class Anatomy:
     """Modules after the blocks that conditioning enters again, as (module path, argument)."""
     timestep_scale: float = 1.0
     """What the scheduler's timestep is divided by before it is given to the transformer."""
+    conditioning: Conditioning | None = None
+    """What sets the gates; without it, `interp gates` is not available."""
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -27,6 +27,15 @@ class Defaults:
 
 
 @dataclasses.dataclass(frozen=True)
+class MassiveClaim:
+    """Channels that somebody says are massive in a model's image stream, at the output of a block (0-based)."""
+
+    block: int
+    channels: tuple[int, ...]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """One alias of the catalog."""
 
@@ -37,6 +46,8 @@ class Entry:
     about: str
     defaults: Defaults = dataclasses.field(default_factory=Defaults)
     revision: str | None = None
+    massive: MassiveClaim | None = None
+    """What the paper says, where it does; `interp selfcheck` looks whether it holds."""
 
     @property
     def folder(self) -> Path | None:
@@ -44,14 +55,33 @@ class Entry:
         return PACKAGED / self.source if self.source in ("weights", "early") else None
 
 
+_DG = "Detail Guidance (arXiv 2510.11538), Table 4"
 _SD3, _FLUX, _DIT = "StableDiffusion3Pipeline", "FluxPipeline", "DiTPipeline"
 CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("demo", "weights", _SD3, "trained toy, ships with interp: 64x64 shapes, colours and textures"),
+        Entry(
+            "demo",
+            "weights",
+            _SD3,
+            "trained toy, ships with interp: 64x64 shapes, colours and textures",
+            massive=MassiveClaim(4, (29,), "measured on these weights; not from a paper"),
+        ),
         Entry("demo-early", "early", _SD3, "an early checkpoint of demo's training, ships with interp"),
-        Entry("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", _SD3, "Stable Diffusion 3 Medium"),
-        Entry("sd3.5", "stabilityai/stable-diffusion-3.5-large", _SD3, "Stable Diffusion 3.5 Large"),
+        Entry(
+            "sd3",
+            "stabilityai/stable-diffusion-3-medium-diffusers",
+            _SD3,
+            "Stable Diffusion 3 Medium",
+            massive=MassiveClaim(6, (810,), _DG),
+        ),
+        Entry(
+            "sd3.5",
+            "stabilityai/stable-diffusion-3.5-large",
+            _SD3,
+            "Stable Diffusion 3.5 Large",
+            massive=MassiveClaim(20, (676,), _DG),
+        ),
         Entry(
             "sd3.5-medium",
             "stabilityai/stable-diffusion-3.5-medium",
@@ -67,6 +97,7 @@ CATALOG: dict[str, Entry] = {
             _FLUX,
             "FLUX.1 dev without its guidance distillation",
             Defaults(steps=50),
+            massive=MassiveClaim(22, (154, 1446), _DG),
         ),
         Entry("dit-xl", "facebook/DiT-XL-2-256", _DIT, "DiT-XL/2, ImageNet classes", Defaults(steps=50)),
     )

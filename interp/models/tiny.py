@@ -27,16 +27,22 @@ def build(family: str, folder: str | Path, *, seed: int = 0, **sizes: Any) -> Pa
     `sizes` overrides the family's sizes: blocks=4 (flux: also single_blocks=3), heads=2, head_width=16, resolution=64 (pixels;
     bigger for benchmarks); for sd3 dual_attention=() (block indices), for flux guidance_embeds=True.
     """
-    if family not in BUILDERS:
-        raise InputError(f"family must be one of {', '.join(BUILDERS)}; got {family!r}")
     folder = Path(folder)
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        pipe, defaults = BUILDERS[family](**sizes)
+    with quiet():
+        pipe, defaults = make(family, seed=seed, **sizes)
         pipe.save_pretrained(folder, safe_serialization=True)
         components.tidy_configs(folder)
     write_defaults(folder, defaults)
     return folder
+
+
+def make(family: str, *, seed: int = 0, **sizes: Any) -> tuple[Any, Defaults]:
+    """The same pipeline in memory, with the defaults that its folder would hold."""
+    if family not in BUILDERS:
+        raise InputError(f"family must be one of {', '.join(BUILDERS)}; got {family!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BUILDERS[family](**sizes)
 
 
 def sd3(

@@ -7,7 +7,7 @@
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
       recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
-      outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...)
+      outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
       summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
 
 Statistics and gates: one shard a prompt, written once. Hidden: one shard a (prompt, step, block), written as it arrives. No
@@ -75,6 +75,8 @@ class Schema:
     """Pixels, (y, x)."""
     latents: Mapping[str, int]
     latents_every_step: bool
+    prediction: tuple[str, ...]
+    """What of the transformer's output is kept of every step: () or ("velocity",) or ("epsilon", "sigma")."""
     statistics: bool
     gate_kinds: tuple[str, ...]
     """What of AdaLN is kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
@@ -104,6 +106,9 @@ class Schema:
         every = {"step": steps} if self.latents_every_step else {}
         latents = {"prompt": prompts, **every, **self.latents}
         found["outputs/latents"] = Variable(latents, {**latents, "prompt": 1}, None)
+        for name in self.prediction:
+            shape = {"prompt": prompts, "step": steps, **self.latents}
+            found[f"outputs/predicted_{name}"] = Variable(shape, {**shape, "prompt": 1}, None)
         return found
 
     def coordinates(self, path: str) -> xr.Dataset:
@@ -116,7 +121,7 @@ class Schema:
             own = self.recorded[path.split("/")[1]]
             return prompt.assign_coords({**self._steps(), "site": _texts(own.sites)})
         if group == "outputs":
-            return prompt.assign_coords(self._steps()) if self.latents_every_step else prompt
+            return prompt.assign_coords(self._steps()) if self.latents_every_step or self.prediction else prompt
         data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
         if group == "gates":
             data = data.assign_coords(gate=_texts(self.gates))

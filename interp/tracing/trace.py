@@ -66,6 +66,7 @@ def trace_group(
             list(recorders),
             list(interventions),
             on_step,
+            layout.prediction if plan.record.prediction else (),
         )
         keep_all = plan.record.latents == "all"
         with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
@@ -159,12 +160,15 @@ class Visitor:
         recorders: list[Recorder],
         interventions: list[Intervention],
         on_step: StepReport,
+        prediction: tuple[str, ...] = (),
     ) -> None:
         self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
         self.rows, self.schedule, self.tokens = rows, schedule, tokens
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
         self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
+        self.prediction = prediction
+        self.predicted: list[Tensor] = []
         self.calls = 0
         self.report_error: Exception | None = None
 
@@ -174,6 +178,8 @@ class Visitor:
         step = self._step_of(bind_inputs(self.transformer, given, named))
         for stop in self.route:
             self._see_block(stop, step)
+        if self.prediction:
+            self.predicted.append(self.envoy.output[0].detach().to("cpu", torch.float32, copy=True))
         self.calls += 1
         self.finite.end_step(step)
         for recorder in self.recorders:
@@ -323,6 +329,10 @@ class Visitor:
             "image": (images[position] * 255).round().astype(np.uint8),  # as diffusers makes its PIL images
             "latents": latents if watch.keep_all else latents[0],
         }
+        if self.prediction:
+            parts = torch.stack([step[position] for step in self.predicted]).chunk(len(self.prediction), dim=1)
+            named = zip(self.prediction, parts, strict=True)
+            arrays["outputs"] |= {f"predicted_{name}": part.numpy() for name, part in named}
         return TracedRow(row, arrays)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.models.anatomy import Anatomy, Block, Inputs, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
 
@@ -43,6 +43,13 @@ def block(path: str) -> Block:
     )
 
 
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """Blocks embed timestep and class by themselves; `hidden_states` stands for its dtype alone."""
+    import torch
+
+    return {**inputs, "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+
+
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `DiTTransformer2DModel`."""
     return Anatomy(
@@ -52,12 +59,20 @@ def describe(transformer: Any) -> Anatomy:
         blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         reentries=(("proj_out_1", "input"),),
+        conditioning=Conditioning({"timestep": "timestep", "text": "class_labels"}, block_conditioning),
     )
 
 
 def class_labels(pipe: Any, texts: list[str]) -> dict[str, Any]:
     """Class numbers of prompts that are ImageNet labels (one of a class's names) or numbers."""
     return {"class_labels": [class_number(pipe, text) for text in texts]}
+
+
+def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Class numbers, (batch,)."""
+    import torch
+
+    return {"class_labels": torch.tensor(class_labels(pipe, texts)["class_labels"], device=pipe.device)}
 
 
 def class_number(pipe: Any, text: str) -> int:
@@ -94,6 +109,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
         text_tokens=0,
         latents={"latent_channel": config.in_channels, "latent_y": side, "latent_x": side},
         pixel_multiple=scale(pipe) * config.patch_size,
+        prediction=("epsilon", "sigma") if config.out_channels == 2 * config.in_channels else ("epsilon",),
     )
 
 
@@ -105,4 +121,5 @@ PIPELINE = PipelineSpec(
     examples=("1", "2"),
     default_size=default_size,
     takes_size=False,
+    conditions=class_tensor,
 )

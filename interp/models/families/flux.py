@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Block, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, mlp_taps, project
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ADALN_ZERO_SINGLE = ("shift.attn", "scale.attn", "alpha.attn")
 STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
@@ -60,6 +63,25 @@ def single_block(path: str) -> Block:
     )
 
 
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it, in thousandths; `hidden_states` stands for its dtype alone."""
+    pooled = inputs["pooled_projections"]
+    named = [inputs[name].to(pooled.dtype) * 1000 for name in ("timestep", "guidance") if name in inputs]
+    return {"temb": transformer.time_text_embed(*named, pooled), "hidden_states": pooled}
+
+
+def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The pooled text, (batch, channel), and the embedded guidance where the weights take one."""
+    import torch
+
+    length = settings["max_sequence_length"]
+    pooled = pipe.encode_prompt(texts, texts, max_sequence_length=length)[1]
+    if "embedded_guidance" not in settings:
+        return {"pooled_projections": pooled}
+    guidance = torch.full((len(texts),), settings["embedded_guidance"], dtype=torch.float32, device=pooled.device)
+    return {"pooled_projections": pooled, "guidance": guidance}
+
+
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `FluxTransformer2DModel`: blocks are numbered through, double ones first."""
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
@@ -75,6 +97,9 @@ def describe(transformer: Any) -> Anatomy:
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
         reentries=(("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
+        conditioning=Conditioning(
+            {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}}, block_conditioning
+        ),
     )
 
 
@@ -104,5 +129,6 @@ PIPELINE = PipelineSpec(
     tokenizers={"tokenizer": None, "tokenizer_2": "max_sequence_length"},
     argument_of={"embedded_guidance": "guidance_scale"},
     settings_maximum={"max_sequence_length": 512},
+    conditions=conditions,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )

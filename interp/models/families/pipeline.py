@@ -25,6 +25,8 @@ class Layout:
     """Latents by axis name, without the batch."""
     pixel_multiple: int
     """Height and width must be multiples of this many pixels."""
+    prediction: tuple[str, ...] = ("velocity",)
+    """What the transformer's output holds: equal parts, one after the other along its second axis."""
 
     def tokens(self, stream: str) -> int:
         """Tokens of a stream."""
@@ -65,6 +67,8 @@ class PipelineSpec:
     tokenizers: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     """Tokenizers, each with the setting that limits its length (`None`: its own limit)."""
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    conditions: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """(pipe, texts, settings) -> the transformer's arguments that carry the text, or a guidance value, to the gates."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Inputs, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ def mlp_taps(stream: str, norm: str, mlp: str) -> list[Modulation | Tap]:
     ]
 
 
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    pooled = inputs["pooled_projections"]
+    return {"temb": transformer.time_text_embed(inputs["timestep"], pooled), "hidden_states": pooled}
+
+
+def pooled_text(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The pooled text, (batch, channel): all of the text that reaches the gates."""
+    pooled = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[2]
+    return {"pooled_projections": pooled}
+
+
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of an `SD3Transformer2DModel`."""
     blocks = enumerate(transformer.transformer_blocks)
@@ -72,6 +84,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=tuple(joint_block(f"transformer_blocks.{index}", block) for index, block in blocks),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"),
         reentries=(("norm_out", "conditioning_embedding"),),
+        conditioning=Conditioning({"timestep": "timestep", "text": "pooled_projections"}, block_conditioning),
     )
 
 
@@ -94,4 +107,5 @@ PIPELINE = PipelineSpec(
     settings=lambda pipe: {"max_sequence_length": 256},
     tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
     settings_maximum={"max_sequence_length": 512},
+    conditions=pooled_text,
 )

@@ -1,0 +1,59 @@
+"""Where a family's weights let a massive channel be planted: data for `interp.testing.plant`.
+
+Conditioning is a sum of embeddings, temb = timestep + text (or class) [+ guidance]. Setting rows of those embeddings to zero
+leaves components of temb that one of them alone sets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Plantable:
+    """Modules of one family that a plant writes into."""
+
+    embedders: str
+    """Module that holds the embeddings: in the transformer or, where every block has its own, in each block."""
+    in_blocks: bool
+    writers: Mapping[str, Mapping[str, str]]
+    """Per kind of block and "stream.gate": the last linear layer of the branch, inside the block."""
+
+    def conditionings(self, transformer: Any, block_paths: list[str]) -> list[nn.Module]:
+        """Every module that embeds timestep and text or class."""
+        places = [f"{path}.{self.embedders}" for path in block_paths] if self.in_blocks else [self.embedders]
+        return [transformer.get_submodule(place) for place in places]
+
+
+_TWO_STREAMS = {
+    "image.attn": "attn.to_out.0",
+    "text.attn": "attn.to_add_out",
+    "image.mlp": "ff.net.2",
+    "text.mlp": "ff_context.net.2",
+}
+PLANTABLE: dict[str, Plantable] = {
+    "sd3": Plantable(
+        "time_text_embed", False, {"joint": _TWO_STREAMS, "joint-dual": {**_TWO_STREAMS, "image.attn2": "attn2.to_out.0"}}
+    ),
+    "flux": Plantable("time_text_embed", False, {"double": _TWO_STREAMS, "single": {"image.attn": "proj_out"}}),
+    "dit": Plantable("norm1.emb", True, {"class-conditional": {"image.attn": "attn1.to_out.0", "image.mlp": "ff.net.2"}}),
+}
+
+
+PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_embedder"), "guidance": ("guidance_embedder",)}
+
+
+def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
+    """Let `player` (timestep, text, guidance) alone set one component of what a combined embedding gives."""
+    others = [name for other, names in PARTS.items() if other != player for name in names]
+    for part in (getattr(embedding, name) for name in others if hasattr(embedding, name)):
+        table = getattr(part, "embedding_table", None)
+        if table is not None:
+            table.weight[:, component] = 0.0
+        else:
+            part.linear_2.weight[component] = 0.0
+            part.linear_2.bias[component] = 0.0

@@ -1,0 +1,203 @@
+"""Tiny models with massive channels planted in them: what an analysis should find is known.
+
+At the planted channels of block k, the branch gives a constant and alpha is
+
+    alpha(t, c) = 1 + spread * (sqrt(share_t) f(t) + sqrt(share_c) g(c))
+
+with f over the run's steps and g over a population of prompts of mean 0 and variance 1. So the channels are massive from
+block k on and not before, and the timestep's share of alpha's variance is share_t, with no interaction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.models import components, tiny
+from interp.models.anatomy import Block, Modulation
+from interp.models.catalog import write_defaults
+from interp.models.families.pipeline import schedule
+from interp.models.load import adopt
+from interp.models.plantable import PLANTABLE, keep_apart
+from interp.models.quiet import quiet
+from interp.sites import as_index
+from interp.tracing.model import Model
+
+POPULATION = 128  # prompts over which text varies
+TIMESTEP, TEXT = 0, 1  # components of temb that one player alone sets
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted:
+    """A model and what is true of it."""
+
+    model: Model
+    channels: tuple[int, ...]
+    block: int
+    """From this block on the channels are massive."""
+    streams: tuple[str, ...]
+    """Where they are massive: both, when the gate is shared by both."""
+    gate: str
+    strength: float
+    """Size of the channels over the block's median channel."""
+    spread: float
+    """Standard deviation of alpha over steps and prompts; its mean is 1."""
+    timestep_share: float
+    """Of alpha's variance over the model's default steps and `population`; the text's is the rest."""
+    population: tuple[str, ...]
+
+    @property
+    def text_share(self) -> float:
+        """Of alpha's variance."""
+        return 1.0 - self.timestep_share
+
+    def prompts(self, count: int, seed: int = 0) -> list[str]:
+        """Different prompts drawn from the population."""
+        draw = np.random.default_rng(seed)
+        return [self.population[i] for i in draw.choice(len(self.population), count, replace=False)]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model as a diffusers folder that `interp.load` and `--model` take."""
+        folder = Path(folder)
+        with quiet():
+            self.model.pipe.save_pretrained(folder, safe_serialization=True)
+            components.tidy_configs(folder)
+        write_defaults(folder, self.model.defaults)
+        return folder
+
+
+def plant(
+    family: str,
+    *,
+    channels: Sequence[int] = (5,),
+    block: int = 1,
+    stream: str = "image",
+    gate: str = "mlp",
+    strength: float = 50.0,
+    spread: float = 0.2,
+    timestep_share: float = 0.7,
+    seed: int = 0,
+    **sizes: Any,
+) -> Planted:
+    """A tiny random model of a family (sd3, flux, dit) with massive channels in it, in memory.
+
+    `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`.
+    """
+    with quiet():
+        pipe, defaults = tiny.make(family, seed=seed, **sizes)
+    pipe.set_progress_bar_config(disable=True)
+    model = Model(adopt(pipe, f"planted-{family}", defaults=defaults, device="cpu"))
+    _check(model, channels, block, stream, gate, timestep_share)
+    described = model.anatomy.blocks[block]
+    population = _population(family, pipe, seed)
+    size = strength * _median_size(model, population[0], block, stream)
+    with torch.no_grad():
+        module = pipe.transformer.get_submodule(described.path)
+        writer = module.get_submodule(_writer(family, described, stream, gate))
+        for embedding in PLANTABLE[family].conditionings(pipe.transformer, [b.path for b in model.anatomy.blocks]):
+            keep_apart(embedding, TIMESTEP, "timestep")
+            keep_apart(embedding, TEXT, "text")
+        for channel in channels:
+            writer.weight[channel], writer.bias[channel] = 0.0, size
+        modulation, number = _gate(described, stream, gate)
+        projection = module.get_submodule(modulation.module)
+        rows = [number * model.anatomy.channels + channel for channel in channels]
+        _set_alpha(model, described, modulation, projection, rows, population, timestep_share, spread)
+    return Planted(
+        model=model,
+        channels=tuple(sorted(channels)),
+        block=block,
+        streams=(stream, *modulation.shared_with),
+        gate=gate,
+        strength=strength,
+        spread=spread,
+        timestep_share=timestep_share,
+        population=population,
+    )
+
+
+def _set_alpha(
+    model: Model,
+    block: Block,
+    modulation: Modulation,
+    projection: Any,
+    rows: list[int],
+    population: tuple[str, ...],
+    timestep_share: float,
+    spread: float,
+) -> None:
+    """Give the projection's rows the planted alpha: first each player alone, unscaled, to learn its mean and size."""
+    pipe, spec = model.pipe, model.loaded.spec
+    settings = model.settings()
+    times = schedule(pipe, spec, model.defaults.steps, spec.layout(pipe, *model.sizes(), settings)).timesteps
+    assert spec.conditions is not None
+    text = spec.conditions(pipe, list(population), settings)
+
+    def alone(component: int, timesteps: Tensor, arguments: dict[str, Any]) -> Tensor:
+        projection.weight[rows], projection.bias[rows] = 0.0, 0.0
+        projection.weight[rows, component] = 1.0
+        assert model.anatomy.conditioning is not None
+        given = {"timestep": timesteps / model.anatomy.timestep_scale, **arguments}
+        inputs = model.anatomy.conditioning.inputs(pipe.transformer, given)
+        module = pipe.transformer.get_submodule(block.path)
+        return modulation.compute(module, inputs)[:, rows[0]].double()
+
+    steps = torch.tensor(times, dtype=torch.float32)
+    f = alone(TIMESTEP, steps, {name: value[:1].expand(len(steps), *value.shape[1:]) for name, value in text.items()})
+    g = alone(TEXT, steps[:1].expand(len(population)), dict(text))
+    projection.weight[rows], projection.bias[rows] = 0.0, 1.0
+    for component, values, share in ((TIMESTEP, f, timestep_share), (TEXT, g, 1 - timestep_share)):
+        scale = spread * share**0.5 / values.std(correction=0)
+        projection.weight[rows, component] = scale.float()
+        projection.bias[rows] -= (scale * values.mean()).float()
+
+
+def _gate(block: Block, stream: str, gate: str) -> tuple[Modulation, int]:
+    """The AdaLN projection that holds a gate, and the gate's chunk in it."""
+    chunk = f"alpha.{gate}"
+    return next((m, m.chunks.index(chunk)) for m in block.modulations if m.stream == stream and chunk in m.chunks)
+
+
+def _writer(family: str, block: Block, stream: str, gate: str) -> str:
+    return PLANTABLE[family].writers[block.kind][f"{stream}.{gate}"]
+
+
+def _median_size(model: Model, prompt: str, block: int, stream: str) -> float:
+    _, cache = model.run_with_cache(prompt, f"block.{block}/{stream}/hidden", steps=1)
+    return float(np.median(np.abs(cache["hidden", block, stream].to_numpy()).mean(axis=(0, 1, 2))))
+
+
+def _population(family: str, pipe: Any, seed: int) -> tuple[str, ...]:
+    """Prompts over which the text's share is taken: all different."""
+    draw = np.random.default_rng([seed, 1])
+    if family == "dit":
+        classes = pipe.transformer.config.num_embeds_ada_norm
+        return tuple(str(number) for number in draw.choice(classes, POPULATION, replace=False))
+    texts: dict[str, None] = {}
+    while len(texts) < POPULATION:
+        texts[" ".join(draw.choice(tiny.WORDS, int(draw.integers(2, 6))))] = None
+    return tuple(texts)
+
+
+def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate: str, share: float) -> None:
+    anatomy = model.anatomy
+    for field, values, count in (("channels", channels, anatomy.channels), ("block", [block], len(anatomy.blocks))):
+        wrong = [value for value in values if as_index(value) is None or not 0 <= value < count]
+        if wrong:
+            raise InputError(f"{field} must lie in 0..{count - 1}; got {wrong[0]!r}")
+    if not channels or len(set(channels)) != len(channels):
+        raise InputError(f"channels must be one or more, each once; got {list(channels)}")
+    places = PLANTABLE[anatomy.family].writers[anatomy.blocks[block].kind]
+    gated = {f"{m.stream}.{c.split('.')[1]}" for m in anatomy.blocks[block].modulations for c in m.chunks if "alpha" in c}
+    possible = [place for place in places if place in gated]
+    if f"{stream}.{gate}" not in possible:
+        raise InputError(f"stream and gate must be one of {', '.join(possible)} in block {block}; got {stream}.{gate}")
+    if not 0.0 <= share <= 1.0:
+        raise InputError(f"timestep_share must lie in 0..1; got {share!r}")
