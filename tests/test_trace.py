@@ -293,11 +293,15 @@ def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny
 
 
 @pytest.mark.parametrize("offload", ["model", "group"])
-def test_offloaded_equals_plain(offload: str, tiny_folder: Path, tiny_run: interp.Run, tmp_path: Path) -> None:
-    run = interp.trace(interp.load(tiny_folder, offload=offload, device="cpu"), PROMPTS, out=tmp_path / "run.zarr", repeats=2)
-    assert np.array_equal(run.images["image"], tiny_run.images["image"])
-    assert np.array_equal(run.stats["var"], tiny_run.stats["var"], equal_nan=True)
-    assert np.array_equal(run.gates["alpha"], tiny_run.gates["alpha"], equal_nan=True)
+@pytest.mark.parametrize("name", ["tiny_model", "dual_model", "flux_model", "dit_model"])
+def test_offloaded_equals_plain(name: str, offload: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
+    plain = interp.trace(source, prompts, out=tmp_path / "plain.zarr", batch_size=2)
+    model = interp.load(source.name, offload=offload, device="cpu")
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2)
+    assert np.array_equal(run.images["image"], plain.images["image"])
+    assert np.array_equal(run.stats["var"], plain.stats["var"], equal_nan=True)
+    assert np.array_equal(run.gates["alpha"], plain.gates["alpha"], equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
