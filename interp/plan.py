@@ -13,7 +13,7 @@ from typing import Any, Literal
 from interp.errors import InputError, PlanError
 from interp.sites import Select, Site, as_index
 
-RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction")
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,13 @@ class Record:
     """AdaLN shift and scale beside alpha."""
     prediction: bool = False
     """What the transformer predicts at every step: velocity, or epsilon and (apart from it) DiT's learned sigma."""
+    branches: bool = False
+    """What every branch writes before alpha multiplies it, and the embedding, as means over tokens: who writes a channel."""
     recorders: tuple[SiteRecorder, ...] = ()
     """Recorders of your own."""
 
     def __post_init__(self) -> None:
-        for field in ("stats", "gates", "modulation", "prediction"):
+        for field in ("stats", "gates", "modulation", "prediction", "branches"):
             if not isinstance(getattr(self, field), bool):
                 raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
         if self.hidden is False:
@@ -89,6 +91,8 @@ class Record:
             raise InputError(f"record.recorders must have names of their own; got {names}")
         if self.modulation and not self.gates:
             raise InputError("record.modulation needs record.gates=True: shift and scale are kept beside alpha")
+        if self.branches and not (self.gates and self.stats):
+            raise InputError("record.branches needs record.gates=True and record.stats=True: alpha x branch sums to the mean")
 
     @property
     def select(self) -> Select | None:
@@ -106,19 +110,21 @@ class Record:
             raise InputError("--blocks and --record-steps select hidden states; add hidden to --record")
         hidden = Select(blocks=blocks, steps=steps) if "hidden" in wanted else None  # type: ignore[arg-type]
         return cls(
-            stats="stats" in wanted,
-            gates="gates" in wanted or "modulation" in wanted,
+            stats=bool({"stats", "branches"} & set(wanted)),
+            gates=bool({"gates", "modulation", "branches"} & set(wanted)),
             hidden=hidden,
             modulation="modulation" in wanted,
             prediction="prediction" in wanted,
+            branches="branches" in wanted,
         )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         recorders = [recorder.to_json() for recorder in self.recorders]
-        if not self.prediction:
-            del values["prediction"]  # stores begun before there was such a thing can still be continued
+        for later in ("prediction", "branches"):  # stores begun before there were such things can still be continued
+            if not values[later]:
+                del values[later]
         return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
 
     @classmethod

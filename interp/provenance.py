@@ -21,6 +21,7 @@ def provenance(model: Model, batch_size: int) -> dict[str, Any]:
     return {
         "model_class": loaded.anatomy.model_class,
         "pipeline_class": loaded.spec.pipeline_class,
+        "gates_set_by": list(loaded.anatomy.conditioning.players) if loaded.anatomy.conditioning else None,
         "revision": loaded.revision,
         "device": loaded.device,
         "offload": loaded.offload,

@@ -29,6 +29,8 @@ from interp.store.writer import Writer
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 from interp.tracing.recorders import (
+    Array,
+    BranchRecorder,
     GatesRecorder,
     HiddenRecorder,
     HiddenSink,
@@ -176,6 +178,8 @@ def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: Hidde
         recorders.append(StatisticsRecorder(anatomy, steps, batch))
     if record.gates:
         recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+    if record.branches:
+        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
     for own in record.recorders:
         sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
         recorders.append(OwnRecorder(own, sites, steps, batch))
@@ -183,6 +187,15 @@ def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: Hidde
         tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
         recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
     return recorders
+
+
+def _position(prepared: Prepared) -> Array | None:
+    """The position embedding of the image tokens, (token, channel), where the model adds one."""
+    model = prepared.model
+    if model.anatomy.position is None:
+        return None
+    table = model.anatomy.position(model.pipe.transformer, prepared.layout.image_grid)
+    return table.detach().float().cpu().numpy()
 
 
 def make_schema(prepared: Prepared) -> Schema:
@@ -208,6 +221,7 @@ def make_schema(prepared: Prepared) -> Schema:
         prediction=layout.prediction if record.prediction else (),
         statistics=record.stats,
         gate_kinds=kinds if record.gates else (),
+        branches=record.branches,
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
     )

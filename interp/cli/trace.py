@@ -28,7 +28,7 @@ def trace(
     height: Annotated[int | None, Option(help="Pixels. [default: the model's]")] = None,
     width: Annotated[int | None, Option(help="Pixels. [default: the model's]")] = None,
     negative_prompt: Annotated[str, Option(help="Stored with the run; guidance is off, so it has no effect yet.")] = "",
-    record: Annotated[str, Option(help="What to keep, out of stats,gates,hidden,modulation,prediction.")] = "stats,gates",
+    record: Annotated[str, Option(help="Any of stats,gates,hidden,modulation,prediction,branches.")] = "stats,gates",
     blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
     record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
     max_sequence_length: Annotated[int | None, Option(help="Tokens of the long text encoder. [default: the model's]")] = None,

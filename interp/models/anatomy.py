@@ -119,6 +119,8 @@ class Anatomy:
     """Modules after the blocks that conditioning enters again, as (module path, argument)."""
     timestep_scale: float = 1.0
     """What the scheduler's timestep is divided by before it is given to the transformer."""
+    position: Callable[[nn.Module, tuple[int, int]], Tensor] | None = None
+    """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None
     """What sets the gates; without it, `interp gates` is not available."""
 

@@ -16,6 +16,7 @@ from interp.store.summary import summarise
 WHAT = {
     "stats": "statistics over tokens; record=Record(stats=True) keeps them",
     "gates": "AdaLN gates; record=Record(gates=True) keeps them",
+    "branches": "branches; record=Record(branches=True) keeps them (--record stats,gates,branches)",
     "hidden": "hidden states; record=Record(hidden=True) keeps them (--record stats,gates,hidden)",
 }
 
@@ -25,6 +26,7 @@ class Run:
 
     run.stats      mean, mean_abs, max_abs, min_abs, var    (prompt, step, block, stream, channel)
     run.gates      alpha [shift, scale]                     (prompt, step, block, stream, gate, channel)
+    run.branches   branch                                   (prompt, step, block, stream, gate, channel); embedding
     run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
     run.images     image (prompt, y, x, rgb) uint8 and latents
     run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
@@ -73,6 +75,11 @@ class Run:
         return self._group("gates")
 
     @functools.cached_property
+    def branches(self) -> xr.Dataset:
+        """What each branch writes before alpha multiplies it, means over tokens; the embedding, and its positional part."""
+        return self._group("branches")
+
+    @functools.cached_property
     def hidden(self) -> xr.DataTree:
         """Selected hidden states, one child a stream."""
         self._need("hidden")
@@ -103,7 +110,7 @@ class Run:
     @functools.cached_property
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
-        groups = {name: self._shelf.dataset(name) for name in ("stats", "gates") if name in self._shelf}
+        groups = {name: self._shelf.dataset(name) for name in ("stats", "gates", "branches") if name in self._shelf}
         if "hidden" in self._shelf:
             groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
         groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
@@ -120,7 +127,7 @@ class Run:
     def facts(self) -> dict[str, str]:
         """The lines of the readable representation."""
         plan, origin = self.plan, self.provenance
-        kept = [name for name in ("stats", "gates", "hidden", "outputs", "summary") if name in self._shelf]
+        kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._shelf]
         state = "" if self.rows_done == self.rows_total else "  (unfinished: the same command continues it)"
         facts = {
             "model": f"{plan.get('model')} ({origin.get('model_class')}, {plan.get('dtype')} on {origin.get('device')})",

@@ -64,6 +64,7 @@ class Shelf:
         wanted += [f"stats/{name}" for name in STATISTICS] if record.get("stats") else []
         wanted += ["gates/alpha"] if record.get("gates") else []
         wanted += ["gates/shift", "gates/scale"] if record.get("modulation") else []
+        wanted += ["branches/branch", "branches/embedding"] if record.get("branches") else []
         wanted += ["hidden"] if record.get("hidden") else []
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
@@ -151,7 +152,7 @@ def _span(key: Any) -> str:
 
 def _place(name: str) -> tuple[int, str]:
     """Where a variable stands in its Dataset: the schema's order, then the others by name."""
-    order = (*STATISTICS, "alpha", "shift", "scale", "hidden", "image", "latents")
+    order = (*STATISTICS, "median_abs", "alpha", "shift", "scale", "hidden", "image", "latents")
     return (order.index(name) if name in order else len(order), name)
 
 

@@ -4,7 +4,9 @@
       attributes                    schema, plan, provenance
       prompt_text seed done         (prompt)
       stats/    mean mean_abs max_abs min_abs var    (prompt, step, block, stream, channel); present (block, stream)
+                median_abs                           (prompt, step, block, stream): of all elements
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
+      branches/ branch (prompt, step, block, stream, gate, channel): means over tokens; embedding, position
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
       recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
@@ -80,6 +82,8 @@ class Schema:
     statistics: bool
     gate_kinds: tuple[str, ...]
     """What of AdaLN is kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
+    branches: bool
+    """Whether what each branch writes is kept."""
     hidden: Mapping[str, HiddenAxes]
     recorded: Mapping[str, RecordedAxes] = dataclasses.field(default_factory=dict)
 
@@ -92,10 +96,18 @@ class Schema:
             shape = {**sizes, "channel": self.channels}
             chunk = {**shape, "prompt": 1, "block": 1}
             found |= {f"stats/{name}": Variable(shape, chunk, {**shape, "prompt": 1}) for name in STATISTICS}
+            found["stats/median_abs"] = Variable(sizes, {**sizes, "prompt": 1}, None)
         for name in self.gate_kinds:
             shape = {**sizes, "gate": len(self.gates), "channel": self.channels}
             chunk = {**shape, "prompt": 1, "block": 1}
             found[f"gates/{name}"] = Variable(shape, chunk, {**shape, "prompt": 1})
+        if self.branches:
+            shape = {**sizes, "gate": len(self.gates), "channel": self.channels}
+            found["branches/branch"] = Variable(shape, {**shape, "prompt": 1, "block": 1}, {**shape, "prompt": 1})
+            entering = {"prompt": prompts, "step": steps, "stream": len(self.streams), "channel": self.channels}
+            found["branches/embedding"] = Variable(entering, {**entering, "prompt": 1}, None)
+            constant = {name: size for name, size in entering.items() if name != "step"}
+            found["branches/position"] = Variable(constant, {**constant, "prompt": 1}, None)
         for stream, axes in self.hidden.items():
             found[f"hidden/{stream}"] = _hidden_variable(prompts, axes)
         for name, own in self.recorded.items():
@@ -123,13 +135,13 @@ class Schema:
         if group == "outputs":
             return prompt.assign_coords(self._steps()) if self.latents_every_step or self.prediction else prompt
         data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
-        if group == "gates":
+        if group in ("gates", "branches"):
             data = data.assign_coords(gate=_texts(self.gates))
             data = data.assign_coords(channel=np.arange(self.channels))
             axes = ("block", "stream", "gate")
-            flags = {
-                "present" if kind == "alpha" else f"{kind}_present": (axes, self.gate_present[kind]) for kind in self.gate_kinds
-            }
+            kinds = self.gate_kinds if group == "gates" else ("alpha",)
+            names = {kind: "present" if kind == "alpha" else f"{kind}_present" for kind in kinds}
+            flags = {names[kind]: (axes, self.gate_present[kind]) for kind in kinds}
             return data.assign(flags)
         return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
 

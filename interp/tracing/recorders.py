@@ -18,7 +18,7 @@ from interp.errors import InputError
 from interp.models.anatomy import Anatomy
 from interp.plan import SiteRecorder
 from interp.sites import Select, Site, resolve_indices
-from interp.statistics import STATISTICS, token_statistics
+from interp.statistics import STATISTICS, median_magnitude, token_statistics
 
 Array = NDArray[Any]
 RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without the prompt axis
@@ -47,8 +47,9 @@ class StatisticsRecorder:
     def __init__(self, anatomy: Anatomy, steps: int, batch: int) -> None:
         shape = (batch, len(STATISTICS), steps, len(anatomy.blocks), len(anatomy.streams), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)
+        self.medians = np.full((batch, steps, len(anatomy.blocks), len(anatomy.streams)), np.nan, np.float32)
         self.streams = anatomy.streams
-        self.passed: list[tuple[Site, Tensor]] = []
+        self.passed: list[tuple[Site, Tensor, Tensor]] = []
 
     def wants(self, site: Site) -> bool:
         """Hidden states."""
@@ -56,18 +57,20 @@ class StatisticsRecorder:
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Reduce a block's output over its tokens."""
-        self.passed.append((site, token_statistics(value)))
+        self.passed.append((site, token_statistics(value), median_magnitude(value)))
 
     def end_step(self, step: int) -> None:
         """Move the step's reductions off the device."""
-        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
-        for (site, _), value in zip(self.passed, stacked, strict=True):
+        stacked = torch.stack([value for _, value, _ in self.passed]).cpu().numpy()
+        medians = torch.stack([median for _, _, median in self.passed]).cpu().numpy()
+        for (site, _, _), value, median in zip(self.passed, stacked, medians, strict=True):
             self.values[:, :, step, site.block, self.streams.index(site.stream)] = value
+            self.medians[:, step, site.block, self.streams.index(site.stream)] = median
         self.passed.clear()
 
     def row(self, position: int) -> RowArrays:
-        """One array per statistic."""
-        return {"stats": dict(zip(STATISTICS, self.values[position], strict=True))}
+        """One array per statistic, and the median |x| of each state."""
+        return {"stats": {**dict(zip(STATISTICS, self.values[position], strict=True)), "median_abs": self.medians[position]}}
 
 
 class GatesRecorder:
@@ -99,6 +102,54 @@ class GatesRecorder:
     def row(self, position: int) -> RowArrays:
         """One array each of alpha, shift, scale."""
         return {"gates": dict(zip(self.kinds, self.values[position], strict=True))}
+
+
+class BranchRecorder:
+    """What the blocks write: branches before alpha multiplies them, and the embedding, as means over tokens.
+
+    alpha x `branch`, summed over gates and blocks, and `embedding` are together the mean of the state. `position` is the part
+    of the embedding that the position alone sets, where the model adds one.
+    """
+
+    def __init__(self, anatomy: Anatomy, steps: int, batch: int, position: Array | None) -> None:
+        self.streams, self.gates = anatomy.streams, anatomy.gates
+        shape = (batch, steps, len(anatomy.blocks), len(self.streams), len(self.gates), anatomy.channels)
+        self.values = np.full(shape, np.nan, np.float32)
+        self.embedding = np.full((batch, steps, len(self.streams), anatomy.channels), np.nan, np.float32)
+        self.position = np.zeros((len(self.streams), anatomy.channels), np.float32)
+        if position is not None:
+            self.position[self.streams.index("image")] = position.mean(axis=0)
+        self.passed: list[tuple[Site, Tensor]] = []
+
+    def wants(self, site: Site) -> bool:
+        """Branches, and what the first block is given."""
+        return site.kind == "branch" or (site.kind == "input" and site.block == 0)
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Mean over tokens, summed in float64 as the statistics are."""
+        wide = torch.float64 if value.device.type != "mps" else torch.float32
+        self.passed.append((site, value.mean(dim=1, dtype=wide).float()))
+
+    def end_step(self, step: int) -> None:
+        """Move the step's means off the device."""
+        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
+        for (site, _), value in zip(self.passed, stacked, strict=True):
+            stream = self.streams.index(site.stream)
+            if site.kind == "input":
+                self.embedding[:, step, stream] = value
+            else:
+                self.values[:, step, site.block, stream, self.gates.index(str(site.gate))] = value
+        self.passed.clear()
+
+    def row(self, position: int) -> RowArrays:
+        """Branches, embedding and its positional part."""
+        return {
+            "branches": {
+                "branch": self.values[position],
+                "embedding": self.embedding[position],
+                "position": self.position,
+            }
+        }
 
 
 class HiddenRecorder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
+from interp.models.families.sd3 import ADALN_ZERO, mlp_taps, position
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,6 +59,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         reentries=(("proj_out_1", "input"),),
+        position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "class_labels"}, block_conditioning),
     )
 

@@ -68,6 +68,14 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"temb": transformer.time_text_embed(inputs["timestep"], pooled), "hidden_states": pooled}
 
 
+def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
+    """The position embedding of a picture of grid (y, x) tokens: (token, channel)."""
+    embed = transformer.pos_embed
+    rows, columns = (side * embed.patch_size for side in grid)
+    table: Tensor = embed.cropped_pos_embed(rows, columns) if embed.pos_embed_max_size else embed.pos_embed
+    return table[0]
+
+
 def pooled_text(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """The pooled text, (batch, channel): all of the text that reaches the gates."""
     pooled = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[2]
@@ -84,6 +92,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=tuple(joint_block(f"transformer_blocks.{index}", block) for index, block in blocks),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"),
         reentries=(("norm_out", "conditioning_embedding"),),
+        position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "pooled_projections"}, block_conditioning),
     )
 

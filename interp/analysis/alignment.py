@@ -1,0 +1,130 @@
+"""Alpha against activation: do the channels of large alpha hold the large activations? DG Figs. 4a, 13-15.
+
+A correlation says that they go together, not that alpha governs: that is a causal question, for an intervention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from interp.analysis import intervals, sources
+from interp.analysis.stability import member
+from interp.errors import InputError
+from interp.store.opened import Run
+
+Array = NDArray[Any]
+PERMUTATIONS = 499
+TARGETS = ("hidden", "update")
+
+
+def compare(source: Run, *, stream: str = "image", k: int = 8, resamples: int = 200, seed: int = 0) -> xr.Dataset:
+    """Per block and gate, |alpha| against the block's output (`hidden`: mean |x|) and its `update` (|change of mean x|).
+
+    correlation, _low, _high      (target, block, gate)   Spearman over channels
+    other_block                   (target, block, gate)   null: mean correlation with another block's alpha (channels are not
+                                                          exchangeable, so this is the null that counts)
+    p_other_block                 (target, block, gate)   rank of the block's own alpha among the other blocks'
+    p_permutation                 (target, block, gate)   channels permuted
+    overlap                       (target, block, gate)   share of the k largest channels that both have; by chance k / channels
+    alpha_rank                    (block, gate)           rank of |alpha| at the channel of largest mean |hidden|; 0 is largest
+    """
+    alpha = _over_steps(abs(sources.gates(source)["alpha"]).sel(stream=sources.check_stream(sources.gates(source), stream)))
+    statistics = sources.statistics(source).sel(stream=stream)
+    channels = statistics.sizes["channel"]
+    if not 1 <= k <= channels:
+        raise InputError(f"k must lie in 1..{channels}; got {k}")
+    change = abs(statistics["mean"].diff("block", label="upper")).reindex(block=statistics["block"])
+    targets = {"hidden": _over_steps(statistics["mean_abs"]), "update": _over_steps(change)}
+    alpha = alpha.transpose("gate", "prompt", "block", "channel")
+    shape = (len(TARGETS), alpha.sizes["block"], alpha.sizes["gate"])
+    names = ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation", "overlap")
+    found = {name: np.full(shape, np.nan) for name in names}
+    rank = np.full(shape[1:], np.nan)
+    for number, target in enumerate(TARGETS):
+        values = targets[target].transpose("prompt", "block", "channel").to_numpy()
+        for gate in range(alpha.sizes["gate"]):
+            place = (number, slice(None), gate)
+            for name, value in _one(alpha.to_numpy()[gate], values, k, resamples, seed).items():
+                found[name][place] = value
+            if target == "hidden":
+                rank[:, gate] = _rank_of_largest(alpha.to_numpy()[gate].mean(axis=0), values.mean(axis=0))
+    axes = ("target", "block", "gate")
+    blocks = {name: c for name, c in statistics.coords.items() if c.dims == ("block",)}
+    result = xr.Dataset(
+        {name: (axes, value) for name, value in found.items()},
+        {"target": np.array(TARGETS, dtype=object), "gate": alpha["gate"], **blocks},
+    )
+    return result.assign(alpha_rank=(("block", "gate"), rank), chance=k / channels).assign_attrs(
+        analysis="alignment",
+        k=k,
+        averaged_over="tokens, steps, then prompt texts",
+        interval=intervals.said(alpha.sizes["prompt"], resamples),
+        control=f"another block's alpha; {PERMUTATIONS} permutations of the channels",
+        note="a correlation: whether alpha governs is a question for an intervention",
+        **sources.facts_of(source),
+    )
+
+
+def _over_steps(values: xr.DataArray) -> xr.DataArray:
+    return sources.by_text(values.mean("step", dtype=np.float64).astype(np.float32).compute())
+
+
+def _one(alpha: Array, values: Array, k: int, resamples: int, seed: int) -> dict[str, Array]:
+    """All numbers of one gate and target from (prompt, block, channel) arrays; NaN for blocks that lack either."""
+    blocks = alpha.shape[1]
+    present = np.flatnonzero(~(np.isnan(alpha).any(axis=(0, 2)) | np.isnan(values).any(axis=(0, 2))))
+    found = {
+        name: np.full(blocks, np.nan)
+        for name in ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation")
+    }
+    found["overlap"] = np.full(blocks, np.nan)
+    if not len(present):
+        return found
+    mean_alpha, mean_value = alpha.mean(axis=0)[present], values.mean(axis=0)[present]
+    ranks_alpha, ranks_value = standardised_ranks(mean_alpha), standardised_ranks(mean_value)
+    every = ranks_value @ ranks_alpha.T  # (block of the value, block of the alpha)
+    own = np.diag(every)
+    found["correlation"][present] = own
+    draw = np.random.default_rng(seed)
+    permuted = np.stack([ranks_alpha[:, draw.permutation(alpha.shape[2])] for _ in range(PERMUTATIONS)])
+    chance = np.einsum("pbc,bc->pb", permuted, ranks_value)
+    found["p_permutation"][present] = (1 + (chance >= own).sum(axis=0)) / (1 + PERMUTATIONS)
+    if len(present) > 1:
+        others = every[~np.eye(len(present), dtype=bool)].reshape(len(present), -1)
+        found["other_block"][present] = others.mean(axis=1)
+        found["p_other_block"][present] = (1 + (others >= own[:, None]).sum(axis=1)) / (1 + others.shape[1])
+    both = member(mean_alpha, k) & member(mean_value, k)
+    found["overlap"][present] = both.sum(axis=1) / k
+    for block in present:
+        pair = np.stack([alpha[:, block], values[:, block]], axis=1).astype(np.float64)
+        low, high = intervals.bootstrap(pair, spearman, resamples=resamples, seed=seed)
+        found["correlation_low"][block], found["correlation_high"][block] = low, high
+    return found
+
+
+def standardised_ranks(values: Array) -> Array:
+    """Ranks along the last axis with mean 0 and length 1: their products are Spearman correlations."""
+    ranks = stats.rankdata(values, axis=-1)
+    ranks = ranks - ranks.mean(axis=-1, keepdims=True)
+    length = np.sqrt((ranks**2).sum(axis=-1, keepdims=True))
+    return np.asarray(np.divide(ranks, length, out=np.zeros(ranks.shape), where=length > 0))
+
+
+def spearman(pairs: Array) -> Array:
+    """Spearman correlation of (..., 2, channel)."""
+    ranks = standardised_ranks(pairs)
+    return np.asarray((ranks[..., 0, :] * ranks[..., 1, :]).sum(axis=-1))
+
+
+def _rank_of_largest(alpha: Array, values: Array) -> Array:
+    """Rank of alpha (block, channel) at each block's largest value; NaN where either is missing."""
+    found = np.full(len(alpha), np.nan)
+    for block, (gate, value) in enumerate(zip(alpha, values, strict=True)):
+        if not (np.isnan(gate).any() or np.isnan(value).any()):
+            found[block] = (gate > gate[value.argmax()]).sum()
+    return found

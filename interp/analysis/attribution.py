@@ -1,0 +1,213 @@
+"""Timestep or text: how much of a channel's variance each explains. DG Fig. 4b.
+
+Observational: prompts and seeds are crossed with the steps of one sampling run, where the timestep is also the noise level.
+The exact answer for gates is `interp.gates.tabulate`; the interventional one needs a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from interp.analysis import intervals, massive, sources
+from interp.errors import InputError
+
+Array = NDArray[Any]
+MARGIN = 0.05  # a share below this is called negligible
+TERMS = ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed", "prompt:seed", "timestep:prompt:seed")
+PROMPT_TERMS = [TERMS.index(term) for term in TERMS if "prompt" in term]
+CONFOUNDED = "in a sampling run the timestep is also the noise level, and the split depends on the grid of steps"
+
+
+def decompose(
+    source: sources.Source,
+    channels: Sequence[int] | str | None = None,
+    *,
+    stream: str = "image",
+    quantity: str = "magnitude",
+    gate: str | None = None,
+    margin: float = MARGIN,
+) -> xr.Dataset:
+    """Variance of a channel's mean |x| (or of its alpha) split into timestep, prompt, seed and their interactions.
+
+    share, share_low, share_high      (term, block, channel)  of the variance; the prompt terms corrected for few prompts
+    eta2, omega2                      (term, block, channel)  as in an analysis of variance of the samples at hand; omega2 takes
+                                                              the highest interaction as its error
+    any_prompt, _low, _high           (block, channel)        all terms with the prompt in them together
+    prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin
+    ordinary                          (term, block)           the control: median share over the other channels
+
+    Seeds are crossed with prompts: those that every prompt text has are used, each once.
+    """
+    if quantity not in ("magnitude", "alpha"):
+        raise InputError(f"quantity must be magnitude or alpha; got {quantity!r}")
+    if not 0 < margin < 1:
+        raise InputError(f"margin must lie between 0 and 1; got {margin!r}")
+    chosen = massive.channels_of(source, channels, stream)
+    data = _quantity(source, stream, quantity, gate)
+    cells, prompts, seeds = crossed(data)
+    if prompts < 2:
+        raise InputError("prompts: timestep against text needs at least two different prompt texts; this run has one done")
+    if data.sizes["step"] < 2:
+        raise InputError("steps: timestep against text needs at least two steps; this run has one")
+    split = Split(prompts, seeds, data.sizes["step"])
+    shape = (len(TERMS), data.sizes["block"], len(chosen))
+    found = {name: np.full(shape, np.nan) for name in ("share", "share_low", "share_high", "eta2", "omega2")}
+    together = {name: np.full(shape[1:], np.nan) for name in ("any_prompt", "any_prompt_low", "any_prompt_high", "upper")}
+    ordinary = np.full(shape[:2], np.nan)
+    at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
+    for block in range(data.sizes["block"]):
+        values = data.isel(block=block).transpose("prompt", "step", "channel").to_numpy().astype(np.float64)[cells]
+        if np.isnan(values).any():
+            continue  # (text, seed, step, channel)
+        every = split.features(values)
+        ordinary[:, block] = np.median(np.delete(split.shares(every.mean(axis=0)[None])[0], at, axis=-1), axis=-1)
+        each, prompt = split.results(every[..., at])
+        each["eta2"], each["omega2"] = effect_sizes(values[..., at])
+        for name in found:
+            found[name][:, block] = each[name]
+        for name in together:
+            together[name][block] = prompt[name]
+    axes = ("term", "block", "channel")
+    coordinates: dict[str, Any] = {"term": np.array(TERMS, dtype=object), "channel": chosen}
+    coordinates |= {str(name): c for name, c in data.coords.items() if c.dims == ("block",)}
+    result = xr.Dataset({name: (axes, value) for name, value in found.items()}, coordinates)
+    result = result.assign({name: (axes[1:], together[name]) for name in together if name != "upper"})
+    result["prompt_negligible"] = (axes[1:], together["upper"] < margin)
+    result["ordinary"] = (axes[:2], ordinary)
+    used = [term for term in TERMS if seeds > 1 or "seed" not in term]
+    return result.sel(term=used).assign_attrs(
+        analysis="attribution",
+        quantity=quantity if gate is None else f"{quantity}.{gate}",
+        margin=margin,
+        prompts=prompts,
+        seeds=seeds,
+        timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
+        averaged_over="tokens" if quantity == "magnitude" else "nothing",
+        interval=f"{intervals.LEVEL:.0%}, jackknife over {prompts} prompt texts on the logit scale" if prompts > 2 else "none",
+        control="ordinary: median over the other channels",
+        note=CONFOUNDED + _no_text(source, quantity),
+        **sources.facts_of(source),
+    )
+
+
+def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:
+    if quantity == "magnitude":
+        return sources.statistics(source)["mean_abs"].sel(stream=stream)
+    alpha = sources.gates(source)["alpha"].sel(stream=stream)
+    gates = [str(value) for value in alpha["gate"].to_numpy()]
+    if gate not in gates:
+        raise InputError(f"gate must be one of {', '.join(gates)}; got {gate!r}")
+    return alpha.sel(gate=gate)
+
+
+def _no_text(source: sources.Source, quantity: str) -> str:
+    """Said where the text cannot enter the gates at all: then a share of zero is no finding."""
+    if quantity != "alpha" or isinstance(source, xr.Dataset):
+        return ""
+    players = source.provenance.get("gates_set_by")
+    return "" if players is None or "text" in players else "; in this model text cannot enter the gates at all"
+
+
+def crossed(data: xr.DataArray) -> tuple[Array, int, int]:
+    """Rows as a (text, seed) table over the seeds that every text has; and its sizes."""
+    texts = data["prompt_text"].to_numpy().astype(str) if "prompt_text" in data.coords else data["prompt"].to_numpy()
+    seeds = data["seed"].to_numpy() if "seed" in data.coords else np.zeros(len(texts), int)
+    table: dict[Any, dict[Any, int]] = {}
+    for row, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
+        table.setdefault(text, {}).setdefault(seed, row)
+    common = sorted(set.intersection(*(set(rows) for rows in table.values())))
+    if not common:
+        raise InputError("seeds must be crossed with prompts: no seed of this run is there for every prompt text")
+    return np.array([[rows[seed] for seed in common] for rows in table.values()]), len(table), len(common)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Variance components of (text, seed, step, channel) values as a function of means over texts of `features`."""
+
+    texts: int
+    seeds: int
+    steps: int
+
+    def features(self, values: Array) -> Array:
+        """(text, feature, channel): each text's cells, and the squares of its mean, of its means per seed, of its means per
+        step, and of its cells. Means over texts of these are all that the components need.
+        """
+        centred = values - values.mean(axis=(0, 1, 2))
+        squares = [
+            centred.mean(axis=(1, 2)) ** 2,
+            (centred.mean(axis=2) ** 2).mean(axis=1),
+            (centred.mean(axis=1) ** 2).mean(axis=1),
+            (centred**2).mean(axis=(1, 2)),
+        ]
+        return np.concatenate([centred.reshape(self.texts, -1, values.shape[-1]), np.stack(squares, axis=1)], axis=1)
+
+    def components(self, means: Array) -> Array:
+        """(sample, term, channel) from (sample, feature, channel); the prompt's terms corrected for the number of texts."""
+        cells = means[:, :-4].reshape(len(means), self.seeds, self.steps, -1)
+        own, by_seed, by_step, each = (means[:, place] for place in (-4, -3, -2, -1))
+        grand, seed_means, step_means = cells.mean(axis=(1, 2)), cells.mean(axis=2), cells.mean(axis=1)
+        seed, step = seed_means.var(axis=1), step_means.var(axis=1)
+        step_seed = cells.var(axis=(1, 2)) - seed - step
+        prompt = own - grand**2
+        prompt_seed = by_seed - (seed_means**2).mean(axis=1) - prompt
+        step_prompt = by_step - (step_means**2).mean(axis=1) - prompt
+        rest = each - (cells**2).mean(axis=(1, 2)) - prompt - prompt_seed - step_prompt
+        many = self.texts / (self.texts - 1)
+        parts = [step, many * prompt, seed, many * step_prompt, step_seed, many * prompt_seed, many * rest]
+        return np.asarray(np.maximum(np.stack(parts, axis=1), 0.0))
+
+    def shares(self, means: Array) -> Array:
+        """Components over their sum; NaN where nothing varies."""
+        parts = self.components(means)
+        total = parts.sum(axis=1, keepdims=True)
+        return np.asarray(np.divide(parts, total, out=np.full(parts.shape, np.nan), where=total > 0))
+
+    def any_prompt(self, means: Array) -> Array:
+        """All terms with the prompt in them together."""
+        return np.asarray(self.shares(means)[:, PROMPT_TERMS].sum(axis=1))
+
+    def results(self, here: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Shares of every term, and of the prompt's terms together, with intervals, from (text, feature, channel)."""
+        mean = here.mean(axis=0)[None]
+        low, high = intervals.jackknife_share(here, self.shares)
+        each = {"share": self.shares(mean)[0], "share_low": low, "share_high": high}
+        low, high = intervals.jackknife_share(here, self.any_prompt)
+        upper = intervals.jackknife_share(here, self.any_prompt, level=0.9)[1]
+        value = self.any_prompt(mean)[0]
+        return each, {"any_prompt": value, "any_prompt_low": low, "any_prompt_high": high, "upper": upper}
+
+
+def effect_sizes(values: Array) -> tuple[Array, Array]:
+    """eta^2 and omega^2, (term, channel), of (text, seed, step, channel): sums of squares of a crossed design."""
+    axes = {"prompt": 0, "seed": 1, "timestep": 2}
+    present = [name for name, axis in axes.items() if values.shape[axis] > 1]
+    squares, freedom = {}, {}
+    for term in TERMS:
+        names = term.split(":")
+        squares[term] = sum_of_squares(values, [axes[name] for name in names])
+        freedom[term] = float(np.prod([values.shape[axes[name]] - 1 for name in names]))
+    total = ((values - values.mean(axis=(0, 1, 2))) ** 2).sum(axis=(0, 1, 2))
+    highest = next(term for term in TERMS if sorted(term.split(":")) == sorted(present))
+    error = squares[highest] / max(freedom[highest], 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        eta = np.stack([squares[term] / total for term in TERMS])
+        omega = np.stack([(squares[term] - freedom[term] * error) / (total + error) for term in TERMS])
+    return eta, omega
+
+
+def sum_of_squares(values: Array, axes: Sequence[int]) -> Array:
+    """Sum of squares of one effect of a crossed design, by inclusion and exclusion of marginal means."""
+    effect = np.zeros_like(values)
+    for count in range(len(axes) + 1):
+        for kept in itertools.combinations(axes, count):
+            over = tuple(axis for axis in range(3) if axis not in kept)
+            effect = effect + (-1) ** (len(axes) - count) * values.mean(axis=over, keepdims=True)
+    return np.asarray((effect**2).sum(axis=(0, 1, 2)))

@@ -1,0 +1,87 @@
+"""The same analyses of several runs, lined up: over training checkpoints, sizes, models. DG Figs. 3b, 3c."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import attribution, intervals, massive, sources, trend
+from interp.errors import InputError
+from interp.store.opened import Run
+
+
+def runs(
+    many: Sequence[Run], labels: Sequence[str] | None = None, *, stream: str = "image", criterion: str = "robust"
+) -> xr.Dataset:
+    """What each run says of its largest channel and its massive set.
+
+    ratio, ratio_low, ratio_high   (run, block)   largest channel over the median one, by mean |x|; NaN past a run's blocks
+    second                         (run, block)   the control: second largest channel over the median
+    largest                        (run, block)   which channel that is; -1 beyond a run's blocks
+    massive                        (run)          the consensus, as text
+    trend, timestep_share, prompt_share  (run)    of the channel that is largest in most blocks, at its largest block
+    depth                          (run, block)   block / (blocks - 1)
+    """
+    if len(many) < 2:
+        raise InputError(f"runs must be two or more to be compared; got {len(many)}")
+    names = list(labels) if labels is not None else [run.path.stem for run in many]
+    if len(names) != len(many) or len(set(names)) != len(names):
+        raise InputError(f"labels must be as many as runs ({len(many)}) and all different; got {', '.join(names)}")
+    lines = [_line(run, stream, criterion) for run in many]
+    joined = xr.concat(lines, "run", join="outer", fill_value={"largest": -1}, coords="minimal", compat="override")
+    return joined.assign_coords(run=np.array(names, dtype=object)).assign_attrs(
+        analysis="comparison",
+        stream=stream,
+        criterion=criterion,
+        averaged_over="tokens, steps, then prompt texts",
+        interval="; ".join(sorted({str(line.attrs["interval"]) for line in lines})),
+        control="second: the second largest channel over the median",
+        models=[str(run.plan.get("model")) for run in many],
+    )
+
+
+def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
+    statistics = sources.statistics(run)
+    sources.check_stream(statistics, stream)
+    sizes = sources.by_text(statistics["mean_abs"].sel(stream=stream).mean("step", dtype=np.float64).compute())
+    values = sizes.transpose("prompt", "block", "channel").to_numpy()
+    mean = values.mean(axis=0)
+    ordered = -np.sort(-mean, axis=-1)
+    median = np.median(mean, axis=-1)
+    low, high = intervals.bootstrap(values, lambda means: means.max(axis=-1) / np.median(means, axis=-1))
+    found = massive.find(run, criterion, resamples=1)
+    agreed = found["channel"].to_numpy()[found["consensus"].sel(stream=stream).to_numpy()]
+    blocks = len(mean)
+    variables: dict[str, Any] = {
+        "ratio": ("block", ordered[:, 0] / median),
+        "ratio_low": ("block", low),
+        "ratio_high": ("block", high),
+        "second": ("block", ordered[:, 1] / median),
+        "largest": ("block", mean.argmax(axis=-1)),
+        "depth": ("block", np.arange(blocks) / max(blocks - 1, 1)),
+        "massive": ", ".join(str(channel) for channel in agreed) or "none",
+        "channels": statistics.sizes["channel"],
+        **_behaviour(run, stream, mean),
+    }
+    attributes = {"interval": intervals.said(len(values))}
+    return xr.Dataset(variables, {"block": sizes["block"].to_numpy()}, attributes)
+
+
+def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:
+    """Trend and shares of the channel that is largest in most blocks, at its largest block; NaN where they cannot be had."""
+    channel = int(np.bincount(mean.argmax(axis=-1)).argmax())
+    block = int(mean[:, channel].argmax())
+    found = {"trend": np.nan, "timestep_share": np.nan, "prompt_share": np.nan}
+    try:
+        found["trend"] = float(trend.over_timesteps(run, [channel], stream=stream)["trend"].isel(block=block, channel=0))
+        split = attribution.decompose(run, [channel], stream=stream).isel(block=block, channel=0)
+        found["timestep_share"], found["prompt_share"] = (
+            float(split["share"].sel(term="timestep")),
+            float(split["any_prompt"]),
+        )
+    except InputError:
+        return found
+    return found

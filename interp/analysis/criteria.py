@@ -1,0 +1,182 @@
+"""What "massive" means: one function a definition, each with its source.
+
+A criterion takes a quantity of every sample (prompt, step), averages it over samples, scores the channels of each block and
+stream by it, and selects. `parse("top:12")` reads one from the command line; the number is its one parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from interp.analysis import sources
+from interp.errors import InputError, StoreError
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A definition of massive."""
+
+    name: str
+    parameters: Mapping[str, float]
+    source: str
+    quantity: Callable[[sources.Source], xr.DataArray]
+    """Of every sample: (prompt, step, block, stream, channel)."""
+    score: Callable[[Array], Array]
+    """Of the quantity's mean over samples, along the last axis (channel)."""
+    selects: Callable[[Array, Array], Array]
+    """(mean quantity, score) -> boolean, along the last axis."""
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value:g}" for name, value in self.parameters.items())
+        return f"{self.name}({values})"
+
+
+def mean_abs(source: sources.Source) -> xr.DataArray:
+    """Mean |x| over tokens."""
+    return sources.statistics(source)["mean_abs"]
+
+
+def robust(z: float = 3.5, least: float = 5.0) -> Criterion:
+    """Modified z-score of log mean |x| of at least `z`, and `least` times the median channel: needs no k. The default.
+
+    Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): 0.6745 (v - median) / MAD > 3.5; on the logarithm, since
+    channels differ by factors. Five times the median is more than any channel of a state whose one strong direction is turned
+    at random: there |x| is half-normal over channels, plus the rest, and reaches about four times its median.
+    """
+
+    def selects(mean: Array, score: Array) -> Array:
+        return (score >= z) & (mean >= least * np.median(mean, axis=-1, keepdims=True))
+
+    source = "Iglewicz and Hoaglin 1993, on log mean |x|"
+    return Criterion("robust", {"z": z, "least": least}, source, mean_abs, log_outlyingness, selects)
+
+
+def log_outlyingness(mean: Array) -> Array:
+    """0.6745 (log x - median) / MAD, along the last axis."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(mean)
+        off = logs - np.median(logs, axis=-1, keepdims=True)
+        return np.asarray(0.6745 * off / np.median(np.abs(off), axis=-1, keepdims=True))
+
+
+def ratio(times: float = 10.0) -> Criterion:
+    """Mean |x| at least `times` the median channel's; DiTF (arXiv 2505.18584) speaks of 100."""
+
+    def score(mean: Array) -> Array:
+        return np.asarray(mean / np.median(mean, axis=-1, keepdims=True))
+
+    source = "ratio to the median channel; DiTF (arXiv 2505.18584) speaks of 100"
+    return Criterion("ratio", {"times": times}, source, mean_abs, score, lambda mean, score: score >= times)
+
+
+def top(k: float = 8) -> Criterion:
+    """The k channels of largest mean |x|: SPARK, equation 1, takes k = 8; it always selects k."""
+    source = "SPARK, equation 1 (k = 8)"
+    return Criterion("top", {"k": k}, source, mean_abs, lambda mean: mean, lambda mean, score: _largest(score, int(k)))
+
+
+def top_signed(k: float = 8) -> Criterion:
+    """The k channels of largest |mean x| over tokens: "absolute channel mean" as Few Channels (arXiv 2605.13974) words it.
+
+    A channel of mixed sign ranks lower here than by mean |x|.
+    """
+
+    def quantity(source: sources.Source) -> xr.DataArray:
+        return abs(sources.statistics(source)["mean"])
+
+    source = "Few Channels (arXiv 2605.13974): absolute channel mean over image tokens"
+    return Criterion("top_signed", {"k": k}, source, quantity, lambda mean: mean, lambda m, score: _largest(score, int(k)))
+
+
+def sun(share: float = 0.5, least: float = 100.0, times: float = 1000.0) -> Criterion:
+    """Some |x| above 100 and at least 1000 times the state's median |x|: Sun et al. (arXiv 2402.17762).
+
+    The score is the share of samples in which a channel holds such an element; selected from `share` on.
+    """
+
+    def quantity(source: sources.Source) -> xr.DataArray:
+        statistics = sources.statistics(source)
+        if "median_abs" not in statistics:
+            raise StoreError("criterion sun needs stats/median_abs, which this store was made without; trace it anew")
+        largest = statistics["max_abs"]
+        return ((largest > least) & (largest >= times * statistics["median_abs"])).astype(np.float32)
+
+    source = "Sun et al. (arXiv 2402.17762)"
+    parameters = {"share": share, "least": least, "times": times}
+    return Criterion("sun", parameters, source, quantity, lambda mean: mean, lambda mean, score: score >= share)
+
+
+def energy(times: float = 10.0) -> Criterion:
+    """A share of the state's energy, E[x^2], at least `times` an even split's: after SPARK's energy shares."""
+
+    def quantity(source: sources.Source) -> xr.DataArray:
+        return energy_of(sources.statistics(source))
+
+    def score(mean: Array) -> Array:
+        return np.asarray(mean / mean.mean(axis=-1, keepdims=True))
+
+    source = "after SPARK's energy shares"
+    return Criterion("energy", {"times": times}, source, quantity, score, lambda mean, score: score >= times)
+
+
+def energy_of(statistics: xr.Dataset) -> xr.DataArray:
+    """E[x^2] over tokens, from mean and variance."""
+    return statistics["var"] + statistics["mean"] ** 2
+
+
+def two_sigma(share: float = 0.5) -> Criterion:
+    """Elements with |x - mean| >= 2 std of their sample, over tokens and channels: TinyFusion (CVPR 2025). Needs hidden states.
+
+    The score is the share of a channel's elements; selected from `share` on.
+    """
+
+    def quantity(source: sources.Source) -> xr.DataArray:
+        streams = ["image"] if isinstance(source, xr.Dataset) else list(source.hidden.children)
+        found = [outside(sources.hidden(source, stream)).expand_dims(stream=[stream]) for stream in streams]
+        joined = xr.concat(found, "stream", join="outer", coords="minimal", compat="override")
+        return joined.transpose("prompt", "step", "block", "stream", "channel")
+
+    source = "TinyFusion (CVPR 2025): 2 standard deviations of the sample"
+    return Criterion("two_sigma", {"share": share}, source, quantity, lambda m: m, lambda m, score: score >= share)
+
+
+def outside(states: xr.DataArray) -> xr.DataArray:
+    """Share of each channel's tokens two standard deviations or more from the sample's mean."""
+    mean, deviation = states.mean(("token", "channel")), states.std(("token", "channel"))
+    return (abs(states - mean) >= 2 * deviation).mean("token", dtype=np.float32)
+
+
+def _largest(score: Array, k: int) -> Array:
+    channels = score.shape[-1]
+    if not 1 <= k <= channels:
+        raise InputError(f"k must lie in 1..{channels}; got {k}")
+    order = np.argsort(-score, axis=-1, kind="stable")[..., :k]
+    selected = np.zeros(score.shape, bool)
+    np.put_along_axis(selected, order, True, axis=-1)
+    return selected
+
+
+CRITERIA: dict[str, Callable[..., Criterion]] = {
+    function.__name__: function for function in (robust, ratio, top, top_signed, sun, energy, two_sigma)
+}
+
+
+def parse(text: str | Criterion) -> Criterion:
+    """A criterion by name, with its first parameter after a colon: `robust`, `ratio:100`, `top:12`."""
+    if isinstance(text, Criterion):
+        return text
+    name, _, number = str(text).partition(":")
+    if name not in CRITERIA:
+        raise InputError(f"criterion must be one of {', '.join(CRITERIA)}, such as top:12; got {text!r}")
+    try:
+        return CRITERIA[name](float(number)) if number else CRITERIA[name]()
+    except ValueError:
+        raise InputError(f"criterion {name} takes a number, such as {name}:10; got {number!r}") from None

@@ -1,0 +1,172 @@
+"""How much of a state few channels hold, and what large channels do to token norms and to quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from interp.analysis import intervals, massive, sources
+from interp.analysis.criteria import energy_of
+from interp.errors import InputError
+
+Array = NDArray[Any]
+KS = (1, 2, 4, 8, 16, 32)
+HIGH_NORM = 3.0  # times the median token
+
+
+def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] = KS) -> xr.Dataset:
+    """Share of the energy E[x^2] that the k most energetic channels hold, and the Gini coefficients; SPARK.
+
+    share, share_low, share_high   (k, block)    an even split would give k / channels: `even`
+    gini                           (block)       of all channels' energies; 0 even, 1 all in one
+    gini_top                       (block)       of the 32 most energetic channels alone
+    """
+    statistics = sources.statistics(source)
+    sources.check_stream(statistics, stream)
+    samples = energy_of(statistics.sel(stream=stream)).mean("step").compute().astype(np.float64)
+    samples = sources.by_text(samples).transpose("prompt", "block", "channel")
+    values, channels = samples.to_numpy(), samples.sizes["channel"]
+    kept = [k for k in ks if k <= channels]
+
+    def held(means: Array) -> Array:
+        ordered = -np.sort(-means, axis=-1)
+        sums = ordered.cumsum(axis=-1)
+        return np.asarray(np.moveaxis(sums[..., [k - 1 for k in kept]] / sums[..., -1:], -1, 1))
+
+    low, high = intervals.bootstrap(values, held)
+    mean = values.mean(axis=0)
+    return xr.Dataset(
+        {
+            "share": (("k", "block"), held(mean[None])[0]),
+            "share_low": (("k", "block"), low),
+            "share_high": (("k", "block"), high),
+            "even": ("k", np.array(kept) / channels),
+            "gini": ("block", gini(mean)),
+            "gini_top": ("block", gini(-np.sort(-mean, axis=-1)[..., :32])),
+        },
+        {"k": kept, **{name: c for name, c in samples.coords.items() if c.dims == ("block",)}},
+        {
+            "analysis": "energy",
+            "averaged_over": "tokens, steps, then prompt texts",
+            "interval": intervals.said(len(values)),
+            "control": "even: every channel holds the same",
+            **sources.facts_of(source),
+        },
+    )
+
+
+def gini(values: Array) -> Array:
+    """Gini coefficient along the last axis of non-negative values."""
+    ordered = np.sort(values, axis=-1)
+    count = ordered.shape[-1]
+    ranks = 2 * np.arange(1, count + 1) - count - 1
+    return np.asarray((ranks * ordered).sum(axis=-1) / (count * ordered.sum(axis=-1)))
+
+
+def token_norms(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+    """Token norms with the channels and without: is a high-norm token more than its massive channels? Needs hidden states.
+
+    norm, excised           (prompt, step, block, token)   L2 norm of all channels, and of the others alone
+    high, high_excised      (step, block)                  share of tokens above three times their sample's median norm
+    random_excised          (step, block)                  the same with as many random other channels taken out: the control
+    correlation, _low, _high (step, block)                 of norm and excised over tokens, mean over prompts
+    """
+    chosen = _chosen(source, channels, stream)
+    states = sources.hidden(source, stream).astype(np.float64)
+    missing = [channel for channel in chosen if channel not in states["channel"].to_numpy()]
+    if missing:
+        raise InputError(f"channels must be among those of the stored hidden states; {missing[0]} was not recorded")
+    others = states["channel"].to_numpy()[~np.isin(states["channel"].to_numpy(), chosen)]
+    random = np.random.default_rng(0).choice(others, min(len(chosen), len(others)), replace=False)
+    norms = xr.Dataset({"square": (states**2).sum("channel")})
+    for name, left_out in (("excised", chosen), ("random", list(random))):
+        norms[name] = np.sqrt(np.maximum(norms["square"] - (states.sel(channel=left_out) ** 2).sum("channel"), 0.0))
+    norms["norm"] = np.sqrt(norms["square"])
+    norms = norms.drop_vars("square").compute()
+    far: xr.Dataset = norms > HIGH_NORM * norms.median("token")
+    high = xr.Dataset({name: far[name].mean(("prompt", "token")) for name in ("norm", "excised", "random")})
+    correlation = sources.by_text(xr.corr(norms["norm"], norms["excised"], "token")).transpose("prompt", "step", "block")
+    low, up = intervals.bootstrap(correlation.to_numpy())
+    return xr.Dataset(
+        {
+            "norm": norms["norm"],
+            "excised": norms["excised"],
+            "high": high["norm"],
+            "high_excised": high["excised"],
+            "random_excised": high["random"],
+            "correlation": correlation.mean("prompt"),
+            "correlation_low": (("step", "block"), low),
+            "correlation_high": (("step", "block"), up),
+        },
+        attrs={
+            "analysis": "token_norms",
+            "channels": chosen,
+            "averaged_over": "high: prompts and tokens; correlation: prompts",
+            "interval": intervals.said(correlation.sizes["prompt"]),
+            "control": "random_excised: as many random other channels taken out",
+            **sources.facts_of(source),
+        },
+    )
+
+
+def _chosen(source: sources.Source, channels: Sequence[int] | str | None, stream: str) -> list[int]:
+    if channels is not None and isinstance(source, xr.Dataset):
+        return [int(channel) for channel in sources.choose(source["channel"], "channel", channels, "channels").to_numpy()]
+    return massive.channels_of(source, channels, stream)
+
+
+def outliers(source: sources.Source, *, stream: str = "image", strength: float = 0.5) -> xr.Dataset:
+    """For quantisation and caching work: maxima per channel, and SmoothQuant-style scales of the activations.
+
+    largest               (block, channel)  max |x| over tokens, steps and prompts
+    scale                 (block, channel)  max |x| ** strength, over its geometric mean: SmoothQuant's (arXiv 2211.10438)
+                                            without its weights' part, which a store does not hold
+    dynamic_range         (block)           largest over the median channel's largest: what one scale a tensor must span
+    smoothed_range        (block)           the same after division by `scale`
+    over_steps            (block, channel)  largest over steps / smallest over steps, of max |x|: how much a cached scale drifts
+    token_largest         (block, token)    max |x| over channels, steps and prompts, where hidden states are stored
+    """
+    statistics = sources.statistics(source)
+    sources.check_stream(statistics, stream)
+    per_step = statistics["max_abs"].sel(stream=stream).max("prompt").compute().astype(np.float64)
+    largest = per_step.max("step")
+    with np.errstate(divide="ignore"):
+        logs: xr.DataArray = strength * xr.apply_ufunc(np.log, largest)
+    scale = np.exp(logs - logs.mean("channel"))
+    smoothed = largest / scale
+    found = {
+        "largest": largest,
+        "scale": scale,
+        "dynamic_range": largest.max("channel") / largest.median("channel"),
+        "smoothed_range": smoothed.max("channel") / smoothed.median("channel"),
+        "over_steps": largest / per_step.min("step"),
+    }
+    if not isinstance(source, xr.Dataset) and source.plan.get("record", {}).get("hidden") and stream in source.hidden.children:
+        found["token_largest"] = abs(sources.hidden(source, stream)).max(("channel", "step", "prompt")).compute()
+    return xr.Dataset(
+        found,
+        attrs={
+            "analysis": "outliers",
+            "strength": strength,
+            "averaged_over": "nothing: maxima over tokens, steps and prompts",
+            "interval": "none: a maximum grows with the number of samples",
+            "control": "dynamic_range is against the median channel",
+            **sources.facts_of(source),
+        },
+    )
+
+
+def surface(source: sources.Source, *, step: int = 0, block: int = -1, stream: str = "image") -> xr.DataArray:
+    """|x| of a block's state, (token, channel), averaged over prompts at one step: DG Fig. 2. Needs hidden states."""
+    states = sources.hidden(source, stream)
+    blocks = states["block"].to_numpy()
+    chosen = int(blocks[block]) if block < 0 else block
+    here = sources.choose(sources.choose(states, "block", [chosen], "block"), "step", [step], "step")
+    found = abs(here.isel(block=0, step=0)).mean("prompt").compute()
+    attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
+    magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)
+    return magnitude

@@ -1,0 +1,257 @@
+"""Where massive channels live: image tokens restricted to a few channels, in two clusters. Few Channels (arXiv 2605.13974).
+
+Per sample: each channel scaled to 0..1 over tokens, k-means with two clusters (scikit-learn), foreground = the cluster of the
+higher mean. Needs hidden states of the image stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from interp.analysis import intervals, massive, sources
+from interp.errors import InputError
+
+Array = NDArray[Any]
+STRATEGIES = ("top", "bottom", "random")
+VALUES = ("magnitude", "signed")
+
+
+def masks(
+    source: sources.Source,
+    channels: Sequence[int] | str | None = None,
+    *,
+    steps: Sequence[int] | str | None = "-1",
+    blocks: Sequence[int] | str | None = None,
+    values: str = "magnitude",
+) -> xr.Dataset:
+    """Foreground mask and heat map of every sample, from the given channels or the massive ones.
+
+    mask      (prompt, step, block, token_y, token_x)   boolean
+    heat      (prompt, step, block, token_y, token_x)   sum of the scaled channels
+    `values`: "magnitude" clusters |x|, "signed" clusters x.
+    """
+    states = _states(source, steps, blocks, values)
+    chosen = massive.channels_of(source, channels, "image") if not _is_states(source) else _given(states, channels)
+    mask, heat = _clustered(states.sel(channel=chosen).to_numpy())
+    axes = ("prompt", "step", "block", "token_y", "token_x")
+    grid = grid_of(states)
+    coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel"} & set(c.dims)}
+    shape = (*mask.shape[:3], *grid)
+    return xr.Dataset(
+        {"mask": (axes, mask.reshape(shape)), "heat": (axes, heat.reshape(shape))},
+        coordinates,
+        {
+            "analysis": "segmentation",
+            "channels": chosen,
+            "values": values,
+            "averaged_over": "nothing: each sample by itself",
+            "interval": "none: each sample by itself",
+            "control": "score() compares with bottom and random channels and with trivial masks",
+            **(sources.facts_of(source)),
+        },
+    )
+
+
+def score(
+    source: sources.Source,
+    truth: Array,
+    *,
+    k: int = 12,
+    steps: Sequence[int] | str | None = "-1",
+    blocks: Sequence[int] | str | None = None,
+    values: str = "magnitude",
+    repeats: int = 5,
+    seed: int = 0,
+) -> xr.Dataset:
+    """IoU of the masks of top, bottom and random channels with true masks, over blocks; beside masks that need no model.
+
+    `truth` is (prompt, y, x) boolean, in the order of the run's rows. Channels are ranked per sample and block by mean |x|, as
+    Few Channels does; k = 12 is what its followers use. Masks are enlarged to the truth's size by repeating tokens.
+
+    iou, iou_low, iou_high   (strategy, step, block)   mean over prompts; random: mean over `repeats` draws
+    trivial                  (baseline)                everything is foreground; a centred disc of the true masks' mean area
+    """
+    states = _states(source, steps, blocks, values)
+    rows, channels = states.sizes["prompt"], states.sizes["channel"]
+    truth = np.asarray(truth).astype(bool)
+    if truth.ndim != 3 or len(truth) != rows:
+        raise InputError(f"masks must be (prompt, y, x), one for each of the {rows} rows done; got shape {truth.shape}")
+    if not 1 <= k < channels:
+        raise InputError(f"k must lie in 1..{channels - 1}; got {k}")
+    grid = grid_of(states)
+    draw = np.random.default_rng(seed)
+    magnitude = abs(states).mean("token").to_numpy()
+    found = np.zeros((len(STRATEGIES), *states.shape[:3]))
+    for place in np.ndindex(*states.shape[:3]):
+        here = states.to_numpy()[place]
+        order = np.argsort(-magnitude[place], kind="stable")
+        for number, strategy in enumerate(STRATEGIES):
+            sets = {"top": [order[:k]], "bottom": [order[-k:]]}.get(strategy) or [
+                draw.choice(channels, k, replace=False) for _ in range(repeats)
+            ]
+            scores = [
+                iou(enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]), truth[place[0]]) for chosen in sets
+            ]
+            found[(number, *place)] = np.mean(scores)
+    means = np.moveaxis(found, 0, 1)  # (prompt, strategy, step, block)
+    low, high = intervals.bootstrap(means)
+    axes = ("strategy", "step", "block")
+    coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)}
+    trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
+    return xr.Dataset(
+        {
+            "iou": (axes, means.mean(axis=0)),
+            "iou_low": (axes, low),
+            "iou_high": (axes, high),
+            "trivial": ("baseline", np.array(trivial)),
+        },
+        {"strategy": list(STRATEGIES), "baseline": ["everything", "centre disc"], **coordinates},
+        {
+            "analysis": "segmentation_score",
+            "k": k,
+            "values": values,
+            "repeats": repeats,
+            "averaged_over": "prompts",
+            "interval": intervals.said(rows),
+            "control": "bottom and random channels; everything; a centred disc",
+            **sources.facts_of(source),
+        },
+    )
+
+
+def cluster(tokens: Array) -> tuple[Array, Array]:
+    """Foreground and heat, (token,) each, of (token, channel): min-max over tokens, k-means(2), foreground = higher mean."""
+    low, high = tokens.min(axis=0), tokens.max(axis=0)
+    scaled = np.divide(tokens - low, high - low, out=np.zeros(tokens.shape), where=high > low)
+    heat = scaled.sum(axis=1)
+    if len(np.unique(scaled, axis=0)) < 2:
+        return np.zeros(len(tokens), bool), heat
+    labels = KMeans(2, n_init=3, random_state=0).fit(scaled).labels_
+    means = [heat[labels == label].mean() for label in (0, 1)]
+    return np.asarray(labels == int(np.argmax(means))), heat
+
+
+def _clustered(states: Array) -> tuple[Array, Array]:
+    mask, heat = np.zeros(states.shape[:-1], bool), np.zeros(states.shape[:-1])
+    for place in np.ndindex(*states.shape[:3]):
+        mask[place], heat[place] = cluster(states[place])
+    return mask, heat
+
+
+def iou(mask: Array, truth: Array) -> Any:
+    """Intersection over union over the last two axes; two empty masks agree."""
+    union = (mask | truth).sum(axis=(-2, -1))
+    return np.where(union > 0, (mask & truth).sum(axis=(-2, -1)) / np.maximum(union, 1), 1.0)
+
+
+def enlarge(mask: Array, size: tuple[int, ...]) -> Array:
+    """Nearest enlargement of (y, x) to a size."""
+    rows, columns = (np.arange(target) * source // target for target, source in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows, columns)]
+
+
+def centre_disc(truth: Array) -> Array:
+    """A centred disc whose area is the mean area of the true masks: (y, x) boolean."""
+    height, width = truth.shape[1:]
+    y, x = np.mgrid[0:height, 0:width]
+    distance = np.hypot(y + 0.5 - height / 2, x + 0.5 - width / 2)
+    area = round(float(truth.mean()) * height * width)
+    return np.asarray(distance <= np.sort(distance, axis=None)[max(area - 1, 0)])
+
+
+def similarity(source: sources.Source, token: int, *, prompt: int = 0, step: int = -1, block: int = -1) -> xr.DataArray:
+    """Cosine similarity of every image token's state to one token's: (token_y, token_x)."""
+    here = _one_state(source, prompt, step, block)
+    if not 0 <= token < here.sizes["token"]:
+        raise InputError(f"token must lie in 0..{here.sizes['token'] - 1}; got {token}")
+    unit = here.to_numpy() / np.linalg.norm(here.to_numpy(), axis=-1, keepdims=True)
+    return _map(here, unit @ unit[token], "cosine similarity")
+
+
+def principal_map(
+    source: sources.Source, components: int = 3, *, prompt: int = 0, step: int = -1, block: int = -1
+) -> xr.DataArray:
+    """Image tokens along their first principal components: (component, token_y, token_x); attribute `explained`."""
+    here = _one_state(source, prompt, step, block)
+    fitted = PCA(components, random_state=0)
+    scores = fitted.fit_transform(here.to_numpy())
+    maps = [_map(here, score, "component score") for score in scores.T]
+    explained = [float(share) for share in fitted.explained_variance_ratio_]
+    return xr.concat(maps, "component").assign_attrs(analysis="principal_map", explained=explained)
+
+
+def read_masks(folder: str | Path, rows: Sequence[int]) -> Array:
+    """Masks of a folder, (prompt, y, x) boolean, for the given rows: `00003-mask.png`, as `interp demo world` writes, or
+    `00003.png`; white is foreground.
+    """
+    from PIL import Image
+
+    found = []
+    for row in rows:
+        paths = [Path(folder) / name for name in (f"{row:05d}-mask.png", f"{row:05d}.png", f"{row}.png")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise InputError(f"masks: {folder} has none for row {row}; it must be called {paths[0].name} or {paths[1].name}")
+        found.append(np.asarray(Image.open(path).convert("L")) > 127)
+    if len({mask.shape for mask in found}) > 1:
+        raise InputError(f"masks: those in {folder} must be of one size; got {sorted({mask.shape for mask in found})}")
+    return np.stack(found)
+
+
+def grid_of(states: xr.DataArray) -> tuple[int, int]:
+    """Image tokens as (y, x); an error when only some were recorded."""
+    if "token_y" not in states.coords:
+        raise InputError("hidden states must carry token_y and token_x (image stream)")
+    grid = int(states["token_y"].max()) + 1, int(states["token_x"].max()) + 1
+    if grid[0] * grid[1] != states.sizes["token"]:
+        raise InputError(f"tokens: a map needs all {grid[0]} x {grid[1]} image tokens; {states.sizes['token']} were recorded")
+    return grid
+
+
+def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.DataArray:
+    if values not in VALUES:
+        raise InputError(f"values must be one of {', '.join(VALUES)}; got {values!r}")
+    states = sources.choose(sources.hidden(source), "block", _from_end(sources.hidden(source), "block", blocks), "blocks")
+    states = sources.choose(states, "step", _from_end(states, "step", steps), "steps").compute()
+    states = states.transpose("prompt", "step", "block", "token", "channel")
+    grid_of(states)
+    chosen: xr.DataArray = abs(states) if values == "magnitude" else states
+    return chosen
+
+
+def _from_end(states: xr.DataArray, axis: str, wanted: Any) -> Any:
+    """-1 is the last one stored, whichever that is."""
+    return [int(states[axis].to_numpy()[-1])] if wanted in ("-1", -1, [-1], (-1,)) else wanted
+
+
+def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr.DataArray:
+    states = sources.hidden(source)
+    for axis, place in (("prompt", prompt), ("step", step), ("block", block)):
+        if not -states.sizes[axis] <= place < states.sizes[axis]:
+            raise InputError(f"{axis} must lie in 0..{states.sizes[axis] - 1} (places among those stored); got {place}")
+    here: xr.DataArray = states.isel(prompt=prompt, step=step, block=block).compute()
+    grid_of(here)
+    return here
+
+
+def _map(here: xr.DataArray, values: Array, what: str) -> xr.DataArray:
+    kept = {name: c for name, c in here.coords.items() if not c.dims}
+    return xr.DataArray(values.reshape(grid_of(here)), kept, ("token_y", "token_x"), attrs={"long_name": what})
+
+
+def _is_states(source: sources.Source) -> bool:
+    return isinstance(source, xr.Dataset) and "mean_abs" not in source
+
+
+def _given(states: xr.DataArray, channels: Sequence[int] | str | None) -> list[int]:
+    if channels is None:
+        raise InputError("channels must be given: these are hidden states alone, without statistics")
+    return [int(c) for c in sources.choose(states["channel"], "channel", channels, "channels").to_numpy()]

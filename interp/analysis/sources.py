@@ -1,0 +1,129 @@
+"""What an analysis is given: a `Run`, or a Dataset of statistics; and the checks that all of them share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from interp.errors import InputError, InterpWarning, StoreError
+from interp.sites import STREAMS, parse_indices, resolve_indices
+from interp.store.opened import Run
+
+Source = Run | xr.Dataset
+Data = TypeVar("Data", xr.Dataset, xr.DataArray)
+
+
+def statistics(source: Source) -> xr.Dataset:
+    """Statistics over tokens, (prompt, step, block, stream, channel), of done rows; at least one row."""
+    return _checked(source, "stats", "mean_abs")
+
+
+def gates(source: Source) -> xr.Dataset:
+    """AdaLN gates, (prompt, step, block, stream, gate, channel)."""
+    return _checked(source, "gates", "alpha")
+
+
+def branches(source: Source) -> xr.Dataset:
+    """What branches write, (prompt, step, block, stream, gate, channel)."""
+    return _checked(source, "branches", "branch")
+
+
+def hidden(source: Source, stream: str = "image") -> xr.DataArray:
+    """Hidden states, (prompt, step, block, token, channel)."""
+    if isinstance(source, xr.Dataset):
+        return _need_rows(_variable(source, "hidden"))["hidden"]
+    states = source.hidden
+    if stream not in states.children:
+        raise StoreError(
+            f"store {source.path} keeps no hidden states of the {stream} stream; it has {', '.join(states.children)}"
+        )
+    _say_if_unfinished(source)
+    return _need_rows(states[stream].to_dataset())["hidden"]
+
+
+def _checked(source: Source, group: str, variable: str) -> xr.Dataset:
+    if isinstance(source, xr.Dataset):
+        dataset = _variable(source, variable)
+    else:
+        _say_if_unfinished(source)
+        dataset = source.gates if group == "gates" else source.branches if group == "branches" else source.stats
+    _need_rows(dataset)
+    return dataset
+
+
+def _variable(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    if name not in dataset:
+        raise InputError(f"dataset has no variable {name!r}; it has {', '.join(map(str, dataset.data_vars)) or 'none'}")
+    return dataset
+
+
+def _need_rows(data: Data) -> Data:
+    if data.sizes.get("prompt", 0) == 0:
+        raise StoreError("no row of this store is done yet, so there is nothing to analyse; let its trace go on first")
+    return data
+
+
+def _say_if_unfinished(run: Run) -> None:
+    if run.rows_done < run.rows_total:
+        warnings.warn(
+            f"{run.path} is unfinished: this is about the {run.rows_done} rows done of {run.rows_total}",
+            InterpWarning,
+            stacklevel=4,
+        )
+
+
+def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:
+    """Part of an axis by its coordinate's values; `None` takes all. What is not there is an error that says what is."""
+    if wanted is None:
+        return data
+    values = data[axis].to_numpy()
+    indices = parse_indices(wanted, field or axis) or ()
+    if values.size and np.array_equal(values, np.arange(values.size)):
+        return data.isel({axis: list(resolve_indices(indices, values.size, field or axis))})
+    missing = [index for index in indices if index not in values]
+    if missing:
+        raise InputError(f"{field or axis} must be one of those stored ({_short(values)}); got {missing[0]}")
+    return data.sel({axis: list(indices)})
+
+
+def check_stream(data: Any, stream: str) -> str:
+    """The stream, if the data have it."""
+    here = [str(value) for value in data["stream"].to_numpy()]
+    if stream not in here:
+        what = "one of " + ", ".join(here) if stream in STREAMS else f"one of {', '.join(STREAMS)}"
+        raise InputError(f"stream must be {what}; got {stream!r}")
+    return stream
+
+
+def by_text(data: xr.DataArray) -> xr.DataArray:
+    """The mean over rows that share a text: seeds of one prompt are no independent samples of prompts."""
+    if "prompt_text" not in data.coords:
+        return data
+    texts = data["prompt_text"].to_numpy().astype(str)
+    if len(set(texts)) == len(texts):
+        return data
+    first = {text: number for number, text in reversed(list(enumerate(texts)))}
+    order = sorted(first, key=first.__getitem__)
+    means = [data.isel(prompt=np.flatnonzero(texts == text)).mean("prompt") for text in order]
+    joined = xr.concat(means, "prompt", coords="minimal", compat="override")
+    return joined.assign_coords(prompt=[int(data["prompt"][first[text]]) for text in order]).transpose(*data.dims)
+
+
+def facts_of(source: Source) -> dict[str, Any]:
+    """Where a result comes from, for its attributes."""
+    if isinstance(source, xr.Dataset):
+        return {}
+    return {
+        "model": str(source.plan.get("model")),
+        "rows": f"{source.rows_done} of {source.rows_total} done",
+        "weights": str(source.plan.get("weights", "")),
+    }
+
+
+def _short(values: Any) -> str:
+    shown = [str(value) for value in values[:8]]
+    return ", ".join(shown) + (", ..." if len(values) > 8 else "")

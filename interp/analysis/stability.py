@@ -1,0 +1,101 @@
+"""Is it the same set everywhere? Jaccard overlap of top-k channels across prompts, seeds, steps and blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from interp.analysis import intervals, sources
+from interp.errors import InputError
+
+Array = NDArray[Any]
+PAIRS = 200  # pairs of prompts compared, at most
+
+
+def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int = 0) -> xr.Dataset:
+    """Jaccard overlap |A and B| / |A or B| of the k channels of largest mean |x| in pairs of samples, means over pairs.
+
+    prompts     (block)   other prompt, same seed; sets averaged over steps
+    seeds       (block)   same prompt, other seed; NaN where each prompt has one seed
+    steps       (block)   neighbouring steps of one sample
+    first_last  (block)   first and last step of one sample
+    blocks      (block)   this block and the next, one sample, averaged over steps
+    each with _low, _high; `chance` is the mean overlap of two random sets of k.
+    """
+    statistics = sources.statistics(source)
+    sources.check_stream(statistics, stream)
+    sizes = statistics["mean_abs"].sel(stream=stream).transpose("prompt", "step", "block", "channel")
+    if not 1 <= k <= sizes.sizes["channel"]:
+        raise InputError(f"k must lie in 1..{sizes.sizes['channel']}; got {k}")
+    over_steps = member(sizes.mean("step").compute().to_numpy(), k)
+    texts = _texts(sizes)
+    seeds = sizes["seed"].to_numpy() if "seed" in sizes.coords else np.zeros(len(texts), int)
+    draw = np.random.default_rng(seed)
+    same_text, same_seed = texts[:, None] == texts, seeds[:, None] == seeds
+    others, same = _pairs(draw, ~same_text & same_seed), _pairs(draw, same_text)
+    by_sample: dict[str, list[Array]] = {"steps": [], "first_last": []}
+    for row in range(sizes.sizes["prompt"]):
+        here = member(sizes.isel(prompt=row).to_numpy(), k)
+        neighbours = jaccard(here[:-1], here[1:]) if len(here) > 1 else np.full((1, here.shape[1]), np.nan)
+        by_sample["steps"].append(neighbours.mean(axis=0))
+        by_sample["first_last"].append(jaccard(here[0], here[-1]))
+    blocks = jaccard(over_steps[:, :-1], over_steps[:, 1:])
+    found = {
+        "prompts": jaccard(over_steps[others[:, 0]], over_steps[others[:, 1]]),
+        "seeds": jaccard(over_steps[same[:, 0]], over_steps[same[:, 1]]),
+        **{name: np.stack(values) for name, values in by_sample.items()},
+        "blocks": np.concatenate([blocks, np.full((len(blocks), 1), np.nan)], axis=1),
+    }
+    variables: dict[str, Any] = {}
+    for name, values in found.items():
+        nothing = np.full(sizes.sizes["block"], np.nan)
+        low, high = intervals.bootstrap(values) if len(values) > 1 else (nothing, nothing)
+        variables |= {
+            name: ("block", values.mean(axis=0) if len(values) else nothing),
+            f"{name}_low": ("block", low),
+            f"{name}_high": ("block", high),
+        }
+    result = xr.Dataset(variables, {name: c for name, c in sizes.coords.items() if c.dims == ("block",)})
+    return result.assign(chance=chance(k, sizes.sizes["channel"])).assign_attrs(
+        analysis="stability",
+        k=k,
+        averaged_over="pairs of samples",
+        interval=f"{intervals.said(len(texts))}; over pairs, which share prompts: somewhat too narrow",
+        control="chance: two random sets of k channels",
+        **sources.facts_of(source),
+    )
+
+
+def member(sizes: Array, k: int) -> Array:
+    """Whether each channel is among the k largest, along the last axis."""
+    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :k]
+    found = np.zeros(sizes.shape, bool)
+    np.put_along_axis(found, order, True, axis=-1)
+    return found
+
+
+def jaccard(first: Array, second: Array) -> Array:
+    """|A and B| / |A or B| along the last axis of booleans."""
+    return np.asarray((first & second).sum(axis=-1) / np.maximum((first | second).sum(axis=-1), 1))
+
+
+def chance(k: int, channels: int) -> float:
+    """Mean Jaccard overlap of two independent random sets of k of the channels: the common part is hypergeometric."""
+    common = np.arange(k + 1)
+    weights = stats.hypergeom.pmf(common, channels, k, k)
+    return float((weights * common / (2 * k - common)).sum())
+
+
+def _texts(sizes: xr.DataArray) -> Array:
+    names = sizes["prompt_text"].to_numpy() if "prompt_text" in sizes.coords else sizes["prompt"].to_numpy()
+    return np.unique(names.astype(str), return_inverse=True)[1]
+
+
+def _pairs(draw: np.random.Generator, wanted: Array) -> Array:
+    """Some of the pairs of rows for which a (row, row) table is true: (pair, 2)."""
+    kept = np.argwhere(np.triu(wanted, 1))
+    return kept if len(kept) <= PAIRS else kept[np.sort(draw.choice(len(kept), PAIRS, replace=False))]

@@ -1,0 +1,90 @@
+"""Magnitude of massive channels along sampling: trend over timesteps, spread over prompts; DG Fig. 4b."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from interp.analysis import intervals, massive, sources
+from interp.errors import InputError
+
+Array = NDArray[Any]
+
+
+def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+    """Mean |x| of channels at every step, its monotone trend, and its spread over prompts.
+
+    size, size_low, size_high         (step, block, channel)   mean over prompts
+    variation, _low, _high            (step, block, channel)   coefficient of variation over prompts at a fixed timestep
+    trend, trend_low, trend_high      (block, channel)         Spearman rank correlation of size with the timestep, mean over
+                                                               prompts: -1 grows as t falls to 0, as DG says of SD3
+    ordinary_size                     (step, block)            the control: median over the other channels; likewise
+    ordinary_variation, ordinary_trend
+    """
+    chosen = massive.channels_of(source, channels, stream)
+    magnitude = sources.by_text(sources.statistics(source)["mean_abs"].sel(stream=stream).compute())
+    if magnitude.sizes["step"] < 2:
+        raise InputError("steps: a trend over timesteps needs at least two steps; this run has one")
+    magnitude = magnitude.transpose("prompt", "step", "block", "channel")
+    values = magnitude.sel(channel=chosen).to_numpy().astype(np.float64)
+    others = magnitude.drop_sel(channel=chosen).to_numpy().astype(np.float64)
+    timestep = magnitude["timestep"].to_numpy()
+    axes = ("step", "block", "channel")
+    low, high = intervals.bootstrap(values)
+    moments = np.stack([values, values**2], axis=1)
+    spread_low, spread_high = intervals.bootstrap(moments, variation_of_moments)
+    trends = rank_trend(values, timestep)
+    trend_low, trend_high = intervals.bootstrap(trends)
+    alone = values.shape[0] < 2
+    variables: dict[str, Any] = {
+        "size": (axes, values.mean(axis=0)),
+        "size_low": (axes, low),
+        "size_high": (axes, high),
+        "variation": (axes, np.full(low.shape, np.nan) if alone else variation(values)),
+        "variation_low": (axes, spread_low),
+        "variation_high": (axes, spread_high),
+        "trend": (axes[1:], trends.mean(axis=0)),
+        "trend_low": (axes[1:], trend_low),
+        "trend_high": (axes[1:], trend_high),
+        "ordinary_size": (axes[:2], np.median(others.mean(axis=0), axis=-1)),
+        "ordinary_variation": (axes[:2], np.full(low.shape[:2], np.nan) if alone else np.median(variation(others), axis=-1)),
+        "ordinary_trend": (axes[1:2], np.median(rank_trend(others, timestep).mean(axis=0), axis=-1)),
+    }
+    coordinates = {name: c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims}
+    return xr.Dataset(
+        variables,
+        coordinates,
+        {
+            "analysis": "trend",
+            "channels": chosen,
+            "averaged_over": "tokens, then prompt texts",
+            "interval": intervals.said(values.shape[0]),
+            "control": "median over the other channels",
+            **sources.facts_of(source),
+        },
+    )
+
+
+def variation(values: Array) -> Array:
+    """Coefficient of variation over prompts, the first axis: population standard deviation / mean."""
+    return np.asarray(values.std(axis=0) / values.mean(axis=0))
+
+
+def variation_of_moments(moments: Array) -> Array:
+    """The same from (resample, [mean, mean of squares], ...); a resample's repeats make its spread a little smaller."""
+    mean, square = moments[:, 0], moments[:, 1]
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) / mean)
+
+
+def rank_trend(values: Array, timestep: Array) -> Array:
+    """Spearman correlation of (prompt, step, ...) with the timestep, per prompt: (prompt, ...); 0 where nothing changes."""
+    ranks = stats.rankdata(values, axis=1)
+    times = stats.rankdata(timestep).reshape(1, -1, *[1] * (values.ndim - 2))
+    ranks, times = ranks - ranks.mean(axis=1, keepdims=True), times - times.mean()
+    norm = np.sqrt((ranks**2).sum(axis=1) * (times**2).sum())
+    return np.asarray(np.divide((ranks * times).sum(axis=1), norm, out=np.zeros(norm.shape), where=norm > 0))

@@ -1,0 +1,305 @@
+"""Alpha tabulated over prompts x timesteps without running a block: the exact answer to "timestep or text".
+
+Alpha depends on the conditioning alone, so the whole grid can be had, also far from the steps of one sampling run, where the
+timestep and the noise level could not be told apart. Main effects and interactions are of the full grid: a function of
+independent players splits into them exactly (Hoeffding 1948; Sobol 1993), and a player's Shapley share is S_i + S_ij / 2 + ...
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from interp.analysis import intervals
+from interp.errors import InputError, ModelError
+from interp.models.anatomy import Conditioning
+from interp.models.identity import fingerprint
+from interp.models.quiet import quiet
+from interp.prompts import check_prompts, read_prompts
+from interp.sites import Site, resolve_indices
+from interp.tracing.model import Model
+
+Array = NDArray[Any]
+ENCODE_BATCH = 32  # prompts encoded together
+GRID_BATCH = 256  # cells computed together
+TIMESTEPS = 50
+OnProgress = Callable[[int, int], None]
+
+
+def tabulate(
+    model: Model,
+    prompts: Sequence[str] | str | Path,
+    channels: Sequence[int] | None = None,
+    *,
+    timesteps: Sequence[float] | int = TIMESTEPS,
+    guidance: Sequence[float] | None = None,
+    settings: dict[str, Any] | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> xr.Dataset:
+    """Alpha of every gate over the full grid, and how much of its variance each player explains.
+
+    `timesteps` are values in the scheduler's units, or how many evenly spaced ones (the middle of each part of 0..1000);
+    `guidance` is a list of values of an embedded guidance, where the model has one.
+
+    alpha                        (prompt, timestep, [guidance,] block, stream, gate, channel)   with `channels`
+    share                        (term, block, stream, gate, channel)   of alpha's variance over the grid
+    share_low, share_high        the same; jackknife over prompts; with `channels`
+    shapley                      (player, block, stream, gate, channel)
+    mean, deviation              (block, stream, gate, channel)   of alpha over the grid
+
+    Without `channels`, all channels are split from streamed moments and the grid itself is not kept.
+    """
+    grid = _Grid.build(model, prompts, timesteps, guidance, settings)
+    wanted = None if channels is None else resolve_indices(list(channels), model.anatomy.channels, "channels")
+    table = grid.whole(wanted, on_progress) if wanted is not None else None
+    parts = _terms(grid.players)
+    if table is not None:
+        variance, mean = split_grid(table, len(grid.players)), table.mean(axis=tuple(range(len(grid.players))))
+    else:
+        variance, mean = grid.streamed(on_progress)
+    return grid.describe(parts, variance, mean, table, wanted)
+
+
+def _terms(players: Sequence[str]) -> list[tuple[int, ...]]:
+    numbers = range(len(players))
+    return [chosen for count in range(1, len(players) + 1) for chosen in itertools.combinations(numbers, count)]
+
+
+def split_grid(table: Array, players: int) -> Array:
+    """Variance of each term, (term, ...), of a full grid whose first axes are the players; terms in the order of `_terms`."""
+    means: dict[tuple[int, ...], Array] = {}
+    for count in range(players + 1):
+        for kept in itertools.combinations(range(players), count):
+            over = tuple(axis for axis in range(players) if axis not in kept)
+            means[kept] = table.mean(axis=over, keepdims=True, dtype=np.float64)
+    found = []
+    for term in _terms([""] * players):
+        effect = sum(
+            (-1) ** (len(term) - count) * means[kept]
+            for count in range(len(term) + 1)
+            for kept in itertools.combinations(term, count)
+        )
+        found.append((np.asarray(effect) ** 2).mean(axis=tuple(range(players))))
+    return np.stack(found)
+
+
+def _timesteps(given: Sequence[float] | int) -> Array:
+    """Values in 0..1000; a count gives the middles of as many equal parts, so that neither end has a special weight."""
+    if isinstance(given, int):
+        if given < 2:
+            raise InputError(f"timesteps must be at least 2; got {given}")
+        return (np.arange(given) + 0.5) * 1000.0 / given
+    values = np.array(sorted(set(given)), np.float64)
+    if values.size < 2 or values.min() < 0 or values.max() > 1000:
+        raise InputError(f"timesteps must be two or more different values in 0..1000; got {list(given)[:5]}")
+    return values
+
+
+class _Grid:
+    """Players, their values, and alpha's sites."""
+
+    def __init__(
+        self, model: Model, conditioning: Conditioning, texts: list[str], text: dict[str, Any], values: dict[str, Array]
+    ) -> None:
+        self.model, self.conditioning, self.texts, self.text = model, conditioning, texts, text
+        self.values = values
+        self.players = ["text", *values] if "text" in conditioning.players else list(values)
+        self.sites = [
+            (modulation, number, site)
+            for index, block in enumerate(model.anatomy.blocks)
+            for modulation, number, site in block.chunk_sites(index)
+            if site.kind == "alpha"
+        ]
+
+    @classmethod
+    def build(
+        cls,
+        model: Model,
+        prompts: Sequence[str] | str | Path,
+        timesteps: Sequence[float] | int,
+        guidance: Sequence[float] | None,
+        settings: dict[str, Any] | None,
+    ) -> _Grid:
+        conditioning, spec = model.anatomy.conditioning, model.loaded.spec
+        if conditioning is None or spec.conditions is None:
+            raise ModelError(
+                f"the anatomy of {model.name} does not say what sets its gates; trace it and use `interp attribute`"
+            )
+        texts = list(dict.fromkeys(read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)))
+        chosen = model.settings(settings)
+        batches = [texts[start : start + ENCODE_BATCH] for start in range(0, len(texts), ENCODE_BATCH)]
+        with torch.no_grad(), quiet():
+            encoded = [spec.conditions(model.pipe, batch, chosen) for batch in batches]
+        text = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
+        values = {"timestep": _timesteps(timesteps)}
+        if guidance is not None and "guidance" not in conditioning.players:
+            raise InputError(f"guidance: {model.name} has no embedded guidance, so its gates cannot depend on it")
+        if guidance is not None:
+            values["guidance"] = np.array(sorted(set(guidance)), np.float64)
+        return cls(model, conditioning, texts, text, values)
+
+    def whole(self, channels: tuple[int, ...], on_progress: OnProgress) -> Array:
+        """Alpha of some channels over the whole grid: (*players, site, channel)."""
+        rows = [row[:, list(channels)] for row in self._rows(on_progress)]
+        shape = [len(self.texts)] if "text" in self.players else [1]
+        table = np.stack(rows).reshape(*shape, *(len(v) for v in self.values.values()), len(self.sites), len(channels))
+        return table if "text" in self.players else table[0]
+
+    def streamed(self, on_progress: OnProgress) -> tuple[Array, Array]:
+        """Variances of the terms, and mean, (term, site, channel), prompt by prompt; the grid is never in memory."""
+        inner = tuple(len(values) for values in self.values.values())
+        if "text" not in self.players:
+            table = np.stack(list(self._rows(on_progress))).reshape(*inner, len(self.sites), -1)
+            return split_grid(table, len(self.players)), table.mean(axis=tuple(range(len(inner))))
+        count, axes = len(self.texts), tuple(range(len(inner)))
+        marginal: dict[tuple[int, ...], Array] = {}
+        first: Array | None = None
+        rows, total = self._rows(on_progress), 0.0
+        for _ in range(count):
+            cells = np.stack(list(itertools.islice(rows, math.prod(inner)))).reshape(*inner, len(self.sites), -1)
+            cells = cells.astype(np.float64)
+            first = cells if first is None else first
+            total = total + (cells - first) / count
+            for kept in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(len(axes) + 1)):
+                over = tuple(axis for axis in axes if axis not in kept)
+                square = ((cells - first).mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
+                marginal[kept] = marginal.get(kept, 0.0) + square / count
+        assert first is not None
+        return _with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
+
+    def _rows(self, on_progress: OnProgress) -> Iterator[Array]:
+        """Alpha of every cell, (site, channel), text slowest and the last player fastest."""
+        inner = list(itertools.product(*self.values.values()))
+        texts = len(self.texts) if "text" in self.players else 1
+        transformer = self.model.pipe.transformer
+        for number in range(texts):
+            for start in range(0, len(inner), GRID_BATCH):
+                cells = inner[start : start + GRID_BATCH]
+                yield from self._compute(transformer, number, cells)
+            on_progress(number + 1, texts)
+
+    def _compute(self, transformer: Any, number: int, cells: list[tuple[float, ...]]) -> Iterator[Array]:
+        anatomy = self.model.anatomy
+        given = {name: value[number : number + 1].expand(len(cells), *value.shape[1:]) for name, value in self.text.items()}
+        device = next(iter(given.values())).device
+        for place, player in enumerate(self.values):
+            column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
+            given[player] = column / anatomy.timestep_scale if player == "timestep" else column
+        with torch.no_grad():
+            inputs = self.conditioning.inputs(transformer, given)
+            found: dict[tuple[int, str], Any] = {}
+            alphas = []
+            for modulation, chunk, site in self.sites:
+                key = (site.block, modulation.module)
+                if key not in found:
+                    module = transformer.get_submodule(anatomy.blocks[site.block].path)
+                    found[key] = modulation.compute(module, inputs).chunk(len(modulation.chunks), dim=-1)
+                alphas.append(found[key][chunk].float().cpu())
+        yield from torch.stack(alphas, dim=1).numpy()
+
+    def describe(
+        self, terms: list[tuple[int, ...]], variance: Array, mean: Array, table: Array | None, channels: tuple[int, ...] | None
+    ) -> xr.Dataset:
+        """The result, its sites unfolded into block, stream and gate."""
+        total = variance.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = variance / total
+        shapley = np.stack(
+            [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
+        )
+        names = [":".join(self.players[player] for player in term) for term in terms]
+        found = {
+            "share": self._unfold(share, ("term",)),
+            "shapley": self._unfold(shapley, ("player",)),
+            "mean": self._unfold(mean, ()),
+            "deviation": self._unfold(np.sqrt(total), ()),
+        }
+        if table is not None:
+            found["alpha"] = self._unfold(table, tuple("prompt" if p == "text" else p for p in self.players))
+            low, high = _share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
+            found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
+        result = xr.Dataset(found).assign_coords(
+            term=np.array(names, dtype=object),
+            player=np.array(self.players, dtype=object),
+            channel=np.arange(mean.shape[-1]) if channels is None else np.array(channels),
+        )
+        if table is not None:
+            result = result.assign_coords(self.values)
+            if "text" in self.players:
+                result = result.assign_coords(prompt_text=("prompt", np.array(self.texts, dtype=object)))
+        return result.assign_attrs(self._attributes(table is not None))
+
+    def _unfold(self, values: Array, leading: tuple[str, ...]) -> xr.DataArray:
+        anatomy = self.model.anatomy
+        shape = (*values.shape[:-2], len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates), values.shape[-1])
+        found = np.full(shape, np.nan, values.dtype)
+        for number, (_, _, site) in enumerate(self.sites):
+            found[(..., *self._place(site), slice(None))] = values[..., number, :]
+        coordinates = {
+            "block": np.arange(len(anatomy.blocks)),
+            "stream": np.array(anatomy.streams, dtype=object),
+            "gate": np.array(anatomy.gates, dtype=object),
+        }
+        return xr.DataArray(found, coordinates, (*leading, "block", "stream", "gate", "channel"))
+
+    def _place(self, site: Site) -> tuple[int, int, int]:
+        return site.block, self.model.anatomy.streams.index(site.stream), self.model.anatomy.gates.index(str(site.gate))
+
+    def _attributes(self, kept: bool) -> dict[str, Any]:
+        sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())
+        without = "" if "text" in self.players else "text cannot enter the gates of this model at all; "
+        held = "" if "guidance" in self.values or "guidance" not in self.text else "; embedded guidance held at its default"
+        return {
+            "analysis": "gates",
+            "model": self.model.name,
+            "weights": fingerprint(self.model.pipe),
+            "grid": f"{len(self.texts)} prompts, {sizes}",
+            "averaged_over": "the full grid, every cell alike",
+            "interval": f"{intervals.LEVEL:.0%}, jackknife over prompts on the logit scale" if kept else "none: streamed",
+            "control": "exact: no block was run",
+            "note": f"{without}shares hold for these prompts and these timesteps{held}",
+        }
+
+
+def _with_text(first: Array, shift: Array, squares: dict[tuple[int, ...], Array], axes: tuple[int, ...]) -> Array:
+    """Variances of all terms, text being player 0, from moments over texts of the inner grid's marginal means.
+
+    `squares[kept]` is the mean over texts of the mean square of each text's marginal mean, less the first text's.
+    """
+    mean = first + shift
+    inner = split_grid(mean, len(axes))
+    of_text: dict[tuple[int, ...], Array] = {}
+    for kept in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(len(axes) + 1)):
+        over = tuple(axis for axis in axes if axis not in kept)
+        centre = (shift.mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
+        below = sum((of_text[k] for k in of_text if set(k) < set(kept)), np.zeros_like(centre))
+        of_text[kept] = np.maximum(squares[kept] - centre - below, 0.0)
+    found = []
+    for term in _terms([""] * (len(axes) + 1)):
+        inner_part = tuple(player - 1 for player in term if player > 0)
+        found.append(of_text[inner_part] if 0 in term else inner[_terms([""] * len(axes)).index(inner_part)])
+    return np.stack(found)
+
+
+def _share_intervals(table: Array, players: int) -> tuple[Array, Array]:
+    """Jackknife over prompts (the first axis) of the terms' shares: (term, site, channel) each."""
+    prompts = len(table)
+    if prompts < 3:
+        nothing = np.full((2**players - 1, *table.shape[players:]), np.nan)
+        return nothing, nothing.copy()
+
+    def share(rows: Array) -> Array:
+        variance = split_grid(table[rows], players)
+        return np.asarray(variance / variance.sum(axis=0))
+
+    everyone = np.arange(prompts)
+    left_out = np.stack([share(np.delete(everyone, row)) for row in everyone])
+    return intervals.from_jackknife(share(everyone), left_out)
