@@ -58,13 +58,28 @@ _HOMES = {
     "trace": "interp.run",
     "wrap": "interp.tracing.model",
 }
-_PARTS = ("models", "sites", "statistics")
+_PARTS = {
+    "alignment": "interp.analysis.alignment",
+    "attribution": "interp.analysis.attribution",
+    "comparison": "interp.analysis.comparison",
+    "energy": "interp.analysis.energy",
+    "figures": "interp.figures",
+    "gates": "interp.experiments.gates",
+    "massive": "interp.analysis.massive",
+    "models": "interp.models",
+    "residual": "interp.analysis.residual",
+    "segmentation": "interp.analysis.segmentation",
+    "sites": "interp.sites",
+    "stability": "interp.analysis.stability",
+    "statistics": "interp.statistics",
+    "trend": "interp.analysis.trend",
+}
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _PARTS:
-        return importlib.import_module(f"interp.{name}")
+        return importlib.import_module(_PARTS[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'interp' has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

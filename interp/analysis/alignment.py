@@ -22,7 +22,7 @@ PERMUTATIONS = 499
 TARGETS = ("hidden", "update")
 
 
-def compare(source: Run, *, stream: str = "image", k: int = 8, resamples: int = 200, seed: int = 0) -> xr.Dataset:
+def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) -> xr.Dataset:
     """Per block and gate, |alpha| against the block's output (`hidden`: mean |x|) and its `update` (|change of mean x|).
 
     correlation, _low, _high      (target, block, gate)   Spearman over channels
@@ -49,7 +49,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, resamples: int = 
         values = targets[target].transpose("prompt", "block", "channel").to_numpy()
         for gate in range(alpha.sizes["gate"]):
             place = (number, slice(None), gate)
-            for name, value in _one(alpha.to_numpy()[gate], values, k, resamples, seed).items():
+            for name, value in _one(alpha.to_numpy()[gate], values, k, seed).items():
                 found[name][place] = value
             if target == "hidden":
                 rank[:, gate] = _rank_of_largest(alpha.to_numpy()[gate].mean(axis=0), values.mean(axis=0))
@@ -63,7 +63,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, resamples: int = 
         analysis="alignment",
         k=k,
         averaged_over="tokens, steps, then prompt texts",
-        interval=intervals.said(alpha.sizes["prompt"], resamples),
+        interval=intervals.said_jackknife(alpha.sizes["prompt"], "correlation"),
         control=f"another block's alpha; {PERMUTATIONS} permutations of the channels",
         note="a correlation: whether alpha governs is a question for an intervention",
         **sources.facts_of(source),
@@ -74,7 +74,7 @@ def _over_steps(values: xr.DataArray) -> xr.DataArray:
     return sources.by_text(values.mean("step", dtype=np.float64).astype(np.float32).compute())
 
 
-def _one(alpha: Array, values: Array, k: int, resamples: int, seed: int) -> dict[str, Array]:
+def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
     """All numbers of one gate and target from (prompt, block, channel) arrays; NaN for blocks that lack either."""
     blocks = alpha.shape[1]
     present = np.flatnonzero(~(np.isnan(alpha).any(axis=(0, 2)) | np.isnan(values).any(axis=(0, 2))))
@@ -102,7 +102,7 @@ def _one(alpha: Array, values: Array, k: int, resamples: int, seed: int) -> dict
     found["overlap"][present] = both.sum(axis=1) / k
     for block in present:
         pair = np.stack([alpha[:, block], values[:, block]], axis=1).astype(np.float64)
-        low, high = intervals.bootstrap(pair, spearman, resamples=resamples, seed=seed)
+        low, high = intervals.jackknife(pair, spearman, scale="correlation")
         found["correlation_low"][block], found["correlation_high"][block] = low, high
     return found
 

@@ -41,7 +41,7 @@ def decompose(
                                                               the highest interaction as its error
     any_prompt, _low, _high           (block, channel)        all terms with the prompt in them together
     prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin
-    ordinary                          (term, block)           the control: median share over the other channels
+    ordinary                          (term, block)           the control: mean share over the other channels
 
     Seeds are crossed with prompts: those that every prompt text has are used, each once.
     """
@@ -67,7 +67,7 @@ def decompose(
         if np.isnan(values).any():
             continue  # (text, seed, step, channel)
         every = split.features(values)
-        ordinary[:, block] = np.median(np.delete(split.shares(every.mean(axis=0)[None])[0], at, axis=-1), axis=-1)
+        ordinary[:, block] = np.nanmean(np.delete(split.shares(every.mean(axis=0)[None])[0], at, axis=-1), axis=-1)
         each, prompt = split.results(every[..., at])
         each["eta2"], each["omega2"] = effect_sizes(values[..., at])
         for name in found:
@@ -90,8 +90,8 @@ def decompose(
         seeds=seeds,
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
         averaged_over="tokens" if quantity == "magnitude" else "nothing",
-        interval=f"{intervals.LEVEL:.0%}, jackknife over {prompts} prompt texts on the logit scale" if prompts > 2 else "none",
-        control="ordinary: median over the other channels",
+        interval=intervals.said_jackknife(prompts, "share"),
+        control="ordinary: mean over the other channels",
         note=CONFOUNDED + _no_text(source, quantity),
         **sources.facts_of(source),
     )
@@ -177,10 +177,10 @@ class Split:
     def results(self, here: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         """Shares of every term, and of the prompt's terms together, with intervals, from (text, feature, channel)."""
         mean = here.mean(axis=0)[None]
-        low, high = intervals.jackknife_share(here, self.shares)
+        low, high = intervals.jackknife(here, self.shares)
         each = {"share": self.shares(mean)[0], "share_low": low, "share_high": high}
-        low, high = intervals.jackknife_share(here, self.any_prompt)
-        upper = intervals.jackknife_share(here, self.any_prompt, level=0.9)[1]
+        low, high = intervals.jackknife(here, self.any_prompt)
+        upper = intervals.jackknife(here, self.any_prompt, level=0.9)[1]
         value = self.any_prompt(mean)[0]
         return each, {"any_prompt": value, "any_prompt_low": low, "any_prompt_high": high, "upper": upper}
 

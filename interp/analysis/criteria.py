@@ -34,6 +34,12 @@ class Criterion:
     selects: Callable[[Array, Array], Array]
     """(mean quantity, score) -> boolean, along the last axis."""
 
+    @property
+    def threshold(self) -> float | None:
+        """The score from which on a channel is selected; `None` where a number of channels is asked for."""
+        name, value = next(iter(self.parameters.items()))
+        return None if name == "k" else value
+
     def __str__(self) -> str:
         values = ", ".join(f"{name}={value:g}" for name, value in self.parameters.items())
         return f"{self.name}({values})"

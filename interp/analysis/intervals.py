@@ -54,11 +54,13 @@ def bootstrap(
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 
-def jackknife_share(values: Array, function: Callable[[Array], Array], *, level: float = LEVEL) -> tuple[Array, Array]:
-    """Interval of a share (0..1) that a function of the mean over prompts gives: jackknife over prompts, on the logit scale.
+def jackknife(
+    values: Array, function: Callable[[Array], Array], *, scale: str = "share", level: float = LEVEL
+) -> tuple[Array, Array]:
+    """Jackknife over prompts of a function of the mean: a t interval on the logit (`share`) or Fisher's z (`correlation`) scale.
 
-    Shares of variance are skewed, and the percentile bootstrap covers them too seldom (docs/findings.md has the measured
-    coverage of both). With fewer than three prompts there is no interval: NaN.
+    For what the percentile bootstrap does badly: shares of variance are skewed and it covers them too seldom (docs/findings.md
+    has both coverages), and resampled rank correlations are biased towards zero. Fewer than three prompts: NaN.
     """
     prompts = values.shape[0]
     estimate = function(values.mean(axis=0, keepdims=True))[0]
@@ -66,17 +68,30 @@ def jackknife_share(values: Array, function: Callable[[Array], Array], *, level:
         nothing = np.full(np.shape(estimate), np.nan)
         return nothing, nothing.copy()
     left_out = (values.sum(axis=0, keepdims=True) - values) / (prompts - 1)
-    return from_jackknife(estimate, function(left_out), level=level)
+    return from_jackknife(estimate, function(left_out), scale=scale, level=level)
 
 
-def from_jackknife(estimate: Array, left_out: Array, *, level: float = LEVEL) -> tuple[Array, Array]:
+def from_jackknife(estimate: Array, left_out: Array, *, scale: str = "share", level: float = LEVEL) -> tuple[Array, Array]:
     """The same from the estimate and the estimates without each prompt, (prompt, ...)."""
-    prompts = len(left_out)
-    middle = special.logit(np.clip(estimate, TINY, 1 - TINY))
-    others = special.logit(np.clip(left_out, TINY, 1 - TINY))
+    forward, backward = SCALES[scale]
+    prompts, middle, others = len(left_out), forward(estimate), forward(left_out)
     error = np.sqrt((prompts - 1) * ((others - others.mean(axis=0)) ** 2).mean(axis=0))
     reach = stats.t.ppf(0.5 + level / 2, prompts - 1) * error
-    return np.asarray(special.expit(middle - reach)), np.asarray(special.expit(middle + reach))
+    return np.asarray(backward(middle - reach)), np.asarray(backward(middle + reach))
+
+
+SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "share": (lambda share: special.logit(np.clip(share, TINY, 1 - TINY)), special.expit),
+    "correlation": (lambda r: np.arctanh(np.clip(r, TINY - 1, 1 - TINY)), np.tanh),
+}
+
+
+def said_jackknife(prompts: int, scale: str) -> str:
+    """What a result says of such intervals."""
+    if prompts < 3:
+        return "none: it needs three prompt texts"
+    name = {"share": "the logit scale", "correlation": "Fisher's z"}[scale]
+    return f"{LEVEL:.0%}, jackknife over {prompts} prompt texts on {name}"
 
 
 def _shares(index: Array, prompts: int) -> Array:

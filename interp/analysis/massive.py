@@ -28,6 +28,7 @@ def find(
     """Massive channels of every block and stream, and a consensus over blocks.
 
     score, score_low, score_high     (stream, block, channel)   the criterion's score, averaged over steps and prompts
+    size                             (stream, block, channel)   what it scores (mean |x| unless the criterion says otherwise)
     selected                         (stream, block, channel)   boolean
     frequency                        (stream, block, channel)   share of bootstrap resamples that select the channel
     runner_up                        (stream, block)            the largest score that was not selected: the control
@@ -38,14 +39,16 @@ def find(
     samples = sources.choose(rule.quantity(source), "step", steps, "steps").mean("step", dtype=np.float64)
     samples = sources.by_text(samples.astype(np.float32).compute()).transpose("prompt", "stream", "block", "channel")
     axes = ("stream", "block", "channel")
-    found = {name: np.full([samples.sizes[axis] for axis in axes], np.nan) for name in ("score", "score_low", "score_high")}
+    found = {
+        name: np.full([samples.sizes[axis] for axis in axes], np.nan) for name in ("score", "score_low", "score_high", "size")
+    }
     frequency, selected = np.zeros(found["score"].shape), np.zeros(found["score"].shape, bool)
     for place in np.ndindex(*found["score"].shape[:2]):
         values = samples.to_numpy()[:, place[0], place[1]].astype(np.float64)
         if np.isnan(values).any():
             continue
         mean = values.mean(axis=0, keepdims=True)
-        found["score"][place] = rule.score(mean)[0]
+        found["score"][place], found["size"][place] = rule.score(mean)[0], mean[0]
         selected[place] = rule.selects(mean, found["score"][place][None])[0]
         low, high, often = _resampled(rule, values, resamples, seed)
         found["score_low"][place], found["score_high"][place], frequency[place] = low, high, often
@@ -59,6 +62,7 @@ def find(
         analysis="massive",
         criterion=str(rule),
         source=rule.source,
+        threshold="none" if rule.threshold is None else rule.threshold,
         consensus=consensus,
         averaged_over="tokens, steps, then prompt texts",
         steps="all" if steps is None else str(steps),

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import demo, info, inspect, models, selfcheck, trace
+from interp.cli import causes, demo, info, inspect, massive, models, segment, selfcheck, trace
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -25,6 +25,13 @@ app.command("info")(info.info)
 app.command("models")(models.models)
 app.command("selfcheck")(selfcheck.selfcheck)
 app.command("inspect")(inspect.inspect)
+app.command("massive")(massive.massive)
+app.command("alignment")(causes.alignment)
+app.command("attribute")(causes.attribute)
+app.command("gates")(causes.gates)
+app.command("residual")(causes.residual)
+app.command("segment")(segment.segment)
+app.command("compare")(causes.compare)
 app.add_typer(demo.app, name="demo")
 
 

@@ -73,7 +73,7 @@ def world(
     count: Annotated[int, typer.Option(help="How many scenes.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
 ) -> None:
-    """Draw scenes of the demo world: pictures, subject masks, and their truth in scenes.jsonl."""
+    """Draw scenes of the demo world: pictures, subject masks, their truth in scenes.jsonl, their captions in prompts.txt."""
     import dataclasses
 
     from PIL import Image
@@ -82,9 +82,12 @@ def world(
     from interp.plan import at_least
 
     check_folder(out)
+    captions = []
     with (out / "scenes.jsonl").open("w", encoding="utf-8") as file:
         for index, scene in enumerate(demo_world.sample(at_least("count", count, 1), at_least("seed", seed, 0))):
             Image.fromarray(scene.picture()).save(out / f"{index:05d}.png")
             Image.fromarray(scene.mask()).save(out / f"{index:05d}-mask.png")
             file.write(json.dumps({"prompt": scene.caption(), **dataclasses.asdict(scene)}) + "\n")
+            captions.append(scene.caption())
+    (out / "prompts.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
     print(out)

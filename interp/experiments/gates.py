@@ -162,7 +162,7 @@ class _Grid:
         count, axes = len(self.texts), tuple(range(len(inner)))
         marginal: dict[tuple[int, ...], Array] = {}
         first: Array | None = None
-        rows, total = self._rows(on_progress), 0.0
+        rows, total = self._rows(on_progress), np.zeros(())
         for _ in range(count):
             cells = np.stack(list(itertools.islice(rows, math.prod(inner)))).reshape(*inner, len(self.sites), -1)
             cells = cells.astype(np.float64)
@@ -263,7 +263,7 @@ class _Grid:
             "weights": fingerprint(self.model.pipe),
             "grid": f"{len(self.texts)} prompts, {sizes}",
             "averaged_over": "the full grid, every cell alike",
-            "interval": f"{intervals.LEVEL:.0%}, jackknife over prompts on the logit scale" if kept else "none: streamed",
+            "interval": intervals.said_jackknife(len(self.texts), "share") if kept else "none: streamed",
             "control": "exact: no block was run",
             "note": f"{without}shares hold for these prompts and these timesteps{held}",
         }

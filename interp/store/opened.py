@@ -11,6 +11,7 @@ import xarray as xr
 
 from interp.errors import StoreError
 from interp.store.reader import Shelf
+from interp.store.results import read_result, result_names
 from interp.store.summary import summarise
 
 WHAT = {
@@ -30,6 +31,7 @@ class Run:
     run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
     run.images     image (prompt, y, x, rgb) uint8 and latents
     run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
+    run.result(NAME)  what an analysis found; run.results names them
     run.data       all of it as one DataTree
 
     Every prompt carries prompt_text and seed; every step its timestep and sigma; every block its block_path and block_kind.
@@ -107,6 +109,15 @@ class Run:
                 return stored
         return summarise(self._shelf)
 
+    @property
+    def results(self) -> list[str]:
+        """Names of the analyses' results that the store holds."""
+        return result_names(self.path)
+
+    def result(self, name: str) -> xr.Dataset:
+        """A result that a command such as `interp massive` wrote, in memory."""
+        return read_result(self.path, name)
+
     @functools.cached_property
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
@@ -135,6 +146,8 @@ class Run:
             "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
             "keeps": ", ".join(kept),
         }
+        if self.results:
+            facts["results"] = ", ".join(self.results)
         for name in ("stats", "gates"):
             if name in self._shelf:
                 dataset = getattr(self, name)

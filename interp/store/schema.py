@@ -10,6 +10,7 @@
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
       recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
+      analysis/NAME/  results of analyses, each with the parameters that made it
       summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
 
 Statistics and gates: one shard a prompt, written once. Hidden: one shard a (prompt, step, block), written as it arrives. No

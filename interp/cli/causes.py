@@ -1,0 +1,283 @@
+"""`interp alignment`, `interp attribute`, `interp gates`, `interp residual`, `interp compare`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.console import say
+from interp.cli.results import (
+    AsJson,
+    Channels,
+    Figures,
+    Format,
+    RunPath,
+    Save,
+    Stream,
+    draw,
+    interval,
+    keep,
+    open_source,
+    papers_say,
+    show,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def alignment(
+    run: RunPath,
+    stream: Stream = "image",
+    k: Annotated[int, typer.Option(help="Channels of the overlap.")] = 8,
+    save: Save = True,
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Do channels of large alpha hold the large activations? Per block and gate, beside another block's alpha."""
+    from interp.analysis import alignment as analysis
+    from interp.figures import causes as drawn
+
+    opened = open_source(run)
+    found = analysis.compare(opened, stream=stream, k=k)
+    show({"alignment": (found, alignment_rows(found))}, as_json)
+    papers_say(["alignment"], as_json)
+    keep(opened, {"alignment": found}, save)
+    draw(figures, kind, {f"alignment_{target}": partial(drawn.alignment, found, target=target) for target in analysis.TARGETS})
+
+
+def alignment_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every target, block and gate."""
+    return [
+        {
+            "target": str(target),
+            "block": int(block),
+            "gate": str(gate),
+            "correlation": float(one["correlation"]),
+            "interval": interval(one["correlation_low"], one["correlation_high"]),
+            "another block's alpha": float(one["other_block"]),
+            "p (other blocks)": float(one["p_other_block"]),
+            "p (permutation)": float(one["p_permutation"]),
+            "overlap": float(one["overlap"]),
+            "chance": float(one["chance"]),
+            "rank of alpha at the largest channel": float(one["alpha_rank"]),
+        }
+        for target in found["target"].to_numpy()
+        for gate in found["gate"].to_numpy()
+        for block in found["block"].to_numpy()
+        for one in [found.sel(target=target, block=block, gate=gate)]
+        if one["correlation"] == one["correlation"]
+    ]
+
+
+def attribute(
+    run: RunPath,
+    channels: Channels = None,
+    stream: Stream = "image",
+    margin: Annotated[float, typer.Option(help="A share surely below this is called negligible.")] = 0.05,
+    save: Save = True,
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Timestep or text: variance of a channel's size, and of its alpha, split into timestep, prompt, seed."""
+    from interp.analysis import attribution as analysis
+    from interp.analysis import massive
+    from interp.figures import causes as drawn
+
+    opened = open_source(run)
+    chosen = massive.channels_of(opened, channels, stream)
+    results = {"attribution": analysis.decompose(opened, chosen, stream=stream, margin=margin)}
+    if opened.plan.get("record", {}).get("gates"):
+        for gate in (str(value) for value in opened.gates["gate"].to_numpy()):
+            found = analysis.decompose(opened, chosen, stream=stream, quantity="alpha", gate=gate, margin=margin)
+            results[f"attribution_alpha_{gate}"] = found
+    show({found.attrs["quantity"]: (found, attribution_rows(found)) for found in results.values()}, as_json)
+    papers_say(["attribution"], as_json)
+    keep(opened, results, save)
+    draw(figures, kind, {name: partial(drawn.attribution, found) for name, found in results.items()})
+
+
+def attribution_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every block and channel."""
+    rows = []
+    for channel in found["channel"].to_numpy():
+        for block in found["block"].to_numpy():
+            one = found.sel(block=block, channel=channel)
+            if not bool(one["share"].notnull().any()):
+                continue
+            shares = {str(term): float(one["share"].sel(term=term)) for term in found["term"].to_numpy()}
+            time = one.sel(term="timestep")
+            rows.append(
+                {
+                    "block": int(block),
+                    "channel": int(channel),
+                    **shares,
+                    "timestep interval": interval(time["share_low"], time["share_high"]),
+                    "any prompt": float(one["any_prompt"]),
+                    "prompt interval": interval(one["any_prompt_low"], one["any_prompt_high"]),
+                    "prompt negligible": bool(one["prompt_negligible"]),
+                    "other channels' timestep": float(time["ordinary"]),
+                }
+            )
+    return rows
+
+
+def gates(
+    model: Annotated[str, typer.Option(help="Alias (see `interp models`), diffusers folder, or hub id.")],
+    prompts: Annotated[Path, typer.Option(help="A prompts file.")],
+    channels: Annotated[str | None, typer.Option(help='Channels such as "29". [default: all, streamed]')] = None,
+    timesteps: Annotated[int, typer.Option(help="How many timesteps, evenly spaced over 0..1000.")] = 50,
+    guidance: Annotated[str | None, typer.Option(help='Values of the embedded guidance, such as "1,3.5,7".')] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as a zarr folder.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Tabulate alpha over prompts x timesteps without running a block: what sets the gates, exactly."""
+    from interp.errors import InputError
+    from interp.experiments import gates as experiment
+    from interp.figures import causes as drawn
+    from interp.sites import parse_indices
+    from interp.tracing.model import load
+
+    try:
+        values = None if guidance is None else [float(part) for part in guidance.split(",")]
+    except ValueError:
+        raise InputError(f'guidance must be numbers such as "1,3.5,7"; got {guidance!r}') from None
+    if out is not None and out.exists():
+        raise InputError(f"out: {out} exists; give another --out, or delete it")
+    loaded = load(model, dtype=dtype, device=device)
+    found = experiment.tabulate(loaded, prompts, parse_indices(channels, "channels"), timesteps=timesteps, guidance=values)
+    show({"gates": (found, gate_rows(found))}, as_json)
+    if out is not None:
+        from interp.store.results import write_dataset
+
+        write_dataset(out, found)
+        say(str(out))
+    streams = [str(value) for value in found["stream"].to_numpy()]
+    player = str(found["player"][0].item())
+    draw(figures, kind, {f"gates_{stream}": partial(drawn.gates, found, stream=stream, player=player) for stream in streams})
+
+
+def gate_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every gate: the median over its channels, or one row a channel where few were asked for."""
+    few = found.sizes["channel"] <= 8
+    rows = []
+    for stream in found["stream"].to_numpy():
+        for block in found["block"].to_numpy():
+            for gate in found["gate"].to_numpy():
+                one = found.sel(block=block, stream=stream, gate=gate)
+                if not bool(one["mean"].notnull().any()):
+                    continue
+                parts = [one.sel(channel=[c]) for c in one["channel"].to_numpy()] if few else [one]
+                for part in parts:
+                    shapley = part["shapley"].median("channel")
+                    name = str(int(part["channel"][0])) if few else f"median of {part.sizes['channel']}"
+                    rows.append(
+                        {
+                            "block": int(block),
+                            "stream": str(stream),
+                            "gate": str(gate),
+                            "channel": name,
+                            "mean alpha": float(part["mean"].median()),
+                            "deviation": float(part["deviation"].median()),
+                            **{f"{p} (Shapley)": float(shapley.sel(player=p)) for p in found["player"].to_numpy()},
+                        }
+                    )
+    return rows
+
+
+def residual(
+    run: RunPath,
+    channels: Channels = None,
+    stream: Stream = "image",
+    save: Save = True,
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Who writes a channel: embedding, and alpha x branch of every block, summed exactly (trace with --record ...,branches)."""
+    from interp.analysis import residual as analysis
+    from interp.figures import causes as drawn
+
+    opened = open_source(run)
+    found = analysis.decompose(opened, channels, stream=stream)
+    show({"residual": (found, residual_rows(found))}, as_json)
+    if not as_json:
+        for channel in found["channel"].to_numpy():
+            one = found.sel(channel=channel)
+            print(f"channel {channel}: born at block {int(one['birth'])}, written most by {one['largest_writer'].item()}")
+        print(f"largest remainder (rounding): {float(found['remainder'].max()):.2g}")
+    keep(opened, {"residual": found}, save)
+    numbers = [int(channel) for channel in found["channel"].to_numpy()]
+    draw(figures, kind, {f"residual_{channel}": partial(drawn.residual, found, channel=channel) for channel in numbers})
+
+
+def residual_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every channel and writer, averaged over steps."""
+    mean = found.mean("step")
+    return [
+        {
+            "channel": int(channel),
+            "writer": str(writer),
+            "contribution": float(one["contribution"]),
+            "interval": interval(one["contribution_low"], one["contribution_high"]),
+            "alpha": float(one["alpha"]),
+            "branch": float(one["branch"]),
+            "other channels' |contribution|": float(one["ordinary"]),
+        }
+        for channel in found["channel"].to_numpy()
+        for writer in found["writer"].to_numpy()
+        for one in [mean.sel(channel=channel, writer=writer)]
+    ]
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Stores to line up.")],
+    labels: Annotated[str | None, typer.Option(help="Names of the runs, with commas. [default: their file names]")] = None,
+    stream: Stream = "image",
+    criterion: Annotated[str, typer.Option(help="As in `interp massive`.")] = "robust",
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Line up the same analyses of several runs: over checkpoints, sizes, models."""
+    from interp.analysis import comparison as analysis
+    from interp.figures import causes as drawn
+
+    names = None if labels is None else [name.strip() for name in labels.split(",")]
+    found = analysis.runs([open_source(path) for path in runs], names, stream=stream, criterion=criterion)
+    show({"comparison": (found, comparison_rows(found))}, as_json)
+    papers_say(["comparison"], as_json)
+    draw(figures, kind, {"comparison": lambda: drawn.comparison(found)})
+
+
+def comparison_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every run."""
+    rows = []
+    for run in found["run"].to_numpy():
+        one = found.sel(run=run)
+        best = one.isel(block=int(one["ratio"].fillna(-1).to_numpy().argmax()))
+        rows.append(
+            {
+                "run": str(run),
+                "channels": int(one["channels"]),
+                "massive": str(one["massive"].item()),
+                "largest ratio": float(best["ratio"]),
+                "interval": interval(best["ratio_low"], best["ratio_high"]),
+                "at block": int(best["block"]),
+                "channel": int(best["largest"]),
+                "second's ratio there": float(best["second"]),
+                "trend with timestep": float(one["trend"]),
+                "timestep share": float(one["timestep_share"]),
+                "prompt share": float(one["prompt_share"]),
+            }
+        )
+    return rows

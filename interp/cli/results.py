@@ -1,0 +1,119 @@
+"""What the analyses' commands share: their options, and how a result is shown, stored and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.console import print_json, print_table, say
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.store.opened import Run
+
+RunPath = Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")]
+Stream = Annotated[str, typer.Option(help="image or text.")]
+Channels = Annotated[str | None, typer.Option(help='Channels such as "29" or "3,20-22". [default: the massive ones]')]
+AsJson = Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")]
+Save = Annotated[bool, typer.Option(help="Keep the result in the store, under analysis/NAME.")]
+Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into.")]
+Format = Annotated[str, typer.Option("--format", help="html, png or svg (the last two need the extra `export`).")]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def open_source(path: Path) -> Run:
+    """The run, opened."""
+    from interp.store.opened import open_run
+
+    return open_run(path)
+
+
+def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None:
+    """Each section as a table with what was averaged and how sure it is; or all as one JSON document."""
+    if as_json:
+        document = {
+            name: {**_plain(result.attrs), "rows": [_plain(row) for row in rows]} for name, (result, rows) in sections.items()
+        }
+        print_json(document)
+        return
+    for name, (result, rows) in sections.items():
+        columns = list(rows[0]) if rows else []
+        title = f"{name}  [{result.attrs['criterion']}]" if "criterion" in result.attrs else name
+        if rows:
+            print_table(title, columns, [[_cell(row[column]) for column in columns] for row in rows])
+        else:
+            print(f"{title}: nothing to show")
+        for field in ("averaged_over", "interval", "control", "note"):
+            if result.attrs.get(field):
+                print(f"  {field.replace('_', ' ')}: {result.attrs[field]}")
+        print()
+
+
+def papers_say(topics: Sequence[str], as_json: bool) -> None:
+    """The papers' own words on these topics, under ours."""
+    from interp.analysis.published import about
+
+    found = [finding for topic in topics for finding in about(topic)]
+    if found and not as_json:
+        print_table(
+            "the papers say (not measured here)",
+            ["claim", "model", "value", "source"],
+            [[finding.claim, finding.model, finding.value, finding.source] for finding in found],
+        )
+
+
+def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
+    """Store the results beside the run."""
+    from interp.store.results import write_result
+
+    if not save:
+        return
+    for name, result in results.items():
+        write_result(run.path, name, result)
+    say(f"kept in {run.path}: analysis/{', analysis/'.join(results)}")
+
+
+def draw(folder: Path | None, kind: str, figures: Mapping[str, Callable[[], Any]]) -> None:
+    """Write figures into a folder."""
+    if folder is None:
+        return
+    from interp.figures.style import write
+
+    for name, make in figures.items():
+        say(str(write(make(), folder / f"{name}.{kind}")))
+
+
+def interval(low: Any, high: Any) -> list[float]:
+    """An interval as a pair, for a row."""
+    return [float(low), float(high)]
+
+
+def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): _number(value) for key, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    """A value as JSON has it: numpy's numbers as numbers, NaN as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_number(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _cell(value: Any) -> str:
+    value = _number(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return "-" if None in value else f"[{', '.join(_cell(item) for item in value)}]"
+    return str(value)

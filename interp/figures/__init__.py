@@ -1,0 +1,8 @@
+"""Figures: one xarray object in, one plotly Figure out.
+
+They work in Jupyter and export HTML; PNG and SVG with the `export` extra.
+"""
+
+from interp.figures import causes, massive, places, style
+
+__all__ = ["causes", "massive", "places", "style"]

@@ -1,0 +1,145 @@
+"""Figures of massive channels: spikes, token surface, layer profile, trend, stability, energy, outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from interp.figures import style
+
+
+def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.Figure:
+    """Size of every channel at one block, selected ones marked: DG Fig. 2 from the side. `found` is from `massive.find`."""
+    blocks = found["block"].to_numpy()
+    here = found.sel(stream=stream, block=blocks[block] if block < 0 else block)
+    size, selected, channel = (here[name].to_numpy() for name in ("size", "selected", "channel"))
+    title = f"channels of block {int(here['block'])}, {stream} stream"
+    made = style.figure(title, "channel", "mean |hidden|, or what the criterion scores", barmode="overlay", bargap=0)
+    colours = [style.COLOURS[1] if chosen else style.COLOURS[0] for chosen in selected]
+    made.add_bar(x=channel, y=size, marker={"color": colours, "line": {"width": 0}}, name="channels", showlegend=False)
+    made.add_hline(y=float(np.median(size)), line={"color": style.CONTROL, "dash": "dash"}, annotation_text="median channel")
+    for number in np.flatnonzero(selected)[np.argsort(-size[selected])][:12]:
+        made.add_annotation(x=channel[number], y=size[number], text=str(channel[number]), showarrow=False, yshift=10)
+    return style.caption(made, found.attrs)
+
+
+def scores(found: xr.Dataset, *, stream: str = "image") -> go.Figure:
+    """The criterion's score, block x channel. `found` is from `massive.find`."""
+    here = found["score"].sel(stream=stream)
+    made = style.figure(f"score of every channel, {stream} stream", "channel", "block")
+    made.add_heatmap(z=here.to_numpy(), x=here["channel"], y=here["block"], colorscale=style.SCALE, colorbar={"title": "score"})
+    made.update_yaxes(autorange="reversed")
+    return style.caption(made, found.attrs)
+
+
+def surface(magnitude: xr.DataArray) -> go.Figure:
+    """|hidden| over tokens and channels, averaged over prompts: DG Fig. 2. `magnitude` is from `energy.surface`."""
+    made = style.figure("", "channel", "token")
+    made.add_surface(
+        z=magnitude.to_numpy(),
+        x=magnitude["channel"],
+        y=magnitude["token"],
+        colorscale=style.SCALE,
+        colorbar={"title": "mean |hidden|"},
+    )
+    made.update_layout(
+        title={"text": f"block {int(magnitude['block'])}, timestep {float(magnitude['timestep']):.0f}"},
+        scene={"xaxis": {"title": "channel"}, "yaxis": {"title": "token"}, "zaxis": {"title": "mean |hidden|"}},
+    )
+    return style.caption(made, magnitude.attrs)
+
+
+def layers(profile: xr.Dataset) -> go.Figure:
+    """Size of the channels over blocks, beside the median and the largest other channel: DG Figs. 3a, 10-12."""
+    made = style.figure("massive channels over blocks", "block", "mean |hidden|")
+    blocks = profile["block"].to_numpy()
+    for number, channel in enumerate(profile["channel"].to_numpy()):
+        here, colour = profile.sel(channel=channel), style.COLOURS[number % len(style.COLOURS)]
+        style.band(made, blocks, here["size_low"].to_numpy(), here["size_high"].to_numpy(), colour)
+        style.line(made, blocks, here["size"].to_numpy(), f"channel {channel}", colour)
+    style.control(made, blocks, profile["median"].to_numpy(), "median channel")
+    made.add_scatter(
+        x=blocks,
+        y=profile["largest_other"].to_numpy(),
+        name="largest other",
+        mode="lines",
+        line={"color": style.CONTROL, "dash": "dot"},
+    )
+    return style.caption(made, profile.attrs)
+
+
+def trend(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
+    """One channel's size along sampling, a line a block: DG Fig. 4b. `found` is from `trend.over_timesteps`."""
+    channel = int(found["channel"][0]) if channel is None else channel
+    here = found.sel(channel=channel)
+    made = style.figure(f"channel {channel} along sampling", "timestep (sampling runs to the right)", "mean |hidden|")
+    times = here["timestep"].to_numpy()
+    blocks = here["block"].to_numpy()
+    for number, block in enumerate(blocks):
+        one = here.sel(block=block)
+        share = number / max(len(blocks) - 1, 1)
+        colour = f"#{int(40 + 180 * share):02x}{int(90 - 40 * share):02x}{int(200 - 150 * share):02x}"
+        style.band(made, times, one["size_low"].to_numpy(), one["size_high"].to_numpy(), colour)
+        style.line(made, times, one["size"].to_numpy(), f"block {block}", colour)
+    style.control(made, times, here["ordinary_size"].isel(block=-1).to_numpy(), f"median other channel, block {blocks[-1]}")
+    made.update_xaxes(autorange="reversed")
+    return style.caption(made, found.attrs)
+
+
+def stability(found: xr.Dataset) -> go.Figure:
+    """Jaccard overlap of top channels between samples, over blocks. `found` is from `stability.sets`."""
+    made = style.figure(
+        f"is it the same set? top {found.attrs['k']} channels", "block", "Jaccard overlap", yaxis_range=[0, 1.02]
+    )
+    names = {
+        "seeds": "same prompt, other seed",
+        "prompts": "other prompt, same seed",
+        "steps": "neighbouring steps",
+        "first_last": "first and last step",
+        "blocks": "this block and the next",
+    }
+    for number, (name, label) in enumerate(names.items()):
+        values = found[name].to_numpy()
+        if np.isfinite(values).any():
+            kept, colour = np.isfinite(values), style.COLOURS[number]
+            blocks = found["block"].to_numpy()[kept]
+            style.band(made, blocks, found[f"{name}_low"].to_numpy()[kept], found[f"{name}_high"].to_numpy()[kept], colour)
+            style.line(made, blocks, values[kept], label, colour)
+    made.add_hline(y=float(found["chance"]), line={"color": style.CONTROL, "dash": "dash"}, annotation_text="chance")
+    return style.caption(made, found.attrs)
+
+
+def energy(found: xr.Dataset) -> go.Figure:
+    """Share of the energy that the top k channels hold, over blocks. `found` is from `energy.shares`."""
+    made = style.figure("energy held by few channels", "block", "share of E[x²]", yaxis_range=[0, 1.02])
+    blocks = found["block"].to_numpy()
+    for number, k in enumerate(found["k"].to_numpy()):
+        here, colour = found.sel(k=k), style.COLOURS[number % len(style.COLOURS)]
+        style.band(made, blocks, here["share_low"].to_numpy(), here["share_high"].to_numpy(), colour)
+        style.line(made, blocks, here["share"].to_numpy(), f"top {k} (even split: {float(here['even']):.3f})", colour)
+    return style.caption(made, found.attrs)
+
+
+def outliers(found: xr.Dataset) -> go.Figure:
+    """Maxima per channel, sorted, a line a block: what a quantiser must span. `found` is from `energy.outliers`."""
+    made = style.figure("largest |hidden| of every channel, sorted", "channel rank", "max |hidden|", yaxis_type="log")
+    blocks = found["block"].to_numpy()
+    for number, block in enumerate(blocks):
+        values = -np.sort(-found["largest"].sel(block=block).to_numpy())
+        share = number / max(len(blocks) - 1, 1)
+        colour = f"#{int(40 + 180 * share):02x}{int(90 - 40 * share):02x}{int(200 - 150 * share):02x}"
+        made.add_scatter(x=np.arange(len(values)), y=values, name=f"block {block}", mode="lines", line={"color": colour})
+    return style.caption(made, found.attrs)
+
+
+def token_norms(found: xr.Dataset) -> go.Figure:
+    """Token norms with and without the massive channels. `found` is from `energy.token_norms`."""
+    made = style.figure("token norms, with and without the massive channels", "L2 norm of a token", "share of tokens")
+    last = found.isel(block=-1)
+    for number, (name, label) in enumerate((("norm", "all channels"), ("excised", "without them"))):
+        values = last[name].to_numpy().ravel()
+        colour = style.COLOURS[number]
+        made.add_histogram(x=values, histnorm="probability", name=label, opacity=0.6, marker={"color": colour}, nbinsx=60)
+    made.update_layout(barmode="overlay")
+    return style.caption(made, found.attrs)

@@ -1,0 +1,104 @@
+"""Figures of where channels live: heat maps over image tokens, clusters, IoU curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from interp.figures import style
+
+
+def token_map(values: xr.DataArray) -> go.Figure:
+    """A map over image tokens, (token_y, token_x)."""
+    made = style.figure(str(values.attrs.get("long_name", values.name or "value")), "token x", "token y")
+    made.add_heatmap(z=values.to_numpy().astype(float), colorscale=style.SCALE, colorbar={"title": "value"})
+    made.update_yaxes(autorange="reversed", scaleanchor="x", constrain="domain")
+    made.update_xaxes(constrain="domain")
+    return style.caption(made, values.attrs)
+
+
+def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figure:
+    """Heat map above and mask below for the first prompts at one block. From `segmentation.masks`."""
+    here = found.isel(block=block, step=-1, prompt=slice(0, prompts))
+    count = here.sizes["prompt"]
+    texts = [_short(str(text)) for text in here["prompt_text"].to_numpy()] if "prompt_text" in here.coords else [""] * count
+    made = make_subplots(2, count, subplot_titles=texts, vertical_spacing=0.06, horizontal_spacing=0.02)
+    for number in range(count):
+        one = here.isel(prompt=number)
+        made.add_heatmap(z=one["heat"].to_numpy(), colorscale=style.SCALE, showscale=False, row=1, col=number + 1)
+        made.add_heatmap(z=one["mask"].to_numpy().astype(int), colorscale="Greys", showscale=False, row=2, col=number + 1)
+    _square(made)
+    made.update_annotations(font_size=9)
+    title = f"heat of channels {found.attrs['channels']} and its two clusters, block {int(here['block'])}"
+    made.update_layout(template="plotly_white", title={"text": title, "font": {"size": 15}}, margin={"t": 140, "b": 20})
+    made.update_yaxes(title_text="heat", row=1, col=1)
+    made.update_yaxes(title_text="mask", row=2, col=1)
+    return made
+
+
+def overlap(found: xr.Dataset) -> go.Figure:
+    """IoU with the true masks over blocks: top, bottom and random channels, trivial masks. From `segmentation.score`."""
+    made = style.figure(
+        f"tokens clustered on {found.attrs['k']} channels", "block", "IoU with the true masks", yaxis_range=[0, 1.02]
+    )
+    here, blocks = found.isel(step=-1), found["block"].to_numpy()
+    for number, strategy in enumerate(found["strategy"].to_numpy()):
+        one, colour = here.sel(strategy=strategy), style.COLOURS[number]
+        style.band(made, blocks, one["iou_low"].to_numpy(), one["iou_high"].to_numpy(), colour)
+        style.line(made, blocks, one["iou"].to_numpy(), f"{strategy} channels", colour)
+    for number, baseline in enumerate(found["baseline"].to_numpy()):
+        value = float(found["trivial"].sel(baseline=baseline))
+        made.add_hline(
+            y=value,
+            line={"color": style.CONTROL, "dash": ("dash", "dot")[number % 2]},
+            annotation_text=str(baseline),
+            annotation_position="top left",
+        )
+    return style.caption(made, found.attrs)
+
+
+def principal(found: xr.DataArray) -> go.Figure:
+    """Principal components of the tokens' states as maps. From `segmentation.principal_map`."""
+    explained = found.attrs.get("explained", [])
+    titles = [f"component {n + 1}: {share:.0%} of variance" for n, share in enumerate(explained)]
+    made = make_subplots(1, found.sizes["component"], subplot_titles=titles)
+    for number in range(found.sizes["component"]):
+        made.add_heatmap(
+            z=found.isel(component=number).to_numpy(), colorscale="RdBu", zmid=0, showscale=False, row=1, col=number + 1
+        )
+    made.update_yaxes(autorange="reversed", scaleanchor="x")
+    made.update_layout(
+        template="plotly_white", title={"text": "image tokens along their principal components", "font": {"size": 15}}
+    )
+    return made
+
+
+def _square(made: go.Figure) -> None:
+    """Square cells without ticks in every subplot, each tied to its own axis."""
+    made.update_xaxes(showticklabels=False, constrain="domain")
+    made.update_yaxes(showticklabels=False, constrain="domain", autorange="reversed")
+    for axis in made.select_yaxes():
+        axis.scaleanchor = axis.anchor
+
+
+def _short(text: str, width: int = 24) -> str:
+    words, lines = text.split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "<br>".join(lines)
+
+
+def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
+    """Traced pictures in a row, (prompt, y, x, rgb)."""
+    shown = images.isel(prompt=slice(0, count))
+    texts = [_short(str(text)) for text in shown["prompt_text"].to_numpy()]
+    made = make_subplots(1, shown.sizes["prompt"], subplot_titles=texts, horizontal_spacing=0.01)
+    for number in range(shown.sizes["prompt"]):
+        made.add_image(z=np.asarray(shown.isel(prompt=number)), row=1, col=number + 1)
+    made.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
+    made.update_annotations(font_size=9)
+    return made

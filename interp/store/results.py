@@ -1,0 +1,82 @@
+"""Results of analyses, kept in the store they are about: `analysis/NAME`, each with the parameters that made it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from interp.errors import InputError, StoreError
+from interp.plan import as_json
+from interp.store.create import storage_errors, writing_lock, zarr_quiet
+
+FOLDER = "analysis"
+
+
+def write_result(path: Path, name: str, result: xr.Dataset) -> None:
+    """Put a result into a store in one go, in place of an older one of that name."""
+    if not name.replace("-", "_").isidentifier():
+        raise InputError(f"name must be a plain name such as massive; got {name!r}")
+    partial = path.with_name(f"{path.name}.partial-{name}")
+    target = path / FOLDER / name
+    plain = result.assign_attrs(as_json(dict(result.attrs), "attributes"))
+    with writing_lock(path), storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _storable(plain).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+            if not (path / FOLDER / "zarr.json").exists():
+                zarr.open_group(str(path), mode="r+").require_group(FOLDER)
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_dataset(path: Path, result: xr.Dataset) -> None:
+    """Write a result as a zarr folder of its own; nothing is at `path` until it is whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    plain = result.assign_attrs(as_json(dict(result.attrs), "attributes"))
+    with storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _storable(plain).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+            os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _storable(result: xr.Dataset) -> xr.Dataset:
+    """Texts as objects, no left-over encodings of where the numbers came from."""
+    plain = result.drop_encoding()
+    texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "US"]
+    coordinates = {name: (plain[name].dims, plain[name].to_numpy().astype(object)) for name in texts if name in plain.coords}
+    variables = {name: (plain[name].dims, plain[name].to_numpy().astype(object)) for name in texts if name not in plain.coords}
+    return plain.assign_coords(coordinates).assign(variables)
+
+
+def result_names(path: Path) -> list[str]:
+    """The results that a store holds."""
+    folder = path / FOLDER
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def read_result(path: Path, name: str) -> xr.Dataset:
+    """A result, in memory."""
+    if name not in result_names(path):
+        held = ", ".join(result_names(path)) or "none yet"
+        raise InputError(f"store {path} holds no result {name!r}; it holds: {held}")
+    try:
+        with zarr_quiet():
+            result = xr.open_zarr(path / FOLDER / name, consolidated=False, chunks=None).load()
+    except Exception as error:  # damaged bytes raise whatever the codecs please
+        raise StoreError(
+            f"store {path}: result {name} cannot be read ({type(error).__name__}: {error}); make it again"
+        ) from error
+    texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in result.coords.items() if v.dtype.kind in "TU"}
+    named: xr.Dataset = result.assign_coords(texts)
+    return named
