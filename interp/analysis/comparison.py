@@ -52,7 +52,7 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
     ordered = -np.sort(-mean, axis=-1)
     median = np.median(mean, axis=-1)
     low, high = intervals.bootstrap(values, lambda means: means.max(axis=-1) / np.median(means, axis=-1))
-    found = massive.find(run, criterion, resamples=1)
+    found = massive.find(run, criterion, resamples=0)
     agreed = found["channel"].to_numpy()[found["consensus"].sel(stream=stream).to_numpy()]
     blocks = len(mean)
     variables: dict[str, Any] = {

@@ -27,11 +27,11 @@ def bootstrap(
     """Percentile bootstrap over prompts of a function of the mean: (low, high), each of the function's shape.
 
     `values` is (prompt, ...); `function` maps (resample, ...) means to (resample, ...) results. With fewer than two prompts
-    there is no interval: NaN.
+    there is no interval: NaN; nor with fewer than two resamples.
     """
     prompts = values.shape[0]
     flat = values.reshape(prompts, -1)
-    if prompts < 2:
+    if prompts < 2 or resamples < 2:
         nothing = np.full(np.shape(function(values.mean(axis=0, keepdims=True))[0]), np.nan)
         return nothing, nothing.copy()
 
@@ -57,7 +57,7 @@ def bootstrap(
 def jackknife(
     values: Array, function: Callable[[Array], Array], *, scale: str = "share", level: float = LEVEL
 ) -> tuple[Array, Array]:
-    """Jackknife over prompts of a function of the mean: a t interval on the logit (`share`) or Fisher's z (`correlation`) scale.
+    """Jackknife over prompts of a function of the mean: t intervals on the logit (`share`) or Fisher's z (`correlation`) scale.
 
     For what the percentile bootstrap does badly: shares of variance are skewed and it covers them too seldom (docs/findings.md
     has both coverages), and resampled rank correlations are biased towards zero. Fewer than three prompts: NaN.
@@ -105,4 +105,6 @@ def said(prompts: int, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
     """What a result says of its intervals."""
     if prompts < 2:
         return "none: one prompt text says nothing of others"
+    if resamples < 2:
+        return "none: not asked for"
     return f"{level:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"

@@ -105,7 +105,7 @@ def channels_of(
     if channels is not None:
         chosen = sources.choose(statistics["channel"], "channel", channels, "channels")
         return [int(channel) for channel in np.atleast_1d(chosen.to_numpy())]
-    found = find(source, resamples=1) if found is None else found
+    found = find(source, resamples=0) if found is None else found
     agreed = found["consensus"].sel(stream=stream).to_numpy()
     if not agreed.any():
         raise InputError(

@@ -7,7 +7,7 @@ Means are over tokens, and signed: contributions of opposite signs cancel in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,8 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     written = sources.branches(source).sel(stream=stream)
     alpha = sources.gates(source)["alpha"].sel(stream=stream)
     mean = sources.statistics(source)["mean"].sel(stream=stream)
-    parts = _writers(written, alpha)
-    contribution = sources.by_text(parts["contribution"].astype(np.float64)).transpose("prompt", "writer", "step", "channel")
-    at = contribution.sel(channel=chosen)
+    parts = _writers(written, alpha, chosen)
+    at = sources.by_text(parts["contribution"]).transpose("prompt", "writer", "step", "channel")
     low, high = intervals.bootstrap(at.to_numpy())
     axes = ("writer", "step", "channel")
     result = xr.Dataset(
@@ -46,12 +45,12 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
             "contribution": at.mean("prompt"),
             "contribution_low": (axes, low),
             "contribution_high": (axes, high),
-            "alpha": parts["alpha"].sel(channel=chosen).mean("prompt"),
-            "branch": parts["branch"].sel(channel=chosen).mean("prompt"),
-            "ordinary": abs(contribution.drop_sel(channel=chosen)).mean("prompt").median("channel"),
+            "alpha": parts["alpha"].mean("prompt"),
+            "branch": parts["branch"].mean("prompt"),
+            "ordinary": parts["ordinary"],
         }
     )
-    result = result.assign(_running(parts["contribution"].sel(channel=chosen), mean.sel(channel=chosen).compute()))
+    result = result.assign(_running(parts["contribution"], mean.sel(channel=chosen).compute()))
     blocks = result["block"].to_numpy()
     size = abs(result["state"]).mean("step")
     born = (size >= SIGNIFICANT * size.max("block")).transpose("channel", "block").to_numpy().argmax(axis=1)
@@ -68,36 +67,43 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     )
 
 
-def _writers(written: xr.Dataset, alpha: xr.DataArray) -> xr.Dataset:
-    """contribution, alpha, branch of every writer, (prompt, writer, step, channel), in the order of writing."""
-    embedding, position = written["embedding"].compute(), written["position"].compute()
-    entries: list[tuple[str, Any, Any]] = []
+def _writers(written: xr.Dataset, alpha: xr.DataArray, chosen: list[int]) -> xr.Dataset:
+    """contribution, alpha, branch of every writer, (prompt, writer, step, channel), in the order of writing; and `ordinary`.
+
+    All channels of one writer are in memory at a time; of the chosen ones all writers are.
+    """
+    found: dict[str, list[xr.DataArray]] = {"contribution": [], "alpha": [], "branch": [], "ordinary": []}
+    names = []
+    for name, factor, branch in _factors(written, alpha):
+        contribution = (factor * branch).transpose("prompt", "step", "channel")
+        names.append(name)
+        found["contribution"].append(contribution.sel(channel=chosen))
+        found["alpha"].append((xr.zeros_like(contribution) + factor).sel(channel=chosen))
+        found["branch"].append(branch.sel(channel=chosen))
+        found["ordinary"].append(abs(contribution.drop_sel(channel=chosen)).mean("prompt").median("channel"))
+    joined = {name: xr.concat(values, "writer", coords="minimal", compat="override") for name, values in found.items()}
+    return xr.Dataset(joined).assign_coords(writer=np.array(names, dtype=object))
+
+
+def _factors(written: xr.Dataset, alpha: xr.DataArray) -> Iterator[tuple[str, Any, xr.DataArray]]:
+    """(writer, alpha, branch) in the order of writing, float64; alpha is 1 for the embedding."""
+    embedding = written["embedding"].compute().astype(np.float64)
+    position = written["position"].compute().astype(np.float64)
     if bool((position != 0).any()):
-        entries += [("patch", 1.0, embedding - position), ("position", 1.0, xr.zeros_like(embedding) + position)]
+        yield "patch", 1.0, embedding - position
+        yield "position", 1.0, xr.zeros_like(embedding) + position
     else:
-        entries += [("embedding", 1.0, embedding)]
-    present = written["present"].to_numpy()
+        yield "embedding", 1.0, embedding
+    present, gates = written["present"].to_numpy(), written["gate"].to_numpy()
+    along = ["block", "gate", "block_path", "block_kind"]
     for place, block in enumerate(written["block"].to_numpy()):
-        for number, gate in enumerate(written["gate"].to_numpy()):
+        here = {name: array.isel(block=place).compute() for name, array in (("a", alpha), ("b", written["branch"]))}
+        for number, gate in enumerate(gates):
             if present[place, number]:
-                here: dict[str, Any] = {"block": place, "gate": number}
-                entries.append((f"block.{block}/{gate}", alpha.isel(here).compute(), written["branch"].isel(here).compute()))
-    template = embedding.reset_coords(drop=True).astype(np.float64)
-    plain = [(name, _plain(template, first), _plain(template, second)) for name, first, second in entries]
-    found = {
-        "contribution": xr.concat([a * b for _, a, b in plain], "writer"),
-        "alpha": xr.concat([a for _, a, _ in plain], "writer"),
-        "branch": xr.concat([b for _, _, b in plain], "writer"),
-    }
-    names = np.array([name for name, *_ in plain], dtype=object)
-    kept = {str(n): c for n, c in embedding.coords.items() if n not in ("stream",)}
-    return xr.Dataset(found).assign_coords(writer=names, **kept)
-
-
-def _plain(template: xr.DataArray, factor: Any) -> xr.DataArray:
-    """A factor as float64 on the template's axes, without the coordinates of its block and gate."""
-    plain: xr.DataArray = template * 0 + (factor.reset_coords(drop=True) if isinstance(factor, xr.DataArray) else factor)
-    return plain
+                factor, branch = (
+                    here[name].isel(gate=number).drop_vars(along, errors="ignore").astype(np.float64) for name in ("a", "b")
+                )
+                yield f"block.{block}/{gate}", factor, branch
 
 
 def _running(contribution: xr.DataArray, mean: xr.DataArray) -> dict[str, xr.DataArray]:

@@ -49,7 +49,7 @@ def massive(
     from interp.plan import at_least
 
     opened = open_source(run)
-    found = analysis.find(opened, criterion, steps=steps, resamples=at_least("resamples", resamples, 1))
+    found = analysis.find(opened, criterion, steps=steps, resamples=at_least("resamples", resamples, 0))
     results: dict[str, xr.Dataset] = {"massive": found}
     sections: dict[str, Any] = {"massive": (found, found_rows(found))}
     try:

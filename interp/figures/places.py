@@ -9,6 +9,8 @@ from plotly.subplots import make_subplots
 
 from interp.figures import style
 
+MASK = [[0, "#e4e4e4"], [1, "#3366cc"]]
+
 
 def token_map(values: xr.DataArray) -> go.Figure:
     """A map over image tokens, (token_y, token_x)."""
@@ -28,7 +30,9 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
     for number in range(count):
         one = here.isel(prompt=number)
         made.add_heatmap(z=one["heat"].to_numpy(), colorscale=style.SCALE, showscale=False, row=1, col=number + 1)
-        made.add_heatmap(z=one["mask"].to_numpy().astype(int), colorscale="Greys", showscale=False, row=2, col=number + 1)
+        made.add_heatmap(
+            z=one["mask"].to_numpy().astype(int), colorscale=MASK, zmin=0, zmax=1, showscale=False, row=2, col=number + 1
+        )
     _square(made)
     made.update_annotations(font_size=9)
     title = f"heat of channels {found.attrs['channels']} and its two clusters, block {int(here['block'])}"
