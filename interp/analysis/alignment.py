@@ -33,7 +33,8 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     overlap                       (target, block, gate)   share of the k largest channels that both have; by chance k / channels
     alpha_rank                    (block, gate)           rank of |alpha| at the channel of largest mean |hidden|; 0 is largest
     """
-    alpha = _over_steps(abs(sources.gates(source)["alpha"]).sel(stream=sources.check_stream(sources.gates(source), stream)))
+    gates = sources.gates(source)
+    alpha = _over_steps(abs(gates["alpha"]).sel(stream=sources.check_stream(gates, stream)))
     statistics = sources.statistics(source).sel(stream=stream)
     channels = statistics.sizes["channel"]
     if not 1 <= k <= channels:
@@ -71,7 +72,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
 
 
 def _over_steps(values: xr.DataArray) -> xr.DataArray:
-    return sources.by_text(values.mean("step", dtype=np.float64).astype(np.float32).compute())
+    return sources.by_text(sources.over_steps(values))
 
 
 def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
@@ -91,8 +92,8 @@ def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
     own = np.diag(every)
     found["correlation"][present] = own
     draw = np.random.default_rng(seed)
-    permuted = np.stack([ranks_alpha[:, draw.permutation(alpha.shape[2])] for _ in range(PERMUTATIONS)])
-    chance = np.einsum("pbc,bc->pb", permuted, ranks_value)
+    orders = [draw.permutation(alpha.shape[2]) for _ in range(PERMUTATIONS)]
+    chance = np.stack([np.einsum("bc,bc->b", ranks_alpha[:, order], ranks_value) for order in orders])
     found["p_permutation"][present] = (1 + (chance >= own).sum(axis=0)) / (1 + PERMUTATIONS)
     if len(present) > 1:
         others = every[~np.eye(len(present), dtype=bool)].reshape(len(present), -1)
@@ -100,10 +101,14 @@ def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
         found["p_other_block"][present] = (1 + (others >= own[:, None]).sum(axis=1)) / (1 + others.shape[1])
     both = member(mean_alpha, k) & member(mean_value, k)
     found["overlap"][present] = both.sum(axis=1) / k
-    for block in present:
-        pair = np.stack([alpha[:, block], values[:, block]], axis=1).astype(np.float64)
+
+    def one(place: tuple[int, ...]) -> None:
+        block = present[place[0]]
+        pair = np.stack([alpha[:, block], values[:, block]], axis=1)
         low, high = intervals.jackknife(pair, spearman, scale="correlation")
         found["correlation_low"][block], found["correlation_high"][block] = low, high
+
+    intervals.everywhere(one, (len(present),))
     return found
 
 

@@ -57,23 +57,17 @@ def decompose(
     if data.sizes["step"] < 2:
         raise InputError("steps: timestep against text needs at least two steps; this run has one")
     split = Split(prompts, seeds, data.sizes["step"])
-    shape = (len(TERMS), data.sizes["block"], len(chosen))
-    found = {name: np.full(shape, np.nan) for name in ("share", "share_low", "share_high", "eta2", "omega2")}
-    together = {name: np.full(shape[1:], np.nan) for name in ("any_prompt", "any_prompt_low", "any_prompt_high", "upper")}
-    ordinary = np.full(shape[:2], np.nan)
     at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
-    for block in range(data.sizes["block"]):
-        values = data.isel(block=block).transpose("prompt", "step", "channel").to_numpy().astype(np.float64)[cells]
-        if np.isnan(values).any():
-            continue  # (text, seed, step, channel)
-        every = split.features(values)
-        ordinary[:, block] = np.nanmean(np.delete(split.shares(every.mean(axis=0)[None])[0], at, axis=-1), axis=-1)
-        each, prompt = split.results(every[..., at])
-        each["eta2"], each["omega2"] = effect_sizes(values[..., at])
-        for name in found:
-            found[name][:, block] = each[name]
-        for name in together:
-            together[name][block] = prompt[name]
+    every, here, values = _one_pass(split, data, cells, at)
+    others = np.delete(split.shares(every)[0], at, axis=-1)
+    known = np.isfinite(others)
+    with np.errstate(invalid="ignore"):  # a block without this stream has none
+        ordinary = np.where(known, others, 0.0).sum(axis=-1) / known.sum(axis=-1)
+    found, together = split.results(here.reshape(*here.shape[:2], -1))
+    found["eta2"], found["omega2"] = effect_sizes(values)
+    shape = (data.sizes["block"], len(chosen))
+    found = {name: value.reshape(-1, *shape) for name, value in found.items()}
+    together = {name: value.reshape(shape) for name, value in together.items()}
     axes = ("term", "block", "channel")
     coordinates: dict[str, Any] = {"term": np.array(TERMS, dtype=object), "channel": chosen}
     coordinates |= {str(name): c for name, c in data.coords.items() if c.dims == ("block",)}
@@ -128,6 +122,25 @@ def crossed(data: xr.DataArray) -> tuple[Array, int, int]:
     return np.array([[rows[seed] for seed in common] for rows in table.values()]), len(table), len(common)
 
 
+def _one_pass(split: Split, data: xr.DataArray, cells: Array, at: Array) -> tuple[Array, Array, Array]:
+    """Read every row once: the mean over texts of all channels' features, (1, feature, block, channel); the chosen channels'
+    features of every text; and their values, (text, seed, step, block, channel).
+    """
+    ordered = data.isel(prompt=cells.ravel()).transpose("prompt", "step", "block", "channel")
+    passing = sources.rows(ordered)
+    total, shift, here, values = None, None, [], []
+    for _ in range(split.texts):
+        text = np.stack([next(passing) for _ in range(split.seeds)])[None]
+        shift = text.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32) if shift is None else shift
+        features = split.features(text - shift)
+        chosen = text[..., at].astype(np.float64)
+        here.append(split.features(chosen - shift[..., at]))
+        values.append(chosen[0])
+        total = features.astype(np.float64) if total is None else np.add(total, features, out=total)
+    assert total is not None
+    return total / split.texts, np.concatenate(here), np.stack(values)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Variance components of (text, seed, step, channel) values as a function of means over texts of `features`."""
@@ -136,22 +149,23 @@ class Split:
     seeds: int
     steps: int
 
-    def features(self, values: Array) -> Array:
-        """(text, feature, channel): each text's cells, and the squares of its mean, of its means per seed, of its means per
-        step, and of its cells. Means over texts of these are all that the components need.
+    def features(self, shifted: Array) -> Array:
+        """(text, feature, ...) of (text, seed, step, ...) less a constant near the mean: each text's cells, and the squares of
+        its mean, of its means per seed, of its means per step, and of its cells. Means over texts of these are all that the
+        components need.
         """
-        centred = values - values.mean(axis=(0, 1, 2))
+        per_seed, per_step = shifted.mean(axis=2), shifted.mean(axis=1)
         squares = [
-            centred.mean(axis=(1, 2)) ** 2,
-            (centred.mean(axis=2) ** 2).mean(axis=1),
-            (centred.mean(axis=1) ** 2).mean(axis=1),
-            (centred**2).mean(axis=(1, 2)),
+            per_seed.mean(axis=1) ** 2,
+            (per_seed**2).mean(axis=1),
+            (per_step**2).mean(axis=1),
+            np.einsum("ast...,ast...->a...", shifted, shifted) / (self.seeds * self.steps),
         ]
-        return np.concatenate([centred.reshape(self.texts, -1, values.shape[-1]), np.stack(squares, axis=1)], axis=1)
+        return np.concatenate([shifted.reshape(len(shifted), -1, *shifted.shape[3:]), np.stack(squares, axis=1)], axis=1)
 
     def components(self, means: Array) -> Array:
-        """(sample, term, channel) from (sample, feature, channel); the prompt's terms corrected for the number of texts."""
-        cells = means[:, :-4].reshape(len(means), self.seeds, self.steps, -1)
+        """(sample, term, ...) from (sample, feature, ...); the prompt's terms corrected for the number of texts."""
+        cells = means[:, :-4].reshape(len(means), self.seeds, self.steps, *means.shape[2:])
         own, by_seed, by_step, each = (means[:, place] for place in (-4, -3, -2, -1))
         grand, seed_means, step_means = cells.mean(axis=(1, 2)), cells.mean(axis=2), cells.mean(axis=1)
         seed, step = seed_means.var(axis=1), step_means.var(axis=1)

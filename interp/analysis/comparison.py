@@ -46,7 +46,7 @@ def runs(
 def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
     statistics = sources.statistics(run)
     sources.check_stream(statistics, stream)
-    sizes = sources.by_text(statistics["mean_abs"].sel(stream=stream).mean("step", dtype=np.float64).compute())
+    sizes = sources.by_text(sources.over_steps(statistics["mean_abs"].sel(stream=stream)))
     values = sizes.transpose("prompt", "block", "channel").to_numpy()
     mean = values.mean(axis=0)
     ordered = -np.sort(-mean, axis=-1)

@@ -27,8 +27,8 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
     """
     statistics = sources.statistics(source)
     sources.check_stream(statistics, stream)
-    samples = energy_of(statistics.sel(stream=stream)).mean("step").compute().astype(np.float64)
-    samples = sources.by_text(samples).transpose("prompt", "block", "channel")
+    samples = sources.by_text(sources.over_steps(energy_of(statistics.sel(stream=stream))))
+    samples = samples.transpose("prompt", "block", "channel")
     values, channels = samples.to_numpy(), samples.sizes["channel"]
     kept = [k for k in ks if k <= channels]
 

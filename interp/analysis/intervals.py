@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -37,20 +40,22 @@ def bootstrap(
 
     def statistic(index: Array, axis: int = -1) -> Array:
         rows = np.atleast_2d(index)
-        means = (_shares(rows, prompts) @ flat).reshape(len(rows), *values.shape[1:])
+        means = (_shares(rows, prompts).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
         result = np.moveaxis(function(means), 0, -1)
         return np.asarray(result if index.ndim > 1 else result[..., 0])
 
-    found = stats.bootstrap(
-        (np.arange(prompts),),
-        statistic,
-        n_resamples=resamples,
-        batch=max(1, min(resamples, LARGEST // max(flat.shape[1], 1))),
-        confidence_level=level,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # what does not exist is NaN, and so is its interval
+        found = stats.bootstrap(
+            (np.arange(prompts),),
+            statistic,
+            n_resamples=resamples,
+            batch=max(1, min(resamples, LARGEST // max(flat.shape[1], 1))),
+            confidence_level=level,
+            method="percentile",
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 
@@ -99,6 +104,13 @@ def _shares(index: Array, prompts: int) -> Array:
     places = index + prompts * np.arange(len(index))[:, None]
     counts = np.bincount(places.ravel(), minlength=len(index) * prompts).reshape(len(index), prompts)
     return np.asarray(counts / index.shape[1])
+
+
+def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:
+    """`work(place)` for every place of an array; places are independent, and numpy leaves the other cores free to help."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in [pool.submit(work, place) for place in np.ndindex(*shape)]:
+            done.result()
 
 
 def said(prompts: int, resamples: int = RESAMPLES, level: float = LEVEL) -> str:

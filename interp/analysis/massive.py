@@ -36,22 +36,25 @@ def find(
                                                                 that first block, -1 for none
     """
     rule = criteria.parse(criterion)
-    samples = sources.choose(rule.quantity(source), "step", steps, "steps").mean("step", dtype=np.float64)
-    samples = sources.by_text(samples.astype(np.float32).compute()).transpose("prompt", "stream", "block", "channel")
+    samples = sources.over_steps(sources.choose(rule.quantity(source), "step", steps, "steps"))
+    samples = sources.by_text(samples).transpose("prompt", "stream", "block", "channel")
     axes = ("stream", "block", "channel")
     found = {
         name: np.full([samples.sizes[axis] for axis in axes], np.nan) for name in ("score", "score_low", "score_high", "size")
     }
     frequency, selected = np.zeros(found["score"].shape), np.zeros(found["score"].shape, bool)
-    for place in np.ndindex(*found["score"].shape[:2]):
-        values = samples.to_numpy()[:, place[0], place[1]].astype(np.float64)
+
+    def one(place: tuple[int, ...]) -> None:
+        values = samples.to_numpy()[:, place[0], place[1]]
         if np.isnan(values).any():
-            continue
-        mean = values.mean(axis=0, keepdims=True)
+            return
+        mean = values.mean(axis=0, keepdims=True, dtype=np.float64)
         found["score"][place], found["size"][place] = rule.score(mean)[0], mean[0]
         selected[place] = rule.selects(mean, found["score"][place][None])[0]
         low, high, often = _resampled(rule, values, resamples, seed)
         found["score_low"][place], found["score_high"][place], frequency[place] = low, high, often
+
+    intervals.everywhere(one, found["score"].shape[:2])
     coordinates = {name: c for name, c in samples.coords.items() if "prompt" not in c.dims}
     result = xr.Dataset({name: (axes, value) for name, value in found.items()}, coordinates)
     result["selected"], result["frequency"] = (axes, selected), (axes, frequency)
@@ -124,10 +127,10 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
     """
     chosen = channels_of(source, channels, stream)
     statistics = sources.statistics(source).sel(stream=stream)
-    size = sources.by_text(statistics["mean_abs"].mean("step", dtype=np.float64).compute())
+    size = sources.by_text(sources.over_steps(statistics["mean_abs"]))
     everywhere = size.mean("prompt")
     low, high = intervals.bootstrap(size.sel(channel=chosen).transpose("prompt", "block", "channel").to_numpy())
-    least = statistics["min_abs"].sel(channel=chosen).mean(("step", "prompt"), dtype=np.float64).compute()
+    least = sources.over_steps(statistics["min_abs"].sel(channel=chosen)).mean("prompt", dtype=np.float64)
     median = everywhere.median("channel")
     axes = ("block", "channel")
     return xr.Dataset(

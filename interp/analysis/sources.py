@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +12,8 @@ import xarray as xr
 from interp.errors import InputError, InterpWarning, StoreError
 from interp.sites import STREAMS, parse_indices, resolve_indices
 from interp.store.opened import Run
+from interp.store.reader import read_ahead
+from interp.store.schema import Array
 
 Source = Run | xr.Dataset
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
@@ -74,6 +76,20 @@ def _say_if_unfinished(run: Run) -> None:
             InterpWarning,
             stacklevel=4,
         )
+
+
+def rows(data: xr.DataArray) -> Iterator[Array]:
+    """Each prompt's values in turn, in the order of the other axes: one row is in memory, and the next is read meanwhile."""
+    data = data.transpose("prompt", ...)
+    return read_ahead(range(data.sizes["prompt"]), lambda row: np.asarray(data.isel(prompt=row).to_numpy()))
+
+
+def over_steps(data: xr.DataArray) -> xr.DataArray:
+    """The mean over steps, (prompt, ...) float32 in memory, summed in float64; a row at a time, so a store may be larger."""
+    data = data.transpose("prompt", "step", ...)
+    kept = [values.mean(axis=0, dtype=np.float64).astype(np.float32) for values in rows(data)]
+    coordinates = {name: c for name, c in data.coords.items() if "step" not in c.dims}
+    return xr.DataArray(np.stack(kept), coordinates, [dim for dim in data.dims if dim != "step"], data.name)
 
 
 def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:

@@ -31,15 +31,15 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     sizes = statistics["mean_abs"].sel(stream=stream).transpose("prompt", "step", "block", "channel")
     if not 1 <= k <= sizes.sizes["channel"]:
         raise InputError(f"k must lie in 1..{sizes.sizes['channel']}; got {k}")
-    over_steps = member(sizes.mean("step").compute().to_numpy(), k)
+    over_steps = member(sources.over_steps(sizes).to_numpy(), k)
     texts = _texts(sizes)
     seeds = sizes["seed"].to_numpy() if "seed" in sizes.coords else np.zeros(len(texts), int)
     draw = np.random.default_rng(seed)
     same_text, same_seed = texts[:, None] == texts, seeds[:, None] == seeds
     others, same = _pairs(draw, ~same_text & same_seed), _pairs(draw, same_text)
     by_sample: dict[str, list[Array]] = {"steps": [], "first_last": []}
-    for row in range(sizes.sizes["prompt"]):
-        here = member(sizes.isel(prompt=row).to_numpy(), k)
+    for values in sources.rows(sizes):
+        here = member(values, k)
         neighbours = jaccard(here[:-1], here[1:]) if len(here) > 1 else np.full((1, here.shape[1]), np.nan)
         by_sample["steps"].append(neighbours.mean(axis=0))
         by_sample["first_last"].append(jaccard(here[0], here[-1]))

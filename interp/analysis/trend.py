@@ -14,6 +14,7 @@ from interp.analysis import intervals, massive, sources
 from interp.errors import InputError
 
 Array = NDArray[Any]
+ORDINARY = 64  # other channels that the control is taken over, at most
 
 
 def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
@@ -23,16 +24,19 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     variation, _low, _high            (step, block, channel)   coefficient of variation over prompts at a fixed timestep
     trend, trend_low, trend_high      (block, channel)         Spearman rank correlation of size with the timestep, mean over
                                                                prompts: -1 grows as t falls to 0, as DG says of SD3
-    ordinary_size                     (step, block)            the control: median over the other channels; likewise
+    ordinary_size                     (step, block)            the control: median over up to 64 other channels
     ordinary_variation, ordinary_trend
     """
     chosen = massive.channels_of(source, channels, stream)
-    magnitude = sources.by_text(sources.statistics(source)["mean_abs"].sel(stream=stream).compute())
-    if magnitude.sizes["step"] < 2:
+    everything = sources.statistics(source)["mean_abs"].sel(stream=stream).transpose("prompt", "step", "block", "channel")
+    if everything.sizes["step"] < 2:
         raise InputError("steps: a trend over timesteps needs at least two steps; this run has one")
-    magnitude = magnitude.transpose("prompt", "step", "block", "channel")
-    values = magnitude.sel(channel=chosen).to_numpy().astype(np.float64)
-    others = magnitude.drop_sel(channel=chosen).to_numpy().astype(np.float64)
+    ordinary = np.setdiff1d(everything["channel"].to_numpy(), chosen)
+    ordinary = ordinary[:: max(1, len(ordinary) // ORDINARY)][:ORDINARY]
+    both = everything.sel(channel=[*chosen, *ordinary])
+    magnitude = sources.by_text(both.copy(data=np.stack(list(sources.rows(both)))))
+    values = magnitude.to_numpy()[..., : len(chosen)].astype(np.float64)
+    others = magnitude.to_numpy()[..., len(chosen) :].astype(np.float64)
     timestep = magnitude["timestep"].to_numpy()
     axes = ("step", "block", "channel")
     low, high = intervals.bootstrap(values)
@@ -64,7 +68,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
             "channels": chosen,
             "averaged_over": "tokens, then prompt texts",
             "interval": intervals.said(values.shape[0]),
-            "control": "median over the other channels",
+            "control": f"median over {len(ordinary)} other channels, evenly spaced",
             **sources.facts_of(source),
         },
     )

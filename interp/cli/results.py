@@ -23,6 +23,7 @@ Save = Annotated[bool, typer.Option(help="Keep the result in the store, under an
 Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into.")]
 Format = Annotated[str, typer.Option("--format", help="html, png or svg (the last two need the extra `export`).")]
 
+NOTHING = 1e-12  # shown as 0
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -113,7 +114,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return "0" if abs(value) < NOTHING else f"{value:.3g}"
     if isinstance(value, list):
         return "-" if None in value else f"[{', '.join(_cell(item) for item in value)}]"
     return str(value)

@@ -5,8 +5,10 @@ zarr reads a missing chunk as its fill value; here a done row with a missing or 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array
 import numpy as np
@@ -19,6 +21,8 @@ from zarr.storage import LocalStore, WrapperStore
 from interp.errors import InputError, InterpError, StoreError
 from interp.store.create import storage_message
 from interp.store.schema import SCHEMA, STATISTICS, Array
+
+Row = TypeVar("Row")
 
 
 class StrictStore(WrapperStore[LocalStore]):
@@ -140,6 +144,18 @@ class Guarded:
             f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
             "not affected; trace those prompts again into a new store"
         )
+
+
+def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Array]:
+    """`read(row)` of every row, in order; the next one is read while the caller works on this one."""
+    with ThreadPoolExecutor(1, "interp-reader") as pool:
+        coming: Future[Array] | None = None
+        for row in rows:
+            current, coming = coming, pool.submit(read, row)
+            if current is not None:
+                yield current.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def _span(key: Any) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from interp.store.create import storage_errors
-from interp.store.reader import Shelf
+from interp.store.reader import Shelf, read_ahead
 from interp.store.schema import Array
 
 GROUPS = ("stats", "gates")
@@ -62,8 +62,8 @@ def summarise(shelf: Shelf) -> xr.Dataset:
 def moments_over_prompts(shelf: Shelf, name: str, array: xr.DataArray) -> xr.DataArray:
     """Mean and variance over the prompt axis of one variable, reading one prompt at a time."""
     moments, stored = Moments(array.shape[1:]), shelf.stored(name)
-    for row in np.flatnonzero(shelf.done):
-        moments.add(stored[int(row)])
+    for values in read_ahead(np.flatnonzero(shelf.done).tolist(), stored.__getitem__):
+        moments.add(values)
     kept = array.drop_vars([name for name, c in array.coords.items() if "prompt" in c.dims])
     dims = ("moment", *(dim for dim in array.dims if dim != "prompt"))
     return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **dict(kept.coords.items())}, dims)

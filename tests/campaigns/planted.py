@@ -67,7 +67,8 @@ def judge(planted: Planted, folder: Path, seed: int) -> Verdict:
     record = interp.Record(branches=True)
     run = interp.trace(planted.model, planted.population, out=folder / "run.zarr", batch_size=64, record=record)
     rows = np.sort(np.random.default_rng(seed).choice(len(planted.population), SAMPLE, replace=False))
-    sample = xr.merge([run.stats.drop_vars("present"), run.gates.drop_vars("present")]).isel(prompt=rows).compute()
+    parts = [run.stats.drop_vars("present"), run.gates.drop_vars("present")]
+    sample = xr.merge(parts, compat="override", join="exact").isel(prompt=rows).compute()
     found = interp.massive.find(sample, resamples=0)
     sets = {stream: found["channel"].to_numpy()[found["consensus"].sel(stream=stream)] for stream in run.stats.stream.values}
     wanted = {stream: planted.channels if stream in planted.streams else () for stream in sets}
@@ -137,15 +138,19 @@ def demo_states(folder: Path) -> dict[str, xr.DataArray]:
 def rotated(states: dict[str, xr.DataArray], count: int, first_seed: int = 0) -> Iterator[bool]:
     """Whether any channel is called massive after a random rotation of the channels (one store: both streams)."""
     for seed in range(first_seed, first_seed + count):
-        channels = states["image"].sizes["channel"]
-        turn = ortho_group.rvs(channels, random_state=seed).astype(np.float32)
-        alarm = False
-        for stream, state in states.items():
-            size = np.abs(state.to_numpy() @ turn).mean(axis=3)
-            coordinates = {"block": state["block"], "channel": np.arange(channels)}
-            dataset = xr.Dataset({"mean_abs": (("prompt", "step", "block", "channel"), size)}, coordinates)
-            alarm |= bool(interp.massive.find(dataset.expand_dims(stream=[stream]), resamples=0)["consensus"].any())
-        yield alarm
+        turn = ortho_group.rvs(states["image"].sizes["channel"], random_state=seed).astype(np.float32)
+        yield alarm({stream: state.copy(data=state.to_numpy() @ turn) for stream, state in states.items()})
+
+
+def alarm(states: dict[str, xr.DataArray]) -> bool:
+    """Whether any channel of these hidden states is called massive."""
+    found = False
+    for stream, state in states.items():
+        size = np.abs(state.to_numpy()).mean(axis=3)
+        coordinates = {"block": state["block"].to_numpy(), "channel": np.arange(size.shape[-1])}
+        dataset = xr.Dataset({"mean_abs": (("prompt", "step", "block", "channel"), size)}, coordinates)
+        found |= bool(interp.massive.find(dataset.expand_dims(stream=[stream]), resamples=0)["consensus"].any())
+    return found
 
 
 def rate(hits: list[bool]) -> str:

@@ -1,0 +1,277 @@
+"""The other analyses of statistics and gates, against closed forms and other arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from planted_data import Array, noise, statistics
+from scipy import stats
+
+import interp
+from interp.analysis import alignment, attribution, energy, stability, trend
+from interp.errors import InterpWarning
+
+
+def axes_like(data: xr.Dataset, values: Array) -> xr.DataArray:
+    plain = xr.DataArray(values.astype(np.float32), dims=("prompt", "step", "block", "channel"))
+    return plain.expand_dims(stream=["image"], axis=3).assign_coords(data.coords)
+
+
+# trend
+
+
+def test_trend_is_the_rank_correlation_with_the_timestep() -> None:
+    values = noise((5, 8, 2, 12))
+    values[..., 3] = np.linspace(1, 9, 8)[None, :, None]  # grows as the timestep falls
+    found = trend.over_timesteps(statistics(values), [3, 4])
+    assert found["trend"].sel(channel=3).to_numpy().tolist() == [-1.0, -1.0]
+    times = np.linspace(1000, 50, 8)
+    expected = np.mean([stats.spearmanr(values[p, :, 1, 4], times)[0] for p in range(5)])
+    np.testing.assert_allclose(found["trend"].sel(channel=4, block=1), expected, atol=1e-6)
+    spread = values[:, 2, 1, 4].std() / values[:, 2, 1, 4].mean()
+    np.testing.assert_allclose(found["variation"].sel(channel=4, block=1, step=2), spread, rtol=1e-4)
+    np.testing.assert_allclose(found["size"].sel(channel=4), values[..., 4].mean(axis=0), rtol=1e-5)
+
+
+def test_trend_needs_two_steps_and_says_when_there_is_one_prompt() -> None:
+    with pytest.raises(interp.InputError, match="a trend over timesteps needs at least two steps; this run has one"):
+        trend.over_timesteps(statistics(noise((3, 1, 2, 9))), [1])
+    found = trend.over_timesteps(statistics(noise((1, 4, 2, 9))), [1])
+    assert found["variation"].isnull().all()
+    assert found["size_low"].isnull().all()
+    assert found["trend"].notnull().all()
+
+
+# stability
+
+
+def test_stable_sets_overlap_wholly_and_random_ones_by_chance() -> None:
+    values = noise((4, 3, 2, 30), spread=0.01)
+    values[..., [2, 5, 9]] = 50.0
+    data = statistics(values, texts=["a", "a", "b", "b"], seeds=[0, 1, 0, 1])
+    found = stability.sets(data, 3)
+    for name in ("prompts", "seeds", "steps", "first_last"):
+        np.testing.assert_allclose(found[name], 1.0)
+    assert float(found["blocks"][0]) == 1.0
+    assert np.isnan(found["blocks"][1])
+    draw = np.random.default_rng(0)
+    pairs = draw.random((20_000, 2, 30)).argsort(axis=-1) < 3
+    monte_carlo = stability.jaccard(pairs[:, 0], pairs[:, 1]).mean()
+    np.testing.assert_allclose(float(found["chance"]), monte_carlo, atol=0.003)
+
+
+def test_without_a_second_seed_there_is_nothing_to_say_of_seeds() -> None:
+    found = stability.sets(statistics(noise((3, 2, 2, 12))), 2)
+    assert found["seeds"].isnull().all()
+    assert found["prompts"].notnull().all()
+
+
+# energy, norms, outliers
+
+
+def test_energy_shares_and_gini() -> None:
+    shape = (3, 2, 1, 10)
+    mean = np.zeros(shape)
+    var = np.ones(shape)
+    mean[..., 4] = 3.0  # energy 10 of 19
+    data = statistics(np.ones(shape))
+    data["mean"], data["var"] = axes_like(data, mean), axes_like(data, var)
+    found = energy.shares(data)
+    assert found["k"].to_numpy().tolist() == [1, 2, 4, 8]
+    np.testing.assert_allclose(found["share"].squeeze(), [10 / 19, 11 / 19, 13 / 19, 17 / 19], rtol=1e-6)
+    values = np.array([1.0] * 9 + [10.0])
+    brute = np.abs(values[:, None] - values).sum() / (2 * 10 * values.sum())
+    np.testing.assert_allclose(found["gini"], brute, rtol=1e-6)
+    assert energy.gini(np.ones(7)) == pytest.approx(0.0)
+
+
+def test_a_token_high_by_its_massive_channel_alone_is_found_out() -> None:
+    states = np.random.default_rng(0).normal(size=(2, 1, 1, 16, 20))
+    states[..., 0, 7] = 200.0  # token 0 is high in channel 7 alone
+    states[..., 1, :] *= 30.0  # token 1 in all channels
+    axes = ("prompt", "step", "block", "token", "channel")
+    data = xr.Dataset({"hidden": (axes, states)}, {"channel": np.arange(20)})
+    found = energy.token_norms(data, [7])
+    np.testing.assert_allclose(found["high"], 2 / 16)
+    np.testing.assert_allclose(found["high_excised"], 1 / 16)
+    np.testing.assert_allclose(found["random_excised"], 2 / 16)
+    np.testing.assert_allclose(found["excised"], np.linalg.norm(np.delete(states, 7, axis=-1), axis=-1))
+
+
+def test_outliers_are_maxima_and_smoothing_evens_them() -> None:
+    largest = noise((3, 2, 2, 15))
+    largest[..., 2] = 400.0
+    data = statistics(largest)
+    data["max_abs"] = axes_like(data, largest)
+    found = energy.outliers(data)
+    np.testing.assert_allclose(found["largest"].squeeze(), largest.max(axis=(0, 1)), rtol=1e-6)
+    assert (found["smoothed_range"] < np.sqrt(found["dynamic_range"]) * 1.2).all()
+    np.testing.assert_allclose(np.log(found["scale"]).mean("channel"), 0.0, atol=1e-6)
+    drift = largest.max(axis=(0, 1)) / largest.max(axis=0).min(axis=0)
+    np.testing.assert_allclose(found["over_steps"].squeeze(), drift, rtol=1e-5)
+
+
+def test_surface_is_the_mean_over_prompts(tiny_run: interp.Run) -> None:
+    found = energy.surface(tiny_run, step=1, block=2, stream="text")
+    states = tiny_run.hidden["text"]["hidden"].sel(step=1, block=2)
+    np.testing.assert_allclose(found, np.abs(states.to_numpy()).mean(axis=0), rtol=1e-5)
+
+
+# attribution
+
+
+def crossed_values(prompts: int = 7, seeds: int = 2, steps: int = 5) -> tuple[Array, list[str], list[int]]:
+    draw = np.random.default_rng(0)
+    effects = (
+        2.0 * draw.normal(size=(1, 1, steps, 1, 1))
+        + draw.normal(size=(prompts, 1, 1, 1, 1))
+        + 0.5 * draw.normal(size=(1, seeds, 1, 1, 1))
+        + 0.3 * draw.normal(size=(prompts, 1, steps, 1, 1))
+        + 0.2 * draw.normal(size=(prompts, seeds, steps, 2, 6))
+        + 20.0
+    )
+    texts = [f"text {p}" for p in range(prompts) for _ in range(seeds)]
+    return effects.reshape(prompts * seeds, steps, 2, 6), texts, list(range(seeds)) * prompts
+
+
+def test_eta_squared_is_that_of_a_linear_model() -> None:
+    """Sums of squares again, by least squares on dummy variables instead of marginal means."""
+    values, texts, seeds = crossed_values()
+    found = attribution.decompose(statistics(values, texts=texts, seeds=seeds), [2])
+    y = values[..., 1, 2].astype(np.float32).astype(np.float64).reshape(7, 2, 5)
+    index = dict(zip(("prompt", "seed", "timestep"), np.indices(y.shape).reshape(3, -1), strict=True))
+    total = ((y - y.mean()) ** 2).sum()
+
+    def explained(names: tuple[str, ...]) -> float:
+        """Sum of squares explained by one effect and everything below it."""
+        columns = [np.ones(y.size)]
+        for name in names:
+            dummies = np.eye(int(index[name].max()) + 1)[index[name]].T
+            columns = [a * b for a in columns for b in dummies]
+        design = np.stack(columns, axis=1)
+        fitted = design @ np.linalg.lstsq(design, y.ravel(), rcond=None)[0]
+        return float(((fitted - y.mean()) ** 2).sum())
+
+    for term in found["term"].to_numpy():
+        names = tuple(term.split(":"))
+        below = [c for n in range(1, len(names)) for c in itertools.combinations(names, n)]
+        own = explained(names)
+        for lower in sorted(below, key=len):
+            own -= float(found["eta2"].sel(term=_name(lower, found), block=1, channel=2)) * total
+        np.testing.assert_allclose(found["eta2"].sel(term=term, block=1, channel=2), own / total, atol=1e-6)
+    np.testing.assert_allclose(found["eta2"].sum("term"), 1.0, atol=1e-6)
+    np.testing.assert_allclose(found["share"].sum("term"), 1.0, atol=1e-6)
+
+
+def _name(names: tuple[str, ...], found: xr.Dataset) -> str:
+    return next(str(term) for term in found["term"].to_numpy() if sorted(term.split(":")) == sorted(names))
+
+
+def test_shares_of_an_additive_channel_are_exact_and_its_interaction_zero() -> None:
+    over_steps, over_prompts = np.linspace(-1, 1, 6), np.random.default_rng(1).normal(size=12)
+    values = 10 + over_steps[None, :, None, None] + over_prompts[:, None, None, None] + np.zeros((12, 6, 1, 4))
+    found = attribution.decompose(statistics(values), [1]).squeeze()
+    expected = over_steps.var() / (over_steps.var() + over_prompts.var(ddof=1))
+    np.testing.assert_allclose(found["share"].sel(term="timestep"), expected, rtol=1e-5)
+    np.testing.assert_allclose(found["share"].sel(term="timestep:prompt"), 0.0, atol=1e-6)
+    np.testing.assert_allclose(found["any_prompt"], 1 - expected, rtol=1e-5)
+    np.testing.assert_allclose(found["ordinary"].sel(term="timestep"), expected, rtol=1e-5)
+    assert found["share_low"].sel(term="timestep") < expected < found["share_high"].sel(term="timestep")
+
+
+def test_negligible_needs_proof_not_absence_of_evidence() -> None:
+    draw = np.random.default_rng(2)
+    times = np.linspace(-1, 1, 6)[None, :, None, None]
+    small = 10 + times + 0.02 * draw.normal(size=(30, 1, 1, 3)) + np.zeros((30, 6, 1, 3))
+    assert attribution.decompose(statistics(small), [0])["prompt_negligible"].all()
+    assert not attribution.decompose(statistics(small[:3]), [0])["prompt_negligible"].all()
+    assert not attribution.decompose(statistics(small), [0], margin=1e-5)["prompt_negligible"].any()
+
+
+def test_attribution_is_the_same_streamed_chunked_or_whole() -> None:
+    values, texts, seeds = crossed_values()
+    data = statistics(values, texts=texts, seeds=seeds)
+    whole = attribution.decompose(data, [0, 4])
+    for other in (data.chunk({"prompt": 1}), data.chunk({"prompt": 5, "step": 2, "channel": 4})):
+        again = attribution.decompose(other, [0, 4])
+        for name in whole.data_vars:
+            np.testing.assert_allclose(again[name].astype(float), whole[name].astype(float), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "message"),
+    [
+        (noise((1, 4, 1, 5)), {}, "needs at least two different prompt texts; this run has one done"),
+        (noise((4, 1, 1, 5)), {}, "timestep against text needs at least two steps; this run has one"),
+        (noise((2, 3, 1, 5)), {"seeds": [0, 1]}, "no seed of this run is there for every prompt text"),
+        (noise((4, 3, 1, 5)), {"margin": 0}, "margin must lie between 0 and 1; got 0"),
+        (noise((4, 3, 1, 5)), {"quantity": "loudness"}, "quantity must be magnitude or alpha; got 'loudness'"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(values: Array, more: dict, message: str) -> None:  # type: ignore[type-arg]
+    seeds = more.pop("seeds", None)
+    with pytest.raises(interp.InputError, match=message):
+        attribution.decompose(statistics(values, seeds=seeds), [0], **more)
+
+
+# alignment
+
+
+def test_alignment_equals_scipy_and_finds_its_own_block(tiny_run: interp.Run) -> None:
+    found = alignment.compare(tiny_run, k=5)
+    alpha = np.abs(tiny_run.gates["alpha"].sel(stream="image", gate="mlp", block=2)).mean(("prompt", "step"))
+    size = tiny_run.stats["mean_abs"].sel(stream="image", block=2).mean(("prompt", "step"))
+    here = found.sel(target="hidden", block=2, gate="mlp")
+    np.testing.assert_allclose(here["correlation"], stats.spearmanr(alpha, size)[0], atol=1e-6)
+    assert here["correlation_low"] < here["correlation"] < here["correlation_high"]
+    change = np.abs(tiny_run.stats["mean"].sel(stream="image").diff("block").sel(block=2)).mean(("prompt", "step"))
+    update = found.sel(target="update", block=2, gate="mlp")["correlation"]
+    np.testing.assert_allclose(update, stats.spearmanr(alpha, change)[0], atol=1e-6)
+    assert found.sel(target="update", block=0)["correlation"].isnull().all()  # nothing before it to differ from
+    text = alignment.compare(tiny_run, stream="text", k=5)
+    assert text.sel(block=3)["correlation"].isnull().all()  # SD3's last text block does not exist
+
+
+def test_nulls_of_alignment() -> None:
+    draw = np.random.default_rng(0)
+    alpha, other = draw.random((6, 40)), draw.random((6, 40))
+    own = alignment._one(alpha[None].repeat(3, 0), alpha[None].repeat(3, 0) ** 2, 4, 0)
+    np.testing.assert_allclose(own["correlation"], 1.0)
+    np.testing.assert_allclose(own["overlap"], 1.0)
+    np.testing.assert_allclose(own["p_other_block"], 1 / 6)
+    np.testing.assert_allclose(own["p_permutation"], 1 / 500)
+    unrelated = alignment._one(alpha[None].repeat(3, 0), other[None].repeat(3, 0), 4, 0)
+    assert (unrelated["p_permutation"] > 0.005).all()
+
+
+# what all share
+
+
+def test_an_unfinished_store_is_analysed_and_said_to_be(tiny_model: interp.Model, tmp_path: Path) -> None:
+    import zarr
+
+    run = interp.trace(tiny_model, ["a cat", "a dog", "red"], out=tmp_path / "run.zarr")
+    zarr.open_group(str(run.path), mode="r+")["done"][1] = 0
+    again = interp.open_run(run.path)
+    with pytest.warns(InterpWarning, match="unfinished: this is about the 2 rows done of 3"):
+        found = interp.massive.find(again)
+    assert found.attrs["rows"] == "2 of 3 done"
+    zarr.open_group(str(run.path), mode="r+")["done"][:] = 0
+    with pytest.warns(InterpWarning), pytest.raises(interp.StoreError, match="no row of this store is done yet"):
+        interp.massive.find(interp.open_run(run.path))
+
+
+def test_a_missing_group_says_how_to_record_it(tiny_model: interp.Model, tmp_path: Path) -> None:
+    run = interp.trace(tiny_model, ["a cat"], out=tmp_path / "run.zarr", record=interp.Record(gates=False))
+    for analysis, message in (
+        (lambda: interp.alignment.compare(run), "keeps no AdaLN gates; record=Record"),
+        (lambda: interp.residual.decompose(run, [0]), "keeps no branches; record=Record"),
+        (lambda: interp.segmentation.masks(run, [0]), "keeps no hidden states; record=Record"),
+        (lambda: energy.token_norms(run, [0]), "keeps no hidden states; record=Record"),
+    ):
+        with pytest.raises(interp.StoreError, match=message):
+            analysis()

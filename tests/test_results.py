@@ -1,0 +1,208 @@
+"""Results in the store, figures, and the commands that make both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import xarray as xr
+from bad_inputs import run
+from conftest import DEMO_PROMPTS
+
+import interp
+from interp.analysis import comparison, energy, published, segmentation, stability, trend
+from interp.cli import app
+from interp.figures import causes, massive, places, style
+from interp.store.results import write_dataset, write_result
+
+
+@pytest.fixture(scope="module")
+def demo_run(demo_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> interp.Run:
+    """A run of the demo that keeps everything the analyses can use."""
+    record = interp.Record(hidden=True, branches=True)
+    out = tmp_path_factory.mktemp("demo") / "run.zarr"
+    return interp.trace(demo_model, DEMO_PROMPTS, out=out, steps=6, batch_size=4, record=record)
+
+
+# in the store
+
+
+def test_a_result_reads_back_as_it_was_and_the_store_can_go_on(tiny_model: interp.Model, tmp_path: Path) -> None:
+    out, prompts = tmp_path / "run.zarr", ["a red cat", "two dog"]
+    first = interp.trace(tiny_model, prompts, out=out)
+    found = interp.massive.find(first, "top:2")
+    write_result(out, "massive", found)
+    again = interp.open_run(out).result("massive")
+    xr.testing.assert_equal(again, found)
+    assert again.attrs["criterion"] == "top(k=2)"
+    write_result(out, "massive", interp.massive.find(first, "top:3"))  # in its place
+    assert interp.open_run(out).result("massive").attrs["criterion"] == "top(k=3)"
+    assert interp.open_run(out).results == ["massive"]
+    assert "results" in repr(interp.open_run(out))
+    assert interp.trace(tiny_model, prompts, out=out).rows_done == 2
+    with pytest.raises(interp.InputError, match="holds no result 'trend'; it holds: massive"):
+        interp.open_run(out).result("trend")
+    shutil.rmtree(out / "analysis" / "massive" / "score")
+    (out / "analysis" / "massive" / "selected" / "zarr.json").write_text("{")
+    with pytest.raises(interp.StoreError, match="result massive cannot be read"):
+        interp.open_run(out).result("massive")
+
+
+def test_a_result_needs_a_plain_name_and_plain_attributes(tiny_run: interp.Run) -> None:
+    found = interp.massive.find(tiny_run, resamples=0)
+    with pytest.raises(interp.InputError, match="name must be a plain name"):
+        write_result(tiny_run.path, "../elsewhere", found)
+    with pytest.raises(interp.InputError, match="attributes must be made of plain JSON values"):
+        write_result(tiny_run.path, "massive", found.assign_attrs(wrong=object()))
+
+
+# figures
+
+
+def every_figure(demo_run: interp.Run) -> dict[str, go.Figure]:
+    found = interp.massive.find(demo_run, resamples=20)
+    truth = np.zeros((4, 64, 64), bool)
+    truth[:, 16:48, 16:48] = True
+    split = interp.attribution.decompose(demo_run, [29])
+    table = interp.gates.tabulate(interp.load("demo"), DEMO_PROMPTS, timesteps=4)
+    pair = comparison.runs([demo_run, demo_run], ["a", "b"])
+    return {
+        "spikes": massive.spikes(found),
+        "scores": massive.scores(found),
+        "surface": massive.surface(energy.surface(demo_run)),
+        "layers": massive.layers(interp.massive.profile(demo_run, [29])),
+        "trend": massive.trend(trend.over_timesteps(demo_run, [29])),
+        "stability": massive.stability(stability.sets(demo_run)),
+        "energy": massive.energy(energy.shares(demo_run)),
+        "outliers": massive.outliers(energy.outliers(demo_run)),
+        "token_norms": massive.token_norms(energy.token_norms(demo_run, [29])),
+        "alignment": causes.alignment(interp.alignment.compare(demo_run)),
+        "attribution": causes.attribution(split),
+        "gates": causes.gates(table),
+        "residual": causes.residual(interp.residual.decompose(demo_run, [29])),
+        "comparison": causes.comparison(pair),
+        "clusters": places.clusters(interp.segmentation.masks(demo_run, [29])),
+        "token_map": places.token_map(segmentation.similarity(demo_run, 3)),
+        "overlap": places.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
+        "principal": places.principal(segmentation.principal_map(demo_run)),
+        "pictures": places.pictures(demo_run.images["image"]),
+    }
+
+
+def test_every_figure_function_draws_and_is_labelled(demo_run: interp.Run, tmp_path: Path) -> None:
+    figures = every_figure(demo_run)
+    for module in (massive, causes, places):
+        public = [
+            n for n, f in vars(module).items() if callable(f) and f.__module__ == module.__name__ and not n.startswith("_")
+        ]
+        assert public <= set(figures), f"figures of {module.__name__} that nothing draws: {public - set(figures)}"
+    for name, made in figures.items():
+        assert made.data, name
+        assert made.layout.title.text or name == "pictures", name
+        if name not in ("surface", "clusters", "principal", "pictures"):
+            assert made.layout.xaxis.title.text, name
+            assert made.layout.yaxis.title.text, name
+    path = style.write(figures["layers"], tmp_path / "deep" / "layers.html")
+    assert "plotly" in path.read_text(encoding="utf-8")[:100_000].lower()
+    with pytest.raises(interp.InputError, match=r"must end in one of html, png, svg; got 'layers.pdf'"):
+        style.write(figures["layers"], tmp_path / "layers.pdf")
+
+
+def test_a_picture_without_a_browser_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("Image export requires kaleido\nmore")
+
+    monkeypatch.setattr(go.Figure, "write_image", fail)
+    with pytest.raises(interp.InputError, match=r"x.png: pictures need kaleido and a Chrome \(Image export requires kaleido\)"):
+        style.write(go.Figure(), tmp_path / "x.png")
+
+
+# commands
+
+
+@pytest.mark.parametrize(
+    ("words", "sections"),
+    [
+        (["massive"], ["massive", "profile of the image stream", "trend over timesteps", "stability of the top 8"]),
+        (["massive", "--criterion", "two_sigma", "--channels", "29"], ["massive", "token norms"]),
+        (["alignment", "--stream", "text"], ["alignment"]),
+        (["attribute"], ["magnitude", "alpha.attn", "alpha.mlp"]),
+        (["residual", "--channels", "29"], ["residual"]),
+        (["segment"], ["segmentation"]),
+    ],
+    ids=" ".join,
+)
+def test_commands_print_json_and_tables_and_keep_results(words: list[str], sections: list[str], demo_run: interp.Run) -> None:
+    store = str(demo_run.path)
+    code, out, err = run([words[0], store, *words[1:], "--json"])
+    assert code == 0, err
+    document = json.loads(out)
+    assert set(sections) <= set(document)
+    for section in document.values():
+        assert section["interval"]
+        assert section["control"]
+        assert section["averaged_over"]
+    code, out, _ = run([words[0], store, *words[1:], "--no-save"])
+    assert code == 0
+    assert all(section in out for section in sections)
+    assert demo_run.results
+    for name in demo_run.results:
+        assert demo_run.result(name).attrs["analysis"]
+
+
+def test_the_papers_words_stand_apart_from_ours(demo_run: interp.Run) -> None:
+    _, out, _ = run(["alignment", str(demo_run.path), "--no-save"])
+    assert "the papers say (not measured here)" in out
+    assert "channel 810" in out
+    _, out, _ = run(["alignment", str(demo_run.path), "--no-save", "--json"])
+    assert "channel 810" not in out
+    for finding in published.PUBLISHED:
+        assert finding.source
+        assert finding.value
+
+
+def test_segment_scores_against_the_demo_worlds_masks(demo_model: interp.Model, tmp_path: Path) -> None:
+    assert run(["demo", "world", "--count", "3", "--out", str(tmp_path / "world")])[0] == 0
+    prompts = tmp_path / "world" / "prompts.txt"
+    interp.trace(demo_model, prompts, out=tmp_path / "run.zarr", steps=2, batch_size=3, record=interp.Record(hidden=True))
+    words = ["segment", str(tmp_path / "run.zarr"), "--masks", str(tmp_path / "world"), "--k", "4", "--blocks", "5", "--json"]
+    code, out, err = run(words)
+    assert code == 0, err
+    rows = json.loads(out)["IoU with the true masks"]["rows"]
+    assert [row["channels"] for row in rows] == ["top", "bottom", "random", "none: everything", "none: centre disc"]
+
+
+def test_compare_and_gates_commands(demo_run: interp.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "other.zarr"
+    shutil.copytree(demo_run.path, copy)
+    code, out, _ = run(["compare", str(demo_run.path), str(copy), "--json", "--figures", str(tmp_path / "figures")])
+    assert code == 0
+    rows = json.loads(out)["comparison"]["rows"]
+    assert [row["run"] for row in rows] == ["run", "other"]
+    assert rows[0]["channel"] == rows[1]["channel"] == 29
+    assert (tmp_path / "figures" / "comparison.html").exists()
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red circle\na blue star\na cross\n")
+    words = ["gates", "--model", "demo", "--prompts", str(file), "--channels", "29", "--timesteps", "5"]
+    code, out, _ = run([*words, "--out", str(tmp_path / "gates.zarr"), "--json"])
+    assert code == 0
+    stored = xr.open_zarr(tmp_path / "gates.zarr", consolidated=False)
+    assert stored["alpha"].sizes == {"prompt": 3, "timestep": 5, "block": 8, "stream": 2, "gate": 2, "channel": 1}
+    assert run([*words, "--out", str(tmp_path / "gates.zarr")])[0] == 2
+
+
+def test_every_command_that_opens_a_run_is_tested_here() -> None:
+    names = {command.name for command in app.registered_commands}
+    assert {"massive", "alignment", "attribute", "gates", "residual", "segment", "compare"} <= names
+
+
+def test_a_dataset_folder_appears_whole(tiny_run: interp.Run, tmp_path: Path) -> None:
+    found = interp.massive.find(tiny_run, resamples=0)
+    write_dataset(tmp_path / "a" / "found.zarr", found)
+    assert xr.open_zarr(tmp_path / "a" / "found.zarr", consolidated=False)["score"].shape == found["score"].shape
+    assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["found.zarr"]
