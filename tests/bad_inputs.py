@@ -373,6 +373,8 @@ def answer(case: Case, folder: Path, tiny: Path) -> tuple[int, str, str]:
 
 def page() -> str:
     """The docs page, from real answers."""
+    from bad_analyses import CASES as MORE
+
     from interp.models import tiny
 
     lines = [
@@ -387,7 +389,7 @@ def page() -> str:
     ]
     with tempfile.TemporaryDirectory() as root:
         model = tiny.build("sd3", Path(root) / "tiny-model")
-        for number, case in enumerate(CASES):
+        for number, case in enumerate([*CASES, *MORE]):
             folder = Path(root) / f"case{number}"
             folder.mkdir()
             code, _, err = answer(case, folder, model)

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_inputs import CASES, Case, answer, places, run, set_up
+from bad_analyses import CASES as ANALYSING
+from bad_inputs import CASES as TRACING
+from bad_inputs import Case, answer, places, run, set_up
 
 import interp
 
@@ -23,6 +25,9 @@ def folder(tmp_path: Path, tiny_folder: Path) -> Path:
 def trace_words(folder: Path, *more: str) -> list[str]:
     where = places(folder)
     return ["trace", "--model", where["tiny"], "--prompts", where["prompts"], "--out", where["out"], *more]
+
+
+CASES = [*TRACING, *ANALYSING]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)

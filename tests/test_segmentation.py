@@ -56,6 +56,13 @@ def test_scores_of_top_bottom_and_random_channels() -> None:
     found = segmentation.score(data, large, k=2, repeats=3)
     np.testing.assert_allclose(found["iou"].sel(strategy="top"), 1.0)
     assert (found["iou"].sel(strategy="bottom") < 0.6).all()
+    data["hidden"] = xr.where(data["channel"].isin([3, 7]), 13.0 - data["hidden"], data["hidden"]).transpose(
+        *data["hidden"].dims
+    )
+    turned = segmentation.score(data, large, k=2, repeats=3)  # now the square is the smaller side
+    assert (turned["iou"].sel(strategy="top") < 0.1).all()
+    np.testing.assert_allclose(turned["either"].sel(strategy="top"), 1.0)
+    assert (found["either"] >= found["iou"]).all()
     np.testing.assert_allclose(found["trivial"].sel(baseline="everything"), 0.25)
     assert 0.2 < found["trivial"].sel(baseline="centre disc") < 0.9
 

@@ -77,6 +77,8 @@ def score(
     Few Channels does; k = 12 is what its followers use. Masks are enlarged to the truth's size by repeating tokens.
 
     iou, iou_low, iou_high   (strategy, step, block)   mean over prompts; random: mean over `repeats` draws
+    either, _low, _high      (strategy, step, block)   the same when the truth itself picks which cluster is the foreground:
+                                                       what the clusters know, whichever side is the larger
     trivial                  (baseline)                everything is foreground; a centred disc of the true masks' mean area
     """
     states = _states(source, steps, blocks, values)
@@ -89,7 +91,7 @@ def score(
     grid = grid_of(states)
     draw = np.random.default_rng(seed)
     magnitude = abs(states).mean("token").to_numpy()
-    found = np.zeros((len(STRATEGIES), *states.shape[:3]))
+    found = np.zeros((2, len(STRATEGIES), *states.shape[:3]))  # as the rule says, and the better side
     for place in np.ndindex(*states.shape[:3]):
         here = states.to_numpy()[place]
         order = np.argsort(-magnitude[place], kind="stable")
@@ -97,20 +99,22 @@ def score(
             sets = {"top": [order[:k]], "bottom": [order[-k:]]}.get(strategy) or [
                 draw.choice(channels, k, replace=False) for _ in range(repeats)
             ]
-            scores = [
-                iou(enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]), truth[place[0]]) for chosen in sets
-            ]
-            found[(number, *place)] = np.mean(scores)
-    means = np.moveaxis(found, 0, 1)  # (prompt, strategy, step, block)
-    low, high = intervals.bootstrap(means)
+            drawn = [enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]) for chosen in sets]
+            scores = np.array([[iou(mask, truth[place[0]]), iou(~mask, truth[place[0]])] for mask in drawn])
+            found[(slice(None), number, *place)] = scores[:, 0].mean(), scores.max(axis=1).mean()
+    means = np.moveaxis(found, 2, 1)  # (side, prompt, strategy, step, block)
+    bounds = [intervals.bootstrap(side) for side in means]
     axes = ("strategy", "step", "block")
     coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)}
     trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
     return xr.Dataset(
         {
-            "iou": (axes, means.mean(axis=0)),
-            "iou_low": (axes, low),
-            "iou_high": (axes, high),
+            "iou": (axes, means[0].mean(axis=0)),
+            "iou_low": (axes, bounds[0][0]),
+            "iou_high": (axes, bounds[0][1]),
+            "either": (axes, means[1].mean(axis=0)),
+            "either_low": (axes, bounds[1][0]),
+            "either_high": (axes, bounds[1][1]),
             "trivial": ("baseline", np.array(trivial)),
         },
         {"strategy": list(STRATEGIES), "baseline": ["everything", "centre disc"], **coordinates},

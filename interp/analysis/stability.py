@@ -64,7 +64,7 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
         analysis="stability",
         k=k,
         averaged_over="pairs of samples",
-        interval=f"{intervals.said(len(texts))}; over pairs, which share prompts: somewhat too narrow",
+        interval=f"{intervals.LEVEL:.0%}, percentile bootstrap over pairs, which share prompts: somewhat too narrow",
         control="chance: two random sets of k channels",
         **sources.facts_of(source),
     )

@@ -21,7 +21,21 @@ Channels = Annotated[str | None, typer.Option(help='Channels such as "29" or "3,
 AsJson = Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")]
 Save = Annotated[bool, typer.Option(help="Keep the result in the store, under analysis/NAME.")]
 Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into.")]
-Format = Annotated[str, typer.Option("--format", help="html, png or svg (the last two need the extra `export`).")]
+
+
+def check_format(kind: str) -> str:
+    """Refuse an unknown kind of figure before any work is done."""
+    from interp.errors import InputError
+
+    if kind not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}; got {kind!r}")
+    return kind
+
+
+FORMATS = ("html", "png", "svg")
+Format = Annotated[
+    str, typer.Option("--format", callback=check_format, help="html, png or svg (the last two need the extra `export`).")
+]
 
 NOTHING = 1e-12  # shown as 0
 Rows = Sequence[Mapping[str, Any]]

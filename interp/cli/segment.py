@@ -94,6 +94,8 @@ def score_rows(found: xr.Dataset) -> list[dict[str, Any]]:
             "block": int(block),
             "IoU": float(one["iou"]),
             "interval": interval(one["iou_low"], one["iou_high"]),
+            "better side": float(one["either"]),
+            "its interval": interval(one["either_low"], one["either_high"]),
         }
         for strategy in found["strategy"].to_numpy()
         for step in found["step"].to_numpy()
@@ -102,5 +104,15 @@ def score_rows(found: xr.Dataset) -> list[dict[str, Any]]:
     ]
     for baseline in found["baseline"].to_numpy():
         value = float(found["trivial"].sel(baseline=baseline))
-        rows.append({"channels": f"none: {baseline}", "step": "-", "block": "-", "IoU": value, "interval": "-"})
+        rows.append(
+            {
+                "channels": f"none: {baseline}",
+                "step": "-",
+                "block": "-",
+                "IoU": value,
+                "interval": "-",
+                "better side": "-",
+                "its interval": "-",
+            }
+        )
     return rows
