@@ -52,6 +52,8 @@ def overlap(found: xr.Dataset) -> go.Figure:
         one, colour = here.sel(strategy=strategy), style.COLOURS[number]
         style.band(made, blocks, one["iou_low"].to_numpy(), one["iou_high"].to_numpy(), colour)
         style.line(made, blocks, one["iou"].to_numpy(), f"{strategy} channels", colour)
+        name, better = f"{strategy}, better side", one["either"].to_numpy()
+        made.add_scatter(x=blocks, y=better, name=name, mode="lines", line={"color": colour, "dash": "dash"})
     for number, baseline in enumerate(found["baseline"].to_numpy()):
         value = float(found["trivial"].sel(baseline=baseline))
         made.add_hline(
