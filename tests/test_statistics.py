@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 
-from interp.statistics import STATISTICS, token_statistics
+from interp.statistics import STATISTICS, median_magnitude, token_statistics
 
 
 def states(tokens: int, mean: float, deviation: float, dtype: torch.dtype) -> torch.Tensor:
@@ -52,3 +52,15 @@ def test_what_is_not_finite_shows(bad: float) -> None:
     found = token_statistics(value)
     assert not torch.isfinite(found[1, :3, 5]).any()
     assert torch.isfinite(found[0]).all()
+
+
+def test_the_median_is_of_every_element_or_of_a_spread_sample() -> None:
+    small = torch.randn(2, 50, 30, generator=torch.Generator().manual_seed(0))
+    expected = [np.sort(np.abs(state.numpy()), axis=None)[(1500 - 1) // 2] for state in small]  # torch takes the lower of two
+    np.testing.assert_array_equal(median_magnitude(small), expected)
+    large = torch.randn(1, 1000, 256, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.1, 4, 256)
+    exact = np.median(np.abs(large.numpy()))
+    np.testing.assert_allclose(median_magnitude(large), exact, rtol=0.05)
+    striped = torch.zeros(1, 1024, 64)
+    striped[..., torch.arange(64) % 4 != 0] = 1.0  # every fourth channel is 0: a distance of four would see those alone
+    assert median_magnitude(striped).item() == 1.0
