@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.errors import RunError as RunError
     from interp.errors import StoreError as StoreError
     from interp.errors import TraceError as TraceError
+    from interp.experiments.generate import generate as generate
     from interp.models.anatomy import Anatomy as Anatomy
     from interp.models.families import register_anatomy as register_anatomy
     from interp.plan import Record as Record
@@ -51,6 +52,7 @@ _HOMES = {
     "SiteRecorder": "interp.plan",
     "StoreError": "interp.errors",
     "TraceError": "interp.errors",
+    "generate": "interp.experiments.generate",
     "load": "interp.tracing.model",
     "open_run": "interp.store.opened",
     "read_prompts": "interp.prompts",
@@ -65,6 +67,7 @@ _PARTS = {
     "energy": "interp.analysis.energy",
     "figures": "interp.figures",
     "gates": "interp.experiments.gates",
+    "interventions": "interp.interventions",
     "massive": "interp.analysis.massive",
     "models": "interp.models",
     "residual": "interp.analysis.residual",

@@ -115,6 +115,7 @@ def test_public_names_are_pinned() -> None:
         "SiteRecorder",
         "StoreError",
         "TraceError",
+        "generate",
         "load",
         "open_run",
         "read_prompts",

@@ -102,7 +102,7 @@ def test_every_figure_function_draws_and_is_labelled(demo_run: interp.Run, tmp_p
         assert public <= set(figures), f"figures of {module.__name__} that nothing draws: {public - set(figures)}"
     for name, made in figures.items():
         assert made.data, name
-        assert made.layout.title.text or name == "pictures", name
+        assert made.layout.title.text, name
         if name not in ("surface", "clusters", "principal", "pictures"):
             assert made.layout.xaxis.title.text, name
             assert made.layout.yaxis.title.text, name

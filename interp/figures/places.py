@@ -74,7 +74,7 @@ def principal(found: xr.DataArray) -> go.Figure:
         made.add_heatmap(
             z=found.isel(component=number).to_numpy(), colorscale="RdBu", zmid=0, showscale=False, row=1, col=number + 1
         )
-    made.update_yaxes(autorange="reversed", scaleanchor="x")
+    _square(made)
     made.update_layout(
         template="plotly_white", title={"text": "image tokens along their principal components", "font": {"size": 15}}
     )
@@ -107,4 +107,5 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
         made.add_image(z=np.asarray(shown.isel(prompt=number)), row=1, col=number + 1)
     made.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
     made.update_annotations(font_size=9)
+    made.update_layout(template="plotly_white", title={"text": "traced pictures"}, height=300, margin={"t": 120, "b": 10})
     return made

@@ -1,19 +1,22 @@
-"""Interventions: frozen values that change a state or a gate at chosen sites and steps.
+"""Interventions: frozen values that change a state or a gate at chosen sites and steps. Pure torch.
 
-Anything with these three members is one. Pure torch on the tensors it is given; it never changes them in place.
+The edits are `Zero`, `SetMean`, `Scale`, `Add`, `Clamp`, `Replace` and `Transport`, all with the same selections; anything else
+with the three members of `Intervention` is one too. In traces and in `interp.generate` nnsight drives them;
+`edited(model, edits)` puts the same edits on a pipeline as plain torch hooks, for calls of your own.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from interp.sites import Site
+    from interp.sites import Site
 
 
 class Intervention(Protocol):
-    """An edit of one or more sites."""
+    """An edit of one or more sites. It never changes the tensors it is given in place."""
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""
@@ -23,3 +26,20 @@ class Intervention(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """The edit as plain JSON values, for the plan."""
+
+
+_HOMES = {
+    **dict.fromkeys(("Add", "Clamp", "Replace", "Scale", "SetMean", "Transport", "Zero", "from_json"), "edits"),
+    "Selection": "selection",
+    "Values": "values",
+    "edited": "hooks",
+}
+__all__ = ["Intervention", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interp.interventions' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"interp.interventions.{_HOMES[name]}"), name)

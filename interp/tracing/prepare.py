@@ -10,6 +10,7 @@ from typing import Any
 
 from interp.errors import InputError, InterpWarning
 from interp.interventions import Intervention
+from interp.interventions.selection import Selection
 from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.identity import fingerprint, scheduler_settings
 from interp.plan import Plan, Record, at_least
@@ -77,6 +78,10 @@ def prepare(
     layout = model.loaded.spec.layout(model.pipe, height, width, chosen)
     check_picture_size(model, height, width, layout.pixel_multiple)
     times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
+    for edit in interventions:
+        if isinstance(edit, Selection):
+            tokens = {stream: layout.tokens(stream) for stream in model.anatomy.streams}
+            edit.check(model.anatomy.streams, len(model.anatomy.blocks), model.anatomy.channels, len(times.timesteps), tokens)
     model.warn_unknown_words(texts)
     model.warn_long_prompts(texts, chosen)
     return Prepared(model, plan, layout, times, tuple(interventions))

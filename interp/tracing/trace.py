@@ -169,6 +169,7 @@ class Visitor:
         self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
         self.prediction = prediction
         self.predicted: list[Tensor] = []
+        self.touched = [0] * len(interventions)
         self.calls = 0
         self.report_error: Exception | None = None
 
@@ -286,9 +287,10 @@ class Visitor:
 
     def _edit(self, site: Site, step: int, value: Tensor) -> tuple[Tensor, bool]:
         changed = False
-        for edit in self.interventions:
+        for number, edit in enumerate(self.interventions):
             if edit.touches(site, step):
                 value, changed = edit.apply(site, step, value), True
+                self.touched[number] += 1
         return value, changed
 
     def _record(self, site: Site, step: int, value: Tensor) -> None:
@@ -305,6 +307,10 @@ class Visitor:
             raise TraceError(
                 f"the trace saw {self.calls} transformer calls and {self.watch.steps} scheduler steps of {expected} planned"
             )
+
+        for edit, count in zip(self.interventions, self.touched, strict=True):
+            if not count:
+                raise InputError(f"intervention {edit!r} touched nothing: no block, stream and step of this run is so")
 
     def _not_finite(self, position: int, images: list[Array]) -> str | None:
         """Where a row first met a NaN or an Inf: a block, the latents, or the picture."""

@@ -1,0 +1,174 @@
+"""The edits: frozen values, each a selection of a site and what becomes of the values there.
+
+    Zero(channels=29, blocks=4)                              hidden states of the image stream, every step and token
+    Scale(1.5, channels="29,54", blocks="2-5", steps="0-9")
+    SetMean(channels=29, blocks=4, stream="both")            each sample's mean over its tokens
+    Clamp(-1, 1, channels=29, blocks=4, at="alpha.mlp")      the AdaLN gate
+
+They are applied in order, compose, print as they are written, and are stored with the run. `from_json(edit.to_json()) == edit`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.interventions.selection import Selection
+from interp.interventions.values import Values
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Zero(Selection):
+    """Set to 0."""
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """0 everywhere."""
+        return torch.zeros_like(values)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Scale(Selection):
+    """Multiply by a factor."""
+
+    factor: float
+    positional: ClassVar[tuple[str, ...]] = ("factor",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _finite("factor", self.factor)
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """Factor x."""
+        return values * self.factor
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Add(Selection):
+    """Add a number."""
+
+    amount: float
+    positional: ClassVar[tuple[str, ...]] = ("amount",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _finite("amount", self.amount)
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """X + amount."""
+        return values + self.amount
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Clamp(Selection):
+    """Limit to low..high; `None` leaves a side open."""
+
+    low: float | None
+    high: float | None
+    positional: ClassVar[tuple[str, ...]] = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [value for value in (self.low, self.high) if value is not None]
+        for value in given:
+            _finite("low and high", value)
+        if not given or sorted(given) != given:
+            raise InputError(f"Clamp needs low <= high, or one of them; got {self.low!r} and {self.high!r}")
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """min(max(x, low), high)."""
+        return values.clamp(self.low, self.high)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SetMean(Selection):
+    """Set every selected token to a mean: of the sample's own selected tokens, or of a reference run (`values`).
+
+    `values` is (step, block, channel) or (block, channel), such as
+    `Values.of(run.stats["mean"].sel(stream="image").mean("prompt"), "mean of run A")`.
+    """
+
+    values: Values | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.values is None and not self.is_hidden:
+            raise InputError("SetMean without values is a mean over tokens, which a gate has not; give values, or use Clamp")
+        if self.values is not None:
+            self.values.check(self, ("step", "block", "channel"))
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """The mean, at every token."""
+        if self.values is None:
+            return values.mean(dim=1, keepdim=True, dtype=torch.float32).to(values.dtype).expand_as(values)
+        mean = self.values.at(self, step, block, values)
+        return (mean if values.ndim == mean.ndim + 1 else mean.unsqueeze(-2)).expand_as(values)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Replace(Selection):
+    """Put in values of another run or prompt: (step, block, token, channel) for hidden states, (step, block, channel) for
+    gates. `Values.of(run.hidden["image"]["hidden"].sel(prompt=0), "run A, prompt 0")` takes them from a store.
+    """
+
+    values: Values
+    positional: ClassVar[tuple[str, ...]] = ("values",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.values.check(self, ("step", "block", "token", "channel") if self.is_hidden else ("step", "block", "channel"))
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """The other values."""
+        return self.values.at(self, step, block, values).expand_as(values)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Transport(Selection):
+    """Move towards another run's values: x + strength (other - x), on the selected channels and tokens together.
+
+    With `tokens` a spatial mask, this is Few Channels' injection under the joint channel and spatial mask (arXiv 2605.13974);
+    strength 1 replaces, 0 leaves.
+    """
+
+    values: Values
+    strength: float = 1.0
+    positional: ClassVar[tuple[str, ...]] = ("values",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _finite("strength", self.strength)
+        if not self.is_hidden:
+            raise InputError("Transport moves hidden states; use Replace or Scale on gates")
+        self.values.check(self, ("step", "block", "token", "channel"))
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """X + strength (other - x)."""
+        return torch.lerp(values, self.values.at(self, step, block, values).expand_as(values), self.strength)
+
+
+EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in (Zero, Scale, Add, Clamp, SetMean, Replace, Transport)}
+
+
+def from_json(stored: dict[str, Any], values: Values | None = None) -> Selection:
+    """The inverse of `edit.to_json()`. Arrays are not in it, only their digest: give them as `values`."""
+    plain = dict(stored)
+    kind = plain.pop("edit", None)
+    if kind not in EDITS:
+        raise InputError(f"edit must be one of {', '.join(EDITS)}; got {kind!r}")
+    noted = plain.pop("values", None)
+    if noted is not None:
+        if values is None or values.digest != noted["digest"]:
+            got = "none" if values is None else values.digest
+            raise InputError(f"{kind} needs its values again ({noted['source']}, digest {noted['digest']}); got {got}")
+        plain["values"] = values
+    return EDITS[kind](**plain)
+
+
+def _finite(field: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{field} must be a finite number; got {value!r}")

@@ -1,0 +1,100 @@
+"""Arrays that edits put in: taken from a run, known by their source and digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+AXES = {"step": "steps", "block": "blocks", "token": "tokens", "channel": "channels"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Values:
+    """An array with named axes out of (step, block, token, channel), and the coordinates of each."""
+
+    array: Any
+    """numpy, float32."""
+    coordinates: dict[str, tuple[int, ...]]
+    source: str
+    """Where it is from, in words."""
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        array = np.ascontiguousarray(self.array, dtype=np.float32)
+        expected = tuple(len(values) for values in self.coordinates.values())
+        if array.shape != expected:
+            axes = ", ".join(self.coordinates)
+            raise InputError(f"values must be ({axes}) = {expected}; got shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise InputError(f"values from {self.source} hold NaN or Inf; select only blocks and streams that exist")
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "digest", hashlib.sha256(array.tobytes()).hexdigest()[:16])
+
+    @classmethod
+    def of(cls, data: xr.DataArray, source: str) -> Values:
+        """From an xarray whose axes are some of step, block, token, channel, such as one prompt of a run's hidden states."""
+        wanted = [axis for axis in AXES if axis in data.dims]
+        extra = [str(axis) for axis in data.dims if axis not in wanted]
+        if extra:
+            raise InputError(f"values must have axes out of step, block, token, channel; select one {extra[0]} first")
+        ordered = data.transpose(*wanted)
+        coordinates = {axis: tuple(int(v) for v in ordered[axis].to_numpy()) for axis in wanted}
+        return cls(ordered.to_numpy(), coordinates, source)
+
+    def check(self, edit: Any, axes: Sequence[str]) -> None:
+        """An edit's values must hold every index that the edit selects."""
+        missing = [axis for axis in axes if axis not in self.coordinates and axis != "step"]
+        extra = [axis for axis in self.coordinates if axis not in axes]
+        if missing or extra:
+            raise InputError(
+                f"values of {type(edit).__name__} must be ({', '.join(axes)}); got ({', '.join(self.coordinates)})"
+            )
+        for axis, field in (("step", "steps"), ("block", "blocks"), ("token", "tokens"), ("channel", "channels")):
+            selected = getattr(edit, field)
+            lacking = sorted(set(selected or ()) - set(self.coordinates.get(axis, selected or ())))
+            if lacking:
+                raise InputError(f"values from {self.source} have no {axis} {lacking[0]}, which the edit's {field} select")
+
+    def at(self, edit: Any, step: int, block: int, like: Tensor) -> Tensor:
+        """The values for one step and block, ([token,] channel), on the device and in the dtype of `like`."""
+        place: list[Any] = []
+        here = {"step": step, "block": block}
+        for axis, stored in self.coordinates.items():
+            if axis in here and here[axis] not in stored:
+                field = AXES[axis]
+                raise InputError(f"values from {self.source} have no {axis} {here[axis]}; select {field} that they have")
+            if axis in here:
+                place.append(stored.index(here[axis]))
+            else:
+                selected = getattr(edit, AXES[axis])
+                place.append(np.arange(len(stored)) if selected is None else np.array([stored.index(i) for i in selected]))
+        lists = [item for item in place if isinstance(item, np.ndarray)]
+        outer = iter(np.ix_(*lists)) if len(lists) > 1 else iter(lists)
+        index = tuple(next(outer) if isinstance(item, np.ndarray) else item for item in place)
+        return torch.from_numpy(np.ascontiguousarray(self.array[index])).to(like.device, like.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """Source, digest and sizes: not the numbers."""
+        return {"source": self.source, "digest": self.digest, "sizes": {axis: len(v) for axis, v in self.coordinates.items()}}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Values) and self.digest == other.digest and self.coordinates == other.coordinates
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{axis} {len(values)}" for axis, values in self.coordinates.items())
+        return f"<values of {self.source}: {sizes}>"

@@ -1,0 +1,290 @@
+"""Edits against hand-written torch hooks, bit for bit, on every family; two drivers; null edits; silence refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, prompts_for
+from torch import Tensor
+
+import interp
+from interp.interventions import Add, Clamp, Replace, Scale, SetMean, Transport, Values, Zero, edited, from_json
+from interp.testing import untraced
+from interp.tracing.prepare import prepare
+
+STEPS = 3
+
+
+@contextlib.contextmanager
+def by_hand(
+    model: interp.Model, block: int, stream: str, change: Callable[[Tensor], Tensor], step: int | None = None
+) -> Iterator[None]:
+    """One plain hook on one block's output, written without any of the package's edits."""
+    described = model.anatomy.blocks[block]
+    module, calls = model.pipe.transformer.get_submodule(described.path), [0]
+
+    def hook(m: Any, a: Any, output: Any) -> Any:
+        calls[0] += 1
+        if step is not None and calls[0] - 1 != step:
+            return output
+        if not isinstance(output, tuple):
+            return change(output)
+        item = described.hidden[stream]
+        return tuple(change(value) if number == item else value for number, value in enumerate(output))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def picture(model: interp.Model, name: str) -> Any:
+    """The plain pipeline's pictures, of two prompts in one batch."""
+    return untraced(model, prepare(model, prompts_for(name)[:2], steps=STEPS))
+
+
+def drawn(model: interp.Model, name: str, *edits: Any) -> Any:
+    return interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, interventions=edits)["image"].to_numpy()
+
+
+def zeroed(value: Tensor) -> Tensor:
+    value = value.clone()
+    value[:, :, 3] = 0
+    value[:, :, 5] = 0
+    return value
+
+
+def halved_corner(value: Tensor) -> Tensor:
+    value = value.clone()
+    for token in (0, 2):
+        value[:, token, 4] = value[:, token, 4] * 1.5
+    return value
+
+
+def raised(value: Tensor) -> Tensor:
+    value = value.clone()
+    value[:, :, 3] = value[:, :, 3] + 2.0  # one channel: the next LayerNorm takes a number added to all of them away
+    return value
+
+
+def averaged(value: Tensor) -> Tensor:
+    value = value.clone()
+    value[:, :, 3] = value[:, :, 3].mean(dim=1, keepdim=True, dtype=torch.float32)
+    return value
+
+
+HANDS: list[tuple[Any, Callable[[Tensor], Tensor], int | None]] = [
+    (Zero(channels=[3, 5], blocks=1), zeroed, None),
+    (Scale(1.5, channels=4, blocks=1, tokens="0,2"), halved_corner, None),
+    (Add(2.0, channels=3, blocks=1, steps=1), raised, 1),
+    (Clamp(-0.2, 0.3, channels=None, blocks=1), lambda value: value.clamp(-0.2, 0.3), None),
+    (SetMean(channels=3, blocks=1), averaged, None),
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("number", range(len(HANDS)))
+def test_each_edit_equals_a_hook_written_by_hand(name: str, number: int, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    edit, change, step = HANDS[number]
+    with by_hand(model, 1, "image", change, step):
+        expected = picture(model, name)
+    np.testing.assert_array_equal(drawn(model, name, edit), expected)
+    assert not np.array_equal(expected, picture(model, name))  # the edit does something, and the hook is gone
+    with edited(model, [edit]):
+        np.testing.assert_array_equal(picture(model, name), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "dit_model"])
+def test_text_and_both_streams(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    with by_hand(model, 1, "text", zeroed):
+        only_text = picture(model, name)
+        with by_hand(model, 1, "image", zeroed):
+            both = picture(model, name)
+    np.testing.assert_array_equal(drawn(model, name, Zero(channels=[3, 5], blocks=1, stream="text")), only_text)
+    np.testing.assert_array_equal(drawn(model, name, Zero(channels=[3, 5], blocks=1, stream="both")), both)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_null_edits_give_the_same_picture(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model, prompts = request.getfixturevalue(name), prompts_for(name)[:1]
+    plain = interp.generate(model, prompts, steps=STEPS)
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", steps=STEPS, record=interp.Record(hidden=True))
+    itself = Values.of(run.hidden["image"]["hidden"].sel(prompt=0, block=[1, 2]), "itself")
+    alpha = Values.of(run.gates["alpha"].sel(prompt=0, stream="image", gate="attn", block=[1]), "itself")
+    for edit in (
+        Scale(1.0, channels=None, blocks=None),
+        Add(0.0, channels=[1], blocks="0-2"),
+        Clamp(None, 1e9, channels=None, blocks=None, stream="image"),
+        Replace(itself, channels=None, blocks=[1, 2]),
+        Transport(itself, channels=[2, 4], blocks=[1], tokens="1-5", strength=0.7),
+        Replace(alpha, channels=None, blocks=[1], at="alpha.attn"),
+    ):
+        again = interp.generate(model, prompts, steps=STEPS, interventions=[edit])
+        np.testing.assert_array_equal(again["image"], plain["image"], err_msg=repr(edit))
+        np.testing.assert_allclose(again["latents"], plain["latents"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_edited_alpha_is_what_the_store_holds_and_both_drivers_agree(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
+    edits = [Scale(3.0, channels=[2, 7], blocks=1, at="alpha.attn"), Clamp(-0.01, 0.01, channels=4, blocks=1, at="alpha.attn")]
+    plain = interp.trace(model, prompts, out=tmp_path / "plain.zarr", steps=STEPS, batch_size=2)
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", steps=STEPS, batch_size=2, interventions=edits)
+    here = {"stream": "image", "gate": "attn", "block": 1}
+    before, after = (r.gates["alpha"].sel(here).to_numpy() for r in (plain, run))
+    np.testing.assert_array_equal(after[..., [2, 7]], before[..., [2, 7]] * np.float32(3.0))
+    np.testing.assert_array_equal(after[..., 4], before[..., 4].clip(-0.01, 0.01))
+    np.testing.assert_array_equal(after[..., 8:], before[..., 8:])
+    assert run.plan["interventions"] == [edit.to_json() for edit in edits]
+    with edited(model, edits):
+        np.testing.assert_array_equal(picture(model, name), run.images["image"])
+    assert np.abs(run.images["latents"] - plain.images["latents"]).max() > 0
+
+
+def test_edits_compose_in_order(tiny_model: interp.Model) -> None:
+    first, second = Add(1.0, channels=3, blocks=1), Scale(2.0, channels=3, blocks=1)
+
+    def by_order(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[:, :, 3] = (value[:, :, 3] + 1.0) * 2.0
+        return value
+
+    with by_hand(tiny_model, 1, "image", by_order):
+        expected = picture(tiny_model, "tiny_model")
+    np.testing.assert_array_equal(drawn(tiny_model, "tiny_model", first, second), expected)
+    assert not np.array_equal(drawn(tiny_model, "tiny_model", second, first), expected)
+
+
+def test_transport_is_a_line_between_two_runs(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
+    other = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=2), "prompt 2")
+    state = torch.randn(2, 256, 32, generator=torch.Generator().manual_seed(0))[:, : len(other.coordinates["token"])]
+    site = interp.Site(1, "image", "hidden")
+    for strength in (0.0, 0.4, 1.0):
+        moved = Transport(other, channels=[3, 9], blocks=1, tokens=[0, 5], strength=strength).apply(site, 2, state)
+        wanted = state.clone()
+        there = tiny_run.hidden["image"]["hidden"].sel(prompt=2, step=2, block=1).to_numpy()
+        for token in (0, 5):
+            for channel in (3, 9):
+                wanted[:, token, channel] += strength * (float(there[token, channel]) - state[:, token, channel])
+        torch.testing.assert_close(moved, wanted)
+    mean = Values.of(tiny_run.stats["mean"].sel(stream="image").mean("prompt"), "mean")
+    set_to = SetMean(channels=[3], blocks=1, values=mean).apply(site, 1, state)
+    expected = float(tiny_run.stats["mean"].sel(stream="image", step=1, block=1, channel=3).mean())
+    assert set_to[:, :, 3].numpy() == pytest.approx(expected)
+    assert torch.equal(set_to[:, :, 4], state[:, :, 4])
+
+
+ROUND_TRIPS = [
+    Zero(channels="3,5-7", blocks=1, stream="both", steps=[0, 2]),
+    Scale(0.5, channels=None, blocks="0-2", tokens=[1, 4]),
+    Add(-1, channels=1, blocks=None),
+    Clamp(None, 2.0, channels=[1], blocks=[0], at="alpha.mlp"),
+    SetMean(channels=2, blocks=3),
+]
+
+
+@pytest.mark.parametrize("edit", ROUND_TRIPS, ids=repr)
+def test_edits_survive_json_and_print_as_they_are_written(edit: Any) -> None:
+    import json
+
+    assert from_json(json.loads(json.dumps(edit.to_json()))) == edit
+    names = {kind.__name__: kind for kind in (Zero, Scale, Add, Clamp, SetMean)}
+    assert eval(repr(edit), names) == edit
+
+
+def test_values_are_known_by_their_digest(tiny_run: interp.Run) -> None:
+    values = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=0, block=[1]), "run A")
+    edit = Replace(values, channels=[1], blocks=1)
+    stored = edit.to_json()
+    assert stored["values"]["digest"] == values.digest
+    assert from_json(stored, values) == edit
+    other = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=1, block=[1]), "run B")
+    for given in (None, other):
+        with pytest.raises(interp.InputError, match=rf"Replace needs its values again \(run A, digest {values.digest}\)"):
+            from_json(stored, given)
+
+
+def test_an_edit_that_touches_nothing_is_an_error(tiny_model: interp.Model) -> None:
+    last_text = Zero(channels=1, blocks=3, stream="text")  # SD3's last text block does not exist
+    with pytest.raises(
+        interp.InputError, match=r"intervention Zero\(channels=\[1\], blocks=\[3\], stream='text'\) touched nothing"
+    ):
+        interp.generate(tiny_model, ["a cat"], steps=2, interventions=[last_text])
+    with pytest.raises(interp.InputError, match="touched nothing"), edited(tiny_model, [last_text]):
+        picture(tiny_model, "tiny_model")
+    with pytest.raises(interp.InputError, match="no call of the transformer was made"), edited(tiny_model, [last_text]):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Zero(channels=-1, blocks=1), "channels of an edit must be 0 or more"),
+        (lambda: Zero(channels=[1, 1], blocks=1), "channels must each be named once"),
+        (lambda: Zero(channels=1, blocks=1, stream="speech"), "stream must be image, text or both; got 'speech'"),
+        (lambda: Zero(channels=1, blocks=1, at="beta"), "at must be hidden, or a gate such as alpha.mlp; got 'beta'"),
+        (lambda: Zero(channels=1, blocks=1, at="alpha.mlp", tokens=[1]), "alpha.mlp has no tokens"),
+        (lambda: Scale(float("nan"), channels=1, blocks=1), "factor must be a finite number"),
+        (lambda: Clamp(2, 1, channels=1, blocks=1), "Clamp needs low <= high"),
+        (lambda: Clamp(None, None, channels=1, blocks=1), "Clamp needs low <= high"),
+        (lambda: SetMean(channels=1, blocks=1, at="alpha.mlp"), "a mean over tokens, which a gate has not"),
+    ],
+)
+def test_impossible_edits_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(interp.InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (Zero(channels=99, blocks=1), r"channels must lie in 0..31; got 99"),
+        (Zero(channels=1, blocks=4), r"blocks must lie in 0..3; got 4"),
+        (Zero(channels=1, blocks=1, steps=5), r"steps must lie in 0..1; got 5"),
+        (Zero(channels=1, blocks=1, tokens=64), r"tokens of the image stream must lie in 0..63; got 64"),
+    ],
+)
+def test_edits_beyond_the_model_are_refused_before_it_runs(edit: Any, message: str, tiny_model: interp.Model) -> None:
+    with pytest.raises(interp.InputError, match=message):
+        interp.generate(tiny_model, ["a cat"], steps=2, interventions=[edit])
+
+
+def test_a_stream_the_model_has_not_is_refused(dit_model: interp.Model) -> None:
+    with pytest.raises(interp.InputError, match="this model has no text stream; it has image"):
+        interp.generate(dit_model, ["cat"], steps=1, interventions=[Zero(channels=1, blocks=1, stream="text")])
+
+
+def test_values_that_lack_what_is_selected_are_refused(tiny_run: interp.Run, tiny_model: interp.Model) -> None:
+    values = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=0, block=[1], step=[0]), "run A")
+    with pytest.raises(interp.InputError, match="values from run A have no block 2, which the edit's blocks select"):
+        Replace(values, channels=1, blocks=2)
+    with pytest.raises(interp.InputError, match="values from run A have no step 1; select steps that they have"):
+        Replace(values, channels=[1], blocks=1).apply(interp.Site(1, "image", "hidden"), 1, torch.zeros(1, 64, 32))
+    with pytest.raises(interp.InputError, match=r"values of Replace must be \(step, block, channel\)"):
+        Replace(values, channels=1, blocks=1, at="alpha.mlp")
+    with pytest.raises(interp.InputError, match="select one prompt first"):
+        Values.of(tiny_run.hidden["image"]["hidden"], "everything")
+    with pytest.raises(interp.InputError, match="hold NaN or Inf"):
+        Values.of(tiny_run.stats["mean"].sel(stream="text", prompt=0), "text")
+
+
+def test_generate_draws_the_rows_of_a_trace(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
+    from conftest import PROMPTS
+
+    made = interp.generate(tiny_model, PROMPTS, repeats=2)
+    np.testing.assert_array_equal(made["image"], tiny_run.images["image"])
+    np.testing.assert_array_equal(made["seed"], tiny_run.images["seed"])
+    np.testing.assert_array_equal(made["prompt_text"], tiny_run.images["prompt_text"])
+    assert made.attrs["plan"]["weights"] == tiny_run.plan["weights"]
+    assert made["latents"].dims == tiny_run.images["latents"].isel(step=-1).dims
