@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
-MEDIAN_SAMPLE = 16_384  # elements a state's median is taken over
+MEDIAN_SAMPLE = 8_192  # elements a state's median is taken over
 
 
 def token_statistics(states: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Interventions: frozen values that change a state or a gate at chosen sites and steps. Pure torch.
 
-The edits are `Zero`, `SetMean`, `Scale`, `Add`, `Clamp`, `Replace` and `Transport`, all with the same selections; anything else
-with the three members of `Intervention` is one too. In traces and in `interp.generate` nnsight drives them;
-`edited(model, edits)` puts the same edits on a pipeline as plain torch hooks, for calls of your own.
+The edits are `Zero`, `SetMean`, `Scale`, `Add`, `Clamp`, `Replace` and `Transport`, all with the same selections, and
+`SwapConditioning` on what the model is conditioned on; anything else with the three members of `Intervention` is one too. In
+traces and in `interp.generate` nnsight drives them; `edited(model, edits)` puts the same edits on a pipeline as plain torch
+hooks, for calls of your own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Intervention(Protocol):
 _HOMES = {
     **dict.fromkeys(("Add", "Clamp", "Replace", "Scale", "SetMean", "Transport", "Zero", "from_json"), "edits"),
     "Selection": "selection",
+    "SwapConditioning": "conditioning",
     "Values": "values",
     "edited": "hooks",
 }

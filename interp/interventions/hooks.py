@@ -17,7 +17,8 @@ import torch
 
 from interp.errors import InputError
 from interp.interventions import Intervention
-from interp.models.anatomy import Anatomy
+from interp.interventions.conditioning import SwapConditioning
+from interp.models.anatomy import Anatomy, bind_inputs
 from interp.sites import Site
 
 
@@ -26,7 +27,8 @@ def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
     """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error."""
     driver = _Driver(model.anatomy, list(edits))
     transformer = model.pipe.transformer
-    handles = [transformer.register_forward_hook(driver.end_call)]
+    handles: list[Any] = [transformer.register_forward_hook(driver.end_call)]
+    handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
     try:
         for index, block in enumerate(model.anatomy.blocks):
             module = transformer.get_submodule(block.path)
@@ -50,6 +52,16 @@ class _Driver:
     def end_call(self, module: Any, arguments: Any, output: Any) -> None:
         """One call of the transformer is over: the next step begins."""
         self.step += 1
+
+    def on_arguments(self, module: Any, arguments: Any, named: Any) -> Any:
+        """A hook before a call: replace what a `SwapConditioning` names."""
+        bound = bind_inputs(module, arguments, named)
+        changed = False
+        for number, edit in enumerate(self.edits):
+            if isinstance(edit, SwapConditioning) and edit.swaps(self.step):
+                bound, changed = {**bound, **edit.swapped(bound)}, True
+                self.touched[number] += 1
+        return ((), bound) if changed else None
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output."""

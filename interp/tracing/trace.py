@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp.errors import InputError, InterpError, TraceError
 from interp.interventions import Intervention
+from interp.interventions.conditioning import SwapConditioning
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
 from interp.models.families.pipeline import Layout, Schedule
 from interp.models.load import check_traceable
@@ -176,7 +177,9 @@ class Visitor:
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
         given, named = self.envoy.inputs  # read first: this is what ties the iteration to the call
-        step = self._step_of(bind_inputs(self.transformer, given, named))
+        bound = bind_inputs(self.transformer, given, named)
+        step = self._step_of(bound)
+        self._swap(step, bound)
         for stop in self.route:
             self._see_block(stop, step)
         if self.prediction:
@@ -188,6 +191,16 @@ class Visitor:
         self._report(step)
         if all(self.finite.found):
             raise _AllRowsFailedError
+
+    def _swap(self, step: int, bound: dict[str, Any]) -> None:
+        """Replace arguments of the call that a `SwapConditioning` names."""
+        swapped: dict[str, Any] = {}
+        for number, edit in enumerate(self.interventions):
+            if isinstance(edit, SwapConditioning) and edit.swaps(step):
+                swapped |= edit.swapped(bound)
+                self.touched[number] += 1
+        if swapped:
+            self.envoy.inputs = ((), {**bound, **swapped})
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
         """The step under way, checked against the rows and the timestep the transformer was given."""

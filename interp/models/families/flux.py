@@ -82,6 +82,11 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
     return {"pooled_projections": pooled, "guidance": guidance}
 
 
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, (batch, token, channel)."""
+    return {"encoder_hidden_states": pipe.encode_prompt(texts, texts, max_sequence_length=settings["max_sequence_length"])[0]}
+
+
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `FluxTransformer2DModel`: blocks are numbered through, double ones first."""
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
@@ -130,5 +135,6 @@ PIPELINE = PipelineSpec(
     argument_of={"embedded_guidance": "guidance_scale"},
     settings_maximum={"max_sequence_length": 512},
     conditions=conditions,
+    text_states=text_states,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )

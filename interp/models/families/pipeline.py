@@ -69,6 +69,8 @@ class PipelineSpec:
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
     conditions: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, texts, settings) -> the transformer's arguments that carry the text, or a guidance value, to the gates."""
+    text_states: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """(pipe, texts, settings) -> the transformer's argument that carries the text tokens, where there are any."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
 

@@ -82,6 +82,12 @@ def pooled_text(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
     return {"pooled_projections": pooled}
 
 
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, (batch, token, channel)."""
+    states = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[0]
+    return {"encoder_hidden_states": states}
+
+
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of an `SD3Transformer2DModel`."""
     blocks = enumerate(transformer.transformer_blocks)
@@ -117,4 +123,5 @@ PIPELINE = PipelineSpec(
     tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
     settings_maximum={"max_sequence_length": 512},
     conditions=pooled_text,
+    text_states=text_states,
 )

@@ -1,0 +1,112 @@
+"""Swapping what a model is conditioned on: timestep, pooled text, text tokens, each alone or together.
+
+    SwapConditioning.of(model, prompt="a blue star", pooled=True)                 the pooled text alone
+    SwapConditioning.of(model, prompt="a blue star", pooled=True, tokens=True)    all of the text
+    SwapConditioning.of(model, timestep=500.0, steps="10-19")                     what the model is told of the time
+
+The latents stay what they are: telling the model another timestep does not re-noise them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.sites import parse_indices
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SwapConditioning:
+    """Arguments of the transformer replaced in every call of the chosen steps; made by `SwapConditioning.of`."""
+
+    arguments: Mapping[str, Tensor]
+    """Per argument of the transformer, (1, ...): one value for every row."""
+    said: Mapping[str, Any]
+    """What was asked for, in plain JSON values."""
+    steps: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        *,
+        prompt: str | None = None,
+        pooled: bool = False,
+        tokens: bool = False,
+        timestep: float | None = None,
+        steps: Any = None,
+        settings: dict[str, Any] | None = None,
+    ) -> SwapConditioning:
+        """Encode the other prompt with the model's own encoders; `timestep` is in the scheduler's units, 0..1000."""
+        spec, anatomy = model.loaded.spec, model.anatomy
+        if (prompt is None) == (pooled or tokens):
+            raise InputError("SwapConditioning: prompt goes with pooled=True or tokens=True, and they with a prompt")
+        if prompt is None and timestep is None:
+            raise InputError("SwapConditioning: give a prompt with pooled=True or tokens=True, or a timestep, or both")
+        if timestep is not None and not (math.isfinite(timestep) and 0 <= timestep <= 1000):
+            raise InputError(f"timestep must lie in 0..1000, the scheduler's units; got {timestep!r}")
+        players = anatomy.conditioning.players if anatomy.conditioning is not None else {}
+        chosen, found = model.settings(settings), {}
+        with torch.no_grad():
+            if pooled:
+                if "text" not in players or spec.conditions is None:
+                    raise InputError(f"pooled: no pooled text enters {model.name}; swap its tokens")
+                found[players["text"]] = spec.conditions(model.pipe, [prompt], chosen)[players["text"]]
+            if tokens:
+                if spec.text_states is None:
+                    raise InputError(f"tokens: {model.name} has no text tokens; its class label is pooled=True")
+                found |= spec.text_states(model.pipe, [prompt], chosen)
+        if timestep is not None:
+            found["timestep"] = torch.tensor([timestep / anatomy.timestep_scale], dtype=torch.float32)
+        said = {"prompt": prompt, "pooled": pooled, "tokens": tokens, "timestep": timestep}
+        return cls(found, said, steps)
+
+    def touches(self, site: Any, step: int) -> bool:
+        """No site: it acts on the transformer's arguments."""
+        return False
+
+    def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
+        """Nothing, likewise."""
+        return value
+
+    def swaps(self, step: int) -> bool:
+        """Whether a step's call is changed."""
+        return self.steps is None or step in self.steps
+
+    def swapped(self, given: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The replaced arguments of one call, for all its rows, on their device and in their dtype."""
+        found = {}
+        for name, value in self.arguments.items():
+            old = given[name]
+            if value.shape[1:] != old.shape[1:]:
+                raise InputError(
+                    f"SwapConditioning: {name} is {tuple(old.shape[1:])} in this run; got {tuple(value.shape[1:])}"
+                )
+            found[name] = value.to(old.device, old.dtype).expand_as(old).contiguous()
+        return found
+
+    @property
+    def digest(self) -> str:
+        """Of the arrays put in."""
+        parts = b"".join(value.detach().float().cpu().numpy().tobytes() for value in self.arguments.values())
+        return hashlib.sha256(parts).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the arrays as their digest."""
+        steps = None if self.steps is None else list(self.steps)
+        return {"edit": "SwapConditioning", **self.said, "steps": steps, "digest": self.digest}
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self.said.items() if value not in (None, False)}
+        shown |= {} if self.steps is None else {"steps": list(self.steps)}
+        return f"SwapConditioning({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
