@@ -67,6 +67,7 @@ _PARTS = {
     "energy": "interp.analysis.energy",
     "figures": "interp.figures",
     "gates": "interp.experiments.gates",
+    "govern": "interp.experiments.govern",
     "interventions": "interp.interventions",
     "massive": "interp.analysis.massive",
     "models": "interp.models",

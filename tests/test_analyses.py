@@ -183,6 +183,19 @@ def test_shares_of_an_additive_channel_are_exact_and_its_interaction_zero() -> N
     assert found["share_low"].sel(term="timestep") < expected < found["share_high"].sel(term="timestep")
 
 
+def test_channels_keep_their_numbers_in_whatever_order_they_are_asked_for() -> None:
+    values, texts, seeds = crossed_values()
+    values[..., 4] = 20 + np.linspace(0, 3, 5)[None, :, None]  # the timestep's alone
+    whole = statistics(values, texts=texts, seeds=seeds)
+    for data in (whole, whole.isel(channel=[1, 2, 4])):
+        for asked in ([4, 2], [2, 4]):
+            found = attribution.decompose(data, asked)
+            np.testing.assert_allclose(found["share"].sel(term="timestep", channel=4), 1.0)
+            assert (found["share"].sel(term="timestep", channel=2) < 0.99).all()
+            sizes = trend.over_timesteps(data, asked)["size"]
+            np.testing.assert_allclose(sizes.sel(channel=4, block=0), values[0, :, 0, 4], rtol=1e-5)
+
+
 def test_negligible_needs_proof_not_absence_of_evidence() -> None:
     draw = np.random.default_rng(2)
     times = np.linspace(-1, 1, 6)[None, :, None, None]

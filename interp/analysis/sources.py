@@ -93,7 +93,9 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
 
 
 def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:
-    """Part of an axis by its coordinate's values; `None` takes all. What is not there is an error that says what is."""
+    """Part of an axis by its coordinate's values, in the axis's own order; `None` takes all. What is not there is an error that
+    says what is.
+    """
     if wanted is None:
         return data
     values = data[axis].to_numpy()
@@ -103,7 +105,7 @@ def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str 
     missing = [index for index in indices if index not in values]
     if missing:
         raise InputError(f"{field or axis} must be one of those stored ({_short(values)}); got {missing[0]}")
-    return data.sel({axis: list(indices)})
+    return data.sel({axis: [value for value in values.tolist() if value in set(indices)]})
 
 
 def check_stream(data: Any, stream: str) -> str:

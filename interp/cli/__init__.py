@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import causes, demo, info, inspect, massive, models, segment, selfcheck, trace
+from interp.cli import causes, demo, govern, info, inspect, massive, models, segment, selfcheck, trace
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("gates")(causes.gates)
 app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
 app.command("compare")(causes.compare)
+app.command("govern")(govern.govern)
 app.add_typer(demo.app, name="demo")
 
 
