@@ -114,11 +114,23 @@ def test_what_is_not_finite_after_the_blocks_is_seen_too(part: str, tiny_folder:
     assert interp.open_run(tmp_path / "run.zarr").rows_done == 0
 
 
+class Harmless(Poison):
+    """The same places, left as they are."""
+
+    def apply(self, site: interp.Site, step: int, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+
 def test_a_plan_with_tuples_and_numpy_numbers_is_continued(tiny_model: interp.Model, tmp_path: Path) -> None:
-    store = half_done(tiny_model, tmp_path / "run.zarr", interventions=[Poison(99)], steps=np.int64(2))
-    run = interp.trace(tiny_model, PROMPTS[:2], out=store, interventions=[Poison(99)], steps=2)
+    store = half_done(tiny_model, tmp_path / "run.zarr", interventions=[Harmless(1)], steps=np.int64(2))
+    run = interp.trace(tiny_model, PROMPTS[:2], out=store, interventions=[Harmless(1)], steps=2)
     assert run.rows_done == 2
-    assert run.plan["interventions"] == [{"poison": 99, "places": [1, 2]}]
+    assert run.plan["interventions"] == [{"poison": 1, "places": [1, 2]}]
+
+
+def test_an_edit_of_ones_own_that_touches_nothing_is_refused(tiny_model: interp.Model, tmp_path: Path) -> None:
+    with pytest.raises(interp.InputError, match="touched nothing: no block, stream and step of this run is so"):
+        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", interventions=[Harmless(99)])
 
 
 def test_selections_of_nothing_are_an_error(tiny_model: interp.Model, dit_model: interp.Model, tmp_path: Path) -> None:
