@@ -288,3 +288,97 @@ def test_a_missing_group_says_how_to_record_it(tiny_model: interp.Model, tmp_pat
     ):
         with pytest.raises(interp.StoreError, match=message):
             analysis()
+
+
+# what does not exist
+
+
+def without_last_block(values: Array) -> Array:
+    values = values.copy()
+    values[:, :, -1] = np.nan
+    return values
+
+
+def test_a_missing_block_is_nan_everywhere_and_never_a_number() -> None:
+    values = without_last_block(noise((4, 3, 3, 12)))
+    values[:, :, :2, 5] = 60.0
+    data = statistics(values, texts=["a", "a", "b", "b"], seeds=[0, 1, 0, 1])
+    sets = stability.sets(data, 3)
+    for name in ("prompts", "seeds", "steps", "first_last", "prompts_low", "steps_high"):
+        assert np.isnan(sets[name][-1]), name
+        assert np.isfinite(sets[name][:-1]).all(), name
+    assert np.isnan(sets["blocks"][1:]).all()
+    found = trend.over_timesteps(data, [5, 6])
+    for name in ("trend", "trend_low", "size", "ordinary_trend"):
+        assert found[name].sel(block=2).isnull().all(), name
+    massive = interp.massive.find(data)
+    assert massive["consensus"].sel(channel=5).all()  # two of the two blocks that there are
+    split = attribution.decompose(data, [5])
+    assert split["share"].sel(block=2).isnull().all()
+    assert not split["prompt_negligible"].sel(block=2).any()
+
+
+def test_consensus_is_over_the_blocks_that_there_are() -> None:
+    values = np.ones((2, 1, 57, 20)) * noise((2, 1, 57, 20))
+    values[:, :, 19:] = np.nan
+    values[:, :, :19, 7] = 100.0
+    found = interp.massive.find(statistics(values))
+    assert found["channel"].to_numpy()[found["consensus"].sel(stream="image")].tolist() == [7]
+
+
+def test_sun_is_nan_where_nothing_is() -> None:
+    values = without_last_block(noise((2, 2, 2, 8)))
+    data = statistics(values, max_abs=values * 300)
+    data["median_abs"] = (("prompt", "step", "block", "stream"), np.full((2, 2, 2, 1), 0.2))
+    found = interp.massive.find(data.assign(max_abs=data["max_abs"]), "sun")
+    assert found["score"].sel(block=1).isnull().all()
+
+
+def test_noise_alone_gives_the_timestep_no_share() -> None:
+    """Means over few texts keep a part of what the texts disagree about: it is taken off."""
+    draw = np.random.default_rng(0)
+    shares = [
+        float(
+            attribution.decompose(statistics(10 + draw.normal(size=(4, 10, 1, 2))), [0])["share"].sel(term="timestep").squeeze()
+        )
+        for _ in range(60)
+    ]
+    assert np.mean(shares) < 0.08  # 0.19 without the correction; not 0, for a share below 0 is cut off
+
+
+def test_every_channel_can_be_asked_for() -> None:
+    data = statistics(noise((3, 4, 2, 6)), min_abs=noise((3, 4, 2, 6)))
+    data["min_abs"] = data["mean_abs"] * 0.5
+    assert interp.massive.profile(data, range(6))["largest_other"].isnull().all()
+    assert trend.over_timesteps(data, range(6))["ordinary_size"].isnull().all()
+
+
+def test_stores_of_some_blocks_steps_tokens_and_channels(tiny_model: interp.Model, tmp_path: Path) -> None:
+    select = interp.Select(blocks="2-3", steps=2)
+    part = interp.trace(tiny_model, ["a cat", "a dog"], out=tmp_path / "part.zarr", record=interp.Record(hidden=select))
+    largest = energy.outliers(part)["token_largest"]
+    assert largest.sizes["block"] == 4
+    assert largest.sel(block=[0, 1]).isnull().all()
+    expected = np.abs(part.hidden["image"]["hidden"].sel(block=3)).max(("channel", "step", "prompt"))
+    np.testing.assert_array_equal(largest.sel(block=3), expected)
+    assert energy.surface(part).attrs["analysis"] == "surface"
+    tokens = interp.Record(hidden=interp.Select(tokens=range(32), streams="image"))
+    half = interp.trace(tiny_model, ["a cat"], out=tmp_path / "half.zarr", record=tokens)
+    with pytest.raises(interp.InputError, match="a map needs all image tokens; 32 were recorded"):
+        interp.segmentation.masks(half, [3])
+    channels = interp.Record(hidden=interp.Select(channels=[1, 2, 3]))
+    few = interp.trace(tiny_model, ["a cat"], out=tmp_path / "few.zarr", record=channels)
+    with pytest.raises(interp.InputError, match="token norms need all channels of the hidden states; 3 were recorded"):
+        energy.token_norms(few, [2])
+    with pytest.raises(interp.InputError, match="channels must be one of those stored"):
+        interp.segmentation.masks(few, [9])
+    assert interp.segmentation.masks(few, [1, 2])["mask"].dtype == bool
+    assert interp.segmentation.masks(few, [1, 2], steps="0,-1").sizes["step"] == 2
+
+
+def test_compare_skips_blocks_that_are_not_there(tiny_run: interp.Run) -> None:
+    from interp.analysis import comparison
+
+    found = comparison.runs([tiny_run, tiny_run], ["a", "b"], stream="text")
+    assert found["largest"].sel(run="a").to_numpy()[-1] == -1
+    assert found["trend"].notnull().all()

@@ -128,3 +128,11 @@ def test_a_part_of_the_tokens_is_no_map() -> None:
         segmentation.score(data, truth[:2], k=2)
     with pytest.raises(interp.InputError, match=r"k must lie in 1..19; got 20"):
         segmentation.score(data, truth, k=20)
+
+
+def test_seeds_of_one_text_are_one_sample() -> None:
+    data, truth = states(prompts=4)
+    data = data.assign_coords(
+        prompt_text=("prompt", np.array(["a", "a", "b", "b"], dtype=object)), seed=("prompt", [0, 1, 0, 1])
+    )
+    assert "2 prompt texts" in segmentation.score(data, truth, k=2).attrs["interval"]

@@ -164,7 +164,7 @@ class Split:
         return np.concatenate([shifted.reshape(len(shifted), -1, *shifted.shape[3:]), np.stack(squares, axis=1)], axis=1)
 
     def components(self, means: Array) -> Array:
-        """(sample, term, ...) from (sample, feature, ...); the prompt's terms corrected for the number of texts."""
+        """(sample, term, ...) from (sample, feature, ...), all corrected for the number of texts."""
         cells = means[:, :-4].reshape(len(means), self.seeds, self.steps, *means.shape[2:])
         own, by_seed, by_step, each = (means[:, place] for place in (-4, -3, -2, -1))
         grand, seed_means, step_means = cells.mean(axis=(1, 2)), cells.mean(axis=2), cells.mean(axis=1)
@@ -175,7 +175,10 @@ class Split:
         step_prompt = by_step - (step_means**2).mean(axis=1) - prompt
         rest = each - (cells**2).mean(axis=(1, 2)) - prompt - prompt_seed - step_prompt
         many = self.texts / (self.texts - 1)
-        parts = [step, many * prompt, seed, many * step_prompt, step_seed, many * prompt_seed, many * rest]
+        prompt, step_prompt, prompt_seed, rest = (many * part for part in (prompt, step_prompt, prompt_seed, rest))
+        # a mean over texts keeps a share 1 / texts of what the texts disagree about
+        step, seed, step_seed = step - step_prompt / self.texts, seed - prompt_seed / self.texts, step_seed - rest / self.texts
+        parts = [step, prompt, seed, step_prompt, step_seed, prompt_seed, rest]
         return np.asarray(np.maximum(np.stack(parts, axis=1), 0.0))
 
     def shares(self, means: Array) -> Array:

@@ -60,7 +60,7 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
         "ratio_low": ("block", low),
         "ratio_high": ("block", high),
         "second": ("block", ordered[:, 1] / median),
-        "largest": ("block", mean.argmax(axis=-1)),
+        "largest": ("block", np.where(np.isnan(median), -1, mean.argmax(axis=-1))),
         "depth": ("block", np.arange(blocks) / max(blocks - 1, 1)),
         "massive": ", ".join(str(channel) for channel in agreed) or "none",
         "channels": statistics.sizes["channel"],
@@ -72,8 +72,9 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
 
 def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:
     """Trend and shares of the channel that is largest in most blocks, at its largest block; NaN where they cannot be had."""
-    channel = int(np.bincount(mean.argmax(axis=-1)).argmax())
-    block = int(mean[:, channel].argmax())
+    present = ~np.isnan(mean).any(axis=-1)
+    channel = int(np.bincount(mean[present].argmax(axis=-1)).argmax())
+    block = int(np.nanargmax(mean[:, channel]))
     found = {"trend": np.nan, "timestep_share": np.nan, "prompt_share": np.nan}
     try:
         found["trend"] = float(trend.over_timesteps(run, [channel], stream=stream)["trend"].isel(block=block, channel=0))

@@ -113,7 +113,8 @@ def sun(share: float = 0.5, least: float = 100.0, times: float = 1000.0) -> Crit
         if "median_abs" not in statistics:
             raise StoreError("criterion sun needs stats/median_abs, which this store was made without; trace it anew")
         largest = statistics["max_abs"]
-        return ((largest > least) & (largest >= times * statistics["median_abs"])).astype(np.float32)
+        found = ((largest > least) & (largest >= times * statistics["median_abs"])).astype(np.float32)
+        return found.where(largest.notnull())
 
     source = "Sun et al. (arXiv 2402.17762)"
     parameters = {"share": share, "least": least, "times": times}

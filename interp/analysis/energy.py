@@ -80,6 +80,11 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     missing = [channel for channel in chosen if channel not in states["channel"].to_numpy()]
     if missing:
         raise InputError(f"channels must be among those of the stored hidden states; {missing[0]} was not recorded")
+    if not isinstance(source, xr.Dataset) and states.sizes["channel"] < sources.statistics(source).sizes["channel"]:
+        raise InputError(
+            f"channels: token norms need all channels of the hidden states; {states.sizes['channel']} were recorded "
+            "(trace with record=Record(hidden=Select(...)) without channels)"
+        )
     others = states["channel"].to_numpy()[~np.isin(states["channel"].to_numpy(), chosen)]
     random = np.random.default_rng(0).choice(others, min(len(chosen), len(others)), replace=False)
     norms = xr.Dataset({"square": (states**2).sum("channel")})
@@ -146,7 +151,8 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
         "over_steps": largest / per_step.min("step"),
     }
     if not isinstance(source, xr.Dataset) and source.plan.get("record", {}).get("hidden") and stream in source.hidden.children:
-        found["token_largest"] = abs(sources.hidden(source, stream)).max(("channel", "step", "prompt")).compute()
+        tokens = abs(sources.hidden(source, stream)).max(("channel", "step", "prompt")).compute()
+        found["token_largest"] = tokens.reset_coords(drop=True).reindex(block=largest["block"].to_numpy())
     return xr.Dataset(
         found,
         attrs={
@@ -160,12 +166,13 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
     )
 
 
-def surface(source: sources.Source, *, step: int = 0, block: int = -1, stream: str = "image") -> xr.DataArray:
-    """|x| of a block's state, (token, channel), averaged over prompts at one step: DG Fig. 2. Needs hidden states."""
+def surface(source: sources.Source, *, step: int | None = None, block: int = -1, stream: str = "image") -> xr.DataArray:
+    """|x| of a block's state, (token, channel), averaged over prompts at one step (the first stored): DG Fig. 2. Needs hidden
+    states.
+    """
     states = sources.hidden(source, stream)
-    blocks = states["block"].to_numpy()
-    chosen = int(blocks[block]) if block < 0 else block
-    here = sources.choose(sources.choose(states, "block", [chosen], "block"), "step", [step], "step")
+    at = int(states["step"][0]) if step is None else step
+    here = sources.choose(sources.choose(states, "block", [block], "block"), "step", [at], "step")
     found = abs(here.isel(block=0, step=0)).mean("prompt").compute()
     attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
     magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)

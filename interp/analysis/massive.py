@@ -59,7 +59,7 @@ def find(
     result = xr.Dataset({name: (axes, value) for name, value in found.items()}, coordinates)
     result["selected"], result["frequency"] = (axes, selected), (axes, frequency)
     result["runner_up"] = result["score"].where(~result["selected"]).max("channel")
-    agreed, birth = agree(selected, consensus)
+    agreed, birth = agree(selected, consensus, ~np.isnan(found["score"]).all(axis=-1))
     result["consensus"], result["birth"] = (("stream", "channel"), agreed), (("stream", "channel"), birth)
     return result.assign_attrs(
         analysis="massive",
@@ -89,12 +89,16 @@ def _resampled(rule: criteria.Criterion, values: Array, resamples: int, seed: in
     return low, high, often / count
 
 
-def agree(selected: Array, share: float) -> tuple[Array, Array]:
-    """Consensus over blocks of (stream, block, channel): selected in at least `share` of the blocks from the first on."""
+def agree(selected: Array, share: float, present: Array | None = None) -> tuple[Array, Array]:
+    """Consensus over blocks of (stream, block, channel): selected in at least `share` of the blocks from the first on; blocks
+    that do not have the stream (`present`, (stream, block)) do not count.
+    """
     blocks = selected.shape[1]
     any_block = selected.any(axis=1)
     first = np.where(any_block, selected.argmax(axis=1), blocks)
-    count = selected.sum(axis=1) / np.maximum(blocks - first, 1)
+    there = np.ones(selected.shape[:2], bool) if present is None else present
+    later = there[:, :, None] & (np.arange(blocks)[:, None] >= first[:, None, :])
+    count = selected.sum(axis=1) / np.maximum(later.sum(axis=1), 1)
     agreed = any_block & (count >= share)
     return agreed, np.where(agreed, first, -1)
 
@@ -130,7 +134,7 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
     size = sources.by_text(sources.over_steps(statistics["mean_abs"]))
     everywhere = size.mean("prompt")
     low, high = intervals.bootstrap(size.sel(channel=chosen).transpose("prompt", "block", "channel").to_numpy())
-    least = sources.over_steps(statistics["min_abs"].sel(channel=chosen)).mean("prompt", dtype=np.float64)
+    least = sources.by_text(sources.over_steps(statistics["min_abs"].sel(channel=chosen))).mean("prompt", dtype=np.float64)
     median = everywhere.median("channel")
     axes = ("block", "channel")
     return xr.Dataset(
@@ -140,7 +144,7 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
             "size_high": (axes, high),
             "in_every_token": least / median,
             "median": median,
-            "largest_other": everywhere.drop_sel(channel=chosen).max("channel"),
+            "largest_other": everywhere.where(~everywhere["channel"].isin(chosen)).max("channel"),
         },
         attrs={
             "analysis": "profile",

@@ -24,6 +24,7 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
 
     contribution, _low, _high   (writer, step, channel)   mean over prompts; writers are `patch` (the embedding without its
                                                           position), `position` where the model adds one, `block.3/mlp`, ...
+    over_steps, _low, _high     (writer, channel)         the same, averaged over steps
     alpha, branch               (writer, step, channel)   its two factors, each averaged over prompts by itself
     ordinary                    (writer, step)            the control: median |contribution| over the other channels
     state                       (block, step, channel)    the running sum: the embedding and all blocks up to this one
@@ -39,12 +40,16 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     parts = _writers(written, alpha, chosen)
     at = sources.by_text(parts["contribution"]).transpose("prompt", "writer", "step", "channel")
     low, high = intervals.bootstrap(at.to_numpy())
+    step_low, step_high = intervals.bootstrap(at.mean("step").transpose("prompt", "writer", "channel").to_numpy())
     axes = ("writer", "step", "channel")
     result = xr.Dataset(
         {
             "contribution": at.mean("prompt"),
             "contribution_low": (axes, low),
             "contribution_high": (axes, high),
+            "over_steps": at.mean(("prompt", "step")),
+            "over_steps_low": (("writer", "channel"), step_low),
+            "over_steps_high": (("writer", "channel"), step_high),
             "alpha": parts["alpha"].mean("prompt"),
             "branch": parts["branch"].mean("prompt"),
             "ordinary": parts["ordinary"],

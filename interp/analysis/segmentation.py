@@ -20,6 +20,7 @@ from interp.analysis import intervals, massive, sources
 from interp.errors import InputError
 
 Array = NDArray[Any]
+PROMPT = ("prompt", "prompt_text", "seed")
 STRATEGIES = ("top", "bottom", "random")
 VALUES = ("magnitude", "signed")
 
@@ -39,7 +40,7 @@ def masks(
     `values`: "magnitude" clusters |x|, "signed" clusters x.
     """
     states = _states(source, steps, blocks, values)
-    chosen = massive.channels_of(source, channels, "image") if not _is_states(source) else _given(states, channels)
+    chosen = _given(states, channels if _is_states(source) else massive.channels_of(source, channels, "image"))
     mask, heat = _clustered(states.sel(channel=chosen).to_numpy())
     axes = ("prompt", "step", "block", "token_y", "token_x")
     grid = grid_of(states)
@@ -102,9 +103,12 @@ def score(
             drawn = [enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]) for chosen in sets]
             scores = np.array([[iou(mask, truth[place[0]]), iou(~mask, truth[place[0]])] for mask in drawn])
             found[(slice(None), number, *place)] = scores[:, 0].mean(), scores.max(axis=1).mean()
-    means = np.moveaxis(found, 2, 1)  # (side, prompt, strategy, step, block)
-    bounds = [intervals.bootstrap(side) for side in means]
     axes = ("strategy", "step", "block")
+    by_row = xr.DataArray(
+        np.moveaxis(found, 2, 0), {n: states[n] for n in PROMPT if n in states.coords}, ("prompt", "side", *axes)
+    )
+    means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
+    bounds = [intervals.bootstrap(side) for side in means]
     coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)}
     trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
     return xr.Dataset(
@@ -123,8 +127,8 @@ def score(
             "k": k,
             "values": values,
             "repeats": repeats,
-            "averaged_over": "prompts",
-            "interval": intervals.said(rows),
+            "averaged_over": "seeds, then prompt texts",
+            "interval": intervals.said(means.shape[1]),
             "control": "bottom and random channels; everything; a centred disc",
             **sources.facts_of(source),
         },
@@ -223,20 +227,25 @@ def grid_of(states: xr.DataArray) -> tuple[int, int]:
 def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.DataArray:
     if values not in VALUES:
         raise InputError(f"values must be one of {', '.join(VALUES)}; got {values!r}")
-    states = sources.choose(sources.hidden(source), "block", _from_end(sources.hidden(source), "block", blocks), "blocks")
-    states = sources.choose(states, "step", _from_end(states, "step", steps), "steps").compute()
-    states = states.transpose("prompt", "step", "block", "token", "channel")
+    _need_whole_maps(source)
+    states = sources.choose(sources.choose(sources.hidden(source), "block", blocks, "blocks"), "step", steps, "steps")
+    states = states.compute().transpose("prompt", "step", "block", "token", "channel")
     grid_of(states)
     chosen: xr.DataArray = abs(states) if values == "magnitude" else states
     return chosen
 
 
-def _from_end(states: xr.DataArray, axis: str, wanted: Any) -> Any:
-    """-1 is the last one stored, whichever that is."""
-    return [int(states[axis].to_numpy()[-1])] if wanted in ("-1", -1, [-1], (-1,)) else wanted
+def _need_whole_maps(source: sources.Source) -> None:
+    """Refuse a run that kept some tokens only: the first rows of a picture would look like a smaller picture."""
+    kept = None if isinstance(source, xr.Dataset) else (source.plan.get("record", {}).get("hidden") or {}).get("tokens")
+    if kept is not None:
+        raise InputError(
+            f"tokens: a map needs all image tokens; {len(kept)} were recorded (trace without a selection of tokens)"
+        )
 
 
 def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr.DataArray:
+    _need_whole_maps(source)
     states = sources.hidden(source)
     for axis, place in (("prompt", prompt), ("step", step), ("block", block)):
         if not -states.sizes[axis] <= place < states.sizes[axis]:

@@ -93,8 +93,8 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
 
 
 def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:
-    """Part of an axis by its coordinate's values, in the axis's own order; `None` takes all. What is not there is an error that
-    says what is.
+    """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. What is not
+    there is an error that says what is.
     """
     if wanted is None:
         return data
@@ -102,6 +102,7 @@ def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str 
     indices = parse_indices(wanted, field or axis) or ()
     if values.size and np.array_equal(values, np.arange(values.size)):
         return data.isel({axis: list(resolve_indices(indices, values.size, field or axis))})
+    indices = tuple(int(values[index]) if -values.size <= index < 0 else index for index in indices)
     missing = [index for index in indices if index not in values]
     if missing:
         raise InputError(f"{field or axis} must be one of those stored ({_short(values)}); got {missing[0]}")

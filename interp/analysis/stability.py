@@ -50,8 +50,11 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
         **{name: np.stack(values) for name, values in by_sample.items()},
         "blocks": np.concatenate([blocks, np.full((len(blocks), 1), np.nan)], axis=1),
     }
+    absent = np.isnan(sizes.isel(prompt=0, step=0).to_numpy()).any(axis=-1)  # a block without this stream
+    gone = dict.fromkeys(found, absent) | {"blocks": absent | np.roll(absent, -1)}
     variables: dict[str, Any] = {}
     for name, values in found.items():
+        values = np.where(gone[name], np.nan, values)
         nothing = np.full(sizes.sizes["block"], np.nan)
         low, high = intervals.bootstrap(values) if len(values) > 1 else (nothing, nothing)
         variables |= {

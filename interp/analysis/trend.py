@@ -55,9 +55,9 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
         "trend": (axes[1:], trends.mean(axis=0)),
         "trend_low": (axes[1:], trend_low),
         "trend_high": (axes[1:], trend_high),
-        "ordinary_size": (axes[:2], np.median(others.mean(axis=0), axis=-1)),
-        "ordinary_variation": (axes[:2], np.full(low.shape[:2], np.nan) if alone else np.median(variation(others), axis=-1)),
-        "ordinary_trend": (axes[1:2], np.median(rank_trend(others, timestep).mean(axis=0), axis=-1)),
+        "ordinary_size": (axes[:2], _median(others.mean(axis=0))),
+        "ordinary_variation": (axes[:2], np.full(low.shape[:2], np.nan) if alone else _median(variation(others))),
+        "ordinary_trend": (axes[1:2], _median(rank_trend(others, timestep).mean(axis=0))),
     }
     coordinates = {name: c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims}
     return xr.Dataset(
@@ -74,6 +74,11 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     )
 
 
+def _median(values: Array) -> Array:
+    """Median over the last axis; NaN where it is empty: every channel was asked for."""
+    return np.asarray(np.median(values, axis=-1)) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
+
+
 def variation(values: Array) -> Array:
     """Coefficient of variation over prompts, the first axis: population standard deviation / mean."""
     return np.asarray(values.std(axis=0) / values.mean(axis=0))
@@ -86,9 +91,12 @@ def variation_of_moments(moments: Array) -> Array:
 
 
 def rank_trend(values: Array, timestep: Array) -> Array:
-    """Spearman correlation of (prompt, step, ...) with the timestep, per prompt: (prompt, ...); 0 where nothing changes."""
+    """Spearman correlation of (prompt, step, ...) with the timestep, per prompt: (prompt, ...); 0 where nothing changes,
+    NaN where there is nothing.
+    """
     ranks = stats.rankdata(values, axis=1)
     times = stats.rankdata(timestep).reshape(1, -1, *[1] * (values.ndim - 2))
     ranks, times = ranks - ranks.mean(axis=1, keepdims=True), times - times.mean()
     norm = np.sqrt((ranks**2).sum(axis=1) * (times**2).sum())
-    return np.asarray(np.divide((ranks * times).sum(axis=1), norm, out=np.zeros(norm.shape), where=norm > 0))
+    found = np.divide((ranks * times).sum(axis=1), norm, out=np.zeros(norm.shape), where=norm > 0)
+    return np.asarray(np.where(np.isnan(values).any(axis=1), np.nan, found))

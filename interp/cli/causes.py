@@ -209,12 +209,7 @@ def residual(
 
     opened = open_source(run)
     found = analysis.decompose(opened, channels, stream=stream)
-    show({"residual": (found, residual_rows(found))}, as_json)
-    if not as_json:
-        for channel in found["channel"].to_numpy():
-            one = found.sel(channel=channel)
-            print(f"channel {channel}: born at block {int(one['birth'])}, written most by {one['largest_writer'].item()}")
-        print(f"largest remainder (rounding): {float(found['remainder'].max()):.2g}")
+    show({"residual": (found, residual_rows(found)), "birth and largest writer": (found, birth_rows(found))}, as_json)
     keep(opened, {"residual": found}, save)
     numbers = [int(channel) for channel in found["channel"].to_numpy()]
     draw(figures, kind, {f"residual_{channel}": partial(drawn.residual, found, channel=channel) for channel in numbers})
@@ -222,20 +217,35 @@ def residual(
 
 def residual_rows(found: xr.Dataset) -> list[dict[str, Any]]:
     """A row for every channel and writer, averaged over steps."""
-    mean = found.mean("step")
+    factors = found[["alpha", "branch", "ordinary"]].mean("step")
     return [
         {
             "channel": int(channel),
             "writer": str(writer),
-            "contribution": float(one["contribution"]),
-            "interval": interval(one["contribution_low"], one["contribution_high"]),
-            "alpha": float(one["alpha"]),
-            "branch": float(one["branch"]),
-            "other channels' |contribution|": float(one["ordinary"]),
+            "contribution": float(one["over_steps"]),
+            "interval": interval(one["over_steps_low"], one["over_steps_high"]),
+            "alpha": float(parts["alpha"]),
+            "branch": float(parts["branch"]),
+            "other channels' |contribution|": float(parts["ordinary"]),
         }
         for channel in found["channel"].to_numpy()
         for writer in found["writer"].to_numpy()
-        for one in [mean.sel(channel=channel, writer=writer)]
+        for one in [found.sel(channel=channel, writer=writer)]
+        for parts in [factors.sel(channel=channel, writer=writer)]
+    ]
+
+
+def birth_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every channel: where it begins, and who writes most of it."""
+    return [
+        {
+            "channel": int(channel),
+            "born at block": int(one["birth"]),
+            "written most by": str(one["largest_writer"].item()),
+            "largest remainder (rounding)": float(one["remainder"].max()),
+        }
+        for channel in found["channel"].to_numpy()
+        for one in [found.sel(channel=channel)]
     ]
 
 

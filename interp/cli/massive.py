@@ -42,7 +42,7 @@ def massive(
     as_json: AsJson = False,
 ) -> None:
     """Which channels are massive, and their profile, trend, stability, energy and outliers."""
-    from interp.analysis import energy, stability, trend
+    from interp.analysis import energy, sources, stability, trend
     from interp.analysis import massive as analysis
     from interp.errors import InputError
     from interp.figures import massive as drawn
@@ -50,6 +50,7 @@ def massive(
 
     opened = open_source(run)
     found = analysis.find(opened, criterion, steps=steps, resamples=at_least("resamples", resamples, 0))
+    part = opened if steps is None else sources.choose(opened.stats, "step", steps, "steps")
     results: dict[str, xr.Dataset] = {"massive": found}
     sections: dict[str, Any] = {"massive": (found, found_rows(found))}
     try:
@@ -59,14 +60,14 @@ def massive(
             raise
         chosen = []
     if chosen:
-        results["profile"] = analysis.profile(opened, chosen, stream=stream)
+        results["profile"] = analysis.profile(part, chosen, stream=stream)
         sections[f"profile of the {stream} stream"] = (results["profile"], profile_rows(results["profile"]))
-    if chosen and found_steps(opened) > 1:
-        results["trend"] = trend.over_timesteps(opened, chosen, stream=stream)
+    if chosen and part_steps(part) > 1:
+        results["trend"] = trend.over_timesteps(part, chosen, stream=stream)
         sections["trend over timesteps"] = (results["trend"], trend_rows(results["trend"]))
-    results["stability"] = stability.sets(opened, k, stream=stream)
-    results["energy"] = energy.shares(opened, stream=stream)
-    results["outliers"] = energy.outliers(opened, stream=stream)
+    results["stability"] = stability.sets(part, k, stream=stream)
+    results["energy"] = energy.shares(part, stream=stream)
+    results["outliers"] = energy.outliers(part, stream=stream)
     sections[f"stability of the top {k}"] = (results["stability"], stability_rows(results["stability"]))
     sections["energy"] = (results["energy"], energy_rows(results["energy"]))
     sections["outliers"] = (results["outliers"], outlier_rows(results["outliers"]))
@@ -83,19 +84,21 @@ def massive(
         made["trend"] = lambda: drawn.trend(results["trend"])
     if opened.plan.get("record", {}).get("hidden") and stream in opened.hidden.children:
         made["surface"] = lambda: drawn.surface(energy.surface(opened, stream=stream))
-        if chosen:
+        if chosen and opened.hidden[stream].sizes["channel"] == opened.stats.sizes["channel"]:
             results["token_norms"] = energy.token_norms(opened, chosen, stream=stream)
             sections["token norms"] = (results["token_norms"], norm_rows(results["token_norms"]))
             made["token_norms"] = lambda: drawn.token_norms(results["token_norms"])
+    for result in results.values():
+        result.attrs |= {**sources.facts_of(opened), "steps": steps or "all"}
     show(sections, as_json)
     papers_say(["massive", "trend", "energy"], as_json)
     keep(opened, results, save)
     draw(figures, kind, made)
 
 
-def found_steps(run: Any) -> int:
-    """Steps of a run."""
-    return int(run.stats.sizes["step"])
+def part_steps(part: Any) -> int:
+    """Steps looked at."""
+    return int((part.stats if hasattr(part, "stats") else part).sizes["step"])
 
 
 def found_rows(found: xr.Dataset) -> list[dict[str, Any]]:
@@ -153,6 +156,7 @@ def trend_rows(found: xr.Dataset) -> list[dict[str, Any]]:
             "trend with timestep": float(one["trend"]),
             "interval": interval(one["trend_low"], one["trend_high"]),
             "spread over prompts": float(one["variation"].mean()),
+            "its interval": interval(one["variation_low"].mean(), one["variation_high"].mean()),
             "other channels' trend": float(one["ordinary_trend"]),
             "other channels' spread": float(one["ordinary_variation"].mean()),
         }
@@ -173,11 +177,14 @@ def stability_rows(found: xr.Dataset) -> list[dict[str, Any]]:
     return [
         {
             "block": int(block),
-            **{label: float(found[name].sel(block=block)) for name, label in names.items()},
-            "next block": float(found["blocks"].sel(block=block)),
-            "chance": float(found["chance"]),
+            **{label: float(one[name]) for name, label in names.items()},
+            "other prompt's interval": interval(one["prompts_low"], one["prompts_high"]),
+            "other seed's interval": interval(one["seeds_low"], one["seeds_high"]),
+            "next block": float(one["blocks"]),
+            "chance": float(one["chance"]),
         }
         for block in found["block"].to_numpy()
+        for one in [found.sel(block=block)]
     ]
 
 
@@ -187,11 +194,20 @@ def energy_rows(found: xr.Dataset) -> list[dict[str, Any]]:
         {
             "block": int(block),
             **{f"top {k}": float(found["share"].sel(k=k, block=block)) for k in found["k"].to_numpy()},
+            "top 8's interval": _top_interval(found, block),
             "Gini": float(found["gini"].sel(block=block)),
             "Gini of top 32": float(found["gini_top"].sel(block=block)),
         }
         for block in found["block"].to_numpy()
     ]
+
+
+def _top_interval(found: xr.Dataset, block: Any) -> list[float] | None:
+    """Of the share of the top 8, where there are as many channels."""
+    if 8 not in found["k"].to_numpy():
+        return None
+    one = found.sel(block=block, k=8)
+    return interval(one["share_low"], one["share_high"])
 
 
 def outlier_rows(found: xr.Dataset) -> list[dict[str, Any]]:
@@ -207,6 +223,7 @@ def outlier_rows(found: xr.Dataset) -> list[dict[str, Any]]:
         }
         for block in found["block"].to_numpy()
         for one in [found.sel(block=block)]
+        if bool(one["largest"].notnull().any())
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +64,7 @@ def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None
             print_table(title, columns, [[_cell(row[column]) for column in columns] for row in rows])
         else:
             print(f"{title}: nothing to show")
-        for field in ("averaged_over", "interval", "control", "note"):
+        for field in ("steps", "averaged_over", "interval", "control", "note"):
             if result.attrs.get(field):
                 print(f"  {field.replace('_', ' ')}: {result.attrs[field]}")
         print()
@@ -118,7 +119,7 @@ def _number(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [_number(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:

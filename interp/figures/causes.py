@@ -66,20 +66,20 @@ def gates(found: xr.Dataset, *, stream: str = "image", player: str = "text") -> 
 def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     """What every writer adds to a channel, averaged over steps, and the running sum. From `residual.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
-    here = found[["contribution", "contribution_low", "contribution_high", "ordinary"]].sel(channel=channel).mean("step")
+    here = found[["over_steps", "over_steps_low", "over_steps_high"]].sel(channel=channel)
     made = style.figure(f"who writes channel {channel}", "writer", "contribution to the mean over tokens")
     writers = [str(name) for name in here["writer"].to_numpy()]
-    value = here["contribution"].to_numpy()
+    value = here["over_steps"].to_numpy()
     error = {
-        "array": here["contribution_high"].to_numpy() - value,
-        "arrayminus": value - here["contribution_low"].to_numpy(),
+        "array": here["over_steps_high"].to_numpy() - value,
+        "arrayminus": value - here["over_steps_low"].to_numpy(),
         "color": "#444444",
     }
     made.add_bar(x=writers, y=value, error_y=error, name="contribution", marker={"color": style.COLOURS[0]})
     made.add_scatter(
         x=writers, y=np.cumsum(value), name="running sum", mode="lines+markers", line={"color": style.COLOURS[1], "shape": "hv"}
     )
-    style.control(made, writers, here["ordinary"].to_numpy(), "median |contribution|, other channels")
+    style.control(made, writers, found["ordinary"].mean("step").to_numpy(), "median |contribution|, other channels")
     return style.caption(made, found.attrs)
 
 
