@@ -44,9 +44,8 @@ def bootstrap(
         result = np.moveaxis(function(means), 0, -1)
         return np.asarray(result if index.ndim > 1 else result[..., 0])
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # what does not exist is NaN, and so is its interval
-        found = stats.bootstrap(
+    def resample() -> Any:
+        return stats.bootstrap(
             (np.arange(prompts),),
             statistic,
             n_resamples=resamples,
@@ -56,6 +55,13 @@ def bootstrap(
             vectorized=True,
             rng=np.random.default_rng(seed),
         )
+
+    if np.isnan(flat).any():  # what does not exist is NaN, and so is its interval: scipy need not say so
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            found = resample()
+    else:
+        found = resample()
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 
