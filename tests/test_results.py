@@ -16,7 +16,6 @@ from conftest import DEMO_PROMPTS
 
 import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
-from interp.cli import app
 from interp.figures import causes, massive, places, style
 from interp.store.results import write_dataset, write_result
 
@@ -193,11 +192,6 @@ def test_compare_and_gates_commands(demo_run: interp.Run, tmp_path: Path) -> Non
     stored = xr.open_zarr(tmp_path / "gates.zarr", consolidated=False)
     assert stored["alpha"].sizes == {"prompt": 3, "timestep": 5, "block": 8, "stream": 2, "gate": 2, "channel": 1}
     assert run([*words, "--out", str(tmp_path / "gates.zarr")])[0] == 2
-
-
-def test_every_command_that_opens_a_run_is_tested_here() -> None:
-    names = {command.name for command in app.registered_commands}
-    assert {"massive", "alignment", "attribute", "gates", "residual", "segment", "compare"} <= names
 
 
 def test_a_dataset_folder_appears_whole(tiny_run: interp.Run, tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into
 def check_format(kind: str) -> str:
     """Refuse an unknown kind of figure before any work is done."""
     from interp.errors import InputError
+    from interp.figures.style import FORMATS
 
     if kind not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}; got {kind!r}")
     return kind
 
 
-FORMATS = ("html", "png", "svg")
 Format = Annotated[
     str, typer.Option("--format", callback=check_format, help="html, png or svg (the last two need the extra `export`).")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ PLACES = ("hidden", *(f"{kind}.{gate}" for kind in MODULATION_KINDS for gate in 
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
-class Selection:
+class Selection(ABC):
     """The part of an edit that says where. `None` means all; indices may be written as text, "0,6,12-20".
 
     `at` is `hidden` (a block's output) or a gate such as `alpha.mlp` (also `shift`, `scale`); `tokens` are positions within the
@@ -52,9 +53,9 @@ class Selection:
         """Whether it edits hidden states, not gates."""
         return self.at == "hidden"
 
+    @abstractmethod
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """What becomes of the selected values: (batch, token, channel), or (batch, channel) of a gate."""
-        raise NotImplementedError
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""

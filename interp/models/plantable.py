@@ -7,10 +7,27 @@ leaves components of temb that one of them alone sets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
+
+from interp.models import tiny
+
+
+def word_prompts(pipe: Any, draw: np.random.Generator, count: int) -> tuple[str, ...]:
+    """Different texts out of the tiny tokenizers' words."""
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        texts[" ".join(draw.choice(tiny.WORDS, int(draw.integers(2, 6))))] = None
+    return tuple(texts)
+
+
+def class_prompts(pipe: Any, draw: np.random.Generator, count: int) -> tuple[str, ...]:
+    """Different class numbers."""
+    classes = pipe.transformer.config.num_embeds_ada_norm
+    return tuple(str(number) for number in draw.choice(classes, count, replace=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +39,8 @@ class Plantable:
     in_blocks: bool
     writers: Mapping[str, Mapping[str, str]]
     """Per kind of block and "stream.gate": the last linear layer of the branch, inside the block."""
+    prompts: Callable[[Any, np.random.Generator, int], tuple[str, ...]] = word_prompts
+    """(pipe, random numbers, count) -> different prompts that the model takes."""
 
     def conditionings(self, transformer: Any, block_paths: list[str]) -> list[nn.Module]:
         """Every module that embeds timestep and text or class."""
@@ -40,7 +59,12 @@ PLANTABLE: dict[str, Plantable] = {
         "time_text_embed", False, {"joint": _TWO_STREAMS, "joint-dual": {**_TWO_STREAMS, "image.attn2": "attn2.to_out.0"}}
     ),
     "flux": Plantable("time_text_embed", False, {"double": _TWO_STREAMS, "single": {"image.attn": "proj_out"}}),
-    "dit": Plantable("norm1.emb", True, {"class-conditional": {"image.attn": "attn1.to_out.0", "image.mlp": "ff.net.2"}}),
+    "dit": Plantable(
+        "norm1.emb",
+        True,
+        {"class-conditional": {"image.attn": "attn1.to_out.0", "image.mlp": "ff.net.2"}},
+        class_prompts,
+    ),
 }
 
 

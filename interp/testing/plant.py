@@ -96,7 +96,7 @@ def plant(
     model = Model(adopt(pipe, f"planted-{family}", defaults=defaults, device="cpu"))
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
-    population = _population(family, pipe, seed)
+    population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)
     size = strength * _median_size(model, population[0], block, stream)
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
@@ -172,18 +172,6 @@ def _writer(family: str, block: Block, stream: str, gate: str) -> str:
 def _median_size(model: Model, prompt: str, block: int, stream: str) -> float:
     _, cache = model.run_with_cache(prompt, f"block.{block}/{stream}/hidden", steps=1)
     return float(np.median(np.abs(cache["hidden", block, stream].to_numpy()).mean(axis=(0, 1, 2))))
-
-
-def _population(family: str, pipe: Any, seed: int) -> tuple[str, ...]:
-    """Prompts over which the text's share is taken: all different."""
-    draw = np.random.default_rng([seed, 1])
-    if family == "dit":
-        classes = pipe.transformer.config.num_embeds_ada_norm
-        return tuple(str(number) for number in draw.choice(classes, POPULATION, replace=False))
-    texts: dict[str, None] = {}
-    while len(texts) < POPULATION:
-        texts[" ".join(draw.choice(tiny.WORDS, int(draw.integers(2, 6))))] = None
-    return tuple(texts)
 
 
 def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate: str, share: float) -> None:
