@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from interp.run import trace as trace
     from interp.sites import Select as Select
     from interp.sites import Site as Site
+    from interp.store.experiment import Experiment as Experiment
+    from interp.store.experiment import open_experiment as open_experiment
     from interp.store.opened import Run as Run
     from interp.store.opened import open_run as open_run
     from interp.tracing.model import Model as Model
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Anatomy": "interp.models.anatomy",
+    "Experiment": "interp.store.experiment",
     "InputError": "interp.errors",
     "InterpError": "interp.errors",
     "InterpWarning": "interp.errors",
@@ -54,6 +57,7 @@ _HOMES = {
     "TraceError": "interp.errors",
     "generate": "interp.experiments.generate",
     "load": "interp.tracing.model",
+    "open_experiment": "interp.store.experiment",
     "open_run": "interp.store.opened",
     "read_prompts": "interp.prompts",
     "register_anatomy": "interp.models.families",

@@ -101,6 +101,7 @@ def test_the_layer_test_sees_an_import_that_goes_up(tmp_path: Path) -> None:
 def test_public_names_are_pinned() -> None:
     assert interp.__all__ == [
         "Anatomy",
+        "Experiment",
         "InputError",
         "InterpError",
         "InterpWarning",
@@ -117,6 +118,7 @@ def test_public_names_are_pinned() -> None:
         "TraceError",
         "generate",
         "load",
+        "open_experiment",
         "open_run",
         "read_prompts",
         "register_anatomy",

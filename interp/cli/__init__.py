@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import causes, demo, govern, info, inspect, massive, models, segment, selfcheck, trace
+from interp.cli import causes, demo, disrupt, govern, info, inspect, massive, models, segment, selfcheck, trace
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)
+app.command("disrupt")(disrupt.disrupt)
 app.add_typer(demo.app, name="demo")
 
 

@@ -75,7 +75,7 @@ def write(made: go.Figure, path: str | Path) -> Path:
         made.write_html(path, include_plotlyjs=True)
         return path
     try:
-        made.write_image(path, width=1000, height=560, scale=2)
+        made.write_image(path, width=made.layout.width or 1000, height=made.layout.height or 560, scale=2)
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(

@@ -1,9 +1,9 @@
 """Interventions: frozen values that change a state or a gate at chosen sites and steps. Pure torch.
 
 The edits are `Zero`, `SetMean`, `Scale`, `Add`, `Clamp`, `Replace` and `Transport`, all with the same selections, and
-`SwapConditioning` on what the model is conditioned on; anything else with the three members of `Intervention` is one too. In
-traces and in `interp.generate` nnsight drives them; `edited(model, edits)` puts the same edits on a pipeline as plain torch
-hooks, for calls of your own.
+`SwapConditioning` on what the model is conditioned on; `Displace`, `ZeroNormsKept` and `NormsAsIfZero` are controls for them.
+Anything else with the three members of `Intervention` is an edit too. In traces and in `interp.generate` nnsight drives them;
+`edited(model, edits)` puts the same edits on a pipeline as plain torch hooks, for calls of your own.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ class Intervention(Protocol):
 
 
 _HOMES = {
-    **dict.fromkeys(("Add", "Clamp", "Replace", "Scale", "SetMean", "Transport", "Zero", "from_json"), "edits"),
+    **dict.fromkeys(("Add", "Clamp", "Replace", "Scale", "SetMean", "Transport", "Zero"), "edits"),
+    **dict.fromkeys(("Displace", "NormsAsIfZero", "ZeroNormsKept"), "controls"),
     "Selection": "selection",
     "SwapConditioning": "conditioning",
     "Values": "values",
     "edited": "hooks",
+    "from_json": "stored",
 }
 __all__ = ["Intervention", *sorted(_HOMES)]
 

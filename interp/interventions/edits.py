@@ -5,7 +5,7 @@
     SetMean(channels=29, blocks=4, stream="both")            each sample's mean over its tokens
     Clamp(-1, 1, channels=29, blocks=4, at="alpha.mlp")      the AdaLN gate
 
-They are applied in order, compose, print as they are written, and are stored with the run. `from_json(edit.to_json()) == edit`.
+They are applied in order, compose, print as they are written, and are stored with the run.
 """
 
 from __future__ import annotations
@@ -149,24 +149,6 @@ class Transport(Selection):
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """X + strength (other - x)."""
         return torch.lerp(values, self.values.at(self, step, block, values).expand_as(values), self.strength)
-
-
-EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in (Zero, Scale, Add, Clamp, SetMean, Replace, Transport)}
-
-
-def from_json(stored: dict[str, Any], values: Values | None = None) -> Selection:
-    """The inverse of `edit.to_json()`. Arrays are not in it, only their digest: give them as `values`."""
-    plain = dict(stored)
-    kind = plain.pop("edit", None)
-    if kind not in EDITS:
-        raise InputError(f"edit must be one of {', '.join(EDITS)}; got {kind!r}")
-    noted = plain.pop("values", None)
-    if noted is not None:
-        if values is None or values.digest != noted["digest"]:
-            got = "none" if values is None else values.digest
-            raise InputError(f"{kind} needs its values again ({noted['source']}, digest {noted['digest']}); got {got}")
-        plain["values"] = values
-    return EDITS[kind](**plain)
 
 
 def _finite(field: str, value: Any) -> None:

@@ -14,28 +14,32 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from interp.errors import InputError
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
-from interp.models.anatomy import Anatomy, bind_inputs
+from interp.interventions.controls import NormEdit, NormMemory
+from interp.models.anatomy import Anatomy, Norm, bind_inputs
 from interp.sites import Site
+
+Piece = tuple[slice, int]
+"""Rows of the batch, and the arm (a number) whose edits act on them."""
 
 
 @contextlib.contextmanager
-def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
-    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error."""
-    driver = _Driver(model.anatomy, list(edits))
+def edited(model: Any, edits: Sequence[Intervention], *, first: bool = False) -> Iterator[None]:
+    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error.
+
+    `first` puts these hooks before others that are there already.
+    """
+    driver = Driver(model.anatomy, [list(edits)])
+    driver.pieces = [(slice(None), 0)]
     transformer = model.pipe.transformer
-    handles: list[Any] = [transformer.register_forward_hook(driver.end_call)]
-    handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
+    handles = [transformer.register_forward_hook(driver.end_call, prepend=first)]
+    handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True, prepend=first))
+    handles += driver.attach(transformer, first=first)
     try:
-        for index, block in enumerate(model.anatomy.blocks):
-            module = transformer.get_submodule(block.path)
-            handles.append(module.register_forward_hook(driver.on_states(index)))
-            for modulation in block.modulations:
-                hook = driver.on_chunks(index, modulation.module)
-                handles.append(module.get_submodule(modulation.module).register_forward_hook(hook))
         yield
     finally:
         for handle in handles:
@@ -43,25 +47,53 @@ def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
     driver.check_touched()
 
 
-class _Driver:
-    def __init__(self, anatomy: Anatomy, edits: list[Intervention]) -> None:
-        self.anatomy, self.edits = anatomy, edits
-        self.step = 0
-        self.touched = [0] * len(edits)
+class Driver:
+    """Hooks that apply each arm's edits to that arm's rows."""
+
+    def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]]) -> None:
+        self.anatomy, self.arms = anatomy, [list(edits) for edits in arms]
+        self.pieces: list[Piece] = []
+        self.step, self.called = 0, False
+        self.touched = [[0] * len(edits) for edits in self.arms]
+        self.memory = NormMemory()
+
+    def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
+        """Register the hooks that these edits need; what comes back has `remove`."""
+        handles: list[Any] = []
+        with_norms = any(isinstance(edit, NormEdit) for edits in self.arms for edit in edits)
+        for index, block in enumerate(self.anatomy.blocks):
+            module = transformer.get_submodule(block.path)
+            handles.append(module.register_forward_hook(self.on_states(index), prepend=first))
+            for modulation in block.modulations:
+                hook = self.on_chunks(index, modulation.module)
+                handles.append(module.get_submodule(modulation.module).register_forward_hook(hook, prepend=first))
+            for norm in block.norms if with_norms else ():
+                handles.append(module.get_submodule(norm.module).register_forward_hook(self.on_norm(norm), prepend=first))
+        last = self.anatomy.last_norm
+        if with_norms and last is not None:
+            handles.append(transformer.get_submodule(last.module).register_forward_hook(self.on_norm(last), prepend=first))
+        return handles
 
     def end_call(self, module: Any, arguments: Any, output: Any) -> None:
         """One call of the transformer is over: the next step begins."""
-        self.step += 1
+        self.step, self.called = self.step + 1, True
+        self.memory.begin_call()
 
     def on_arguments(self, module: Any, arguments: Any, named: Any) -> Any:
         """A hook before a call: replace what a `SwapConditioning` names."""
-        bound = bind_inputs(module, arguments, named)
-        changed = False
-        for number, edit in enumerate(self.edits):
-            if isinstance(edit, SwapConditioning) and edit.swaps(self.step):
-                bound, changed = {**bound, **edit.swapped(bound)}, True
-                self.touched[number] += 1
+        bound, changed = self.swap(bind_inputs(module, arguments, named))
         return ((), bound) if changed else None
+
+    def swap(self, bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The call's arguments with every arm's swaps in its rows, and whether there were any."""
+        changed = False
+        for rows, arm in self.pieces:
+            for number, edit in enumerate(self.arms[arm]):
+                if isinstance(edit, SwapConditioning) and edit.swaps(self.step):
+                    swapped = edit.swapped({name: bound[name][rows] for name in edit.arguments})
+                    bound, changed = {**bound, **{name: _put(bound[name], rows, swapped[name]) for name in swapped}}, True
+                    self.touched[arm][number] += 1
+        return bound, changed
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output."""
@@ -70,7 +102,7 @@ class _Driver:
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             items = list(output) if isinstance(output, tuple) else [output]
             for stream, item in places.items():
-                items[item or 0] = self._edit(Site(index, stream, "hidden"), items[item or 0])
+                items[item or 0] = self.edit(Site(index, stream, "hidden"), items[item or 0])
             return tuple(items) if isinstance(output, tuple) else items[0]
 
         return hook
@@ -81,26 +113,70 @@ class _Driver:
         found = [(number, site, owner) for owner, number, site in block.chunk_sites(index) if owner.module == path]
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
+            if not any(self.concerns(site) for _, site, _ in found):
+                return None
             chunks = list(output.chunk(len(found[0][2].chunks), dim=-1))
             for number, site, owner in found:
                 if site.stream == owner.stream:
-                    chunks[number] = self._edit(site, chunks[number])
+                    chunks[number] = self.edit(site, chunks[number])
             return torch.cat(chunks, dim=-1)
 
         return hook
 
-    def _edit(self, site: Site, value: Any) -> Any:
-        for number, edit in enumerate(self.edits):
-            if edit.touches(site, self.step):
-                value, self.touched[number] = edit.apply(site, self.step, value), self.touched[number] + 1
+    def on_norm(self, norm: Norm) -> Any:
+        """A hook on a LayerNorm: norm edits give it other statistics."""
+
+        def hook(module: Any, arguments: Any, output: Tensor) -> Tensor | None:
+            normed = output
+            for rows, arm in self.pieces:
+                for number, edit in enumerate(self.arms[arm]):
+                    if isinstance(edit, NormEdit):
+                        state, part = arguments[0][rows], normed[rows]
+                        new = self.memory.normed((arm, number), edit, norm, module, state, part)
+                        normed = normed if new is part else _put(normed, rows, new)
+            return None if normed is output else normed
+
+        return hook
+
+    def concerns(self, site: Site) -> bool:
+        """Whether any arm touches a site at this step."""
+        return any(edit.touches(site, self.step) for _, arm in self.pieces for edit in self.arms[arm])
+
+    def edit(self, site: Site, value: Tensor) -> Tensor:
+        """A site's value with every arm's edits in its rows."""
+        for rows, arm in self.pieces:
+            before = part = value[rows]
+            for number, edit in enumerate(self.arms[arm]):
+                if not edit.touches(site, self.step):
+                    continue
+                if isinstance(edit, NormEdit):
+                    self.memory.see((arm, number), edit, site, part)
+                part = edit.apply(site, self.step, part)
+                self.touched[arm][number] += 1
+            if part is not before:
+                self.note(arm, site, before, part)
+                value = _put(value, rows, part)
         return value
+
+    def note(self, arm: int, site: Site, before: Tensor, after: Tensor) -> None:
+        """Called with every edited part."""
 
     def check_touched(self) -> None:
         """Refuse silence: every edit must have acted."""
-        for edit, count in zip(self.edits, self.touched, strict=True):
-            if self.step and not count:
-                raise InputError(
-                    f"intervention {edit!r} touched nothing: no block, stream and step of these calls is like that"
-                )
-        if self.edits and not self.step:
+        for edits, counts in zip(self.arms, self.touched, strict=True):
+            for edit, count in zip(edits, counts, strict=True):
+                if self.called and not count:
+                    raise InputError(
+                        f"intervention {edit!r} touched nothing: no block, stream and step of these calls is like that"
+                    )
+        if any(self.arms) and not self.called:
             raise InputError("no call of the transformer was made inside edited(...); call model.pipe(...) in it")
+
+
+def _put(value: Tensor, rows: slice, part: Tensor) -> Tensor:
+    """The value with some rows replaced; the value itself is not changed."""
+    if part.shape[0] == value.shape[0]:
+        return part
+    whole = value.clone()
+    whole[rows] = part
+    return whole

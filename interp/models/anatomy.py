@@ -56,6 +56,16 @@ class Tap:
 
 
 @dataclasses.dataclass(frozen=True)
+class Norm:
+    """A LayerNorm, without weights of its own, that reads a state."""
+
+    module: str
+    """Path inside the block, or inside the transformer for the one after the blocks."""
+    streams: tuple[str, ...] = ("image",)
+    """Whose tokens stand in it, one after the other."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Block:
     """One block: where its states, gates and branches are."""
 
@@ -69,6 +79,8 @@ class Block:
     """Arguments of the block's forward that have a leading batch axis."""
     state_inputs: Mapping[str, str]
     """Per stream: the argument that carries its state in."""
+    norms: tuple[Norm, ...] = ()
+    """The LayerNorms that read the states."""
 
     @property
     def modulations(self) -> tuple[Modulation, ...]:
@@ -123,6 +135,8 @@ class Anatomy:
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None
     """What sets the gates; without it, `interp gates` is not available."""
+    last_norm: Norm | None = None
+    """The LayerNorm after the blocks, if it reads the image state."""
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -156,6 +170,15 @@ def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     bound = signature.bind(block, *args, **kwargs)
     bound.apply_defaults()
     return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+def as_output(prediction: Tensor, return_dict: bool) -> Any:
+    """A transformer's output around its prediction, as diffusers' pipelines expect it."""
+    if not return_dict:
+        return (prediction,)
+    from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+    return Transformer2DModelOutput(sample=prediction)
 
 
 Describe = Callable[["nn.Module"], Anatomy]

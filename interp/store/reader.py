@@ -41,9 +41,11 @@ class Shelf:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.root = _open_root(self.path)
+        self.root = open_root(self.path)
         self.attributes: dict[str, Any] = dict(self.root.attrs)
-        _check_schema(self.path, self.attributes)
+        if "experiment" in self.attributes:
+            kind = self.attributes["experiment"]
+            raise InputError(f"{self.path} is an experiment ({kind}), not a traced run; open it with interp.open_experiment")
         self.done = np.asarray(self._read("done")).astype(bool)
         self.prompt_text = np.asarray(self._read("prompt_text"), dtype=object)
         self.seed = np.asarray(self._read("seed"))
@@ -172,7 +174,8 @@ def _place(name: str) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
 
 
-def _open_root(path: Path) -> zarr.Group:
+def open_root(path: Path) -> zarr.Group:
+    """The root group of a store of ours."""
     try:
         missing, whole = not path.exists(), path.is_dir() and (path / "zarr.json").exists()
     except OSError as error:
@@ -182,11 +185,13 @@ def _open_root(path: Path) -> zarr.Group:
     if not whole:
         raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
     try:
-        return zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
+        root = zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
     except OSError as error:
         raise StoreError(storage_message(path, error)) from error
     except Exception as error:
         raise StoreError(f"{path} is not a readable zarr group ({type(error).__name__}: {error})") from error
+    _check_schema(path, dict(root.attrs))
+    return root
 
 
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:

@@ -45,15 +45,16 @@ class Writer:
         """Queue one hidden state, (token, channel); `step` and `block` are positions on the stored axes."""
         self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
 
-    def row(self, row: int, groups: dict[str, dict[str, Array]]) -> None:
-        """Queue everything else of a row; it is marked done when all of it is on disk."""
+    def row(self, row: int | tuple[int, ...], groups: dict[str, dict[str, Array]]) -> None:
+        """Queue everything else of a row, or of one arm of a row; it is marked done when all of it is on disk."""
+        place = row if isinstance(row, tuple) else (row,)
         size = sum(array.nbytes for variables in groups.values() for array in variables.values())
 
         def write() -> None:
             for group, variables in groups.items():
                 for name, array in variables.items():
-                    self._write(f"{group}/{name}", (row,), array)
-            self._write("done", (row,), np.uint8(1))
+                    self._write(f"{group}/{name}", place, array)
+            self._write("done", place, np.uint8(1))
 
         self._submit(size, write)
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from interp.errors import InputError, InterpError, TraceError
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
+from interp.interventions.controls import NormEdit
+from interp.interventions.hooks import edited
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
 from interp.models.families.pipeline import Layout, Schedule
 from interp.models.load import check_traceable
@@ -53,7 +56,11 @@ def trace_group(
     interventions: Sequence[Intervention] = (),
     on_step: StepReport = lambda step: None,
 ) -> list[TracedRow]:
-    """Trace the rows of one batch together. A row whose state is not finite comes back with its reason."""
+    """Trace the rows of one batch together. A row whose state is not finite comes back with its reason.
+
+    Edits of LayerNorms are torch hooks underneath the trace: they act before the others.
+    """
+    norms = [edit for edit in interventions if isinstance(edit, NormEdit)]
     with model.lock:
         check_traceable(model.pipe.transformer)
         envoy = model.nn
@@ -65,14 +72,15 @@ def trace_group(
             schedule,
             {stream: layout.tokens(stream) for stream in model.anatomy.streams},
             list(recorders),
-            list(interventions),
+            [edit for edit in interventions if not isinstance(edit, NormEdit)],
             on_step,
             layout.prediction if plan.record.prediction else (),
         )
         keep_all = plan.record.latents == "all"
         with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
             visitor.watch = watch
-            images = _run(model, envoy, plan, rows, visitor)
+            with edited(model, norms, first=True) if norms else contextlib.nullcontext():
+                images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
     return [visitor.traced(position, images, watch) for position in range(len(rows))]
 

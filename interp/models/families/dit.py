@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps, position
 
@@ -40,6 +40,7 @@ def block(path: str) -> Block:
         ),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         state_inputs={"image": "hidden_states"},
+        norms=(Norm("norm1.norm"), Norm("norm3")),
     )
 
 
@@ -61,6 +62,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(("proj_out_1", "input"),),
         position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "class_labels"}, block_conditioning),
+        last_norm=Norm("norm_out"),
     )
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, mlp_taps, project
+from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,7 @@ def double_block(path: str) -> Block:
         ),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs=STATES,
+        norms=TWO_STREAM_NORMS,
     )
 
 
@@ -60,6 +61,7 @@ def single_block(path: str) -> Block:
         ),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs=STATES,
+        norms=(Norm("norm.norm", JOINED),),
     )
 
 
@@ -105,6 +107,7 @@ def describe(transformer: Any) -> Anatomy:
         conditioning=Conditioning(
             {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}}, block_conditioning
         ),
+        last_norm=Norm("norm_out.norm"),
     )
 
 

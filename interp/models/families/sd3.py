@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
 from interp.models.families.pipeline import Layout, PipelineSpec
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
 ADALN_CONTINUOUS = ("scale.attn", "shift.attn")
 ADALN_ZERO_X = (*ADALN_ZERO, "shift.attn2", "scale.attn2", "alpha.attn2")  # blocks with dual attention
+TWO_STREAM_NORMS = (
+    Norm("norm1.norm"),
+    Norm("norm1_context.norm", ("text",)),
+    Norm("norm2"),
+    Norm("norm2_context", ("text",)),
+)
 BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb")
 
 
@@ -50,6 +56,7 @@ def joint_block(path: str, block: Any) -> Block:
         reads=tuple(reads),
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs={"image": "hidden_states", "text": "encoder_hidden_states"},
+        norms=TWO_STREAM_NORMS[:-1] if last else TWO_STREAM_NORMS,
     )
 
 
@@ -100,6 +107,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(("norm_out", "conditioning_embedding"),),
         position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "pooled_projections"}, block_conditioning),
+        last_norm=Norm("norm_out.norm"),
     )
 
 

@@ -1,0 +1,106 @@
+"""`interp disrupt`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.experiments import (
+    BatchSize,
+    Device,
+    DryRun,
+    Dtype,
+    ModelName,
+    Out,
+    Prompts,
+    Reference,
+    Repeats,
+    RunOption,
+    Seed,
+    Steps,
+    drawing_progress,
+    say_cost,
+)
+from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def disrupt(
+    model: ModelName,
+    prompts: Prompts,
+    out: Out,
+    blocks: Annotated[list[str], typer.Option(help='A set of blocks, "4", "2-5" or "all"; give it again for more.')] = ["all"],  # noqa: B006
+    stream: Annotated[str, typer.Option(help="image, text or both.")] = "image",
+    channels: Channels = None,
+    run: RunOption = None,
+    controls: Annotated[int, typer.Option(help="Draws of each random control.")] = 3,
+    reach: Annotated[str, typer.Option(help="LayerNorms that the norm controls act on: all later ones, or the next.")] = "all",
+    reference: Reference = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    repeats: Repeats = 1,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    dry_run: DryRun = False,
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Take massive channels away, beside every control, and measure what becomes of structure and detail."""
+    from interp.experiments import disrupt as experiment
+    from interp.figures import experiments as drawn
+    from interp.tracing.model import load
+
+    real = None if reference is None else experiment.read_reference(reference)
+    prepared = experiment.disrupt(
+        load(model, device=device, dtype=dtype),
+        prompts,
+        out=out,
+        channels=channels,
+        run=run,
+        blocks=blocks,
+        stream=stream,
+        repeats_of_controls=controls,
+        reach=reach,
+        steps=steps,
+        seed=seed,
+        repeats=repeats,
+        batch_size=batch_size,
+    )
+    say_cost(prepared.cost, len(prepared.prepared.plan.rows()), len(prepared.arms))
+    if dry_run:
+        return
+    with drawing_progress() as on_progress:
+        made = prepared.run(reference=real, batch_size=batch_size, on_progress=on_progress)
+    found = made.result("disruption")
+    show({"disruption": (found, disruption_rows(found))}, as_json)
+    papers_say(["disruption"], as_json)
+    arms = list(range(min(made.done.shape[1], 10)))
+    pictures: dict[str, Any] = {
+        "disruption": lambda: drawn.disruption(found),
+        "pictures": lambda: drawn.strip(made, list(range(min(made.done.shape[0], 6))), arms),
+    }
+    draw(figures, kind, pictures)
+
+
+def disruption_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every arm."""
+    rows = []
+    for number in range(found.sizes["arm"]):
+        one = found.isel(arm=number)
+        row: dict[str, Any] = {"arm": str(one["arm"].values).replace("_", " "), "energy changed": float(one["changed_energy"])}
+        for name in (str(name) for name in found["measure"].to_numpy()):
+            part = one.sel(measure=name)
+            row |= {
+                name: float(part["value"]),
+                f"{name} interval": interval(part["low"], part["high"]),
+                f"{name} verdict": str(part["verdict"].values),
+            }
+        row["win in detail"] = float(one["win"].sel(won="detail"))
+        row["its interval"] = interval(one["win_low"].sel(won="detail"), one["win_high"].sel(won="detail"))
+        rows.append(row)
+    return rows

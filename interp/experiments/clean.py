@@ -1,0 +1,134 @@
+"""Clean runs that experiments start from: a picture, its transformer calls and, on request, states it passed through."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.errors import InterpError, TraceError
+from interp.interventions.hooks import Driver
+from interp.interventions.rows import Calls, around_calls
+from interp.interventions.values import Values
+from interp.models.load import check_traceable
+from interp.models.quiet import quiet
+from interp.plan import Row
+from interp.sites import Site
+from interp.tracing.prepare import Prepared
+from interp.tracing.sampler import keep_offload_hooks, watch_scheduler
+from interp.tracing.trace import pipeline_arguments
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass
+class Clean:
+    """One unedited picture and how it came about."""
+
+    row: Row
+    calls: Calls
+    image: Array
+    """(y, x, rgb) uint8."""
+    latents: Array
+    """The last, float32."""
+    states: Mapping[tuple[int, Site], Tensor]
+    """By (step, site), on the CPU: (token, channel), or (channel) of a gate."""
+
+    def values(self, step: int, site: Site, source: str, channels: Sequence[int] | None = None) -> Values:
+        """A kept state as values for `Replace` or `Transport`, at its step and block: all channels, or some."""
+        state = self.states[step, site].float()
+        chosen = range(state.shape[-1]) if channels is None else channels
+        array = state.numpy() if channels is None else state[..., list(channels)].numpy()
+        axes: dict[str, tuple[int, ...]] = {"step": (step,), "block": (site.block,)}
+        if state.ndim == 2:
+            axes["token"] = tuple(range(state.shape[0]))
+        return Values(array[None, None], {**axes, "channel": tuple(chosen)}, source)
+
+
+def sample(prepared: Prepared, rows: Sequence[Row]) -> tuple[Array, Array]:
+    """Call the pipeline once: pictures (row, y, x, rgb) uint8 and last latents (row, ...). A NaN is an error."""
+    model = prepared.model
+    check_traceable(model.pipe.transformer)
+    scheduler = model.pipe.scheduler
+    try:
+        with keep_offload_hooks(model.pipe), watch_scheduler(scheduler, keep_all=False) as watch, quiet(), torch.no_grad():
+            images = np.asarray(model.pipe(**pipeline_arguments(model, prepared.plan, rows)).images)
+    except InterpError:
+        raise
+    except Exception as error:
+        raise TraceError(f"the pipeline failed on {rows[0].text[:40]!r}: {type(error).__name__}: {error}") from error
+    for position, row in enumerate(rows):
+        if position in watch.not_finite or not np.isfinite(images[position]).all():
+            where = f"the latents, step {watch.not_finite[position][0]}" if position in watch.not_finite else "the VAE"
+            raise TraceError(
+                f"NaN or Inf at {where}, prompt {row.index} ({row.text!r}, seed {row.seed}), place {position} of its batch "
+                "(float16 overflows easily; try another --dtype)"
+            )
+    return (images * 255).round().astype(np.uint8), watch.latents[0].numpy()
+
+
+class _Keeper(Driver):
+    """Copies states as they pass; edits nothing."""
+
+    def __init__(self, prepared: Prepared, sites: Iterable[tuple[int, Site]]) -> None:
+        super().__init__(prepared.model.anatomy, [])
+        self.wanted = set(sites)
+        self.states: dict[tuple[int, Site], Tensor] = {}
+
+    def concerns(self, site: Site) -> bool:
+        """Whether a site is to be kept at this step."""
+        return (self.step, site) in self.wanted
+
+    def edit(self, site: Site, value: Tensor) -> Tensor:
+        """The value itself."""
+        if self.concerns(site):
+            self.states[self.step, site] = value[0].detach().to("cpu", copy=True)
+        return value
+
+
+def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = ()) -> Clean:
+    """Draw one row without edits; `keep` names (step, site) whose states are kept."""
+    calls, keeper = Calls(), _Keeper(prepared, keep)
+    transformer = prepared.model.pipe.transformer
+
+    def record(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        keeper.step = step
+        prediction: Tensor = run(bound)
+        calls.arguments.append(bound)
+        calls.predictions.append(prediction.detach().clone())
+        return prediction
+
+    handles = keeper.attach(transformer) if keeper.wanted else []
+    try:
+        with prepared.model.lock, around_calls(transformer, record):
+            images, latents = sample(prepared, [row])
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = keeper.wanted - keeper.states.keys()
+    if missing:
+        step, site = min(missing, key=str)
+        raise TraceError(f"{site} at step {step} was not met in the clean run of prompt {row.index}")
+    return Clean(row, calls, images[0], latents[0], keeper.states)
+
+
+def measure(prepared: Prepared, calls: Sequence[dict[str, Any]], sites: Sequence[Site]) -> list[dict[Site, Tensor]]:
+    """Single calls of the transformer, one row each, without sampling: the states at `sites`, per call, on the CPU."""
+    found = []
+    transformer = prepared.model.pipe.transformer
+    for bound in calls:
+        keeper = _Keeper(prepared, [(0, site) for site in sites])
+        handles = keeper.attach(transformer)
+        try:
+            with prepared.model.lock, torch.no_grad(), quiet():
+                transformer(**bound)
+        finally:
+            for handle in handles:
+                handle.remove()
+        found.append({site: state for (_, site), state in keeper.states.items()})
+    return found

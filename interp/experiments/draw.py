@@ -1,0 +1,183 @@
+"""The engine of picture experiments: every row under every arm, into a store, a cell at a time.
+
+Per row: the clean run once, then the arms in batches, in the order in which they leave it. What arms share with the clean run
+is not computed again (`interp.interventions.rows`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.experiments.clean import Array, Clean, clean_run, sample
+from interp.interventions import Intervention
+from interp.interventions.rows import Forks, Place, first_place
+from interp.interventions.selection import Selection
+from interp.plan import Row, as_json, at_least
+from interp.provenance import provenance
+from interp.sites import Site
+from interp.store.experiment import Experiment, Layout, experiment_lock, open_experiment, open_or_create
+from interp.store.writer import Writer
+from interp.tracing.prepare import Prepared
+
+MEASURES = ("changed_energy", "forwards")
+BATCH_SIZE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to draw a row."""
+
+    name: str
+    edits: tuple[Intervention, ...] = ()
+    """Those of every row; or, where the experiment makes them row by row, what stands for them in the cost: see `Bind`."""
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Coordinates of the arm, such as its block."""
+    place: Place | None = None
+    """Where it leaves the clean run, if its edits are made row by row."""
+
+    @property
+    def leaves(self) -> Place | None:
+        """Where it first differs from the clean run; `None` for never."""
+        return self.place or first_place(self.edits)
+
+
+Bind = Callable[[Row, Clean], Callable[[Arm], Sequence[Intervention]]]
+"""(row, its clean run) -> the edits of each arm for this row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far an experiment is; handed to `on_progress` after every batch of arms."""
+
+    done: int
+    total: int
+    drawn: int
+    """Cells drawn by this call."""
+    seconds: float
+    """Since this call began."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def draw(
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    *,
+    experiment: str,
+    parameters: Mapping[str, Any],
+    out: str | Path,
+    bind: Bind | None = None,
+    keep: Sequence[tuple[int, Site]] = (),
+    planned: Array | None = None,
+    batch_size: int = BATCH_SIZE,
+    on_progress: OnProgress = lambda progress: None,
+) -> Experiment:
+    """Draw what is planned and not drawn yet, and open the store.
+
+    `keep` names states of the clean runs that `bind` needs; `planned` is (prompt, arm) booleans, by default all.
+    """
+    size, path, rows = at_least("batch_size", batch_size, 1), Path(out), prepared.plan.rows()
+    wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
+    _check(prepared, arms)
+    layout = Layout(
+        prompt_text=tuple(row.text for row in rows),
+        seed=tuple(row.seed for row in rows),
+        arms=tuple(arm.name for arm in arms),
+        labels={name: [arm.labels[name] for arm in arms] for name in (arms[0].labels if arms else {})},
+        planned=wanted,
+        image=(prepared.plan.height, prepared.plan.width),
+        latents=prepared.layout.latents,
+        measures=MEASURES,
+    )
+    attributes = {
+        "experiment": experiment,
+        "parameters": as_json(dict(parameters), "parameters"),
+        "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits]} for arm in arms],
+        "plan": prepared.plan.to_json(),
+        "provenance": provenance(prepared.model, size),
+    }
+    started, drawn = time.monotonic(), 0
+    with experiment_lock(path):
+        done = open_or_create(path, layout, as_json(attributes, "attributes"))
+        with Writer(path) as writer:
+            for row in rows:
+                pending = [int(arm) for arm in np.flatnonzero(wanted[row.index] & ~done[row.index])]
+                if not pending:
+                    continue
+                clean = clean_run(prepared, row, keep)
+                edits_of = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
+                for batch in _batches(arms, pending, size):
+                    for number, outputs, measures in _draw_batch(prepared, row, clean, arms, batch, edits_of):
+                        writer.row((row.index, number), {"outputs": outputs, "cells": measures})
+                        done[row.index, number] = True
+                        drawn += 1
+                    on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
+    return open_experiment(path)
+
+
+def _batches(arms: Sequence[Arm], pending: Sequence[int], size: int) -> list[list[int]]:
+    """Arms that leave the clean run near each other together; those that never do by themselves."""
+    never = [number for number in pending if arms[number].leaves is None]
+    leaving = sorted((n for n in pending if arms[n].leaves is not None), key=lambda n: (arms[n].leaves, n))
+    batches = [leaving[start : start + size] for start in range(0, len(leaving), size)]
+    return [never, *batches] if never else batches
+
+
+def _draw_batch(
+    prepared: Prepared,
+    row: Row,
+    clean: Clean,
+    arms: Sequence[Arm],
+    batch: Sequence[int],
+    edits_of: Callable[[Arm], Sequence[Intervention]],
+) -> list[tuple[int, dict[str, Array], dict[str, Array]]]:
+    """(arm's number, outputs, measures) of a batch of arms."""
+    if arms[batch[0]].leaves is None:
+        measured = _measures(0.0, len(clean.calls.predictions))
+        return [(number, {"image": clean.image, "latents": clean.latents}, measured) for number in batch]
+    with prepared.model.lock:
+        forks = Forks(prepared.model.anatomy, [edits_of(arms[number]) for number in batch], clean.calls)
+        with forks.drawing(prepared.model.pipe.transformer):
+            images, latents = sample(prepared, [row] * len(batch))
+    share = forks.rows_run / len(batch)
+    return [
+        (number, {"image": images[place], "latents": latents[place]}, _measures(forks.changed(place), share))
+        for place, number in enumerate(batch)
+    ]
+
+
+def _measures(changed_energy: float, forwards: float) -> dict[str, Array]:
+    return {"changed_energy": np.float32(changed_energy), "forwards": np.float32(forwards)}  # type: ignore[dict-item]
+
+
+def _check(prepared: Prepared, arms: Sequence[Arm]) -> None:
+    """Refuse arms that name what the model or the run has not, before anything is drawn."""
+    names = [arm.name for arm in arms]
+    if len(set(names)) != len(names):
+        raise InputError(f"arms must have names of their own; got {names[:8]}")
+    anatomy = prepared.model.anatomy
+    tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}
+    for arm in arms:
+        for edit in arm.edits:
+            if isinstance(edit, Selection):
+                edit.check(anatomy.streams, len(anatomy.blocks), anatomy.channels, len(prepared.schedule.timesteps), tokens)
+
+
+def cost(prepared: Prepared, arms: Sequence[Arm], planned: Array | None = None) -> dict[str, float]:
+    """What an experiment takes: pictures, and forwards of one row through the transformer, clean runs included."""
+    steps, blocks, rows = len(prepared.schedule.timesteps), len(prepared.model.anatomy.blocks), len(prepared.plan.rows())
+    wanted = np.ones((rows, len(arms)), bool) if planned is None else planned
+    each = np.zeros(len(arms))
+    for number, arm in enumerate(arms):
+        if arm.leaves is not None:
+            step, block, part = arm.leaves
+            each[number] = steps - step - max(block + part, 0) / blocks
+    return {"pictures": float(wanted.sum()), "forwards": float((wanted * each).sum() + wanted.any(axis=1).sum() * steps)}

@@ -1,0 +1,155 @@
+"""Controls: edits without which an effect of zeroing massive channels proves nothing about those channels.
+
+    Displace(channels=29, blocks=4, seed=3)    as large a change, along a random direction of the other channels
+    ZeroNormsKept(channels=29, blocks=4)       the channels are 0, but later LayerNorms scale as if they were there
+    NormsAsIfZero(channels=29, blocks=4)       the channels stay, but later LayerNorms scale as if they were 0
+
+A huge channel sets the size by which LayerNorm divides all the others: zeroing it removes what it carries *and* enlarges every
+other channel. The last two take the effects apart. What was taken out at a block is taken to be missing from every later
+LayerNorm of the stream (the stream is a sum), or from the next one alone (`reach="next"`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import InputError, ModelError
+from interp.interventions.edits import Zero
+from interp.interventions.selection import Selection
+from interp.models.anatomy import Norm
+from interp.sites import Site
+
+REACHES = ("all", "next")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Displace(Selection):
+    """Leave the channels and move every selected token along one random direction of the other channels, by as much as zeroing
+    the channels would: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.is_hidden or self.channels is None:
+            raise InputError("Displace needs channels of hidden states: it moves a token by as much as they hold")
+
+    def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
+        """The displaced state, (batch, token, channel)."""
+        channels = torch.tensor(self.channels, device=value.device)
+        drawn = torch.randn(value.shape[-1], generator=torch.Generator().manual_seed(self.seed)).to(value.device)
+        drawn[channels] = 0.0
+        size = value.index_select(-1, channels).float().norm(dim=-1, keepdim=True)
+        moved: Tensor = value + (size * drawn / drawn.norm()).to(value.dtype)
+        if self.tokens is None:
+            return moved
+        edited, tokens = value.clone(), torch.tensor(self.tokens, device=value.device)
+        edited[:, tokens] = moved[:, tokens]
+        return edited
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """Not used: the change is of other channels than the selected ones."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ZeroNormsKept(Zero):
+    """Set to 0, with later LayerNorms' mean and variance taken as if the channels were still there."""
+
+    reach: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self)
+
+    def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
+        """The state whose mean and variance a LayerNorm uses."""
+        return state + removed
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class NormsAsIfZero(Selection):
+    """Leave the channels, with later LayerNorms' mean and variance taken as if they were 0."""
+
+    reach: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self)
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """The values, unchanged."""
+        return values
+
+    def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
+        """The state whose mean and variance a LayerNorm uses."""
+        return state - removed
+
+
+NormEdit = ZeroNormsKept | NormsAsIfZero
+
+
+class NormMemory:
+    """What norm edits took out, or would have taken out, of the streams in the call under way."""
+
+    def __init__(self) -> None:
+        self.removed: dict[tuple[Any, str], Tensor] = {}
+
+    def begin_call(self) -> None:
+        """A new call of the transformer: nothing is out yet."""
+        self.removed.clear()
+
+    def see(self, key: Any, edit: NormEdit, site: Site, value: Tensor) -> None:
+        """A state that a norm edit touches, before the edit."""
+        before = self.removed.get((key, site.stream))
+        still_in = value if before is None or isinstance(edit, ZeroNormsKept) else value - before
+        taken = torch.zeros_like(value)
+        index = _chosen(edit, value)
+        taken[index] = still_in[index]
+        self.removed[key, site.stream] = taken if before is None else before + taken
+
+    def normed(self, key: Any, edit: NormEdit, norm: Norm, module: Any, state: Tensor, output: Tensor) -> Tensor:
+        """The LayerNorm's output with the edit's statistics, where the edit has taken something out before it."""
+        for stream in norm.streams:
+            removed = self.removed.get((key, stream))
+            if removed is None:
+                continue
+            count = removed.shape[1]
+            place = slice(None)
+            if len(norm.streams) > 1:  # streams stand one after the other
+                place = slice(0, count) if norm.streams[0] == stream else slice(state.shape[1] - count, None)
+            output = output.clone()
+            output[:, place] = layer_norm(state[:, place], edit.statistics_of(state[:, place], removed), module)
+            if edit.reach == "next":
+                del self.removed[key, stream]
+        return output
+
+
+def layer_norm(state: Tensor, statistics_of: Tensor, module: Any) -> Tensor:
+    """(state - mean) / sqrt(variance + eps) over channels, mean and variance being those of another state."""
+    if getattr(module, "elementwise_affine", True):
+        raise ModelError(f"norm edits need a LayerNorm without weights of its own; this is {module}")
+    wide = statistics_of.float()
+    mean, variance = wide.mean(dim=-1, keepdim=True), wide.var(dim=-1, keepdim=True, correction=0)
+    normed = (state.float() - mean) / (variance + float(module.eps)).sqrt()
+    return normed.to(state.dtype)
+
+
+def _chosen(edit: Selection, value: Tensor) -> tuple[Any, ...]:
+    tokens = slice(None) if edit.tokens is None else torch.tensor(edit.tokens, device=value.device)
+    channels = slice(None) if edit.channels is None else torch.tensor(edit.channels, device=value.device)
+    if isinstance(tokens, Tensor) and isinstance(channels, Tensor):
+        return (slice(None), tokens[:, None], channels[None])
+    return (slice(None), tokens, channels)
+
+
+def _check(edit: Any) -> None:
+    if not edit.is_hidden:
+        raise InputError(f"{type(edit).__name__} acts on hidden states; leave out at={edit.at!r}")
+    if edit.reach not in REACHES:
+        raise InputError(f"reach must be one of {', '.join(REACHES)} (LayerNorms after the edit); got {edit.reach!r}")

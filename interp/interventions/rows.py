@@ -1,0 +1,224 @@
+"""Arms of one picture as rows of one batch: what they share is computed once.
+
+1. Before its first edited step an arm is the clean run: the transformer is not called, its stored predictions are given back.
+2. In that step its latents are still the clean ones: one row, the trunk, stands for all arms that begin there, and an arm's row
+   forks off it at the arm's first edited block.
+3. From then on it is a row of its own.
+
+The pipeline sees one row an arm and knows nothing of this. Rows are taken apart and put together by argument name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.interventions import Intervention
+from interp.interventions.conditioning import SwapConditioning
+from interp.interventions.hooks import Driver
+from interp.interventions.selection import Selection
+from interp.models.anatomy import Anatomy, as_output, bind_inputs
+from interp.sites import Site
+
+Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
+"""(step, the call's arguments, the transformer itself) -> prediction, (row, ...)."""
+Place = tuple[int, int, int]
+"""(step, block, 0 inside it or 1 at its output): where an arm first differs; block -1 is the call's arguments."""
+BEFORE_THE_BLOCKS = -1
+
+
+@dataclasses.dataclass
+class Calls:
+    """The transformer's calls of one clean picture, one a step."""
+
+    arguments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """By name, one row each."""
+    predictions: list[Tensor] = dataclasses.field(default_factory=list)
+    """(1, ...)."""
+
+
+@contextlib.contextmanager
+def around_calls(transformer: Any, around: Around) -> Iterator[None]:
+    """Hand every call of the transformer inside to `around`, which may change, answer or record it."""
+    original, shadowed, steps = transformer.forward, transformer.__dict__.get("forward"), itertools.count()
+
+    def forward(*given: Any, **named: Any) -> Any:
+        bound = bind_inputs(transformer, given, named)
+
+        def call(arguments: dict[str, Any]) -> Tensor:
+            prediction: Tensor = original(**{**arguments, "return_dict": False})[0]
+            return prediction
+
+        return as_output(around(next(steps), bound, call), bound["return_dict"])
+
+    transformer.forward = forward
+    try:
+        yield
+    finally:
+        del transformer.__dict__["forward"]
+        if shadowed is not None:
+            transformer.forward = shadowed
+
+
+def first_place(edits: Sequence[Intervention]) -> Place | None:
+    """Where edits first change anything; `None` without edits."""
+    return min((_place(edit) for edit in edits), default=None)
+
+
+def _place(edit: Intervention) -> Place:
+    if isinstance(edit, Selection):
+        return min(edit.steps or (0,)), min(edit.blocks or (0,)), int(edit.is_hidden)  # type: ignore[arg-type, return-value]
+    if isinstance(edit, SwapConditioning):
+        return min(edit.steps or (0,)), BEFORE_THE_BLOCKS, 0
+    return 0, BEFORE_THE_BLOCKS, 0  # an edit of the user's own may act anywhere
+
+
+class Forks(Driver):
+    """Draws arms beside a clean run. `changed` holds, per arm, the energy that its edits changed over the states' energy."""
+
+    def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]], clean: Calls) -> None:
+        super().__init__(anatomy, arms)
+        self.clean = clean
+        self.places = [first_place(edits) for edits in self.arms]
+        self.energies: list[list[Tensor]] = [[] for _ in self.arms]
+        self.owners: list[list[int]] = []
+        self.source: list[int] = []
+        self.trunk: list[int] = []
+        self.rows_run = 0
+
+    @contextlib.contextmanager
+    def drawing(self, transformer: Any) -> Iterator[None]:
+        """The pipeline's calls inside have one row an arm, all of the clean run's prompt and seed."""
+        handles: list[Any] = []
+        try:
+            for index, block in enumerate(self.anatomy.blocks):
+                hook = self.before_block(index)
+                module = transformer.get_submodule(block.path)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            handles += self.attach(transformer)
+            for path, argument in self.anatomy.reentries:
+                hook = self.before_reentry(argument)
+                handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
+            with around_calls(transformer, self.call):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.check_touched()
+
+    def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
+        """One step of every arm: (arm, ...)."""
+        self.step, self.called = step, True
+        self.memory.begin_call()
+        begun = [arm for arm, place in enumerate(self.places) if place is not None and place[0] <= step]
+        if not begun:
+            return self.clean.predictions[step].expand(len(self.arms), *self.clean.predictions[step].shape[1:])
+        joined = [arm for arm in begun if self.places[arm][:1] == (step,) and self.places[arm][1] >= 0]  # type: ignore[index]
+        apart = [arm for arm in begun if arm not in joined]
+        self.trunk = joined
+        self.owners = ([joined] if joined else []) + [[arm] for arm in apart]
+        self.source = list(range(len(self.owners)))
+        self._aim()
+        rows = [owners[0] for owners in self.owners]
+        narrow = {name: value if rows == list(range(len(value))) else value[rows] for name, value in self._rows(bound)}
+        arguments, _ = self.swap({**bound, **narrow})
+        prediction = run(arguments)
+        self.rows_run += len(rows)
+        if begun == list(range(len(self.arms))) == [owners[0] for owners in self.owners]:
+            return prediction
+        row_of = {arm: row for row, owners in enumerate(self.owners) for arm in owners}
+        kept = self.clean.predictions[step]
+        return torch.cat([prediction[row_of[arm]][None] if arm in row_of else kept for arm in range(len(self.arms))])
+
+    def _rows(self, bound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name in self.anatomy.row_inputs:
+            if bound.get(name) is not None:
+                yield name, bound[name]
+
+    def _aim(self) -> None:
+        """Edits act on the rows of arms that have left the trunk."""
+        whole = len(self.owners) == 1 and self.owners[0] != self.trunk
+        self.pieces = [
+            (slice(None) if whole else slice(row, row + 1), owners[0])
+            for row, owners in enumerate(self.owners)
+            if owners is not self.trunk
+        ]
+
+    def _leave(self, block: int, part: int) -> list[int] | None:
+        """Give arms that begin here rows of their own: for each row now, the row it was; `None` where nothing changes."""
+        leaving = [arm for arm in self.trunk if self.places[arm] == (self.step, block, part)]
+        if not leaving:
+            return None
+        staying = [arm for arm in self.trunk if arm not in leaving]
+        before = list(range(len(self.owners)))
+        if staying:
+            new, kept = leaving, staying
+            self.owners[0] = self.trunk = kept
+        else:  # the trunk's own row becomes the first leaver's
+            new, self.trunk = leaving[1:], []
+            self.owners[0] = leaving[:1]
+        self.owners += [[arm] for arm in new]
+        index = before + [0] * len(new)
+        self.source = [self.source[row] for row in index]
+        self._aim()
+        return index
+
+    def before_block(self, index: int) -> Any:
+        """A hook before a block: arms that change something inside it leave, and conditioning follows the rows."""
+        block = self.anatomy.blocks[index]
+        states = set(block.state_inputs.values())
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            moved = self._leave(index, 0)
+            if moved is None and self.source == list(range(len(self.owners))):
+                return None
+            bound = bind_inputs(module, arguments, named)
+            for name in block.row_inputs:
+                rows = moved if name in states else self.source
+                if bound.get(name) is not None and rows is not None:
+                    bound[name] = bound[name][rows]
+            return (), bound
+
+        return hook
+
+    def before_reentry(self, argument: str) -> Any:
+        """A hook before a module that conditioning enters after the blocks."""
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            if self.source == list(range(len(self.owners))):
+                return None
+            bound = bind_inputs(module, arguments, named)
+            return (), {**bound, argument: bound[argument][self.source]}
+
+        return hook
+
+    def on_states(self, index: int) -> Any:
+        """A hook on a block's output: arms that change it leave first."""
+        places, edit = self.anatomy.blocks[index].hidden, super().on_states(index)
+
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            moved = self._leave(index, 1)
+            if moved is not None:
+                items = list(output) if isinstance(output, tuple) else [output]
+                for item in places.values():
+                    items[item or 0] = items[item or 0][moved]
+                output = tuple(items) if isinstance(output, tuple) else items[0]
+            return edit(module, arguments, output)
+
+        return hook
+
+    def note(self, arm: int, site: Site, before: Tensor, after: Tensor) -> None:
+        """How much of a state's energy an edit changed."""
+        if site.kind == "hidden":
+            wide = before.float()
+            self.energies[arm].append(((after.float() - wide) ** 2).sum() / (wide**2).sum())
+
+    def changed(self, arm: int) -> float:
+        """Energy changed over the states' energy, mean over edited states; 0 for edits of gates and conditioning."""
+        return float(torch.stack(self.energies[arm]).mean()) if self.energies[arm] else 0.0

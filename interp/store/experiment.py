@@ -1,0 +1,246 @@
+"""Stores of experiments: pictures of every prompt under every arm, as they are drawn; resumable cell by cell.
+
+    NAME.zarr/
+      attrs              schema, experiment, parameters, arms, plan, provenance
+      root               prompt_text, seed (prompt); planned, done (prompt, arm)
+      outputs/           image (prompt, arm, y, x, rgb) uint8; latents (prompt, arm, ...)
+      cells/             what was measured while drawing, (prompt, arm)
+      analysis/NAME/     results
+
+`done` is written last: a cell whose `done` is 0 does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from interp.errors import InputError, StoreError
+from interp.plan import check_same
+from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.reader import Guarded, open_root, read_ahead
+from interp.store.results import read_result, result_names
+from interp.store.schema import SCHEMA, Array, Variable
+
+Cell = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Axes of an experiment: enough to make its store."""
+
+    prompt_text: tuple[str, ...]
+    seed: tuple[int, ...]
+    arms: tuple[str, ...]
+    labels: Mapping[str, Sequence[Any]]
+    """Further coordinates along arm, such as block or channel count."""
+    planned: Array
+    """(prompt, arm) booleans: a fractional design draws some cells only."""
+    image: tuple[int, int]
+    latents: Mapping[str, int]
+    measures: tuple[str, ...]
+    """Numbers per cell."""
+
+
+def open_or_create(path: Path, layout: Layout, attributes: dict[str, Any]) -> Array:
+    """Which cells the store already holds, (prompt, arm); it is made if there is none. The caller holds the lock."""
+    remove_leftovers(path)
+    if not path.exists():
+        _create(path, layout, attributes)
+        return np.zeros(layout.planned.shape, bool)
+    stored = Experiment(path)
+    wanted = {name: attributes[name] for name in ("experiment", "parameters", "arms")}
+    check_same({**wanted, **attributes["plan"]}, {**{n: stored.attributes.get(n) for n in wanted}, **stored.plan}, str(path))
+    return stored.done
+
+
+def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+                _build(partial, layout, attributes)
+            os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+    prompts, arms = layout.planned.shape
+    labels = {name: ("arm", _plain(values)) for name, values in layout.labels.items()}
+    coordinates = {"prompt": np.arange(prompts), "arm": np.array(layout.arms, dtype=object), **labels}
+    root = xr.Dataset(
+        {
+            "prompt_text": ("prompt", np.array(layout.prompt_text, dtype=object)),
+            "seed": ("prompt", np.array(layout.seed, np.int64)),
+            "planned": (("prompt", "arm"), layout.planned.astype(np.uint8)),
+        },
+        coordinates,
+    )
+    root.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    group = zarr.open_group(str(path), mode="r+")
+    group.attrs.update({"schema": SCHEMA, **attributes})
+    group.create_array(
+        "done", shape=(prompts, arms), dtype="uint8", chunks=(1, 1), fill_value=0, dimension_names=("prompt", "arm")
+    )
+    sizes = {"prompt": prompts, "arm": arms}
+    one = {"prompt": 1, "arm": 1}
+    picture = {"y": layout.image[0], "x": layout.image[1], "rgb": 3}
+    outputs, cells = group.require_group("outputs"), group.require_group("cells")
+    Variable({**sizes, **picture}, {**one, **picture}, None, "uint8").create(outputs, "image", {})
+    Variable({**sizes, **layout.latents}, {**one, **layout.latents}, None).create(outputs, "latents", {})
+    for name in layout.measures:
+        Variable(sizes, one, None).create(cells, name, {})
+
+
+def _plain(values: Sequence[Any]) -> Array:
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind in "USO" else array
+
+
+@contextlib.contextmanager
+def experiment_lock(path: Path) -> Iterator[None]:
+    """Hold an experiment's store for writing."""
+    if not path.name or path.name in (".", ".."):
+        raise InputError(f"out must name the store's folder, such as cache/disrupt.zarr; got {str(path)!r}")
+    with writing_lock(path), zarr_quiet():
+        yield
+
+
+class Experiment:
+    """An experiment's store, opened: pictures of prompts x arms, and what they were.
+
+    experiment.cells       what was measured while drawing, (prompt, arm); NaN where a cell is not drawn
+    experiment.pictures(arm)   (rows, images): the drawn cells of one arm
+    experiment.result(NAME)    what was found; experiment.results names them
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._root = open_root(self.path)
+        self.attributes: dict[str, Any] = dict(self._root.attrs)
+        if "experiment" not in self.attributes:
+            raise InputError(f"{path} is a traced run, not an experiment; open it with interp.open_run")
+        self.done = np.asarray(self._read("done")).astype(bool)
+        self.planned = np.asarray(self._read("planned")).astype(bool)
+
+    def _read(self, name: str) -> Any:
+        return self._array(name)[...]
+
+    def _array(self, name: str) -> Guarded:
+        try:
+            array = self._root[name]
+        except KeyError:
+            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+        assert isinstance(array, zarr.Array)
+        return Guarded(self.path, name, array)
+
+    @property
+    def kind(self) -> str:
+        """Which experiment: disrupt, dose, patch, ..."""
+        return str(self.attributes["experiment"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was asked of it."""
+        return dict(self.attributes["parameters"])
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Model, settings and prompts."""
+        return dict(self.attributes["plan"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers came from."""
+        return dict(self.attributes["provenance"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned cell is drawn."""
+        return bool(self.done[self.planned].all())
+
+    @property
+    def axes(self) -> xr.Dataset:
+        """prompt, prompt_text, seed, arm and the arms' labels."""
+        with zarr_quiet():
+            stored = xr.open_zarr(self.path, consolidated=False, chunks=None).load()
+        found = stored.drop_vars(["planned", "done"], errors="ignore").set_coords(["prompt_text", "seed"])
+        texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in found.coords.items() if v.dtype.kind in "TU"}
+        named: xr.Dataset = found.assign_coords(texts)
+        return named
+
+    @property
+    def cells(self) -> xr.Dataset:
+        """Numbers per cell, (prompt, arm); NaN where it is not drawn."""
+        names = sorted(name for name, _ in self._root["cells"].arrays())  # type: ignore[union-attr]
+        found = {}
+        for name in names:
+            values = np.full(self.done.shape, np.nan, np.float32)
+            array = self._array(f"cells/{name}")
+            for cell in np.argwhere(self.done):
+                values[tuple(cell)] = array[tuple(cell)]
+            found[name] = (("prompt", "arm"), values)
+        return self.axes.assign(found)
+
+    def picture(self, prompt: int, arm: int) -> Array:
+        """One cell's picture, (y, x, rgb) uint8."""
+        return self._cell("image", prompt, arm)
+
+    def latents(self, prompt: int, arm: int) -> Array:
+        """One cell's last latents."""
+        return self._cell("latents", prompt, arm)
+
+    def _cell(self, name: str, prompt: int, arm: int) -> Array:
+        if not self.done[prompt, arm]:
+            raise StoreError(f"store {self.path}: prompt {prompt} under arm {arm} is not drawn")
+        return np.asarray(self._array(f"outputs/{name}")[prompt, arm])
+
+    def pictures(self, arm: int) -> tuple[Array, Array]:
+        """The rows drawn under an arm, and their pictures, (row, y, x, rgb) uint8."""
+        rows = np.flatnonzero(self.done[:, arm])
+        shape = self._array("outputs/image").shape[2:]
+        images = list(read_ahead(rows.tolist(), lambda row: self.picture(row, arm)))
+        return rows, np.stack(images) if images else np.zeros((0, *shape), np.uint8)
+
+    @property
+    def results(self) -> list[str]:
+        """Names of the results that the store holds."""
+        return result_names(self.path)
+
+    def result(self, name: str) -> xr.Dataset:
+        """A result, in memory."""
+        return read_result(self.path, name)
+
+    def facts(self) -> dict[str, str]:
+        """The lines of the readable representation."""
+        plan, drawn, planned = self.plan, int(self.done.sum()), int(self.planned.sum())
+        return {
+            "experiment": self.kind,
+            "model": f"{plan.get('model')} ({self.provenance.get('model_class')}, {plan.get('dtype')})",
+            "pictures": f"{drawn} of {planned} drawn"
+            + ("" if drawn == planned else "  (unfinished: the same command continues)"),
+            "rows": f"{self.done.shape[0]} prompts x {self.done.shape[1]} arms",
+            "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
+            "results": ", ".join(self.results) or "none yet",
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:<13} {value}" for name, value in self.facts().items()]
+        return "\n".join([f"<interp.Experiment {self.path}>", *lines])
+
+
+def open_experiment(path: str | Path) -> Experiment:
+    """Open an experiment's store for reading; unfinished ones too."""
+    return Experiment(path)

@@ -1,0 +1,258 @@
+"""Arms as rows that fork off a clean run, against runs of their own; the engine that draws them; norm controls by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, prompts_for
+
+import interp
+from interp.experiments.clean import clean_run, sample
+from interp.experiments.draw import Arm, cost, draw
+from interp.interventions import Displace, NormsAsIfZero, Scale, SwapConditioning, Zero, ZeroNormsKept, edited
+from interp.interventions.rows import Forks
+from interp.tracing.prepare import prepare
+
+STEPS = 4
+CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # rows of another batch composition
+
+
+def arms_for(model: interp.Model, name: str) -> list[list[Any]]:
+    text = prompts_for(name)[1]
+    arms: list[list[Any]] = [
+        [Scale(1.5, channels=3, blocks=0)],
+        [Zero(channels=[3, 5], blocks=1)],
+        [Zero(channels=[3, 5], blocks=1, steps=1), Scale(2.0, channels=1, blocks="2-3", steps="2-3")],
+        [Scale(0.0, channels=[3, 5], blocks=1, at="alpha.attn")],
+        [Zero(channels=4, blocks=2, steps=2, tokens="0-3")],
+        [ZeroNormsKept(channels=[2], blocks=1, steps=3)],
+        [Zero(channels=[3], blocks=len(model.anatomy.blocks) - 1)],
+        [],
+        [SwapConditioning.of(model, prompt=text, pooled=True, steps="1-3")],
+    ]
+    if "text" in model.anatomy.streams:
+        arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
+        arms.append([SwapConditioning.of(model, prompt=text, tokens=True, steps=3)])
+    return arms
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:1], steps=STEPS)
+    row, arms = prepared.plan.rows()[0], arms_for(model, name)
+    clean = clean_run(prepared, row)
+    forks = Forks(model.anatomy, arms, clean.calls)
+    with forks.drawing(model.pipe.transformer):
+        _, latents = sample(prepared, [row] * len(arms))
+    for number, edits in enumerate(arms):
+        with edited(model, edits) if edits else contextlib.nullcontext():
+            _, alone = sample(prepared, [row])
+        np.testing.assert_allclose(latents[number], alone[0], err_msg=repr(edits), **CLOSE)
+        assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
+    np.testing.assert_array_equal(latents[7], clean.latents)  # an arm without edits replays the clean run bit for bit
+    assert "forward" not in model.pipe.transformer.__dict__
+
+
+def test_what_arms_share_is_computed_once(tiny_model: interp.Model) -> None:
+    prepared = prepare(tiny_model, ["a red cat"], steps=STEPS)
+    row = prepared.plan.rows()[0]
+    clean = clean_run(prepared, row)
+    seen: list[tuple[str, int]] = []
+    handles = [
+        tiny_model.pipe.transformer.get_submodule(block.path).register_forward_hook(
+            lambda m, a, output, path=block.path: seen.append((path, output[1].shape[0]))
+        )
+        for block in tiny_model.anatomy.blocks
+    ]
+    arms = [[Zero(channels=3, blocks=block, steps=2)] for block in (0, 1, 2)]
+    try:
+        forks = Forks(tiny_model.anatomy, arms, clean.calls)
+        with forks.drawing(tiny_model.pipe.transformer):
+            sample(prepared, [row] * 3)
+    finally:
+        for handle in handles:
+            handle.remove()
+    blocks = len(tiny_model.anatomy.blocks)
+    assert len(seen) == 2 * blocks  # steps 0 and 1 are the clean run's: no block is run
+    # rows at each block's own output: the hook that counts was there first, so it sees them before that block's arm leaves
+    assert [rows for _, rows in seen[:blocks]] == [1, 2, 3, 3][:blocks]
+    assert [rows for _, rows in seen[blocks:]] == [3] * blocks
+    assert forks.rows_run == 1 + 3
+
+
+@contextlib.contextmanager
+def norms_by_hand(model: interp.Model, block: int, channel: int, *, zero: bool) -> Iterator[None]:
+    """SD3, image stream: the two LayerNorm controls written out; `zero` also zeroes the channel in the stream."""
+    transformer, handles = model.pipe.transformer, []
+    taken: dict[str, Any] = {}
+
+    def after_block(module: Any, arguments: Any, output: Any) -> Any:
+        taken["value"] = output[1][..., channel].clone()
+        if not zero:
+            return None
+        image = output[1].clone()
+        image[..., channel] = 0.0
+        return output[0], image
+
+    def norm(module: Any, arguments: Any, output: Any) -> Any:
+        state = arguments[0]
+        other = state.clone()
+        other[..., channel] += taken["value"] if zero else -taken["value"]
+        return (state - other.mean(-1, keepdim=True)) / torch.sqrt(other.var(-1, keepdim=True, correction=0) + 1e-6)
+
+    blocks = transformer.transformer_blocks
+    handles.append(blocks[block].register_forward_hook(after_block))
+    for later in blocks[block + 1 :]:
+        handles.append(later.norm1.norm.register_forward_hook(norm))
+        handles.append(later.norm2.register_forward_hook(norm))
+    handles.append(transformer.norm_out.norm.register_forward_hook(norm))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_norm_controls_equal_hooks_written_by_hand(zero: bool, tiny_model: interp.Model) -> None:
+    prepared = prepare(tiny_model, ["a red cat"], steps=STEPS)
+    row = prepared.plan.rows()[0]
+    edit = (ZeroNormsKept if zero else NormsAsIfZero)(channels=3, blocks=1)
+    with norms_by_hand(tiny_model, 1, 3, zero=zero):
+        _, expected = sample(prepared, [row])
+    with edited(tiny_model, [edit]):
+        _, found = sample(prepared, [row])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    drawn = interp.generate(tiny_model, ["a red cat"], steps=STEPS, interventions=[edit])
+    np.testing.assert_allclose(drawn["latents"].to_numpy(), expected, rtol=1e-5, atol=1e-6)  # in a trace as well
+    assert not np.allclose(expected, clean_run(prepared, row).latents, atol=1e-4)
+
+
+def test_norm_controls_in_joined_streams(flux_model: interp.Model) -> None:
+    """Flux's single blocks normalise text and image tokens together, text first: written out for the first of them."""
+    transformer, last_double = flux_model.pipe.transformer, len(flux_model.pipe.transformer.transformer_blocks) - 1
+    prepared = prepare(flux_model, ["a red cat"], steps=2)
+    row, taken, handles = prepared.plan.rows()[0], {}, []
+
+    def after_block(module: Any, arguments: Any, output: Any) -> None:
+        taken["image"] = output[1][..., 3].clone()
+
+    def norm(module: Any, arguments: Any, output: Any) -> Any:
+        state, other = arguments[0], arguments[0].clone()
+        text = state.shape[1] - taken["image"].shape[1]
+        other[:, text:, 3] -= taken["image"]
+        return (state - other.mean(-1, keepdim=True)) / torch.sqrt(other.var(-1, keepdim=True, correction=0) + 1e-6)
+
+    handles.append(transformer.transformer_blocks[last_double].register_forward_hook(after_block))
+    handles.append(transformer.single_transformer_blocks[0].norm.norm.register_forward_hook(norm))
+    _, expected = sample(prepared, [row])
+    for handle in handles:
+        handle.remove()
+    with edited(flux_model, [NormsAsIfZero(channels=3, blocks=last_double, reach="next")]):
+        _, found = sample(prepared, [row])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(expected, clean_run(prepared, row).latents, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_norm_controls_of_nothing_change_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    """A channel that is 0 already: with it gone, no LayerNorm has another mean or variance."""
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:1], steps=2)
+    row = prepared.plan.rows()[0]
+    zero = Zero(channels=3, blocks=1)
+    with edited(model, [zero]):
+        _, expected = sample(prepared, [row])
+    for control in (ZeroNormsKept, NormsAsIfZero):
+        with edited(model, [zero, control(channels=3, blocks=1)]):
+            _, found = sample(prepared, [row])
+        np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_zero_and_its_norm_controls_are_three_different_pictures(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:1], steps=2)
+    row = prepared.plan.rows()[0]
+    found = {}
+    for kind in (Zero, ZeroNormsKept, NormsAsIfZero):
+        with edited(model, [kind(channels=3, blocks=1)]):
+            found[kind] = sample(prepared, [row])[1]
+    assert len({value.tobytes() for value in found.values()}) == 3
+
+
+def test_next_norm_alone_is_less_than_all(tiny_model: interp.Model) -> None:
+    prepared = prepare(tiny_model, ["a red cat"], steps=2)
+    row = prepared.plan.rows()[0]
+    found = []
+    for reach in ("all", "next"):
+        with edited(tiny_model, [NormsAsIfZero(channels=3, blocks=1, reach=reach)]):
+            found.append(sample(prepared, [row])[1])
+    assert not np.array_equal(*found)
+    with pytest.raises(interp.InputError, match="reach must be one of all, next"):
+        NormsAsIfZero(channels=3, blocks=1, reach="some")
+
+
+def test_displace_moves_by_what_the_channels_hold() -> None:
+    state = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    site = interp.Site(1, "image", "hidden")
+    moved = Displace(channels=[2, 6], blocks=1, seed=4).apply(site, 0, state)
+    assert torch.equal(moved[..., [2, 6]], state[..., [2, 6]])
+    torch.testing.assert_close((moved - state).norm(dim=-1), state[..., [2, 6]].norm(dim=-1))
+    some = Displace(channels=[2, 6], blocks=1, seed=4, tokens=[1, 3]).apply(site, 0, state)
+    assert torch.equal(some[:, [0, 2, 4]], state[:, [0, 2, 4]])
+    assert torch.equal(some[:, [1, 3]], moved[:, [1, 3]])
+    assert not torch.equal(Displace(channels=[2, 6], blocks=1, seed=5).apply(site, 0, state), moved)
+
+
+def test_an_experiment_is_resumed_cell_by_cell(tiny_model: interp.Model, tmp_path: Path) -> None:
+    prepared = prepare(tiny_model, ["a red cat", "the green circle"], steps=STEPS)
+    arms = [Arm("original"), *(Arm(f"zero {b}", (Zero(channels=3, blocks=b),)) for b in (0, 1, 2))]
+    given: dict[str, Any] = {"experiment": "try", "parameters": {"k": 1}, "batch_size": 2}
+    whole = draw(prepared, arms, out=tmp_path / "whole.zarr", **given)
+    assert whole.finished
+    assert whole.done.shape == (2, 4)
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Any) -> None:
+        if progress.done == 5:
+            raise StopError
+
+    with pytest.raises(StopError):
+        draw(prepared, arms, out=tmp_path / "part.zarr", on_progress=stop, **given)
+    part = interp.open_experiment(tmp_path / "part.zarr")
+    assert int(part.done.sum()) == 5
+    assert not part.finished
+    drawn: list[int] = []
+    part = draw(prepared, arms, out=tmp_path / "part.zarr", on_progress=lambda p: drawn.append(p.drawn), **given)
+    assert part.finished
+    assert drawn[-1] == 3
+    for prompt in range(2):
+        for arm in range(4):
+            np.testing.assert_allclose(part.latents(prompt, arm), whole.latents(prompt, arm), **CLOSE)
+    plain = interp.generate(tiny_model, ["a red cat", "the green circle"], steps=STEPS)
+    np.testing.assert_array_equal(whole.pictures(0)[1], plain["image"].to_numpy())
+    with pytest.raises(interp.PlanError, match="its arms is"):
+        draw(prepared, arms[:2], out=tmp_path / "part.zarr", **given)
+    with pytest.raises(interp.InputError, match="is an experiment"):
+        interp.open_run(tmp_path / "part.zarr")
+
+
+def test_cost_is_what_is_run(tiny_model: interp.Model, tmp_path: Path) -> None:
+    prepared = prepare(tiny_model, ["a red cat"], steps=STEPS)
+    arms = [Arm("original"), Arm("late", (Zero(channels=3, blocks=1, steps=2),)), Arm("all", (Zero(channels=3, blocks=0),))]
+    found = cost(prepared, arms)
+    assert found["pictures"] == 3
+    assert found["forwards"] == STEPS + (STEPS - 2 - 2 / 4) + (STEPS - 1 / 4)
+    drawn = draw(prepared, arms, out=tmp_path / "cost.zarr", experiment="try", parameters={}, batch_size=1)
+    cells = drawn.cells["forwards"].to_numpy()[0]
+    np.testing.assert_array_equal(cells, [STEPS, 2, STEPS])
