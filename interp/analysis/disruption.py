@@ -21,6 +21,7 @@ MEASURES = {
     "structure": "root mean square difference of the blurred pictures, 0..1",
     "detail": "distance of the fine radial spectrum to the reference, less the original's, decades: > 0 is worse",
     "sharpness": "log2 of the Laplacian variance over the original's",
+    "prompt": "distance between latents of different prompts and one seed over the originals', less 1: -1 is no prompt left",
 }
 WINS = ("detail", "sharpness")
 MARGIN = 0.1
@@ -40,7 +41,8 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     changed_energy                        (arm)            of the edited states' energy
 
     The margin of `structure` is that share of the distance between originals of two seeds (of two prompts, where there is one
-    seed); of `detail` and `sharpness`, that share of the standard deviation of the originals' own values.
+    seed); of `detail` and `sharpness`, that share of the standard deviation of the originals' own values; of `prompt`, that
+    share itself.
     """
     rows = _Rows(experiment, reference)
     groups = rows.groups()
@@ -104,7 +106,7 @@ def verdict(values: Array, limit: float) -> str:
     """Two one-sided tests (Schuirmann 1987) by intervals: `minimal` when the 90% interval lies within +-limit, `changed` when
     the 95% interval lies outside it, else `cannot tell`.
     """
-    if len(values) < 2:
+    if len(values) < 2 or not np.isfinite(values).all():
         return "cannot tell"
     low, high = intervals.bootstrap(values, level=0.90)
     if -limit < low and high < limit:
@@ -141,13 +143,27 @@ class _Rows:
         spectra = metrics.radial_spectrum(self.original if reference is None else reference)[1]
         self.reference = spectra.mean(axis=0)
         self.own = self._own(self.original)
+        self.seed_of = np.array([int(axes["seed"].to_numpy()[row]) for row in self.rows])
+        between = self._between_prompts(experiment, self.kind.index("original"))
         self.found: dict[int, dict[str, Array]] = {}
         for arm in range(len(self.kind)):
             self.found[arm] = self._compare(self._read(experiment, arm))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self.found[arm]["prompt"] = self._between_prompts(experiment, arm) / between - 1
 
     def _read(self, experiment: Experiment, arm: int) -> Array:
         drawn, images = experiment.pictures(arm)
         return np.asarray(images[np.isin(drawn, self.rows)])
+
+    def _between_prompts(self, experiment: Experiment, arm: int) -> Array:
+        """Per row, the mean distance of its latents to those of other prompts drawn from the same seed; NaN without any."""
+        latents = np.stack([experiment.latents(int(row), arm).ravel().astype(np.float64) for row in self.rows])
+        found = np.full(len(latents), np.nan)
+        for place in range(len(latents)):
+            others = (self.seed_of == self.seed_of[place]) & (self.text_of != self.text_of[place])
+            if others.any():
+                found[place] = np.sqrt(((latents[others] - latents[place]) ** 2).mean(axis=1)).mean()
+        return found
 
     def _own(self, images: Array) -> dict[str, Array]:
         return {
@@ -208,7 +224,7 @@ class _Rows:
         if not pairs:
             pairs = [(a, a - 1) for a in range(1, len(self.rows))]
         if not pairs:
-            return dict.fromkeys(MEASURES, float("nan"))
+            return {**dict.fromkeys(MEASURES, float("nan")), "prompt": 1.0}
         first, second = (self.original[list(side)] for side in zip(*pairs, strict=True))
         structure = float(metrics.structure_distance(first, second).mean())
-        return {"structure": structure, **{name: float(values.std()) for name, values in self.own.items()}}
+        return {"structure": structure, "prompt": 1.0, **{name: float(values.std()) for name, values in self.own.items()}}

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import causes, demo, disrupt, govern, info, inspect, massive, models, segment, selfcheck, trace
+from interp.cli import causes, demo, disrupt, govern, info, inspect, massive, models, patch, segment, selfcheck, trace
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("segment")(segment.segment)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)
 app.command("disrupt")(disrupt.disrupt)
+app.command("patch")(patch.patch)
 app.add_typer(demo.app, name="demo")
 
 

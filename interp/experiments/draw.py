@@ -48,7 +48,9 @@ class Arm:
         return self.place or first_place(self.edits)
 
 
-Bind = Callable[[Row, Clean], Callable[[Arm], Sequence[Intervention]]]
+EditsOf = Callable[[Arm], Sequence[Intervention] | Clean]
+"""The edits of an arm for one row; or, for an arm that never leaves its clean run, another run whose picture it shows."""
+Bind = Callable[[Row, Clean], EditsOf]
 """(row, its clean run) -> the edits of each arm for this row."""
 
 
@@ -113,7 +115,7 @@ def draw(
                 if not pending:
                     continue
                 clean = clean_run(prepared, row, keep)
-                edits_of = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
+                edits_of: EditsOf = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
                 for batch in _batches(arms, pending, size):
                     for number, outputs, measures in _draw_batch(prepared, row, clean, arms, batch, edits_of):
                         writer.row((row.index, number), {"outputs": outputs, "cells": measures})
@@ -137,14 +139,17 @@ def _draw_batch(
     clean: Clean,
     arms: Sequence[Arm],
     batch: Sequence[int],
-    edits_of: Callable[[Arm], Sequence[Intervention]],
+    edits_of: EditsOf,
 ) -> list[tuple[int, dict[str, Array], dict[str, Array]]]:
     """(arm's number, outputs, measures) of a batch of arms."""
     if arms[batch[0]].leaves is None:
         measured = _measures(0.0, len(clean.calls.predictions))
-        return [(number, {"image": clean.image, "latents": clean.latents}, measured) for number in batch]
+        shown = [(number, edits_of(arms[number])) for number in batch]
+        runs = [(number, given if isinstance(given, Clean) else clean) for number, given in shown]
+        return [(number, {"image": run.image, "latents": run.latents}, measured) for number, run in runs]
     with prepared.model.lock:
-        forks = Forks(prepared.model.anatomy, [edits_of(arms[number]) for number in batch], clean.calls)
+        edits = [given for number in batch if not isinstance(given := edits_of(arms[number]), Clean)]
+        forks = Forks(prepared.model.anatomy, edits, clean.calls)
         with forks.drawing(prepared.model.pipe.transformer):
             images, latents = sample(prepared, [row] * len(batch))
     share = forks.rows_run / len(batch)

@@ -14,16 +14,16 @@ from interp.figures import style
 from interp.figures.places import short
 from interp.store.experiment import Experiment
 
-UNITS = {"structure": "0..1", "detail": "decades", "sharpness": "log2"}
+UNITS = {"structure": "0..1", "detail": "decades", "sharpness": "log2", "prompt": "share"}
+CELLS_WITH_TEXT = 60
 CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 
 
 def disruption(found: xr.Dataset) -> go.Figure:
-    """Every measure of every arm with its interval; controls in grey, the margin of "minimal" shaded. From `disruption.measure`."""
+    """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded."""
     names = [str(name) for name in found["measure"].to_numpy()]
-    made = make_subplots(
-        1, len(names), shared_yaxes=True, subplot_titles=[f"{n}, {UNITS[n]}" for n in names], horizontal_spacing=0.03
-    )
+    titles = [f"{name}, {UNITS[name]}" for name in names]
+    made = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     arms = [str(arm).replace("_", " ") for arm in found["arm"].to_numpy()]
     control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS)
     for number, name in enumerate(names):
@@ -50,6 +50,43 @@ def disruption(found: xr.Dataset) -> go.Figure:
         title={"text": f"channels {found.attrs['channels']} taken away: what becomes of the pictures", "font": {"size": 15}},
         height=150 + 26 * len(arms),
         margin={"l": 150, "r": 20, "t": 110, "b": 40},
+    )
+    return style.caption(made, found.attrs)
+
+
+def patch_grid(found: xr.Dataset) -> go.Figure:
+    """Recovered by block and step (or region), one heat map for each thing patched. From `patching.recovered`."""
+    whats = [str(what) for what in found["what"].to_numpy()]
+    titles = [f"{what} patched" for what in whats]
+    made = make_subplots(1, len(whats), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    most = max(0.05, float(abs(found["recovered"]).max()))
+    few = found.sizes["block"] * found.sizes["column"] <= CELLS_WITH_TEXT
+    for number, what in enumerate(whats):
+        one = found.sel(what=what)
+        bounds = np.stack([one["recovered_low"].to_numpy(), one["recovered_high"].to_numpy()], axis=-1)
+        made.add_heatmap(
+            z=one["recovered"].to_numpy(),
+            x=[str(column) for column in one["column"].to_numpy()],
+            y=one["block"].to_numpy(),
+            colorscale="RdBu_r",
+            zmid=0,
+            zmin=-most,
+            zmax=most,
+            customdata=bounds,
+            hovertemplate="block %{y}, %{x}: %{z:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<extra></extra>",
+            texttemplate="%{z:.2f}" if few else None,
+            textfont={"size": 9},
+            colorbar={"title": "recovered"},
+            showscale=number == len(whats) - 1,
+            row=1,
+            col=number + 1,
+        )
+    made.update_xaxes(title_text="steps" if found.attrs["columns"] == "steps" else "region", type="category")
+    made.update_yaxes(title_text="block", dtick=1, row=1, col=1)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": f"share of the clean picture that a patch brings back ({found.attrs['metric']})", "font": {"size": 15}},
+        margin={"l": 60, "r": 20, "t": 110, "b": 60},
     )
     return style.caption(made, found.attrs)
 

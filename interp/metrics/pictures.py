@@ -83,15 +83,3 @@ def laplacian_variance(pictures: Array) -> Array:
     for axis in (-2, -1):
         laplacian += ndimage.correlate1d(grey, np.array([1.0, -2.0, 1.0]), axis=axis, mode="reflect")
     return np.asarray(laplacian.var(axis=(-2, -1)))
-
-
-def projection(pictures: Array, start: Array, end: Array) -> Array:
-    """How far pictures have gone from `start` to `end`: <p - start, end - start> / |end - start|^2; 0 and 1 at the two: (...).
-
-    NaN where start and end are the same.
-    """
-    start, end = as_floats(start), as_floats(end)
-    way = end - start
-    length = (way**2).sum(axis=(-3, -2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(((as_floats(pictures) - start) * way).sum(axis=(-3, -2, -1)) / np.where(length > 0, length, np.nan))

@@ -39,6 +39,8 @@ class Plantable:
     in_blocks: bool
     writers: Mapping[str, Mapping[str, str]]
     """Per kind of block and "stream.gate": the last linear layer of the branch, inside the block."""
+    text_tokens: str | None = None
+    """The linear layer that text tokens come in by."""
     prompts: Callable[[Any, np.random.Generator, int], tuple[str, ...]] = word_prompts
     """(pipe, random numbers, count) -> different prompts that the model takes."""
 
@@ -56,14 +58,22 @@ _TWO_STREAMS = {
 }
 PLANTABLE: dict[str, Plantable] = {
     "sd3": Plantable(
-        "time_text_embed", False, {"joint": _TWO_STREAMS, "joint-dual": {**_TWO_STREAMS, "image.attn2": "attn2.to_out.0"}}
+        "time_text_embed",
+        False,
+        {"joint": _TWO_STREAMS, "joint-dual": {**_TWO_STREAMS, "image.attn2": "attn2.to_out.0"}},
+        "context_embedder",
     ),
-    "flux": Plantable("time_text_embed", False, {"double": _TWO_STREAMS, "single": {"image.attn": "proj_out"}}),
+    "flux": Plantable(
+        "time_text_embed",
+        False,
+        {"double": _TWO_STREAMS, "single": {"image.attn": "proj_out"}},
+        "context_embedder",
+    ),
     "dit": Plantable(
         "norm1.emb",
         True,
         {"class-conditional": {"image.attn": "attn1.to_out.0", "image.mlp": "ff.net.2"}},
-        class_prompts,
+        prompts=class_prompts,
     ),
 }
 
@@ -81,3 +91,27 @@ def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
         else:
             part.linear_2.weight[component] = 0.0
             part.linear_2.bias[component] = 0.0
+
+
+def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
+    """Let text enter by one component of the conditioning alone: the other components and the text tokens lose it."""
+    for embedding in conditionings:
+        for part in (getattr(embedding, name) for name in PARTS["text"] if hasattr(embedding, name)):
+            table = getattr(part, "embedding_table", None)
+            if table is not None:
+                kept = table.weight[:, component].clone()
+                table.weight.zero_()
+                table.weight[:, component] = kept
+                continue
+            rows = [row for row in range(part.linear_2.weight.shape[0]) if row != component]
+            part.linear_2.weight[rows] = 0.0
+    if text_tokens is not None:
+        layer: Any = transformer.get_submodule(text_tokens)
+        layer.weight.zero_()
+
+
+def deafen(transformer: nn.Module, modules: list[str], component: int) -> None:
+    """Let these projections of the conditioning (a linear layer, or one that holds a `linear`) not read a component of it."""
+    for path in modules:
+        module: Any = transformer.get_submodule(path)
+        getattr(module, "linear", module).weight[:, component] = 0.0

@@ -25,7 +25,7 @@ from interp.models.anatomy import Block, Modulation
 from interp.models.catalog import write_defaults
 from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
-from interp.models.plantable import PLANTABLE, keep_apart
+from interp.models.plantable import PLANTABLE, deafen, keep_apart, silence_text
 from interp.models.quiet import quiet
 from interp.sites import as_index
 from interp.tracing.model import Model
@@ -83,12 +83,14 @@ def plant(
     strength: float = 50.0,
     spread: float = 0.2,
     timestep_share: float = 0.7,
+    carrier: bool = False,
     seed: int = 0,
     **sizes: Any,
 ) -> Planted:
     """A tiny random model of a family (sd3, flux, dit) with massive channels in it, in memory.
 
-    `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`.
+    `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`. With `carrier`,
+    the prompt reaches the picture by the planted channels' gate alone: every other way of the text in is cut.
     """
     with quiet():
         pipe, defaults = tiny.make(family, seed=seed, **sizes)
@@ -101,9 +103,13 @@ def plant(
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
         writer = module.get_submodule(_writer(family, described, stream, gate))
-        for embedding in PLANTABLE[family].conditionings(pipe.transformer, [b.path for b in model.anatomy.blocks]):
+        conditionings = PLANTABLE[family].conditionings(pipe.transformer, [b.path for b in model.anatomy.blocks])
+        for embedding in conditionings:
             keep_apart(embedding, TIMESTEP, "timestep")
             keep_apart(embedding, TEXT, "text")
+        if carrier:
+            silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, TEXT)
+            deafen(pipe.transformer, _projections(model), TEXT)
         for channel in channels:
             writer.weight[channel], writer.bias[channel] = 0.0, size
         modulation, number = _gate(described, stream, gate)
@@ -157,6 +163,12 @@ def _set_alpha(
         scale = spread * share**0.5 / values.std(correction=0)
         projection.weight[rows, component] = scale.float()
         projection.bias[rows] -= (scale * values.mean()).float()
+
+
+def _projections(model: Model) -> list[str]:
+    """Every module that projects the conditioning: of the blocks, and after them."""
+    inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
+    return [*inside, *(path for path, _ in model.anatomy.reentries)]
 
 
 def _gate(block: Block, stream: str, gate: str) -> tuple[Modulation, int]:

@@ -1,0 +1,88 @@
+"""How much of the clean picture a patch brings back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import intervals
+from interp.errors import InputError
+from interp.metrics import pictures as pixels
+from interp.store.experiment import Experiment
+from interp.store.schema import Array
+
+METRICS = ("picture", "structure", "latents")
+
+
+def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
+    """Recovered = <patched - corrupted, clean - corrupted> / |clean - corrupted|^2: 0 the corrupted picture, 1 the clean one.
+
+    recovered, recovered_low, recovered_high   (what, block, column)   mean over pairs; NaN where there is nothing to patch
+
+    `metric`: "picture" compares pixels, "structure" blurred pictures, "latents" the last latents.
+    """
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    rows = np.flatnonzero(experiment.done.all(axis=1))
+    if not rows.size:
+        raise InputError(f"{experiment.path}: no pair is drawn in every cell yet; let the experiment go on first")
+    axes = experiment.axes
+    whats, blocks, columns = (axes[name].to_numpy() for name in ("what", "block", "column"))
+    names: dict[str, list[Any]] = {
+        "what": [str(name) for name in dict.fromkeys(whats) if name not in ("clean", "corrupted")],
+        "block": sorted({int(block) for block in blocks if block >= 0}),
+        "column": [str(column) for column in dict.fromkeys(columns) if column != "-"],
+    }
+    values = np.full((len(rows), *(len(axis) for axis in names.values())), np.nan)
+    for place, row in enumerate(rows):
+        ends = {
+            name: _read(experiment, int(row), int(np.flatnonzero(whats == name)[0]), metric) for name in ("corrupted", "clean")
+        }
+        for arm in range(len(whats)):
+            if whats[arm] in ends:
+                continue
+            cell = tuple(
+                axis.index(v)
+                for axis, v in zip(names.values(), (str(whats[arm]), int(blocks[arm]), str(columns[arm])), strict=True)
+            )
+            values[(place, *cell)] = share(_read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
+    pairs = by_pair(experiment, rows, values)
+    low, high = intervals.bootstrap(pairs)
+    dims = tuple(names)
+    return xr.Dataset(
+        {"recovered": (dims, pairs.mean(axis=0)), "recovered_low": (dims, low), "recovered_high": (dims, high)},
+        {name: np.array(values, dtype=object) if name != "block" else values for name, values in names.items()},
+        {
+            "analysis": "patching",
+            "metric": metric,
+            "model": str(experiment.plan.get("model")),
+            "weights": str(experiment.plan.get("weights", "")),
+            **{name: experiment.parameters[name] for name in ("channels", "control", "stream", "columns")},
+            "averaged_over": "seeds, then pairs of prompts",
+            "interval": intervals.said(len(pairs)).replace("prompt texts", "pairs of prompts"),
+            "control": "as many ordinary channels",
+        },
+    )
+
+
+def by_pair(experiment: Experiment, rows: Array, values: Array) -> Array:
+    """The mean over seeds of each pair of prompts: (pair, ...)."""
+    corrupted = experiment.axes["prompt_text"].to_numpy().astype(str)
+    pairs = [(experiment.parameters["clean"][row], corrupted[row]) for row in rows]
+    return np.stack([values[[p == pair for p in pairs]].mean(axis=0) for pair in dict.fromkeys(pairs)])
+
+
+def share(value: Array, start: Array, end: Array) -> float:
+    """How far `value` has gone from `start` to `end`, along the straight way; NaN where they are the same."""
+    way = (end - start).ravel()
+    length = float(way @ way)
+    return float((value - start).ravel() @ way) / length if length > 0 else float("nan")
+
+
+def _read(experiment: Experiment, row: int, arm: int, metric: str) -> Any:
+    if metric == "latents":
+        return experiment.latents(row, arm).astype(np.float64)
+    picture = experiment.picture(row, arm)
+    return pixels.low_pass(picture) if metric == "structure" else pixels.as_floats(picture)

@@ -1,0 +1,130 @@
+"""Picture experiments on models with planted truths: what carries the prompt is found, and no control claims it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MODELS, prompts_for
+
+import interp
+from interp.analysis import disruption as analysis
+from interp.analysis import patching
+from interp.experiments.clean import clean_run
+from interp.experiments.disrupt import disrupt
+from interp.experiments.patch import patch
+from interp.store.experiment import Experiment
+from interp.testing import Planted, plant
+
+BLOCK, CHANNEL = 1, 5
+
+
+@pytest.fixture(scope="module", params=["sd3", "flux", "dit"])
+def carrier(request: pytest.FixtureRequest) -> Planted:
+    """The prompt reaches the picture by channel 5's gate in block 1 alone."""
+    return plant(request.param, channels=(CHANNEL,), block=BLOCK, carrier=True, spread=0.5, timestep_share=0.3, strength=20.0)
+
+
+def grid(drawn: Experiment, what: str) -> Any:
+    return patching.recovered(drawn, "latents")["recovered"].sel(what=what).isel(column=0).to_numpy()
+
+
+def test_the_prompt_enters_by_the_planted_gate_alone(carrier: Planted) -> None:
+    zero = interp.interventions.Zero(channels=[CHANNEL], blocks=BLOCK)
+    texts = carrier.prompts(2)
+    plain = interp.generate(carrier.model, texts, steps=3)["latents"].to_numpy()
+    without = interp.generate(carrier.model, texts, steps=3, interventions=[zero])["latents"].to_numpy()
+    assert np.abs(plain[0] - plain[1]).max() > 1e-3
+    np.testing.assert_array_equal(without[0], without[1])
+
+
+def test_patching_finds_the_planted_channel_and_block(carrier: Planted, tmp_path: Path) -> None:
+    """All steps patched: from the planted block on the channel brings everything back, before it nothing; ordinary channels
+    never; its gate at the planted block alone.
+    """
+    texts = carrier.prompts(4)
+    prepared = patch(
+        carrier.model, texts[:2], texts[2:], out=tmp_path / "patch.zarr", windows=1, channels=[CHANNEL], stream="both", steps=3
+    )
+    drawn = prepared.run()
+    blocks = len(carrier.model.anatomy.blocks)
+    expected = np.array([float(block >= BLOCK) for block in range(blocks)])
+    massive = grid(drawn, "massive")
+    assert massive[BLOCK] == pytest.approx(1.0, abs=1e-4)  # exactly there: nothing else has heard of the prompt yet
+    np.testing.assert_allclose(massive, expected, atol=0.1)
+    assert np.abs(grid(drawn, "control")).max() < 0.2  # ordinary channels: next to nothing
+    at_planted = np.array([float(block == BLOCK) for block in range(blocks)])
+    np.testing.assert_allclose(grid(drawn, "alpha"), at_planted, atol=2e-3)
+
+
+def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_path: Path) -> None:
+    """Zeroing the channel takes the prompt away, from the planted block on; nothing else does, LayerNorm controls included."""
+    prepared = disrupt(
+        carrier.model,
+        carrier.prompts(3),
+        out=tmp_path / "disrupt.zarr",
+        channels=[CHANNEL],
+        blocks=[0, BLOCK, "all"],
+        stream="both" if len(carrier.streams) > 1 else "image",
+        steps=3,
+    )
+    found = prepared.run().result("disruption").sel(measure="prompt")
+    value = {str(arm): float(found["value"].sel(arm=arm)) for arm in found["arm"].to_numpy()}
+    assert value[f"zero {BLOCK}"] == pytest.approx(-1.0, abs=1e-5)
+    assert value["zero all"] == pytest.approx(-1.0, abs=1e-5)
+    assert abs(value["zero 0"]) < 0.2  # the channel is not massive there yet
+    for arm, remaining in value.items():
+        if not arm.startswith("zero"):
+            assert remaining > -0.9, arm
+    assert str(found["verdict"].sel(arm=f"zero {BLOCK}").values) == "changed"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_and_conditioning_together_are_the_clean_run(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Both streams' whole state at a block and all conditioning that enters after it reproduce the clean run; the state alone
+    does not: the later blocks and the output layer are told of the corrupted prompt.
+    """
+    model = request.getfixturevalue(name)
+    prompts = prompts_for(name)
+    prepared = patch(
+        model,
+        prompts[:1],
+        prompts[1:2],
+        out=tmp_path / "patch.zarr",
+        what=["everything", "hidden"],
+        blocks=[1],
+        windows=1,
+        stream="both",
+        steps=3,
+    )
+    drawn = prepared.run()
+    clean = clean_run(prepared.clean, prepared.clean.plan.rows()[0])
+    np.testing.assert_array_equal(drawn.latents(0, 1), clean.latents)
+    everything, state = drawn.latents(0, 2), drawn.latents(0, 3)
+    np.testing.assert_allclose(everything, clean.latents, rtol=1e-4, atol=2e-5)
+    assert np.abs(state - clean.latents).max() > 1e-4
+    assert float(patching.recovered(drawn, "latents")["recovered"].sel(what="everything").squeeze()) == pytest.approx(
+        1, abs=1e-3
+    )
+
+
+def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> None:
+    prepared = patch(
+        tiny_model, ["a red cat"], ["two dog"], out=tmp_path / "p.zarr", what=["hidden"], blocks=[1], regions=2, steps=2
+    )
+    tokens = [token for cell in prepared.cells for token in cell.tokens or ()]
+    assert sorted(tokens) == list(range(prepared.prepared.layout.tokens("image")))
+    found = prepared.run().result("patching_picture")
+    assert found["column"].to_numpy().tolist() == ["y0 x0", "y0 x1", "y1 x0", "y1 x1"]
+    assert prepared.cost["forwards"] == pytest.approx(2 * 2 + 4 * (2 - 2 / 4))
+
+
+def test_verdicts_by_two_one_sided_tests() -> None:
+    draw = np.random.default_rng(0)
+    assert analysis.verdict(draw.normal(0.0, 0.01, 50), 0.1) == "minimal"
+    assert analysis.verdict(draw.normal(0.5, 0.01, 50), 0.1) == "changed"
+    assert analysis.verdict(draw.normal(-0.5, 0.01, 50), 0.1) == "changed"
+    assert analysis.verdict(draw.normal(0.1, 0.2, 50), 0.1) == "cannot tell"
+    assert analysis.verdict(np.array([0.0]), 0.1) == "cannot tell"
