@@ -70,7 +70,7 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
         stream="both" if len(carrier.streams) > 1 else "image",
         steps=3,
     )
-    found = prepared.run().result("disruption").sel(measure="prompt")
+    found = prepared.run().result("disruption").sel(measure="prompt_effect")
     value = {str(arm): float(found["value"].sel(arm=arm)) for arm in found["arm"].to_numpy()}
     assert value[f"zero {BLOCK}"] == pytest.approx(-1.0, abs=1e-5)
     assert value["zero all"] == pytest.approx(-1.0, abs=1e-5)

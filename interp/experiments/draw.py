@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ Bind = Callable[[Row, Clean], EditsOf]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far an experiment is; handed to `on_progress` after every batch of arms."""
+    """How far an experiment is; handed to `on_progress` after every cell."""
 
     done: int
     total: int
@@ -67,6 +67,10 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+DrawRow = Callable[[Row, Sequence[int]], Iterator[tuple[int, dict[str, Array], dict[str, Array]]]]
+"""(row, its arms not drawn yet) -> (arm's number, outputs, measures) of each."""
 
 
 def draw(
@@ -86,9 +90,43 @@ def draw(
 
     `keep` names states of the clean runs that `bind` needs; `planned` is (prompt, arm) booleans, by default all.
     """
-    size, path, rows = at_least("batch_size", batch_size, 1), Path(out), prepared.plan.rows()
-    wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
+    size = at_least("batch_size", batch_size, 1)
     _check(prepared, arms)
+
+    def draw_row(row: Row, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
+        clean = clean_run(prepared, row, keep)
+        edits_of: EditsOf = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
+        for batch in _batches(arms, pending, size):
+            yield from _draw_batch(prepared, row, clean, arms, batch, edits_of)
+
+    return fill(
+        prepared,
+        arms,
+        draw_row,
+        experiment=experiment,
+        parameters=parameters,
+        out=out,
+        planned=planned,
+        batch_size=size,
+        on_progress=on_progress,
+    )
+
+
+def fill(
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    draw_row: DrawRow,
+    *,
+    experiment: str,
+    parameters: Mapping[str, Any],
+    out: str | Path,
+    planned: Array | None = None,
+    batch_size: int = BATCH_SIZE,
+    on_progress: OnProgress = lambda progress: None,
+) -> Experiment:
+    """Fill an experiment's store with what `draw_row` gives, cell by cell, and open it."""
+    path, rows = Path(out), prepared.plan.rows()
+    wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
     layout = Layout(
         prompt_text=tuple(row.text for row in rows),
         seed=tuple(row.seed for row in rows),
@@ -104,7 +142,7 @@ def draw(
         "parameters": as_json(dict(parameters), "parameters"),
         "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits]} for arm in arms],
         "plan": prepared.plan.to_json(),
-        "provenance": provenance(prepared.model, size),
+        "provenance": provenance(prepared.model, batch_size),
     }
     started, drawn = time.monotonic(), 0
     with experiment_lock(path):
@@ -114,13 +152,10 @@ def draw(
                 pending = [int(arm) for arm in np.flatnonzero(wanted[row.index] & ~done[row.index])]
                 if not pending:
                     continue
-                clean = clean_run(prepared, row, keep)
-                edits_of: EditsOf = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
-                for batch in _batches(arms, pending, size):
-                    for number, outputs, measures in _draw_batch(prepared, row, clean, arms, batch, edits_of):
-                        writer.row((row.index, number), {"outputs": outputs, "cells": measures})
-                        done[row.index, number] = True
-                        drawn += 1
+                for number, outputs, measures in draw_row(row, pending):
+                    writer.row((row.index, number), {"outputs": outputs, "cells": measures})
+                    done[row.index, number] = True
+                    drawn += 1
                     on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
     return open_experiment(path)
 

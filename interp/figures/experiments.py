@@ -14,7 +14,7 @@ from interp.figures import style
 from interp.figures.places import short
 from interp.store.experiment import Experiment
 
-UNITS = {"structure": "0..1", "detail": "decades", "sharpness": "log2", "prompt": "share"}
+UNITS = {"structure": "0..1", "detail": "decades", "sharpness": "log2", "prompt_effect": "share"}
 CELLS_WITH_TEXT = 60
 CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 
@@ -22,7 +22,7 @@ CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 def disruption(found: xr.Dataset) -> go.Figure:
     """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded."""
     names = [str(name) for name in found["measure"].to_numpy()]
-    titles = [f"{name}, {UNITS[name]}" for name in names]
+    titles = [f"{name.replace('_', ' ')}, {UNITS[name]}" for name in names]
     made = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     arms = [str(arm).replace("_", " ") for arm in found["arm"].to_numpy()]
     control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS)

@@ -129,6 +129,18 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"max_sequence_length": 512, **guided}
 
 
+def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Tokens to (row, channel, y, x)."""
+    spatial: Tensor = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+    return spatial
+
+
+def pack(pipe: Any, latents: Tensor) -> Tensor:
+    """(row, channel, y, x) to tokens of two by two."""
+    packed: Tensor = pipe._pack_latents(latents, *latents.shape)
+    return packed
+
+
 PIPELINE = PipelineSpec(
     pipeline_class="FluxPipeline",
     layout=layout,
@@ -139,5 +151,7 @@ PIPELINE = PipelineSpec(
     settings_maximum={"max_sequence_length": 512},
     conditions=conditions,
     text_states=text_states,
+    unpack=unpack,
+    pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )

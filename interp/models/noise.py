@@ -1,0 +1,31 @@
+"""Noise levels: what a prediction says of the clean picture, and a clean picture brought to a level.
+
+velocity:  x = (1 - sigma) x0 + sigma e,          v = e - x0             (rectified flow, arXiv 2209.03003, 2403.03206)
+epsilon:   x = (x0 + sigma e) / sqrt(1 + sigma^2)                        (DDPM, arXiv 2006.11239, sigma^2 = (1 - a) / a)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from interp.errors import ModelError
+
+
+def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma: float) -> Tensor:
+    """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
+    first = output.chunk(len(prediction), dim=1)[0] if len(prediction) > 1 else output
+    scale = 1.0 if _kind(prediction) == "velocity" else float((1 + sigma**2) ** 0.5)
+    return scale * latents - sigma * first
+
+
+def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """X at a level, from clean latents and unit noise."""
+    if _kind(prediction) == "velocity":
+        return (1 - sigma) * clean + sigma * noise
+    return (clean + sigma * noise) / float((1 + sigma**2) ** 0.5)
+
+
+def _kind(prediction: tuple[str, ...]) -> str:
+    if prediction[0] not in ("velocity", "epsilon"):
+        raise ModelError(f"prediction {prediction[0]!r} is not known: it must be velocity or epsilon")
+    return prediction[0]
