@@ -38,7 +38,7 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     values = np.full((len(rows), *(len(axis) for axis in names.values())), np.nan)
     for place, row in enumerate(rows):
         ends = {
-            name: _read(experiment, int(row), int(np.flatnonzero(whats == name)[0]), metric) for name in ("corrupted", "clean")
+            name: read(experiment, int(row), int(np.flatnonzero(whats == name)[0]), metric) for name in ("corrupted", "clean")
         }
         for arm in range(len(whats)):
             if whats[arm] in ends:
@@ -47,7 +47,7 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
                 axis.index(v)
                 for axis, v in zip(names.values(), (str(whats[arm]), int(blocks[arm]), str(columns[arm])), strict=True)
             )
-            values[(place, *cell)] = share(_read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
+            values[(place, *cell)] = share(read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
     pairs = by_pair(experiment, rows, values)
     low, high = intervals.bootstrap(pairs)
     dims = tuple(names)
@@ -67,10 +67,10 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     )
 
 
-def by_pair(experiment: Experiment, rows: Array, values: Array) -> Array:
+def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "clean") -> Array:
     """The mean over seeds of each pair of prompts: (pair, ...)."""
-    corrupted = experiment.axes["prompt_text"].to_numpy().astype(str)
-    pairs = [(experiment.parameters["clean"][row], corrupted[row]) for row in rows]
+    texts = experiment.axes["prompt_text"].to_numpy().astype(str)
+    pairs = [(experiment.parameters[other][row], texts[row]) for row in rows]
     return np.stack([values[[p == pair for p in pairs]].mean(axis=0) for pair in dict.fromkeys(pairs)])
 
 
@@ -81,7 +81,8 @@ def share(value: Array, start: Array, end: Array) -> float:
     return float((value - start).ravel() @ way) / length if length > 0 else float("nan")
 
 
-def _read(experiment: Experiment, row: int, arm: int, metric: str) -> Any:
+def read(experiment: Experiment, row: int, arm: int, metric: str) -> Any:
+    """A cell's pixels, blurred pixels or latents."""
     if metric == "latents":
         return experiment.latents(row, arm).astype(np.float64)
     picture = experiment.picture(row, arm)

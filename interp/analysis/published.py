@@ -39,6 +39,11 @@ PUBLISHED: tuple[Finding, ...] = (
     Finding("attribution", "carried from the prompt: transport between prompts moves semantics", "FLUX.1", "no number", FC),
     Finding("comparison", "emerge early in training", "DiT-XL", "before 50,000 iterations", f"{DG}, Fig. 3b"),
     Finding("comparison", "in all model sizes", "DiT-S to XL", "all", f"{DG}, Fig. 3c"),
+    Finding("disruption", "win rate of one block zeroed, HPSv2.1 and LAION-Aesthetics", "SD3", ".028, .078", f"{DG}, Fig. 5b"),
+    Finding("disruption", "the same, CLIP and BLIP (the prompt)", "SD3", ".512, .462", f"{DG}, Fig. 5b"),
+    Finding("disruption", "random channels zeroed: no effect", "SD3", "no number", f"{DG}, 4.2"),
+    Finding("disruption", "top channels zeroed: quality and prompt collapse; lowest ones: marginal", "FLUX.1", "no number", FC),
+    Finding("transport", "a source's massive channels move the target towards the source", "FLUX.1 dev", "no number", FC),
     Finding(
         "segmentation",
         "two clusters of tokens on top channels separate fore- and background",

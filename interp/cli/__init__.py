@@ -10,7 +10,24 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.cli import causes, demo, disrupt, govern, info, inspect, massive, models, patch, segment, selfcheck, trace
+from interp.cli import (
+    causes,
+    demo,
+    disrupt,
+    dose,
+    govern,
+    info,
+    inspect,
+    lens,
+    massive,
+    models,
+    patch,
+    segment,
+    selfcheck,
+    swap,
+    trace,
+    transport,
+)
 from interp.errors import InterpError, InterpWarning
 
 app = typer.Typer(
@@ -34,6 +51,10 @@ app.command("segment")(segment.segment)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)
 app.command("disrupt")(disrupt.disrupt)
+app.command("dose")(dose.dose)
+app.command("swap")(swap.swap)
+app.command("transport")(transport.transport)
+app.command("lens")(lens.lens)
 app.command("patch")(patch.patch)
 app.add_typer(demo.app, name="demo")
 

@@ -77,7 +77,7 @@ def disrupt(
     with drawing_progress() as on_progress:
         made = prepared.run(reference=real, batch_size=batch_size, on_progress=on_progress)
     found = made.result("disruption")
-    show({"disruption": (found, disruption_rows(found))}, as_json)
+    show(disruption_sections(found), as_json)
     papers_say(["disruption"], as_json)
     arms = list(range(min(made.done.shape[1], 10)))
     pictures: dict[str, Any] = {
@@ -87,20 +87,36 @@ def disrupt(
     draw(figures, kind, pictures)
 
 
-def disruption_rows(found: xr.Dataset) -> list[dict[str, Any]]:
-    """A row for every arm."""
+def disruption_sections(found: xr.Dataset) -> dict[str, tuple[xr.Dataset, list[dict[str, Any]]]]:
+    """A table for every measure, and one of wins; a row for every arm."""
+    sections = {str(name): (found, measure_rows(found.sel(measure=name))) for name in found["measure"].to_numpy()}
+    return {**sections, "wins against the original": (found, win_rows(found))}
+
+
+def measure_rows(one: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every arm, of one measure."""
+    return [
+        {
+            "arm": str(arm["arm"].values).replace("_", " "),
+            "energy changed": float(arm["changed_energy"]),
+            str(one["measure"].values).replace("_", " "): float(arm["value"]),
+            "interval": interval(arm["low"], arm["high"]),
+            "less the random control": float(arm["over_control"]),
+            "its interval": interval(arm["over_control_low"], arm["over_control_high"]),
+            "verdict": str(arm["verdict"].values),
+        }
+        for arm in (one.isel(arm=number) for number in range(one.sizes["arm"]))
+    ]
+
+
+def win_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every arm: how often it wins, and what happened in the halves of the picture."""
     rows = []
     for number in range(found.sizes["arm"]):
-        one = found.isel(arm=number)
-        row: dict[str, Any] = {"arm": str(one["arm"].values).replace("_", " "), "energy changed": float(one["changed_energy"])}
-        for name in (str(name) for name in found["measure"].to_numpy()):
-            part = one.sel(measure=name)
-            row |= {
-                name: float(part["value"]),
-                f"{name} interval": interval(part["low"], part["high"]),
-                f"{name} verdict": str(part["verdict"].values),
-            }
-        row["win in detail"] = float(one["win"].sel(won="detail"))
-        row["its interval"] = interval(one["win_low"].sel(won="detail"), one["win_high"].sel(won="detail"))
-        rows.append(row)
+        arm = found.isel(arm=number)
+        row: dict[str, Any] = {"arm": str(arm["arm"].values).replace("_", " ")}
+        for name in (str(name) for name in found["won"].to_numpy()):
+            won = arm.sel(won=name)
+            row |= {f"wins in {name}": float(won["win"]), f"{name} interval": interval(won["win_low"], won["win_high"])}
+        rows.append({**row, "difference left": float(arm["left"]), "difference right": float(arm["right"])})
     return rows

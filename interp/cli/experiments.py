@@ -38,6 +38,16 @@ def say_cost(cost: dict[str, float], rows: int, arms: int) -> None:
     say(f"{rows} prompts x {arms} arms: {cost['pictures']:,.0f} pictures, {cost['forwards']:,.0f} forwards of one picture")
 
 
+def parse_numbers(text: str, field: str) -> list[float]:
+    """Numbers between commas."""
+    from interp.errors import InputError
+
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{field} must be numbers between commas, such as 0.5,1; got {text!r}") from None
+
+
 @contextlib.contextmanager
 def drawing_progress() -> Iterator[Callable[[Progress], None]]:
     """A progress bar on stderr with the time left; every tenth in a line where stderr is no terminal."""

@@ -181,7 +181,7 @@ def patch(
     arguments = {"record": Record(stats=False, gates=False), **arguments}
     model = model if isinstance(model, Model) else load(model)
     prepared, donor = prepare(model, corrupted, **arguments), prepare(model, clean, **arguments)
-    _check_pairs(donor.plan.rows(), prepared.plan.rows())
+    check_pairs(donor.plan.rows(), prepared.plan.rows())
     anatomy = prepared.model.anatomy
     if stream not in STREAMS or not set(STREAMS[stream]) & set(anatomy.streams):
         raise InputError(f"stream must be one of {', '.join(anatomy.streams)} or both; got {stream!r}")
@@ -249,16 +249,16 @@ def _columns(
     return found
 
 
-def _check_pairs(clean: Sequence[Row], corrupted: Sequence[Row]) -> None:
-    if len(clean) != len(corrupted):
-        raise InputError(f"clean and corrupted prompts come in pairs; got {len(clean)} and {len(corrupted)}")
-    for one, other in zip(clean, corrupted, strict=True):
-        if one.seed != other.seed:
-            raise InputError(
-                f"pair {one.index}: the two have seeds {one.seed} and {other.seed}; a repeated line must be repeated in both"
-            )
-        if one.text == other.text:
-            raise InputError(f"pair {one.index}: clean and corrupted are the same prompt, {one.text!r}")
+def check_pairs(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str] = ("clean", "corrupted")) -> None:
+    """Rows must come in pairs: as many of both, the same seeds, different texts."""
+    one, other = names
+    if len(first) != len(second):
+        raise InputError(f"{one} and {other} prompts come in pairs; got {len(first)} and {len(second)}")
+    for a, b in zip(first, second, strict=True):
+        if a.seed != b.seed:
+            raise InputError(f"pair {a.index}: seeds {a.seed} and {b.seed}; a line that is repeated must be repeated in both")
+        if a.text == b.text:
+            raise InputError(f"pair {a.index}: {one} and {other} are the same prompt, {a.text!r}")
 
 
 def _labels(what: str, block: int, column: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from interp.store.experiment import Experiment
 
 UNITS = {"structure": "0..1", "detail": "decades", "sharpness": "log2", "prompt_effect": "share"}
 CELLS_WITH_TEXT = 60
+SMALLEST_ENERGY = 1e-5
 CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 
 
@@ -50,6 +51,56 @@ def disruption(found: xr.Dataset) -> go.Figure:
         title={"text": f"channels {found.attrs['channels']} taken away: what becomes of the pictures", "font": {"size": 15}},
         height=150 + 26 * len(arms),
         margin={"l": 150, "r": 20, "t": 110, "b": 40},
+    )
+    return style.caption(made, found.attrs)
+
+
+def dose(found: xr.Dataset) -> go.Figure:
+    """Energy changed against detail, sharpness and structure; one mark a dose. From `dose.response`."""
+    names = [str(name) for name in found["measure"].to_numpy()]
+    made = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.06)
+    symbols = {"all": "circle", "early": "triangle-left", "late": "triangle-right"}
+    colours = {"massive": style.COLOURS[0], "random": style.COLOURS[3], "lowest": style.CONTROL}
+    for number, name in enumerate(names):
+        for kind, colour in colours.items():
+            one = found.sel(measure=name).isel(dose=np.flatnonzero(found["kind"].to_numpy() == kind))
+            value = one["value"].to_numpy()
+            made.add_scatter(
+                x=np.maximum(one["energy"].to_numpy(), SMALLEST_ENERGY),
+                y=value,
+                mode="markers",
+                name=f"{kind} channels",
+                legendgroup=kind,
+                showlegend=number == 0,
+                marker={
+                    "color": colour,
+                    "size": 5 + 2 * np.sqrt(one["block_count"].to_numpy()),
+                    "symbol": [symbols[str(window)] for window in one["window"].to_numpy()],
+                    "opacity": 0.75,
+                },
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": one["high"].to_numpy() - value,
+                    "arrayminus": value - one["low"].to_numpy(),
+                    "thickness": 0.7,
+                    "width": 2,
+                },
+                customdata=np.stack([one["dose"].to_numpy(), one["outcome"].to_numpy()], axis=-1),
+                hovertemplate="%{customdata[0]}: %{y:.2f} (%{customdata[1]})<extra></extra>",
+                row=1,
+                col=number + 1,
+            )
+        made.add_hline(y=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
+    made.update_xaxes(type="log", title_text="energy changed, share", dtick=1)
+    made.update_yaxes(title_text="in units of its scale", row=1, col=1)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": "dose and response (mark: steps all, early, late; size: blocks)", "font": {"size": 15}},
+        margin={"l": 60, "r": 20, "t": 120, "b": 60},
+        legend={"orientation": "h", "y": -0.18},
+        height=560,
+        width=1100,
     )
     return style.caption(made, found.attrs)
 
@@ -89,6 +140,106 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
     )
     return style.caption(made, found.attrs)
+
+
+def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
+    """How far along the way from target to source, by strength; massive channels, control, all. From `transport.similarity`."""
+    made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
+    colours = {"massive": style.COLOURS[0], "control": style.CONTROL, "all": style.COLOURS[3]}
+    for name in (str(name) for name in found["channels"].to_numpy()):
+        one, colour = found.sel(metric=metric, channels=name), colours[name]
+        style.band(made, one["strength"].to_numpy(), one["moved_low"].to_numpy(), one["moved_high"].to_numpy(), colour)
+        style.line(made, one["strength"].to_numpy(), one["moved"].to_numpy(), f"{name} channels", colour)
+    return style.caption(made, found.attrs)
+
+
+def swap(found: xr.Dataset) -> go.Figure:
+    """What swapping each thing does to the channels' size, by block; massive solid, control dashed. From `factorial.split`."""
+    steps = found["step"].to_numpy()
+    titles = [f"at step {step}, told of the other" for step in steps]
+    made = make_subplots(1, len(steps), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
+    for number, step in enumerate(steps):
+        for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):
+            for group, dash in (("massive", "solid"), ("control", "dot")):
+                one = found.sel(step=step, factor=factor, set=group)
+                value = one["effect"].to_numpy()
+                made.add_scatter(
+                    x=one["block"].to_numpy(),
+                    y=value,
+                    name=f"{factor}, {group}",
+                    legendgroup=f"{factor} {group}",
+                    showlegend=number == 0,
+                    mode="lines+markers",
+                    line={"color": style.COLOURS[place], "dash": dash},
+                    marker={"size": 5},
+                    error_y={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": one["effect_high"].to_numpy() - value,
+                        "arrayminus": value - one["effect_low"].to_numpy(),
+                        "thickness": 0.8,
+                        "width": 2,
+                    },
+                    row=1,
+                    col=number + 1,
+                )
+    made.update_xaxes(title_text="block", dtick=1)
+    made.update_yaxes(title_text="log2 of the size, other over own", row=1, col=1)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": f"channels {found.attrs['channels']}: what swapping does to their size", "font": {"size": 15}},
+        margin={"l": 60, "r": 20, "t": 110, "b": 60},
+    )
+    return style.caption(made, found.attrs)
+
+
+def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
+    """Distance of every block's picture to the final one, over steps. From `lens.distances`."""
+    kinds = [str(kind) for kind in found["kind"].to_numpy()]
+    made = make_subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
+    most = float(abs(found["value"].sel(measure=measure)).max())
+    signed = bool((found["value"].sel(measure=measure) < 0).any())
+    for number, kind in enumerate(kinds):
+        one = found.sel(measure=measure, kind=kind)
+        made.add_heatmap(
+            z=one["value"].transpose("block", "step").to_numpy(),
+            x=one["step"].to_numpy(),
+            y=one["block"].to_numpy(),
+            colorscale="RdBu_r" if signed else style.SCALE,
+            zmin=-most if signed else 0,
+            zmax=most,
+            colorbar={"title": UNITS[measure]},
+            showscale=number == len(kinds) - 1,
+            row=1,
+            col=number + 1,
+        )
+    made.update_xaxes(title_text="step")
+    made.update_yaxes(title_text="block", dtick=1, row=1, col=1)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},
+        margin={"l": 60, "r": 20, "t": 110, "b": 60},
+    )
+    return style.caption(made, found.attrs)
+
+
+def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, kind: str = "whole") -> go.Figure:
+    """What each block would paint: a row for a few steps, a column for every block, the final picture last."""
+    axes = experiment.axes
+    kinds, blocks, all_steps = (axes[name].to_numpy() for name in ("kind", "block", "step"))
+    here = [int(step) for step in sorted(set(all_steps[all_steps >= 0].tolist()))]
+    shown = [here[place] for place in sorted({round(p) for p in np.linspace(0, len(here) - 1, min(steps, len(here)))})]
+    columns = sorted({int(block) for block in blocks if block >= 0})
+    grid = []
+    for step in shown:
+        line = []
+        for block in columns:
+            arm = int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0])
+            line.append(experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None)
+        grid.append([*line, experiment.picture(prompt, 0)])
+    names = [*(f"block {block}" for block in columns), "final picture"]
+    text = str(axes["prompt_text"].to_numpy()[prompt])
+    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")
 
 
 def strip(

@@ -1,0 +1,87 @@
+"""`interp swap`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.console import say
+from interp.cli.experiments import Device, Dtype, ModelName, Out, Prompts, Repeats, RunOption, Seed, Steps
+from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def swap(
+    model: ModelName,
+    prompts: Prompts,
+    out: Out,
+    pair: Annotated[str | None, typer.Option(help='Two steps, "4,16". [default: a fifth and four fifths into the run]')] = None,
+    stream: Annotated[str, typer.Option(help="image or text.")] = "image",
+    channels: Channels = None,
+    run: RunOption = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    repeats: Repeats = 1,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    figures: Figures = None,
+    kind: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Timestep or text, by intervention: swap what the model is told, at fixed latents, and measure the massive channels."""
+    from interp.errors import InputError
+    from interp.experiments import swap as experiment
+    from interp.figures import experiments as drawn
+    from interp.sites import parse_indices
+    from interp.tracing.model import load
+
+    two = parse_indices(pair, "pair")
+    if two is not None and len(two) != 2:
+        raise InputError(f"pair must be two steps, such as 4,16; got {pair!r}")
+    found = experiment.swap(
+        load(model, device=device, dtype=dtype),
+        prompts,
+        out=out,
+        channels=channels,
+        run=run,
+        pair=None if two is None else (two[0], two[1]),
+        stream=stream,
+        on_row=lambda done, total: say(f"{done}/{total} rows"),
+        steps=steps,
+        seed=seed,
+        repeats=repeats,
+    )
+    show({"what each swap does (log2 of the size)": (found, effect_rows(found)), "shares": (found, share_rows(found))}, as_json)
+    papers_say(["attribution"], as_json)
+    say(f"kept in {out}")
+    draw(figures, kind, {"swap": lambda: drawn.swap(found)})
+
+
+def effect_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every step, factor and block."""
+    rows = []
+    for step in found["step"].to_numpy():
+        for factor in found["factor"].to_numpy():
+            for block in found["block"].to_numpy():
+                row: dict[str, Any] = {"step": int(step), "swapped": str(factor), "block": int(block)}
+                for group in (str(name) for name in found["set"].to_numpy()):
+                    one = found.sel(step=step, factor=factor, block=block, set=group)
+                    row |= {group: float(one["effect"]), f"{group} interval": interval(one["effect_low"], one["effect_high"])}
+                rows.append(row)
+    return rows
+
+
+def share_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for every term and block: its share of the variance over the factorial."""
+    rows = []
+    for term in found["term"].to_numpy():
+        for block in found["block"].to_numpy():
+            row: dict[str, Any] = {"term": str(term), "block": int(block)}
+            for group in (str(name) for name in found["set"].to_numpy()):
+                one = found.sel(term=term, block=block, set=group)
+                row |= {group: float(one["share"]), f"{group} interval": interval(one["share_low"], one["share_high"])}
+            rows.append(row)
+    return rows
