@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bad_analyses import CASES as ANALYSING
+from bad_experiments import CASES as EXPERIMENTS
 from bad_inputs import CASES as TRACING
 from bad_inputs import Case, answer, places, run, set_up
 
@@ -27,7 +28,7 @@ def trace_words(folder: Path, *more: str) -> list[str]:
     return ["trace", "--model", where["tiny"], "--prompts", where["prompts"], "--out", where["out"], *more]
 
 
-CASES = [*TRACING, *ANALYSING]
+CASES = [*TRACING, *ANALYSING, *EXPERIMENTS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)

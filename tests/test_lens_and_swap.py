@@ -85,7 +85,7 @@ def test_lens_refuses_what_it_cannot_replay(tiny_model: interp.Model, tmp_path: 
 
 
 def test_contrasts_are_those_of_a_table_by_hand() -> None:
-    table = np.array([[1.0, 2.0], [5.0, 10.0]])[None, None, :, :, None, None]  # (prompt, step, A, B, block, channel)
+    table = np.array([[1.0, 2.0], [5.0, 10.0]])[None, :, :, None, None]  # (prompt, A, B, block, channel)
     assert factorial.contrast(table, (0,), 2).squeeze() == 7.5 - 1.5
     assert factorial.contrast(table, (1,), 2).squeeze() == 6.0 - 3.0
     assert factorial.contrast(table, (0, 1), 2).squeeze() == (10 - 5) - (2 - 1)
@@ -106,8 +106,7 @@ def test_swaps_find_what_sets_a_planted_channel(family: str, tmp_path: Path) -> 
     here = found.sel(block=1, set="massive")
     expected = np.log2(np.abs(alpha[:, 4] / alpha[:, 1])).mean()
     # timestep's effect averages over own and other text: about the prompts' mean, for additive alpha nearly the same
-    assert float(here["effect"].sel(factor="timestep", step=1)) == pytest.approx(expected, abs=0.1)
-    assert float(here["effect"].sel(factor="timestep", step=4)) == pytest.approx(-expected, abs=0.1)
+    assert float(here["effect"].sel(factor="timestep")) == pytest.approx(expected, abs=0.1)
     silent = [factor for factor in ("latents", "tokens") if factor in found["factor"].to_numpy()]
     for factor in silent:
         assert np.abs(here["effect"].sel(factor=factor).to_numpy()).max() < 0.05, factor
@@ -115,4 +114,4 @@ def test_swaps_find_what_sets_a_planted_channel(family: str, tmp_path: Path) -> 
     told = [term for term in terms if not set(term.split(":")) & {"latents", "tokens"}]
     assert float(here["share"].sel(term=told).sum()) > 0.95
     np.testing.assert_allclose(found["share"].sum("term"), 1.0, rtol=1e-5)
-    assert float(here["own_level"]) == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_allclose(here["own_level"], 1.0, atol=0.05)

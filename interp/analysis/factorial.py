@@ -12,6 +12,11 @@ import xarray as xr
 from interp.analysis import intervals
 from interp.store.schema import Array
 
+LEVELS = {
+    **dict.fromkeys(("timestep", "latents"), ("early", "late")),
+    **dict.fromkeys(("pooled", "tokens"), ("own", "other")),
+}
+
 
 def split(
     sizes: Array,
@@ -24,35 +29,35 @@ def split(
     channels: Sequence[int],
     sets: Sequence[str],
 ) -> xr.Dataset:
-    """Effects and shares of (prompt, step, *factors, block, channel) sizes; `levels` is (prompt, step, block, channel)."""
+    """Effects and shares of (prompt, *factors, block, channel) sizes; `levels` is (prompt, step, block, channel)."""
     count = len(factors)
     names = list(dict.fromkeys(sets))
     log = np.log2(sizes)
     order = list(dict.fromkeys(texts))
     groups = np.array([order.index(text) for text in texts])
-    effects = np.stack([contrast(log, (place,), count) for place in range(count)])  # (factor, prompt, step, block, channel)
+    effects = np.stack([contrast(log, (place,), count) for place in range(count)])  # (factor, prompt, block, channel)
     terms = [term for size in range(1, count + 1) for term in itertools.combinations(range(count), size)]
     squares = np.stack([(contrast(log, term, count) / 2 ** len(term)) ** 2 for term in terms])
     by_set = {name: [place for place, one in enumerate(sets) if one == name] for name in names}
     bounds = ("", "_low", "_high")
     found: dict[str, list[Any]] = {f"{name}{bound}": [] for name in ("effect", "share") for bound in bounds}
     for places in by_set.values():
-        effect = _by_text(np.moveaxis(effects[..., places].mean(axis=-1), 1, 0), groups)  # (text, factor, step, block)
+        effect = _by_text(np.moveaxis(effects[..., places].mean(axis=-1), 1, 0), groups)  # (text, factor, block)
         low, high = intervals.bootstrap(effect)
-        part = _by_text(np.moveaxis(squares[..., places].mean(axis=(2, -1)), 1, 0), groups)  # (text, term, block)
+        part = _by_text(np.moveaxis(squares[..., places].mean(axis=-1), 1, 0), groups)  # (text, term, block)
         share_low, share_high = intervals.jackknife(part, _shares)
         values = (effect.mean(axis=0), low, high, _shares(part.mean(axis=0)[None])[0], share_low, share_high)
         for name, value in zip(found, values, strict=True):
             found[name].append(value)
-    means = [_by_text(levels[..., places].mean(axis=(1, -1)), groups).mean(axis=0) for places in by_set.values()]
+    means = [_by_text(levels[..., places].mean(axis=-1), groups).mean(axis=0) for places in by_set.values()]
     own = np.stack(means, axis=-1)
-    axes = {"effect": ("factor", "step", "block", "set"), "share": ("term", "block", "set")}
+    axes = {"effect": ("factor", "block", "set"), "share": ("term", "block", "set")}
     data = {name: (axes[name.split("_")[0]], np.stack(values, axis=-1)) for name, values in found.items()}
     return xr.Dataset(
         {
             **data,
-            "size": (("prompt", "step", *factors, "block", "channel"), sizes.astype(np.float32)),
-            "own_level": (("block", "set"), own),
+            "size": (("prompt", *factors, "block", "channel"), sizes.astype(np.float32)),
+            "own_level": (("step", "block", "set"), own),
         },
         {
             "factor": np.array(factors, dtype=object),
@@ -64,11 +69,11 @@ def split(
             "of_set": ("channel", np.array(sets, dtype=object)),
             "prompt": np.arange(len(texts)),
             "prompt_text": ("prompt", np.array(texts, dtype=object)),
-            **{factor: np.array(["own", "other"], dtype=object) for factor in factors},
+            **{factor: np.array(LEVELS[factor], dtype=object) for factor in factors},
         },
         {
             "analysis": "swap",
-            "averaged_over": "channels of a set, seeds, then prompt texts; shares also over the two steps",
+            "averaged_over": "channels of a set, seeds, then prompt texts",
             "interval": f"effects {intervals.said(len(order))}; shares {intervals.said_jackknife(len(order), 'share')}",
             "note": "effects are log2: 1 doubles the size, 0 leaves it",
         },
@@ -76,10 +81,10 @@ def split(
 
 
 def contrast(values: Array, term: Sequence[int], count: int) -> Array:
-    """The contrast of a term over `count` two-level axes, which stand from axis 2 on: other less own, mean over the others."""
+    """The contrast of a term over `count` two-level axes, from axis 1 on: second level less first, mean over other factors."""
     found = values
     for place in reversed(range(count)):
-        own, other = np.take(found, 0, axis=2 + place), np.take(found, 1, axis=2 + place)
+        own, other = np.take(found, 0, axis=1 + place), np.take(found, 1, axis=1 + place)
         found = other - own if place in term else (other + own) / 2
     return found
 

@@ -11,12 +11,28 @@ from interp.cli.console import print_json, print_table
 
 
 def info(
-    run: Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")],
+    run: Annotated[Path, typer.Argument(help="A store that `interp trace` or an experiment wrote.")],
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """Say what a store holds, where it came from and how far it is."""
+    from interp.store.experiment import is_experiment, open_experiment
     from interp.store.opened import open_run
 
+    if is_experiment(run):
+        experiment = open_experiment(run)
+        if as_json:
+            details = {"parameters": experiment.parameters, "plan": experiment.plan, "provenance": experiment.provenance}
+            print_json({"store": str(experiment.path), **experiment.facts(), **details})
+            return
+        facts = {**experiment.facts(), "created": str(experiment.provenance.get("created"))}
+        print_table(str(experiment.path), ["", ""], [[name, value] for name, value in facts.items()])
+        arms = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
+        print_table(
+            "", ["arm", "drawn"], [[arm, f"{int(n)}"] for arm, n in zip(arms[:20], experiment.done.sum(axis=0), strict=False)]
+        )
+        if len(arms) > 20:
+            print(f"... and {len(arms) - 20} more")
+        return
     opened = open_run(run)
     if as_json:
         print_json(

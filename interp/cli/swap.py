@@ -18,7 +18,9 @@ def swap(
     model: ModelName,
     prompts: Prompts,
     out: Out,
-    pair: Annotated[str | None, typer.Option(help='Two steps, "4,16". [default: a fifth and four fifths into the run]')] = None,
+    pair: Annotated[
+        str | None, typer.Option(help='An early and a late step, "4,16". [default: at a fifth and four fifths]')
+    ] = None,
     stream: Annotated[str, typer.Option(help="image or text.")] = "image",
     channels: Channels = None,
     run: RunOption = None,
@@ -61,27 +63,34 @@ def swap(
 
 
 def effect_rows(found: xr.Dataset) -> list[dict[str, Any]]:
-    """A row for every step, factor and block."""
+    """A row for every factor and block."""
     rows = []
-    for step in found["step"].to_numpy():
-        for factor in found["factor"].to_numpy():
-            for block in found["block"].to_numpy():
-                row: dict[str, Any] = {"step": int(step), "swapped": str(factor), "block": int(block)}
-                for group in (str(name) for name in found["set"].to_numpy()):
-                    one = found.sel(step=step, factor=factor, block=block, set=group)
-                    row |= {group: float(one["effect"]), f"{group} interval": interval(one["effect_low"], one["effect_high"])}
-                rows.append(row)
+    for factor in found["factor"].to_numpy():
+        for block in found["block"].to_numpy():
+            row: dict[str, Any] = {"swapped": str(factor), "block": int(block)}
+            for group in (str(name) for name in found["set"].to_numpy()):
+                one = found.sel(factor=factor, block=block, set=group)
+                row |= {group: float(one["effect"]), f"{group} interval": interval(one["effect_low"], one["effect_high"])}
+            rows.append(row)
     return rows
 
 
 def share_rows(found: xr.Dataset) -> list[dict[str, Any]]:
-    """A row for every term and block: its share of the variance over the factorial."""
-    rows = []
-    for term in found["term"].to_numpy():
+    """A row for every factor and block: its share of the variance over the factorial; interactions are summed at the end."""
+    rows: list[dict[str, Any]] = []
+    terms = [str(term) for term in found["term"].to_numpy()]
+    groups = [str(name) for name in found["set"].to_numpy()]
+    for term in (term for term in terms if ":" not in term):
         for block in found["block"].to_numpy():
-            row: dict[str, Any] = {"term": str(term), "block": int(block)}
-            for group in (str(name) for name in found["set"].to_numpy()):
+            row: dict[str, Any] = {"term": term, "block": int(block)}
+            for group in groups:
                 one = found.sel(term=term, block=block, set=group)
                 row |= {group: float(one["share"]), f"{group} interval": interval(one["share_low"], one["share_high"])}
             rows.append(row)
+    for block in found["block"].to_numpy():
+        row = {"term": "all interactions", "block": int(block)}
+        for group in groups:
+            together = found["share"].sel(term=[term for term in terms if ":" in term], block=block, set=group)
+            row |= {group: float(together.sum()), f"{group} interval": [float("nan")] * 2}
+        rows.append(row)
     return rows

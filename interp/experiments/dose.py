@@ -105,7 +105,9 @@ def dose(
                     where = {"blocks": said, "block_count": len(blocks), "window": window}
                     name = f"{kind} {count}, blocks {said}, {window} steps"
                     arms.append(Arm(name, (edit,), {"kind": kind, "count": count, **where}))
-    planned = share_out(len(prepared.plan.rows()), len(arms), at_least("budget", budget, 1))
+    rows = prepared.plan.rows()
+    turn = sorted(range(len(rows)), key=lambda index: (rows[index].seed, index))  # different prompts before further seeds
+    planned = share_out(len(rows), len(arms), at_least("budget", budget, 1))[np.argsort(turn)]
     parameters = {"counts": numbers, "windows": list(windows), "ranked_by": ranked.source, "budget": budget}
     return Dose(prepared, Path(out), tuple(arms), planned, as_json(parameters, "parameters"))
 

@@ -2,8 +2,8 @@
 
 A full factorial of single calls of the transformer, two levels each:
 
-    timestep   the step's own, or the other step's
-    latents    at the step's own noise level, or noised to the other step's (the picture and the noise stay the same)
+    timestep   the value of an early step of the run, or of a late one
+    latents    the run's picture and noise at the level of the early step, or of the late one
     pooled     the prompt's own pooled text (or class), or another prompt's
     tokens     the prompt's own text tokens, or another prompt's
 
@@ -13,7 +13,7 @@ Along a sampling run timestep and noise level go together and cannot be told apa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from interp.errors import InputError
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Array, Clean, clean_run, measure
 from interp.models import noise
-from interp.plan import Record
+from interp.plan import Record, Row, as_json
+from interp.provenance import provenance
 from interp.sites import Site
 from interp.store.opened import Run
-from interp.store.results import write_dataset
+from interp.store.parts import Parts
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
@@ -52,13 +53,14 @@ def swap(
 ) -> xr.Dataset:
     """Swap what the model is told, all combinations, and split what becomes of the channels' size.
 
-    `pair` is two steps, by default one at a fifth and one at four fifths of the run; each is the other's other. Every prompt's
-    partner is the next prompt.
+    `pair` is an early and a late step, by default at a fifth and at four fifths of the run. Every prompt's partner is the next
+    prompt.
 
-    size                    (prompt, step, *factors, block, channel)   mean |x| over tokens; factors are `own`, `other`
-    effect, _low, _high     (factor, step, block, set)                 log2 size, other less own, mean over the other factors
-    share, _low, _high      (term, block, set)                         of the variance over the factorial, within prompts
-    own_level               (block, set)                               size in latents noised to the own level, over the run's
+    size                    (prompt, *factors, block, channel)   mean |x| over tokens
+    effect, _low, _high     (factor, block, set)                 log2 size, late less early (other less own), mean over the
+                                                                 other factors
+    share, _low, _high      (term, block, set)                   of the variance over the factorial, within prompts
+    own_level               (step, block, set)                   size in latents noised to a step's level, over the run's there
 
     `set` is massive or control: as many random ordinary channels. The result is written to `out`.
     """
@@ -67,29 +69,31 @@ def swap(
     if len({row.text for row in rows}) < 2:
         raise InputError("prompts must be two different ones or more: each is told another's text")
     chosen = pair or (steps // 5, min(4 * steps // 5, steps - 1))
-    if len(set(chosen)) != 2 or not all(0 <= step < steps for step in chosen):
-        raise InputError(f"pair must be two different steps in 0..{steps - 1}; got {list(chosen)}")
+    if len(chosen) != 2 or not 0 <= chosen[0] < chosen[1] < steps:
+        raise InputError(f"pair must be an early and a late step in 0..{steps - 1}; got {list(chosen)}")
     ranked = rank(prepared, Path(out), channels=channels, run=run, stream=stream)
     sets = {"massive": ranked.massive, "control": ranked.random(prepared.plan.seed)}
     blocks = [number for number, block in enumerate(prepared.model.anatomy.blocks) if stream in block.hidden]
     sites = [Site(block, stream, "hidden") for block in blocks]
     factors = factors_of(prepared)
     kept = [channel for group in sets.values() for channel in group]
-    cleans = [clean_run(prepared, row) for row in rows]
-    sizes, levels = [], []
-    for place, clean in enumerate(cleans):
-        partner = _partner(cleans, place)
-        for step, other in (chosen, chosen[::-1]):
-            calls = [_call(prepared, clean, partner, step, other, factors, cell) for cell in _cells(factors)]
-            states = measure(prepared, [*calls, clean.calls.arguments[step]], sites)
-            table = np.array([[_size(state[site], kept) for site in sites] for state in states])
-            sizes.append(table[:-1].reshape(*(2,) * len(factors), len(blocks), len(kept)))
-            levels.append(table[0] / table[-1])
+    plan = {
+        **prepared.plan.to_json(),
+        "swap": as_json({"pair": chosen, "channels": kept, "stream": stream}, "swap"),
+    }
+    parts = Parts(Path(out), plan)
+    if (finished := parts.finished()) is not None:
+        return finished
+    for place, row in enumerate(rows):
+        if not parts.has(place):
+            cleans = [clean_run(prepared, one) for one in (row, _partner(rows, place))]
+            parts.write(place, _measured(prepared, cleans[0], cleans[1], chosen, factors, sites, kept))
         on_row(place + 1, len(rows))
-    shape = (len(rows), 2)
+    done = [parts.read(place) for place in range(len(rows))]
+    sizes, levels = [part["sizes"] for part in done], [part["levels"] for part in done]
     found = factorial.split(
-        np.stack(sizes).reshape(*shape, *sizes[0].shape),
-        np.stack(levels).reshape(*shape, *levels[0].shape),
+        np.stack(sizes),
+        np.stack(levels),
         factors=factors,
         texts=[row.text for row in rows],
         steps=list(chosen),
@@ -97,9 +101,29 @@ def swap(
         channels=kept,
         sets=[name for name, group in sets.items() for _ in group],
     )
-    found = found.assign_attrs(_said(prepared, ranked, stream, chosen))
-    write_dataset(Path(out), found)
-    return found
+    said = {**_said(prepared, ranked, stream, chosen), "plan": plan, "provenance": provenance(prepared.model, 1)}
+    parts.finish(found.assign_attrs(as_json(said, "attributes")))
+    return found.assign_attrs(said)
+
+
+def _measured(
+    prepared: Prepared,
+    clean: Clean,
+    partner: Clean,
+    pair: tuple[int, int],
+    factors: Sequence[str],
+    sites: Sequence[Site],
+    channels: Sequence[int],
+) -> dict[str, Array]:
+    """One row's factorial: sizes (*factors, block, channel), and levels (step, block, channel)."""
+    cells = list(itertools.product((0, 1), repeat=len(factors)))
+    calls = [_call(prepared, clean, partner, pair, dict(zip(factors, cell, strict=True))) for cell in cells]
+    own = [clean.calls.arguments[step] for step in pair]
+    noised = [_call(prepared, clean, clean, pair, {"timestep": late, "latents": late}) for late in (0, 1)]
+    states = measure(prepared, [*calls, *noised, *own], sites)
+    table = np.array([[_size(state[site], channels) for site in sites] for state in states])
+    sizes = table[: len(cells)].reshape(*(2,) * len(factors), len(sites), len(channels))
+    return {"sizes": sizes, "levels": table[-4:-2] / table[-2:]}
 
 
 def factors_of(prepared: Prepared) -> tuple[str, ...]:
@@ -112,29 +136,19 @@ def factors_of(prepared: Prepared) -> tuple[str, ...]:
     return tuple(factor for factor in FACTORS if has.get(factor, True))
 
 
-def _cells(factors: Sequence[str]) -> list[tuple[int, ...]]:
-    """0 for own, 1 for other, the last factor fastest."""
-    return list(itertools.product((0, 1), repeat=len(factors)))
-
-
-def _partner(cleans: Sequence[Clean], place: int) -> Clean:
+def _partner(rows: Sequence[Row], place: int) -> Row:
     """The next row of another prompt."""
-    order = [*cleans[place + 1 :], *cleans[:place]]
-    return next(clean for clean in order if clean.row.text != cleans[place].row.text)
+    order = [*rows[place + 1 :], *rows[:place]]
+    return next(row for row in order if row.text != rows[place].text)
 
 
-def _call(
-    prepared: Prepared, clean: Clean, partner: Clean, step: int, other: int, factors: Sequence[str], cell: Sequence[int]
-) -> dict[str, Any]:
-    """The transformer's arguments in one cell of the factorial."""
-    told = dict(zip(factors, cell, strict=True))
-    anatomy, given = prepared.model.anatomy, dict(clean.calls.arguments[step])
-    state = anatomy.row_inputs[0]
-    level = other if told["latents"] else step
-    given[state] = renoised(prepared, clean, level).to(given[state].dtype)
-    if told["timestep"]:
-        given["timestep"] = clean.calls.arguments[other]["timestep"]
-    theirs = partner.calls.arguments[step]
+def _call(prepared: Prepared, clean: Clean, partner: Clean, pair: tuple[int, int], told: Mapping[str, int]) -> dict[str, Any]:
+    """The transformer's arguments in one cell of the factorial: 0 for early and own, 1 for late and other."""
+    anatomy, own = prepared.model.anatomy, clean.calls.arguments[pair[0]]
+    state, given = anatomy.row_inputs[0], dict(own)
+    given[state] = renoised(prepared, clean, pair[told["latents"]]).to(own[state].dtype)
+    given["timestep"] = clean.calls.arguments[pair[told["timestep"]]]["timestep"]
+    theirs = partner.calls.arguments[pair[0]]
     pooled = anatomy.conditioning.players.get("text") if anatomy.conditioning is not None else None
     if told.get("pooled") and pooled is not None:
         given[pooled] = theirs[pooled]
@@ -157,12 +171,12 @@ def _size(state: Tensor, channels: Sequence[int]) -> Array:
     return sizes
 
 
-def _said(prepared: Prepared, ranked: Ranked, stream: str, pair: Sequence[int]) -> dict[str, Any]:
+def _said(prepared: Prepared, ranked: Ranked, stream: str, pair: tuple[int, int]) -> dict[str, Any]:
     return {
         "model": prepared.model.name,
         "weights": prepared.plan.weights,
         "channels": list(ranked.massive),
         "control": f"random ordinary channels {list(ranked.random(prepared.plan.seed))}",
         "stream": stream,
-        "steps": f"{pair[0]} and {pair[1]} of {len(prepared.schedule.timesteps)}, each the other's other",
+        "steps": f"early {pair[0]}, late {pair[1]} of {len(prepared.schedule.timesteps)}",
     }

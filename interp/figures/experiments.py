@@ -154,42 +154,30 @@ def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
 
 
 def swap(found: xr.Dataset) -> go.Figure:
-    """What swapping each thing does to the channels' size, by block; massive solid, control dashed. From `factorial.split`."""
-    steps = found["step"].to_numpy()
-    titles = [f"at step {step}, told of the other" for step in steps]
-    made = make_subplots(1, len(steps), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04)
-    for number, step in enumerate(steps):
-        for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):
-            for group, dash in (("massive", "solid"), ("control", "dot")):
-                one = found.sel(step=step, factor=factor, set=group)
-                value = one["effect"].to_numpy()
-                made.add_scatter(
-                    x=one["block"].to_numpy(),
-                    y=value,
-                    name=f"{factor}, {group}",
-                    legendgroup=f"{factor} {group}",
-                    showlegend=number == 0,
-                    mode="lines+markers",
-                    line={"color": style.COLOURS[place], "dash": dash},
-                    marker={"size": 5},
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": one["effect_high"].to_numpy() - value,
-                        "arrayminus": value - one["effect_low"].to_numpy(),
-                        "thickness": 0.8,
-                        "width": 2,
-                    },
-                    row=1,
-                    col=number + 1,
-                )
-    made.update_xaxes(title_text="block", dtick=1)
-    made.update_yaxes(title_text="log2 of the size, other over own", row=1, col=1)
-    made.update_layout(
-        template="plotly_white",
-        title={"text": f"channels {found.attrs['channels']}: what swapping does to their size", "font": {"size": 15}},
-        margin={"l": 60, "r": 20, "t": 110, "b": 60},
-    )
+    """What swapping each thing does to the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
+    made = style.figure(f"channels {found.attrs['channels']}: what swapping does to their size", "block", "log2 of the size")
+    said = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
+    for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):
+        for group, dash in (("massive", "solid"), ("control", "dot")):
+            one = found.sel(factor=factor, set=group)
+            value = one["effect"].to_numpy()
+            made.add_scatter(
+                x=one["block"].to_numpy(),
+                y=value,
+                name=f"{said.get(factor, factor + ', own to other')}: {group}",
+                mode="lines+markers",
+                line={"color": style.COLOURS[place], "dash": dash},
+                marker={"size": 5},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": one["effect_high"].to_numpy() - value,
+                    "arrayminus": value - one["effect_low"].to_numpy(),
+                    "thickness": 0.8,
+                    "width": 2,
+                },
+            )
+    made.update_xaxes(dtick=1)
     return style.caption(made, found.attrs)
 
 

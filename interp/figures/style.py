@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from interp.errors import InputError
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6", "#66aa00", "#b82e2e")
 CONTROL = "#888888"
 SCALE = "Viridis"
+CAPTION = 150  # characters in a line of a caption
 FORMATS = ("html", "png", "svg")
 
 
@@ -60,7 +62,8 @@ def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
     """What was averaged over and which interval, small, under the title."""
     parts = [str(attributes[key]) for key in ("model", "criterion") if attributes.get(key)]
     parts += [f"{key.replace('_', ' ')}: {attributes[key]}" for key in ("averaged_over", "interval") if attributes.get(key)]
-    made.update_layout(title={"subtitle": {"text": " · ".join(parts), "font": {"size": 10, "color": "#666666"}}})
+    text = "<br>".join(textwrap.wrap(" · ".join(parts), CAPTION))
+    made.update_layout(title={"subtitle": {"text": text, "font": {"size": 10, "color": "#666666"}}})
     return made
 
 

@@ -241,6 +241,11 @@ class Experiment:
         return "\n".join([f"<interp.Experiment {self.path}>", *lines])
 
 
+def is_experiment(path: str | Path) -> bool:
+    """Whether a store is one of an experiment."""
+    return "experiment" in dict(open_root(Path(path)).attrs)
+
+
 def open_experiment(path: str | Path) -> Experiment:
     """Open an experiment's store for reading; unfinished ones too."""
     return Experiment(path)

@@ -1,0 +1,95 @@
+"""The experiments' commands: cost first, pure JSON, figures, results kept, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import run
+
+import interp
+from interp.experiments.lens import lens
+from interp.experiments.swap import swap
+
+COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
+    "disrupt": (["--prompts", "{a}", "--blocks", "1", "--controls", "1"], "structure", ["disruption", "pictures"]),
+    "dose": (["--prompts", "{a}", "--counts", "1,2", "--windows", "all", "--budget", "60"], "dose and response", ["dose"]),
+    "patch": (
+        ["--clean", "{a}", "--corrupted", "{b}", "--windows", "1", "--blocks", "1"],
+        "patching",
+        ["patching", "pictures"],
+    ),
+    "transport": (["--source", "{a}", "--target", "{b}", "--strengths", "1"], "transport", ["transport", "strip"]),
+    "swap": (["--prompts", "{a}"], "shares", ["swap"]),
+    "lens": (["--prompts", "{a}", "--without", "3"], "lens", ["structure", "detail", "pictures-whole", "pictures-without"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_prints_json_draws_and_goes_on(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a red cat\ntwo dog\n")
+    (tmp_path / "b.txt").write_text("the green circle\na blue square\n")
+    more, section, figures = COMMANDS[name]
+    words = [name, "--model", str(tiny_folder), "--out", str(tmp_path / "e.zarr"), "--steps", "2"]
+    words += [word.format(a=tmp_path / "a.txt", b=tmp_path / "b.txt") for word in more]
+    if name not in ("dose", "lens"):
+        words += ["--channels", "3"]
+    code, out, err = run([*words, "--json", "--figures", str(tmp_path / "figures")])
+    assert code == 0, err
+    found = json.loads(out)[section]
+    assert found["rows"]
+    assert found["interval"]
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(figures)
+    if name not in ("swap", "lens"):
+        assert "pictures, " in err.splitlines()[0]
+        assert "forwards of one picture" in err.splitlines()[0]
+        code, _, err = run([*words, "--dry-run"])
+        assert code == 0
+        assert "drawn" not in err
+    code, out, err = run(words)  # nothing is left to draw
+    assert code == 0, err
+    assert section.split()[0] in out
+    if name != "swap":
+        code, out, _ = run(["info", str(tmp_path / "e.zarr")])
+        assert code == 0
+        assert name in out
+
+
+def test_a_killed_swap_goes_on_and_another_plan_is_refused(
+    tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, given = ["a red cat", "two dog", "the circle"], {"channels": [3], "steps": 4}
+    whole = swap(tiny_model, prompts, out=tmp_path / "whole.zarr", **given)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        swap(tiny_model, prompts, out=tmp_path / "part.zarr", on_row=kill, **given)
+    assert len(list((tmp_path / "part-rows").glob("*.npz"))) == 2
+    with pytest.raises(interp.PlanError, match="its swap is"):
+        swap(tiny_model, prompts, out=tmp_path / "part.zarr", channels=[4], steps=4)
+    import interp.experiments.swap as module
+
+    drawn: list[Any] = []
+    original = module.clean_run
+    monkeypatch.setattr(module, "clean_run", lambda *a: drawn.append(a) or original(*a))
+    part = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given)
+    assert len(drawn) == 2  # one row and its partner
+    assert part["size"].equals(whole["size"])
+    assert not (tmp_path / "part-rows").exists()
+    again = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given)
+    assert len(drawn) == 2
+    assert again["effect"].equals(part["effect"])
+
+
+def test_lens_is_python_too(tiny_model: interp.Model, tmp_path: Path) -> None:
+    made = lens(tiny_model, ["a red cat"], out=tmp_path / "l.zarr", blocks=[0, 3], steps_shown="0,-1", without=None, steps=3)
+    assert made.done.shape == (1, 1 + 2 * 2)
+    assert "lens" in repr(made)

@@ -1,0 +1,142 @@
+"""Transport and dose-response: planted truths, ends that must meet, designs that must balance."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import prompts_for
+
+import interp
+from interp.analysis import dose as analysis
+from interp.experiments.dose import dose, nested_blocks, share_out
+from interp.experiments.transport import transport
+from interp.testing import plant
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model"])
+def test_transport_of_everything_is_a_patch_of_the_whole_state(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    model = request.getfixturevalue(name)
+    prompts = prompts_for(name)
+    drawn = transport(
+        model, prompts[:1], prompts[1:2], out=tmp_path / "t.zarr", channels=[3], strengths=[0.5, 1.0], steps=3
+    ).run()
+    found = drawn.result("transport")
+    alone = [interp.generate(model, prompts[n : n + 1], steps=3)["image"].to_numpy()[0] for n in (1, 0)]
+    np.testing.assert_array_equal(drawn.picture(0, 0), alone[0])  # the target
+    np.testing.assert_array_equal(drawn.picture(0, 1), alone[1])  # the source
+    latents = found.sel(metric="latents")
+    far = {name: float(latents["moved"].sel(channels=name, strength=1.0)) for name in ("all", "massive", "control")}
+    assert far["all"] > 5 * max(abs(far["massive"]), abs(far["control"]))
+    assert float(latents["moved"].sel(channels="all", strength=0.5)) < far["all"]
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
+def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_path: Path) -> None:
+    """The prompt reaches the picture by channel 5 alone: transporting it from its own block on is all of the way."""
+    planted = plant(family, channels=(5,), block=1, carrier=True, spread=0.5, timestep_share=0.3, strength=20.0)
+    texts = planted.prompts(4)
+    drawn = transport(
+        planted.model, texts[:2], texts[2:], out=tmp_path / "t.zarr", channels=[5], blocks=[1], strengths=[0.5, 1.0], steps=3
+    ).run()
+    found = drawn.result("transport").sel(metric="latents")
+    if len(planted.streams) == 1:  # Flux's double blocks and SD3 and DiT: the image stream alone
+        assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
+        assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
+        assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
+        assert float(found["over_control"].sel(strength=1.0)) > 0.8
+
+
+def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
+    """A source picture that the model drew itself, at full strength over all channels, is where the target goes."""
+    source, target = (
+        ["a large red circle in the center on a black background"],
+        ["a large blue square in the center on a white background"],
+    )
+    picture = interp.generate(demo_model, source, steps=8)["image"].to_numpy()
+    prepared = transport(
+        demo_model,
+        source,
+        target,
+        out=tmp_path / "t.zarr",
+        pictures=picture,
+        channels=[29],
+        strengths=[1.0],
+        mask="subject",
+        steps=8,
+    )
+    drawn = prepared.run()
+    np.testing.assert_array_equal(drawn.picture(0, 1), picture[0])
+    found = drawn.result("transport").sel(metric="structure", strength=1.0)
+    assert float(found["moved"].sel(channels="all")) > 0.2
+    everywhere = transport(
+        demo_model, source, target, out=tmp_path / "e.zarr", pictures=picture, channels=[29], strengths=[1.0], steps=8
+    ).run()
+    whole = everywhere.result("transport").sel(metric="structure", strength=1.0)
+    assert float(whole["moved"].sel(channels="all")) > 0.8
+
+
+def test_blocks_of_a_dose_are_nested() -> None:
+    assert nested_blocks(8) == [(2,), (2, 3), (2, 3, 4, 5), tuple(range(8))]
+    assert nested_blocks(57, 22)[1] == tuple(range(22, 36))
+    for sets in (nested_blocks(8), nested_blocks(4, 3), nested_blocks(24, 6), nested_blocks(1)):
+        assert all(set(small) <= set(large) for small, large in itertools.pairwise(sets))
+    with pytest.raises(interp.InputError, match=r"block must lie in 0..7; got 9"):
+        nested_blocks(8, 9)
+
+
+@pytest.mark.parametrize(("rows", "arms", "budget"), [(32, 217, 2000), (10, 30, 100), (4, 9, 1000)])
+def test_a_fractional_design_is_balanced(rows: int, arms: int, budget: int) -> None:
+    planned = share_out(rows, arms, budget)
+    assert planned.sum() <= budget
+    assert planned[:, 0].all()
+    each = planned[:, 1:].sum(axis=0)
+    assert each.min() == each.max() >= min(rows, 2)
+    by_row = planned[:, 1:].sum(axis=1)
+    assert by_row.max() - by_row.min() <= 1
+    with pytest.raises(interp.InputError, match="budget must be at least"):
+        share_out(10, 100, 50)
+
+
+def test_outcomes_by_the_papers_claims() -> None:
+    draw = np.random.default_rng(0)
+    kept, moved, fallen = (draw.normal(mean, 0.01, 30) for mean in (0.03, 0.3, 0.9))
+    none, worse = draw.normal(0, 0.01, 30), draw.normal(1.0, 0.1, 30)
+    assert analysis.outcome({"structure": kept, "detail": worse, "sharpness": none}, 0.1) == "detail lost alone (DG)"
+    assert analysis.outcome({"structure": kept, "detail": none, "sharpness": -worse}, 0.1) == "detail lost alone (DG)"
+    assert analysis.outcome({"structure": kept, "detail": -worse, "sharpness": worse}, 0.1) == "detail altered alone"
+    assert analysis.outcome({"structure": kept, "detail": none, "sharpness": none}, 0.1) == "nothing"
+    assert analysis.outcome({"structure": moved, "detail": worse, "sharpness": none}, 0.1) == "more than detail"
+    assert analysis.outcome({"structure": fallen, "detail": worse, "sharpness": none}, 0.1) == "collapse (FC)"
+    few = {name: np.array([0.1]) for name in ("structure", "detail", "sharpness")}
+    assert analysis.outcome(few, 0.1) == "cannot tell"
+
+
+def test_a_dose_is_drawn_and_told_apart(tmp_path: Path) -> None:
+    """A planted channel: the largest dose of one channel changes far more energy than the lowest one does."""
+    planted = plant("dit", channels=(5,), block=1, carrier=True, spread=0.5, strength=50.0)
+    run = interp.trace(planted.model, planted.prompts(3), out=tmp_path / "run.zarr", steps=4)
+    prepared = dose(
+        planted.model,
+        planted.prompts(4),
+        out=tmp_path / "dose.zarr",
+        counts=[1, 4],
+        block=1,
+        run=run,
+        budget=120,
+        steps=4,
+        repeats=2,
+    )
+    drawn = prepared.run()
+    assert int(drawn.done.sum()) == int(prepared.planned.sum()) <= 120 < drawn.done.size
+    found = drawn.result("dose")
+    for blocks in ("1", "all"):
+        chosen = (found["count"] == 1) & (found["blocks"] == blocks) & (found["window"] == "all")
+        here = [found.isel(dose=np.flatnonzero(chosen & (found["kind"] == kind))) for kind in ("massive", "lowest")]
+        energies = [float(one["energy"].squeeze()) for one in here]
+        assert energies[0] > 10 * energies[1]
+    assert found["prompts"].min() == 2  # two rows a dose: of two prompts, not two seeds of one
