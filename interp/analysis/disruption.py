@@ -31,9 +31,8 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     left, right                           (arm)            root mean square pixel difference in the two halves of the picture
     changed_energy                        (arm)            of the edited states' energy
 
-    The margin of `structure` is that share of the distance between originals of two seeds (of two prompts, where there is one
-    seed); of `detail` and `sharpness`, that share of the standard deviation of the originals' own values; of `prompt_effect`,
-    that share itself.
+    The margin of `structure` is that share of the distance between the originals of two prompts and one seed; of `detail` and
+    `sharpness`, that share of the standard deviation of the originals' own values; of `prompt_effect`, that share itself.
     """
     whole = np.flatnonzero(experiment.done.all(axis=1))
     if not whole.size:

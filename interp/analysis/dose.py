@@ -1,7 +1,7 @@
 """Dose and response: under which dose does which paper's claim hold, on this model?
 
     DG, section 4.2   detail goes, structure stays: detail or sharpness worse, structure proved minimal
-    FC                the picture collapses: structure moved by at least half of what another seed would move it
+    FC                the picture collapses: structure moved by at least half of what another prompt would move it
 
 each asked of the massive channels at a dose, and of the ordinary ones at the same dose.
 """
@@ -18,7 +18,7 @@ from interp.analysis.disruption import MARGIN, verdict
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
-COLLAPSE = 0.5  # of the distance between two seeds' pictures
+COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORSE = {"detail": 1.0, "sharpness": -1.0}  # the sign of a loss
 LABELS = ("kind", "count", "blocks", "block_count", "window")
 
@@ -26,7 +26,7 @@ LABELS = ("kind", "count", "blocks", "block_count", "window")
 def response(experiment: Experiment, reference: Array | None = None, *, margin: float = MARGIN) -> xr.Dataset:
     """Measures of every dose over the prompts that it was drawn for.
 
-    value, low, high   (measure, dose)   against the original picture, in units of `scale` (1: another seed's structure; one
+    value, low, high   (measure, dose)   against the original picture, in units of `scale` (1: another prompt's structure; one
                                          standard deviation of the originals' detail, sharpness)
     energy             (dose)            changed, of the edited states' energy
     outcome            (dose)            detail lost alone (DG), collapse (FC), detail altered alone (for instance more of it),
@@ -68,7 +68,7 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
             "averaged_over": "seeds, then prompt texts",
             "interval": intervals.said(max(drawn, default=0)).replace("over", "over up to"),
             "control": "as many random and lowest channels at the same dose",
-            "note": f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two seeds' pictures on",
+            "note": f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
         },
     )
 

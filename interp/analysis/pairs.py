@@ -107,12 +107,11 @@ def _between_prompts(experiment: Experiment, arm: int, rows: Array, others: dict
 
 
 def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dict[int, dict[str, float]]) -> dict[str, float]:
-    """What a difference is large against: the structure of two seeds (of two prompts, where there is one seed); the originals'
-    spread in detail and sharpness; 1 for `prompt_effect`.
+    """What a difference is large against: the structure of another prompt's picture of the same seed; the originals' spread in
+    detail and sharpness; 1 for `prompt_effect`.
     """
-    texts = axes["prompt_text"].to_numpy().astype(str)
-    pairs = [(int(a), int(b)) for place, a in enumerate(rows) for b in rows[:place] if texts[a] == texts[b]]
-    pairs = pairs or [(int(a), int(b)) for a, b in zip(rows[1:], rows[:-1], strict=True)]
+    others = _others(axes, rows)
+    pairs = [(row, other) for row, beside in others.items() for other in beside if other < row]
     distances = [float(metrics.structure_distance(originals[a][None], originals[b][None])[0]) for a, b in pairs]
     spread = {name: float(np.std([values[name] for values in own.values()])) for name in ("detail", "sharpness")}
     return {"structure": float(np.mean(distances)) if distances else float("nan"), **spread, "prompt_effect": 1.0}
