@@ -161,7 +161,7 @@ class Plan:
     negative_prompt: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the pipeline, such as `max_sequence_length`."""
-    guidance: Mapping[str, Any] | None = None
+    guidance: Sequence[Mapping[str, Any]] | None = None
     interventions: tuple[Mapping[str, Any], ...] = ()
     record: Record = dataclasses.field(default_factory=Record)
     scheduler: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -70,7 +70,7 @@ def trace(
     repeats: int = 1,
     height: int | None = None,
     width: int | None = None,
-    guidance: None = None,
+    guidance: Any = None,
     negative_prompt: str = "",
     interventions: Sequence[Intervention] = (),
     record: Record | None = None,
@@ -82,8 +82,9 @@ def trace(
     """Trace prompts into a store and open it.
 
     `prompts` is a list of texts or the path of a prompts file. Unset arguments take the catalog's or the pipeline's
-    defaults; height and width are in pixels. Guidance is off: the rows recorded are the conditional branch. A store that
-    already holds part of the same plan is continued; one that holds another plan is refused.
+    defaults; height and width are in pixels. `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1";
+    what is recorded are the conditional rows. A store that already holds part of the same plan is continued; one that holds
+    another plan is refused.
     """
     prepared = prepare(
         model,
@@ -164,6 +165,7 @@ def _trace_batch(
         prepared.layout,
         make_recorders(prepared, schema, len(batch), hidden),
         interventions=prepared.interventions,
+        guide=prepared.guide(),
         on_step=report,
     )
     return [result for result in results if result.row.index in waiting]

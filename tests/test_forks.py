@@ -16,7 +16,7 @@ import interp
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.draw import Arm, cost, draw
 from interp.interventions import Displace, NormsAsIfZero, Scale, SwapConditioning, Zero, ZeroNormsKept, edited
-from interp.interventions.rows import Forks
+from interp.interventions.rows import Forks, Slot
 from interp.tracing.prepare import prepare
 
 STEPS = 4
@@ -57,7 +57,8 @@ def test_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pytest.Fi
         np.testing.assert_allclose(latents[number], alone[0], err_msg=repr(edits), **CLOSE)
         assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
     np.testing.assert_array_equal(latents[7], clean.latents)  # an arm without edits replays the clean run bit for bit
-    assert "forward" not in model.pipe.transformer.__dict__
+    slot = model.pipe.transformer.__dict__.get(Slot.name)
+    assert "forward" not in model.pipe.transformer.__dict__ if slot is None else slot.around is None
 
 
 def test_what_arms_share_is_computed_once(tiny_model: interp.Model) -> None:
@@ -132,6 +133,9 @@ def test_norm_controls_equal_hooks_written_by_hand(zero: bool, tiny_model: inter
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     drawn = interp.generate(tiny_model, ["a red cat"], steps=STEPS, interventions=[edit])
     np.testing.assert_allclose(drawn["latents"].to_numpy(), expected, rtol=1e-5, atol=1e-6)  # in a trace as well
+    _, cache = tiny_model.run_with_cache("a red cat", "block.1/image/hidden", steps=STEPS, interventions=[edit])
+    size = np.abs(cache["hidden", 1].sel(channel=3) if "channel" in cache["hidden", 1].coords else cache["hidden", 1][..., 3])
+    assert (float(size.max()) == 0.0) == zero  # what is recorded is the state that goes on
     assert not np.allclose(expected, clean_run(prepared, row).latents, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.errors import InterpError, TraceError
+from interp.errors import InputError, InterpError, TraceError
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import Calls, around_calls
 from interp.interventions.values import Values
@@ -93,6 +93,8 @@ class _Keeper(Driver):
 
 def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = ()) -> Clean:
     """Draw one row without edits; `keep` names (step, site) whose states are kept."""
+    if prepared.guidance is not None:
+        raise InputError("guidance: this experiment compares unguided runs; leave guidance out")
     calls, keeper = Calls(), _Keeper(prepared, keep)
     transformer = prepared.model.pipe.transformer
 

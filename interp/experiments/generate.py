@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ import numpy as np
 import xarray as xr
 
 from interp.errors import TraceError
+from interp.experiments.clean import sample
 from interp.interventions import Intervention
-from interp.plan import Record, at_least, groups
+from interp.interventions.hooks import edited
+from interp.plan import Record, Row, at_least, groups
 from interp.tracing.model import Model
-from interp.tracing.prepare import prepare
-from interp.tracing.trace import trace_group
+from interp.tracing.prepare import Prepared, prepare
+from interp.tracing.trace import TracedRow, trace_group
 
 
 def generate(
     model: Model | str | Path,
     prompts: Sequence[str] | str | Path,
     *,
-    guidance: None = None,
+    guidance: Any = None,
+    negative_prompt: str = "",
     interventions: Sequence[Intervention] = (),
     steps: int | None = None,
     seed: int = 0,
@@ -30,8 +34,12 @@ def generate(
     width: int | None = None,
     settings: dict[str, Any] | None = None,
     batch_size: int = 1,
+    sequential: bool = False,
 ) -> xr.Dataset:
     """Draw prompts, with the same rows, seeds and defaults as `interp.trace`.
+
+    `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1". `sequential` runs its branches one after the
+    other instead of as rows of one batch: slower, with less memory.
 
     image        (prompt, y, x, rgb) uint8
     latents      (prompt, ...) the last
@@ -49,6 +57,7 @@ def generate(
         height=height,
         width=width,
         guidance=guidance,
+        negative_prompt=negative_prompt,
         interventions=interventions,
         record=Record(stats=False, gates=False),
         settings=settings,
@@ -56,9 +65,7 @@ def generate(
     rows = prepared.plan.rows()
     drawn = []
     for batch in groups(rows, at_least("batch_size", batch_size, 1)):
-        drawn += trace_group(
-            prepared.model, prepared.plan, batch, prepared.schedule, prepared.layout, [], interventions=prepared.interventions
-        )
+        drawn += _one_by_one(prepared, batch) if sequential else _together(prepared, batch)
     failed = [row.failure for row in drawn if row.failure is not None]
     if failed:
         raise TraceError(f"{len(failed)} of {len(rows)} rows gave no picture; first: {failed[0]}")
@@ -75,3 +82,22 @@ def generate(
         },
         {"plan": prepared.plan.to_json()},
     )
+
+
+def _together(prepared: Prepared, batch: Sequence[Row]) -> list[TracedRow]:
+    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide()}
+    return trace_group(prepared.model, prepared.plan, batch, prepared.schedule, prepared.layout, [], **given)
+
+
+def _one_by_one(prepared: Prepared, batch: Sequence[Row]) -> list[TracedRow]:
+    """A call of the transformer for every branch: torch hooks alone, since a trace sees one call a step."""
+    guide, edits = prepared.guide(sequential=True), prepared.interventions
+    with contextlib.ExitStack() as hooks:
+        hooks.enter_context(prepared.model.lock)
+        if edits:
+            hooks.enter_context(edited(prepared.model, edits))
+        if guide is not None:
+            hooks.enter_context(guide.guiding(prepared.model.pipe.transformer))
+        images, latents = sample(prepared, batch)
+    outputs = [{"outputs": {"image": image, "latents": last}} for image, last in zip(images, latents, strict=True)]
+    return [TracedRow(row, arrays) for row, arrays in zip(batch, outputs, strict=True)]

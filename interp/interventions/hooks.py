@@ -28,17 +28,14 @@ Piece = tuple[slice, int]
 
 
 @contextlib.contextmanager
-def edited(model: Any, edits: Sequence[Intervention], *, first: bool = False) -> Iterator[None]:
-    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error.
-
-    `first` puts these hooks before others that are there already.
-    """
+def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
+    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error."""
     driver = Driver(model.anatomy, [list(edits)])
     driver.pieces = [(slice(None), 0)]
     transformer = model.pipe.transformer
-    handles = [transformer.register_forward_hook(driver.end_call, prepend=first)]
-    handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True, prepend=first))
-    handles += driver.attach(transformer, first=first)
+    handles = [transformer.register_forward_hook(driver.end_call)]
+    handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
+    handles += driver.attach(transformer)
     try:
         yield
     finally:
@@ -59,20 +56,23 @@ class Driver:
 
     def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks that these edits need; what comes back has `remove`."""
-        handles: list[Any] = []
-        with_norms = any(isinstance(edit, NormEdit) for edits in self.arms for edit in edits)
+        handles = self.attach_norms(transformer, first=first)
         for index, block in enumerate(self.anatomy.blocks):
             module = transformer.get_submodule(block.path)
             handles.append(module.register_forward_hook(self.on_states(index), prepend=first))
             for modulation in block.modulations:
                 hook = self.on_chunks(index, modulation.module)
                 handles.append(module.get_submodule(modulation.module).register_forward_hook(hook, prepend=first))
-            for norm in block.norms if with_norms else ():
-                handles.append(module.get_submodule(norm.module).register_forward_hook(self.on_norm(norm), prepend=first))
-        last = self.anatomy.last_norm
-        if with_norms and last is not None:
-            handles.append(transformer.get_submodule(last.module).register_forward_hook(self.on_norm(last), prepend=first))
         return handles
+
+    def attach_norms(self, transformer: Any, *, first: bool = False) -> list[Any]:
+        """Register the hooks on LayerNorms, where an edit needs them."""
+        if not any(isinstance(edit, NormEdit) for edits in self.arms for edit in edits):
+            return []
+        modules = [(f"{block.path}.{norm.module}", norm) for block in self.anatomy.blocks for norm in block.norms]
+        last = self.anatomy.last_norm
+        modules += [(last.module, last)] if last is not None else []
+        return [transformer.get_submodule(path).register_forward_hook(self.on_norm(n), prepend=first) for path, n in modules]
 
     def end_call(self, module: Any, arguments: Any, output: Any) -> None:
         """One call of the transformer is over: the next step begins."""

@@ -43,10 +43,35 @@ class Calls:
     """(1, ...)."""
 
 
+class Slot:
+    """A transformer's forward, with a place for what stands around it. nnsight keeps it as the body of the module it wraps:
+    what a trace sees of a call is outside, so a guided call looks like a plain one.
+    """
+
+    name = "_interp_slot"
+
+    def __init__(self, transformer: Any) -> None:
+        self.inner = transformer.forward
+        self.around: Callable[..., Any] | None = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """The call, through what stands around it."""
+        return self.inner(*given, **named) if self.around is None else self.around(*given, **named)
+
+
+def install_slot(transformer: Any) -> None:
+    """Put a slot into a transformer's instance forward, once; a transformer that another library has wrapped is left alone."""
+    if "forward" not in transformer.__dict__ and Slot.name not in transformer.__dict__:
+        slot = Slot(transformer)
+        transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
+
+
 @contextlib.contextmanager
 def around_calls(transformer: Any, around: Around) -> Iterator[None]:
     """Hand every call of the transformer inside to `around`, which may change, answer or record it."""
-    original, shadowed, steps = transformer.forward, transformer.__dict__.get("forward"), itertools.count()
+    slot: Slot | None = transformer.__dict__.get(Slot.name)
+    original = transformer.forward if slot is None else slot.inner
+    steps = itertools.count()
 
     def forward(*given: Any, **named: Any) -> Any:
         bound = bind_inputs(transformer, given, named)
@@ -57,6 +82,14 @@ def around_calls(transformer: Any, around: Around) -> Iterator[None]:
 
         return as_output(around(next(steps), bound, call), bound["return_dict"])
 
+    if slot is not None:
+        before, slot.around = slot.around, forward
+        try:
+            yield
+        finally:
+            slot.around = before
+        return
+    shadowed = transformer.__dict__.get("forward")
     transformer.forward = forward
     try:
         yield

@@ -81,6 +81,8 @@ class Block:
     """Per stream: the argument that carries its state in."""
     norms: tuple[Norm, ...] = ()
     """The LayerNorms that read the states."""
+    attention: tuple[str, str] | None = None
+    """(the layer that gives image tokens' values, the layer that attention's result enters next), of the same shape."""
 
     @property
     def modulations(self) -> tuple[Modulation, ...]:

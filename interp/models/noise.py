@@ -6,6 +6,8 @@ epsilon:   x = (x0 + sigma e) / sqrt(1 + sigma^2)                        (DDPM, 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from interp.errors import ModelError
@@ -23,6 +25,14 @@ def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: flo
     if _kind(prediction) == "velocity":
         return (1 - sigma) * clean + sigma * noise
     return (clean + sigma * noise) / float((1 + sigma**2) ** 0.5)
+
+
+def last_level(scheduler: Any) -> float:
+    """The noise level after the last step."""
+    if hasattr(scheduler, "sigmas"):
+        return 0.0
+    kept = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
+    return float(((1 - kept) / kept) ** 0.5)
 
 
 def _kind(prediction: tuple[str, ...]) -> str:

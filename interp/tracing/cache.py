@@ -115,9 +115,8 @@ def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.Da
     model, rows = prepared.model, prepared.plan.rows()
     steps = len(prepared.schedule.timesteps)
     recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter), steps)
-    traced = trace_group(
-        model, prepared.plan, rows, prepared.schedule, prepared.layout, [recorder], interventions=prepared.interventions
-    )
+    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide()}
+    traced = trace_group(model, prepared.plan, rows, prepared.schedule, prepared.layout, [recorder], **given)
     failed = [row.failure for row in traced if row.failure is not None]
     if failed:
         raise InputError(f"{failed[0]}; nothing is cached of a state that is not finite")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.errors import InputError, InterpWarning
+from interp.interventions.rows import install_slot
 from interp.models.anatomy import Anatomy
 from interp.models.catalog import Defaults
 from interp.models.load import Loaded, adopt, load_pipeline
@@ -64,6 +65,7 @@ class Model:
         """The transformer as an nnsight envoy."""
         from interp.tracing.envoy import Transformer
 
+        install_slot(self.pipe.transformer)
         return Transformer(self.pipe.transformer)
 
     def run_with_cache(

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from interp.errors import InputError, InterpWarning
+from interp.guidance.combine import Combined, parse
+from interp.guidance.methods import UNCOND
+from interp.guidance.rows import Guide
 from interp.interventions import Intervention
+from interp.interventions.controls import NormEdit
 from interp.interventions.selection import Selection
 from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.identity import fingerprint, scheduler_settings
+from interp.models.noise import last_level
+from interp.models.quiet import quiet
 from interp.plan import Plan, Record, at_least
 from interp.prompts import check_prompts, read_prompts
 from interp.tracing.model import Model, load
@@ -28,6 +37,47 @@ class Prepared:
     layout: Layout
     schedule: Schedule
     interventions: tuple[Intervention, ...] = ()
+    guidance: Combined | None = None
+
+    def guide(self, *, sequential: bool = False) -> Guide | None:
+        """What guides one call of the pipeline; a new one for every call. `None` without guidance."""
+        if self.guidance is None:
+            return None
+        sigmas = [*(float(sigma) for sigma in self.schedule.sigmas), last_level(self.model.pipe.scheduler)]
+        return Guide(
+            self.model.anatomy,
+            self.guidance,
+            self.unconditional,
+            lambda step: (sigmas[step], sigmas[step + 1]),
+            velocity=self.layout.prediction[0] == "velocity",
+            parts=len(self.layout.prediction),
+            sequential=sequential,
+        )
+
+    @functools.cached_property
+    def unconditional(self) -> Mapping[str, Any]:
+        """The arguments of unconditional rows, where the guidance needs them."""
+        if self.guidance is None or not needs_unconditional(self.guidance):
+            return {}
+        spec = self.model.loaded.spec
+        assert spec.unconditional is not None
+        with torch.no_grad(), quiet():
+            return spec.unconditional(self.model.pipe, self.plan.negative_prompt, self.plan.settings)
+
+
+def needs_unconditional(guidance: Combined) -> bool:
+    """Whether any of its branches is the unconditional one."""
+    return any(branch.name == UNCOND for method in guidance.methods for branch in method.branches())
+
+
+def as_guidance(given: Any, model: Model) -> Combined | None:
+    """Guidance as it is given: a method, a sum of them, or text such as "cfg:4+dg:1"."""
+    if given is None:
+        return None
+    found = parse(given, model, load) if isinstance(given, str) else Combined.of(given)
+    if needs_unconditional(found) and model.loaded.spec.unconditional is None:
+        raise InputError(f"guidance: {model.name} has no unconditional branch, which {found.to_json()[0]['method']} needs")
+    return found
 
 
 def prepare(
@@ -39,7 +89,7 @@ def prepare(
     repeats: int = 1,
     height: int | None = None,
     width: int | None = None,
-    guidance: None = None,
+    guidance: Any = None,
     negative_prompt: str = "",
     interventions: Sequence[Intervention] = (),
     record: Record | None = None,
@@ -51,10 +101,13 @@ def prepare(
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
     model = model if isinstance(model, Model) else load(model)
     model.loaded.spec.prompts(model.pipe, texts)  # a class-conditional model knows what is no class
-    if guidance is not None:
-        raise InputError(f"guidance must be None while tracing (guided traces come with interp.guidance); got {guidance!r}")
-    if negative_prompt:
-        warnings.warn("negative_prompt has no effect while guidance is off; it is only stored", InterpWarning, stacklevel=2)
+    guided = as_guidance(guidance, model)
+    if negative_prompt and (guided is None or not needs_unconditional(guided)):
+        warnings.warn(
+            "negative_prompt has no effect without a guidance that uses it, such as cfg:4", InterpWarning, stacklevel=2
+        )
+    if guided is not None and any(isinstance(edit, NormEdit) for edit in interventions):
+        raise InputError("interventions: edits of LayerNorms do not go with guidance; use one of them")
     height, width = model.sizes(
         None if height is None else at_least("height", height, 1), None if width is None else at_least("width", width, 1)
     )
@@ -70,6 +123,7 @@ def prepare(
         width=width,
         negative_prompt=negative_prompt,
         settings=chosen,
+        guidance=None if guided is None else guided.to_json(),
         interventions=tuple(edit.to_json() for edit in interventions),
         record=record or Record(),
         scheduler=scheduler_settings(model.pipe),
@@ -82,6 +136,8 @@ def prepare(
         if isinstance(edit, Selection):
             tokens = {stream: layout.tokens(stream) for stream in model.anatomy.streams}
             edit.check(model.anatomy.streams, len(model.anatomy.blocks), model.anatomy.channels, len(times.timesteps), tokens)
+    if guided is not None:
+        guided.check(model.anatomy, len(times.timesteps))
     model.warn_unknown_words(texts)
     model.warn_long_prompts(texts, chosen)
-    return Prepared(model, plan, layout, times, tuple(interventions))
+    return Prepared(model, plan, layout, times, tuple(interventions), guided)

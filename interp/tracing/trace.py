@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import InputError, InterpError, TraceError
+from interp.guidance.rows import Guide
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
-from interp.interventions.controls import NormEdit
-from interp.interventions.hooks import edited
+from interp.interventions.controls import NormEdit, NormMemory
+from interp.interventions.hooks import Driver
+from interp.interventions.rows import Slot
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
 from interp.models.families.pipeline import Layout, Schedule
 from interp.models.load import check_traceable
@@ -54,13 +56,23 @@ def trace_group(
     recorders: Sequence[Recorder],
     *,
     interventions: Sequence[Intervention] = (),
+    guide: Guide | None = None,
     on_step: StepReport = lambda step: None,
 ) -> list[TracedRow]:
     """Trace the rows of one batch together. A row whose state is not finite comes back with its reason.
 
-    Edits of LayerNorms are torch hooks underneath the trace: they act before the others.
+    With `guide` the run is guided, and what is recorded are the conditional rows; edits act on the rows of every branch.
     """
-    norms = [edit for edit in interventions if isinstance(edit, NormEdit)]
+    if (
+        guide is not None
+        and model.pipe.transformer.__dict__.get(Slot.name) is None
+        and "_hf_hook" in vars(model.pipe.transformer)
+    ):
+        raise InputError(
+            "guidance: guided traces do not go with offloading; trace without --offload, or draw with interp.generate"
+        )
+    norms = Driver(model.anatomy, [[edit for edit in interventions if isinstance(edit, NormEdit)]])
+    norms.pieces = [(slice(None), 0)]
     with model.lock:
         check_traceable(model.pipe.transformer)
         envoy = model.nn
@@ -72,14 +84,19 @@ def trace_group(
             schedule,
             {stream: layout.tokens(stream) for stream in model.anatomy.streams},
             list(recorders),
-            [edit for edit in interventions if not isinstance(edit, NormEdit)],
+            list(interventions),
             on_step,
             layout.prediction if plan.record.prediction else (),
+            norms.memory,
         )
         keep_all = plan.record.latents == "all"
         with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
             visitor.watch = watch
-            with edited(model, norms, first=True) if norms else contextlib.nullcontext():
+            with contextlib.ExitStack() as hooks:
+                for handle in norms.attach_norms(model.pipe.transformer):
+                    hooks.callback(handle.remove)
+                if guide is not None:
+                    hooks.enter_context(guide.guiding(model.pipe.transformer))
                 images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
     return [visitor.traced(position, images, watch) for position in range(len(rows))]
@@ -170,13 +187,15 @@ class Visitor:
         interventions: list[Intervention],
         on_step: StepReport,
         prediction: tuple[str, ...] = (),
+        memory: NormMemory | None = None,
     ) -> None:
         self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
         self.rows, self.schedule, self.tokens = rows, schedule, tokens
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
         self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
-        self.prediction = prediction
+        self.prediction, self.memory = prediction, memory or NormMemory()
+        self.norm_edits = [edit for edit in interventions if isinstance(edit, NormEdit)]
         self.predicted: list[Tensor] = []
         self.touched = [0] * len(interventions)
         self.calls = 0
@@ -187,6 +206,7 @@ class Visitor:
         given, named = self.envoy.inputs  # read first: this is what ties the iteration to the call
         bound = bind_inputs(self.transformer, given, named)
         step = self._step_of(bound)
+        self.memory.begin_call()
         self._swap(step, bound)
         for stop in self.route:
             self._see_block(stop, step)
@@ -301,7 +321,7 @@ class Visitor:
         for item, site in states:
             value, changed = self._edit(site, step, items[item])
             items[item], edited = value, edited or changed
-            self.finite.see(site, value)
+            self.finite.see(site, value[: len(self.rows)])
             self._record(site, step, value)
         if edited:
             envoy.output = tuple(items) if isinstance(output, tuple) else items[0]
@@ -310,6 +330,8 @@ class Visitor:
         changed = False
         for number, edit in enumerate(self.interventions):
             if edit.touches(site, step):
+                if isinstance(edit, NormEdit):
+                    self.memory.see((0, self.norm_edits.index(edit)), edit, site, value)
                 value, changed = edit.apply(site, step, value), True
                 self.touched[number] += 1
         return value, changed
@@ -317,7 +339,7 @@ class Visitor:
     def _record(self, site: Site, step: int, value: Tensor) -> None:
         for recorder in self.recorders:
             if recorder.wants(site):
-                recorder.see(site, step, value.detach())
+                recorder.see(site, step, value.detach()[: len(self.rows)])
 
     def check_complete(self) -> None:
         """Every block of every step must have been seen, unless every row was stopped."""

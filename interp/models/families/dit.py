@@ -41,6 +41,7 @@ def block(path: str) -> Block:
         row_inputs=("hidden_states", "timestep", "class_labels"),
         state_inputs={"image": "hidden_states"},
         norms=(Norm("norm1.norm"), Norm("norm3")),
+        attention=("attn1.to_v", "attn1.to_out.0"),
     )
 
 
@@ -76,6 +77,15 @@ def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> di
     import torch
 
     return {"class_labels": torch.tensor(class_labels(pipe, texts)["class_labels"], device=pipe.device)}
+
+
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The class that stands for none."""
+    import torch
+
+    if negative_prompt:
+        raise InputError(f"negative_prompt has no meaning for a class-conditional model; got {negative_prompt!r}")
+    return {"class_labels": torch.tensor([pipe.transformer.config.num_embeds_ada_norm], device=pipe.device)}
 
 
 def class_number(pipe: Any, text: str) -> int:
@@ -125,4 +135,5 @@ PIPELINE = PipelineSpec(
     default_size=default_size,
     takes_size=False,
     conditions=class_tensor,
+    unconditional=unconditional,
 )

@@ -45,6 +45,7 @@ def double_block(path: str) -> Block:
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs=STATES,
         norms=TWO_STREAM_NORMS,
+        attention=("attn.to_v", "attn.to_out.0"),
     )
 
 
@@ -87,6 +88,13 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
 def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """The text tokens, (batch, token, channel)."""
     return {"encoder_hidden_states": pipe.encode_prompt(texts, texts, max_sequence_length=settings["max_sequence_length"])[0]}
+
+
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The negative prompt, pooled and as tokens; an embedded guidance stays what it is."""
+    length = settings["max_sequence_length"]
+    states, pooled = pipe.encode_prompt([negative_prompt], [negative_prompt], max_sequence_length=length)[:2]
+    return {"pooled_projections": pooled, "encoder_hidden_states": states}
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -151,6 +159,7 @@ PIPELINE = PipelineSpec(
     settings_maximum={"max_sequence_length": 512},
     conditions=conditions,
     text_states=text_states,
+    unconditional=unconditional,
     unpack=unpack,
     pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),

@@ -71,6 +71,8 @@ class PipelineSpec:
     """(pipe, texts, settings) -> the transformer's arguments that carry the text, or a guidance value, to the gates."""
     text_states: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, texts, settings) -> the transformer's argument that carries the text tokens, where there are any."""
+    unconditional: Callable[[Any, str, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """(pipe, negative prompt, settings) -> the arguments that make a row unconditional."""
     unpack: Callable[[Any, Any, int, int], Any] = lambda pipe, latents, height, width: latents
     """(pipe, the scheduler's latents, height, width) -> latents as the autoencoder has them, (row, channel, y, x)."""
     pack: Callable[[Any, Any], Any] = lambda pipe, latents: latents

@@ -57,6 +57,7 @@ def joint_block(path: str, block: Any) -> Block:
         row_inputs=BLOCK_ROW_INPUTS,
         state_inputs={"image": "hidden_states", "text": "encoder_hidden_states"},
         norms=TWO_STREAM_NORMS[:-1] if last else TWO_STREAM_NORMS,
+        attention=("attn.to_v", "attn.to_out.0"),
     )
 
 
@@ -93,6 +94,11 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
     """The text tokens, (batch, token, channel)."""
     states = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[0]
     return {"encoder_hidden_states": states}
+
+
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The negative prompt, pooled and as tokens."""
+    return {**pooled_text(pipe, [negative_prompt], settings), **text_states(pipe, [negative_prompt], settings)}
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -132,4 +138,5 @@ PIPELINE = PipelineSpec(
     settings_maximum={"max_sequence_length": 512},
     conditions=pooled_text,
     text_states=text_states,
+    unconditional=unconditional,
 )

@@ -1,0 +1,175 @@
+"""Guidances summed: the branches of a step, the combined prediction, and how one is written as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.guidance.methods import (
+    APG,
+    COND,
+    UNCOND,
+    Amplify,
+    AutoGuidance,
+    Branch,
+    CFGPlusPlus,
+    CFGZeroStar,
+    ClassifierFree,
+    Context,
+    DetailGuidance,
+    Method,
+    PerturbedAttention,
+    SkipLayer,
+)
+from interp.guidance.presets import for_model
+from interp.models.anatomy import Anatomy
+
+Load = Callable[[str], Any]
+KINDS: tuple[type[Method], ...] = (
+    ClassifierFree,
+    DetailGuidance,
+    APG,
+    CFGZeroStar,
+    CFGPlusPlus,
+    SkipLayer,
+    PerturbedAttention,
+    AutoGuidance,
+    Amplify,
+)
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in KINDS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined:
+    """base + sum of what the others add; the base is the conditional prediction where no method sets it."""
+
+    methods: tuple[Method, ...]
+
+    def __post_init__(self) -> None:
+        bases = [method.name for method in self.methods if method.sets_base]
+        if len(bases) > 1:
+            raise InputError(f"guidance: {' and '.join(bases)} both set the base; use one of them")
+
+    @classmethod
+    def of(cls, *given: Any) -> Combined:
+        """From methods and sums of them."""
+        methods: list[Method] = []
+        for one in given:
+            if isinstance(one, Combined):
+                methods += one.methods
+            elif isinstance(one, Method):
+                methods.append(one)
+            else:
+                raise InputError(f"guidance must be made of interp.guidance methods, such as ClassifierFree(4); got {one!r}")
+        return cls(tuple(methods))
+
+    def __add__(self, other: Any) -> Combined:
+        return Combined.of(self, other)
+
+    def acting(self, step: int) -> list[Method]:
+        """The methods that change anything at a step."""
+        return [method for method in self.methods if method.acts(step)]
+
+    def branches(self, step: int) -> list[Branch]:
+        """What a step needs beside the conditional rows: a branch that no acting method needs is dropped."""
+        found: dict[str, Branch] = {}
+        for method in self.acting(step):
+            for branch in method.branches():
+                found.setdefault(branch.name, branch)
+        return sorted(found.values(), key=lambda branch: branch.name != UNCOND)
+
+    def combine(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """The guided prediction of the conditional rows."""
+        base = predictions[COND]
+        acting = self.acting(context.step)
+        for method in acting:
+            if method.sets_base:
+                base = method.base(predictions[COND], predictions[UNCOND], context)
+        for method in acting:
+            if not method.sets_base:
+                base = base + method.added(predictions, context)
+        return base
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Refuse what a model or a run has not."""
+        for method in self.methods:
+            method.check(anatomy, steps)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As plain JSON values."""
+        return [method.to_json() for method in self.methods]
+
+
+def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combined:
+    """The inverse of `to_json`; autoguidance's model is loaded again by its name, by `load`."""
+    methods = []
+    for one in stored:
+        plain = dict(one)
+        kind = plain.pop("method", None)
+        if kind not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}; got {kind!r}")
+        if kind == AutoGuidance.name:
+            plain.pop("weights", None)
+            plain["model"] = _loaded(load, plain["model"])
+        methods.append(METHODS[kind](**plain))
+    return Combined(tuple(methods))
+
+
+def parse(text: str, model: Any, load: Load | None = None) -> Combined:
+    """Guidance as text, such as "cfg:4+dg:1", "cfg:4+dg:1:block=6:channels=810" or "slg:2.8:blocks=7-9:steps=0-5".
+
+    A method, its scale, then options NAME=VALUE, between colons. `dg` and `amplify` without channels take the model's preset;
+    `load` opens the other model of `auto` (by default MODEL-early).
+    """
+    methods = []
+    for part in text.split("+"):
+        name, _, rest = part.strip().partition(":")
+        if name not in METHODS:
+            raise InputError(f"guidance must be a sum of {', '.join(METHODS)}, such as cfg:4+dg:1; got {part.strip()!r}")
+        words = [word for word in rest.split(":") if word]
+        given: dict[str, Any] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            given[key if equals else "scale"] = value if equals else key
+        methods.append(_method(name, given, model, load))
+    return Combined(tuple(methods))
+
+
+def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> Method:
+    kind = METHODS[name]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(given.keys() - fields.keys())
+    if unknown or "scale" not in given:
+        problem = f"has no option {unknown[0]!r}" if unknown else "needs a scale"
+        raise InputError(f"guidance: {name} {problem}; write {name}:SCALE, with options {', '.join(fields)} as NAME=VALUE")
+    plain = {key: _value(name, key, value) for key, value in given.items()}
+    if name == AutoGuidance.name:
+        plain["model"] = _loaded(load, given.get("model", f"{model.name}-early"))
+    if name in (DetailGuidance.name, Amplify.name) and not {"channels", "block"} <= plain.keys():
+        found = for_model(model)
+        plain = {"channels": found.channels, "block": found.block, **plain}
+        if name == DetailGuidance.name:
+            plain.setdefault("source", found.source)
+    missing = [key for key in ("blocks", "channels", "block") if key in fields and key not in plain]
+    if missing:
+        raise InputError(f"guidance: {name} needs {missing[0]}; write {name}:{given['scale']}:{missing[0]}=VALUE")
+    return kind(**plain)
+
+
+def _value(name: str, key: str, text: Any) -> Any:
+    if key in ("channels", "blocks", "steps", "stream", "of", "part", "source", "model") or text in ("zero", "mean"):
+        return text
+    try:
+        return int(text) if key in ("block", "zero_steps") else float(text)
+    except ValueError:
+        raise InputError(f"guidance: {key} of {name} must be a number; got {text!r}") from None
+
+
+def _loaded(load: Load | None, name: str) -> Any:
+    if load is None:
+        raise InputError(f"guidance: auto needs its other model, {name}; give AutoGuidance(model=interp.load({name!r}), ...)")
+    return load(name)

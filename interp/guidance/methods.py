@@ -1,0 +1,418 @@
+"""The guidances: frozen values, each what it needs (branches) and what it adds.
+
+One of them may set the base (`ClassifierFree`, `APG`, `CFGZeroStar`, `CFGPlusPlus`); the others add to it. They are summed with
+`+`: `ClassifierFree(4) + DetailGuidance(channels=29, block=1, scale=1)` is equation 5 of Detail Guidance.
+
+A scale is a number or one number a step; `steps` is the window in which a guidance acts, all by default. Scales are native:
+`ClassifierFree(1)` is the plain conditional prediction, the papers' lambda is scale - 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from interp.errors import InputError
+from interp.guidance import equations
+from interp.interventions import Intervention
+from interp.interventions.edits import Scale, SetMean, Zero
+from interp.models.anatomy import Anatomy
+from interp.sites import parse_indices
+
+Number = float | Sequence[float]
+COND, UNCOND = "cond", "uncond"
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """Rows that a guidance needs beside the conditional ones."""
+
+    name: str
+    source: str = COND
+    """Which rows it is a copy of."""
+    edits: tuple[Intervention, ...] = ()
+    skips: tuple[int, ...] = ()
+    """Blocks that hand on what they are given."""
+    identity: tuple[int, ...] = ()
+    """Blocks whose attention gives each image token its own value."""
+    model: Any = None
+    """Another model's transformer."""
+
+
+@dataclasses.dataclass
+class Context:
+    """Where in the sampling loop predictions are combined."""
+
+    step: int
+    sigma: float
+    next_sigma: float
+    velocity: bool
+    memory: dict[str, Tensor]
+    """What a rule remembers from step to step (APG's momentum)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A guidance."""
+
+    steps: Any = None
+    neutral: ClassVar[float] = 0.0
+    """The scale at which it does nothing."""
+    sets_base: ClassVar[bool] = False
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
+        scale = getattr(self, "scale", None)
+        if scale is None:
+            return
+        values = list(scale) if isinstance(scale, Sequence) and not isinstance(scale, str) else [scale]
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"scale of {self.name} must be a finite number, or one for every step; got {value!r}")
+        object.__setattr__(self, "scale", tuple(float(value) for value in values) if len(values) > 1 else float(values[0]))
+
+    def scale_at(self, step: int) -> float:
+        """The scale at a step; the neutral one outside the window."""
+        if self.steps is not None and step not in self.steps:
+            return self.neutral
+        scale: Any = getattr(self, "scale", 1.0)
+        return float(scale[step] if isinstance(scale, tuple) else scale)
+
+    def acts(self, step: int) -> bool:
+        """Whether it changes anything at a step."""
+        return self.scale_at(step) != self.neutral
+
+    def branches(self) -> tuple[Branch, ...]:
+        """What it needs beside the conditional rows."""
+        return ()
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Refuse what a model or a run has not."""
+        scale = getattr(self, "scale", 1.0)
+        if isinstance(scale, tuple) and len(scale) != steps:
+            raise InputError(f"scale of {self.name} must be one number, or one for each of {steps} steps; got {len(scale)}")
+        if self.steps is not None and max(self.steps) >= steps:
+            raise InputError(f"steps of {self.name} must lie in 0..{steps - 1}; got {max(self.steps)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        found: dict[str, Any] = {"method": self.name}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                found[field.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    def __add__(self, other: Any) -> Any:
+        from interp.guidance.combine import Combined
+
+        return Combined.of(self, other)
+
+    def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
+        """The prediction that the others add to."""
+        raise NotImplementedError
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """What it adds."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithUncond(Method):
+    """A rule over conditional and unconditional predictions."""
+
+    sets_base: ClassVar[bool] = True
+    neutral: ClassVar[float] = 1.0
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The unconditional rows."""
+        return (Branch(UNCOND),)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierFree(_WithUncond):
+    """Classifier-free guidance, u + scale (c - u); scale 0 is unconditional."""
+
+    scale: Number
+    name: ClassVar[str] = "cfg"
+
+    def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
+        """U + scale (c - u)."""
+        return equations.classifier_free(c, u, self.scale_at(context.step))
+
+
+@dataclasses.dataclass(frozen=True)
+class APG(_WithUncond):
+    """Adaptive projected guidance (arXiv 2410.02416), on the model's own prediction as diffusers does (the paper: on x0)."""
+
+    scale: Number
+    eta: float = 0.0
+    """How much of the part along the conditional prediction is kept."""
+    limit: float = 15.0
+    """Largest norm of the difference; 0 is none."""
+    momentum: float = -0.5
+    name: ClassVar[str] = "apg"
+
+    def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
+        """C + (scale - 1) of the projected difference."""
+        average = c - u
+        if self.momentum:
+            before = context.memory.get("apg")
+            average = average if before is None else average + self.momentum * before
+            context.memory["apg"] = average
+        return equations.projected(c, u, self.scale_at(context.step), self.eta, self.limit, average)
+
+
+@dataclasses.dataclass(frozen=True)
+class CFGZeroStar(_WithUncond):
+    """CFG-Zero* (arXiv 2503.18886): the unconditional prediction fitted to the conditional one; zero in the first steps."""
+
+    scale: Number
+    zero_steps: int = 1
+    name: ClassVar[str] = "cfg0"
+
+    def acts(self, step: int) -> bool:
+        """In its whole window: also at scale 1 its first steps are zero."""
+        return super().acts(step) or (step < self.zero_steps and (self.steps is None or step in self.steps))
+
+    def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
+        """S u + scale (c - s u), or nothing at all."""
+        if context.step < self.zero_steps:
+            return torch.zeros_like(c)
+        return equations.zero_star(c, u, self.scale_at(context.step))
+
+
+@dataclasses.dataclass(frozen=True)
+class CFGPlusPlus(_WithUncond):
+    """CFG++ (arXiv 2406.08070), scale in 0..1; it changes the noise that a step puts back, here as an effective prediction."""
+
+    scale: Number
+    name: ClassVar[str] = "cfgpp"
+    neutral: ClassVar[float] = math.inf  # there is none: at scale 1 the noise is still the unconditional one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        values = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not all(0 <= float(value) <= 1 for value in values):
+            raise InputError(f"scale of cfgpp must lie in 0..1 (it interpolates); got {self.scale}")
+
+    def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
+        """The prediction whose plain step is CFG++'s."""
+        rule = equations.plus_plus_velocity if context.velocity else equations.plus_plus_noise
+        return rule(c, u, self.scale_at(context.step), context.sigma, context.next_sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetailGuidance(Method):
+    """Detail Guidance (arXiv 2510.11538, 4.3): away from a model whose massive channels are disrupted at block m's output.
+
+    `block` is m, counted from 0 over all blocks: the output of block m is edited. `edit` is "zero", "mean" (over tokens) or a
+    factor. `of` says which rows are degraded: cond, or uncond (the paper's "Uncond" setting, with `ClassifierFree(0)`).
+    """
+
+    channels: Any
+    block: int
+    scale: Number
+    stream: str = "image"
+    edit: str | float = "zero"
+    of: str = COND
+    source: str = ""
+    """Where the numbers are from."""
+    name: ClassVar[str] = "dg"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.of not in (COND, UNCOND):
+            raise InputError(f"of must be {COND} or {UNCOND}; got {self.of!r}")
+        object.__setattr__(self, "channels", self._edit().channels)
+
+    def _edit(self) -> Any:
+        where: dict[str, Any] = {"channels": self.channels, "blocks": self.block, "stream": self.stream}
+        if self.edit == "zero":
+            return Zero(**where)
+        if self.edit == "mean":
+            return SetMean(**where)
+        if isinstance(self.edit, str):
+            raise InputError(f"edit must be zero, mean or a factor; got {self.edit!r}")
+        return Scale(self.edit, **where)
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The degraded rows."""
+        degraded = Branch(self._branch, self.of, (self._edit(),))
+        return (Branch(UNCOND), degraded) if self.of == UNCOND else (degraded,)
+
+    @property
+    def _branch(self) -> str:
+        return f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """W (c - d)."""
+        return self.scale_at(context.step) * (predictions[self.of] - predictions[self._branch])
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Channels, block and stream must be the model's."""
+        super().check(anatomy, steps)
+        edit = self._edit()
+        edit.check(anatomy.streams, len(anatomy.blocks), anatomy.channels, steps, dict.fromkeys(anatomy.streams, 1))
+        hidden = anatomy.blocks[self.block].hidden
+        if not any(stream in hidden for stream in anatomy.streams if self.stream in (stream, "both")):
+            raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
+
+    @classmethod
+    def preset(cls, name: str, *, scale: Number | None = None, **changes: Any) -> DetailGuidance:
+        """The paper's own settings for a model: see `interp.guidance.presets`."""
+        from interp.guidance.presets import preset
+
+        return preset(name, scale=scale, **changes)
+
+    @classmethod
+    def auto(cls, run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
+        """Channels and depth for any model from a traced run: see `interp.guidance.presets.auto`."""
+        from interp.guidance.presets import auto
+
+        return auto(run, scale=scale, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class SkipLayer(Method):
+    """Skip-layer guidance (Stability AI's SD3.5 code; STG, arXiv 2411.18664): away from a model with blocks skipped.
+
+    `part` is "block" (the block hands on what it is given) or "attn" (STG's variant: its image attention adds nothing).
+    """
+
+    blocks: Any
+    scale: Number
+    part: str = "block"
+    name: ClassVar[str] = "slg"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "blocks", parse_indices(self.blocks, "blocks"))
+        if self.blocks is None or self.part not in ("block", "attn"):
+            raise InputError(f"slg needs blocks, and part block or attn; got {self.blocks!r} and {self.part!r}")
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The rows that skip."""
+        if self.part == "attn":
+            return (Branch(self._branch, edits=(Scale(0.0, channels=None, blocks=self.blocks, at="alpha.attn"),)),)
+        return (Branch(self._branch, skips=self.blocks),)
+
+    @property
+    def _branch(self) -> str:
+        return f"slg.{self.part}.{self.blocks}"
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """Scale (c - skipped)."""
+        return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Blocks must be the model's."""
+        super().check(anatomy, steps)
+        _check_blocks(self.name, self.blocks, anatomy)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbedAttention(Method):
+    """Perturbed-attention guidance (arXiv 2403.17377): away from a model whose image tokens attend to themselves alone."""
+
+    blocks: Any
+    scale: Number
+    name: ClassVar[str] = "pag"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "blocks", parse_indices(self.blocks, "blocks"))
+        if self.blocks is None:
+            raise InputError("pag needs blocks")
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The perturbed rows."""
+        return (Branch(self._branch, identity=self.blocks),)
+
+    @property
+    def _branch(self) -> str:
+        return f"pag.{self.blocks}"
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """Scale (c - perturbed)."""
+        return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Blocks must have an attention of their own over image tokens."""
+        super().check(anatomy, steps)
+        _check_blocks(self.name, self.blocks, anatomy)
+        without = [block for block in self.blocks if anatomy.blocks[block].attention is None]
+        if without:
+            raise InputError(f"pag: the attention of block {without[0]} cannot be perturbed; choose blocks that have one")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoGuidance(Method):
+    """Autoguidance (arXiv 2406.02507): away from a worse model of the same class, c + scale (c - bad); its w is scale + 1."""
+
+    model: Any
+    """An `interp.Model` whose transformer takes the same arguments, such as an earlier checkpoint."""
+    scale: Number
+    name: ClassVar[str] = "auto"
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The other model's rows."""
+        return (Branch("auto", model=self.model.pipe.transformer),)
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """Scale (c - bad)."""
+        return self.scale_at(context.step) * (predictions[COND] - predictions["auto"])
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """The other model must be of the same class."""
+        super().check(anatomy, steps)
+        if self.model.anatomy.model_class != anatomy.model_class:
+            raise InputError(f"auto: the other model is a {self.model.anatomy.model_class}, this one a {anatomy.model_class}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values: the model by its name and weights."""
+        from interp.models.identity import fingerprint
+
+        found = {"method": self.name, "model": self.model.name, "weights": fingerprint(self.model.pipe), "scale": self.scale}
+        return found if self.steps is None else {**found, "steps": list(self.steps)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Amplify(Method):
+    """The direct baseline: the channels multiplied by `scale` in every row, instead of guidance."""
+
+    channels: Any
+    block: int
+    scale: Number
+    stream: str = "image"
+    name: ClassVar[str] = "amplify"
+    neutral: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "channels", parse_indices(self.channels, "channels"))
+
+    def edit_at(self, step: int) -> Scale:
+        """The edit of a step."""
+        return Scale(self.scale_at(step), channels=self.channels, blocks=self.block, stream=self.stream)
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """Nothing: it has acted inside."""
+        return torch.zeros_like(predictions[COND])
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Channels, block and stream must be the model's."""
+        super().check(anatomy, steps)
+        tokens = dict.fromkeys(anatomy.streams, 1)
+        self.edit_at(0).check(anatomy.streams, len(anatomy.blocks), anatomy.channels, steps, tokens)
+
+
+def _check_blocks(name: str, blocks: Sequence[int], anatomy: Anatomy) -> None:
+    if not all(0 <= block < len(anatomy.blocks) for block in blocks):
+        raise InputError(f"blocks of {name} must lie in 0..{len(anatomy.blocks) - 1}; got {list(blocks)}")

@@ -1,0 +1,97 @@
+"""Detail Guidance's settings: the paper's (arXiv 2510.11538, Tables 4 and 5), and what a trace says for any other model."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from interp.analysis import massive
+from interp.errors import InputError, InterpWarning
+from interp.guidance.methods import DetailGuidance, Number
+
+PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
+OURS = "not from the paper"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Settings of a model. `block` is m: the output of that block, counted from 0, is edited."""
+
+    channels: tuple[int, ...]
+    block: int
+    steps: int
+    alone: float
+    """w without CFG."""
+    combined: tuple[float, float] | None
+    """(lambda, w) with CFG: its native scale is lambda + 1."""
+    source: str
+    note: str = ""
+
+
+PRESETS: dict[str, Preset] = {
+    "sd3": Preset((810,), 6, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
+    "sd3.5": Preset((676,), 20, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),
+    "flux-dedistilled": Preset((154, 1446), 22, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first"),
+    "dit-xl": Preset((), 7, 250, 1.0, None, OURS, "the paper gives m = 7 alone; name the channels, or use auto(run)"),
+    "demo": Preset((29,), 1, 20, 1.0, None, OURS, "its one massive channel, at the block where it is largest over the median"),
+}
+ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
+
+
+def preset(name: str, *, scale: Number | None = None, **changes: Any) -> DetailGuidance:
+    """Detail Guidance with a preset's channels, block and w (that without CFG); `changes` are further fields."""
+    if name not in PRESETS:
+        raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r} (DetailGuidance.auto(run) fits any model)")
+    found = PRESETS[name]
+    channels = changes.pop("channels", found.channels)
+    if not channels:
+        raise InputError(f"preset {name}: {found.note}; give channels=[...]")
+    block = changes.pop("block", found.block)
+    return DetailGuidance(channels, block, found.alone if scale is None else scale, source=found.source, **changes)
+
+
+def for_model(model: Any) -> DetailGuidance:
+    """The preset of a loaded model, checked against its size; a warning where the paper did another experiment."""
+    name = str(model.name).removesuffix("-early")
+    if name in ANOTHER_EXPERIMENT:
+        warnings.warn(
+            f"{name} is guidance-distilled: the paper used the de-distilled variant, so its preset here is another experiment",
+            InterpWarning,
+            stacklevel=3,
+        )
+        name = "flux-dedistilled"
+    if name not in PRESETS:
+        raise InputError(
+            f"guidance: no preset for {model.name}; write dg:SCALE:channels=...:block=..., or use DetailGuidance.auto(run)"
+        )
+    return preset(name)
+
+
+def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
+    """Channels and depth from a traced run: its massive channels of the image stream, at the first block from which all of them
+    are massive, if there is one before the last.
+    """
+    found = massive.find(run, resamples=0)
+    channels = massive.channels_of(run, None, "image", found)
+    born = [int(found["birth"].sel(stream="image", channel=channel)) for channel in channels]
+    last = int(found["block"].to_numpy()[-1])
+    first = [(birth, channel) for birth, channel in zip(born, channels, strict=True) if birth < last]
+    if not first:
+        raise InputError(f"auto: in {run.path} channels are massive in the last block alone; name channels and block yourself")
+    kept = sorted(channel for _, channel in first)
+    block = max(birth for birth, _ in first)
+    source = f"auto from {run.path.name}: {found.attrs['criterion']}"
+    return DetailGuidance(kept, changes.pop("block", block), scale, source=source, **changes)
+
+
+def check_channels(guidance: Any, massive_channels: Sequence[int], of: str) -> None:
+    """Warn where guided channels are not the massive ones of a trace: the paper itself names two for SD3."""
+    for method in guidance.methods:
+        if isinstance(method, DetailGuidance) and not set(method.channels or ()) <= set(massive_channels):
+            warnings.warn(
+                f"guidance edits channels {list(method.channels or ())}; massive in {of} are {list(massive_channels)}",
+                InterpWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,287 @@
+"""Guidance as rows: branches are appended to the batch, fork where they first differ, and are combined at the output.
+
+One call of the transformer a step. The conditional rows come first, then the unconditional ones, then degraded ones, each
+of which joins the batch at its first edited block. `sequential` runs a call for every branch instead, for want of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.guidance.combine import Combined
+from interp.guidance.methods import COND, UNCOND, Amplify, Branch, Context
+from interp.interventions.hooks import Driver
+from interp.interventions.rows import BEFORE_THE_BLOCKS, Place, around_calls, first_place
+from interp.models.anatomy import Anatomy, bind_inputs
+
+Levels = Callable[[int], tuple[float, float]]
+"""step -> (sigma, the next step's)."""
+
+
+def place_of(branch: Branch) -> Place | None:
+    """Where a branch first differs from its source, at step 0; `None` for rows of the input or of another model."""
+    if branch.name == UNCOND or branch.model is not None:
+        return None
+    places = [first_place(branch.edits)] if branch.edits else []
+    places += [(0, min(branch.skips), 1)] if branch.skips else []
+    places += [(0, min(branch.identity), 0)] if branch.identity else []
+    found = min(place for place in places if place is not None)
+    return None if found[1] == BEFORE_THE_BLOCKS else found
+
+
+class Guide(Driver):
+    """Guides every call of a transformer inside `guiding`."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        guidance: Combined,
+        unconditional: Mapping[str, Tensor],
+        levels: Levels,
+        *,
+        velocity: bool = True,
+        parts: int = 1,
+        sequential: bool = False,
+    ) -> None:
+        super().__init__(anatomy, [])
+        self.guidance, self.unconditional, self.levels = guidance, dict(unconditional), levels
+        self.velocity, self.parts, self.sequential = velocity, parts, sequential
+        self.remembered: dict[str, Tensor] = {}
+        self.values: Tensor | None = None
+        self.states: dict[str, Tensor] = {}
+        self.batch = self.count = 0
+        self.waiting: list[Branch] = []
+        self.rows: dict[str, slice] = {}
+        self.here: list[Branch] = []
+        self.source: list[int] = []
+
+    @contextlib.contextmanager
+    def guiding(self, transformer: Any) -> Iterator[Guide]:
+        """Guide the pipeline's calls inside; leaves nothing behind."""
+        handles: list[Any] = []
+        try:
+            for index, block in enumerate(self.anatomy.blocks):
+                module = transformer.get_submodule(block.path)
+                handles.append(module.register_forward_pre_hook(self.before_block(index), with_kwargs=True, prepend=True))
+            handles += self.attach(transformer, first=True)
+            handles += self._attach_attention(transformer)
+            for path, argument in self.anatomy.reentries:
+                hook = self.before_reentry(argument)
+                handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+            with around_calls(transformer, self.call):
+                yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
+        """One step: the guided prediction of the conditional rows."""
+        self.step = step
+        self.batch = len(bound[self.anatomy.row_inputs[0]])
+        branches = self.guidance.branches(step)
+        amplified = [m.edit_at(step) for m in self.guidance.acting(step) if isinstance(m, Amplify)]
+        if not self.guidance.acting(step):
+            self._begin([], [])
+            return run(bound)
+        predictions = self._sequentially(bound, run, branches, amplified) if self.sequential else None
+        if predictions is None:
+            predictions = self._together(bound, run, branches, amplified)
+        sigma, next_sigma = self.levels(step)
+        context = Context(step, sigma, next_sigma, self.velocity, self.remembered)
+        return self._combine(predictions, context)
+
+    def _combine(self, predictions: dict[str, Tensor], context: Context) -> Tensor:
+        """Only the first part of a prediction is guided: DiT's variance is the conditional one."""
+        if self.parts == 1:
+            return self.guidance.combine(predictions, context)
+        split = {name: value.chunk(self.parts, dim=1) for name, value in predictions.items()}
+        guided = self.guidance.combine({name: parts[0] for name, parts in split.items()}, context)
+        return torch.cat([guided, *split[COND][1:]], dim=1)
+
+    def _together(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
+        own = [branch for branch in branches if branch.model is None]
+        given = self._with_uncond(bound) if any(branch.name == UNCOND for branch in own) else bound
+        self._begin(own, amplified)
+        output = run(given)
+        predictions = {name: output[rows] for name, rows in self.rows.items()}
+        return {**predictions, **self._others(bound, branches)}
+
+    def _sequentially(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
+        """A call for every branch: nothing is shared, nothing is held but the predictions."""
+        predictions = {}
+        for branch in [Branch(COND), *(one for one in branches if one.model is None)]:
+            unconditional = UNCOND in (branch.name, branch.source)
+            given = {**bound, **self._uncond_rows(bound)} if unconditional else bound
+            self._begin([], amplified)
+            self._alone(branch)
+            predictions[branch.name] = run(given)
+        return {**predictions, **self._others(bound, branches)}
+
+    def _others(self, bound: dict[str, Any], branches: list[Branch]) -> dict[str, Tensor]:
+        found = {}
+        for branch in (branch for branch in branches if branch.model is not None):
+            with torch.no_grad():
+                found[branch.name] = branch.model(**{**bound, "return_dict": False})[0]
+        return found
+
+    def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:
+        rows = {}
+        for name, value in self.unconditional.items():
+            old = bound[name]
+            rows[name] = value.to(old.device, old.dtype).expand_as(old) if value.shape != old.shape else value.to(old)
+        return rows
+
+    def _with_uncond(self, bound: dict[str, Any]) -> dict[str, Any]:
+        theirs = self._uncond_rows(bound)
+        names = [name for name in self.anatomy.row_inputs if bound.get(name) is not None]
+        return {**bound, **{name: torch.cat([bound[name], theirs.get(name, bound[name])]) for name in names}}
+
+    def _begin(self, branches: list[Branch], amplified: list[Any]) -> None:
+        """Which rows there are at the input, and which are to come."""
+        self.memory.begin_call()
+        self.rows = {COND: slice(0, self.batch)}
+        if any(branch.name == UNCOND for branch in branches):
+            self.rows[UNCOND] = slice(self.batch, 2 * self.batch)
+        self.count = self.batch * len(self.rows)
+        self.waiting = [branch for branch in branches if branch.name != UNCOND]
+        self.here = []
+        self.source = list(range(self.count))
+        self.arms = [list(amplified)]
+        self.touched = [[0] * len(amplified)]
+        self.pieces = [(slice(None), 0)] if amplified else []
+
+    def _alone(self, branch: Branch) -> None:
+        """The whole batch is one branch."""
+        if branch.edits or branch.skips or branch.identity:
+            self._join(branch, slice(0, self.batch))
+
+    def _join(self, branch: Branch, rows: slice) -> None:
+        self.here.append(branch)
+        self.rows[branch.name] = rows
+        if branch.edits:
+            self.arms.append(list(branch.edits))
+            self.touched.append([0] * len(branch.edits))
+            self.pieces.append((rows, len(self.arms) - 1))
+
+    def _fork(self, block: int, part: int) -> list[int] | None:
+        """Append the rows of branches that first differ here: for each row now, the row it was."""
+        joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
+        if not joining:
+            return None
+        index = list(range(self.count))
+        for branch in joining:
+            source = self.rows[branch.source]
+            index += list(range(source.start, source.stop))
+            self._join(branch, slice(self.count, self.count + self.batch))
+            self.count += self.batch
+        self.waiting = [branch for branch in self.waiting if branch not in joining]
+        self.source = [self.source[row] for row in index]
+        return index
+
+    def before_block(self, index: int) -> Any:
+        """A hook before a block: branches that differ inside it join, and conditioning follows the rows."""
+        block = self.anatomy.blocks[index]
+        states = set(block.state_inputs.values())
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            moved = self._fork(index, 0)
+            skipping = any(index in branch.skips for branch in [*self.here, *self.waiting])
+            behind = len(self.source) != self._input_rows
+            if moved is None and not behind and not skipping:
+                return None
+            bound = bind_inputs(module, arguments, named)
+            for name in block.row_inputs if moved is not None or behind else ():
+                rows = moved if name in states else self.source
+                if bound.get(name) is not None and rows is not None:
+                    bound[name] = bound[name][rows]
+            if skipping:
+                self.states = {stream: bound[argument] for stream, argument in block.state_inputs.items()}
+            return (), bound
+
+        return hook
+
+    @property
+    def _input_rows(self) -> int:
+        """Rows of the transformer's arguments."""
+        return self.batch * (2 if UNCOND in self.rows and self.rows[UNCOND].start == self.batch and not self.sequential else 1)
+
+    def before_reentry(self, argument: str) -> Any:
+        """A hook before a module that conditioning enters after the blocks."""
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            if len(self.source) == self._input_rows:
+                return None
+            bound = bind_inputs(module, arguments, named)
+            return (), {**bound, argument: bound[argument][self.source]}
+
+        return hook
+
+    def on_states(self, index: int) -> Any:
+        """A hook on a block's output: branches that differ there join, skipping ones hand on what the block was given."""
+        places, edit = self.anatomy.blocks[index].hidden, super().on_states(index)
+
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            moved = self._fork(index, 1)
+            skipping = [branch for branch in self.here if index in branch.skips]
+            if moved is not None or skipping:
+                items = list(output) if isinstance(output, tuple) else [output]
+                for stream, item in places.items():
+                    value = items[item or 0] if moved is None else items[item or 0][moved]
+                    given = self.states.get(stream)
+                    for branch in skipping:
+                        assert given is not None
+                        was = given if moved is None else given[moved]
+                        value = _with(value, self.rows[branch.name], was[self.rows[branch.name]])
+                    items[item or 0] = value
+                output = tuple(items) if isinstance(output, tuple) else items[0]
+            self.states = {}
+            return edit(module, arguments, output)
+
+        return hook
+
+    def _attach_attention(self, transformer: Any) -> list[Any]:
+        """Hooks that give each image token its own value, for the branches that ask for it."""
+        wanted = {block for method in self.guidance.methods for branch in method.branches() for block in branch.identity}
+        handles = []
+        for index in sorted(wanted):
+            block = self.anatomy.blocks[index]
+            if block.attention is None:
+                continue
+            module = transformer.get_submodule(block.path)
+            values, out = (module.get_submodule(path) for path in block.attention)
+            handles.append(values.register_forward_hook(self._keep_values(index)))
+            handles.append(out.register_forward_pre_hook(self._own_values(index)))
+        return handles
+
+    def _perturbed(self, index: int) -> list[slice]:
+        return [self.rows[branch.name] for branch in self.here if index in branch.identity]
+
+    def _keep_values(self, index: int) -> Any:
+        def hook(module: Any, arguments: Any, output: Tensor) -> None:
+            self.values = output if self._perturbed(index) else None
+
+        return hook
+
+    def _own_values(self, index: int) -> Any:
+        def hook(module: Any, arguments: Any) -> Any:
+            if self.values is None:
+                return None
+            value = arguments[0]
+            for rows in self._perturbed(index):
+                value = _with(value, rows, self.values[rows])
+            self.values = None
+            return (value, *arguments[1:])
+
+        return hook
+
+
+def _with(value: Tensor, rows: slice, part: Tensor) -> Tensor:
+    """A copy with some rows replaced."""
+    whole = value.clone()
+    whole[rows] = part
+    return whole

@@ -1,0 +1,495 @@
+"""Guidance against separate hand-written calls at every step, on every family; rules against their formulas and diffusers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, prompts_for
+from torch import Tensor
+
+import interp
+from interp.experiments.clean import sample
+from interp.guidance import (
+    APG,
+    Amplify,
+    AutoGuidance,
+    CFGPlusPlus,
+    CFGZeroStar,
+    ClassifierFree,
+    DetailGuidance,
+    PerturbedAttention,
+    SkipLayer,
+    equations,
+    from_json,
+    parse,
+)
+from interp.interventions import Scale, SetMean, Zero, edited
+from interp.interventions.rows import Slot, around_calls
+from interp.tracing.prepare import prepare
+
+STEPS = 3
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+class ByHand:
+    """Separate calls of the plain transformer with hand-made arguments: the reference of every guidance."""
+
+    def __init__(self, model: interp.Model, name: str, prepared: Any) -> None:
+        self.model, self.prepared = model, prepared
+        self.null = self._null(name)
+
+    def _null(self, name: str) -> dict[str, Tensor]:
+        pipe = self.model.pipe
+        with torch.no_grad():
+            if name == "dit_model":
+                return {"class_labels": torch.tensor([1000])}
+            if name in ("flux_model", "schnell_model"):
+                states, pooled, _ = pipe.encode_prompt(
+                    "", "", max_sequence_length=self.prepared.plan.settings["max_sequence_length"]
+                )
+                return {"encoder_hidden_states": states, "pooled_projections": pooled}
+            length = self.prepared.plan.settings["max_sequence_length"]
+            states, _, pooled, _ = pipe.encode_prompt("", "", "", do_classifier_free_guidance=False, max_sequence_length=length)
+            return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+    def latents(self, rule: Any) -> np.ndarray:
+        """Last latents with `rule(cond, uncond, degraded, step)` in place of every prediction; each a call of its own."""
+
+        def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+            def uncond(*edits: Any) -> Tensor:
+                wide = {name: value.expand(len(bound["hidden_states"]), *value.shape[1:]) for name, value in self.null.items()}
+                return call({**bound, **wide}, *edits)
+
+            def call(arguments: dict[str, Any], *edits: Any) -> Tensor:
+                if not edits:
+                    return run(arguments)
+                with plain_edits(self.model, edits):
+                    return run(arguments)
+
+            return rule(lambda *edits: call(bound, *edits), uncond, step)
+
+        with self.model.lock, around_calls(self.model.pipe.transformer, around):
+            return sample(self.prepared, self.prepared.plan.rows())[1]
+
+
+class plain_edits:  # noqa: N801
+    """Plain hooks on blocks' outputs: (block, item of the output or None, function)."""
+
+    def __init__(self, model: interp.Model, edits: Any) -> None:
+        self.model, self.edits, self.handles = model, edits, []
+
+    def __enter__(self) -> None:
+        for block, change in self.edits:
+            described = self.model.anatomy.blocks[block]
+            item = described.hidden["image"]
+
+            def hook(m: Any, a: Any, kw: Any, output: Any, item: Any = item, change: Any = change) -> Any:
+                given = kw.get("hidden_states", a[0] if a else None)
+                if not isinstance(output, tuple):
+                    return change(output, given)
+                return tuple(change(v, given) if n == item else v for n, v in enumerate(output))
+
+            module = self.model.pipe.transformer.get_submodule(described.path)
+            self.handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def __exit__(self, *given: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def zeroed(value: Tensor, given: Tensor) -> Tensor:
+    value = value.clone()
+    value[..., [2, 5]] = 0
+    return value
+
+
+def merged(model: interp.Model, output: Tensor, guided: Tensor) -> Tensor:
+    """DiT: the guided noise beside the conditional variance."""
+    return torch.cat([guided, output[:, guided.shape[1] :]], dim=1)
+
+
+def first(value: Tensor, parts: int) -> Tensor:
+    return value.chunk(parts, dim=1)[0] if parts > 1 else value
+
+
+def nothing_left(model: interp.Model) -> bool:
+    transformer = model.pipe.transformer
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in transformer.modules()]
+    return transformer.__dict__[Slot.name].around is None and not sum(hooks)
+
+
+def drawn(model: interp.Model, name: str, guidance: Any, **more: Any) -> np.ndarray:
+    return interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, guidance=guidance, **more)[
+        "latents"
+    ].to_numpy()
+
+
+DG = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
+CASES: dict[str, tuple[Any, Any]] = {
+    "cfg": (ClassifierFree(3.0), lambda c, u, d: u + 3.0 * (c - u)),
+    "dg": (DG, lambda c, u, d: c + 1.5 * (c - d)),
+    "cfg+dg": (ClassifierFree(3.0) + DG, lambda c, u, d: c + 2.0 * (c - u) + 1.5 * (c - d)),  # equation 5
+    "unconditional dg": (
+        ClassifierFree(0.0) + DetailGuidance(channels=[2, 5], block=1, scale=1.5, of="uncond"),
+        lambda c, u, d: u + 1.5 * (u - d),
+    ),
+}
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", MODELS)
+def test_guidance_equals_separate_calls_by_hand(name: str, case: str, sequential: bool, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
+    guidance, formula = CASES[case]
+    parts = len(prepared.layout.prediction)
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        c, u = cond(), uncond()
+        d = uncond((1, zeroed)) if case.startswith("uncond") else cond((1, zeroed))
+        guided = formula(first(c, parts), first(u, parts), first(d, parts))
+        return merged(model, c, guided) if parts > 1 else guided
+
+    expected = ByHand(model, name, prepared).latents(rule)
+    found = drawn(model, name, guidance, sequential=sequential)
+    np.testing.assert_allclose(found, expected, **CLOSE)
+    assert not np.allclose(found, drawn(model, name, None), atol=1e-4)
+    assert nothing_left(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    pipe, prompts = model.pipe, prompts_for(name)[:2]
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "np"}
+    given["generator"] = [torch.Generator().manual_seed(0) for _ in prompts]
+    if name == "dit_model":
+        own = pipe(
+            class_labels=[model.loaded.spec.prompts(pipe, [p])["class_labels"][0] for p in prompts], guidance_scale=3.0, **given
+        )
+    elif name in ("flux_model", "schnell_model"):
+        size = {"height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}
+        own = pipe(prompts, negative_prompt=["", ""], true_cfg_scale=3.0, **size, **given)
+    else:
+        length = model.settings()["max_sequence_length"]
+        own = pipe(prompts, guidance_scale=3.0, height=64, width=64, max_sequence_length=length, **given)
+    found = interp.generate(model, prompts, steps=STEPS, batch_size=2, guidance=ClassifierFree(3.0))["image"].to_numpy()
+    assert np.abs(found.astype(int) - (own.images * 255).round().astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_neutral_scale_drops_its_branch(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    plain = drawn(model, name, None)
+    rows: list[int] = []
+    handle = model.pipe.transformer.get_submodule(model.anatomy.blocks[-1].path).register_forward_hook(
+        lambda m, a, output: rows.append(len(output[1] if isinstance(output, tuple) else output))
+    )
+    neutral = [ClassifierFree(1.0), DetailGuidance(channels=2, block=1, scale=0.0), SkipLayer(blocks=1, scale=0), APG(1.0)]
+    found = [drawn(model, name, one) for one in (*neutral, ClassifierFree(1.0) + neutral[1])]
+    handle.remove()
+    for latents in found:
+        np.testing.assert_array_equal(latents, plain)
+    assert set(rows) == {2}
+
+
+def test_a_window_and_a_schedule(tiny_model: interp.Model) -> None:
+    name = "tiny_model"
+    windowed = drawn(tiny_model, name, DetailGuidance(channels=[2, 5], block=1, scale=1.5, steps="1"))
+    scheduled = drawn(tiny_model, name, DetailGuidance(channels=[2, 5], block=1, scale=[0.0, 1.5, 0.0]))
+    np.testing.assert_array_equal(windowed, scheduled)
+    assert not np.array_equal(windowed, drawn(tiny_model, name, DG))
+    with pytest.raises(interp.InputError, match="one for each of 3 steps; got 2"):
+        drawn(tiny_model, name, ClassifierFree([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "change"),
+    [
+        ("mean", lambda v, g: _set(v, v[..., [2, 5]].mean(dim=1, keepdim=True).expand_as(v[..., [2, 5]]))),
+        (0.25, lambda v, g: _set(v, 0.25 * v[..., [2, 5]])),
+    ],
+)
+def test_other_ways_to_disrupt(edit: Any, change: Any, tiny_model: interp.Model) -> None:
+    prepared = prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
+    expected = ByHand(tiny_model, "tiny_model", prepared).latents(lambda c, u, step: c() + 1.5 * (c() - c((1, change))))
+    found = drawn(tiny_model, "tiny_model", DetailGuidance(channels=[2, 5], block=1, scale=1.5, edit=edit))
+    np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+def _set(value: Tensor, part: Tensor) -> Tensor:
+    value = value.clone()
+    value[..., [2, 5]] = part
+    return value
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_skipped_layers(name: str, request: pytest.FixtureRequest) -> None:
+    """The image and text states pass a skipped block unchanged: written as hooks that hand on what the block was given."""
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
+    parts = len(prepared.layout.prediction)
+    skipped = (1, 2)
+
+    def passing(module: Any, arguments: Any, named: Any, output: Any) -> Any:
+        image = named.get("hidden_states", arguments[0] if arguments else None)
+        if not isinstance(output, tuple):
+            return image
+        text = named.get("encoder_hidden_states", arguments[1] if len(arguments) > 1 else None)
+        return text if output[0] is not None else None, image
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        c = cond()
+        modules = [model.pipe.transformer.get_submodule(model.anatomy.blocks[block].path) for block in skipped]
+        handles = [module.register_forward_hook(passing, with_kwargs=True) for module in modules]
+        d = cond()
+        for handle in handles:
+            handle.remove()
+        guided = first(c, parts) + 2.0 * (first(c, parts) - first(d, parts))
+        return merged(model, c, guided) if parts > 1 else guided
+
+    expected = ByHand(model, name, prepared).latents(rule)
+    guidance = SkipLayer(blocks=skipped, scale=2.0)
+    np.testing.assert_allclose(drawn(model, name, guidance), expected, **CLOSE)
+    np.testing.assert_allclose(drawn(model, name, guidance, sequential=True), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+def test_perturbed_attention(name: str, request: pytest.FixtureRequest) -> None:
+    """Attention's result for image tokens replaced by their own values, in block 1 of a call of its own."""
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
+    parts = len(prepared.layout.prediction)
+    block = model.pipe.transformer.get_submodule(model.anatomy.blocks[1].path)
+    attention = block.attn1 if name == "dit_model" else block.attn
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        c, kept = cond(), []
+        handles = [attention.to_v.register_forward_hook(lambda m, a, output: kept.append(output))]
+        handles.append(attention.to_out[0].register_forward_pre_hook(lambda m, a: (kept[-1],)))
+        d = cond()
+        for handle in handles:
+            handle.remove()
+        guided = first(c, parts) + 2.0 * (first(c, parts) - first(d, parts))
+        return merged(model, c, guided) if parts > 1 else guided
+
+    expected = ByHand(model, name, prepared).latents(rule)
+    found = drawn(model, name, PerturbedAttention(blocks=1, scale=2.0))
+    np.testing.assert_allclose(found, expected, **CLOSE)
+    assert not np.allclose(found, drawn(model, name, None), atol=1e-5)
+
+
+def test_autoguidance_and_amplification(demo_model: interp.Model) -> None:
+    early, name = interp.load("demo-early"), "demo_model"
+    prepared = prepare(demo_model, prompts_for(name)[:2], steps=STEPS)
+
+    def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        c = run(bound)
+        bad = early.pipe.transformer(**{**bound, "return_dict": False})[0]
+        return c + 0.5 * (c - bad)
+
+    with around_calls(demo_model.pipe.transformer, around):
+        expected = sample(prepared, prepared.plan.rows())[1]
+    np.testing.assert_allclose(drawn(demo_model, name, AutoGuidance(early, 0.5)), expected, **CLOSE)
+    with edited(demo_model, [Scale(1.3, channels=[29], blocks=1)]):
+        louder = sample(prepared, prepared.plan.rows())[1]
+    np.testing.assert_allclose(drawn(demo_model, name, Amplify(channels=[29], block=1, scale=1.3)), louder, **CLOSE)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+C, U, D = (random(3, 4, 8, 8, seed=seed) for seed in range(3))
+
+
+def test_rules_equal_diffusers_working_classes() -> None:
+    from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeGuidance, ClassifierFreeZeroStarGuidance
+
+    def theirs(guider: Any) -> Tensor:
+        guider.set_state(step=0, num_inference_steps=10, timestep=torch.tensor(500))
+        result = guider.forward(pred_cond=C, pred_uncond=U)
+        return result.pred if hasattr(result, "pred") else result[0]
+
+    torch.testing.assert_close(equations.classifier_free(C, U, 4.0), theirs(ClassifierFreeGuidance(guidance_scale=4.0)))
+    zero = ClassifierFreeZeroStarGuidance(guidance_scale=4.0, zero_init_steps=0)
+    torch.testing.assert_close(equations.zero_star(C, U, 4.0), theirs(zero), rtol=1e-4, atol=1e-4)
+    for eta, limit in ((0.0, 3.0), (0.5, 1000.0), (1.0, 2.0)):
+        apg = AdaptiveProjectedGuidance(
+            guidance_scale=3.0, adaptive_projected_guidance_rescale=limit, eta=eta, use_original_formulation=True
+        )
+        torch.testing.assert_close(equations.projected(C, U, 4.0, eta, limit, None), theirs(apg), rtol=1e-5, atol=1e-5)
+
+
+def test_rules_by_their_laws() -> None:
+    torch.testing.assert_close(
+        equations.detail_with_classifier_free(C, U, D, 3.0, 2.0), equations.classifier_free(C, U, 4.0) + 2.0 * (C - D)
+    )
+    torch.testing.assert_close(equations.detail(C, D, 0.7), 1.7 * C - 0.7 * D)
+    fitted = equations.optimised_scale(C, U) * U
+    assert ((C - fitted) * U).flatten(1).sum(dim=1).abs().max() < 1e-3  # what is left of c is orthogonal to u
+    update = equations.projected(C, U, 2.0, 0.0, 0.0, None) - C
+    assert (update * C).flatten(1).sum(dim=1).abs().max() < 1e-3  # eta 0: nothing along c
+    torch.testing.assert_close(equations.projected(C, U, 2.0, 1.0, 0.0, None), C + (C - U), rtol=1e-5, atol=1e-5)
+    limited = equations.projected(C, U, 2.0, 1.0, 0.5, None) - C
+    torch.testing.assert_close(limited.flatten(1).norm(dim=1), torch.full((3,), 0.5), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sigma", "following"), [(1.0, 0.9), (0.6, 0.3), (0.2, 0.0)])
+def test_plus_plus_is_its_own_step(sigma: float, following: float) -> None:
+    """One Euler (or DDIM) step with the effective prediction is: clean estimate from the guided, noise from the unconditional."""
+    x, guided = random(3, 4, 8, 8, seed=9), U + 0.6 * (C - U)
+    clean, noise = x - sigma * guided, x + (1 - sigma) * U
+    expected = (1 - following) * clean + following * noise
+    velocity = equations.plus_plus_velocity(C, U, 0.6, sigma, following)
+    torch.testing.assert_close(x + (following - sigma) * velocity, expected, rtol=1e-4, atol=1e-5)
+    now, then = (1 + sigma**2) ** 0.5, (1 + following**2) ** 0.5
+    clean = now * x - sigma * guided
+    expected = (clean + following * U) / then
+    effective = equations.plus_plus_noise(C, U, 0.6, sigma, following)
+    torch.testing.assert_close((now * x - sigma * effective + following * effective) / then, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "dit_model"])
+def test_stateful_rules_in_a_run(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
+    parts, sigmas = len(prepared.layout.prediction), [*prepared.schedule.sigmas, 0.0]
+    before: list[Tensor] = []
+
+    def apg(c: Tensor, u: Tensor, step: int) -> Tensor:
+        average = c - u if not before else c - u - 0.5 * before[-1]
+        before.append(average)
+        return equations.projected(c, u, 4.0, 0.2, 15.0, average)
+
+    def plus(c: Tensor, u: Tensor, step: int) -> Tensor:
+        rule = equations.plus_plus_noise if parts > 1 else equations.plus_plus_velocity
+        return rule(c, u, 0.6, sigmas[step], sigmas[step + 1])
+
+    def zero(c: Tensor, u: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(c) if step == 0 else equations.zero_star(c, u, 4.0)
+
+    methods = {apg: APG(4.0, eta=0.2), plus: CFGPlusPlus(0.6), zero: CFGZeroStar(4.0)}
+    for formula, method in methods.items():
+
+        def rule(cond: Any, uncond: Any, step: int, formula: Any = formula) -> Tensor:
+            c, u = cond(), uncond()
+            guided = formula(first(c, parts), first(u, parts), step)
+            return merged(model, c, guided) if parts > 1 else guided
+
+        expected = ByHand(model, name, prepared).latents(rule)
+        np.testing.assert_allclose(drawn(model, name, method), expected, **CLOSE)
+
+
+def test_a_guided_trace_records_the_conditional_rows(tiny_model: interp.Model, tmp_path: Path) -> None:
+    guidance = ClassifierFree(3.0) + DG
+    run = interp.trace(
+        tiny_model, prompts_for("tiny_model")[:2], out=tmp_path / "g.zarr", steps=STEPS, guidance=guidance, batch_size=2
+    )
+    np.testing.assert_array_equal(run.images["latents"], drawn(tiny_model, "tiny_model", guidance))
+    assert [one["method"] for one in run.plan["guidance"]] == ["cfg", "dg"]
+    prepared = prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
+    seen: list[np.ndarray] = []
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        kept: list[Tensor] = []
+        block = tiny_model.pipe.transformer.get_submodule(tiny_model.anatomy.blocks[2].path)
+        handle = block.register_forward_hook(lambda m, a, output: kept.append(output[1]))
+        c = cond()
+        handle.remove()
+        seen.append(kept[0].abs().mean(dim=1).numpy())
+        return c + 2.0 * (c - uncond()) + 1.5 * (c - cond((1, zeroed)))
+
+    ByHand(tiny_model, "tiny_model", prepared).latents(rule)
+    stored = run.stats["mean_abs"].sel(block=2, stream="image").to_numpy()
+    np.testing.assert_allclose(stored, np.stack(seen, axis=1), rtol=1e-4, atol=1e-5)
+
+
+def test_text_and_json(demo_model: interp.Model) -> None:
+    found = parse("cfg:4+dg:1", demo_model)
+    assert found == ClassifierFree(4) + DetailGuidance.preset("demo")
+    assert "not from the paper" in found.methods[1].to_json()["source"]
+    for text in (
+        "cfg:4",
+        "apg:4:eta=0.1:limit=2",
+        "cfg0:3",
+        "cfgpp:0.6",
+        "slg:2.8:blocks=2-3:steps=0-4",
+        "pag:3:blocks=1",
+        "amplify:1.2",
+    ):
+        made = parse(text, demo_model)
+        assert from_json(made.to_json()) == made, text
+    with_model = parse("auto:1", demo_model, interp.load)
+    assert with_model.methods[0].model.name == "demo-early"
+    assert from_json(with_model.to_json(), interp.load).to_json() == with_model.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dgg:1", "guidance must be a sum of cfg, dg"),
+        ("cfg", "cfg needs a scale"),
+        ("cfg:x", "scale of cfg must be a number; got 'x'"),
+        ("cfg:nan", "scale of cfg must be a finite number"),
+        ("cfg:4:colour=3", "cfg has no option 'colour'"),
+        ("cfg:4+apg:3", "cfg and apg both set the base"),
+        ("cfgpp:3", "scale of cfgpp must lie in 0..1"),
+        ("slg:2", "slg needs blocks"),
+        ("dg:1:channels=99:block=1", r"channels must lie in 0..95; got 99"),
+        ("dg:1:channels=3:block=8", r"blocks must lie in 0..7; got 8"),
+        ("slg:1:blocks=9", r"blocks of slg must lie in 0..7"),
+        ("dg:1:edit=blur", "edit of dg must be a number"),
+        ("dg:1:of=both", "of must be cond or uncond"),
+        ("dg:1:stream=text:block=7", "block 7 has no text state"),
+    ],
+)
+def test_bad_guidance_gets_one_clear_message(text: str, message: str, demo_model: interp.Model) -> None:
+    with pytest.raises(interp.InputError, match=message):
+        prepare(demo_model, ["a red circle"], guidance=text)
+
+
+def test_guidance_that_a_family_cannot_have(dit_model: interp.Model, flux_model: interp.Model) -> None:
+    with pytest.raises(interp.InputError, match="negative_prompt has no meaning"):
+        interp.generate(dit_model, ["1"], guidance=ClassifierFree(4.0), negative_prompt="ugly", steps=1)
+    with pytest.raises(interp.InputError, match="the attention of block 3 cannot be perturbed"):
+        prepare(flux_model, ["a cat"], guidance=PerturbedAttention(blocks=3, scale=1.0))
+    with pytest.raises(interp.InputError, match="no preset for"):
+        prepare(flux_model, ["a cat"], guidance="dg:1")
+
+
+def test_presets_name_their_source() -> None:
+    sd3 = DetailGuidance.preset("sd3")
+    assert (sd3.channels, sd3.block, sd3.scale) == ((810,), 6, 1.0)
+    assert "2510.11538" in sd3.source
+    assert DetailGuidance.preset("flux-dedistilled").channels == (154, 1446)
+    assert "not from the paper" in DetailGuidance.preset("demo").source
+    with pytest.raises(interp.InputError, match="the paper gives m = 7 alone"):
+        DetailGuidance.preset("dit-xl")
+    assert DetailGuidance.preset("dit-xl", channels=[4]).block == 7
+
+
+def test_auto_finds_what_was_planted(tmp_path: Path) -> None:
+    from interp.testing import plant
+
+    planted = plant("sd3", channels=(7, 11), block=2)
+    run = interp.trace(planted.model, planted.prompts(4), out=tmp_path / "run.zarr", steps=3)
+    found = DetailGuidance.auto(run, scale=2.0)
+    assert (found.channels, found.block, found.scale) == ((7, 11), 2, 2.0)
+
+
+def test_degraded_rows_are_those_of_an_edited_picture(tiny_model: interp.Model) -> None:
+    """Scale -1 of `c + w (c - d)` is d itself: the picture of the disruption."""
+    alone = drawn(tiny_model, "tiny_model", DetailGuidance(channels=[2, 5], block=1, scale=-1.0))
+    prepared = prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
+    with edited(tiny_model, [Zero(channels=[2, 5], blocks=1)]):
+        expected = sample(prepared, prepared.plan.rows())[1]
+    np.testing.assert_allclose(alone, expected, **CLOSE)
+    with edited(tiny_model, [SetMean(channels=[2, 5], blocks=1)]):
+        mean = sample(prepared, prepared.plan.rows())[1]
+    assert not np.allclose(mean, expected, atol=1e-4)
