@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interp.errors import StoreError as StoreError
     from interp.errors import TraceError as TraceError
     from interp.experiments.generate import generate as generate
+    from interp.guidance.pipes import guided as guided
     from interp.models.anatomy import Anatomy as Anatomy
     from interp.models.families import register_anatomy as register_anatomy
     from interp.plan import Record as Record
@@ -56,6 +57,7 @@ _HOMES = {
     "StoreError": "interp.errors",
     "TraceError": "interp.errors",
     "generate": "interp.experiments.generate",
+    "guided": "interp.guidance.pipes",
     "load": "interp.tracing.model",
     "open_experiment": "interp.store.experiment",
     "open_run": "interp.store.opened",
@@ -74,6 +76,7 @@ _PARTS = {
     "figures": "interp.figures",
     "gates": "interp.experiments.gates",
     "govern": "interp.experiments.govern",
+    "guidance": "interp.guidance",
     "interventions": "interp.interventions",
     "lens": "interp.experiments.lens",
     "massive": "interp.analysis.massive",

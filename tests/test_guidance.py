@@ -327,9 +327,8 @@ def test_rules_equal_diffusers_working_classes() -> None:
 
 
 def test_rules_by_their_laws() -> None:
-    torch.testing.assert_close(
-        equations.detail_with_classifier_free(C, U, D, 3.0, 2.0), equations.classifier_free(C, U, 4.0) + 2.0 * (C - D)
-    )
+    together = equations.detail_with_classifier_free(C, U, D, 3.0, 2.0)
+    torch.testing.assert_close(together, equations.classifier_free(C, U, 4.0) + 2.0 * (C - D))
     torch.testing.assert_close(equations.detail(C, D, 0.7), 1.7 * C - 0.7 * D)
     fitted = equations.optimised_scale(C, U) * U
     assert ((C - fitted) * U).flatten(1).sum(dim=1).abs().max() < 1e-3  # what is left of c is orthogonal to u
@@ -342,7 +341,7 @@ def test_rules_by_their_laws() -> None:
 
 @pytest.mark.parametrize(("sigma", "following"), [(1.0, 0.9), (0.6, 0.3), (0.2, 0.0)])
 def test_plus_plus_is_its_own_step(sigma: float, following: float) -> None:
-    """One Euler (or DDIM) step with the effective prediction is: clean estimate from the guided, noise from the unconditional."""
+    """One Euler (or DDIM) step with the effective prediction: clean estimate of the guided, noise of the unconditional one."""
     x, guided = random(3, 4, 8, 8, seed=9), U + 0.6 * (C - U)
     clean, noise = x - sigma * guided, x + (1 - sigma) * U
     expected = (1 - following) * clean + following * noise

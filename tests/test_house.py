@@ -117,6 +117,7 @@ def test_public_names_are_pinned() -> None:
         "StoreError",
         "TraceError",
         "generate",
+        "guided",
         "load",
         "open_experiment",
         "open_run",

@@ -69,8 +69,22 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+Cell = tuple[int, int, dict[str, Array], dict[str, Array]]
+"""(row's number, arm's number, outputs, measures)."""
 DrawRow = Callable[[Row, Sequence[int]], Iterator[tuple[int, dict[str, Array], dict[str, Array]]]]
 """(row, its arms not drawn yet) -> (arm's number, outputs, measures) of each."""
+
+
+def by_rows(rows: Sequence[Row], draw_row: DrawRow) -> Callable[[Array], Iterator[Cell]]:
+    """Draw what is pending, (prompt, arm) booleans, a row at a time."""
+
+    def cells(pending: Array) -> Iterator[Cell]:
+        for row in rows:
+            arms = [int(arm) for arm in np.flatnonzero(pending[row.index])]
+            for number, outputs, measures in draw_row(row, arms) if arms else ():
+                yield row.index, number, outputs, measures
+
+    return cells
 
 
 def draw(
@@ -102,7 +116,7 @@ def draw(
     return fill(
         prepared,
         arms,
-        draw_row,
+        by_rows(prepared.plan.rows(), draw_row),
         experiment=experiment,
         parameters=parameters,
         out=out,
@@ -115,7 +129,7 @@ def draw(
 def fill(
     prepared: Prepared,
     arms: Sequence[Arm],
-    draw_row: DrawRow,
+    cells: Callable[[Array], Iterator[Cell]],
     *,
     experiment: str,
     parameters: Mapping[str, Any],
@@ -124,7 +138,7 @@ def fill(
     batch_size: int = BATCH_SIZE,
     on_progress: OnProgress = lambda progress: None,
 ) -> Experiment:
-    """Fill an experiment's store with what `draw_row` gives, cell by cell, and open it."""
+    """Fill an experiment's store with what `cells` gives of the pending ones, (prompt, arm) booleans, and open it."""
     path, rows = Path(out), prepared.plan.rows()
     wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
     layout = Layout(
@@ -148,15 +162,11 @@ def fill(
     with experiment_lock(path):
         done = open_or_create(path, layout, as_json(attributes, "attributes"))
         with Writer(path) as writer:
-            for row in rows:
-                pending = [int(arm) for arm in np.flatnonzero(wanted[row.index] & ~done[row.index])]
-                if not pending:
-                    continue
-                for number, outputs, measures in draw_row(row, pending):
-                    writer.row((row.index, number), {"outputs": outputs, "cells": measures})
-                    done[row.index, number] = True
-                    drawn += 1
-                    on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
+            for row, number, outputs, measures in cells(wanted & ~done):
+                writer.row((row, number), {"outputs": outputs, "cells": measures})
+                done[row, number] = True
+                drawn += 1
+                on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
     return open_experiment(path)
 
 

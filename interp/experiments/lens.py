@@ -21,7 +21,7 @@ from interp.analysis import lens as analysis
 from interp.errors import InputError
 from interp.experiments.choose import rank
 from interp.experiments.clean import Array, clean_run, sample
-from interp.experiments.draw import Arm, OnProgress, fill
+from interp.experiments.draw import Arm, OnProgress, by_rows, fill
 from interp.interventions.rows import Calls, around_calls
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Anatomy, bind_inputs
@@ -156,7 +156,7 @@ def lens(
     drawn = fill(
         prepared,
         arms,
-        draw_row,
+        by_rows(prepared.plan.rows(), draw_row),
         experiment="lens",
         parameters=as_json(parameters, "parameters"),
         out=out,

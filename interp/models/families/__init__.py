@@ -12,6 +12,8 @@ ANATOMIES: dict[str, Describe] = {
     "DiTTransformer2DModel": dit.describe,
 }
 PIPELINES: dict[str, PipelineSpec] = {family.PIPELINE.pipeline_class: family.PIPELINE for family in (sd3, flux, dit)}
+OWN_GUIDANCE = {"sd3": sd3.OWN_GUIDANCE, "flux": flux.OWN_GUIDANCE, "dit": dit.OWN_GUIDANCE}
+"""How the pipelines of a family run their own guidance, by the anatomy's family."""
 
 
 def register_anatomy(transformer_class: str, describe: Describe, pipeline: PipelineSpec | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
-from interp.models.families.pipeline import Layout, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps, position
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     )
 
 
+OWN_GUIDANCE = OwnGuidance(
+    "cond first",
+    lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None,
+    lambda transformer: 2 if transformer.config.out_channels == 2 * transformer.config.in_channels else 1,
+)
 PIPELINE = PipelineSpec(
     pipeline_class="DiTPipeline",
     layout=layout,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
-from interp.models.families.pipeline import Layout, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
 
 if TYPE_CHECKING:
@@ -149,6 +149,14 @@ def pack(pipe: Any, latents: Tensor) -> Tensor:
     return packed
 
 
+def own_scale(given: Mapping[str, Any]) -> float | None:
+    """The scale of true classifier-free guidance: it takes a negative prompt, as text or encoded."""
+    scale = given.get("true_cfg_scale", 1.0)
+    encoded = given.get("negative_prompt_embeds") is not None and given.get("negative_pooled_prompt_embeds") is not None
+    return scale if scale > 1 and (given.get("negative_prompt") is not None or encoded) else None
+
+
+OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = PipelineSpec(
     pipeline_class="FluxPipeline",
     layout=layout,

@@ -88,6 +88,18 @@ class PipelineSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnGuidance:
+    """How a family's pipelines run their own classifier-free guidance, u + scale (c - u)."""
+
+    rows: str
+    """"uncond first" or "cond first" in one batch, or "calls": a call for cond, then one for uncond."""
+    scale: Callable[[Mapping[str, Any]], float | None]
+    """The arguments of a pipeline's call -> its scale; `None` where it is off."""
+    parts: Callable[[Any], int] = lambda transformer: 1
+    """Equal parts of the transformer's output, of which the first is guided."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Schedule:
     """The sampling loop's timesteps (scheduler's units) and noise levels, one per step."""
 

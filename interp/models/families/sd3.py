@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
-from interp.models.families.pipeline import Layout, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,6 +129,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     )
 
 
+OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
 PIPELINE = PipelineSpec(
     pipeline_class="StableDiffusion3Pipeline",
     layout=layout,

@@ -1,0 +1,159 @@
+"""Guidance on a user's own pipeline equals guidance with the pipeline's own off; nothing stays behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, prompts_for
+
+import interp
+from interp.guidance import APG, ClassifierFree, DetailGuidance, PerturbedAttention, SkipLayer
+from interp.models import tiny
+from interp.models.quiet import quiet
+
+STEPS = 3
+DG = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
+
+
+def arguments(model: interp.Model, name: str, scale: float) -> dict[str, Any]:
+    """The pipeline's own arguments for two prompts."""
+    prompts = prompts_for(name)[:2]
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "np"}
+    given["generator"] = [torch.Generator().manual_seed(0) for _ in prompts]
+    if name == "dit_model":
+        labels = [model.loaded.spec.prompts(model.pipe, [p])["class_labels"][0] for p in prompts]
+        return {**given, "class_labels": labels, "guidance_scale": scale}
+    given |= {"prompt": prompts, "height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}
+    if name in ("flux_model", "schnell_model"):
+        return {**given, "negative_prompt": ["", ""], "true_cfg_scale": scale}
+    return {**given, "guidance_scale": scale}
+
+
+def own(model: interp.Model, name: str, scale: float, guidance: Any = None) -> np.ndarray:
+    if guidance is None:
+        return (model.pipe(**arguments(model, name, scale)).images * 255).round()
+    with interp.guided(model.pipe, guidance):
+        return (model.pipe(**arguments(model, name, scale)).images * 255).round()
+
+
+def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
+    return (
+        interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, guidance=guidance)["image"]
+        .to_numpy()
+        .astype(float)
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_pipeline_with_its_own_guidance(name: str, scale: float, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    before = own(model, name, scale)
+    found = own(model, name, scale, DG)
+    expected = ours(model, name, ClassifierFree(scale) + DG)
+    assert np.abs(found - expected).max() <= 1
+    assert np.abs(found - before).max() > 1
+    np.testing.assert_array_equal(own(model, name, scale), before)  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    "guidance", [SkipLayer(blocks=1, scale=2.0), PerturbedAttention(blocks=1, scale=2.0), DG + SkipLayer(blocks=2, scale=1.0)]
+)
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+def test_the_others_on_a_pipeline(name: str, guidance: Any, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    assert np.abs(own(model, name, 3.0, guidance) - ours(model, name, ClassifierFree(3.0) + guidance)).max() <= 1
+
+
+def test_windows_and_callbacks(tiny_model: interp.Model) -> None:
+    windowed = DetailGuidance(channels=[2, 5], block=1, scale=1.5, steps="1-2")
+    seen: list[int] = []
+
+    def callback(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        seen.append(step)
+        return given
+
+    with interp.guided(tiny_model.pipe, windowed):
+        images = tiny_model.pipe(**arguments(tiny_model, "tiny_model", 3.0), callback_on_step_end=callback).images
+        again = tiny_model.pipe(**arguments(tiny_model, "tiny_model", 3.0)).images  # a second picture counts its steps anew
+    assert seen == [0, 1, 2]
+    np.testing.assert_array_equal(images, again)
+    expected = ours(tiny_model, "tiny_model", ClassifierFree(3.0) + windowed)
+    assert np.abs((images * 255).round() - expected).max() <= 1
+
+
+def test_an_exception_leaves_nothing_behind(tiny_model: interp.Model) -> None:
+    pipe = tiny_model.pipe
+    kind, before = type(pipe), own(tiny_model, "tiny_model", 3.0)
+
+    def fail(*given: Any, **named: Any) -> Any:
+        raise KeyError("on purpose")
+
+    with pytest.raises(KeyError), interp.guided(pipe, DG):
+        pipe(**arguments(tiny_model, "tiny_model", 3.0), callback_on_step_end=fail)
+    assert type(pipe) is kind
+    assert not sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pipe.transformer.modules())
+    np.testing.assert_array_equal(own(tiny_model, "tiny_model", 3.0), before)
+
+
+def test_image_to_image(tiny_model: interp.Model) -> None:
+    """Another pipeline around the same transformer."""
+    from diffusers import StableDiffusion3Img2ImgPipeline
+
+    with quiet():
+        pipe = StableDiffusion3Img2ImgPipeline(**tiny_model.pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    given: dict[str, Any] = {
+        "prompt": "a red cat",
+        "image": torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)),
+    }
+    given |= {"strength": 0.7, "num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "np", "max_sequence_length": 8}
+    try:
+        plain = pipe(**given, generator=torch.Generator().manual_seed(0)).images
+    except AttributeError:  # the tiny autoencoder has no posterior to draw from
+        pytest.skip("diffusers' image-to-image pipeline does not take the tiny autoencoder")
+    with interp.guided(pipe, DG):
+        found = pipe(**given, generator=torch.Generator().manual_seed(0)).images
+    assert np.abs(found - plain).max() > 1e-3
+
+
+def test_lora_weights_are_guided_too() -> None:
+    peft = pytest.importorskip("peft")
+    pipe, _ = tiny.make("sd3")
+    pipe.set_progress_bar_config(disable=True)
+    pipe.transformer.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    given: dict[str, Any] = {
+        "prompt": "a red cat",
+        "num_inference_steps": 2,
+        "guidance_scale": 3.0,
+        "output_type": "np",
+        "height": 64,
+        "width": 64,
+    }
+    plain = pipe(**given, generator=torch.Generator().manual_seed(0), max_sequence_length=8).images
+    with interp.guided(pipe, DG):
+        found = pipe(**given, generator=torch.Generator().manual_seed(0), max_sequence_length=8).images
+    assert np.abs(found - plain).max() > 1e-3
+
+
+def test_what_cannot_be_guided_is_refused(tiny_model: interp.Model) -> None:
+    with (
+        pytest.raises(interp.InputError, match="apg does not add to a pipeline's own guidance"),
+        interp.guided(tiny_model.pipe, APG(4.0)),
+    ):
+        pass
+    with pytest.raises(interp.InputError, match="no call of the pipeline was made inside"), interp.guided(tiny_model.pipe, DG):
+        pass
+    with pytest.raises(interp.InputError, match=r"blocks must lie in 0..3; got 9"):
+        own(tiny_model, "tiny_model", 3.0, DetailGuidance(channels=[2], block=9, scale=1.0))
+    block = tiny_model.pipe.transformer.transformer_blocks[0]
+    compiled = torch.compile(block)
+    tiny_model.pipe.transformer.transformer_blocks[0] = compiled
+    try:
+        with pytest.raises(interp.ModelError, match="compiled transformer"), interp.guided(tiny_model.pipe, DG):
+            pass
+    finally:
+        tiny_model.pipe.transformer.transformer_blocks[0] = block
