@@ -12,11 +12,14 @@ from conftest import MODELS, prompts_for
 import interp
 from interp.analysis import disruption as analysis
 from interp.analysis import patching
-from interp.experiments.clean import clean_run
+from interp.experiments.clean import clean_run, sample
 from interp.experiments.disrupt import disrupt
 from interp.experiments.patch import patch
+from interp.interventions.conditioning import ReplaceLater
+from interp.interventions.rows import Forks
 from interp.store.experiment import Experiment
 from interp.testing import Planted, plant
+from interp.tracing.prepare import prepare
 
 BLOCK, CHANNEL = 1, 5
 
@@ -83,31 +86,40 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
 
 @pytest.mark.parametrize("name", MODELS)
 def test_state_and_conditioning_together_are_the_clean_run(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Both streams' whole state at a block and all conditioning that enters after it reproduce the clean run; the state alone
-    does not: the later blocks and the output layer are told of the corrupted prompt.
+    """Both streams' whole state at a block and all conditioning that enters after it reproduce the clean run. Neither alone:
+    not the state (later blocks and the output layer are told of the corrupted prompt), not the conditioning.
     """
-    model = request.getfixturevalue(name)
-    prompts = prompts_for(name)
-    prepared = patch(
-        model,
-        prompts[:1],
-        prompts[1:2],
-        out=tmp_path / "patch.zarr",
-        what=["everything", "hidden"],
-        blocks=[1],
-        windows=1,
-        stream="both",
-        steps=3,
+    model, prompts = request.getfixturevalue(name), prompts_for(name)
+    last = len(model.anatomy.blocks) - 1
+    given: dict[str, Any] = {"what": ["everything", "hidden"], "windows": 1, "stream": "both", "steps": 3}
+    drawn = patch(model, prompts[:1], prompts[1:2], out=tmp_path / "patch.zarr", blocks=[1, last], **given).run()
+    clean = clean_run(
+        prepare(model, prompts[:1], steps=3), prepare(model, prompts[:1], steps=3).plan.rows()[0], keep_conditioning=True
     )
-    drawn = prepared.run()
-    clean = clean_run(prepared.clean, prepared.clean.plan.rows()[0])
     np.testing.assert_array_equal(drawn.latents(0, 1), clean.latents)
-    everything, state = drawn.latents(0, 2), drawn.latents(0, 3)
-    np.testing.assert_allclose(everything, clean.latents, rtol=1e-4, atol=2e-5)
-    assert np.abs(state - clean.latents).max() > 1e-4
-    assert float(patching.recovered(drawn, "latents")["recovered"].sel(what="everything").squeeze()) == pytest.approx(
-        1, abs=1e-3
+    names = [str(arm) for arm in drawn.axes["arm"].to_numpy()]
+    for block in (1, last):
+        everything = drawn.latents(0, names.index(f"everything {block} 0-2"))
+        np.testing.assert_allclose(everything, clean.latents, rtol=1e-4, atol=2e-5)
+        state = drawn.latents(0, names.index(f"hidden {block} 0-2"))
+        assert np.abs(state - clean.latents).max() > 1e-4, block
+    recovered = patching.recovered(drawn, "latents")["recovered"].sel(what="everything").to_numpy()
+    np.testing.assert_allclose(recovered, 1.0, atol=1e-3)
+    corrupted = prepare(model, prompts[1:2], steps=3)
+    row = corrupted.plan.rows()[0]
+    alone = Forks(model.anatomy, [[ReplaceLater(1, clean.conditioning, "clean")]], clean_run(corrupted, row).calls)
+    with alone.drawing(model.pipe.transformer):
+        _, latents = sample(corrupted, [row])
+    assert np.abs(latents[0] - clean.latents).max() > 1e-4
+
+
+def test_everything_in_one_step_is_not_everything(tiny_model: interp.Model, tmp_path: Path) -> None:
+    prepared = patch(
+        tiny_model, ["a red cat"], ["two dog"], out=tmp_path / "p.zarr", what=["everything"], blocks=[1], stream="both", steps=3
     )
+    recovered = patching.recovered(prepared.run(), "latents")["recovered"].to_numpy().ravel()
+    assert (recovered < 0.9).all()
+    assert recovered.sum() > 0.2
 
 
 def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> None:
@@ -118,7 +130,7 @@ def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> 
     assert sorted(tokens) == list(range(prepared.prepared.layout.tokens("image")))
     found = prepared.run().result("patching_picture")
     assert found["column"].to_numpy().tolist() == ["y0 x0", "y0 x1", "y1 x0", "y1 x1"]
-    assert prepared.cost["forwards"] == pytest.approx(2 * 2 + 4 * (2 - 2 / 4))
+    assert prepared.cost["forwards"] == 2 * 2 + (1 + 3 * 2 / 4) + 4  # two clean runs; the step of the fork; the step after it
 
 
 def test_verdicts_by_two_one_sided_tests() -> None:

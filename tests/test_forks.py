@@ -85,7 +85,7 @@ def test_what_arms_share_is_computed_once(tiny_model: interp.Model) -> None:
     # rows at each block's own output: the hook that counts was there first, so it sees them before that block's arm leaves
     assert [rows for _, rows in seen[:blocks]] == [1, 2, 3, 3][:blocks]
     assert [rows for _, rows in seen[blocks:]] == [3] * blocks
-    assert forks.rows_run == 1 + 3
+    assert forks.forwards == (1 + 3 / 4 + 2 / 4) + 3  # step 2: the trunk, which becomes the last arm's, and two forks
 
 
 @contextlib.contextmanager
@@ -256,7 +256,61 @@ def test_cost_is_what_is_run(tiny_model: interp.Model, tmp_path: Path) -> None:
     arms = [Arm("original"), Arm("late", (Zero(channels=3, blocks=1, steps=2),)), Arm("all", (Zero(channels=3, blocks=0),))]
     found = cost(prepared, arms)
     assert found["pictures"] == 3
-    assert found["forwards"] == STEPS + (STEPS - 2 - 2 / 4) + (STEPS - 1 / 4)
+    assert found["forwards"] == STEPS + 2 + STEPS  # the clean run, and each arm from the step it leaves in
     drawn = draw(prepared, arms, out=tmp_path / "cost.zarr", experiment="try", parameters={}, batch_size=1)
     cells = drawn.cells["forwards"].to_numpy()[0]
     np.testing.assert_array_equal(cells, [STEPS, 2, STEPS])
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+def test_cost_predicts_what_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:1], steps=STEPS)
+    edits = [Zero(channels=3, blocks=b, steps=s) for s in (0, 2) for b in (0, 1, 3)]
+    arms = [
+        Arm("original"),
+        *(Arm(str(edit), (edit,)) for edit in edits),
+        Arm("gate", (Scale(0.0, channels=3, blocks=1, at="alpha.attn"),)),
+    ]
+    predicted = cost(prepared, arms, batch_size=4)["forwards"]
+    drawn = draw(prepared, arms, out=tmp_path / "cost.zarr", experiment="try", parameters={}, batch_size=4)
+    assert float(drawn.cells["forwards"].sum()) == pytest.approx(predicted)
+
+
+def _keep(model: interp.Model, block: int, states: dict[int, Any]) -> Any:
+    module = model.pipe.transformer.transformer_blocks[block]
+    return module.register_forward_hook(lambda m, a, output: states.update({block: output[1][0]}))
+
+
+def test_a_displacement_is_as_large_as_zeroing_at_every_block(demo_model: interp.Model) -> None:
+    """Channel 29 at all blocks: the states change by as much as under zeroing it, not by more with every block."""
+    from interp.sites import Site
+
+    prepared = prepare(demo_model, ["a red circle"], steps=1)
+    row, blocks = prepared.plan.rows()[0], range(8)
+    sites = [(0, Site(block, "image", "hidden")) for block in blocks]
+    clean = clean_run(prepared, row, sites).states
+    seeds = {}
+    both = {"zero": Zero(channels=29, blocks=None), "displaced": Displace(channels=29, blocks=None, seed=1)}
+    for kind, edit in both.items():
+        states: dict[int, Any] = {}
+        with edited(demo_model, [edit]):
+            handles = [_keep(demo_model, block, states) for block in blocks]
+            sample(prepared, [row])
+            for handle in handles:
+                handle.remove()
+        seeds[kind] = [float((states[b] - clean[0, Site(b, "image", "hidden")]).norm()) for b in blocks]
+    assert seeds["displaced"][0] == pytest.approx(seeds["zero"][0], rel=1e-3)
+    assert max(d / z for d, z in zip(seeds["displaced"], seeds["zero"], strict=True)) < 2.0
+
+
+def test_the_energy_of_an_edit_at_many_blocks_is_what_is_missing(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """Zeroing a channel at every block takes as large a share of each state as at one; the dose grows with blocks."""
+    prepared = prepare(tiny_model, ["a red cat"], steps=2)
+    arms = [Arm("one", (Zero(channels=3, blocks=1),)), Arm("all", (Zero(channels=3, blocks=None),))]
+    cells = draw(prepared, arms, out=tmp_path / "e.zarr", experiment="try", parameters={}).cells
+    one, everywhere = cells["changed_energy"].to_numpy()[0]
+    assert 0.3 < everywhere / one < 3.0
+    few, many = cells["dose"].to_numpy()[0]
+    assert few == pytest.approx(one / 4, rel=1e-4)
+    assert many == pytest.approx(everywhere, rel=1e-4)

@@ -13,6 +13,7 @@ import interp
 from interp.analysis import dose as analysis
 from interp.experiments.dose import dose, nested_blocks, share_out
 from interp.experiments.transport import transport
+from interp.plan import Row
 from interp.testing import plant
 
 
@@ -89,17 +90,27 @@ def test_blocks_of_a_dose_are_nested() -> None:
         nested_blocks(8, 9)
 
 
-@pytest.mark.parametrize(("rows", "arms", "budget"), [(32, 217, 2000), (10, 30, 100), (4, 9, 1000)])
-def test_a_fractional_design_is_balanced(rows: int, arms: int, budget: int) -> None:
-    planned = share_out(rows, arms, budget)
+@pytest.mark.parametrize(
+    ("texts", "seeds", "doses", "budget"), [(16, 2, 72, 2000), (5, 2, 10, 100), (4, 1, 3, 1000), (12, 3, 72, 2000)]
+)
+def test_a_fractional_design_is_balanced(texts: int, seeds: int, doses: int, budget: int) -> None:
+    rows = [Row(number, f"prompt {number // seeds}", number % seeds) for number in range(texts * seeds)]
+    planned = share_out(rows, doses, budget, 0)
     assert planned.sum() <= budget
     assert planned[:, 0].all()
-    each = planned[:, 1:].sum(axis=0)
-    assert each.min() == each.max() >= min(rows, 2)
-    by_row = planned[:, 1:].sum(axis=1)
-    assert by_row.max() - by_row.min() <= 1
+    by_kind = planned[:, 1:].reshape(len(rows), 3, doses)
+    assert (by_kind == by_kind[:, :1]).all()  # massive channels and their controls in the same rows
+    each = by_kind[:, 0].sum(axis=0)
+    assert each.min() == each.max() >= min(len(rows), 2)
+    by_row = by_kind[:, 0].sum(axis=1)
+    assert by_row.max() - by_row.min() <= 4
+    for number in range(doses):
+        drawn = [rows[row].text for row in np.flatnonzero(by_kind[:, 0, number])]
+        assert len(set(drawn)) == min(len(drawn), texts)  # different prompts before further seeds
+    if each[0] < len(rows):  # which rows go together is a matter of lot: no two factors share a pattern
+        assert len({tuple(by_kind[:, 0, number]) for number in range(doses)}) > doses // 2
     with pytest.raises(interp.InputError, match="budget must be at least"):
-        share_out(10, 100, 50)
+        share_out(rows, 100, 50, 0)
 
 
 def test_outcomes_by_the_papers_claims() -> None:
@@ -112,7 +123,7 @@ def test_outcomes_by_the_papers_claims() -> None:
     assert analysis.outcome({"structure": kept, "detail": none, "sharpness": none}, 0.1) == "nothing"
     assert analysis.outcome({"structure": moved, "detail": worse, "sharpness": none}, 0.1) == "more than detail"
     assert analysis.outcome({"structure": fallen, "detail": worse, "sharpness": none}, 0.1) == "collapse (FC)"
-    few = {name: np.array([0.1]) for name in ("structure", "detail", "sharpness")}
+    few = {name: np.array([0.1, 0.1]) for name in ("structure", "detail", "sharpness")}
     assert analysis.outcome(few, 0.1) == "cannot tell"
 
 

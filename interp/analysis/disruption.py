@@ -46,6 +46,9 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     for name in pairs.MEASURES:
         values = [pairs.over_texts(cells[name].isel(arm=arms).mean("arm", skipna=False)) for arms in members]
         for place, group in enumerate(groups):
+            if name == "prompt_effect":
+                lines.append(_prompt_line(experiment, members[place], limits[name]))
+                continue
             control = (CONTROL, group[1])
             beside = values[groups.index(control)] if control in groups and group[0] != CONTROL else None
             lines.append(_line(values[place], beside, limits[name]))
@@ -58,6 +61,7 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
             **data,
             **{name: (("won", "arm"), wins[..., n]) for n, name in enumerate(("win", "win_low", "win_high"))},
             **{name: ("arm", [float(cells[name].isel(arm=arms).mean()) for arms in members]) for name in pairs.HALVES},
+            "dose": ("arm", [float(cells["dose"].isel(arm=arms).mean()) for arms in members]),
             "changed_energy": ("arm", [float(cells["changed_energy"].isel(arm=arms).mean()) for arms in members]),
             "margin": ("measure", list(limits.values())),
         },
@@ -76,7 +80,8 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
             "rows": f"{len(whole)} pictures of each arm",
             **{name: value for name, value in cells.attrs.items() if name != "analysis"},
             "averaged_over": "draws of a control, seeds, then prompt texts",
-            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist()))),
+            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist())))
+            + "; prompt effect: jackknife over texts; verdicts: t intervals",
             "control": f"{CONTROL}: as many ordinary channels zeroed",
             "note": f"minimal, changed: the 90% interval lies within, the 95% interval outside +-{margin:g} of the scale",
         },
@@ -84,16 +89,19 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
 
 
 def verdict(values: Array, limit: float) -> str:
-    """Two one-sided tests (Schuirmann 1987) by intervals: `minimal` when the 90% interval lies within +-limit, `changed` when
-    the 95% interval lies outside it, else `cannot tell`.
-    """
-    if len(values) < 2 or not np.isfinite(values).all():
+    """Two one-sided tests (Schuirmann 1987) by t intervals over texts: see `judge`."""
+    if not np.isfinite(values).all():
         return "cannot tell"
-    low, high = intervals.bootstrap(values, level=0.90)
-    if -limit < low and high < limit:
+    return judge(intervals.student(values, 0.90), intervals.student(values, 0.95), limit)
+
+
+def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) -> str:
+    """`minimal` when the 90% interval lies within +-limit, `changed` when the 95% interval lies outside it, else `cannot tell`;
+    so also where there are no intervals.
+    """
+    if -limit < inner[0] and inner[1] < limit:
         return "minimal"
-    low, high = intervals.bootstrap(values)
-    return "changed" if low > limit or high < -limit else "cannot tell"
+    return "changed" if outer[0] > limit or outer[1] < -limit else "cannot tell"
 
 
 def _line(values: Array, control: Array | None, limit: float) -> dict[str, Any]:
@@ -105,6 +113,14 @@ def _line(values: Array, control: Array | None, limit: float) -> dict[str, Any]:
         **dict(zip(("over_control", "over_control_low", "over_control_high"), over_value, strict=True)),
         "verdict": verdict(values, limit),
     }
+
+
+def _prompt_line(experiment: Experiment, arms: list[int], limit: float) -> dict[str, Any]:
+    """The same of `prompt_effect`, whose values are of pairs of prompts."""
+    value, low, high = pairs.effect_of_prompt(experiment, arms)
+    _, *inner = pairs.effect_of_prompt(experiment, arms, level=0.90)
+    nothing = dict.fromkeys(("over_control", "over_control_low", "over_control_high"), float("nan"))
+    return {"value": value, "low": low, "high": high, **nothing, "verdict": judge((inner[0], inner[1]), (low, high), limit)}
 
 
 def _interval(values: Array) -> tuple[float, float, float]:

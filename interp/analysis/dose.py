@@ -8,8 +8,6 @@ each asked of the massive channels at a dose, and of the ordinary ones at the sa
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -26,31 +24,48 @@ LABELS = ("kind", "count", "blocks", "block_count", "window")
 def response(experiment: Experiment, reference: Array | None = None, *, margin: float = MARGIN) -> xr.Dataset:
     """Measures of every dose over the prompts that it was drawn for.
 
-    value, low, high   (measure, dose)   against the original picture, in units of `scale` (1: another prompt's structure; one
-                                         standard deviation of the originals' detail, sharpness)
-    energy             (dose)            changed, of the edited states' energy
-    outcome            (dose)            detail lost alone (DG), collapse (FC), detail altered alone (for instance more of it),
-                                         nothing, more than detail, or cannot tell
-    prompts            (dose)            how many
+    value, low, high            (measure, dose)   against the original picture, in units of `scale` (1: another prompt's
+                                                  structure; one standard deviation of the originals' detail, sharpness)
+    over_control, _low, _high   (measure, dose)   less the random channels of the same dose and rows
+    energy                      (dose)            changed, of the edited states' energy
+    amount                      (dose)            changed, of the energy of all states: all blocks x steps
+    outcome                     (dose)            detail lost alone (DG), collapse (FC), detail altered alone (for instance
+                                                  more of it), nothing, more than detail, or cannot tell
+    prompts                     (dose)            how many
     """
     cells = pairs.compare(experiment, reference=reference)
-    arms = [number for number, kind in enumerate(cells["kind"].to_numpy()) if kind != "original"]
-    measures = [name for name in pairs.MEASURES if name != "prompt_effect"]
-    found = {name: np.full((len(measures), len(arms)), np.nan) for name in ("value", "low", "high")}
+    kinds = cells["kind"].to_numpy().astype(str)
+    arms = [number for number, kind in enumerate(kinds) if kind != "original"]
+    doses = [tuple(str(cells[label].to_numpy()[arm]) for label in ("count", "blocks", "window")) for arm in range(len(kinds))]
+    measures = list(pairs.MEASURES)
+    bounds = ("", "_low", "_high")
+    names = ("value", "low", "high", *(f"over_control{bound}" for bound in bounds))
+    found = {name: np.full((len(measures), len(arms)), np.nan) for name in names}
     outcomes, drawn = [], []
     for place, arm in enumerate(arms):
-        here = {name: pairs.over_texts(cells[name].isel(arm=arm)) / cells.attrs[f"scale_{name}"] for name in measures}
+        control = next(n for n in arms if kinds[n] == "random" and doses[n] == doses[arm])
+        here = {name: cells[name].isel(arm=arm) / cells.attrs[f"scale_{name}"] for name in measures}
         for number, name in enumerate(measures):
-            low, high = intervals.bootstrap(here[name]) if len(here[name]) else (np.nan, np.nan)
-            values: tuple[Any, ...] = (here[name].mean() if len(here[name]) else np.nan, low, high)
-            for variable, value in zip(found, values, strict=True):
-                found[variable][number, place] = value
-        outcomes.append(outcome(here, margin))
-        drawn.append(len(here["structure"]))
+            over = here[name] - cells[name].isel(arm=control) / cells.attrs[f"scale_{name}"]
+            for columns, values in ((names[:3], pairs.over_texts(here[name])), (names[3:], pairs.over_texts(over))):
+                if len(values) and not (columns[0] == "over_control" and arm == control):
+                    low, high = intervals.bootstrap(values)
+                    for column, value in zip(columns, (values.mean(), low, high), strict=True):
+                        found[column][number, place] = value
+            if name == "prompt_effect":  # its values are of pairs of prompts
+                effect = pairs.effect_of_prompt(experiment, [arm])
+                for column, value in zip(names[:3], effect, strict=True):
+                    found[column][number, place] = value
+                for column in names[4:]:
+                    found[column][number, place] = np.nan
+        by_text = {name: pairs.over_texts(here[name]) for name in ("structure", *WORSE)}
+        outcomes.append(outcome(by_text, margin))
+        drawn.append(len(by_text["structure"]))
     return xr.Dataset(
         {
             **{name: (("measure", "dose"), values) for name, values in found.items()},
             "energy": ("dose", cells["changed_energy"].isel(arm=arms).mean("prompt").to_numpy()),
+            "amount": ("dose", cells["dose"].isel(arm=arms).mean("prompt").to_numpy()),
             "outcome": ("dose", np.array(outcomes, dtype=object)),
             "prompts": ("dose", drawn),
         },
@@ -66,8 +81,9 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
             "rows": f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
             **{name: value for name, value in cells.attrs.items() if name != "analysis"},
             "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(max(drawn, default=0)).replace("over", "over up to"),
-            "control": "as many random and lowest channels at the same dose",
+            "interval": intervals.said(max(drawn, default=0)).replace("over", "over up to")
+            + "; prompt effect: jackknife over texts; outcomes: t intervals",
+            "control": "as many random and lowest channels at the same dose, in the same rows",
             "note": f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
         },
     )
@@ -80,7 +96,7 @@ def outcome(values: dict[str, Array], margin: float) -> str:
     for name, worse in WORSE.items():
         changed = verdict(values[name], margin) == "changed"
         lost, altered = lost or (changed and worse * values[name].mean() > 0), altered or changed
-    if len(values["structure"]) >= 2 and intervals.bootstrap(values["structure"])[0] > COLLAPSE:
+    if intervals.student(values["structure"])[0] > COLLAPSE:
         return "collapse (FC)"
     if structure == "minimal" and altered:
         return "detail lost alone (DG)" if lost else "detail altered alone"

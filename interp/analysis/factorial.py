@@ -24,6 +24,7 @@ def split(
     *,
     factors: Sequence[str],
     texts: Sequence[str],
+    seeds: Sequence[int],
     steps: Sequence[int],
     blocks: Sequence[int],
     channels: Sequence[int],
@@ -40,18 +41,21 @@ def split(
     squares = np.stack([(contrast(log, term, count) / 2 ** len(term)) ** 2 for term in terms])
     by_set = {name: [place for place, one in enumerate(sets) if one == name] for name in names}
     bounds = ("", "_low", "_high")
-    found: dict[str, list[Any]] = {f"{name}{bound}": [] for name in ("effect", "share") for bound in bounds}
+    found: dict[str, list[Any]] = {f"{name}{bound}": [] for name in ("effect", "moved", "share") for bound in bounds}
     for places in by_set.values():
         effect = _by_text(np.moveaxis(effects[..., places].mean(axis=-1), 1, 0), groups)  # (text, factor, block)
         low, high = intervals.bootstrap(effect)
         part = _by_text(np.moveaxis(squares[..., places].mean(axis=-1), 1, 0), groups)  # (text, term, block)
         share_low, share_high = intervals.jackknife(part, _shares)
-        values = (effect.mean(axis=0), low, high, _shares(part.mean(axis=0)[None])[0], share_low, share_high)
+        squared = effect**2
+        moved_low, moved_high = (np.sqrt(bound) for bound in intervals.bootstrap(squared))
+        moved = (np.sqrt(squared.mean(axis=0)), moved_low, moved_high)
+        values = (effect.mean(axis=0), low, high, *moved, _shares(part.mean(axis=0)[None])[0], share_low, share_high)
         for name, value in zip(found, values, strict=True):
             found[name].append(value)
     means = [_by_text(levels[..., places].mean(axis=-1), groups).mean(axis=0) for places in by_set.values()]
     own = np.stack(means, axis=-1)
-    axes = {"effect": ("factor", "block", "set"), "share": ("term", "block", "set")}
+    axes = {**dict.fromkeys(("effect", "moved"), ("factor", "block", "set")), "share": ("term", "block", "set")}
     data = {name: (axes[name.split("_")[0]], np.stack(values, axis=-1)) for name, values in found.items()}
     return xr.Dataset(
         {
@@ -69,13 +73,15 @@ def split(
             "of_set": ("channel", np.array(sets, dtype=object)),
             "prompt": np.arange(len(texts)),
             "prompt_text": ("prompt", np.array(texts, dtype=object)),
+            "seed": ("prompt", list(seeds)),
             **{factor: np.array(LEVELS[factor], dtype=object) for factor in factors},
         },
         {
             "analysis": "swap",
             "averaged_over": "channels of a set, seeds, then prompt texts",
             "interval": f"effects {intervals.said(len(order))}; shares {intervals.said_jackknife(len(order), 'share')}",
-            "note": "effects are log2: 1 doubles the size, 0 leaves it",
+            "note": "log2: 1 doubles the size. Of pooled and tokens only `moved` means something: every prompt is own once and "
+            "other once, so that their mean effect is 0 whatever the text does",
         },
     )
 

@@ -93,8 +93,18 @@ def from_jackknife(estimate: Array, left_out: Array, *, scale: str = "share", le
 
 SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "share": (lambda share: special.logit(np.clip(share, TINY, 1 - TINY)), special.expit),
+    "ratio": (lambda ratio: np.log(np.maximum(ratio, TINY)), np.exp),
     "correlation": (lambda r: np.arctanh(np.clip(r, TINY - 1, 1 - TINY)), np.tanh),
 }
+
+
+def student(values: Array, level: float = LEVEL) -> tuple[float, float]:
+    """T interval of the mean of independent values; NaN below three of them."""
+    if len(values) < 3:
+        return float("nan"), float("nan")
+    error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    reach = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * error
+    return float(values.mean()) - reach, float(values.mean()) + reach
 
 
 def said_jackknife(prompts: int, scale: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from interp.analysis import intervals
 from interp.errors import InputError
 from interp.metrics import pictures as metrics
 from interp.store.experiment import Experiment
@@ -27,10 +28,11 @@ def compare(experiment: Experiment, original: int = 0, reference: Array | None =
 
     structure, detail, sharpness, prompt_effect   (prompt, arm)
     left, right                            (prompt, arm)   root mean square pixel difference in the halves of the picture
-    changed_energy                         (prompt, arm)   of the edited states' energy
+    changed_energy, dose                   (prompt, arm)   of the edited states' energy; of all blocks' and steps' energy
     scale_...                              attributes: what each measure is large against (`scales`)
 
-    `reference` is real pictures, (picture, y, x, rgb), whose mean spectrum detail is measured by; without it, the originals'.
+    `reference` is real pictures, (picture, y, x, rgb), whose mean spectrum detail is measured by; without it, the originals of
+    other prompts (NaN where there is one prompt).
     """
     rows = np.flatnonzero(experiment.done[:, original])
     if not rows.size:
@@ -39,30 +41,28 @@ def compare(experiment: Experiment, original: int = 0, reference: Array | None =
     for name in (*MEASURES, *HALVES):
         found[name] = np.full(experiment.done.shape, np.nan)
     originals = dict(zip(rows.tolist(), experiment.pictures(original)[1], strict=True))
-    spectra = metrics.radial_spectrum(np.stack(list(originals.values())) if reference is None else reference)[1]
-    mean = spectra.mean(axis=0)
-    own = {row: _own(picture[None], mean) for row, picture in originals.items()}
+    spectrum = references(originals, axes["prompt_text"].to_numpy().astype(str), reference)
+    own = {row: _own(picture[None], spectrum[row]) for row, picture in originals.items()}
     others = _others(axes, rows)
-    between = _between_prompts(experiment, original, rows, others)
     for arm in range(experiment.done.shape[1]):
         drawn, pictures = experiment.pictures(arm)
-        apart = _between_prompts(experiment, arm, rows, others)
+        effects = prompt_effect(experiment, [arm], original, others)
         for row, picture in zip(drawn.tolist(), pictures, strict=True):
             if row in originals:
-                cell = _against(picture[None], originals[row][None], own[row], mean)
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    cell["prompt_effect"] = apart[row] / between[row] - 1
+                cell = _against(picture[None], originals[row][None], own[row], spectrum[row])
+                cell["prompt_effect"] = effects.get(row, float("nan"))
                 for name, value in cell.items():
                     found[name][row, arm] = value
     return xr.Dataset(
         {
             **{name: (("prompt", "arm"), values) for name, values in found.items()},
             "changed_energy": experiment.cells["changed_energy"],
+            "dose": experiment.cells["dose"],
         },
         axes.coords,
         {
             "analysis": "pairs",
-            "reference": "the originals" if reference is None else f"{len(reference)} real pictures",
+            "reference": "the originals of other prompts" if reference is None else f"{len(reference)} real pictures",
             **{f"scale_{name}": value for name, value in _scales(axes, rows, originals, own).items()},
         },
     )
@@ -95,15 +95,89 @@ def _others(axes: xr.Dataset, rows: Array) -> dict[int, list[int]]:
     }
 
 
-def _between_prompts(experiment: Experiment, arm: int, rows: Array, others: dict[int, list[int]]) -> dict[int, float]:
-    """Per row, the mean distance of its latents to those of other prompts under the same arm and seed; NaN without any."""
-    latents = {int(row): experiment.latents(int(row), arm) for row in rows if experiment.done[row, arm]}
+def references(originals: dict[int, Array], texts: Array, real: Array | None) -> dict[int, Array]:
+    """Per row, the log spectrum that its pictures are measured by: real pictures' mean, or that of the originals of *other*
+    prompts: with its own among them the original would be nearer to it than any other picture.
+    """
+    if real is not None:
+        size = next(iter(originals.values())).shape
+        if real.shape[1:] != size:
+            raise InputError(
+                f"reference pictures must be {size[0]} x {size[1]} pixels as the drawn ones; got {real.shape[1:3]}"
+            )
+        mean = metrics.radial_spectrum(real)[1].mean(axis=0)
+        return dict.fromkeys(originals, mean)
+    spectra = {row: metrics.radial_spectrum(picture)[1] for row, picture in originals.items()}
     found = {}
-    for row in (int(row) for row in rows):
-        beside = [latents[other] for other in others[row] if other in latents] if row in latents else []
-        distances = [np.sqrt(((latents[row].astype(np.float64) - other) ** 2).mean()) for other in beside]
-        found[row] = float(np.mean(distances)) if len(distances) == len(others[row]) and distances else float("nan")
+    for row in originals:
+        beside = [spectra[other] for other in originals if texts[other] != texts[row]]
+        found[row] = np.mean(beside, axis=0) if beside else np.full_like(spectra[row], np.nan)
     return found
+
+
+def prompt_effect(experiment: Experiment, arms: Sequence[int], original: int, others: dict[int, list[int]]) -> dict[int, float]:
+    """Per row, the distance of its latents to those of other prompts under the arms over the same pairs' under the original,
+    less 1; the mean over arms. Only pairs that are drawn under an arm count; a row without any is left out.
+    """
+    found: dict[int, list[float]] = {}
+    for arm in arms:
+        for row, pairs in pair_distances(experiment, arm, original, others).items():
+            under, before = np.array(pairs).sum(axis=0)[1:]
+            if before > 0:
+                found.setdefault(row, []).append(under / before - 1)
+    return {row: float(np.mean(values)) for row, values in found.items()}
+
+
+def pair_distances(
+    experiment: Experiment, arm: int, original: int, others: dict[int, list[int]]
+) -> dict[int, list[tuple[int, float, float]]]:
+    """Per row, (other row, distance under the arm, distance under the original) of every pair that is drawn under both."""
+    latents = {
+        which: {row: experiment.latents(row, which).astype(np.float64) for row in others if experiment.done[row, which]}
+        for which in (arm, original)
+    }
+
+    def distance(which: int, row: int, other: int) -> float:
+        return float(np.sqrt(((latents[which][row] - latents[which][other]) ** 2).mean()))
+
+    found: dict[int, list[tuple[int, float, float]]] = {}
+    for row, beside in others.items():
+        drawn = [other for other in beside if row in latents[arm] and other in latents[arm] and other in latents[original]]
+        if drawn:
+            found[row] = [(other, distance(arm, row, other), distance(original, row, other)) for other in drawn]
+    return found
+
+
+def effect_of_prompt(
+    experiment: Experiment, arms: Sequence[int], original: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """`prompt_effect` of arms together with an interval that knows that every value is of a *pair* of prompts: a jackknife that
+    leaves out all pairs of a text, on the log scale. NaN bounds below three texts.
+    """
+    axes = experiment.axes
+    texts = axes["prompt_text"].to_numpy().astype(str)
+    rows = np.flatnonzero(experiment.done[:, original])
+    others = _others(axes, rows)
+    pairs = [
+        (texts[row], texts[other], under, before)
+        for arm in arms
+        for row, values in pair_distances(experiment, arm, original, others).items()
+        for other, under, before in values
+    ]
+
+    def ratio(kept: list[tuple[Any, Any, float, float]]) -> float:
+        before = sum(pair[3] for pair in kept)
+        return sum(pair[2] for pair in kept) / before if before > 0 else float("nan")
+
+    names = sorted({pair[0] for pair in pairs})
+    if not pairs:
+        return (float("nan"),) * 3
+    estimate = ratio(pairs)
+    if len(names) < 3:
+        return estimate - 1, float("nan"), float("nan")
+    left_out = np.array([ratio([p for p in pairs if name not in p[:2]]) for name in names])
+    low, high = intervals.from_jackknife(np.array(estimate), left_out, scale="ratio", level=level)
+    return estimate - 1, float(low) - 1, float(high) - 1
 
 
 def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dict[int, dict[str, float]]) -> dict[str, float]:

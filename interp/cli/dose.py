@@ -91,9 +91,11 @@ def dose_rows(found: xr.Dataset) -> list[dict[str, Any]]:
     rows = []
     for number in range(found.sizes["dose"]):
         one = found.isel(dose=number)
-        row: dict[str, Any] = {"zeroed": str(one["dose"].values), "energy changed": float(one["energy"])}
+        row: dict[str, Any] = {"zeroed": str(one["dose"].values), "amount": float(one["amount"])}
         for name in (str(name) for name in found["measure"].to_numpy()):
             part = one.sel(measure=name)
-            row |= {name: float(part["value"]), f"{name} interval": interval(part["low"], part["high"])}
+            shown = name.replace("_", " ")
+            row |= {shown: float(part["value"]), f"{shown} interval": interval(part["low"], part["high"])}
+            row[f"{shown} less control"] = float(part["over_control"])
         rows.append({**row, "outcome": str(one["outcome"].values), "prompts": int(one["prompts"])})
     return rows

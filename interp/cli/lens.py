@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.experiments import Device, Dtype, ModelName, Out, Repeats, RunOption, Seed, Steps, drawing_progress
+from interp.cli.experiments import Device, Dtype, ModelName, Out, RunOption, Steps, drawing_progress
 from interp.cli.results import AsJson, Figures, Format, draw, interval, show
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def lens(
     ] = "massive",
     run: RunOption = None,
     steps: Steps = None,
-    seed: Seed = 0,
-    repeats: Repeats = 1,
+    seed: Annotated[int | None, typer.Option(help="Seed of every prompt's first repeat. [default: 0]")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Pictures per prompt. [default: 1]")] = None,
     device: Device = "auto",
     dtype: Dtype = None,
     figures: Figures = None,
@@ -39,7 +39,7 @@ def lens(
     from interp.figures import experiments as drawn
     from interp.tracing.model import load
 
-    given = {} if stored is not None else {"steps": steps, "seed": seed, "repeats": repeats}
+    given = {name: v for name, v in {"steps": steps, "seed": seed, "repeats": repeats}.items() if v is not None}
     with drawing_progress() as on_progress:
         made = experiment.lens(
             load(model, device=device, dtype=dtype),

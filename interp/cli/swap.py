@@ -56,7 +56,9 @@ def swap(
         seed=seed,
         repeats=repeats,
     )
-    show({"what each swap does (log2 of the size)": (found, effect_rows(found)), "shares": (found, share_rows(found))}, as_json)
+    show(
+        {"how far each swap moves the size (log2)": (found, effect_rows(found)), "shares": (found, share_rows(found))}, as_json
+    )
     papers_say(["attribution"], as_json)
     say(f"kept in {out}")
     draw(figures, kind, {"swap": lambda: drawn.swap(found)})
@@ -70,7 +72,11 @@ def effect_rows(found: xr.Dataset) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"swapped": str(factor), "block": int(block)}
             for group in (str(name) for name in found["set"].to_numpy()):
                 one = found.sel(factor=factor, block=block, set=group)
-                row |= {group: float(one["effect"]), f"{group} interval": interval(one["effect_low"], one["effect_high"])}
+                row |= {
+                    f"{group} moved": float(one["moved"]),
+                    f"{group} interval": interval(one["moved_low"], one["moved_high"]),
+                }
+                row[f"{group} effect"] = float(one["effect"]) if factor in ("timestep", "latents") else float("nan")
             rows.append(row)
     return rows
 

@@ -15,6 +15,7 @@ from interp.errors import InputError, InterpError, TraceError
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import Calls, around_calls
 from interp.interventions.values import Values
+from interp.models.anatomy import bind_inputs
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.plan import Row
@@ -38,6 +39,8 @@ class Clean:
     """The last, float32."""
     states: Mapping[tuple[int, Site], Tensor]
     """By (step, site), on the CPU: (token, channel), or (channel) of a gate."""
+    conditioning: Mapping[tuple[int, str, str], Tensor] = dataclasses.field(default_factory=dict)
+    """What entered, where it was asked for: by (step, path of the module, argument), (1, ...)."""
 
     def values(self, step: int, site: Site, source: str, channels: Sequence[int] | None = None) -> Values:
         """A kept state as values for `Replace` or `Transport`, at its step and block: all channels, or some."""
@@ -91,8 +94,10 @@ class _Keeper(Driver):
         return value
 
 
-def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = ()) -> Clean:
-    """Draw one row without edits; `keep` names (step, site) whose states are kept."""
+def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (), *, keep_conditioning: bool = False) -> Clean:
+    """Draw one row without edits; `keep` names (step, site) whose states are kept, and on request what blocks and the modules
+    after them are conditioned on.
+    """
     if prepared.guidance is not None:
         raise InputError("guidance: this experiment compares unguided runs; leave guidance out")
     calls, keeper = Calls(), _Keeper(prepared, keep)
@@ -105,7 +110,11 @@ def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (
         calls.predictions.append(prediction.detach().clone())
         return prediction
 
+    conditioning: dict[tuple[int, str, str], Tensor] = {}
     handles = keeper.attach(transformer) if keeper.wanted else []
+    for path, arguments in _conditioned(prepared) if keep_conditioning else ():
+        hook = _keep_arguments(keeper, path, arguments, conditioning)
+        handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
     try:
         with prepared.model.lock, around_calls(transformer, record):
             images, latents = sample(prepared, [row])
@@ -116,7 +125,24 @@ def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (
     if missing:
         step, site = min(missing, key=str)
         raise TraceError(f"{site} at step {step} was not met in the clean run of prompt {row.index}")
-    return Clean(row, calls, images[0], latents[0], keeper.states)
+    return Clean(row, calls, images[0], latents[0], keeper.states, conditioning)
+
+
+def _conditioned(prepared: Prepared) -> list[tuple[str, list[str]]]:
+    """Every module that conditioning enters, with the arguments that carry it."""
+    anatomy = prepared.model.anatomy
+    inside = [
+        (block.path, [name for name in block.row_inputs if name not in block.state_inputs.values()]) for block in anatomy.blocks
+    ]
+    return [*inside, *((path, [argument]) for path, argument in anatomy.reentries)]
+
+
+def _keep_arguments(keeper: _Keeper, path: str, names: Sequence[str], kept: dict[tuple[int, str, str], Tensor]) -> Any:
+    def hook(module: Any, arguments: Any, named: Any) -> None:
+        bound = bind_inputs(module, arguments, named)
+        kept.update({(keeper.step, path, name): bound[name].detach() for name in names if bound.get(name) is not None})
+
+    return hook
 
 
 def measure(prepared: Prepared, calls: Sequence[dict[str, Any]], sites: Sequence[Site]) -> list[dict[Site, Tensor]]:

@@ -9,7 +9,7 @@ without that change (`norms_kept`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from interp.experiments.choose import Ranked, rank
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
 from interp.interventions.edits import SetMean, Zero
+from interp.interventions.selection import Selection
 from interp.plan import Record, as_json, at_least
 from interp.sites import parse_indices, resolve_indices
 from interp.store.experiment import Experiment
@@ -31,6 +32,7 @@ from interp.tracing.prepare import Prepared, prepare
 
 REPEATS = 3  # draws of each random control
 ORIGINAL = "original"
+STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,20 +95,24 @@ def disrupt(
     sets = [_blocks(given, count) for given in blocks]
     if not sets or len(set(sets)) != len(sets):
         raise InputError(f"blocks must be one or more different sets of blocks; got {list(blocks)}")
-    main = "text" if stream == "text" else "image"
-    ranked = rank(prepared, path, channels=channels, run=run, stream=main, batch_size=batch_size)
+    if stream not in STREAMS:
+        raise InputError(f"stream must be one of {', '.join(STREAMS)}; got {stream!r}")
+    ranked = {
+        name: rank(prepared, path, channels=channels, run=run, stream=name, batch_size=batch_size) for name in STREAMS[stream]
+    }
+    first = ranked[STREAMS[stream][0]]
     half = half_of(prepared) if stream == "image" else None
     draws = at_least("repeats_of_controls", repeats_of_controls, 1)
     arms = [Arm(ORIGINAL, (), _labels(ORIGINAL, "-", stream))]
     for chosen in sets:
         arms += _arms(ranked, chosen, said_blocks(chosen, count), stream, half, draws, reach)
     parameters = {
-        "channels": ranked.massive,
-        "lowest": ranked.lowest,
-        "ranked_by": ranked.source,
+        "channels": first.massive if len(ranked) == 1 else {name: one.massive for name, one in ranked.items()},
+        "lowest": first.lowest if len(ranked) == 1 else {name: one.lowest for name, one in ranked.items()},
+        "ranked_by": first.source,
         "stream": stream,
         "reach": reach,
-        "half": None if half is None else "left half of the picture",
+        "half": "left out: it is of the image stream alone" if half is None else "left half of the picture",
     }
     return Disruption(prepared, path, tuple(arms), as_json(parameters, "parameters"))
 
@@ -135,26 +141,34 @@ def _labels(kind: str, blocks: str, stream: str, repeat: int = 0) -> dict[str, A
 
 
 def _arms(
-    ranked: Ranked, blocks: tuple[int, ...], said: str, stream: str, half: tuple[int, ...] | None, draws: int, reach: str
+    ranked: Mapping[str, Ranked],
+    blocks: tuple[int, ...],
+    said: str,
+    stream: str,
+    half: tuple[int, ...] | None,
+    draws: int,
+    reach: str,
 ) -> list[Arm]:
-    """All arms of one set of blocks."""
-    where: dict[str, Any] = {"blocks": blocks, "stream": stream}
-    massive: dict[str, Any] = {"channels": ranked.massive, **where}
+    """All arms of one set of blocks; of both streams each with its own channels."""
+
+    def edits(make: Callable[[dict[str, Any], Ranked], Selection]) -> tuple[Selection, ...]:
+        return tuple(make({"blocks": blocks, "stream": name}, one) for name, one in ranked.items())
+
     single = {
-        "zero": Zero(**massive),
-        "mean": SetMean(**massive),
-        "norms_kept": ZeroNormsKept(reach=reach, **massive),
-        "norms_as_if_zero": NormsAsIfZero(reach=reach, **massive),
-        "lowest": Zero(channels=ranked.lowest, **where),
+        "zero": edits(lambda where, one: Zero(channels=one.massive, **where)),
+        "mean": edits(lambda where, one: SetMean(channels=one.massive, **where)),
+        "norms_kept": edits(lambda where, one: ZeroNormsKept(reach=reach, channels=one.massive, **where)),
+        "norms_as_if_zero": edits(lambda where, one: NormsAsIfZero(reach=reach, channels=one.massive, **where)),
+        "lowest": edits(lambda where, one: Zero(channels=one.lowest, **where)),
     }
     if half:
-        single["half"] = Zero(tokens=half, **massive)
-    arms = [Arm(f"{kind} {said}", (edit,), _labels(kind, said, stream)) for kind, edit in single.items()]
+        single["half"] = edits(lambda where, one: Zero(tokens=half, channels=one.massive, **where))
+    arms = [Arm(f"{kind} {said}", given, _labels(kind, said, stream)) for kind, given in single.items()]
     for repeat in range(draws):
-        random = Zero(channels=ranked.random(repeat), **where)
-        displaced = Displace(seed=repeat, **massive)
-        for kind, edit in (("random", random), ("displaced", displaced)):
-            arms.append(Arm(f"{kind} {said} #{repeat}", (edit,), _labels(kind, said, stream, repeat)))
+        random = edits(lambda where, one, repeat=repeat: Zero(channels=one.random(repeat), **where))  # type: ignore[misc]
+        displaced = edits(lambda where, one, repeat=repeat: Displace(seed=repeat, channels=one.massive, **where))  # type: ignore[misc]
+        for kind, given in (("random", random), ("displaced", displaced)):
+            arms.append(Arm(f"{kind} {said} #{repeat}", given, _labels(kind, said, stream, repeat)))
     return arms
 
 

@@ -19,7 +19,7 @@ from interp.experiments.choose import Ranked, rank
 from interp.experiments.disrupt import said_blocks
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
 from interp.interventions.edits import Zero
-from interp.plan import Record, as_json, at_least
+from interp.plan import Record, Row, as_json, at_least
 from interp.store.experiment import Experiment
 from interp.store.opened import Run
 from interp.store.results import write_result
@@ -41,6 +41,7 @@ class Dose:
     planned: Any
     """(prompt, arm) booleans."""
     parameters: dict[str, Any]
+    ranked: Ranked
 
     @property
     def cost(self) -> dict[str, float]:
@@ -58,6 +59,7 @@ class Dose:
             parameters=self.parameters,
             out=self.out,
             planned=self.planned,
+            bind=_redrawn(self.ranked),
             batch_size=batch_size,
             on_progress=on_progress,
         )
@@ -86,30 +88,37 @@ def dose(
     """
     prepared = prepare(model, prompts, record=Record(stats=False, gates=False), **arguments)
     anatomy, steps = prepared.model.anatomy, len(prepared.schedule.timesteps)
-    ranked = rank(prepared, Path(out), channels=None if run is not None else "0", run=run, batch_size=batch_size)
+    ranked = rank(prepared, Path(out), channels="0", run=run, batch_size=batch_size)
     numbers = _counts(counts, anatomy.channels)
     sets = nested_blocks(len(anatomy.blocks), block)
     wrong = [name for name in windows if name not in WINDOWS]
     if wrong or not windows:
         raise InputError(f"windows must be some of {', '.join(WINDOWS)}; got {wrong[0] if wrong else 'none'!r}")
+    if steps < 2 and set(windows) - {"all"}:
+        raise InputError(f"windows: {steps} step has no early and late half; use windows=['all'] or more steps")
     spans = {"all": range(steps), "early": range(steps // 2), "late": range(steps // 2, steps)}
     labels = {"kind": "original", "count": 0, "blocks": "-", "block_count": 0, "window": "-"}
     arms = [Arm("original", (), labels)]
-    for number, kind in enumerate(KINDS):
+    for kind in KINDS:
         for count in numbers:
             for blocks in sets:
                 for window in windows:
-                    channels = _channels(ranked, kind, count, seed=number)
+                    channels = _channels(ranked, kind, count)
                     said = said_blocks(blocks, len(anatomy.blocks))
                     edit = Zero(channels=channels, blocks=blocks, steps=None if window == "all" else tuple(spans[window]))
                     where = {"blocks": said, "block_count": len(blocks), "window": window}
                     name = f"{kind} {count}, blocks {said}, {window} steps"
                     arms.append(Arm(name, (edit,), {"kind": kind, "count": count, **where}))
-    rows = prepared.plan.rows()
-    turn = sorted(range(len(rows)), key=lambda index: (rows[index].seed, index))  # different prompts before further seeds
-    planned = share_out(len(rows), len(arms), at_least("budget", budget, 1))[np.argsort(turn)]
-    parameters = {"counts": numbers, "windows": list(windows), "ranked_by": ranked.source, "budget": budget}
-    return Dose(prepared, Path(out), tuple(arms), planned, as_json(parameters, "parameters"))
+    doses = (len(arms) - 1) // len(KINDS)
+    planned = share_out(prepared.plan.rows(), doses, at_least("budget", budget, 1), prepared.plan.seed)
+    parameters = {
+        "counts": numbers,
+        "windows": list(windows),
+        "ranked_by": ranked.source,
+        "budget": budget,
+        "random": "drawn anew for every row, out of all but the largest",
+    }
+    return Dose(prepared, Path(out), tuple(arms), planned, as_json(parameters, "parameters"), ranked)
 
 
 def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]:
@@ -126,18 +135,31 @@ def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]
     return found
 
 
-def share_out(rows: int, arms: int, budget: int) -> Any:
-    """Which cells are drawn, (prompt, arm): the first arm (the original) of every row; of each other arm as many rows as the
-    budget allows, the rows taken in turn so that each has as many arms as any other.
+def share_out(rows: Sequence[Row], doses: int, budget: int, seed: int) -> Any:
+    """Which cells are drawn, (prompt, arm): the original (the first arm) of every row, and each dose for as many rows as the
+    budget allows: the same rows for the massive channels and their controls, other rows, drawn by lot, for other doses. Rows
+    are dealt out like cards: every row has about as many doses as any other, different prompts before further seeds.
     """
-    planned = np.zeros((rows, arms), bool)
+    count, kinds = len(rows), len(KINDS)
+    each = min(count, (budget - count) // max(doses * kinds, 1))
+    if each < min(count, 2):
+        needed = count + 2 * doses * kinds
+        raise InputError(f"budget must be at least {needed} pictures for {doses} doses of {kinds} kinds; got {budget}")
+    lot, deck = np.random.default_rng(seed), list[int]()
+    planned = np.zeros((count, 1 + doses * kinds), bool)
     planned[:, 0] = True
-    each = min(rows, (budget - rows) // max(arms - 1, 1))
-    if each < min(rows, 2):
-        needed = rows + 2 * (arms - 1)
-        raise InputError(f"budget must be at least {needed} pictures for {arms - 1} doses of {rows} rows; got {budget}")
-    for arm in range(1, arms):
-        planned[(np.arange(each) + (arm - 1) * each) % rows, arm] = True
+    for dose in range(doses):
+        hand: list[int] = []
+        while len(hand) < each:
+            while len(deck) < 2 * count:
+                deck += [int(row) for row in lot.permutation(count)]
+            texts = {rows[row].text for row in hand}
+            free = [row for row in deck if row not in hand]
+            chosen = next((row for row in free if rows[row].text not in texts), free[0])
+            deck.remove(chosen)
+            hand.append(chosen)
+        for kind in range(kinds):
+            planned[hand, 1 + kind * doses + dose] = True
     return planned
 
 
@@ -152,10 +174,30 @@ def _counts(given: Sequence[int] | None, channels: int) -> list[int]:
     return numbers
 
 
-def _channels(ranked: Ranked, kind: str, count: int, seed: int) -> tuple[int, ...]:
-    """The `count` largest, lowest, or random ones out of all but the largest."""
+def _channels(ranked: Ranked, kind: str, count: int) -> tuple[int, ...]:
+    """The `count` largest or lowest; of random ones those of the first row: every row draws its own (`_redrawn`)."""
     if kind == "random":
-        drawn = np.random.default_rng(seed).choice(ranked.order[count:], count, replace=False)
-        return tuple(sorted(int(channel) for channel in drawn))
+        return _random(ranked, count, 0)
     chosen = ranked.order[:count] if kind == "massive" else ranked.order[-count:]
     return tuple(sorted(chosen))
+
+
+def _random(ranked: Ranked, count: int, row: int) -> tuple[int, ...]:
+    """Random channels out of all but the largest `count`."""
+    drawn = np.random.default_rng([count, row]).choice(ranked.order[count:], count, replace=False)
+    return tuple(sorted(int(channel) for channel in drawn))
+
+
+def _redrawn(ranked: Ranked) -> Any:
+    """The arms' edits row by row: random channels anew, so that the draw is in the interval."""
+
+    def bind(row: Row, clean: Any) -> Any:
+        def edits_of(arm: Arm) -> Any:
+            if arm.labels["kind"] != "random":
+                return arm.edits
+            edits = [edit for edit in arm.edits if isinstance(edit, Zero)]
+            return [dataclasses.replace(edit, channels=_random(ranked, arm.labels["count"], row.index)) for edit in edits]
+
+        return edits_of
+
+    return bind

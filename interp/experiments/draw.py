@@ -26,7 +26,7 @@ from interp.store.experiment import Experiment, Layout, experiment_lock, open_ex
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 
-MEASURES = ("changed_energy", "forwards")
+MEASURES = ("changed_energy", "dose", "forwards")
 BATCH_SIZE = 8
 
 
@@ -39,6 +39,8 @@ class Arm:
     """Those of every row; or, where the experiment makes them row by row, what stands for them in the cost: see `Bind`."""
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Coordinates of the arm, such as its block."""
+    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What is done, for the store, where the edits are made row by row."""
     place: Place | None = None
     """Where it leaves the clean run, if its edits are made row by row."""
 
@@ -81,8 +83,8 @@ def by_rows(rows: Sequence[Row], draw_row: DrawRow) -> Callable[[Array], Iterato
     def cells(pending: Array) -> Iterator[Cell]:
         for row in rows:
             arms = [int(arm) for arm in np.flatnonzero(pending[row.index])]
-            for number, outputs, measures in draw_row(row, arms) if arms else ():
-                yield row.index, number, outputs, measures
+            for number, outputs, measured in draw_row(row, arms) if arms else ():
+                yield row.index, number, outputs, measured
 
     return cells
 
@@ -154,7 +156,7 @@ def fill(
     attributes = {
         "experiment": experiment,
         "parameters": as_json(dict(parameters), "parameters"),
-        "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits]} for arm in arms],
+        "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits], **arm.said} for arm in arms],
         "plan": prepared.plan.to_json(),
         "provenance": provenance(prepared.model, batch_size),
     }
@@ -162,8 +164,8 @@ def fill(
     with experiment_lock(path):
         done = open_or_create(path, layout, as_json(attributes, "attributes"))
         with Writer(path) as writer:
-            for row, number, outputs, measures in cells(wanted & ~done):
-                writer.row((row, number), {"outputs": outputs, "cells": measures})
+            for row, number, outputs, measured in cells(wanted & ~done):
+                writer.row((row, number), {"outputs": outputs, "cells": measured})
                 done[row, number] = True
                 drawn += 1
                 on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
@@ -188,7 +190,7 @@ def _draw_batch(
 ) -> list[tuple[int, dict[str, Array], dict[str, Array]]]:
     """(arm's number, outputs, measures) of a batch of arms."""
     if arms[batch[0]].leaves is None:
-        measured = _measures(0.0, len(clean.calls.predictions))
+        measured = measures(0.0, 0.0, len(clean.calls.predictions))
         shown = [(number, edits_of(arms[number])) for number in batch]
         runs = [(number, given if isinstance(given, Clean) else clean) for number, given in shown]
         return [(number, {"image": run.image, "latents": run.latents}, measured) for number, run in runs]
@@ -197,15 +199,17 @@ def _draw_batch(
         forks = Forks(prepared.model.anatomy, edits, clean.calls)
         with forks.drawing(prepared.model.pipe.transformer):
             images, latents = sample(prepared, [row] * len(batch))
-    share = forks.rows_run / len(batch)
+    steps, share = len(prepared.schedule.timesteps), forks.forwards / len(batch)
     return [
-        (number, {"image": images[place], "latents": latents[place]}, _measures(forks.changed(place), share))
-        for place, number in enumerate(batch)
+        (number, {"image": images[p], "latents": latents[p]}, measures(forks.changed(p), forks.dose(p, steps), share))
+        for p, number in enumerate(batch)
     ]
 
 
-def _measures(changed_energy: float, forwards: float) -> dict[str, Array]:
-    return {"changed_energy": np.float32(changed_energy), "forwards": np.float32(forwards)}  # type: ignore[dict-item]
+def measures(changed_energy: float, dose: float, forwards: float) -> dict[str, Array]:
+    """Numbers of a cell; forwards are the cell's share of its batch's."""
+    found = {"changed_energy": changed_energy, "dose": dose, "forwards": forwards}
+    return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
 
 def _check(prepared: Prepared, arms: Sequence[Arm]) -> None:
@@ -219,15 +223,43 @@ def _check(prepared: Prepared, arms: Sequence[Arm]) -> None:
         for edit in arm.edits:
             if isinstance(edit, Selection):
                 edit.check(anatomy.streams, len(anatomy.blocks), anatomy.channels, len(prepared.schedule.timesteps), tokens)
+                _check_stream(prepared, edit)
 
 
-def cost(prepared: Prepared, arms: Sequence[Arm], planned: Array | None = None) -> dict[str, float]:
+def _check_stream(prepared: Prepared, edit: Selection) -> None:
+    """Refuse an edit of a state that none of its blocks has: it would touch nothing."""
+    blocks: Any = edit.blocks
+    described = [prepared.model.anatomy.blocks[block] for block in blocks or range(len(prepared.model.anatomy.blocks))]
+    if edit.is_hidden and edit.stream != "both" and not any(edit.stream in block.hidden for block in described):
+        raise InputError(f"stream: blocks {list(blocks or ())} hand on no {edit.stream} state; choose other blocks")
+
+
+def cost(
+    prepared: Prepared, arms: Sequence[Arm], planned: Array | None = None, batch_size: int = BATCH_SIZE
+) -> dict[str, float]:
     """What an experiment takes: pictures, and forwards of one row through the transformer, clean runs included."""
-    steps, blocks, rows = len(prepared.schedule.timesteps), len(prepared.model.anatomy.blocks), len(prepared.plan.rows())
+    rows = len(prepared.plan.rows())
     wanted = np.ones((rows, len(arms)), bool) if planned is None else planned
-    each = np.zeros(len(arms))
-    for number, arm in enumerate(arms):
-        if arm.leaves is not None:
-            step, block, part = arm.leaves
-            each[number] = steps - step - max(block + part, 0) / blocks
-    return {"pictures": float(wanted.sum()), "forwards": float((wanted * each).sum() + wanted.any(axis=1).sum() * steps)}
+    seen: dict[bytes, float] = {}
+    total = 0.0
+    for row in wanted:
+        key = row.tobytes()
+        if key not in seen:
+            pending = [int(arm) for arm in np.flatnonzero(row)]
+            seen[key] = sum(
+                _batch_cost(prepared, [arms[n].leaves for n in batch]) for batch in _batches(arms, pending, batch_size)
+            )
+        total += seen[key] + (len(prepared.schedule.timesteps) if row.any() else 0)
+    return {"pictures": float(wanted.sum()), "forwards": total}
+
+
+def _batch_cost(prepared: Prepared, places: Sequence[Place | None]) -> float:
+    """Forwards of one batch of arms: in the step in which some leave, one row is all of theirs, and at last one leaver's."""
+    steps, blocks = len(prepared.schedule.timesteps), len(prepared.model.anatomy.blocks)
+    leaving = [place for place in places if place is not None]
+    total = 0.0
+    for step in range(steps):
+        total += sum(place[0] < step or (place[0] == step and place[1] < 0) for place in leaving)
+        forks = sorted(max(block + part, 0) for begin, block, part in leaving if begin == step and block >= 0)
+        total += (1.0 if forks else 0.0) + sum((blocks - fork) / blocks for fork in forks[:-1])
+    return total

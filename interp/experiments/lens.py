@@ -21,7 +21,7 @@ from interp.analysis import lens as analysis
 from interp.errors import InputError
 from interp.experiments.choose import rank
 from interp.experiments.clean import Array, clean_run, sample
-from interp.experiments.draw import Arm, OnProgress, by_rows, fill
+from interp.experiments.draw import Arm, OnProgress, by_rows, fill, measures
 from interp.interventions.rows import Calls, around_calls
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Anatomy, bind_inputs
@@ -121,6 +121,8 @@ def lens(
     kept = None if stored is None else stored if isinstance(stored, Run) else open_run(stored)
     if (kept is None) == (prompts is None):
         raise InputError("lens: give prompts to run live, or stored=RUN to paint from its hidden states; not both")
+    if kept is not None and arguments:
+        raise InputError(f"lens: {sorted(arguments)[0]} is the stored run's; leave it out")
     prepared = _as_stored(model, kept) if kept is not None else prepare(model, prompts or [], record=Record(), **arguments)
     anatomy = prepared.model.anatomy
     wanted = resolve_indices(parse_indices(blocks, "blocks"), len(anatomy.blocks), "blocks")
@@ -140,9 +142,9 @@ def lens(
 
     def draw_row(row: Row, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
         source = _from_store(prepared, row, kept, steps, wanted) if kept is not None else _live(prepared, row, steps, wanted)
-        measures: dict[str, Any] = {"changed_energy": np.float32(0), "forwards": np.float32(0)}
+        unknown = measures(np.nan, np.nan, np.nan)  # no edited run: what is painted is a state, not a picture's end
         if 0 in pending:
-            yield 0, {"image": source.image, "latents": source.latents}, measures
+            yield 0, {"image": source.image, "latents": source.latents}, unknown
         for step in steps:
             here = [number for number in pending if arms[number].labels["step"] == step]
             for start in range(0, len(here), BATCH):
@@ -150,7 +152,7 @@ def lens(
                 states = torch.stack([_cut(source.states[step, arms[n].labels["block"]], arms[n], removed) for n in batch])
                 pictures, latents = paint(prepared, source.calls.arguments[step], step, states)
                 for place, number in enumerate(batch):
-                    yield number, {"image": pictures[place], "latents": latents[place]}, measures
+                    yield number, {"image": pictures[place], "latents": latents[place]}, unknown
 
     parameters = {"without": removed, "stored": str(kept.path.name) if kept is not None else None}
     drawn = fill(

@@ -7,7 +7,7 @@ picture), what the corrupted run holds by what the clean run held there; recover
     massive      the massive channels of it alone
     control      as many ordinary channels
     alpha        the block's AdaLN gates
-    everything   the state of both streams and all conditioning that enters again after it
+    everything   the state of both streams, and all conditioning that enters again after it, in the same steps
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from interp.errors import InputError
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Clean, clean_run
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
-from interp.interventions.conditioning import SwapConditioning
+from interp.interventions.conditioning import ReplaceLater
 from interp.interventions.edits import Replace
 from interp.interventions.values import Values
 from interp.models.anatomy import Anatomy
@@ -70,7 +70,8 @@ class PatchGrid:
         """The corrupted and the clean picture, then a cell each."""
         ends = [Arm(name, (), _labels(name, -1, "-")) for name in ("corrupted", "clean")]
         return ends + [
-            Arm(f"{c.what} {c.block} {c.column}", (), _labels(c.what, c.block, c.column), self._place(c)) for c in self.cells
+            Arm(f"{c.what} {c.block} {c.column}", (), _labels(c.what, c.block, c.column), self._said(c), self._place(c))
+            for c in self.cells
         ]
 
     @property
@@ -106,13 +107,9 @@ class PatchGrid:
         return drawn
 
     def _bind(self, row: Row, corrupted: Clean) -> Any:
-        donor = clean_run(self.clean, self.clean.plan.rows()[row.index], self._keep())
+        entering = any(cell.what == "everything" for cell in self.cells)
+        donor = clean_run(self.clean, self.clean.plan.rows()[row.index], self._keep(), keep_conditioning=entering)
         cells = {f"{cell.what} {cell.block} {cell.column}": cell for cell in self.cells}
-        swap = None
-        if any(cell.what == "everything" for cell in self.cells):
-            tokens = self.clean.model.loaded.spec.text_states is not None
-            settings = dict(self.clean.plan.settings)
-            swap = SwapConditioning.of(self.clean.model, prompt=donor.row.text, pooled=True, tokens=tokens, settings=settings)
 
         def edits_of(arm: Arm) -> Any:
             if arm.name == "clean":
@@ -120,8 +117,10 @@ class PatchGrid:
             if arm.name == "corrupted":
                 return ()
             cell = cells[arm.name]
-            edits = [self._edit(cell, site, donor) for site in self._sites(cell)]
-            return [swap, *edits] if cell.what == "everything" else edits
+            edits: list[Any] = [self._edit(cell, site, donor) for site in self._sites(cell)]
+            if cell.what == "everything":
+                edits.append(ReplaceLater(cell.block, donor.conditioning, f"the clean run of {donor.row.text!r}", cell.steps))
+            return edits
 
         return edits_of
 
@@ -151,9 +150,19 @@ class PatchGrid:
     def _keep(self) -> set[tuple[int, Site]]:
         return {(step, site) for cell in self.cells for site in self._sites(cell) for step in cell.steps}
 
+    def _said(self, cell: _Cell) -> dict[str, Any]:
+        """What a cell does, for the store."""
+        tokens = None if cell.tokens is None else list(cell.tokens)
+        sites = [str(site) for site in self._sites(cell)]
+        channels = self._channels(cell)
+        return {
+            "replaced": sites,
+            "steps": list(cell.steps),
+            "tokens": tokens,
+            "channels": None if channels is None else list(channels),
+        }
+
     def _place(self, cell: _Cell) -> tuple[int, int, int]:
-        if cell.what == "everything":
-            return 0, -1, 0
         return min(cell.steps), cell.block, int(cell.what != "alpha")
 
 
@@ -163,7 +172,7 @@ def patch(
     corrupted: Sequence[str] | str | Path,
     *,
     out: str | Path,
-    what: Sequence[str] = DEFAULT,
+    what: Sequence[str] | None = None,
     blocks: Sequence[int] | str | None = None,
     windows: int | None = None,
     regions: int | None = None,
@@ -176,7 +185,8 @@ def patch(
     """Prepare a patch grid over pairs of prompts: `patch(...).run()` draws it.
 
     Cells are blocks x `windows` equal parts of the steps (by default every step), or blocks x `regions` x `regions` parts of
-    the picture at all steps. `stream` is image, text or both. `arguments` are those of `interp.trace`.
+    the picture at all steps. `what` is by default hidden, massive, control and, over steps, alpha. `stream` is image, text or
+    both. `arguments` are those of `interp.trace`.
     """
     arguments = {"record": Record(stats=False, gates=False), **arguments}
     model = model if isinstance(model, Model) else load(model)
@@ -185,7 +195,11 @@ def patch(
     anatomy = prepared.model.anatomy
     if stream not in STREAMS or not set(STREAMS[stream]) & set(anatomy.streams):
         raise InputError(f"stream must be one of {', '.join(anatomy.streams)} or both; got {stream!r}")
+    if what is None:  # a gate has no tokens: it cannot be patched in a part of the picture
+        what = DEFAULT if regions is None else tuple(name for name in DEFAULT if name != "alpha")
     wrong = [name for name in what if name not in WHATS]
+    if regions is not None and {"alpha", "everything"} & set(what):
+        raise InputError("what: alpha and everything have no regions; leave them out, or patch windows of steps")
     if wrong or not what:
         raise InputError(f"what must be one or more of {', '.join(WHATS)}; got {wrong[0] if wrong else 'none'!r}")
     streams = tuple(name for name in STREAMS[stream] if name in anatomy.streams)
@@ -196,7 +210,7 @@ def patch(
         for name in what
         for block in wanted
         for column, (steps, tokens) in columns.items()
-        if sites_of(anatomy, name, block, streams) and not (name == "alpha" and tokens is not None)
+        if sites_of(anatomy, name, block, streams)
     )
     if not cells:
         raise InputError(f"what: blocks {list(wanted)} have nothing of {', '.join(what)} in the {stream} stream")

@@ -59,6 +59,9 @@ def swap(
     size                    (prompt, *factors, block, channel)   mean |x| over tokens
     effect, _low, _high     (factor, block, set)                 log2 size, late less early (other less own), mean over the
                                                                  other factors
+    moved, _low, _high      (factor, block, set)                 root mean square of that over prompts: how far the factor moves
+                                                                 the size, whichever way; the mean of pooled and tokens is 0 by
+                                                                 construction, every prompt being own once and other once
     share, _low, _high      (term, block, set)                   of the variance over the factorial, within prompts
     own_level               (step, block, set)                   size in latents noised to a step's level, over the run's there
 
@@ -81,7 +84,7 @@ def swap(
         **prepared.plan.to_json(),
         "swap": as_json({"pair": chosen, "channels": kept, "stream": stream}, "swap"),
     }
-    parts = Parts(Path(out), plan)
+    parts = Parts(Path(out), plan, "swap")
     if (finished := parts.finished()) is not None:
         return finished
     for place, row in enumerate(rows):
@@ -96,14 +99,15 @@ def swap(
         np.stack(levels),
         factors=factors,
         texts=[row.text for row in rows],
+        seeds=[row.seed for row in rows],
         steps=list(chosen),
         blocks=blocks,
         channels=kept,
         sets=[name for name, group in sets.items() for _ in group],
     )
-    said = {**_said(prepared, ranked, stream, chosen), "plan": plan, "provenance": provenance(prepared.model, 1)}
-    parts.finish(found.assign_attrs(as_json(said, "attributes")))
-    return found.assign_attrs(said)
+    found = found.assign_attrs(as_json(_said(prepared, ranked, stream, chosen), "attributes"))
+    parts.finish(found, provenance(prepared.model, 1))
+    return found
 
 
 def _measured(

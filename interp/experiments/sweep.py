@@ -19,7 +19,7 @@ import numpy as np
 from interp.analysis import sweep as analysis
 from interp.errors import InputError
 from interp.experiments.clean import Array, sample
-from interp.experiments.draw import BATCH_SIZE, Arm, Cell, OnProgress, fill
+from interp.experiments.draw import BATCH_SIZE, Arm, Cell, OnProgress, fill, measures
 from interp.plan import Record, as_json, groups
 from interp.store.experiment import Experiment
 from interp.store.results import write_result
@@ -75,9 +75,9 @@ class Sweep:
                                 images, latents = sample(one, batch)
                     forwards = sum(rows_needed(one, step) for step in range(len(one.schedule.timesteps)))
                     for place, row in enumerate(batch):
-                        measures: dict[str, Any] = {"changed_energy": np.float32(0), "forwards": np.float32(forwards)}
                         if pending[row.index, number]:
-                            yield row.index, number, {"image": images[place], "latents": latents[place]}, measures
+                            outputs = {"image": images[place], "latents": latents[place]}
+                            yield row.index, number, outputs, measures(np.nan, np.nan, forwards)
 
         drawn = fill(
             dataclasses.replace(self.prepared[0], plan=dataclasses.replace(self.prepared[0].plan, guidance=None)),

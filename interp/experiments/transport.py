@@ -3,12 +3,14 @@
 Few Channels (arXiv 2605.13974): "inject source activations into the target stream under the joint channel and spatial mask",
 with a prompt as source (prompt interpolation, here a sweep of strengths), or a picture, noised to each step (subject-driven).
 The paper says neither layers, steps nor formula: here x + strength (source - x) at the chosen blocks and steps. Beside the
-massive channels, as many ordinary ones, and all channels: how far transport can go at all.
+massive channels, as many ordinary ones, and all channels: how far transport can go at all. The strength acts at every block and
+step anew, so its effect is not linear in it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Transported:
     def cost(self) -> dict[str, float]:
         """Pictures, and forwards of one row; the sources' runs are among them."""
         found = cost(self.target, self.arms)
-        own = len(self.steps) if self.pictures is not None else len(self.target.schedule.timesteps)
+        own = len(self.target.schedule.timesteps) + (len(self.steps) if self.pictures is not None else 0)
         return {**found, "forwards": found["forwards"] + len(self.target.plan.rows()) * own}
 
     def run(self, *, batch_size: int = BATCH_SIZE, on_progress: OnProgress = lambda progress: None) -> Experiment:
@@ -176,13 +178,20 @@ def transport(
     place = min(steps), min(wanted), 1
     arms = [Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
     arms += [
-        Arm(f"{name} x {strength:g}", (), {"channels": name, "strength": float(strength)}, place)
+        Arm(
+            f"{name} x {strength:g}",
+            (),
+            {"channels": name, "strength": float(strength)},
+            {"edit": "Transport", "strength": float(strength), "blocks": list(wanted), "steps": list(steps), "mask": mask},
+            place,
+        )
         for name in SETS
         for strength in strengths
     ]
     parameters = {
         "source": [row.text for row in theirs.plan.rows()],
         "from": "prompts" if pictures is None else "pictures",
+        "pictures": None if pictures is None else hashlib.sha256(np.ascontiguousarray(pictures).tobytes()).hexdigest()[:16],
         "massive": ranked.massive,
         "control": ranked.random(ours.plan.seed),
         "blocks": wanted,

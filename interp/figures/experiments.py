@@ -58,7 +58,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
 def dose(found: xr.Dataset) -> go.Figure:
     """Energy changed against detail, sharpness and structure; one mark a dose. From `dose.response`."""
     names = [str(name) for name in found["measure"].to_numpy()]
-    made = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.06)
+    made = make_subplots(1, len(names), subplot_titles=[name.replace("_", " ") for name in names], horizontal_spacing=0.05)
     symbols = {"all": "circle", "early": "triangle-left", "late": "triangle-right"}
     colours = {"massive": style.COLOURS[0], "random": style.COLOURS[3], "lowest": style.CONTROL}
     for number, name in enumerate(names):
@@ -66,7 +66,7 @@ def dose(found: xr.Dataset) -> go.Figure:
             one = found.sel(measure=name).isel(dose=np.flatnonzero(found["kind"].to_numpy() == kind))
             value = one["value"].to_numpy()
             made.add_scatter(
-                x=np.maximum(one["energy"].to_numpy(), SMALLEST_ENERGY),
+                x=np.maximum(one["amount"].to_numpy(), SMALLEST_ENERGY),
                 y=value,
                 mode="markers",
                 name=f"{kind} channels",
@@ -92,7 +92,7 @@ def dose(found: xr.Dataset) -> go.Figure:
                 col=number + 1,
             )
         made.add_hline(y=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
-    made.update_xaxes(type="log", title_text="energy changed, share", dtick=1)
+    made.update_xaxes(type="log", title_text="energy changed, of all states", dtick=1)
     made.update_yaxes(title_text="in units of its scale", row=1, col=1)
     made.update_layout(
         template="plotly_white",
@@ -100,7 +100,7 @@ def dose(found: xr.Dataset) -> go.Figure:
         margin={"l": 60, "r": 20, "t": 120, "b": 60},
         legend={"orientation": "h", "y": -0.18},
         height=560,
-        width=1100,
+        width=1200,
     )
     return style.caption(made, found.attrs)
 
@@ -155,12 +155,13 @@ def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
 
 def swap(found: xr.Dataset) -> go.Figure:
     """What swapping each thing does to the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
-    made = style.figure(f"channels {found.attrs['channels']}: what swapping does to their size", "block", "log2 of the size")
+    title = f"channels {found.attrs['channels']}: how far swapping moves their size"
+    made = style.figure(title, "block", "log2 of the size, root mean square over prompts")
     said = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
     for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):
         for group, dash in (("massive", "solid"), ("control", "dot")):
             one = found.sel(factor=factor, set=group)
-            value = one["effect"].to_numpy()
+            value = one["moved"].to_numpy()
             made.add_scatter(
                 x=one["block"].to_numpy(),
                 y=value,
@@ -171,8 +172,8 @@ def swap(found: xr.Dataset) -> go.Figure:
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": one["effect_high"].to_numpy() - value,
-                    "arrayminus": value - one["effect_low"].to_numpy(),
+                    "array": one["moved_high"].to_numpy() - value,
+                    "arrayminus": value - one["moved_low"].to_numpy(),
                     "thickness": 0.8,
                     "width": 2,
                 },

@@ -58,8 +58,8 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_of_calls(pipe: Any, begin: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Tell `begin` the arguments of every call of the pipeline, by way of a class of its own for the time being: a scale such as
-    Flux's `true_cfg_scale` is nowhere else to be found.
+    """Tell `begin` the arguments of every call of the pipeline, by way of a class of its own for the time being: a scale such
+    as Flux's `true_cfg_scale` is nowhere else to be found.
     """
     kind = type(pipe)
     signature = inspect.signature(kind.__call__)

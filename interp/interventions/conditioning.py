@@ -110,3 +110,40 @@ class SwapConditioning:
         shown = {name: value for name, value in self.said.items() if value not in (None, False)}
         shown |= {} if self.steps is None else {"steps": list(self.steps)}
         return f"SwapConditioning({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReplaceLater:
+    """What blocks after a block, and the modules after all blocks, are conditioned on, replaced by another run's: conditioning
+    that enters again. For experiments, which know the other run.
+    """
+
+    block: int
+    values: Mapping[tuple[int, str, str], Tensor]
+    """By (step, path of the module, argument): (1, ...)."""
+    source: str
+    """Whose it is, in words."""
+    steps: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
+
+    def touches(self, site: Any, step: int) -> bool:
+        """No site: it acts on modules' arguments."""
+        return False
+
+    def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
+        """Nothing, likewise."""
+        return value
+
+    def replaced(self, step: int, path: str, argument: str, value: Tensor) -> Tensor | None:
+        """The other run's value of a module's argument, for one row; `None` where it is not replaced."""
+        if self.steps is not None and step not in self.steps:
+            return None
+        found = self.values.get((step, path, argument))
+        return None if found is None else found.to(value.device, value.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the arrays as their source."""
+        steps = None if self.steps is None else list(self.steps)
+        return {"edit": "ReplaceLater", "after": self.block, "source": self.source, "steps": steps}

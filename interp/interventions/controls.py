@@ -29,7 +29,8 @@ REACHES = ("all", "next")
 @dataclasses.dataclass(frozen=True, repr=False)
 class Displace(Selection):
     """Leave the channels and move every selected token along one random direction of the other channels, by as much as zeroing
-    the channels would: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`.
+    the channels would: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`. At a second block
+    only what |x_channels| has grown by is added: zeroing, too, removes what is there once.
     """
 
     seed: int = 0
@@ -40,17 +41,25 @@ class Displace(Selection):
             raise InputError("Displace needs channels of hidden states: it moves a token by as much as they hold")
 
     def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
-        """The displaced state, (batch, token, channel)."""
+        """The displaced state, (batch, token, channel), as at a first block."""
+        return self.apply_with(Memory(), self, site, step, value)
+
+    def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
+        """The same, less what earlier blocks of this call have displaced already."""
         channels = torch.tensor(self.channels, device=value.device)
         drawn = torch.randn(value.shape[-1], generator=torch.Generator().manual_seed(self.seed)).to(value.device)
         drawn[channels] = 0.0
         size = value.index_select(-1, channels).float().norm(dim=-1, keepdim=True)
-        moved: Tensor = value + (size * drawn / drawn.norm()).to(value.dtype)
-        if self.tokens is None:
-            return moved
-        edited, tokens = value.clone(), torch.tensor(self.tokens, device=value.device)
-        edited[:, tokens] = moved[:, tokens]
-        return edited
+        if self.tokens is not None:
+            kept = torch.zeros_like(size)
+            tokens = torch.tensor(self.tokens, device=value.device)
+            kept[:, tokens] = size[:, tokens]
+            size = kept
+        already = memory.displaced.get((key, site.stream))
+        memory.displaced[key, site.stream] = size
+        grown = size if already is None else size - already
+        moved: Tensor = value + (grown * drawn / drawn.norm()).to(value.dtype)
+        return moved
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """Not used: the change is of other channels than the selected ones."""
@@ -67,6 +76,11 @@ class ZeroNormsKept(Zero):
         super().__post_init__()
         _check(self)
 
+    def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
+        """The edited state, with what it takes out remembered for the LayerNorms to come."""
+        memory.see(key, self, site, value)
+        return self.apply(site, step, value)
+
     def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
         """The state whose mean and variance a LayerNorm uses."""
         return state + removed
@@ -82,6 +96,11 @@ class NormsAsIfZero(Selection):
         super().__post_init__()
         _check(self)
 
+    def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
+        """The edited state, with what it takes out remembered for the LayerNorms to come."""
+        memory.see(key, self, site, value)
+        return self.apply(site, step, value)
+
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """The values, unchanged."""
         return values
@@ -94,15 +113,23 @@ class NormsAsIfZero(Selection):
 NormEdit = ZeroNormsKept | NormsAsIfZero
 
 
-class NormMemory:
-    """What norm edits took out, or would have taken out, of the streams in the call under way."""
+Remembering = Displace | ZeroNormsKept | NormsAsIfZero
+"""Edits that depend on what they did at earlier blocks of the call."""
+
+
+class Memory:
+    """What edits have done so far in the call under way."""
 
     def __init__(self) -> None:
         self.removed: dict[tuple[Any, str], Tensor] = {}
+        self.used: set[tuple[Any, str]] = set()
+        self.displaced: dict[tuple[Any, str], Tensor] = {}
+        self.changed: dict[tuple[Any, str], Tensor] = {}
 
     def begin_call(self) -> None:
-        """A new call of the transformer: nothing is out yet."""
-        self.removed.clear()
+        """A new call of the transformer: nothing is done yet."""
+        for done in (self.removed, self.used, self.displaced, self.changed):
+            done.clear()
 
     def see(self, key: Any, edit: NormEdit, site: Site, value: Tensor) -> None:
         """A state that a norm edit touches, before the edit."""
@@ -112,12 +139,13 @@ class NormMemory:
         index = _chosen(edit, value)
         taken[index] = still_in[index]
         self.removed[key, site.stream] = taken if before is None else before + taken
+        self.used.discard((key, site.stream))
 
     def normed(self, key: Any, edit: NormEdit, norm: Norm, module: Any, state: Tensor, output: Tensor) -> Tensor:
         """The LayerNorm's output with the edit's statistics, where the edit has taken something out before it."""
         for stream in norm.streams:
             removed = self.removed.get((key, stream))
-            if removed is None:
+            if removed is None or (edit.reach == "next" and (key, stream) in self.used):
                 continue
             count = removed.shape[1]
             place = slice(None)
@@ -125,9 +153,19 @@ class NormMemory:
                 place = slice(0, count) if norm.streams[0] == stream else slice(state.shape[1] - count, None)
             output = output.clone()
             output[:, place] = layer_norm(state[:, place], edit.statistics_of(state[:, place], removed), module)
-            if edit.reach == "next":
-                del self.removed[key, stream]
+            self.used.add((key, stream))
         return output
+
+    def change(self, key: Any, site: Site, before: Tensor, after: Tensor) -> Tensor:
+        """Energy changed so far in this call over the energy of the state as it would be: what an edit takes out of a stream is
+        missing from then on.
+        """
+        wide = after.float() - before.float()
+        earlier = self.changed.get((key, site.stream))
+        total = wide if earlier is None else earlier + wide
+        self.changed[key, site.stream] = total
+        whole: Tensor = (total**2).sum() / ((after.float() - total) ** 2).sum()
+        return whole
 
 
 def layer_norm(state: Tensor, statistics_of: Tensor, module: Any) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
-from interp.interventions.controls import NormEdit, NormMemory
+from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.models.anatomy import Anatomy, Norm, bind_inputs
 from interp.sites import Site
 
@@ -52,7 +52,7 @@ class Driver:
         self.pieces: list[Piece] = []
         self.step, self.called = 0, False
         self.touched = [[0] * len(edits) for edits in self.arms]
-        self.memory = NormMemory()
+        self.memory = Memory()
 
     def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks that these edits need; what comes back has `remove`."""
@@ -149,9 +149,10 @@ class Driver:
             for number, edit in enumerate(self.arms[arm]):
                 if not edit.touches(site, self.step):
                     continue
-                if isinstance(edit, NormEdit):
-                    self.memory.see((arm, number), edit, site, part)
-                part = edit.apply(site, self.step, part)
+                if isinstance(edit, Remembering):
+                    part = edit.apply_with(self.memory, (arm, number), site, self.step, part)
+                else:
+                    part = edit.apply(site, self.step, part)
                 self.touched[arm][number] += 1
             if part is not before:
                 self.note(arm, site, before, part)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from interp.interventions import Intervention
-from interp.interventions.conditioning import SwapConditioning
+from interp.interventions.conditioning import ReplaceLater, SwapConditioning
 from interp.interventions.hooks import Driver
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, as_output, bind_inputs
@@ -109,11 +109,18 @@ def _place(edit: Intervention) -> Place:
         return min(edit.steps or (0,)), min(edit.blocks or (0,)), int(edit.is_hidden)  # type: ignore[arg-type, return-value]
     if isinstance(edit, SwapConditioning):
         return min(edit.steps or (0,)), BEFORE_THE_BLOCKS, 0
+    if isinstance(edit, ReplaceLater):
+        return min(edit.steps or (0,)), edit.block, 1
     return 0, BEFORE_THE_BLOCKS, 0  # an edit of the user's own may act anywhere
 
 
+def _streams(edit: Intervention) -> tuple[str, ...]:
+    stream = getattr(edit, "stream", "image")
+    return ("image", "text") if stream == "both" else (stream,)
+
+
 class Forks(Driver):
-    """Draws arms beside a clean run. `changed` holds, per arm, the energy that its edits changed over the states' energy."""
+    """Draws arms beside a clean run."""
 
     def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]], clean: Calls) -> None:
         super().__init__(anatomy, arms)
@@ -123,7 +130,7 @@ class Forks(Driver):
         self.owners: list[list[int]] = []
         self.source: list[int] = []
         self.trunk: list[int] = []
-        self.rows_run = 0
+        self.block_rows = 0
 
     @contextlib.contextmanager
     def drawing(self, transformer: Any) -> Iterator[None]:
@@ -136,7 +143,7 @@ class Forks(Driver):
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             handles += self.attach(transformer)
             for path, argument in self.anatomy.reentries:
-                hook = self.before_reentry(argument)
+                hook = self.before_reentry(path, argument)
                 handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
             with around_calls(transformer, self.call):
                 yield
@@ -162,7 +169,6 @@ class Forks(Driver):
         narrow = {name: value if rows == list(range(len(value))) else value[rows] for name, value in self._rows(bound)}
         arguments, _ = self.swap({**bound, **narrow})
         prediction = run(arguments)
-        self.rows_run += len(rows)
         if begun == list(range(len(self.arms))) == [owners[0] for owners in self.owners]:
             return prediction
         row_of = {arm: row for row, owners in enumerate(self.owners) for arm in owners}
@@ -209,27 +215,50 @@ class Forks(Driver):
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
             moved = self._leave(index, 0)
-            if moved is None and self.source == list(range(len(self.owners))):
+            self.block_rows += len(self.owners)
+            later = self._later(index)
+            if moved is None and self.source == list(range(len(self.owners))) and not later:
                 return None
             bound = bind_inputs(module, arguments, named)
             for name in block.row_inputs:
                 rows = moved if name in states else self.source
                 if bound.get(name) is not None and rows is not None:
                     bound[name] = bound[name][rows]
+            for name in (name for name in block.row_inputs if name not in states and bound.get(name) is not None):
+                bound[name] = self._replace(later, block.path, name, bound[name])
             return (), bound
 
         return hook
 
-    def before_reentry(self, argument: str) -> Any:
+    def before_reentry(self, path: str, argument: str) -> Any:
         """A hook before a module that conditioning enters after the blocks."""
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
-            if self.source == list(range(len(self.owners))):
+            later = self._later(len(self.anatomy.blocks))
+            if self.source == list(range(len(self.owners))) and not later:
                 return None
             bound = bind_inputs(module, arguments, named)
-            return (), {**bound, argument: bound[argument][self.source]}
+            return (), {**bound, argument: self._replace(later, path, argument, bound[argument][self.source])}
 
         return hook
+
+    def _later(self, index: int) -> list[tuple[slice, int, int, ReplaceLater]]:
+        """Rows whose arm replaces the conditioning that enters at a block, or (past the last) after the blocks."""
+        return [
+            (rows, arm, number, edit)
+            for rows, arm in self.pieces
+            for number, edit in enumerate(self.arms[arm])
+            if isinstance(edit, ReplaceLater) and edit.block < index
+        ]
+
+    def _replace(self, later: list[tuple[slice, int, int, ReplaceLater]], path: str, argument: str, value: Tensor) -> Tensor:
+        for rows, arm, number, edit in later:
+            new = edit.replaced(self.step, path, argument, value)
+            if new is not None:
+                value = value.clone()
+                value[rows] = new
+                self.touched[arm][number] += 1
+        return value
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output: arms that change it leave first."""
@@ -246,12 +275,23 @@ class Forks(Driver):
 
         return hook
 
+    @property
+    def forwards(self) -> float:
+        """Forwards of one row that were run, parts of them as parts."""
+        return self.block_rows / len(self.anatomy.blocks)
+
     def note(self, arm: int, site: Site, before: Tensor, after: Tensor) -> None:
-        """How much of a state's energy an edit changed."""
+        """How much of a state's energy the edits have changed by now."""
         if site.kind == "hidden":
-            wide = before.float()
-            self.energies[arm].append(((after.float() - wide) ** 2).sum() / (wide**2).sum())
+            self.energies[arm].append(self.memory.change(arm, site, before, after))
 
     def changed(self, arm: int) -> float:
         """Energy changed over the states' energy, mean over edited states; 0 for edits of gates and conditioning."""
         return float(torch.stack(self.energies[arm]).mean()) if self.energies[arm] else 0.0
+
+    def dose(self, arm: int, steps: int) -> float:
+        """The same, summed over edited states, over all blocks x steps x streams edited: 1 is all of every state."""
+        if not self.energies[arm]:
+            return 0.0
+        streams = len({stream for edit in self.arms[arm] for stream in _streams(edit)}) or 1
+        return float(torch.stack(self.energies[arm]).sum()) / (len(self.anatomy.blocks) * steps * streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from interp.errors import InputError
+from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
 from interp.interventions.edits import Add, Clamp, Replace, Scale, SetMean, Transport, Zero
 from interp.interventions.selection import Selection
@@ -14,12 +15,16 @@ KINDS = (Zero, Scale, Add, Clamp, SetMean, Replace, Transport, Displace, ZeroNor
 EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in KINDS}
 
 
-def from_json(stored: dict[str, Any], values: Values | None = None) -> Selection:
-    """The inverse of `edit.to_json()`. Arrays are not in it, only their digest: give them as `values`."""
+def from_json(stored: dict[str, Any], values: Values | None = None, model: Any = None) -> Selection | SwapConditioning:
+    """The inverse of `edit.to_json()`. Arrays are not in it, only their digest: give them as `values`, or for a
+    `SwapConditioning` the `model` that encodes its prompt again.
+    """
     plain = dict(stored)
     kind = plain.pop("edit", None)
+    if kind == SwapConditioning.__name__:
+        return _swap(plain, model)
     if kind not in EDITS:
-        raise InputError(f"edit must be one of {', '.join(EDITS)}; got {kind!r}")
+        raise InputError(f"edit must be one of {', '.join([*EDITS, SwapConditioning.__name__])}; got {kind!r}")
     noted = plain.pop("values", None)
     if noted is not None:
         if values is None or values.digest != noted["digest"]:
@@ -27,3 +32,13 @@ def from_json(stored: dict[str, Any], values: Values | None = None) -> Selection
             raise InputError(f"{kind} needs its values again ({noted['source']}, digest {noted['digest']}); got {got}")
         plain["values"] = values
     return EDITS[kind](**plain)
+
+
+def _swap(plain: dict[str, Any], model: Any) -> SwapConditioning:
+    if model is None:
+        raise InputError("SwapConditioning needs the model that encodes its prompt; give from_json(..., model=model)")
+    digest = plain.pop("digest")
+    found = SwapConditioning.of(model, **plain)
+    if found.digest != digest:
+        raise InputError(f"SwapConditioning was made by another model or setting: its digest is {digest}, here {found.digest}")
+    return found

@@ -55,6 +55,8 @@ def radial_spectrum(pictures: Array, bins: int = BINS) -> tuple[Array, Array]:
     """
     grey = as_floats(pictures) @ LUMINANCE
     height, width = grey.shape[-2:]
+    if min(height, width) < 2 * bins:
+        raise InputError(f"pictures must be at least {2 * bins} pixels a side for {bins} frequencies; got {width} x {height}")
     window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]
     grey = (grey - grey.mean(axis=(-2, -1), keepdims=True)) * window
     power = np.abs(np.fft.fft2(grey)) ** 2 / (window**2).sum()

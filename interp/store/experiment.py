@@ -45,7 +45,8 @@ class Layout:
     """Further coordinates along arm, such as block or channel count."""
     planned: Array
     """(prompt, arm) booleans: a fractional design draws some cells only."""
-    image: tuple[int, int]
+    image: tuple[int, int] | None
+    """Pixels, (y, x); `None` where an experiment draws no pictures."""
     latents: Mapping[str, int]
     measures: tuple[str, ...]
     """Numbers per cell."""
@@ -96,8 +97,10 @@ def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
     )
     sizes = {"prompt": prompts, "arm": arms}
     one = {"prompt": 1, "arm": 1}
-    picture = {"y": layout.image[0], "x": layout.image[1], "rgb": 3}
     outputs, cells = group.require_group("outputs"), group.require_group("cells")
+    if layout.image is None:
+        return
+    picture = {"y": layout.image[0], "x": layout.image[1], "rgb": 3}
     Variable({**sizes, **picture}, {**one, **picture}, None, "uint8").create(outputs, "image", {})
     Variable({**sizes, **layout.latents}, {**one, **layout.latents}, None).create(outputs, "latents", {})
     for name in layout.measures:

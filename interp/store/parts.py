@@ -1,4 +1,4 @@
-"""Measurements that are no pictures, kept row by row until all are there: a killed experiment goes on."""
+"""Experiments that measure and draw no pictures: rows are kept until all are there, then they are a store like the others."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ import numpy as np
 import xarray as xr
 
 from interp.errors import InputError, StoreError
-from interp.plan import check_same
-from interp.store.create import storage_errors, zarr_quiet
-from interp.store.results import write_dataset
+from interp.plan import as_json, check_same
+from interp.store.create import storage_errors
+from interp.store.experiment import Experiment, Layout, experiment_lock, open_or_create
+from interp.store.results import write_result
 from interp.store.schema import Array
+from interp.store.writer import Writer
 
 
 class Parts:
     """Rows of arrays in a folder beside `path`, NAME-rows/; the finished result goes to `path` and the folder away.
 
-    A folder or a result of another plan is refused.
+    A folder or a result of another plan is refused. `plan` is the model's plan and, under `kind`, what was asked.
     """
 
-    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, path: Path, plan: dict[str, Any], kind: str) -> None:
         if not path.name or path.name in (".", ".."):
             raise InputError(f"out must name the result's folder, such as cache/swap.zarr; got {str(path)!r}")
-        self.path, self.plan = path, plan
+        self.path, self.plan, self.kind = path, plan, kind
         self.folder = path.with_name(f"{path.name.removesuffix('.zarr')}-rows")
 
     def finished(self) -> xr.Dataset | None:
         """The result, if it is there."""
         if not self.path.exists():
             return None
-        try:
-            with zarr_quiet():
-                stored = xr.open_zarr(self.path, consolidated=False, chunks=None).load()
-        except Exception as error:  # whatever zarr pleases, of what is no result
-            raise StoreError(f"{self.path} exists and cannot be read ({type(error).__name__}); give another --out") from error
-        check_same(self.plan, stored.attrs.get("plan", {}), str(self.path))
-        texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in stored.coords.items() if v.dtype.kind in "TU"}
-        named: xr.Dataset = stored.assign_coords(texts)
-        return named
+        stored = Experiment(self.path)
+        check_same(self.plan, {**stored.plan, self.kind: stored.parameters}, str(self.path))
+        return stored.result(self.kind)
 
     def has(self, row: int) -> bool:
         """Whether a row is there."""
@@ -64,9 +60,19 @@ class Parts:
         except Exception as error:  # damaged bytes raise whatever they please
             raise StoreError(f"{self._file(row)} is damaged ({type(error).__name__}); delete it and run again") from error
 
-    def finish(self, result: xr.Dataset) -> None:
-        """Write the result and remove the rows."""
-        write_dataset(self.path, result)
+    def finish(self, result: xr.Dataset, provenance: dict[str, Any]) -> None:
+        """Make the store, with the result in it, and remove the rows."""
+        texts, seeds = (result[name].to_numpy() for name in ("prompt_text", "seed"))
+        planned = np.ones((len(texts), 1), bool)
+        layout = Layout(tuple(map(str, texts)), tuple(map(int, seeds)), (self.kind,), {}, planned, None, {}, ())
+        plan = {name: value for name, value in self.plan.items() if name != self.kind}
+        asked = {"experiment": self.kind, "parameters": self.plan[self.kind], "arms": []}
+        with experiment_lock(self.path):
+            open_or_create(self.path, layout, as_json({**asked, "plan": plan, "provenance": provenance}, "attributes"))
+            with Writer(self.path) as writer:
+                for row in range(len(texts)):
+                    writer.row((row, 0), {})
+        write_result(self.path, self.kind, result)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:

@@ -21,7 +21,7 @@ from interp.errors import InputError, InterpError, TraceError
 from interp.guidance.rows import Guide
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
-from interp.interventions.controls import NormEdit, NormMemory
+from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import Slot
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
@@ -187,14 +187,14 @@ class Visitor:
         interventions: list[Intervention],
         on_step: StepReport,
         prediction: tuple[str, ...] = (),
-        memory: NormMemory | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
         self.rows, self.schedule, self.tokens = rows, schedule, tokens
         self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
         self.finite = FiniteCheck(len(rows))
         self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
-        self.prediction, self.memory = prediction, memory or NormMemory()
+        self.prediction, self.memory = prediction, memory or Memory()
         self.norm_edits = [edit for edit in interventions if isinstance(edit, NormEdit)]
         self.predicted: list[Tensor] = []
         self.touched = [0] * len(interventions)
@@ -330,9 +330,11 @@ class Visitor:
         changed = False
         for number, edit in enumerate(self.interventions):
             if edit.touches(site, step):
-                if isinstance(edit, NormEdit):
-                    self.memory.see((0, self.norm_edits.index(edit)), edit, site, value)
-                value, changed = edit.apply(site, step, value), True
+                if isinstance(edit, Remembering):
+                    key = (0, self.norm_edits.index(edit)) if isinstance(edit, NormEdit) else (1, number)
+                    value, changed = edit.apply_with(self.memory, key, site, step, value), True
+                else:
+                    value, changed = edit.apply(site, step, value), True
                 self.touched[number] += 1
         return value, changed
 
