@@ -44,6 +44,9 @@ PUBLISHED: tuple[Finding, ...] = (
     Finding("disruption", "random channels zeroed: no effect", "SD3", "no number", f"{DG}, 4.2"),
     Finding("disruption", "top channels zeroed: quality and prompt collapse; lowest ones: marginal", "FLUX.1", "no number", FC),
     Finding("transport", "a source's massive channels move the target towards the source", "FLUX.1 dev", "no number", FC),
+    Finding("guidance", "CFG / DG / CFG+DG on HPSv2 prompts: HPSv2.1", "SD3", "30.24 / 30.14 / 30.96", f"{DG}, Table 2"),
+    Finding("guidance", "the same: LAION-Aesthetics", "SD3", "5.93 / 6.14 / 6.13", f"{DG}, Table 2"),
+    Finding("guidance", "APG / CFG++ / CFG-Zero*: HPSv2.1", "SD3", "29.46 / 30.02 / 30.57", f"{DG}, Table 2"),
     Finding(
         "segmentation",
         "two clusters of tokens on top channels separate fore- and background",

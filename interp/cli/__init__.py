@@ -15,6 +15,7 @@ from interp.cli import (
     demo,
     disrupt,
     dose,
+    generate,
     govern,
     info,
     inspect,
@@ -55,6 +56,8 @@ app.command("dose")(dose.dose)
 app.command("swap")(swap.swap)
 app.command("transport")(transport.transport)
 app.command("lens")(lens.lens)
+app.command("generate")(generate.generate)
+app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
 app.add_typer(demo.app, name="demo")
 

@@ -52,6 +52,7 @@ def disrupt(
 ) -> None:
     """Take massive channels away, beside every control, and measure what becomes of structure and detail."""
     from interp.experiments import disrupt as experiment
+    from interp.figures import drawn as pictures_of
     from interp.figures import experiments as drawn
     from interp.tracing.model import load
 
@@ -82,7 +83,7 @@ def disrupt(
     arms = list(range(min(made.done.shape[1], 10)))
     pictures: dict[str, Any] = {
         "disruption": lambda: drawn.disruption(found),
-        "pictures": lambda: drawn.strip(made, list(range(min(made.done.shape[0], 6))), arms),
+        "pictures": lambda: pictures_of.strip(made, list(range(min(made.done.shape[0], 6))), arms),
     }
     draw(figures, kind, pictures)
 

@@ -36,7 +36,7 @@ def lens(
 ) -> None:
     """The picture the model would paint if it stopped at a block, for every block and step."""
     from interp.experiments import lens as experiment
-    from interp.figures import experiments as drawn
+    from interp.figures import drawn as pictures_of
     from interp.tracing.model import load
 
     given = {name: v for name, v in {"steps": steps, "seed": seed, "repeats": repeats}.items() if v is not None}
@@ -55,10 +55,13 @@ def lens(
         )
     found = made.result("lens")
     show({"lens": (found, lens_rows(found))}, as_json)
-    made_figures: dict[str, Any] = {"structure": lambda: drawn.lens(found), "detail": lambda: drawn.lens(found, "detail")}
+    made_figures: dict[str, Any] = {
+        "structure": lambda: pictures_of.lens(found),
+        "detail": lambda: pictures_of.lens(found, "detail"),
+    }
     for kind_of_state in (str(name) for name in found["kind"].to_numpy()):
         name = f"pictures-{kind_of_state.split()[0]}"
-        made_figures[name] = lambda which=kind_of_state: drawn.lens_pictures(made, kind=which)
+        made_figures[name] = lambda which=kind_of_state: pictures_of.lens_pictures(made, kind=which)
     draw(figures, kind, made_figures)
 
 

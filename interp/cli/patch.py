@@ -59,6 +59,7 @@ def patch(
     from interp.analysis.patching import METRICS
     from interp.errors import InputError
     from interp.experiments import patch as experiment
+    from interp.figures import drawn as pictures_of
     from interp.figures import experiments as drawn
     from interp.tracing.model import load
 
@@ -92,7 +93,7 @@ def patch(
     rows = list(range(min(made.done.shape[0], 4)))
     pictures: dict[str, Any] = {
         "patching": lambda: drawn.patch_grid(found),
-        "pictures": lambda: drawn.strip(made, rows, list(range(min(made.done.shape[1], 10)))),
+        "pictures": lambda: pictures_of.strip(made, rows, list(range(min(made.done.shape[1], 10)))),
     }
     draw(figures, kind, pictures)
 

@@ -58,6 +58,7 @@ def transport(
     from interp.cli.experiments import parse_numbers
     from interp.experiments import transport as experiment
     from interp.experiments.disrupt import read_reference
+    from interp.figures import drawn as pictures_of
     from interp.figures import experiments as drawn
     from interp.tracing.model import load
 
@@ -89,7 +90,7 @@ def transport(
     rows, arms = list(range(min(made.done.shape[0], 5))), [0, *range(2, made.done.shape[1]), 1]
     made_figures: dict[str, Any] = {
         "transport": lambda: drawn.transport(found),
-        "strip": lambda: drawn.strip(made, rows, arms),
+        "strip": lambda: pictures_of.strip(made, rows, arms),
     }
     draw(figures, kind, made_figures)
 

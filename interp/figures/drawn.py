@@ -1,0 +1,99 @@
+"""Figures of what experiments drew: pictures side by side, the block lens, transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from interp.figures import style
+from interp.figures.experiments import UNITS
+from interp.figures.places import short
+from interp.store.experiment import Experiment
+
+
+def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
+    """Distance of every block's picture to the final one, over steps. From `lens.distances`."""
+    kinds = [str(kind) for kind in found["kind"].to_numpy()]
+    made = make_subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
+    most = float(abs(found["value"].sel(measure=measure)).max())
+    signed = bool((found["value"].sel(measure=measure) < 0).any())
+    for number, kind in enumerate(kinds):
+        one = found.sel(measure=measure, kind=kind)
+        made.add_heatmap(
+            z=one["value"].transpose("block", "step").to_numpy(),
+            x=one["step"].to_numpy(),
+            y=one["block"].to_numpy(),
+            colorscale="RdBu_r" if signed else style.SCALE,
+            zmin=-most if signed else 0,
+            zmax=most,
+            colorbar={"title": UNITS[measure]},
+            showscale=number == len(kinds) - 1,
+            row=1,
+            col=number + 1,
+        )
+    made.update_xaxes(title_text="step")
+    made.update_yaxes(title_text="block", dtick=1, row=1, col=1)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},
+        margin={"l": 60, "r": 20, "t": 110, "b": 60},
+    )
+    return style.caption(made, found.attrs)
+
+
+def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, kind: str = "whole") -> go.Figure:
+    """What each block would paint: a row for a few steps, a column for every block, the final picture last."""
+    axes = experiment.axes
+    kinds, blocks, all_steps = (axes[name].to_numpy() for name in ("kind", "block", "step"))
+    here = [int(step) for step in sorted(set(all_steps[all_steps >= 0].tolist()))]
+    shown = [here[place] for place in sorted({round(p) for p in np.linspace(0, len(here) - 1, min(steps, len(here)))})]
+    columns = sorted({int(block) for block in blocks if block >= 0})
+    grid = []
+    for step in shown:
+        line = []
+        for block in columns:
+            arm = int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0])
+            line.append(experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None)
+        grid.append([*line, experiment.picture(prompt, 0)])
+    names = [*(f"block {block}" for block in columns), "final picture"]
+    text = str(axes["prompt_text"].to_numpy()[prompt])
+    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")
+
+
+def strip(
+    experiment: Experiment, prompts: Sequence[int], arms: Sequence[int], labels: Sequence[str] | None = None
+) -> go.Figure:
+    """Pictures: a row for every prompt, a column for every arm; cells that are not drawn stay empty."""
+    axes = experiment.axes
+    names = list(labels) if labels is not None else [str(axes["arm"].to_numpy()[arm]).replace("_", " ") for arm in arms]
+    texts = [short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
+    grid = [[experiment.picture(p, a) if experiment.done[p, a] else None for a in arms] for p in prompts]
+    return picture_grid(grid, names, texts, f"{experiment.kind}: {experiment.plan.get('model')}")
+
+
+def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows: Sequence[str], title: str) -> go.Figure:
+    """Pictures, (y, x, rgb) uint8 or None, in rows and columns with their names."""
+    count, wide = len(rows), len(columns)
+    titles = [short(name, 14) for name in columns]
+    gap = {"horizontal_spacing": 0.1 / max(wide, 2), "vertical_spacing": 0.1 / max(count, 2)}
+    made = make_subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
+    for y, line in enumerate(pictures):
+        for x, picture in enumerate(line):
+            if picture is not None:
+                made.add_image(z=picture, row=y + 1, col=x + 1)
+    made.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    made.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    made.update_annotations(font_size=9)
+    made.update_layout(
+        template="plotly_white",
+        title={"text": title, "font": {"size": 15}},
+        width=120 + 90 * wide,
+        height=120 + 95 * count,
+        margin={"l": 20, "r": 90, "t": 90, "b": 10},
+    )
+    return made

@@ -1,0 +1,134 @@
+"""Generated pictures as files, and sweeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_inputs import run
+from PIL import Image
+
+import interp
+from interp.experiments.save import read_recipe, sheet
+from interp.experiments.sweep import expand, rows_needed, sweep
+from interp.guidance import ClassifierFree, DetailGuidance
+from interp.tracing.prepare import prepare
+
+
+def test_pictures_carry_their_recipe(tiny_folder: Path, tmp_path: Path) -> None:
+    words = [
+        "generate",
+        "--model",
+        str(tiny_folder),
+        "--prompt",
+        "a red cat",
+        "--prompt",
+        "two dög",
+        "--steps",
+        "2",
+        "--seeds",
+        "1,4",
+    ]
+    guided = ["--guidance", "cfg:3+dg:1:channels=3:block=1", "--negative-prompt", "photo"]
+    code, out, err = run([*words, *guided, "--out", str(tmp_path / "g")])
+    assert code == 0, err
+    files = [Path(line) for line in out.split()]
+    assert [file.name for file in files] == [
+        "00000-seed1.png",
+        "00001-seed1.png",
+        "00002-seed4.png",
+        "00003-seed4.png",
+        "sheet.png",
+    ]
+    recipe = read_recipe(files[3])
+    assert (recipe["prompt"], recipe["seed"]) == ("two dög", 4)
+    assert [one["method"] for one in recipe["plan"]["guidance"]] == ["cfg", "dg"]
+    assert recipe["plan"]["negative_prompt"] == "photo"
+    model = interp.load(tiny_folder)
+    guidance = ClassifierFree(3) + DetailGuidance(channels=3, block=1, scale=1)
+    again = interp.generate(model, ["a red cat", "two dög"], seed=4, steps=2, guidance=guidance, negative_prompt="photo")
+    np.testing.assert_array_equal(np.asarray(Image.open(files[3])), again["image"].to_numpy()[1])
+    listed = json.loads((tmp_path / "g" / "recipe.json").read_text())["pictures"]
+    assert [one["file"] for one in listed] == [file.name for file in files[:-1]]
+    wide, tall = sheet(again).size
+    assert wide > 64
+    assert tall > 2 * 64
+    with pytest.raises(interp.InputError, match="carries no recipe"):
+        read_recipe(files[-1])
+
+
+def test_sequential_branches_draw_the_same(tiny_folder: Path, tmp_path: Path) -> None:
+    words = ["generate", "--model", str(tiny_folder), "--prompt", "a red cat", "--steps", "2"]
+    for branches in ("rows", "sequential"):
+        given = ["--guidance", "cfg:3+dg:1:channels=3:block=1", "--branches", branches, "--out", str(tmp_path / branches)]
+        code, _, err = run([*words, *given])
+        assert code == 0, err
+    both = [np.asarray(Image.open(tmp_path / name / "00000-seed0.png")).astype(int) for name in ("rows", "sequential")]
+    assert np.abs(both[0] - both[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "give --prompt TEXT"),
+        (["--prompt", "a cat", "--seeds", "x"], "seeds must read like"),
+        (["--prompt", "a cat", "--branches", "trees"], "branches must be one of rows, sequential; got 'trees'"),
+        (["--prompt", "a cat", "--guidance", "cfg:nan"], "scale of cfg must be a finite number"),
+        (["--prompt", "a cat", "--guidance", "dg:1:channels=99:block=1"], "channels must lie in 0..31; got 99"),
+        (["--prompt", "a cat", "--guidance", "dg:1:channels=3:block=9"], "blocks must lie in 0..3; got 9"),
+        (["--prompt", "a cat", "--guidance", "dg:1"], "no preset for"),
+        (["--prompt", "a cat", "--guidance", "pag:1"], "pag needs blocks"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(more: list[str], message: str, tiny_folder: Path, tmp_path: Path) -> None:
+    code, out, err = run(["generate", "--model", str(tiny_folder), "--out", str(tmp_path / "g"), "--steps", "1", *more])
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_braces_are_all_combinations() -> None:
+    assert expand("none") == [("none", ())]
+    assert expand("cfg:{1,2}+dg:{0.5,1}:block=3") == [
+        ("cfg:1+dg:0.5:block=3", ("1", "0.5")),
+        ("cfg:1+dg:1:block=3", ("1", "1")),
+        ("cfg:2+dg:0.5:block=3", ("2", "0.5")),
+        ("cfg:2+dg:1:block=3", ("2", "1")),
+    ]
+    with pytest.raises(interp.InputError, match="braces must hold values"):
+        expand("cfg:{1,,2}")
+
+
+def test_a_sweep_is_what_generate_draws_and_goes_on(tiny_model: interp.Model, tmp_path: Path) -> None:
+    prompts = ["a red cat", "two dog", "the circle"]
+    settings = ["none", "cfg:{2,3}", "cfg:2+dg:{1,2}:channels=3:block=1"]
+    prepared = sweep(tiny_model, prompts, settings, out=tmp_path / "s.zarr", steps=2)
+    assert prepared.settings[-1] == "cfg:2+dg:2:channels=3:block=1"
+    drawn = prepared.run(batch_size=2)
+    assert drawn.done.all()
+    for number, text in enumerate(prepared.settings):
+        expected = interp.generate(tiny_model, prompts, steps=2, batch_size=2, guidance=None if text == "none" else text)
+        np.testing.assert_array_equal(drawn.pictures(number)[1], expected["image"].to_numpy())
+    found = drawn.result("sweep")
+    assert found.sizes == {"setting": 5, "measure": 4, "won": 2}
+    np.testing.assert_array_equal(found["over_first"].sel(measure="sharpness").isel(setting=0), 0.0)
+    drawn.attributes  # noqa: B018
+    again = sweep(tiny_model, prompts, settings, out=tmp_path / "s.zarr", steps=2).run(
+        on_progress=lambda p: pytest.fail("drawn again")
+    )
+    assert again.done.all()
+    with pytest.raises(interp.PlanError, match="its parameters is"):
+        sweep(tiny_model, prompts, ["none", "cfg:9"], out=tmp_path / "s.zarr", steps=2).run()
+
+
+def test_forked_branches_cost_what_the_paper_would_have_them(tiny_model: interp.Model) -> None:
+    """(N - m - 1) / N of a forward for a branch that forks at block m's output."""
+    for block in range(4):
+        one = prepare(tiny_model, ["a cat"], steps=1, guidance=DetailGuidance(channels=3, block=block, scale=1))
+        both = prepare(
+            tiny_model, ["a cat"], steps=1, guidance=ClassifierFree(2) + DetailGuidance(channels=3, block=block, scale=1)
+        )
+        assert rows_needed(one, 0) == 1 + (4 - block - 1) / 4
+        assert rows_needed(both, 0) == 2 + (4 - block - 1) / 4
