@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 
 from interp.figures import style
 from interp.figures.experiments import UNITS
-from interp.figures.places import short
 from interp.store.experiment import Experiment
 
 
@@ -71,7 +70,7 @@ def strip(
     """Pictures: a row for every prompt, a column for every arm; cells that are not drawn stay empty."""
     axes = experiment.axes
     names = list(labels) if labels is not None else [str(axes["arm"].to_numpy()[arm]).replace("_", " ") for arm in arms]
-    texts = [short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
+    texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
     grid = [[experiment.picture(p, a) if experiment.done[p, a] else None for a in arms] for p in prompts]
     return picture_grid(grid, names, texts, f"{experiment.kind}: {experiment.plan.get('model')}")
 
@@ -79,7 +78,7 @@ def strip(
 def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows: Sequence[str], title: str) -> go.Figure:
     """Pictures, (y, x, rgb) uint8 or None, in rows and columns with their names."""
     count, wide = len(rows), len(columns)
-    titles = [short(name, 14) for name in columns]
+    titles = [style.short(name, 14) for name in columns]
     gap = {"horizontal_spacing": 0.1 / max(wide, 2), "vertical_spacing": 0.1 / max(count, 2)}
     made = make_subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
     for y, line in enumerate(pictures):

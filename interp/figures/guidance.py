@@ -10,7 +10,6 @@ from plotly.subplots import make_subplots
 
 from interp.figures import style
 from interp.figures.drawn import picture_grid
-from interp.figures.places import short
 from interp.store.experiment import Experiment
 
 SHOWN = ("detail", "sharpness", "structure")
@@ -85,7 +84,7 @@ def gallery(experiment: Experiment, prompts: Sequence[int], settings: Sequence[i
     """Pictures: a row for every prompt and seed, a column for every setting."""
     axes = experiment.axes
     names = [str(axes["arm"].to_numpy()[setting]) for setting in settings]
-    texts = [short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
+    texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
     drawn = experiment.done
     grid = [[experiment.picture(p, s) if drawn[p, s] else None for s in settings] for p in prompts]
     return picture_grid(grid, names, texts, f"guidance: {experiment.plan.get('model')}")

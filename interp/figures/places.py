@@ -25,7 +25,9 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
     """Heat map above and mask below for the first prompts at one block. From `segmentation.masks`."""
     here = found.isel(block=block, step=-1, prompt=slice(0, prompts))
     count = here.sizes["prompt"]
-    texts = [short(str(text)) for text in here["prompt_text"].to_numpy()] if "prompt_text" in here.coords else [""] * count
+    texts = (
+        [style.short(str(text)) for text in here["prompt_text"].to_numpy()] if "prompt_text" in here.coords else [""] * count
+    )
     made = make_subplots(2, count, subplot_titles=texts, vertical_spacing=0.06, horizontal_spacing=0.02)
     for number in range(count):
         one = here.isel(prompt=number)
@@ -89,20 +91,10 @@ def _square(made: go.Figure) -> None:
         axis.scaleanchor = axis.anchor
 
 
-def short(text: str, width: int = 24) -> str:
-    """A text on several lines."""
-    words, lines = text.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
-
-
 def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
     """Traced pictures in a row, (prompt, y, x, rgb)."""
     shown = images.isel(prompt=slice(0, count))
-    texts = [short(str(text)) for text in shown["prompt_text"].to_numpy()]
+    texts = [style.short(str(text)) for text in shown["prompt_text"].to_numpy()]
     made = make_subplots(1, shown.sizes["prompt"], subplot_titles=texts, horizontal_spacing=0.01)
     for number in range(shown.sizes["prompt"]):
         made.add_image(z=np.asarray(shown.isel(prompt=number)), row=1, col=number + 1)

@@ -85,3 +85,13 @@ def write(made: go.Figure, path: str | Path) -> Path:
             f"{path.name}: pictures need kaleido and a Chrome ({reason}); pip install 'interp[export]', or use .html"
         ) from None
     return path
+
+
+def short(text: str, width: int = 24) -> str:
+    """A text on several lines."""
+    words, lines = text.split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "<br>".join(lines)

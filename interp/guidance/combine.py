@@ -9,19 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.guidance.method import COND, UNCOND, Branch, Context, Method
 from interp.guidance.methods import (
     APG,
-    COND,
-    UNCOND,
     Amplify,
     AutoGuidance,
-    Branch,
     CFGPlusPlus,
     CFGZeroStar,
     ClassifierFree,
-    Context,
     DetailGuidance,
-    Method,
     PerturbedAttention,
     SkipLayer,
 )

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.guidance.combine import Combined
-from interp.guidance.methods import COND, Branch, Context, DetailGuidance, PerturbedAttention, SkipLayer
+from interp.guidance.method import COND, Branch, Context
+from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
 from interp.guidance.rows import Guide
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE

@@ -9,7 +9,8 @@ from typing import Any
 
 from interp.analysis import massive
 from interp.errors import InputError, InterpWarning
-from interp.guidance.methods import DetailGuidance, Number
+from interp.guidance.method import Number
+from interp.guidance.methods import DetailGuidance
 
 PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
 OURS = "not from the paper"

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from interp.guidance.combine import Combined
-from interp.guidance.methods import COND, UNCOND, Amplify, Branch, Context
+from interp.guidance.method import COND, UNCOND, Branch, Context
+from interp.guidance.methods import Amplify
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import BEFORE_THE_BLOCKS, Place, around_calls, first_place
 from interp.models.anatomy import Anatomy, bind_inputs

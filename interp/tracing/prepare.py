@@ -13,7 +13,7 @@ import torch
 
 from interp.errors import InputError, InterpWarning
 from interp.guidance.combine import Combined, parse
-from interp.guidance.methods import UNCOND
+from interp.guidance.method import UNCOND
 from interp.guidance.rows import Guide
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
@@ -25,7 +25,6 @@ from interp.models.quiet import quiet
 from interp.plan import Plan, Record, at_least
 from interp.prompts import check_prompts, read_prompts
 from interp.tracing.model import Model, load
-from interp.tracing.trace import check_picture_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,3 +140,19 @@ def prepare(
     model.warn_unknown_words(texts)
     model.warn_long_prompts(texts, chosen)
     return Prepared(model, plan, layout, times, tuple(interventions), guided)
+
+
+def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:
+    """Height and width must fit the model's patches and its table of positions."""
+    for field, value in (("height", height), ("width", width)):
+        if value % multiple:
+            below = value - value % multiple
+            raise InputError(
+                f"{field} must be a multiple of {multiple} pixels for {model.name}; got {value} (try {max(below, multiple)})"
+            )
+    largest = getattr(model.pipe.transformer.config, "pos_embed_max_size", None)
+    if largest is not None:
+        most = largest * multiple
+        for field, value in (("height", height), ("width", width)):
+            if value > most:
+                raise InputError(f"{field} must be at most {most} pixels for {model.name}; got {value}")

@@ -385,19 +385,3 @@ class Visitor:
             named = zip(self.prediction, parts, strict=True)
             arrays["outputs"] |= {f"predicted_{name}": part.numpy() for name, part in named}
         return TracedRow(row, arrays)
-
-
-def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:
-    """Height and width must fit the model's patches and its table of positions."""
-    for field, value in (("height", height), ("width", width)):
-        if value % multiple:
-            below = value - value % multiple
-            raise InputError(
-                f"{field} must be a multiple of {multiple} pixels for {model.name}; got {value} (try {max(below, multiple)})"
-            )
-    largest = getattr(model.pipe.transformer.config, "pos_embed_max_size", None)
-    if largest is not None:
-        most = largest * multiple
-        for field, value in (("height", height), ("width", width)):
-            if value > most:
-                raise InputError(f"{field} must be at most {most} pixels for {model.name}; got {value}")
