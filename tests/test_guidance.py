@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +408,37 @@ def test_a_guided_trace_records_the_conditional_rows(tiny_model: interp.Model, t
     ByHand(tiny_model, "tiny_model", prepared).latents(rule)
     stored = run.stats["mean_abs"].sel(block=2, stream="image").to_numpy()
     np.testing.assert_allclose(stored, np.stack(seen, axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+def test_counted_flops_are_those_of_the_fork(name: str, request: pytest.FixtureRequest) -> None:
+    """At most 1 + (N - m - 1) / N and 2 + (N - m - 1) / N forwards, and 5% for the head and the embedders."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = request.getfixturevalue(name)
+
+    def flops(guidance: Any) -> float:
+        prepared = prepare(model, prompts_for(name)[:1], steps=1, guidance=guidance)
+        guide = prepared.guide()
+        transformer = model.pipe.transformer
+        with (
+            guide.guiding(transformer) if guide else contextlib.nullcontext(),
+            FlopCounterMode(display=False) as count,
+        ):
+            sample(prepared, prepared.plan.rows())
+        own = next(key for key in count.get_flop_counts() if key.endswith(type(transformer).__name__))
+        return float(sum(count.get_flop_counts()[own].values()))
+
+    plain, blocks = flops(None), len(model.anatomy.blocks)
+    for block in range(blocks):
+        detail = DetailGuidance(channels=2, block=block, scale=1.0)
+        share = (blocks - block - 1) / blocks
+        room = 0.05 + (0.35 if name == "flux_model" else 0.0)  # tiny Flux's double and single blocks differ in size
+        assert flops(detail) <= plain * (1 + share + room)
+        assert flops(ClassifierFree(2) + detail) <= plain * (2 + share + room)
+    assert flops(DetailGuidance(channels=2, block=0, scale=1.0)) > flops(
+        DetailGuidance(channels=2, block=blocks - 1, scale=1.0)
+    )
 
 
 def test_text_and_json(demo_model: interp.Model) -> None:

@@ -36,7 +36,7 @@ PRESETS: dict[str, Preset] = {
     "sd3.5": Preset((676,), 20, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),
     "flux-dedistilled": Preset((154, 1446), 22, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first"),
     "dit-xl": Preset((), 7, 250, 1.0, None, OURS, "the paper gives m = 7 alone; name the channels, or use auto(run)"),
-    "demo": Preset((29,), 1, 20, 1.0, None, OURS, "its one massive channel, at the block where it is largest over the median"),
+    "demo": Preset((29,), 5, 20, 1.0, None, OURS, "its one massive channel; m by a sweep over all blocks (docs/findings.md)"),
 }
 ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
 

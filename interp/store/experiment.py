@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,6 +133,7 @@ class Experiment:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._root = open_root(self.path)
+        self._opened: dict[str, Guarded] = {}
         self.attributes: dict[str, Any] = dict(self._root.attrs)
         if "experiment" not in self.attributes:
             raise InputError(f"{path} is a traced run, not an experiment; open it with interp.open_run")
@@ -142,12 +144,14 @@ class Experiment:
         return self._array(name)[...]
 
     def _array(self, name: str) -> Guarded:
-        try:
-            array = self._root[name]
-        except KeyError:
-            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
-        assert isinstance(array, zarr.Array)
-        return Guarded(self.path, name, array)
+        if name not in self._opened:
+            try:
+                array = self._root[name]
+            except KeyError:
+                raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+            assert isinstance(array, zarr.Array)
+            self._opened[name] = Guarded(self.path, name, array)
+        return self._opened[name]
 
     @property
     def kind(self) -> str:
@@ -174,7 +178,7 @@ class Experiment:
         """Whether every planned cell is drawn."""
         return bool(self.done[self.planned].all())
 
-    @property
+    @functools.cached_property
     def axes(self) -> xr.Dataset:
         """prompt, prompt_text, seed, arm and the arms' labels."""
         with zarr_quiet():
@@ -184,7 +188,7 @@ class Experiment:
         named: xr.Dataset = found.assign_coords(texts)
         return named
 
-    @property
+    @functools.cached_property
     def cells(self) -> xr.Dataset:
         """Numbers per cell, (prompt, arm); NaN where it is not drawn."""
         names = sorted(name for name, _ in self._root["cells"].arrays())  # type: ignore[union-attr]

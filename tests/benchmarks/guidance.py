@@ -66,7 +66,7 @@ def picture(prepared: Prepared, sequential: bool) -> None:
 
 def flops(prepared: Prepared, sequential: bool) -> float:
     transformer = prepared.model.pipe.transformer
-    with FlopCounterMode(transformer, display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         picture(prepared, sequential)
     name = next(key for key in counter.get_flop_counts() if key.endswith(type(transformer).__name__))
     return float(sum(counter.get_flop_counts()[name].values()))
