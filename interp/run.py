@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
+from interp.guidance.presets import check_run
 from interp.interventions import Intervention
 from interp.models.anatomy import Anatomy
 from interp.models.families.pipeline import Layout
@@ -137,7 +138,10 @@ def execute(
             f"{len(failures)} of {len(rows)} rows were stopped, the others are in {path}. First: {failures[0]} "
             "(float16 overflows easily; try another --dtype)"
         )
-    return open_run(path)
+    run = open_run(path)
+    if prepared.guidance is not None and plan.record.stats:
+        check_run(prepared.guidance.methods, run)
+    return run
 
 
 def _trace_batch(

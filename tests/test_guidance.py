@@ -388,9 +388,10 @@ def test_stateful_rules_in_a_run(name: str, request: pytest.FixtureRequest) -> N
 
 def test_a_guided_trace_records_the_conditional_rows(tiny_model: interp.Model, tmp_path: Path) -> None:
     guidance = ClassifierFree(3.0) + DG
-    run = interp.trace(
-        tiny_model, prompts_for("tiny_model")[:2], out=tmp_path / "g.zarr", steps=STEPS, guidance=guidance, batch_size=2
-    )
+    with pytest.warns(interp.InterpWarning, match="guidance edits channels"):  # none is massive in a tiny random model
+        run = interp.trace(
+            tiny_model, prompts_for("tiny_model")[:2], out=tmp_path / "g.zarr", steps=STEPS, guidance=guidance, batch_size=2
+        )
     np.testing.assert_array_equal(run.images["latents"], drawn(tiny_model, "tiny_model", guidance))
     assert [one["method"] for one in run.plan["guidance"]] == ["cfg", "dg"]
     prepared = prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
@@ -503,6 +504,15 @@ def test_presets_name_their_source() -> None:
     with pytest.raises(interp.InputError, match="the paper gives m = 7 alone"):
         DetailGuidance.preset("dit-xl")
     assert DetailGuidance.preset("dit-xl", channels=[4]).block == 7
+
+
+def test_a_preset_is_checked_against_a_trace(demo_model: interp.Model, tmp_path: Path) -> None:
+    run = interp.trace(demo_model, prompts_for("demo_model"), out=tmp_path / "run.zarr", steps=4)
+    DetailGuidance.preset("demo", run=run)  # no warning: pytest would make it an error
+    with pytest.warns(interp.InterpWarning, match=r"guidance edits channels \[3\]; massive in .* are \[29"):
+        DetailGuidance.preset("demo", run=run, channels=[3])
+    with pytest.warns(interp.InterpWarning, match=r"guidance edits channels \[3\]"):
+        interp.trace(demo_model, ["a red circle"], out=tmp_path / "g.zarr", steps=4, guidance="dg:1:channels=3:block=5")
 
 
 def test_auto_finds_what_was_planted(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ Repeats = Annotated[int, typer.Option(help="Pictures per prompt, with seeds SEED
 BatchSize = Annotated[int, typer.Option(help="Arms drawn together.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it takes; draw nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it takes and stop (without --run, channels are still chosen by a trace).")
+]
 Reference = Annotated[
     Path | None, typer.Option(help="Folder of real pictures that detail is measured by. [default: the originals]")
 ]

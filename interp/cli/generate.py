@@ -40,6 +40,9 @@ def generate(
         str | None, typer.Option(help='Such as "cfg:4", "cfg:4+dg:1", "dg:1:channels=29:block=1". [default: none]')
     ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What the unconditional branch is told.")] = "",
+    run: Annotated[
+        Path | None, typer.Option(help="A trace of the model: warn where dg edits channels that are not massive in it.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help='Seeds, such as "0", "0-3" or "1,7".')] = "0",
     steps: Steps = None,
     height: Annotated[int | None, typer.Option(help="Pixels. [default: the model's]")] = None,
@@ -68,6 +71,13 @@ def generate(
     if not chosen or min(chosen) < 0:
         raise InputError(f'seeds must be integers of at least 0, such as "0-3"; got {seeds!r}')
     loaded = load(model, device=device, dtype=dtype, offload=offload)
+    if run is not None:
+        from interp.guidance.presets import check_run
+        from interp.store.opened import open_run
+        from interp.tracing.prepare import as_guidance
+
+        given = as_guidance(guidance, loaded)
+        check_run(given.methods if given is not None else (), open_run(run))
     parts: list[Any] = []
     for seed in chosen:
         parts.append(

@@ -41,8 +41,10 @@ PRESETS: dict[str, Preset] = {
 ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
 
 
-def preset(name: str, *, scale: Number | None = None, **changes: Any) -> DetailGuidance:
-    """Detail Guidance with a preset's channels, block and w (that without CFG); `changes` are further fields."""
+def preset(name: str, *, scale: Number | None = None, run: Any = None, **changes: Any) -> DetailGuidance:
+    """Detail Guidance with a preset's channels, block and w (that without CFG); `changes` are further fields. With a traced
+    `run` of the model, a warning where the channels are not massive in it.
+    """
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r} (DetailGuidance.auto(run) fits any model)")
     found = PRESETS[name]
@@ -50,7 +52,10 @@ def preset(name: str, *, scale: Number | None = None, **changes: Any) -> DetailG
     if not channels:
         raise InputError(f"preset {name}: {found.note}; give channels=[...]")
     block = changes.pop("block", found.block)
-    return DetailGuidance(channels, block, found.alone if scale is None else scale, source=found.source, **changes)
+    made = DetailGuidance(channels, block, found.alone if scale is None else scale, source=found.source, **changes)
+    if run is not None:
+        check_run([made], run)
+    return made
 
 
 def for_model(model: Any) -> DetailGuidance:
@@ -87,12 +92,15 @@ def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
     return DetailGuidance(kept, changes.pop("block", block), scale, source=source, **changes)
 
 
-def check_channels(guidance: Any, massive_channels: Sequence[int], of: str) -> None:
-    """Warn where guided channels are not the massive ones of a trace: the paper itself names two for SD3."""
-    for method in guidance.methods:
-        if isinstance(method, DetailGuidance) and not set(method.channels or ()) <= set(massive_channels):
+def check_run(methods: Sequence[Any], run: Any) -> None:
+    """Warn where Detail Guidance edits channels that are not massive in a traced run: the paper itself names two for SD3."""
+    found = massive.find(run, resamples=0)
+    agreed = found["consensus"].sel(stream="image").to_numpy()
+    here = [int(channel) for channel in found["channel"].to_numpy()[agreed]]
+    for method in methods:
+        if isinstance(method, DetailGuidance) and not set(method.channels or ()) <= set(here):
             warnings.warn(
-                f"guidance edits channels {list(method.channels or ())}; massive in {of} are {list(massive_channels)}",
+                f"guidance edits channels {list(method.channels or ())}; massive in {run.path} are {here or 'none'}",
                 InterpWarning,
                 stacklevel=3,
             )
