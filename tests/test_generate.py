@@ -132,3 +132,19 @@ def test_forked_branches_cost_what_the_paper_would_have_them(tiny_model: interp.
         )
         assert rows_needed(one, 0) == 1 + (4 - block - 1) / 4
         assert rows_needed(both, 0) == 2 + (4 - block - 1) / 4
+
+
+def test_settings_that_differ_in_one_value_are_one_curve(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """The swept value may stand elsewhere in the text as well: the place that the settings share is meant."""
+    from interp.figures import guidance as figures
+
+    settings = ["none", "dg:1:channels=3:block={0,1,2}", "cfg:{2,3}", "apg:4"]
+    drawn = sweep(tiny_model, ["a red cat", "two dog"], settings, out=tmp_path / "s.zarr", steps=1).run()
+    found = drawn.result("sweep")
+    assert figures._curves(found) == {
+        "dg:1:channels=3:block=x": {0.0: 1, 1.0: 2, 2.0: 3},
+        "cfg:x": {2.0: 4, 3.0: 5},
+        "apg:4": {"apg:4": 6},
+    }
+    assert figures.sweep(found).data
+    assert figures.gallery(drawn, [0, 1], [0, 1, 2]).data

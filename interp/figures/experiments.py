@@ -87,7 +87,7 @@ def dose(found: xr.Dataset) -> go.Figure:
                 col=number + 1,
             )
         made.add_hline(y=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
-    made.update_xaxes(type="log", title_text="energy changed, of all states", dtick=1)
+    made.update_xaxes(type="log", title_text="energy changed, of all states", dtick=1, exponentformat="power")
     made.update_yaxes(title_text="in units of its scale", row=1, col=1)
     made.update_layout(
         template="plotly_white",

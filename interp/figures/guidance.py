@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -12,23 +13,25 @@ from interp.figures import style
 from interp.figures.drawn import picture_grid
 from interp.store.experiment import Experiment
 
-SHOWN = ("detail", "sharpness", "structure")
+SHOWN = {
+    "detail": "distance to real spectra, decades",
+    "sharpness": "log2 over real pictures",
+    "structure": "distance to the truth",
+}
 
 
 def sweep(found: xr.Dataset) -> go.Figure:
-    """Measures by setting; where one braces' value alone was swept, curves over it. From `sweep.compare`."""
+    """Measures over the first swept value, a curve for every other; the first setting as a grey line. From `sweep.compare`."""
     names = [name for name in SHOWN if bool(found["value"].sel(measure=name).notnull().any())]
-    made = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.06)
-    values = [_number(str(value)) for value in found["value0"].to_numpy()] if "value0" in found.coords else []
-    settings = [str(setting) for setting in found["setting"].to_numpy()]
-    groups = _groups(settings, values, found)
+    titles = [f"{name}: {SHOWN[name]}" for name in names]
+    made = make_subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)
+    curves = _curves(found)
     for number, name in enumerate(names):
         one = found.sel(measure=name)
-        for place, (label, members) in enumerate(groups.items()):
-            x = [values[n] for n in members] if values and len(groups) < len(settings) else [settings[n] for n in members]
-            value = one["value"].to_numpy()[members]
+        for place, (label, members) in enumerate(curves.items()):
+            value = one["value"].to_numpy()[list(members.values())]
             made.add_scatter(
-                x=x,
+                x=list(members),
                 y=value,
                 name=label,
                 legendgroup=label,
@@ -38,17 +41,23 @@ def sweep(found: xr.Dataset) -> go.Figure:
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": one["high"].to_numpy()[members] - value,
-                    "arrayminus": value - one["low"].to_numpy()[members],
+                    "array": one["high"].to_numpy()[list(members.values())] - value,
+                    "arrayminus": value - one["low"].to_numpy()[list(members.values())],
                     "thickness": 0.8,
                     "width": 3,
                 },
                 row=1,
                 col=number + 1,
             )
+        first = {"color": style.CONTROL, "dash": "dash"}
+        made.add_hline(
+            y=float(one["value"][0]), line=first, annotation_text=str(found["setting"].to_numpy()[0]), row=1, col=number + 1
+        )
+    made.update_xaxes(title_text="x" if any(len(members) > 1 for members in curves.values()) else "")
+    made.update_annotations(font_size=12)
     made.update_layout(
         template="plotly_white",
-        title={"text": "guidance: distance to real pictures", "font": {"size": 15}},
+        title={"text": "guidance, against real pictures", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         width=1200,
         height=520,
@@ -56,28 +65,39 @@ def sweep(found: xr.Dataset) -> go.Figure:
     return style.caption(made, found.attrs)
 
 
-def _groups(settings: list[str], values: list[float | None], found: xr.Dataset) -> dict[str, list[int]]:
-    """Settings that differ in the first braces' value alone go on one curve."""
-    groups: dict[str, list[int]] = {}
-    more = [str(name) for name in found.coords if str(name).startswith("value") and name != "value0"]
-    for number, setting in enumerate(settings):
-        swept = values and values[number] is not None
-        rest = ", ".join(str(found[name].to_numpy()[number]) for name in more if str(found[name].to_numpy()[number]))
-        label = f"{_shape(setting, found, number)}{f' ({rest})' if rest else ''}" if swept else setting
-        groups.setdefault(label, []).append(number)
-    return groups
+def _curves(found: xr.Dataset) -> dict[str, dict[float | str, int]]:
+    """Per curve, the number of the setting at each swept value. A curve is named by its setting with the first swept value, x,
+    taken out; where that value stands in a text more than once, the place that most settings share is meant.
+    """
+    settings = [str(setting) for setting in found["setting"].to_numpy()]
+    values = [str(value) for value in found["value0"].to_numpy()] if "value0" in found.coords else [""] * len(settings)
+    shapes = [_shapes(setting, value) for setting, value in zip(settings, values, strict=True)]
+    common = collections.Counter(shape for several in shapes for shape in several)
+    curves: dict[str, dict[float | str, int]] = {}
+    for number, several in enumerate(shapes):
+        if number == 0:
+            continue
+        best = max(several, key=lambda shape: common[shape], default="")
+        if best and common[best] > 1:
+            curves.setdefault(best, {})[_number(values[number])] = number
+        else:
+            curves[settings[number]] = {settings[number]: number}
+    return curves
 
 
-def _shape(setting: str, found: xr.Dataset, number: int) -> str:
-    """A setting with its first swept value taken out."""
-    return setting.replace(str(found["value0"].to_numpy()[number]), "x", 1)
+def _shapes(setting: str, value: str) -> list[str]:
+    """The setting with one occurrence of the value taken out, for each of them."""
+    if not value:
+        return []
+    starts = [place for place in range(len(setting)) if setting.startswith(value, place)]
+    return [f"{setting[:place]}x{setting[place + len(value) :]}" for place in starts]
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return None
+        return text
 
 
 def gallery(experiment: Experiment, prompts: Sequence[int], settings: Sequence[int]) -> go.Figure:
