@@ -4,8 +4,8 @@
 
 A random SD3-shaped model (12 blocks, 512 channels, 256 image tokens). `bare` calls the transformer and the decoder as often,
 and with as many rows, as the experiment's arms need when steps shared with the clean run are drawn once: no pipeline, no edit,
-no store. `whole` is the plain pipeline, called for every batch of arms from the first step on. The three take turns; reported
-are ratios within a round: median, and a bootstrap interval of it.
+no store. The two take turns; reported are ratios within a round: median, and a bootstrap interval of it. Beside it, what is
+left of the forwards that drawing every arm from its first step would take.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 from trace_overhead import SHAPE
 
 import interp
-from interp.experiments.clean import clean_run, sample
-from interp.experiments.draw import Arm, _batches, draw
+from interp.experiments.clean import clean_run
+from interp.experiments.draw import Arm, _batches, cost, draw
 from interp.interventions import Zero, ZeroNormsKept
 from interp.models import autoencoder, tiny
 from interp.models.load import adopt
@@ -34,20 +34,20 @@ from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
-STEPS, SIZE = 20, 8
+STEPS, SIZE, BLOCKS = 10, 8, SHAPE["blocks"]
 
 
 def disruption() -> list[Arm]:
     """One block, all steps: what `interp disrupt` does."""
     arms = [Arm("original")]
-    arms += [Arm(f"zero {n}", (Zero(channels=[n], blocks=4),)) for n in range(7)]
+    arms += [Arm(f"zero {n}", (Zero(channels=[n], blocks=4),)) for n in range(4)]
     return [*arms, Arm("norms kept", (ZeroNormsKept(channels=[0], blocks=4),))]
 
 
 def grid() -> list[Arm]:
     """Blocks x windows of steps: the shape of `interp patch`."""
-    windows = np.array_split(np.arange(STEPS), 4)
-    edits = [(b, s, Zero(channels=[3], blocks=b, steps=[int(i) for i in s])) for s in windows for b in (1, 4, 7, 10)]
+    windows = np.array_split(np.arange(STEPS), 3)
+    edits = [(b, s, Zero(channels=[3], blocks=b, steps=[int(i) for i in s])) for s in windows for b in (1, 7)]
     return [Arm("original"), *(Arm(f"{b} {s[0]}", (edit,)) for b, s, edit in edits)]
 
 
@@ -73,19 +73,15 @@ def bare(prepared: Prepared, arms: Sequence[Arm], arguments: dict[str, Any]) -> 
             forwards(1)
         decode(1)
         for batch in _batches(arms, range(len(arms)), SIZE):
-            starts = [place[0] for number in batch if (place := arms[number].leaves) is not None]
+            starts = [place for number in batch if (place := arms[number].leaves) is not None]
             for step in range(STEPS):
-                active = sum(start <= step for start in starts)
-                if active:
-                    forwards(active)
+                active = sum(place[0] < step for place in starts)
+                forks = sorted((BLOCKS - block - part) / BLOCKS for begin, block, part in starts if begin == step)
+                rows = active + (1 + round(sum(forks[:-1])) if forks else 0)  # the trunk, and the parts after forks
+                if rows:
+                    forwards(rows)
             if starts:
                 decode(len(starts))
-
-
-def whole(prepared: Prepared, arms: Sequence[Arm]) -> None:
-    row = prepared.plan.rows()[0]
-    for batch in _batches(arms, range(len(arms)), SIZE):
-        sample(prepared, [row] * len(batch))
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -128,7 +124,6 @@ def main() -> None:
         works = {
             "experiment": lambda arms=arms: experiment(prepared, arms),
             "bare": lambda arms=arms: bare(prepared, arms, arguments),
-            "whole": lambda arms=arms: whole(prepared, arms),
         }
         for work in works.values():
             work()
@@ -138,7 +133,9 @@ def main() -> None:
             rounds.append({which: seconds(works[which]) for which in order})
         found[name] = {
             "experiment / bare": ratio([one["experiment"] / one["bare"] for one in rounds]),
-            "experiment / whole": ratio([one["experiment"] / one["whole"] for one in rounds]),
+            "forwards / all steps of all arms": round(
+                cost(prepared, arms, batch_size=SIZE)["forwards"] / (STEPS * len(arms)), 3
+            ),
             "seconds": round(float(np.median([one["experiment"] for one in rounds])), 2),
         }
     print(json.dumps(found, indent=2))
