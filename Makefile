@@ -52,6 +52,8 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/trace_overhead.py
 	$(BIN)/python tests/benchmarks/start_up.py
+	$(BIN)/python tests/benchmarks/experiment_overhead.py
+	$(BIN)/python tests/benchmarks/guidance.py
 
 clean:
 	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -31,7 +31,7 @@ from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
-BLOCK, STEPS = 3, 10
+BLOCK, STEPS = 3, 4
 DETAIL = DetailGuidance(channels=[7], block=BLOCK, scale=1.0)
 SETTINGS: dict[str, tuple[Any, bool]] = {
     "plain": (None, False),
