@@ -378,3 +378,24 @@ def test_a_swap_prints_what_it_does_and_must_act(tiny_model: interp.Model) -> No
     assert swap.to_json()["digest"] == swap.digest
     with pytest.raises(interp.InputError, match="touched nothing"):
         interp.generate(tiny_model, ["a cat"], steps=2, interventions=[swap])
+
+
+def test_a_swap_reads_back_from_json_with_its_model(tiny_model: interp.Model) -> None:
+    swap = SwapConditioning.of(tiny_model, prompt="two dog", pooled=True, steps="1-2")
+    again = from_json(swap.to_json(), model=tiny_model)
+    assert again.to_json() == swap.to_json()
+    with pytest.raises(interp.InputError, match="needs the model that encodes"):
+        from_json(swap.to_json())
+    with pytest.raises(interp.InputError, match="made by another model"):
+        from_json({**swap.to_json(), "digest": "0" * 16}, model=tiny_model)
+
+
+def test_controls_read_back_from_json() -> None:
+    from interp.interventions import Displace, NormsAsIfZero, ZeroNormsKept
+
+    for edit in (
+        Displace(channels=[1, 2], blocks=3, seed=7),
+        ZeroNormsKept(channels=4, blocks="0-2", reach="next"),
+        NormsAsIfZero(channels=4, blocks=None, stream="both"),
+    ):
+        assert from_json(edit.to_json()) == edit
