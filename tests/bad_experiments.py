@@ -47,7 +47,7 @@ CASES = [
         "channels of a run that is none", DISRUPT + " --run {folder}/none.zarr", "does not exist; make one with `interp trace"
     ),
     Case("no massive channel, and none named for dose", DOSE + " --counts 30", "counts must lie in 1..16"),
-    Case("budget too small", DOSE + " --budget 3", r"budget must be at least \d+ pictures for \d+ doses of 1 rows; got 3"),
+    Case("budget too small", DOSE + " --budget 3", r"budget must be at least \d+ pictures for \d+ doses of 3 kinds; got 3"),
     Case("unknown window", DOSE + " --windows noon", "windows must be some of all, early, late; got 'noon'"),
     Case("pairs of unequal length", PATCH, "clean and corrupted prompts come in pairs; got 1 and 2", prepare=more),
     Case("clean and corrupted are one prompt", PATCH, "clean and corrupted are the same prompt", prepare=same),
@@ -61,7 +61,7 @@ CASES = [
     Case("one prompt to swap", SWAP.replace("two.txt", "prompts.txt"), "prompts must be two different ones or more"),
     Case("one step to swap", SWAP + " --pair 3", "pair must be two steps, such as 4,16; got '3'", prepare=two),
     Case("late before early", SWAP + " --pair 3,1", "pair must be an early and a late step", prepare=two),
-    Case("a result's place is taken", SWAP, "exists and cannot be read", 1, prepare=not_a_result),
+    Case("a result's place is taken", SWAP, "is not a store: it has no zarr.json", prepare=not_a_result),
     Case("strength in words", TRANSPORT + " --strengths much", "strengths must be numbers between commas", prepare=other),
     Case("strength 0", TRANSPORT + " --strengths 0", "strengths must be finite numbers other than 0", prepare=other),
     Case("unknown mask", TRANSPORT + " --mask face", "mask must be one of everywhere, subject; got 'face'", prepare=other),

@@ -88,7 +88,7 @@ def test_warnings_are_one_line_on_stderr(folder: Path) -> None:
     code, out, err = run(trace_words(folder, "--steps", "1", "--negative-prompt", "blurry"))
     assert code == 0
     assert out == f"{folder / 'out.zarr'}\n"
-    assert "interp: warning: negative_prompt has no effect while guidance is off" in err
+    assert "interp: warning: negative_prompt has no effect without a guidance that uses it" in err
 
 
 def test_debug_shows_the_traceback(folder: Path) -> None:
