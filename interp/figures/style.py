@@ -14,6 +14,7 @@ COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6", "#6
 CONTROL = "#888888"
 SCALE = "Viridis"
 CAPTION = 150  # characters in a line of a caption
+TOP, LINE = 65, 15  # pixels of a title, and of each line of a caption
 FORMATS = ("html", "png", "svg")
 
 
@@ -62,7 +63,9 @@ def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
     """What was averaged over and which interval, small, under the title."""
     parts = [str(attributes[key]) for key in ("model", "criterion") if attributes.get(key)]
     parts += [f"{key.replace('_', ' ')}: {attributes[key]}" for key in ("averaged_over", "interval") if attributes.get(key)]
-    text = "<br>".join(textwrap.wrap(" · ".join(parts), CAPTION))
+    lines = textwrap.wrap(" · ".join(parts), CAPTION)
+    text = "<br>".join(lines)
+    made.update_layout(margin_t=max(made.layout.margin.t or 0, TOP + LINE * len(lines)))  # the plot begins below the caption
     made.update_layout(title={"subtitle": {"text": text, "font": {"size": 10, "color": "#666666"}}})
     return made
 
