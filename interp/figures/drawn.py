@@ -61,7 +61,7 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
         grid.append([*line, experiment.picture(prompt, 0)])
     names = [*(f"block {block}" for block in columns), "final picture"]
     text = str(axes["prompt_text"].to_numpy()[prompt])
-    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")
+    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {style.plain(text)}")
 
 
 def strip(
@@ -84,7 +84,7 @@ def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows
     for y, line in enumerate(pictures):
         for x, picture in enumerate(line):
             if picture is not None:
-                made.add_image(z=picture, row=y + 1, col=x + 1)
+                made.add_image(source=style.source(picture), row=y + 1, col=x + 1)
     made.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
     made.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
     made.update_annotations(font_size=9)

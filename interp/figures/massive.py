@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -18,10 +20,45 @@ def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.F
     made = style.figure(title, "channel", "mean |hidden|, or what the criterion scores", barmode="overlay", bargap=0)
     colours = [style.COLOURS[1] if chosen else style.COLOURS[0] for chosen in selected]
     made.add_bar(x=channel, y=size, marker={"color": colours, "line": {"width": 0}}, name="channels", showlegend=False)
-    made.add_hline(y=float(np.median(size)), line={"color": style.CONTROL, "dash": "dash"}, annotation_text="median channel")
+    style.control(made, channel[[0, -1]], [float(np.median(size))] * 2, "median channel")
     for number in np.flatnonzero(selected)[np.argsort(-size[selected])][:12]:
         made.add_annotation(x=channel[number], y=size[number], text=str(channel[number]), showarrow=False, yshift=10)
     return style.caption(made, found.attrs)
+
+
+def one_state(values: xr.DataArray, *, selected: Sequence[int] = ()) -> go.Figure:
+    """Size of every channel at one block and step; massive ones marked. From `glance.channels`."""
+    where = f"block {int(values['block'])}, step {int(values['step'])} (timestep {float(values['timestep']):.0f})"
+    made = style.figure(f"every channel at {where}, {values['stream'].item()} stream", "channel", "mean |hidden|", bargap=0)
+    size, channel = values.to_numpy(), values["channel"].to_numpy()
+    chosen = np.isin(channel, list(selected))
+    made.add_bar(
+        x=channel, y=size, marker={"color": np.where(chosen, *style.COLOURS[1::-1]), "line": {"width": 0}}, showlegend=False
+    )
+    style.control(made, channel[[0, -1]], [float(np.median(size))] * 2, "median channel")
+    for number in sorted({*np.flatnonzero(chosen)[:8], int(size.argmax())}):
+        made.add_annotation(x=channel[number], y=size[number], text=str(channel[number]), showarrow=False, yshift=10)
+    return style.caption(made, values.attrs)
+
+
+def steps(values: xr.DataArray, title: str, unit: str, *, block: int | None = None, step: int | None = None) -> go.Figure:
+    """A heat map over steps and blocks, (step, block), a cell framed. From `glance.ratio` or `glance.size`."""
+    made = style.figure(title, "step (sampling runs to the right)", "block")
+    here = values.transpose("block", "step")
+    made.add_heatmap(
+        z=here.to_numpy(),
+        x=here["step"],
+        y=here["block"],
+        customdata=np.broadcast_to(here["timestep"].to_numpy(), here.shape),
+        hovertemplate="block %{y}, step %{x}, timestep %{customdata:.0f}: %{z:.4g}<extra></extra>",
+        colorscale=style.SCALE,
+        colorbar={"title": unit},
+    )
+    if block is not None and step is not None:
+        frame = {"color": style.COLOURS[1], "width": 3}
+        made.add_shape(type="rect", x0=step - 0.5, x1=step + 0.5, y0=block - 0.5, y1=block + 0.5, line=frame)
+    made.update_yaxes(autorange="reversed")
+    return style.caption(made, values.attrs)
 
 
 def scores(found: xr.Dataset, *, stream: str = "image") -> go.Figure:
@@ -76,10 +113,8 @@ def trend(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     made = style.figure(f"channel {channel} along sampling", "timestep (sampling runs to the right)", "mean |hidden|")
     times = here["timestep"].to_numpy()
     blocks = here["block"].to_numpy()
-    for number, block in enumerate(blocks):
+    for colour, block in zip(style.along(len(blocks)), blocks, strict=True):
         one = here.sel(block=block)
-        share = number / max(len(blocks) - 1, 1)
-        colour = f"#{int(40 + 180 * share):02x}{int(90 - 40 * share):02x}{int(200 - 150 * share):02x}"
         style.band(made, times, one["size_low"].to_numpy(), one["size_high"].to_numpy(), colour)
         style.line(made, times, one["size"].to_numpy(), f"block {block}", colour)
     style.control(made, times, here["ordinary_size"].isel(block=-1).to_numpy(), f"median other channel, block {blocks[-1]}")
@@ -125,10 +160,8 @@ def outliers(found: xr.Dataset) -> go.Figure:
     """Maxima per channel, sorted, a line a block: what a quantiser must span. `found` is from `energy.outliers`."""
     made = style.figure("largest |hidden| of every channel, sorted", "channel rank", "max |hidden|", yaxis_type="log")
     blocks = found["block"].to_numpy()
-    for number, block in enumerate(blocks):
+    for colour, block in zip(style.along(len(blocks)), blocks, strict=True):
         values = -np.sort(-found["largest"].sel(block=block).to_numpy())
-        share = number / max(len(blocks) - 1, 1)
-        colour = f"#{int(40 + 180 * share):02x}{int(90 - 40 * share):02x}{int(200 - 150 * share):02x}"
         made.add_scatter(x=np.arange(len(values)), y=values, name=f"block {block}", mode="lines", line={"color": colour})
     return style.caption(made, found.attrs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -9,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from interp.figures import style
 
-MASK = [[0, "#e4e4e4"], [1, "#3366cc"]]
+MASK = [[0, "#e4e4e4"], [1, style.COLOURS[0]]]
 
 
 def token_map(values: xr.DataArray) -> go.Figure:
@@ -18,6 +20,43 @@ def token_map(values: xr.DataArray) -> go.Figure:
     made.add_heatmap(z=values.to_numpy().astype(float), colorscale=style.SCALE, colorbar={"title": "value"})
     made.update_yaxes(autorange="reversed", scaleanchor="x", constrain="domain")
     made.update_xaxes(constrain="domain")
+    return style.caption(made, values.attrs)
+
+
+def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int, int] | None = None) -> go.Figure:
+    """A map over image tokens, (token_y, token_x), over the picture it belongs to; one token, (y, x), framed."""
+    rows, columns = values.sizes["token_y"], values.sizes["token_x"]
+    made = style.figure(str(values.attrs.get("long_name", values.name or "value")), "token x", "token y")
+    if picture is not None:
+        where = {"x": -0.5, "y": -0.5, "sizex": columns, "sizey": rows, "xref": "x", "yref": "y", "yanchor": "top"}
+        made.add_layout_image(source=style.source(picture, 512), sizing="stretch", layer="below", **where)
+    made.add_heatmap(
+        z=values.to_numpy().astype(float),
+        colorscale=style.SCALE,
+        opacity=1 if picture is None else 0.7,
+        colorbar={"title": str(values.attrs.get("units", "value"))},
+        hovertemplate="token y %{y}, x %{x}: %{z:.4g}<extra></extra>",
+    )
+    if token is not None:
+        y, x = token
+        frame = {"color": style.COLOURS[1], "width": 3}
+        made.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line=frame)
+    made.update_yaxes(range=[rows - 0.5, -0.5], scaleanchor="x", constrain="domain", showgrid=False, zeroline=False)
+    made.update_xaxes(range=[-0.5, columns - 0.5], constrain="domain", showgrid=False, zeroline=False)
+    return style.caption(made, values.attrs)
+
+
+def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:
+    """The largest channels of one token, by |hidden|; (channel)."""
+    y, x, block, step = (int(values[name]) for name in ("token_y", "token_x", "block", "step"))
+    made = style.figure(f"largest channels of token y {y}, x {x}, block {block}, step {step}", "channel", "hidden")
+    order = np.argsort(-abs(values.to_numpy()), kind="stable")[:count]
+    names = [str(channel) for channel in values["channel"].to_numpy()[order]]
+    made.add_bar(x=names, y=values.to_numpy()[order], marker={"color": style.COLOURS[0]})
+    made.add_hline(
+        y=float(np.median(abs(values))), line={"color": style.CONTROL, "dash": "dash"}, annotation_text="median |hidden| of all"
+    )
+    made.update_xaxes(type="category")
     return style.caption(made, values.attrs)
 
 
@@ -97,7 +136,7 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
     texts = [style.short(str(text)) for text in shown["prompt_text"].to_numpy()]
     made = make_subplots(1, shown.sizes["prompt"], subplot_titles=texts, horizontal_spacing=0.01)
     for number in range(shown.sizes["prompt"]):
-        made.add_image(z=np.asarray(shown.isel(prompt=number)), row=1, col=number + 1)
+        made.add_image(source=style.source(shown.isel(prompt=number).to_numpy()), row=1, col=number + 1)
     made.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
     made.update_annotations(font_size=9)
     made.update_layout(template="plotly_white", title={"text": "traced pictures"}, height=300, margin={"t": 120, "b": 10})

@@ -1,0 +1,109 @@
+"""Blind pairwise comparisons by people: win rates and agreement. DG section 5.3, App. I (20 raters, 100 pairs).
+
+An answer is 1 (the first method), 0.5 (a tie) or 0 (the second). Raters are the sampled units: their answers are no independent
+draws, so intervals cluster by rater.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from interp.analysis.intervals import LEVEL
+from interp.errors import InputError
+
+Array = NDArray[Any]
+QUESTIONS = ("detail", "colour", "prompt")
+VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
+def win_rates(answers: Sequence[Mapping[str, Any]], first: str = "first", second: str = "second") -> xr.Dataset:
+    """What raters said of two methods. Each answer has `rater`, `pair`, and of every question `first`, `tie` or `second`.
+
+    win, win_low, win_high   (question)   share of answers for the first method, a tie counted half
+    first, tie, second       (question)   counts
+    agreement                (question)   Krippendorff's alpha (nominal) between raters; NaN where no pair has two raters
+    """
+    table = _table(answers)
+    raters, pairs = table.sizes["rater"], table.sizes["pair"]
+    found: dict[str, list[float]] = {name: [] for name in ("win", "win_low", "win_high", "agreement", *VALUES)}
+    for question in QUESTIONS:
+        values = table.sel(question=question).to_numpy()
+        win, low, high = clustered_mean(values)
+        for name, value in (("win", win), ("win_low", low), ("win_high", high), ("agreement", krippendorff(values))):
+            found[name].append(value)
+        for name, value in VALUES.items():
+            found[name].append(float((values == value).sum()))
+    interval = f"{LEVEL:.0%}, Student's t over {raters} raters" if raters > 1 else "none: one rater"
+    return xr.Dataset(
+        {name: ("question", values) for name, values in found.items()},
+        {"question": np.array(QUESTIONS, dtype=object)},
+        {
+            "analysis": "study",
+            "methods": [first, second],
+            "raters": raters,
+            "pairs": pairs,
+            "answers": int(table.notnull().any("question").sum()),
+            "averaged_over": "answers; a tie counts half",
+            "interval": interval,
+            "control": "0.5: no preference",
+        },
+    )
+
+
+def _table(answers: Sequence[Mapping[str, Any]]) -> xr.DataArray:
+    """(question, rater, pair) of 1, 0.5, 0; NaN where a rater did not answer. A later answer replaces an earlier one."""
+    if not answers:
+        raise InputError("answers: there are none yet")
+    raters = sorted({str(answer["rater"]) for answer in answers})
+    pairs = sorted({str(answer["pair"]) for answer in answers})
+    values = np.full((len(QUESTIONS), len(raters), len(pairs)), np.nan)
+    for answer in answers:
+        for number, question in enumerate(QUESTIONS):
+            if answer[question] not in VALUES:
+                raise InputError(f"answer.{question} must be one of {', '.join(VALUES)}; got {answer[question]!r}")
+            values[number, raters.index(str(answer["rater"])), pairs.index(str(answer["pair"]))] = VALUES[answer[question]]
+    return xr.DataArray(values, {"question": list(QUESTIONS), "rater": raters, "pair": pairs}, ("question", "rater", "pair"))
+
+
+def clustered_mean(values: Array, level: float = LEVEL) -> tuple[float, float, float]:
+    """Mean of all answers, (rater, pair), and its interval with raters as clusters: Cochran's ratio estimator, Student's t with
+    raters - 1 degrees of freedom. One rater gives no interval: NaN.
+    """
+    counts, sums = np.isfinite(values).sum(axis=1), np.nansum(values, axis=1)
+    raters, total = int((counts > 0).sum()), counts.sum()
+    if not total:
+        return np.nan, np.nan, np.nan
+    mean = sums.sum() / total
+    if raters < 2:
+        return float(mean), np.nan, np.nan
+    residual = sums - mean * counts
+    error = np.sqrt(raters / (raters - 1) * (residual**2).sum()) / total
+    reach = float(stats.t.ppf((1 + level) / 2, raters - 1) * error)
+    return float(mean), float(max(mean - reach, 0.0)), float(min(mean + reach, 1.0))
+
+
+def krippendorff(values: Array) -> float:
+    """Krippendorff's alpha for nominal data, (rater, item) with NaN for no answer: 1 full agreement, 0 what chance gives.
+
+    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability".
+    """
+    kinds = np.unique(values[np.isfinite(values)])
+    coincidence = np.zeros((len(kinds), len(kinds)))
+    for item in values.T:
+        given = item[np.isfinite(item)]
+        for one, other in itertools.permutations(range(len(given)), 2):
+            place = np.searchsorted(kinds, given[one]), np.searchsorted(kinds, given[other])
+            coincidence[place] += 1 / (len(given) - 1)
+    margins, total = coincidence.sum(axis=1), coincidence.sum()
+    if total < 2:
+        return float("nan")
+    observed = total - np.trace(coincidence)
+    expected = (total**2 - (margins**2).sum()) / (total - 1)
+    return float(1 - observed / expected) if expected > 0 else 1.0
