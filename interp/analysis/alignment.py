@@ -62,6 +62,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     )
     return result.assign(alpha_rank=(("block", "gate"), rank), chance=k / channels).assign_attrs(
         analysis="alignment",
+        stream=stream,
         k=k,
         averaged_over="tokens, steps, then prompt texts",
         interval=intervals.said_jackknife(alpha.sizes["prompt"], "correlation"),

@@ -78,6 +78,7 @@ def decompose(
     used = [term for term in TERMS if seeds > 1 or "seed" not in term]
     return result.sel(term=used).assign_attrs(
         analysis="attribution",
+        stream=stream,
         quantity=quantity if gate is None else f"{quantity}.{gate}",
         margin=margin,
         prompts=prompts,

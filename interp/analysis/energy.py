@@ -51,6 +51,7 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
         {"k": kept, **{name: c for name, c in samples.coords.items() if c.dims == ("block",)}},
         {
             "analysis": "energy",
+            "stream": stream,
             "averaged_over": "tokens, steps, then prompt texts",
             "interval": intervals.said(len(values)),
             "control": "even: every channel holds the same",
@@ -109,6 +110,7 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
         },
         attrs={
             "analysis": "token_norms",
+            "stream": stream,
             "channels": chosen,
             "averaged_over": "high: prompts and tokens; correlation: prompts",
             "interval": intervals.said(correlation.sizes["prompt"]),
@@ -157,6 +159,7 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
         found,
         attrs={
             "analysis": "outliers",
+            "stream": stream,
             "strength": strength,
             "averaged_over": "nothing: maxima over tokens, steps and prompts",
             "interval": "none: a maximum grows with the number of samples",

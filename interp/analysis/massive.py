@@ -148,6 +148,7 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
         },
         attrs={
             "analysis": "profile",
+            "stream": stream,
             "channels": chosen,
             "averaged_over": "tokens, steps, then prompt texts",
             "interval": intervals.said(size.sizes["prompt"]),

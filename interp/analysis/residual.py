@@ -64,6 +64,7 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     result["birth"], result["largest_writer"] = ("channel", blocks[born]), ("channel", names[largest])
     return result.assign_attrs(
         analysis="residual",
+        stream=stream,
         channels=chosen,
         averaged_over="tokens, then prompt texts",
         interval=intervals.said(at.sizes["prompt"]),

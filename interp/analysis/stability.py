@@ -65,6 +65,7 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     result = xr.Dataset(variables, {name: c for name, c in sizes.coords.items() if c.dims == ("block",)})
     return result.assign(chance=chance(k, sizes.sizes["channel"])).assign_attrs(
         analysis="stability",
+        stream=stream,
         k=k,
         averaged_over="pairs of samples",
         interval=f"{intervals.LEVEL:.0%}, percentile bootstrap over pairs, which share prompts: somewhat too narrow",

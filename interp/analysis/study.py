@@ -6,6 +6,7 @@ draws, so intervals cluster by rater.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,3 +108,12 @@ def krippendorff(values: Array) -> float:
     observed = total - np.trace(coincidence)
     expected = (total**2 - (margins**2).sum()) / (total - 1)
     return float(1 - observed / expected) if expected > 0 else 1.0
+
+
+def order(study: str, rater: str, rows: Sequence[int]) -> list[tuple[int, bool]]:
+    """The rows in this rater's own order, and whether the second method stands on the left; the same at every visit."""
+    seed = int.from_bytes(hashlib.sha256(f"{study}\n{rater}".encode()).digest()[:8], "big")
+    draw = np.random.default_rng(seed)
+    mixed = draw.permutation(len(rows))
+    swapped = draw.permutation(np.arange(len(rows)) % 2 == 0)  # as often on the one side as on the other
+    return [(int(rows[place]), bool(left)) for place, left in zip(mixed, swapped, strict=True)]

@@ -88,6 +88,18 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     )
 
 
+def settings(experiment: Experiment) -> list[dict[str, Any]]:
+    """What each setting of a sweep is made of, such as cfg.scale or dg.block; in the order of the arms."""
+    found = []
+    for setting in experiment.parameters["guidance"]:
+        methods = setting or []
+        line: dict[str, Any] = {"methods": "+".join(method["method"] for method in methods) or "none"}
+        for method in methods:
+            line |= {f"{method['method']}.{name}": value for name, value in method.items() if name not in ("method", "source")}
+        found.append(line)
+    return found
+
+
 def _measure(images: Array, spectrum: Array, sharp: float, truth: Array | None) -> Array:
     """(measure, row)."""
     structure = np.full(len(images), np.nan) if truth is None else metrics.structure_distance(images, truth)

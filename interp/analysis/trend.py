@@ -65,6 +65,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
         coordinates,
         {
             "analysis": "trend",
+            "stream": stream,
             "channels": chosen,
             "averaged_over": "tokens, then prompt texts",
             "interval": intervals.said(values.shape[0]),

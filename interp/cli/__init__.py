@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from interp.cli import (
     causes,
+    dashboard,
     demo,
     disrupt,
     dose,
@@ -59,6 +60,7 @@ app.command("lens")(lens.lens)
 app.command("generate")(generate.generate)
 app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
+app.command("dashboard")(dashboard.dashboard)
 app.add_typer(demo.app, name="demo")
 
 

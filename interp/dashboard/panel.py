@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 import xarray as xr
 
+from interp.dashboard.pickers import plain
 from interp.figures import style
 from interp.store import tables
 
@@ -26,38 +28,41 @@ def panel(
     data: xr.Dataset | xr.DataArray,
     code: Sequence[str],
     *,
-    cells: tuple[Sequence[Any], Sequence[Any]] | None = None,
-    clicked: Callable[[Any, Any], None] | None = None,
+    cells: Callable[[go.Figure], go.Figure] | None = None,
+    clicked: Callable[..., None] | None = None,
     height: int | None = None,
 ) -> None:
-    """Draw a figure with its downloads and its code. With `cells` (x, y), a click calls `clicked(x, y)` before the page runs again."""
-    shown = _themed(figure)
+    """Draw a figure with its downloads and code. `cells` puts clickable marks on it; a click calls `clicked(*their data)`."""
+    shown, said = _themed(figure)
     if height is not None:
         shown.update_layout(height=height)
     if cells is None or clicked is None:
         st.plotly_chart(shown, key=key, theme="streamlit", config={"displaylogo": False})
     else:
-        style.clickable(shown, *cells)
 
         def on_select() -> None:
             points = st.session_state[key]["selection"]["points"]
             if points:
-                clicked(points[0]["x"], points[0]["y"])
+                clicked(*points[0]["customdata"])
 
-        st.plotly_chart(
-            shown, key=key, theme="streamlit", on_select=on_select, selection_mode="points", config={"displayModeBar": False}
-        )
+        config = {"displayModeBar": False}
+        st.plotly_chart(cells(shown), key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
+    if said:
+        st.caption(plain(said))
     with st.popover("Data, figure, Python", icon=":material/download:", key=f"{key}:more"):
         _files(key, data, figure)
         st.caption("The same in Python:")
         st.code("\n".join(code), language="python")
 
 
-def _themed(figure: go.Figure) -> go.Figure:
-    """A copy in the page's colours, light or dark."""
+def _themed(figure: go.Figure) -> tuple[go.Figure, str]:
+    """A copy in the page's colours, light or dark, that fits a column; and its caption, which the page wraps better."""
     shown = copy.deepcopy(figure)
-    shown.update_layout(template="streamlit", width=None)
-    return shown
+    said = str(shown.layout.title.subtitle.text or "").replace("<br>", " ")
+    top = max((shown.layout.margin.t or style.TOP) - (style.LINE if said else 0), 60)
+    shown.update_layout(template="streamlit", width=None, margin_t=top, title_subtitle_text=None)
+    shown.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
+    return shown, said
 
 
 def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None:
@@ -67,7 +72,7 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None
         absent = tables.missing(kind)
         column.download_button(
             {"csv": "CSV", "parquet": "Parquet", "nc": "NetCDF"}[kind],
-            data=lambda kind=kind: tables.encode(data, kind),
+            data=functools.partial(tables.encode, data, kind),
             file_name=f"{key}.{kind}",
             mime=MIME[kind],
             key=f"{key}:{kind}",
@@ -81,7 +86,7 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None
     for column, kind in zip(columns, style.FORMATS, strict=True):
         column.download_button(
             kind.upper(),
-            data=lambda kind=kind: _picture(figure, kind),
+            data=functools.partial(_picture, figure, kind),
             file_name=f"{key}.{kind}",
             key=f"{key}:{kind}",
             on_click="ignore",
@@ -92,8 +97,6 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None
 
 
 def _picture(figure: go.Figure, kind: str) -> bytes:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         return style.write(figure, Path(folder) / f"figure.{kind}").read_bytes()
 

@@ -9,6 +9,8 @@ import streamlit as st
 
 Value = TypeVar("Value")
 KEPT = "interp:kept"  # in the session: values by picker's name, for pages on which the widget is not drawn
+TAKEN = "interp:taken"
+SAID = "interp:said"  # what a link asked for in vain, until another value is picked
 
 
 def kept() -> dict[str, Any]:
@@ -19,18 +21,28 @@ def kept() -> dict[str, Any]:
     return found
 
 
-def start(name: str, options: Sequence[Value], default: Value, where: str = "") -> Value:
-    """The value to begin with: what was picked before, else what the address asks for, else the default. What is not there is
-    said, not dropped.
+def taken() -> set[str]:
+    """Names of the pickers drawn in this run of the page."""
+    if TAKEN not in st.session_state:
+        st.session_state[TAKEN] = set()
+    found: set[str] = st.session_state[TAKEN]
+    return found
+
+
+def start(name: str, options: Sequence[Value], default: Value, where: str = "") -> tuple[Value, str]:
+    """The value to begin with: what was picked before, else what the address asks for, else the default; and what to say where
+    that is not to be had.
     """
     values = {str(option): option for option in options}
     before = kept().get(name)
     asked = str(before) if before is not None else st.query_params.get(name)
-    if asked is None or asked in values:
-        return default if asked is None else values[asked]
+    if asked is None:
+        return default, ""
+    if asked in values:
+        return values[asked], ""
     what = "was picked" if before is not None else "is what the link asks for"
-    st.warning(f"{name} = {plain(str(asked))} {what}, but {where or 'this store'} has {_span(options)}; showing {default}.")
-    return default
+    has = where or "this store"
+    return default, f"{name} = {plain(asked)} {what}, but {has} has {_span(options)}; showing {plain(str(default))}."
 
 
 def pick(
@@ -45,10 +57,17 @@ def pick(
 ) -> Value:
     """One value of several, by a list or a slider; remembered, and written into the address."""
     options = list(options)
-    key = f"pick:{name}"
+    key, said = f"pick:{name}", st.session_state.setdefault(SAID, {})
     if key not in st.session_state or st.session_state[key] not in options:
         st.session_state.pop(key, None)
-        st.session_state[key] = start(name, options, options[0] if default is None else default, where)
+        begin, note = start(name, options, options[0] if default is None else default, where)
+        st.session_state[key] = begin
+        if note:
+            said[name] = begin, note
+    if name in said and said[name][0] == st.session_state[key]:
+        st.warning(said[name][1])
+    else:
+        said.pop(name, None)
     value: Value
     if slider and len(options) > 1:
         value = st.select_slider(label, options, key=key, format_func=shown)
@@ -60,6 +79,7 @@ def pick(
 
 def remember(name: str, value: Any) -> None:
     """Keep a value, and write it into the address."""
+    taken().add(name)
     kept()[name] = value
     st.query_params[name] = str(value)
 

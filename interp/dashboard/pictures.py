@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interp.dashboard.pickers import plain
 from interp.figures import style
+from interp.store.experiment import Experiment
 
 Array = NDArray[Any]
 LARGEST = 1024  # pixels a side sent to the browser
@@ -51,7 +52,7 @@ _between = st.components.v2.component("interp_between", html=BETWEEN, css=STYLE,
 
 
 def between(key: str, first: Array, second: Array, first_name: str, second_name: str) -> None:
-    """Two pictures, (y, x, rgb) uint8, one over the other with a slider: the first on the left of it, the second on the right."""
+    """Two pictures, (y, x, rgb) uint8, one over the other with a slider: left of it the first, right of it the second."""
     data = {
         "first": style.source(first, LARGEST),
         "second": style.source(second, LARGEST),
@@ -61,14 +62,14 @@ def between(key: str, first: Array, second: Array, first_name: str, second_name:
     _between(key=key, data=data)
 
 
-def difference(first: Array, second: Array) -> tuple[Array, float]:
-    """|second - first|, brightened so that its largest value is white, and by how much."""
+def difference(first: Array, second: Array, gain: float | None = None) -> tuple[Array, float]:
+    """|second - first|, brightened by a gain (such that its largest value is white), and that gain."""
     apart = np.abs(second.astype(np.int16) - first.astype(np.int16))
-    gain = 255 / max(int(apart.max()), 1)
-    return (apart * gain).astype(np.uint8), gain
+    gain = 255 / max(int(apart.max()), 1) if gain is None else gain
+    return np.minimum(apart * gain, 255).astype(np.uint8), gain
 
 
-def row(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 150) -> None:
+def strip(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 150) -> None:
     """Pictures side by side with names under them; what is not drawn is said."""
     with st.container(horizontal=True):
         for picture, name in zip(pictures, names, strict=True):
@@ -76,3 +77,28 @@ def row(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 
                 st.caption(f"{plain(name)}: not drawn yet", width=width)
             else:
                 st.image(style.source(picture, SMALL), caption=plain(name), width=width)
+
+
+def compared(
+    key: str, experiment: Experiment, row: int, first: int, second: int, controls: Sequence[int] = (), first_name: str = ""
+) -> None:
+    """Two arms of a row: the slider, their difference, and the controls beside them."""
+    arms = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
+    missing = [arms[arm] for arm in (first, second) if not experiment.done[row, arm]]
+    if missing:
+        st.info(f"Not drawn yet: {plain(', '.join(missing))}. The same command goes on with this experiment.")
+        return
+    one, other = experiment.picture(row, first), experiment.picture(row, second)
+    slide, rest = st.columns([2, 3])
+    with slide:
+        between(key, one, other, first_name or arms[first], arms[second])
+    with rest:
+        apart, gain = difference(one, other)
+        shown = [one, other, apart]
+        names = [first_name or arms[first], arms[second], f"difference, x{gain:.1f}"]
+        strip(shown, names)
+        if controls:
+            st.caption("The controls, and each one's difference at the same brightness:")
+            drawn = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in controls]
+            gaps = [None if picture is None else difference(one, picture, gain)[0] for picture in drawn]
+            strip([*drawn, *gaps], [*(arms[arm] for arm in controls), *(f"difference of {arms[arm]}" for arm in controls)])

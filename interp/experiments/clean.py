@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,14 @@ class Clean:
         return Values(array[None, None], {**axes, "channel": tuple(chosen)}, source)
 
 
-def sample(prepared: Prepared, rows: Sequence[Row]) -> tuple[Array, Array]:
+def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], None] = lambda step: None) -> tuple[Array, Array]:
     """Call the pipeline once: pictures (row, y, x, rgb) uint8 and last latents (row, ...). A NaN is an error."""
     model = prepared.model
     check_traceable(model.pipe.transformer)
     scheduler = model.pipe.scheduler
     try:
-        with keep_offload_hooks(model.pipe), watch_scheduler(scheduler, keep_all=False) as watch, quiet(), torch.no_grad():
+        watching = watch_scheduler(scheduler, keep_all=False, on_step=on_step)
+        with keep_offload_hooks(model.pipe), watching as watch, quiet(), torch.no_grad():
             images = np.asarray(model.pipe(**pipeline_arguments(model, prepared.plan, rows)).images)
     except InterpError:
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ def generate(
     settings: dict[str, Any] | None = None,
     batch_size: int = 1,
     sequential: bool = False,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> xr.Dataset:
     """Draw prompts, with the same rows, seeds and defaults as `interp.trace`.
 
     `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1". `sequential` runs its branches one after the
-    other instead of as rows of one batch: slower, with less memory.
+    other instead of as rows of one batch: slower, with less memory. `on_step` is told every step of every batch.
 
     image        (prompt, y, x, rgb) uint8
     latents      (prompt, ...) the last
@@ -65,7 +66,7 @@ def generate(
     rows = prepared.plan.rows()
     drawn = []
     for batch in groups(rows, at_least("batch_size", batch_size, 1)):
-        drawn += _one_by_one(prepared, batch) if sequential else _together(prepared, batch)
+        drawn += _one_by_one(prepared, batch, on_step) if sequential else _together(prepared, batch, on_step)
     failed = [row.failure for row in drawn if row.failure is not None]
     if failed:
         raise TraceError(f"{len(failed)} of {len(rows)} rows gave no picture; first: {failed[0]}")
@@ -84,12 +85,12 @@ def generate(
     )
 
 
-def _together(prepared: Prepared, batch: Sequence[Row]) -> list[TracedRow]:
-    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide()}
+def _together(prepared: Prepared, batch: Sequence[Row], on_step: Callable[[int], None]) -> list[TracedRow]:
+    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide(), "on_step": on_step}
     return trace_group(prepared.model, prepared.plan, batch, prepared.schedule, prepared.layout, [], **given)
 
 
-def _one_by_one(prepared: Prepared, batch: Sequence[Row]) -> list[TracedRow]:
+def _one_by_one(prepared: Prepared, batch: Sequence[Row], on_step: Callable[[int], None]) -> list[TracedRow]:
     """A call of the transformer for every branch: torch hooks alone, since a trace sees one call a step."""
     guide, edits = prepared.guide(sequential=True), prepared.interventions
     with contextlib.ExitStack() as hooks:
@@ -98,6 +99,6 @@ def _one_by_one(prepared: Prepared, batch: Sequence[Row]) -> list[TracedRow]:
             hooks.enter_context(edited(prepared.model, edits))
         if guide is not None:
             hooks.enter_context(guide.guiding(prepared.model.pipe.transformer))
-        images, latents = sample(prepared, batch)
+        images, latents = sample(prepared, batch, on_step)
     outputs = [{"outputs": {"image": image, "latents": last}} for image, last in zip(images, latents, strict=True)]
     return [TracedRow(row, arrays) for row, arrays in zip(batch, outputs, strict=True)]

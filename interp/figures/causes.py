@@ -147,6 +147,7 @@ def alpha_and_size(found: xr.Dataset, *, selected: Sequence[int] = ()) -> go.Fig
             },
             hovertemplate="channel %{customdata}: size %{x:.3g}, |alpha| %{y:.3g}<extra></extra>",
         )
+    made.update_xaxes(dtick="D2").update_yaxes(dtick="D2")
     return style.caption(made, found.attrs)
 
 

@@ -137,6 +137,14 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
     return style.caption(made, found.attrs)
 
 
+def patch_cells(made: go.Figure, found: xr.Dataset) -> go.Figure:
+    """Clickable marks on every cell of a patch grid, with (column, block, what) as their data."""
+    columns, blocks = [str(column) for column in found["column"].to_numpy()], found["block"].to_numpy().tolist()
+    for number, what in enumerate(found["what"].to_numpy()):
+        style.clickable(made, columns, blocks, str(what), row=1, col=number + 1)
+    return made
+
+
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
     """How far along the way from target to source, by strength; massive channels, control, all. From `transport.similarity`."""
     made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")

@@ -17,7 +17,8 @@ def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.F
     here = found.sel(stream=stream, block=blocks[block] if block < 0 else block)
     size, selected, channel = (here[name].to_numpy() for name in ("size", "selected", "channel"))
     title = f"channels of block {int(here['block'])}, {stream} stream"
-    made = style.figure(title, "channel", "mean |hidden|, or what the criterion scores", barmode="overlay", bargap=0)
+    unit = "mean |hidden|" if str(found.attrs["criterion"]).split("(")[0] in ("robust", "ratio", "top") else "quantity scored"
+    made = style.figure(title, "channel", unit, barmode="overlay", bargap=0)
     colours = [style.COLOURS[1] if chosen else style.COLOURS[0] for chosen in selected]
     made.add_bar(x=channel, y=size, marker={"color": colours, "line": {"width": 0}}, name="channels", showlegend=False)
     style.control(made, channel[[0, -1]], [float(np.median(size))] * 2, "median channel")
@@ -59,6 +60,34 @@ def steps(values: xr.DataArray, title: str, unit: str, *, block: int | None = No
         made.add_shape(type="rect", x0=step - 0.5, x1=step + 0.5, y0=block - 0.5, y1=block + 0.5, line=frame)
     made.update_yaxes(autorange="reversed")
     return style.caption(made, values.attrs)
+
+
+def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", count: int = 24) -> go.Figure:
+    """The largest scores at one block with their intervals, beside what the criterion asks for. From `massive.find`."""
+    blocks = found["block"].to_numpy()
+    here = found.sel(stream=stream, block=blocks[block] if block < 0 else block)
+    order = np.argsort(-here["score"].fillna(-np.inf).to_numpy(), kind="stable")[:count]
+    here = here.isel(channel=order)
+    made = style.figure(f"scores at block {int(here['block'])}, {stream} stream: the largest {len(order)}", "channel", "score")
+    value, selected = here["score"].to_numpy(), here["selected"].to_numpy()
+    made.add_bar(
+        x=[str(channel) for channel in here["channel"].to_numpy()],
+        y=value,
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": here["score_high"].to_numpy() - value,
+            "arrayminus": value - here["score_low"].to_numpy(),
+        },
+        marker={"color": np.where(selected, *style.COLOURS[1::-1])},
+        showlegend=False,
+    )
+    limit = found.attrs["threshold"]
+    if limit != "none":
+        line = {"color": style.CONTROL, "dash": "dash"}
+        made.add_hline(y=float(limit), line=line, annotation_text=f"threshold {float(limit):g}")
+    made.update_xaxes(type="category")
+    return style.caption(made, found.attrs)
 
 
 def scores(found: xr.Dataset, *, stream: str = "image") -> go.Figure:

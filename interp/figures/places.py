@@ -52,10 +52,8 @@ def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:
     made = style.figure(f"largest channels of token y {y}, x {x}, block {block}, step {step}", "channel", "hidden")
     order = np.argsort(-abs(values.to_numpy()), kind="stable")[:count]
     names = [str(channel) for channel in values["channel"].to_numpy()[order]]
-    made.add_bar(x=names, y=values.to_numpy()[order], marker={"color": style.COLOURS[0]})
-    made.add_hline(
-        y=float(np.median(abs(values))), line={"color": style.CONTROL, "dash": "dash"}, annotation_text="median |hidden| of all"
-    )
+    made.add_bar(x=names, y=values.to_numpy()[order], marker={"color": style.COLOURS[0]}, showlegend=False)
+    style.control(made, [names[0], names[-1]], [float(np.median(abs(values)))] * 2, "median |hidden| of all channels")
     made.update_xaxes(type="category")
     return style.caption(made, values.attrs)
 
@@ -97,12 +95,8 @@ def overlap(found: xr.Dataset) -> go.Figure:
         made.add_scatter(x=blocks, y=better, name=name, mode="lines", line={"color": colour, "dash": "dash"})
     for number, baseline in enumerate(found["baseline"].to_numpy()):
         value = float(found["trivial"].sel(baseline=baseline))
-        made.add_hline(
-            y=value,
-            line={"color": style.CONTROL, "dash": ("dash", "dot")[number % 2]},
-            annotation_text=str(baseline),
-            annotation_position="top left",
-        )
+        line = {"color": style.CONTROL, "dash": ("dash", "dot")[number % 2]}
+        made.add_scatter(x=blocks, y=[value] * len(blocks), name=str(baseline), mode="lines", line=line)
     return style.caption(made, found.attrs)
 
 

@@ -129,17 +129,20 @@ def source(picture: Any, most: int = 256) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], size: int = 14) -> go.Figure:
-    """Invisible marks on every cell of a heat map: browsers report clicks on marks, not on heat maps."""
+def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], *labels: Any, **place: Any) -> go.Figure:
+    """Invisible marks on every cell of a heat map, with (x, y, *labels) as their data: browsers report clicks on marks, not on
+    heat maps. `place` is the subplot's row and col.
+    """
     cells = [(column, row) for row in y for column in x]
     made.add_scattergl(
         x=[column for column, _ in cells],
         y=[row for _, row in cells],
-        customdata=[list(cell) for cell in cells],
+        customdata=[[*cell, *labels] for cell in cells],
         mode="markers",
-        marker={"symbol": "square", "size": size, "opacity": 0},
+        marker={"symbol": "square", "size": 14, "opacity": 0},
         hoverinfo="skip",
         showlegend=False,
         name="cells",
+        **place,
     )
     return made.update_layout(dragmode=False, clickmode="event+select")

@@ -174,6 +174,11 @@ class Experiment:
         return dict(self.attributes["provenance"])
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether it draws pictures at all."""
+        return "outputs/image" in self._root
+
+    @property
     def finished(self) -> bool:
         """Whether every planned cell is drawn."""
         return bool(self.done[self.planned].all())

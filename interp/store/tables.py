@@ -19,11 +19,11 @@ FORMATS = {"csv": (), "parquet": ("pyarrow",), "nc": ("h5netcdf", "h5py")}
 
 
 def table(data: xr.Dataset | xr.DataArray) -> pd.DataFrame:
-    """One line for every cell and one column for every variable, where one variable spans all axes; otherwise one line for every
-    variable and cell: variable, axes, value.
+    """One line a cell and one column a variable, where one variable spans all axes; otherwise one line for every variable and
+    cell: variable, axes, value.
     """
     dataset = _dataset(data)
-    cells = int(np.prod([size for size in dataset.sizes.values()], dtype=np.int64))
+    cells = int(np.prod(list(dataset.sizes.values()), dtype=np.int64))
     if any(variable.size == cells for variable in dataset.data_vars.values()):
         return dataset.to_dataframe().reset_index()
     kept = [_long(str(name), variable) for name, variable in dataset.data_vars.items()]
@@ -51,7 +51,7 @@ def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
     if absent:
         raise InputError(absent)
     if kind == "csv":
-        return table(data).to_csv(index=False).encode()
+        return str(table(data).to_csv(index=False)).encode()
     if kind == "parquet":
         file = io.BytesIO()
         _plain_columns(table(data)).to_parquet(file, index=False)
@@ -76,7 +76,7 @@ def _plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _netcdf(dataset: xr.Dataset) -> xr.Dataset:
-    """Without what NetCDF has no place for: attributes that are no numbers, texts or flat lists become JSON, booleans 0 and 1."""
+    """Without what NetCDF has no place for: attributes that are neither numbers nor texts become JSON, booleans 0 and 1."""
     plain = dataset.drop_encoding()
     texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "TU"]
     plain = plain.assign_coords({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n in plain.coords})

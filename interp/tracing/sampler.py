@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ class SamplerWatch:
     """What the scheduler has done so far."""
 
     keep_all: bool
+    on_step: Callable[[int], None] = lambda step: None
     steps: int = 0
     """Steps taken; also the index of the step under way."""
     latents: list[Tensor] = dataclasses.field(default_factory=list)
@@ -35,13 +36,16 @@ class SamplerWatch:
         self.latents.append(kept)
         for position in (~kept.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist():
             self.not_finite.setdefault(position, []).append(self.steps)
+        self.on_step(self.steps)
         self.steps += 1
 
 
 @contextlib.contextmanager
-def watch_scheduler(scheduler: Any, *, keep_all: bool) -> Iterator[SamplerWatch]:
+def watch_scheduler(
+    scheduler: Any, *, keep_all: bool, on_step: Callable[[int], None] = lambda step: None
+) -> Iterator[SamplerWatch]:
     """Watch `scheduler.step` inside; a scheduler that draws noise without a generator is refused."""
-    watch = SamplerWatch(keep_all)
+    watch = SamplerWatch(keep_all, on_step)
     original, shadowed = scheduler.step, scheduler.__dict__.get("step")
 
     @functools.wraps(original)

@@ -1,0 +1,78 @@
+"""Compare: two runs side by side."""
+
+import pandas as pd
+import streamlit as st
+
+from interp.analysis import comparison, glance
+from interp.dashboard import ask, choose, frame, opened
+from interp.dashboard.explain import explained
+from interp.dashboard.panel import opening, panel
+from interp.dashboard.pickers import pick, plain
+from interp.figures import causes
+from interp.figures import massive as figures
+
+frame.needed()
+
+st.title("Compare")
+runs = [choose.run("run", "Left run"), choose.run("other", "Right run")]
+streams = [str(value) for value in runs[0].summary["stream"].to_numpy() if value in runs[1].summary["stream"].to_numpy()]
+with st.sidebar:
+    stream = pick("stream", "Stream", streams)
+names = [plain(run.path.name) for run in runs]
+if runs[0].path == runs[1].path:
+    st.info("Both are the same run; pick another one on the right.")
+
+facts = pd.DataFrame([run.facts() | {"created": str(run.provenance.get("created"))} for run in runs]).T.fillna("")
+facts.columns = ["left", "right"]
+st.dataframe(facts.rename_axis("what").reset_index(), hide_index=True)
+
+massive = [ask.consensus(ask.massive(run, "robust")[0], stream) for run in runs]
+for side, column, run, name, (chosen, largest) in zip(("left", "right"), st.columns(2), runs, names, massive, strict=True):
+    with column, explained():
+        channel = chosen[0] if chosen else largest
+        said = f"massive: {', '.join(map(str, chosen[:8]))}" if chosen else f"no massive channel; the largest is {largest}"
+        st.subheader(name)
+        st.caption(said)
+        ratio = opened.computed(
+            run.path, "ratio", (channel, stream), lambda run=run, channel=channel: glance.ratio(run, channel, stream=stream)
+        )
+        title = f"channel {channel} over the median channel"
+        code = [
+            *opening(run.path),
+            f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
+            f'interp.figures.massive.steps(values, {title!r}, "ratio")',
+        ]
+        panel(f"{side}-ratio", figures.steps(ratio, title, "ratio"), ratio, code)
+        lines = (chosen or [largest])[:8]
+        rough = opened.computed(
+            run.path, "rough", (*lines, stream), lambda run=run, lines=lines: glance.profile(run, lines, stream=stream)
+        )
+        code = [
+            *opening(run.path),
+            f"found = interp.glance.profile(run, {lines}, stream={stream!r})",
+            "interp.figures.massive.layers(found)",
+        ]
+        panel(f"{side}-layers", figures.layers(rough), rough, code)
+
+with explained():
+    if runs[0].path != runs[1].path:
+        labels = [run.path.stem for run in runs]
+        labels = labels if labels[0] != labels[1] else ["left", "right"]
+        paths = ", ".join(f"interp.open_run({str(run.path)!r})" for run in runs)
+        call = f"interp.comparison.runs([{paths}], {labels}, stream={stream!r})"
+        reads = sum(run.stats["mean_abs"].nbytes * 3 for run in runs)
+        made = ask.result(
+            runs[0],
+            f"comparison with {runs[1].path}",
+            {"stream": stream, "changed": opened.stamp(runs[1].path)},
+            lambda: comparison.runs(runs, labels, stream=stream),
+            reads,
+            call,
+        )
+        if made is not None:
+            found = made[0]
+            st.subheader("Line by line")
+            code = ["import interp", "", f"found = {call}", "interp.figures.causes.comparison(found)"]
+            panel("comparison", causes.comparison(found), found, code)
+            lines = found[["massive", "trend", "timestep_share", "prompt_share"]].to_dataframe().reset_index()
+            st.dataframe(lines, hide_index=True)

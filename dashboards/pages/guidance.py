@@ -1,0 +1,115 @@
+"""Guidance: sweeps in numbers and pictures, two settings against each other, and a live tab."""
+
+import streamlit as st
+
+from interp.dashboard import choose, frame, live, pictures
+from interp.dashboard.explain import explained
+from interp.dashboard.panel import opening, panel
+from interp.dashboard.pickers import pick, plain
+from interp.dashboard.settings import seeds, setting
+from interp.errors import InputError
+from interp.figures import guidance as figures
+from interp.store.tables import table
+
+frame.needed()
+
+COMMAND = (
+    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
+)
+GALLERY = 6
+
+
+def numbers(experiment, begin):
+    """Curves and the metric table."""
+    found = experiment.result("sweep")
+    code = [*begin, 'found = experiment.result("sweep")', "interp.figures.guidance.sweep(found)"]
+    panel("sweep", figures.sweep(found), found, code)
+    lines = table(found[["value", "low", "high", "over_first", "over_first_low", "over_first_high"]])
+    with st.sidebar:
+        measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])
+    st.subheader(f"{plain(measure)}, setting by setting")
+    shown = lines[lines["measure"] == measure].drop(columns=["measure"]).sort_values("value")
+    st.dataframe(shown.drop(columns=[c for c in shown if str(c).startswith("value") and c != "value"]), hide_index=True)
+    st.caption(
+        plain(f"over first: less {found.attrs['control'].removeprefix('the first setting, ')}; {found.attrs['interval']}")
+    )
+
+
+def gallery(experiment, begin):
+    """A row of pictures for every prompt of a seed: the first setting, and two picked ones."""
+    left, right = st.columns(2)
+    with left:
+        st.caption("One setting")
+        one = setting(experiment, "a", 1)
+    with right:
+        st.caption("Another")
+        other = setting(experiment, "b", len(experiment.axes["arm"]) - 1)
+    arms = list(dict.fromkeys([0, one, other]))
+    names = [str(name) for name in experiment.axes["arm"].to_numpy()]
+    rows = seeds(experiment)[:GALLERY]
+    columns = st.columns(2)
+    for number, row in enumerate(rows):
+        images = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in arms]
+        with columns[number % 2]:
+            st.caption(f"{row}: {plain(str(experiment.axes['prompt_text'].to_numpy()[row]))}")
+            pictures.strip(images, [names[arm] for arm in arms], width=128)
+    with st.expander("The same in Python"):
+        code = [*begin, f"interp.figures.guidance.gallery(experiment, {rows}, {arms})"]
+        st.code("\n".join(code), language="python")
+
+
+def against(experiment, begin):
+    """The slider between two settings."""
+    row = choose.row(experiment)
+    left, right = st.columns(2)
+    with left:
+        st.caption("Left of the slider")
+        one = setting(experiment, "left", 0)
+    with right:
+        st.caption("Right of the slider")
+        other = setting(experiment, "right", len(experiment.axes["arm"]) - 1)
+    pictures.compared("pair", experiment, row, one, other)
+
+
+def draw_live():
+    """Draw with the demo model on this machine's CPU."""
+    st.caption("Draws with the demo model (64 x 64 pixels) on this machine's CPU, one picture at a time for all sessions.")
+    with st.form("live"):
+        prompt = st.text_input("Prompt", "a large red striped circle in the center on a black background", max_chars=400)
+        left, right = st.columns(2)
+        first = left.text_input("Guidance", "none", help="Such as none, cfg:3, dg:1, cfg:2+dg:2, pag:0.5")
+        second = right.text_input("Against", "cfg:2+dg:2")
+        steps = left.slider("Steps", 2, live.MOST, 20)
+        seed = right.number_input("Seed", 0, 2**31 - 1, 0)
+        pressed = st.form_submit_button("Draw", type="primary")
+    if pressed:
+        if not prompt.strip():
+            raise InputError("prompt must not be empty")
+        drawn = live.draw(prompt, [first.strip(), second.strip()], int(steps), int(seed))
+        if drawn is not None:
+            st.session_state["interp:live"] = [found["image"].to_numpy()[0] for found in drawn], [first, second]
+    if "interp:live" in st.session_state:
+        (one, other), names = st.session_state["interp:live"]
+        slide, rest = st.columns([2, 3])
+        with slide:
+            pictures.between("live-pair", one, other, *names)
+        with rest:
+            apart, gain = pictures.difference(one, other)
+            pictures.strip([one, other, apart], [*names, f"difference, x{gain:.1f}"])
+
+
+st.title("Guidance")
+views = {"Sweep": numbers, "Gallery": gallery, "Two settings": against}
+with st.sidebar:
+    view = pick("view", "View", [*views, "Live"])
+if view == "Live":
+    with explained():
+        draw_live()
+else:
+    experiment = choose.experiment(["sweep"], "Sweep", COMMAND, name="sweep")
+    with explained():
+        if "sweep" not in experiment.results and view == "Sweep":
+            raise InputError(
+                "this sweep has no result yet: it is still running, or was stopped; the same command goes on with it"
+            )
+        views[view](experiment, opening(experiment.path, experiment=True))

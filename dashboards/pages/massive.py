@@ -1,0 +1,102 @@
+"""Massive channels: which, by which criterion, in which blocks and steps, and whether the set is stable."""
+
+import streamlit as st
+
+from interp.analysis import glance, stability
+from interp.analysis import massive as analysis
+from interp.dashboard import ask, choose, frame, opened
+from interp.dashboard.explain import explained
+from interp.dashboard.panel import opening, panel
+from interp.dashboard.pickers import pick, plain, put
+from interp.figures import massive as figures
+from interp.figures.style import clickable
+
+frame.needed()
+
+st.title("Massive channels")
+run = choose.run()
+stream = choose.stream(run)
+with st.sidebar:
+    criterion = pick("criterion", "Criterion", ["robust", "ratio", "top:8", "top:12", "energy"])
+found, call = ask.massive(run, criterion)
+chosen, largest = ask.consensus(found, stream)
+channel = choose.channel(run, chosen, largest)
+block, step = choose.block(run, stream), choose.step(run)
+
+births = {number: int(found["birth"].sel(stream=stream, channel=number)) for number in chosen}
+said = ", ".join(f"**{number}** (from block {births[number]})" for number in chosen[:8])
+st.markdown(
+    f"{len(chosen)} massive channels in the {stream} stream by {plain(found.attrs['criterion'])}: {said}"
+    + (" and more." if len(chosen) > 8 else ".")
+    if chosen
+    else f"No channel of the {stream} stream is massive by {plain(found.attrs['criterion'])}; the largest is **{largest}**."
+)
+st.caption(
+    plain(f"{found.attrs['source']}. A consensus: selected in at least half of the blocks from a channel's first one on.")
+)
+
+begin = opening(run.path)
+spikes, scores = st.columns(2)
+with spikes, explained():
+    code = [*call, f"interp.figures.massive.spikes(found, block={block}, stream={stream!r})"]
+    panel("spikes", figures.spikes(found, block=block, stream=stream), found.sel(stream=stream, block=block), code)
+with scores, explained():
+    code = [*call, f"interp.figures.massive.threshold(found, block={block}, stream={stream!r})"]
+    panel("threshold", figures.threshold(found, block=block, stream=stream), found.sel(stream=stream, block=block), code)
+
+heat, drill = st.columns(2)
+with heat, explained():
+    ratio = opened.computed(run.path, "ratio", (channel, stream), lambda: glance.ratio(run, channel, stream=stream))
+
+    def go_to(x: int, y: int) -> None:
+        """Set the pickers to the cell clicked."""
+        put("step", int(x))
+        put("block", int(y))
+
+    title = f"channel {channel} over the median channel, {stream} stream"
+    code = [
+        *begin,
+        f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
+        f'interp.figures.massive.steps(values, {title!r}, "ratio", block={block}, step={step})',
+    ]
+    axes = (ratio["step"].to_numpy().tolist(), ratio["block"].to_numpy().tolist())
+    figure = figures.steps(ratio, title, "ratio", block=block, step=step)
+    panel("ratio", figure, ratio, code, cells=lambda drawn: clickable(drawn, *axes), clicked=go_to)
+    st.caption("Click a cell: the plot beside it shows every channel there.")
+with drill, explained():
+    here = opened.computed(
+        run.path, "channels", (block, step, stream), lambda: glance.channels(run, block=block, step=step, stream=stream)
+    )
+    code = [
+        *begin,
+        f"values = interp.glance.channels(run, block={block}, step={step}, stream={stream!r})",
+        f"interp.figures.massive.one_state(values, selected={chosen})",
+    ]
+    panel("state", figures.one_state(here, selected=chosen), here, code)
+
+layers, same = st.columns(2)
+with layers, explained():
+    lines = (chosen or [largest])[:8]
+    made = ask.result(
+        run,
+        "profile",
+        {"channels": lines, "stream": stream, "steps": "all"},
+        lambda: analysis.profile(run, lines, stream=stream),
+        run.stats["mean_abs"].nbytes * 2,
+        f"interp.massive.profile(run, {lines}, stream={stream!r})",
+    )
+    if made is None:
+        rough = opened.computed(run.path, "rough", (*lines, stream), lambda: glance.profile(run, lines, stream=stream))
+        made = rough, [*begin, f"found = interp.glance.profile(run, {lines}, stream={stream!r})"]
+    panel("layers", figures.layers(made[0]), made[0], [*made[1], "interp.figures.massive.layers(found)"])
+with same, explained():
+    made = ask.result(
+        run,
+        "stability",
+        {"k": 8, "stream": stream},
+        lambda: stability.sets(run, 8, stream=stream),
+        run.stats["mean_abs"].nbytes,
+        f"interp.stability.sets(run, 8, stream={stream!r})",
+    )
+    if made is not None:
+        panel("stability", figures.stability(made[0]), made[0], [*made[1], "interp.figures.massive.stability(found)"])

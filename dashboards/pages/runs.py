@@ -1,0 +1,67 @@
+"""Runs: what is under the folders, how far it is, where it came from."""
+
+import json
+
+import streamlit as st
+
+from interp.dashboard import choose, frame, opened, pictures
+from interp.dashboard.explain import explained
+from interp.dashboard.listing import overview
+from interp.dashboard.pickers import pick, plain
+
+frame.needed()
+
+st.title("Runs")
+folders = ", ".join(plain(str(root)) for root in choose.roots_given())
+stores = choose.stores()
+if not stores:
+    st.info(f"No store is under {folders} yet. This makes one, on the demo model:")
+    st.code(choose.TRACE_IT, language="bash")
+    st.stop()
+st.caption(f"Under {folders}: {len(stores)} stores.")
+table = overview(stores)
+st.dataframe(
+    table,
+    hide_index=True,
+    column_config={
+        "done": st.column_config.ProgressColumn("done", min_value=0.0, max_value=1.0, format="percent"),
+        "created": st.column_config.TextColumn("created (UTC)"),
+    },
+)
+with st.sidebar:
+    name = pick("store", "Store", [store.name for store in stores], where="the folder")
+store = next(store for store in stores if store.name == name)
+st.header(plain(store.name))
+if store.problem:
+    st.error(f"{plain(store.name)} cannot be opened: {plain(store.problem)}.")
+    st.stop()
+
+with explained():
+    source = opened.run(store.path) if store.kind == "trace" else opened.experiment(store.path)
+    facts = {**source.facts(), "created": source.provenance.get("created", "unknown")}
+    left, right = st.columns([3, 2])
+    left.table({"what": list(facts), "value": [plain(str(value)) for value in facts.values()]}, hide_index=True)
+    with right:
+        st.caption("provenance")
+        st.json(json.dumps(source.provenance, default=str), expanded=False)
+        st.caption("plan")
+        st.json(json.dumps(source.plan, default=str), expanded=False)
+        st.caption("open it in Python")
+        opener = "open_run" if store.kind == "trace" else "open_experiment"
+        st.code(f"import interp\n\nsource = interp.{opener}({str(store.path)!r})\nsource", language="python")
+
+with explained():
+    st.subheader("Pictures")
+    if store.kind == "trace":
+        shown = source.images["image"].isel(prompt=slice(0, 24))
+        texts = [f"{row}: {text}" for row, text in zip(shown["prompt"].to_numpy(), source.prompts, strict=False)]
+        images = list(shown.to_numpy())
+    else:
+        rows = [row for row in range(source.done.shape[0]) if source.done[row, 0]][:24]
+        words = source.axes["prompt_text"].to_numpy()
+        images = [source.picture(row, 0) for row in rows] if source.has_pictures else []
+        texts = [f"{row}: {words[row]}" for row in rows]
+    if images:
+        pictures.strip(images, texts)
+    else:
+        st.caption("No row is done yet." if store.kind == "trace" else "This experiment keeps no pictures.")

@@ -1,0 +1,150 @@
+"""Study: which of two pictures do people prefer, not knowing what made them? DG section 5.3, App. I."""
+
+import datetime
+
+import streamlit as st
+
+from interp.analysis import study as analysis
+from interp.dashboard import choose, frame, opened, pictures, roots
+from interp.dashboard.explain import explained
+from interp.dashboard.panel import panel
+from interp.dashboard.pickers import pick, plain
+from interp.errors import InputError
+from interp.figures import people
+from interp.store.answers import append_answer, read_answers
+from interp.store.studies import Study, read_study, study_file, study_names, write_study
+
+frame.needed()
+
+COMMAND = (
+    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
+)
+QUESTIONS = {
+    "detail": "Which picture has the better fine details?",
+    "colour": "Which picture has the more natural, consistent colours?",
+    "prompt": "Which picture matches the prompt better?",
+}
+SIDES = {"left": ("Left", "Left"), "tie": ("Tie", "Down"), "right": ("Right", "Right")}
+KINDS = ["sweep", "disrupt", "dose", "patch", "transport"]
+
+
+def root_of(path):
+    """The root that holds a store."""
+    return next(root for root in choose.roots_given() if roots.inside(path, root))
+
+
+def made():
+    """Every study under the roots: name, file, root."""
+    found = {}
+    for root in choose.roots_given():
+        for name in study_names(root):
+            found.setdefault(name, (study_file(root, name), root))
+    return found
+
+
+def set_up():
+    """Choose what is compared; raters are given the link alone."""
+    experiment = choose.experiment(KINDS, "Experiment", COMMAND, name="study_experiment")
+    names = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
+    left, right = st.columns(2)
+    with left:
+        first = names.index(pick("first", "First method", names))
+    with right:
+        second = names.index(pick("second", "Second method", names, default=names[1]))
+    both = (experiment.done[:, first] & experiment.done[:, second]).nonzero()[0].tolist()
+    if not both:
+        raise InputError("rows: no row is drawn under both methods yet")
+    with st.form("study"):
+        name = st.text_input("Name of the study (raters see it: do not name the methods)", "study-1", max_chars=64)
+        count = st.number_input("Pairs", 1, len(both), min(len(both), 100))
+        if st.form_submit_button("Make the study", type="primary"):
+            root = root_of(experiment.path)
+            where = str(experiment.path.relative_to(root))
+            write_study(root, name, Study(where, first, second, names[first], names[second], tuple(both[: int(count)])))
+            st.success(f"Made. Raters open this page with ?view=Rate&study={plain(name)} in the address.")
+
+
+def rate():
+    """One pair, one question at a time; an answer is written when all three are given."""
+    found = made()
+    if not found:
+        st.info("There is no study yet: make one under Set up.")
+        return
+    with st.sidebar:
+        name = pick("study", "Study", list(found))
+    rater = st.text_input("Your name or initials", key="rater", max_chars=40).strip()
+    if not rater:
+        st.caption("Type it to begin. You can stop at any time and go on later under the same name.")
+        return
+    file, root = found[name]
+    study = read_study(file)
+    path = root / study.experiment
+    if not roots.inside(path, root):
+        raise InputError("study: its experiment lies outside the folder this dashboard was started with")
+    experiment = opened.experiment(path)
+    answers = file.with_suffix(".jsonl")
+    given = {int(answer["pair"]) for answer in read_answers(answers) if answer.get("rater") == rater}
+    waiting = [pair for pair in analysis.order(name, rater, study.rows) if pair[0] not in given]
+    st.progress(1 - len(waiting) / len(study.rows), f"{len(study.rows) - len(waiting)} of {len(study.rows)} pairs")
+    if not waiting:
+        st.success("That was the last pair. Thank you.")
+        return
+    row, swapped = waiting[0]
+    arms = (study.second, study.first) if swapped else (study.first, study.second)
+    st.markdown(f"Prompt: **{plain(str(experiment.axes['prompt_text'].to_numpy()[row]))}**")
+    pictures.strip([experiment.picture(row, arm) for arm in arms], ["left", "right"], width=360)
+    state = st.session_state.setdefault("interp:answers", {})
+    if state.get("place") != (name, rater, row):
+        state.clear()
+        state.update(place=(name, rater, row), answers={})
+    said = state["answers"]
+    question = next(word for word in QUESTIONS if word not in said)
+
+    def answer(side):
+        """Note one answer; write the line after the last."""
+        said[question] = "tie" if side == "tie" else "first" if (side == "left") != swapped else "second"
+        if len(said) == len(QUESTIONS):
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            append_answer(answers, {"rater": rater, "pair": row, **said, "left": "second" if swapped else "first", "at": now})
+
+    st.markdown(f"**{len(said) + 1} of {len(QUESTIONS)}. {QUESTIONS[question]}**")
+    with st.container(horizontal=True):
+        for side, (label, key) in SIDES.items():
+            st.button(label, key=f"answer:{side}", shortcut=key, on_click=answer, args=(side,))
+        st.button("Back", key="answer:back", disabled=not said, on_click=said.popitem if said else None, type="tertiary")
+    st.caption("Or press the arrow keys: left, down for a tie, right.")
+
+
+def results():
+    """Win rates with intervals, agreement, the answers themselves."""
+    found = made()
+    if not found:
+        st.info("There is no study yet: make one under Set up.")
+        return
+    with st.sidebar:
+        name = pick("study", "Study", list(found))
+    file, _ = found[name]
+    study, answers = read_study(file), read_answers(file.with_suffix(".jsonl"))
+    if not answers:
+        st.info("Nobody has answered yet. Raters open this page with the view Rate.")
+        return
+    rates = analysis.win_rates(answers, study.first_name, study.second_name)
+    path = str(file.with_suffix(".jsonl"))
+    code = [
+        "import interp",
+        "from interp.store.answers import read_answers",
+        "",
+        f"found = interp.study.win_rates(read_answers({path!r}), {study.first_name!r}, {study.second_name!r})",
+        "interp.figures.people.win_rates(found)",
+    ]
+    panel("win-rates", people.win_rates(rates), rates, code)
+    st.dataframe(rates.to_dataframe().reset_index(), hide_index=True)
+    st.caption("agreement: Krippendorff's alpha between raters, 1 is full, 0 is what chance gives. Intervals cluster by rater.")
+
+
+VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}
+st.title("Study")
+with st.sidebar:
+    view = pick("view", "View", list(VIEWS))
+with explained():
+    VIEWS[view]()

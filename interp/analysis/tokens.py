@@ -1,0 +1,66 @@
+"""Single states over image tokens: one channel, a set of channels, or one token. Needs hidden states of the image stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import segmentation, sources
+
+
+def state(source: sources.Source, *, prompt: int, step: int, block: int, stream: str = "image") -> xr.DataArray:
+    """One stored hidden state, (token, channel), lazy; prompt, step and block are those of the store."""
+    here = sources.hidden(source, stream)
+    for axis, value in (("prompt", prompt), ("step", step), ("block", block)):
+        here = sources.choose(here, axis, [value]).isel({axis: 0})
+    return here
+
+
+def channel_map(source: sources.Source, channel: int, *, prompt: int, step: int, block: int) -> xr.DataArray:
+    """|hidden| of one channel over the picture: (token_y, token_x)."""
+    here = state(source, prompt=prompt, step=step, block=block)
+    here = abs(sources.choose(here, "channel", [channel]).isel(channel=0)).compute()
+    return _over_picture(here, here.to_numpy(), f"|hidden| at channel {channel}", "|hidden|")
+
+
+def set_map(source: sources.Source, channels: Sequence[int], *, prompt: int, step: int, block: int) -> xr.Dataset:
+    """A set of channels over the picture, as Few Channels clusters them: each channel's |hidden| scaled to 0..1 over tokens.
+
+    heat   (token_y, token_x)   sum over channels
+    mask   (token_y, token_x)   boolean: the cluster of the higher mean
+    """
+    here = state(source, prompt=prompt, step=step, block=block)
+    here = abs(sources.choose(here, "channel", list(channels), "channels")).compute()
+    mask, heat = segmentation.cluster(here.transpose("token", "channel").to_numpy())
+    named = f"channels {', '.join(map(str, list(channels)[:6]))}{' ...' if len(channels) > 6 else ''}"
+    return xr.Dataset(
+        {
+            "heat": _over_picture(here, heat, f"heat of {named}", "sum of 0..1"),
+            "mask": _over_picture(here, mask, f"foreground of {named}", "foreground"),
+        }
+    )
+
+
+def largest(source: sources.Source, count: int, *, prompt: int, step: int, block: int) -> list[int]:
+    """The channels of largest mean |hidden| over tokens at one state: Few Channels ranks them so, per sample and block."""
+    here = state(source, prompt=prompt, step=step, block=block).compute()
+    order = np.argsort(-abs(here).mean("token").to_numpy(), kind="stable")[:count]
+    return [int(channel) for channel in here["channel"].to_numpy()[order]]
+
+
+def token(source: sources.Source, y: int, x: int, *, prompt: int, step: int, block: int) -> xr.DataArray:
+    """One image token's hidden state: (channel)."""
+    here = state(source, prompt=prompt, step=step, block=block)
+    rows, columns = segmentation.grid_of(here)
+    place = sources.choose(here.assign_coords(token=np.arange(rows * columns)), "token", [y * columns + x])
+    found: xr.DataArray = place.isel(token=0).compute()
+    return found.assign_attrs(sources.facts_of(source), averaged_over="nothing: one token")
+
+
+def _over_picture(here: xr.DataArray, values: Any, name: str, units: str) -> xr.DataArray:
+    kept = {label: coordinate for label, coordinate in here.coords.items() if not coordinate.dims}
+    attributes = {"long_name": name, "units": units, "averaged_over": "nothing: one state"}
+    return xr.DataArray(np.asarray(values).reshape(segmentation.grid_of(here)), kept, ("token_y", "token_x"), attrs=attributes)

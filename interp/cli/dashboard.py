@@ -1,0 +1,63 @@
+"""`interp dashboard`."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.console import say
+
+
+def dashboard(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Stores, or folders of stores. [default: cache/, or here]")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to serve on; localhost is this machine alone.")] = "localhost",
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Look at stores in a browser: runs, massive channels, experiments, guidance, a blind study. No model is loaded."""
+    from interp.dashboard import roots
+    from interp.errors import InputError
+
+    if importlib.util.find_spec("streamlit") is None:
+        raise InputError("the dashboard needs streamlit: pip install 'interp[dashboard]'")
+    where = roots.parse([str(run) for run in runs or []])
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        say(f"anyone who can reach {host} can read these stores and add answers to studies: there is no password")
+    options = {"server.address": host, "server.port": str(port), "server.headless": str(not browser).lower()}
+    words = [f"--{name}={value}" for name, value in {**FIXED, **options}.items()]
+    command = [sys.executable, "-m", "streamlit", "run", str(app()), *words, "--", *map(str, where)]
+    say(f"http://{host}:{port}   (Ctrl-C ends it)")
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        code = 0
+    if code not in (0, -2, 130):
+        raise typer.Exit(1)
+
+
+FIXED = {
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "logger.level": "warning",
+}
+
+
+def app() -> Path:
+    """Where the pages are: in the wheel, or beside the package in a checkout."""
+    import interp
+
+    package = Path(interp.__file__).parent
+    for path in (package / "dashboard" / "app" / "app.py", package.parent / "dashboards" / "app.py"):
+        if path.is_file():
+            return path
+    from interp.errors import InputError
+
+    raise InputError("the dashboard's pages are not installed; install interp from a wheel, or from its repository")

@@ -1,0 +1,68 @@
+"""Analyses that read every row: taken from the store if they are there, made at once if that is quick, else on a button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from interp.analysis import criteria, glance
+from interp.dashboard import opened
+from interp.dashboard.panel import opening
+from interp.dashboard.pickers import plain
+from interp.store.opened import Run
+
+QUICK = 128e6  # bytes read without asking
+SPEED = 150e6  # bytes a second of reading and analysing, for the estimate
+
+
+def result(
+    run: Run,
+    name: str,
+    wanted: Mapping[str, Any],
+    work: Callable[[], xr.Dataset],
+    reads: float,
+    call: str,
+) -> tuple[xr.Dataset, list[str]] | None:
+    """A result and the code that gives it. One in the store counts if its attributes are those `wanted`."""
+    if name in run.results:
+        stored = opened.computed(run.path, f"stored {name}", (), lambda: run.result(name))
+        if all(_same(stored.attrs.get(key), value) for key, value in wanted.items()):
+            return stored, [*opening(run.path), f"found = run.result({name!r})"]
+    code = [*opening(run.path), f"found = {call}"]
+    arguments = tuple(sorted((key, str(value)) for key, value in wanted.items()))
+    asked = (str(run.path), name, arguments)
+    if reads > QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
+        text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / SPEED, 1):.0f} s)"
+        if not st.button(text, key=f"ask:{name}:{arguments}"):
+            st.caption(f"{plain(name)} reads every row of the store. A result kept by the command line is shown at once.")
+            return None
+        st.session_state["interp:asked"].add(asked)
+    return opened.computed(run.path, name, arguments, work), code
+
+
+def _same(stored: Any, wanted: Any) -> bool:
+    return bool(np.array_equal(np.asarray(stored), np.asarray(wanted)))
+
+
+def massive(run: Run, criterion: str) -> tuple[xr.Dataset, list[str]]:
+    """Massive channels and the code that gives them: the store's result with intervals if there is one, else the summary's."""
+    if "massive" in run.results:
+        stored = opened.computed(run.path, "stored massive", (), lambda: run.result("massive"))
+        if stored.attrs.get("steps") == "all" and stored.attrs.get("criterion") == str(criteria.parse(criterion)):
+            return stored, [*opening(run.path), 'found = run.result("massive")']
+    found = opened.computed(run.path, "massive", (criterion,), lambda: glance.massive(run, criterion))
+    return found, [*opening(run.path), f"found = interp.glance.massive(run, {criterion!r})"]
+
+
+def consensus(found: xr.Dataset, stream: str) -> tuple[list[int], int]:
+    """The massive channels of a stream, the largest first, and the channel of the largest score."""
+    here = found.sel(stream=stream)
+    score = here["score"].max("block").fillna(-np.inf).to_numpy()
+    agreed = np.flatnonzero(here["consensus"].to_numpy())
+    ordered = agreed[np.argsort(-score[agreed], kind="stable")]
+    channels = here["channel"].to_numpy()
+    return [int(channels[place]) for place in ordered], int(channels[int(score.argmax())])

@@ -1,0 +1,113 @@
+"""What a page is about: a run, a block, a step, a channel, a prompt; one picker each, the same on every page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import xarray as xr
+
+from interp.dashboard import opened, roots
+from interp.dashboard.pickers import kept, pick, plain
+from interp.errors import InputError
+from interp.store.experiment import Experiment
+from interp.store.opened import Run
+
+TRACE_IT = "interp trace --model demo --prompts prompts.txt --record stats,gates,branches,hidden --out cache/demo.zarr"
+
+
+def roots_given() -> tuple[Path, ...]:
+    """The folders that the dashboard was started with."""
+    return roots.parse(sys.argv[1:])
+
+
+@st.cache_data(ttl=3, show_spinner=False)
+def _stores(where: tuple[str, ...]) -> list[roots.Found]:
+    return roots.stores([Path(root) for root in where])
+
+
+def stores() -> list[roots.Found]:
+    """All stores under the roots, looked up at most every three seconds."""
+    return _stores(tuple(str(root) for root in roots_given()))
+
+
+def run(name: str = "run", label: str = "Run") -> Run:
+    """A traced run, picked in the sidebar; the page stops with what to type where there is none."""
+    return opened.run(_store(name, label, ["trace"], TRACE_IT))
+
+
+def experiment(kinds: Sequence[str], label: str, command: str, name: str = "experiment") -> Experiment:
+    """An experiment of one of these kinds, picked in the sidebar."""
+    return opened.experiment(_store(name, label, kinds, command))
+
+
+def _store(name: str, label: str, kinds: Sequence[str], command: str) -> Path:
+    found = {store.name: store for store in stores()}
+    asked = str(kept().get(name) or st.query_params.get(name) or "")
+    if asked in found and found[asked].problem:
+        st.error(f"{plain(asked)} cannot be opened: {plain(found[asked].problem)}.")
+    fitting = [store.name for store in found.values() if store.kind in kinds and not store.problem]
+    if not fitting:
+        folders = ", ".join(plain(str(root)) for root in roots_given())
+        st.info(f"No store of this kind ({', '.join(kinds)}) is under {folders}. This makes one:")
+        st.code(command, language="bash")
+        st.stop()
+    with st.sidebar:
+        return found[pick(name, label, fitting, where="the folder")].path
+
+
+def stream(run: Run) -> str:
+    """Image or text."""
+    with st.sidebar:
+        return pick("stream", "Stream", [str(value) for value in run.summary["stream"].to_numpy()])
+
+
+def block(run: Run, stream: str) -> int:
+    """A block that has the stream."""
+    present = run.summary["stats_present"].sel(stream=stream).to_numpy().astype(bool)
+    blocks = [int(value) for value in run.summary["block"].to_numpy()[present]]
+    with st.sidebar:
+        return pick("block", "Block", blocks, default=blocks[len(blocks) // 2], slider=True)
+
+
+def step(run: Run) -> int:
+    """A step, shown with its timestep."""
+    times = dict(zip(run.summary["step"].to_numpy().tolist(), run.summary["timestep"].to_numpy().tolist(), strict=True))
+    steps = list(times)
+    shown = lambda value: f"{value} (t = {times[value]:.0f})"  # noqa: E731
+    with st.sidebar:
+        return int(pick("step", "Step", steps, default=steps[len(steps) // 2], shown=shown, slider=True))
+
+
+def channel(run: Run, massive: Sequence[int], largest: int) -> int:
+    """A channel; the massive ones first, and where there is none, the largest one to begin with."""
+    others = [int(value) for value in run.summary["channel"].to_numpy() if value not in set(massive)]
+    options = [*massive, *others]
+    shown = lambda value: f"{value} (massive)" if value in set(massive) else str(value)  # noqa: E731
+    with st.sidebar:
+        return pick("channel", "Channel", options, default=massive[0] if massive else largest, shown=shown)
+
+
+def prompt(run: Run, label: str = "Prompt") -> int:
+    """A row: its number, text and seed."""
+    rows = run.images["prompt"].to_numpy().tolist()
+    if not rows:
+        raise InputError(f"no row of {run.path} is done yet, so there is nothing to look at; let its trace go on first")
+    texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in zip(rows, *_words(run.images), strict=True)}
+    with st.sidebar:
+        return int(pick("prompt", label, rows, shown=texts.__getitem__))
+
+
+def row(experiment: Experiment, label: str = "Prompt") -> int:
+    """A row of an experiment."""
+    rows = list(range(experiment.done.shape[0]))
+    texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in zip(rows, *_words(experiment.axes), strict=True)}
+    with st.sidebar:
+        return int(pick("prompt", label, rows, shown=texts.__getitem__))
+
+
+def _words(data: xr.Dataset) -> tuple[list[str], list[int]]:
+    return [str(text) for text in data["prompt_text"].to_numpy()], np.asarray(data["seed"]).tolist()

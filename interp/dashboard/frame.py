@@ -1,0 +1,63 @@
+"""The frame around every page: navigation, errors as sentences, what a link asks for and no picker took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from interp.dashboard.explain import explained
+from interp.dashboard.pickers import kept, plain, taken
+
+FRAMED = "interp:framed"
+ICON = Path(__file__).with_name("icon.png")
+TITLES = {
+    "runs": ("Runs", "folder_open"),
+    "massive": ("Massive channels", "equalizer"),
+    "timestep_or_text": ("Timestep or text", "timeline"),
+    "where": ("Where it lives", "grid_on"),
+    "writes": ("Who writes it", "edit_note"),
+    "causal": ("Causal", "science"),
+    "guidance": ("Guidance", "explore"),
+    "compare": ("Compare", "compare"),
+    "study": ("Study", "how_to_vote"),
+}
+
+
+def pages() -> list[Any]:
+    """Every page in its order; files are relative to `dashboards/app.py`."""
+    return [
+        st.Page(f"pages/{name}.py", title=title, icon=f":material/{icon}:", default=name == "runs")
+        for name, (title, icon) in TITLES.items()
+    ]
+
+
+def _configure() -> None:
+    """With an icon of our own: a named one would be fetched from the web."""
+    st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
+
+
+def run() -> None:
+    """What app.py does."""
+    _configure()
+    page = st.navigation(pages())
+    st.session_state[FRAMED] = True
+    asked = st.query_params.to_dict()
+    taken().clear()
+    with explained():
+        page.run()
+    unknown = [name for name in asked if name not in taken() and name not in kept()]
+    if unknown:
+        words = ", ".join(f"{name}={asked[name]}" for name in unknown)
+        st.warning(f"The link also asks for {plain(words)}, which this page does not have.")
+
+
+def needed() -> None:
+    """Begin a page. Streamlit runs a page's file without app.py when the first link that a fresh server gets leads to it: it
+    takes a folder called pages/ for an older kind of app until somebody calls `st.navigation`. So call it, and run again.
+    """
+    if FRAMED not in st.session_state:
+        _configure()
+        st.navigation(pages(), position="hidden")
+        st.rerun()

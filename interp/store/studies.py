@@ -1,0 +1,75 @@
+"""A blind study on disk: what is compared, and the answers.
+
+studies/NAME.json     experiment, first, second, rows, question texts: fixed when the study is made
+studies/NAME.jsonl    one answer a line
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+from interp.errors import InputError, PlanError, StoreError
+from interp.store.create import storage_errors
+
+FOLDER = "studies"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared: two arms of one experiment, on some of its rows."""
+
+    experiment: str
+    """The store's folder, relative to the folder that holds `studies/`."""
+    first: int
+    second: int
+    first_name: str
+    second_name: str
+    rows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.first == self.second:
+            raise InputError(f"second must be another arm than the first; got {self.first_name!r} twice")
+        if not self.rows:
+            raise InputError("rows must be one or more rows that both arms have drawn; got none")
+
+
+def study_file(root: Path, name: str) -> Path:
+    """Where a study is kept; its answers are beside it, as .jsonl."""
+    if not NAME.fullmatch(name):
+        raise InputError(f"study must be a plain name of letters, digits, - and _ such as dg-or-cfg; got {name!r}")
+    return root / FOLDER / f"{name}.json"
+
+
+def write_study(root: Path, name: str, study: Study) -> Path:
+    """Make a study; one of that name that compares something else is refused."""
+    path = study_file(root, name)
+    if path.exists():
+        if read_study(path) != study:
+            raise PlanError(f"study {name!r} exists and compares something else; give another name")
+        return path
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(dataclasses.asdict(study), indent=1), encoding="utf-8")
+        os.replace(partial, path)
+    return path
+
+
+def read_study(path: Path) -> Study:
+    """A study, checked."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Study(**{**values, "rows": tuple(int(row) for row in values["rows"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"study {path} cannot be read ({type(error).__name__}: {error}); make it again") from None
+
+
+def study_names(root: Path) -> list[str]:
+    """The studies under a root."""
+    folder = root / FOLDER
+    return sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
