@@ -1,7 +1,9 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
 #   make test      environment, lint, types, test suite
+#   make test-all  the same, and every page in a real browser (Chromium), and the notebooks
 #   make test-gpu  the tests that need a CUDA device
+#   make notebooks the notebooks, executed, into cache/notebooks/
 #   make install   the environment alone, in .venv/
 # Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test test-gpu lint install docs bench clean
+.PHONY: demo test test-all notebooks test-gpu lint install docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
@@ -22,7 +24,15 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not notebook"
+
+test-all: lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+notebooks: $(INSTALLED)
+	mkdir -p cache/notebooks
+	for file in notebooks/*.py; do OMP_NUM_THREADS=1 $(BIN)/jupytext --to ipynb --execute \
+	  --output cache/notebooks/$$(basename $$file .py).ipynb $$file || exit 1; done
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu

@@ -91,6 +91,7 @@ _PARTS = {
     "statistics": "interp.statistics",
     "study": "interp.analysis.study",
     "swap": "interp.experiments.swap",
+    "sweep": "interp.experiments.sweep",
     "tokens": "interp.analysis.tokens",
     "transport": "interp.experiments.transport",
     "trend": "interp.analysis.trend",

@@ -37,11 +37,18 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["testing"],
     ["integrations"],
     ["figures"],
+    ["dashboard"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-SOLE_IMPORTERS = {"nnsight": {"tracing"}, "diffusers": {"models"}, "typer": {"cli"}, "rich": {"cli"}}
-WITHOUT_TORCH = {"store", "analysis", "figures", "errors", "sites", "prompts", "plan", "cli"}
+SOLE_IMPORTERS = {
+    "nnsight": {"tracing"},
+    "diffusers": {"models"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "streamlit": {"dashboard"},
+}
+WITHOUT_TORCH = {"store", "analysis", "figures", "errors", "sites", "prompts", "plan", "cli", "dashboard"}
 HEAVY = ("torch", "diffusers", "transformers", "nnsight", "xarray", "pandas")
 
 
@@ -204,6 +211,12 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     prompts = target / "interp" / "models" / "demo" / "prompts.txt"
     command = [sys.executable, "-m", "interp", "trace", "--model", "demo", "--prompts", str(prompts), "--dry-run"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    where = [sys.executable, "-c", "from interp.cli.dashboard import app; print(app())"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_relative_to(target), "the dashboard's pages are in the wheel"
+    assert {path.name for path in (Path(found.strip()).parent / "pages").glob("*.py")} == {
+        path.name for path in (ROOT / "dashboards" / "pages").glob("*.py")
+    }
 
 
 def test_the_constraints_pin_what_the_package_accepts() -> None:
@@ -211,7 +224,8 @@ def test_the_constraints_pin_what_the_package_accepts() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
-    for text in project["dependencies"]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *(text for extra in ("dev", "dashboard", "notebooks") for text in extras[extra])]:
         requirement = Requirement(text)
         assert requirement.name in pins, f"{requirement.name} is not pinned"
         assert requirement.specifier.contains(pins[requirement.name]), text

@@ -14,7 +14,8 @@ from interp.figures import massive as figures
 frame.needed()
 
 st.title("Compare")
-runs = [choose.run("run", "Left run"), choose.run("other", "Right run")]
+left_run = choose.run("run", "Left run")
+runs = [left_run, choose.run("other", "Right run", beside=left_run)]
 streams = [str(value) for value in runs[0].summary["stream"].to_numpy() if value in runs[1].summary["stream"].to_numpy()]
 with st.sidebar:
     stream = pick("stream", "Stream", streams)

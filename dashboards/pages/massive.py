@@ -9,7 +9,6 @@ from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, plain, put
 from interp.figures import massive as figures
-from interp.figures.style import clickable
 
 frame.needed()
 
@@ -59,9 +58,8 @@ with heat, explained():
         f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
         f'interp.figures.massive.steps(values, {title!r}, "ratio", block={block}, step={step})',
     ]
-    axes = (ratio["step"].to_numpy().tolist(), ratio["block"].to_numpy().tolist())
     figure = figures.steps(ratio, title, "ratio", block=block, step=step)
-    panel("ratio", figure, ratio, code, cells=lambda drawn: clickable(drawn, *axes), clicked=go_to)
+    panel("ratio", figure, ratio, code, cells=lambda drawn: figures.step_cells(drawn, ratio), clicked=go_to)
     st.caption("Click a cell: the plot beside it shows every channel there.")
 with drill, explained():
     here = opened.computed(

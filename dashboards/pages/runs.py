@@ -29,7 +29,8 @@ st.dataframe(
     },
 )
 with st.sidebar:
-    name = pick("store", "Store", [store.name for store in stores], where="the folder")
+    first = min(stores, key=lambda store: (bool(store.problem), store.kind != "trace")).name
+    name = pick("store", "Store", [store.name for store in stores], default=first, where="the folder")
 store = next(store for store in stores if store.name == name)
 st.header(plain(store.name))
 if store.problem:

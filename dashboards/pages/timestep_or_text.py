@@ -8,7 +8,7 @@ from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import put
 from interp.figures import causes as figures
-from interp.figures.style import clickable
+from interp.figures.massive import step_cells
 
 frame.needed()
 
@@ -49,12 +49,10 @@ with grid, explained():
         """Set the block to the cell clicked."""
         put("block", int(row))
 
-    axes = alpha["step"].to_numpy().tolist(), alpha["block"].to_numpy().tolist()
-
     def cells(drawn):
-        """Marks on the first gate's cells and on the others'."""
+        """Marks on every gate's cells."""
         for number in range(alpha.sizes["gate"]):
-            clickable(drawn, *axes, row=1, col=number + 1)
+            step_cells(drawn, alpha.isel(gate=number), row=1, col=number + 1)
         return drawn
 
     code = [

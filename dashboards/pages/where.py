@@ -9,7 +9,6 @@ from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, put
 from interp.errors import InputError
 from interp.figures import places as figures
-from interp.figures.style import clickable
 
 frame.needed()
 
@@ -63,10 +62,9 @@ with over, explained():
         """Set the token to the cell clicked."""
         put("token", f"{int(row)},{int(column)}")
 
-    axes = list(range(columns)), list(range(rows))
     code = [*begin, *make, underneath, f"interp.figures.places.over_picture(values, picture, token=({y}, {x}))"]
     figure = figures.over_picture(values, picture, token=(y, x))
-    panel("over", figure, values, code, cells=lambda drawn: clickable(drawn, *axes), clicked=go_to, height=480)
+    panel("over", figure, values, code, cells=lambda drawn: figures.token_cells(drawn, values), clicked=go_to, height=480)
     st.caption("Click a token: the plot beside it shows its largest channels.")
 with one, explained():
     state = opened.computed(run.path, "token", (y, x, *place.values()), lambda: tokens.token(run, y, x, **place))

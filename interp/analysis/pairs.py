@@ -21,6 +21,7 @@ MEASURES = {
     "prompt_effect": "distance between latents of two prompts and one seed over the originals', less 1: -1 is no prompt left",
 }
 HALVES = ("left", "right")
+ROUNDING = 1e-9  # a spread below this is none
 
 
 def compare(experiment: Experiment, original: int = 0, reference: Array | None = None) -> xr.Dataset:
@@ -182,12 +183,13 @@ def effect_of_prompt(
 
 def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dict[int, dict[str, float]]) -> dict[str, float]:
     """What a difference is large against: the structure of another prompt's picture of the same seed; the originals' spread in
-    detail and sharpness; 1 for `prompt_effect`.
+    detail and sharpness; 1 for `prompt_effect`. NaN where the originals do not differ: nothing can be large against that.
     """
     others = _others(axes, rows)
     pairs = [(row, other) for row, beside in others.items() for other in beside if other < row]
     distances = [float(metrics.structure_distance(originals[a][None], originals[b][None])[0]) for a, b in pairs]
     spread = {name: float(np.std([values[name] for values in own.values()])) for name in ("detail", "sharpness")}
+    spread = {name: value if value > ROUNDING else float("nan") for name, value in spread.items()}
     return {"structure": float(np.mean(distances)) if distances else float("nan"), **spread, "prompt_effect": 1.0}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 import xarray as xr
+import zarr
 
 from interp.dashboard import opened, roots
 from interp.dashboard.pickers import kept, pick, plain
@@ -34,9 +35,9 @@ def stores() -> list[roots.Found]:
     return _stores(tuple(str(root) for root in roots_given()))
 
 
-def run(name: str = "run", label: str = "Run") -> Run:
-    """A traced run, picked in the sidebar; the page stops with what to type where there is none."""
-    return opened.run(_store(name, label, ["trace"], TRACE_IT))
+def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
+    """A traced run, picked in the sidebar, not `beside` to begin with; the page stops with what to type where there is none."""
+    return opened.run(_store(name, label, ["trace"], TRACE_IT, beside))
 
 
 def experiment(kinds: Sequence[str], label: str, command: str, name: str = "experiment") -> Experiment:
@@ -44,7 +45,7 @@ def experiment(kinds: Sequence[str], label: str, command: str, name: str = "expe
     return opened.experiment(_store(name, label, kinds, command))
 
 
-def _store(name: str, label: str, kinds: Sequence[str], command: str) -> Path:
+def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Run | None = None) -> Path:
     found = {store.name: store for store in stores()}
     asked = str(kept().get(name) or st.query_params.get(name) or "")
     if asked in found and found[asked].problem:
@@ -55,8 +56,18 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str) -> Path:
         st.info(f"No store of this kind ({', '.join(kinds)}) is under {folders}. This makes one:")
         st.code(command, language="bash")
         st.stop()
+    others = [store for store in fitting if beside is None or found[store].path != beside.path]
+    first = next((store for store in others if _has_rows(found[store].path)), (others or fitting)[0])
     with st.sidebar:
-        return found[pick(name, label, fitting, where="the folder")].path
+        return found[pick(name, label, fitting, default=first, where="the folder")].path
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether anything is done in a store: the first one shown should not be an empty one."""
+    try:
+        return bool(np.asarray(zarr.open_array(path / "done", mode="r")[...]).any())
+    except Exception:  # a damaged store raises whatever its codecs please; opening it says what is wrong
+        return False
 
 
 def stream(run: Run) -> str:

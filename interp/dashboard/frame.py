@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from interp.dashboard.explain import explained
-from interp.dashboard.pickers import kept, plain, taken
+from interp.dashboard.pickers import WIDGET, kept, plain, taken
 
 FRAMED = "interp:framed"
 ICON = Path(__file__).with_name("icon.png")
@@ -42,7 +42,10 @@ def run() -> None:
     """What app.py does."""
     _configure()
     page = st.navigation(pages())
-    st.session_state[FRAMED] = True
+    if st.session_state.get(FRAMED) != page.url_path:  # widgets of another page are not ours, though their keys are the same
+        for key in [key for key in st.session_state if str(key).startswith(WIDGET)]:
+            del st.session_state[key]
+    st.session_state[FRAMED] = page.url_path
     asked = st.query_params.to_dict()
     taken().clear()
     with explained():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 WAIT = 120.0  # seconds for somebody else's picture
 MOST = 50  # steps
+POLL = 0.2  # seconds between two looks at the progress
 
 
 @st.cache_resource(show_spinner="Loading the demo model ...")
@@ -32,8 +36,6 @@ def _lock() -> threading.Lock:
 
 def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Dataset] | None:
     """One picture for each guidance, with a bar; `None` if others kept the model busy."""
-    import interp
-
     lock = _lock()
     bar = st.progress(0.0, "waiting for another session's picture" if lock.locked() else "starting")
     if not lock.acquire(timeout=WAIT):
@@ -43,14 +45,22 @@ def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Da
     try:
         model, drawn = _model(), []
         for number, guidance in enumerate(guidances):
-
-            def report(step: int, number: int = number, guidance: str = guidance) -> None:
-                done = (number + (step + 1) / steps) / len(guidances)
-                bar.progress(min(done, 1.0), f"{plain(guidance or 'no guidance')}: step {step + 1} of {steps}")
-
-            given = None if guidance in ("", "none") else guidance
-            drawn.append(interp.generate(model, [prompt], guidance=given, steps=steps, seed=seed, on_step=report))
+            with ThreadPoolExecutor(1, "interp-live") as pool:
+                done: list[int] = []  # steps; the tracer reports them from a thread of its own, where no page can be drawn
+                work = pool.submit(_one, model, prompt, guidance, steps, seed, done.append)
+                while not work.done():
+                    share = (number + min(len(done) / steps, 1.0)) / len(guidances)
+                    bar.progress(share, f"{plain(guidance or 'no guidance')}: step {len(done)} of {steps}")
+                    time.sleep(POLL)
+                drawn.append(work.result())
         return drawn
     finally:
         bar.empty()
         lock.release()
+
+
+def _one(model: Any, prompt: str, guidance: str, steps: int, seed: int, on_step: Callable[[int], None]) -> xr.Dataset:
+    import interp
+
+    given = None if guidance in ("", "none") else guidance
+    return interp.generate(model, [prompt], guidance=given, steps=steps, seed=seed, on_step=on_step)

@@ -10,6 +10,7 @@ import streamlit as st
 Value = TypeVar("Value")
 KEPT = "interp:kept"  # in the session: values by picker's name, for pages on which the widget is not drawn
 TAKEN = "interp:taken"
+WIDGET = "pick:"  # how the keys of pickers begin
 SAID = "interp:said"  # what a link asked for in vain, until another value is picked
 
 
@@ -57,7 +58,7 @@ def pick(
 ) -> Value:
     """One value of several, by a list or a slider; remembered, and written into the address."""
     options = list(options)
-    key, said = f"pick:{name}", st.session_state.setdefault(SAID, {})
+    key, said = f"{WIDGET}{name}", st.session_state.setdefault(SAID, {})
     if key not in st.session_state or st.session_state[key] not in options:
         st.session_state.pop(key, None)
         begin, note = start(name, options, options[0] if default is None else default, where)
@@ -87,7 +88,7 @@ def remember(name: str, value: Any) -> None:
 def put(name: str, value: Any) -> None:
     """Set a picker from a callback, such as a click on a heat map."""
     kept()[name] = value
-    st.session_state[f"pick:{name}"] = value
+    st.session_state[f"{WIDGET}{name}"] = value
 
 
 def _span(options: Sequence[Any]) -> str:

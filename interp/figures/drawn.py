@@ -25,8 +25,8 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
         one = found.sel(measure=measure, kind=kind)
         made.add_heatmap(
             z=one["value"].transpose("block", "step").to_numpy(),
-            x=one["step"].to_numpy(),
-            y=one["block"].to_numpy(),
+            x=[str(step) for step in one["step"].to_numpy()],
+            y=[str(block) for block in one["block"].to_numpy()],
             colorscale="RdBu_r" if signed else style.SCALE,
             zmin=-most if signed else 0,
             zmax=most,
@@ -35,8 +35,9 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
             row=1,
             col=number + 1,
         )
-    made.update_xaxes(title_text="step")
-    made.update_yaxes(title_text="block", dtick=1, row=1, col=1)
+    made.update_xaxes(title_text="step", type="category")
+    made.update_yaxes(type="category")
+    made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
         template="plotly_white",
         title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},
@@ -61,7 +62,7 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
         grid.append([*line, experiment.picture(prompt, 0)])
     names = [*(f"block {block}" for block in columns), "final picture"]
     text = str(axes["prompt_text"].to_numpy()[prompt])
-    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {style.plain(text)}")
+    return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")
 
 
 def strip(
@@ -78,7 +79,7 @@ def strip(
 def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows: Sequence[str], title: str) -> go.Figure:
     """Pictures, (y, x, rgb) uint8 or None, in rows and columns with their names."""
     count, wide = len(rows), len(columns)
-    titles = [style.short(name, 14) for name in columns]
+    titles = [style.short(name.replace("+", " +").replace(":block", " :block"), 14) for name in columns]
     gap = {"horizontal_spacing": 0.1 / max(wide, 2), "vertical_spacing": 0.1 / max(count, 2)}
     made = make_subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
     for y, line in enumerate(pictures):
@@ -90,7 +91,7 @@ def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows
     made.update_annotations(font_size=9)
     made.update_layout(
         template="plotly_white",
-        title={"text": title, "font": {"size": 15}},
+        title={"text": style.plain(title), "font": {"size": 15}},
         width=120 + 90 * wide,
         height=120 + 95 * count,
         margin={"l": 20, "r": 90, "t": 90, "b": 10},

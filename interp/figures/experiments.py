@@ -38,7 +38,8 @@ def disruption(found: xr.Dataset) -> go.Figure:
             col=number + 1,
         )
         margin = float(one["margin"])
-        made.add_vrect(x0=-margin, x1=margin, fillcolor=style.CONTROL, opacity=0.15, line_width=0, row=1, col=number + 1)
+        if np.isfinite(margin):
+            made.add_vrect(x0=-margin, x1=margin, fillcolor=style.CONTROL, opacity=0.15, line_width=0, row=1, col=number + 1)
         made.add_vline(x=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
     made.update_yaxes(autorange="reversed")
     made.update_layout(
@@ -113,7 +114,7 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
         made.add_heatmap(
             z=one["recovered"].to_numpy(),
             x=[str(column) for column in one["column"].to_numpy()],
-            y=one["block"].to_numpy(),
+            y=[str(block) for block in one["block"].to_numpy()],
             colorscale="RdBu_r",
             zmid=0,
             zmin=-most,
@@ -128,7 +129,8 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
             col=number + 1,
         )
     made.update_xaxes(title_text="steps" if found.attrs["columns"] == "steps" else "region", type="category")
-    made.update_yaxes(title_text="block", dtick=1, row=1, col=1)
+    made.update_yaxes(type="category")
+    made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
         template="plotly_white",
         title={"text": f"share of the clean picture that a patch brings back ({found.attrs['metric']})", "font": {"size": 15}},
@@ -139,9 +141,19 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
 
 def patch_cells(made: go.Figure, found: xr.Dataset) -> go.Figure:
     """Clickable marks on every cell of a patch grid, with (column, block, what) as their data."""
-    columns, blocks = [str(column) for column in found["column"].to_numpy()], found["block"].to_numpy().tolist()
+    columns, blocks = ([str(value) for value in found[axis].to_numpy()] for axis in ("column", "block"))
     for number, what in enumerate(found["what"].to_numpy()):
-        style.clickable(made, columns, blocks, str(what), row=1, col=number + 1)
+        one = found.sel(what=what).transpose("block", "column")
+        texts = [
+            [
+                f"{what} at block {block}, {column}: {float(c['recovered']):.3f} "
+                f"[{float(c['recovered_low']):.3f}, {float(c['recovered_high']):.3f}]"
+                for column in columns
+                for c in [one.sel(block=int(block), column=column)]
+            ]
+            for block in blocks
+        ]
+        style.clickable(made, columns, blocks, texts, str(what), row=1, col=number + 1)
     return made
 
 

@@ -14,9 +14,9 @@ from interp.figures.drawn import picture_grid
 from interp.store.experiment import Experiment
 
 SHOWN = {
-    "detail": "distance to real spectra, decades",
-    "sharpness": "log2 over real pictures",
-    "structure": "distance to the truth",
+    "detail": "distance to their spectra, decades",
+    "sharpness": "log2 over theirs",
+    "structure": "distance to the prompt's own",
 }
 
 
@@ -57,7 +57,7 @@ def sweep(found: xr.Dataset) -> go.Figure:
     made.update_annotations(font_size=12)
     made.update_layout(
         template="plotly_white",
-        title={"text": "guidance, against real pictures", "font": {"size": 15}},
+        title={"text": f"guidance, against {found.attrs['reference']}", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         width=1200,
         height=520,

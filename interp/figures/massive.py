@@ -116,6 +116,16 @@ def surface(magnitude: xr.DataArray) -> go.Figure:
     return style.caption(made, magnitude.attrs)
 
 
+def step_cells(made: go.Figure, values: xr.DataArray, **place: int) -> go.Figure:
+    """Clickable marks on every cell of a heat map over steps and blocks, with (step, block) as their data."""
+    here = values.transpose("block", "step")
+    steps, blocks, times = (here[name].to_numpy() for name in ("step", "block", "timestep"))
+    words = [f"step {step}, timestep {time:.0f}" for step, time in zip(steps, times, strict=True)]
+    lines = zip(blocks, here.to_numpy(), strict=True)
+    texts = [[f"block {block}, {at}: {value:.4g}" for at, value in zip(words, line, strict=True)] for block, line in lines]
+    return style.clickable(made, steps.tolist(), blocks.tolist(), texts, **place)
+
+
 def layers(profile: xr.Dataset) -> go.Figure:
     """Size of the channels over blocks, beside the median and the largest other channel: DG Figs. 3a, 10-12."""
     made = style.figure("massive channels over blocks", "block", "mean |hidden|")

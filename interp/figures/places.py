@@ -46,6 +46,13 @@ def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int,
     return style.caption(made, values.attrs)
 
 
+def token_cells(made: go.Figure, values: xr.DataArray) -> go.Figure:
+    """Clickable marks on every token of a map, with (token x, token y) as their data."""
+    lines = enumerate(values.to_numpy().astype(float))
+    texts = [[f"token y {y}, x {x}: {value:.4g}" for x, value in enumerate(line)] for y, line in lines]
+    return style.clickable(made, range(values.sizes["token_x"]), range(values.sizes["token_y"]), texts)
+
+
 def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:
     """The largest channels of one token, by |hidden|; (channel)."""
     y, x, block, step = (int(values[name]) for name in ("token_y", "token_x", "block", "step"))

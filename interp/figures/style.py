@@ -98,12 +98,12 @@ def write(made: go.Figure, path: str | Path) -> Path:
 
 def short(text: str, width: int = 24) -> str:
     """A text on several lines, shown as it is."""
-    words, lines = plain(text).split(), [""]
+    words, lines = text.split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
+    return "<br>".join(plain(line) for line in lines)
 
 
 def plain(text: str) -> str:
@@ -114,7 +114,8 @@ def plain(text: str) -> str:
 def along(count: int) -> list[str]:
     """A colour for each of several blocks in their order, readable on white and on black."""
     places = [0.12 + 0.73 * number / max(count - 1, 1) for number in range(count)]
-    return [str(colour) for colour in sample_colorscale(SCALE, places)]
+    shades = sample_colorscale(SCALE, places, colortype="tuple")
+    return [f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in shades]
 
 
 def source(picture: Any, most: int = 256) -> str:
@@ -129,20 +130,22 @@ def source(picture: Any, most: int = 256) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], *labels: Any, **place: Any) -> go.Figure:
+def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], texts: Any, *labels: Any, **place: Any) -> go.Figure:
     """Invisible marks on every cell of a heat map, with (x, y, *labels) as their data: browsers report clicks on marks, not on
-    heat maps. `place` is the subplot's row and col.
+    heat maps. `texts` are what hovering says, (y, x); `place` is the subplot's row and col.
     """
     cells = [(column, row) for row in y for column in x]
     made.add_scattergl(
         x=[column for column, _ in cells],
         y=[row for _, row in cells],
         customdata=[[*cell, *labels] for cell in cells],
+        text=[str(text) for line in texts for text in line],
+        hovertemplate="%{text}<extra></extra>",
         mode="markers",
         marker={"symbol": "square", "size": 14, "opacity": 0},
-        hoverinfo="skip",
         showlegend=False,
         name="cells",
         **place,
     )
+    made.update_traces(hoverinfo="skip", hovertemplate=None, selector={"type": "heatmap"})
     return made.update_layout(dragmode=False, clickmode="event+select")

@@ -1,0 +1,154 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A first trace
+#
+# A trace runs the unmodified diffusers pipeline once for every prompt and keeps what happens inside the transformer:
+# statistics of the hidden states, the AdaLN gates (alpha), hidden states, pictures. Here: what is recorded, along which axes,
+# and how to read it with xarray.
+#
+# The model is `demo`, a small Stable Diffusion 3 pipeline that ships with `interp`. It was really trained, on coloured
+# shapes. It needs no download and no GPU. What is seen here is about the demo model and no other.
+
+# %%
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import xarray as xr
+
+import interp
+
+model = interp.load("demo")
+prompts = interp.read_prompts(files("interp") / "models/demo/prompts.txt")
+
+# %%
+out = Path(tempfile.mkdtemp(prefix="interp-"))  # stores go here; name a folder of your own to keep them
+model
+
+# %% [markdown]
+# ## Sites
+#
+# Every place that can be read or edited has a name: block, stream, and what it is. `hidden` is a block's output, `input` what
+# it is given, `branch.attn` what attention gives before its gate `alpha.attn` multiplies it. TransformerLens's `resid_post`
+# is `hidden`, and `resid_mid` is `mid`.
+
+# %%
+[str(site) for site in model.anatomy.sites() if site.block == 0]
+
+# %% [markdown]
+# ## The trace
+#
+# Statistics and gates are always small and are recorded by default. Hidden states are large: here those of the first and the
+# last block at the first and the last step, image stream only. `interp trace --dry-run` says the size before anything is
+# drawn.
+
+# %%
+record = interp.Record(hidden=interp.Select(blocks="0,-1", steps="0,-1", streams="image"))
+run = interp.trace(model, prompts, out=out / "first.zarr", record=record, batch_size=4)
+run
+
+# %% [markdown]
+# The pictures are those of the pipeline: recording changes nothing, and guidance is off unless it is asked for.
+
+# %%
+interp.figures.places.pictures(run.images["image"])
+
+# %% [markdown]
+# ## Statistics
+#
+# `run.stats` holds, for every prompt, step, block, stream and channel, five reductions over the tokens: `mean`, `mean_abs`,
+# `max_abs`, `min_abs` and `var`. It is lazy: nothing is read before it is needed. Steps carry their timestep and sigma,
+# blocks the module's path, prompts their text and seed. What a model does not have is NaN; Stable Diffusion 3 hands on no
+# text stream from its last block, for one.
+
+# %%
+run.stats
+
+# %%
+run.stats["step"].to_dataframe()[["timestep", "sigma"]].T.round(2)
+
+# %% [markdown]
+# ## Gates
+#
+# `run.gates["alpha"]` has one more axis, `gate`. Alpha multiplies what a branch gives before it is added to the stream,
+# channel by channel. It depends on the conditioning alone (timestep and, in some models, pooled text), so it has no token
+# axis.
+
+# %%
+run.gates["alpha"]
+
+# %% [markdown]
+# ## Hidden states
+#
+# `run.hidden` is a DataTree, one child a stream. The statistics are reductions of the same states, so the two can be
+# compared: the number below is the largest relative difference between `mean_abs` and the mean of |hidden| over tokens. It
+# should be of the order of float32 rounding.
+
+# %%
+hidden = run.hidden["image"]["hidden"]
+hidden
+
+# %%
+again = abs(hidden).mean("token").compute()
+stored = run.stats["mean_abs"].sel(stream="image", step=hidden["step"], block=hidden["block"]).compute()
+print(f"largest relative difference: {float((abs(again - stored) / stored).max()):.1e}")
+
+# %% [markdown]
+# ## A first figure
+#
+# Mean |hidden| of every channel at the last block, averaged over tokens, steps and prompts. The dashed line is the median
+# channel: the reference by which a channel is large or not. Bars with a number are the channels that a named criterion
+# selects; notebook 2 asks how firm that is. Every figure says under its title what was averaged over.
+
+# %%
+found = interp.massive.find(run)
+interp.figures.massive.spikes(found)
+
+# %% [markdown]
+# ## Where the numbers came from
+#
+# A store knows its plan and its provenance. The same call again reads the store and draws nothing; after a kill it goes on
+# where it stopped; another plan is refused and never overwritten. A store is plain zarr: xarray alone opens it.
+
+# %%
+{name: run.plan[name] for name in ("model", "steps", "height", "width", "seed", "guidance", "weights")}
+
+# %%
+run = interp.trace(model, prompts, out=out / "first.zarr", record=record, batch_size=4)  # nothing left to draw
+xr.open_zarr(run.path, group="stats", consolidated=False)["mean_abs"].sizes
+
+# %% [markdown]
+# ## Without a store
+#
+# For one prompt, `run_with_cache` keeps any sites in memory, by a pattern of their names.
+
+# %%
+images, cache = model.run_with_cache(prompts[0], "block.0/image/*", steps=4)
+update = cache["alpha.mlp", 0] * cache["branch.mlp", 0]  # what block 0's MLP adds to the stream
+update.sizes
+
+# %% [markdown]
+# ## Your own model
+#
+# Change two lines of the first cell:
+#
+# ```python
+# model = interp.load("black-forest-labs/FLUX.1-dev")  # or "sd3", a diffusers folder, another hub id
+# prompts = interp.read_prompts("prompts.txt")  # one prompt a line
+# ```
+#
+# `interp.wrap(pipe)` takes a diffusers pipeline that you have built yourself. Steps and size are then that model's defaults;
+# `interp.trace(..., steps=28, height=512, width=512)` sets them. Real weights of Stable Diffusion 3 and FLUX.1 have not been
+# run by us.

@@ -1,0 +1,96 @@
+"""The notebooks are kept as text, run from top to bottom without a warning of ours, show figures, and end with the switch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="the notebooks extra is not installed")
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.py"))
+LONGEST = 180  # seconds
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def read(path: Path) -> Any:
+    return jupytext.read(path)
+
+
+def cells(notebook: Any, kind: str) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def test_five_notebooks_as_text_without_outputs() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number}_" for number in range(1, 6)]
+    assert not [path for path in FOLDER.rglob("*") if path.suffix == ".ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_valid_and_comes_back_as_it_was(path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    assert jupytext.writes(notebook, fmt="py:percent").split("# %%", 1)[1] == path.read_text().split("# %%", 1)[1]
+    for cell in cells(notebook, "code"):
+        compile(cell.source, f"{path.name}, a cell", "exec")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_model_and_prompts_are_named_once_and_can_be_switched(path: Path) -> None:
+    notebook = read(path)
+    code = "\n".join(cell.source for cell in cells(notebook, "code"))
+    assert code.count("interp.load(") == 1
+    assert sum(line.startswith(("prompts =", "prompts, real =")) for line in code.splitlines()) == 1
+    last = cells(notebook, "markdown")[-1].source
+    assert "Your own model" in last
+    assert "```python\nmodel = interp.load(" in last
+    assert "interp.read_prompts(" in last
+    switch = last.split("```python\n")[1].split("\n```")[0]
+    assert len(switch.splitlines()) == 2
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(2 * LONGEST)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(path: Path, tmp_path: Path) -> None:
+    notebook, took = execute(path, tmp_path)
+    outputs = [output for cell in cells(notebook, "code") for output in cell.outputs]
+    errors = [output for output in outputs if output.output_type == "error"]
+    assert not errors, "\n".join(errors[0].traceback)
+    written = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
+    assert "InterpWarning" not in written, written
+    assert any(PLOTLY in output.get("data", {}) for output in outputs), "no figure was shown"
+    assert took < LONGEST, f"{path.name} took {took:.0f} s, longer than 3 minutes"
+    assert not list(tmp_path.iterdir()), "a notebook writes into a temporary folder of its own, not where it is run"
+
+
+def execute(path: Path, folder: Path) -> tuple[Any, float]:
+    """Run a notebook in this very Python, with `folder` as working directory: (notebook, seconds)."""
+    nbclient = pytest.importorskip("nbclient")
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Here(AsyncKernelManager):
+        """The kernel of this interpreter, whatever kernels are installed."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="here", language="python")
+
+    notebook = read(path)
+    client = nbclient.NotebookClient(
+        notebook, timeout=LONGEST, allow_errors=True, kernel_manager_class=Here, resources={"metadata": {"path": str(folder)}}
+    )
+    started = time.monotonic()
+    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})  # two threads on two busy cores wait for each other
+    return notebook, time.monotonic() - started
