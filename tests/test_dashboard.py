@@ -120,9 +120,9 @@ def test_the_python_beside_a_panel_makes_its_figure(
     drawn: list[tuple[str, Any, list[str]]] = []
     original = panel.panel
 
-    def keep(key: str, figure: Any, data: Any, code: list[str], **more: Any) -> None:
-        drawn.append((key, figure.to_json(), list(code)))
-        original(key, figure, data, code, **more)
+    def keep(key: str, make: Any, data: Any, code: list[str], **more: Any) -> None:
+        drawn.append((key, make().to_json(), list(code)))
+        original(key, make, data, code, **more)
 
     monkeypatch.setattr(panel, "panel", keep)
     app = opened(monkeypatch, dashboard_stores, page, **asked)

@@ -211,7 +211,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     prompts = target / "interp" / "models" / "demo" / "prompts.txt"
     command = [sys.executable, "-m", "interp", "trace", "--model", "demo", "--prompts", str(prompts), "--dry-run"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    where = [sys.executable, "-c", "from interp.cli.dashboard import app; print(app())"]
+    where = [sys.executable, "-c", "from interp.dashboard.serve import app; print(app())"]
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert Path(found.strip()).is_relative_to(target), "the dashboard's pages are in the wheel"
     assert {path.name for path in (Path(found.strip()).parent / "pages").glob("*.py")} == {

@@ -1,5 +1,7 @@
 """Causal: what experiments did to pictures, beside their controls."""
 
+from functools import partial
+
 import numpy as np
 import streamlit as st
 
@@ -35,7 +37,7 @@ def disrupted(experiment, begin):
     """Effects with intervals, and pairs of pictures."""
     found = experiment.result("disruption")
     code = [*begin, 'found = experiment.result("disruption")', "interp.figures.experiments.disruption(found)"]
-    panel("disruption", figures.disruption(found), found, code)
+    panel("disruption", partial(figures.disruption, found), found, code)
     pairs(experiment, ("random", "lowest", "displaced", "norms_kept", "norms_as_if_zero"), ("blocks",))
 
 
@@ -43,7 +45,7 @@ def dosed(experiment, begin):
     """Dose and response, and pairs of pictures."""
     found = experiment.result("dose")
     code = [*begin, 'found = experiment.result("dose")', "interp.figures.experiments.dose(found)"]
-    panel("dose", figures.dose(found), found, code)
+    panel("dose", partial(figures.dose, found), found, code)
     pairs(experiment, ("random", "lowest"), ("window", "blocks", "count"))
 
 
@@ -72,7 +74,7 @@ def patched(experiment, begin):
         for label, value in zip(PATCH, (str(column), int(block), str(what)), strict=True):
             put(f"patch_{label}", value)
 
-    figure = figures.patch_grid(found)
+    figure = partial(figures.patch_grid, found)
     panel("patch", figure, found, code, cells=lambda made: figures.patch_cells(made, found), clicked=go_to)
     st.caption("Click a cell for its pictures.")
     row = choose.row(experiment, "Pair")
@@ -98,7 +100,7 @@ def transported(experiment, begin):
         metric = pick("metric", "Moved in", ["picture", "structure", "latents"])
     found = experiment.result("transport")
     code = [*begin, 'found = experiment.result("transport")', f"interp.figures.experiments.transport(found, {metric!r})"]
-    panel("transport", figures.transport(found, metric), found, code)
+    panel("transport", partial(figures.transport, found, metric), found, code)
     row = choose.row(experiment, "Pair")
     axes = experiment.axes
     st.subheader("Strips: the target, more and more of the source, the source")
@@ -117,7 +119,7 @@ def swapped(experiment, begin):
     """What swapping each thing moves."""
     found = experiment.result("swap")
     code = [*begin, 'found = experiment.result("swap")', "interp.figures.experiments.swap(found)"]
-    panel("swap", figures.swap(found), found, code, height=560)
+    panel("swap", partial(figures.swap, found), found, code, height=560)
     st.caption("This experiment changes what enters a single step; it draws no pictures.")
 
 
@@ -127,7 +129,7 @@ def seen(experiment, begin):
     with st.sidebar:
         measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])
     code = [*begin, 'found = experiment.result("lens")', f"interp.figures.drawn.lens(found, {measure!r})"]
-    panel("lens", drawn.lens(found, measure), found, code)
+    panel("lens", partial(drawn.lens, found, measure), found, code)
     row = choose.row(experiment)
     axes = experiment.axes
     with st.sidebar:

@@ -1,5 +1,7 @@
 """Compare: two runs side by side."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -43,7 +45,7 @@ for side, column, run, name, (chosen, largest) in zip(("left", "right"), st.colu
             f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
             f'interp.figures.massive.steps(values, {title!r}, "ratio")',
         ]
-        panel(f"{side}-ratio", figures.steps(ratio, title, "ratio"), ratio, code)
+        panel(f"{side}-ratio", partial(figures.steps, ratio, title, "ratio"), ratio, code)
         lines = (chosen or [largest])[:8]
         rough = opened.computed(
             run.path, "rough", (*lines, stream), lambda run=run, lines=lines: glance.profile(run, lines, stream=stream)
@@ -53,7 +55,7 @@ for side, column, run, name, (chosen, largest) in zip(("left", "right"), st.colu
             f"found = interp.glance.profile(run, {lines}, stream={stream!r})",
             "interp.figures.massive.layers(found)",
         ]
-        panel(f"{side}-layers", figures.layers(rough), rough, code)
+        panel(f"{side}-layers", partial(figures.layers, rough), rough, code)
 
 with explained():
     if runs[0].path != runs[1].path:
@@ -74,6 +76,6 @@ with explained():
             found = made[0]
             st.subheader("Line by line")
             code = ["import interp", "", f"found = {call}", "interp.figures.causes.comparison(found)"]
-            panel("comparison", causes.comparison(found), found, code)
+            panel("comparison", partial(causes.comparison, found), found, code)
             lines = found[["massive", "trend", "timestep_share", "prompt_share"]].to_dataframe().reset_index()
             st.dataframe(lines, hide_index=True)

@@ -1,5 +1,7 @@
 """Guidance: sweeps in numbers and pictures, two settings against each other, and a live tab."""
 
+from functools import partial
+
 import streamlit as st
 
 from interp.dashboard import choose, frame, live, pictures
@@ -23,7 +25,7 @@ def numbers(experiment, begin):
     """Curves and the metric table."""
     found = experiment.result("sweep")
     code = [*begin, 'found = experiment.result("sweep")', "interp.figures.guidance.sweep(found)"]
-    panel("sweep", figures.sweep(found), found, code)
+    panel("sweep", partial(figures.sweep, found), found, code)
     lines = table(found[["value", "low", "high", "over_first", "over_first_low", "over_first_high"]])
     with st.sidebar:
         measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])

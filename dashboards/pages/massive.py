@@ -1,5 +1,7 @@
 """Massive channels: which, by which criterion, in which blocks and steps, and whether the set is stable."""
 
+from functools import partial
+
 import streamlit as st
 
 from interp.analysis import glance, stability
@@ -35,15 +37,19 @@ st.caption(
 )
 
 begin = opening(run.path)
-spikes, scores = st.columns(2)
-with spikes, explained():
-    code = [*call, f"interp.figures.massive.spikes(found, block={block}, stream={stream!r})"]
-    panel("spikes", figures.spikes(found, block=block, stream=stream), found.sel(stream=stream, block=block), code)
-with scores, explained():
-    code = [*call, f"interp.figures.massive.threshold(found, block={block}, stream={stream!r})"]
-    panel("threshold", figures.threshold(found, block=block, stream=stream), found.sel(stream=stream, block=block), code)
-
+spikes, scores = st.columns(2)  # filled from the one that a click is waiting for
 heat, drill = st.columns(2)
+layers, same = st.columns(2)
+with drill, explained():
+    state = opened.computed(
+        run.path, "channels", (block, step, stream), lambda: glance.channels(run, block=block, step=step, stream=stream)
+    )
+    code = [
+        *begin,
+        f"values = interp.glance.channels(run, block={block}, step={step}, stream={stream!r})",
+        f"interp.figures.massive.one_state(values, selected={chosen})",
+    ]
+    panel("state", partial(figures.one_state, state, selected=chosen), state, code)
 with heat, explained():
     ratio = opened.computed(run.path, "ratio", (channel, stream), lambda: glance.ratio(run, channel, stream=stream))
 
@@ -58,21 +64,17 @@ with heat, explained():
         f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
         f'interp.figures.massive.steps(values, {title!r}, "ratio", block={block}, step={step})',
     ]
-    figure = figures.steps(ratio, title, "ratio", block=block, step=step)
+    figure = partial(figures.steps, ratio, title, "ratio", block=block, step=step)
     panel("ratio", figure, ratio, code, cells=lambda drawn: figures.step_cells(drawn, ratio), clicked=go_to)
     st.caption("Click a cell: the plot beside it shows every channel there.")
-with drill, explained():
-    here = opened.computed(
-        run.path, "channels", (block, step, stream), lambda: glance.channels(run, block=block, step=step, stream=stream)
-    )
-    code = [
-        *begin,
-        f"values = interp.glance.channels(run, block={block}, step={step}, stream={stream!r})",
-        f"interp.figures.massive.one_state(values, selected={chosen})",
-    ]
-    panel("state", figures.one_state(here, selected=chosen), here, code)
+here, place = found.sel(stream=stream, block=block), {"block": block, "stream": stream}
+with spikes, explained():
+    code = [*call, f"interp.figures.massive.spikes(found, block={block}, stream={stream!r})"]
+    panel("spikes", partial(figures.spikes, found, **place), here, code)
+with scores, explained():
+    code = [*call, f"interp.figures.massive.threshold(found, block={block}, stream={stream!r})"]
+    panel("threshold", partial(figures.threshold, found, **place), here, code)
 
-layers, same = st.columns(2)
 with layers, explained():
     lines = (chosen or [largest])[:8]
     made = ask.result(
@@ -86,7 +88,7 @@ with layers, explained():
     if made is None:
         rough = opened.computed(run.path, "rough", (*lines, stream), lambda: glance.profile(run, lines, stream=stream))
         made = rough, [*begin, f"found = interp.glance.profile(run, {lines}, stream={stream!r})"]
-    panel("layers", figures.layers(made[0]), made[0], [*made[1], "interp.figures.massive.layers(found)"])
+    panel("layers", partial(figures.layers, made[0]), made[0], [*made[1], "interp.figures.massive.layers(found)"])
 with same, explained():
     made = ask.result(
         run,
@@ -97,4 +99,4 @@ with same, explained():
         f"interp.stability.sets(run, 8, stream={stream!r})",
     )
     if made is not None:
-        panel("stability", figures.stability(made[0]), made[0], [*made[1], "interp.figures.massive.stability(found)"])
+        panel("stability", partial(figures.stability, made[0]), made[0], [*made[1], "interp.figures.massive.stability(found)"])

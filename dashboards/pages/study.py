@@ -1,6 +1,7 @@
 """Study: which of two pictures do people prefer, not knowing what made them? DG section 5.3, App. I."""
 
 import datetime
+from functools import partial
 
 import streamlit as st
 
@@ -137,7 +138,7 @@ def results():
         f"found = interp.study.win_rates(read_answers({path!r}), {study.first_name!r}, {study.second_name!r})",
         "interp.figures.people.win_rates(found)",
     ]
-    panel("win-rates", people.win_rates(rates), rates, code)
+    panel("win-rates", partial(people.win_rates, rates), rates, code)
     st.dataframe(rates.to_dataframe().reset_index(), hide_index=True)
     st.caption("agreement: Krippendorff's alpha between raters, 1 is full, 0 is what chance gives. Intervals cluster by rater.")
 

@@ -1,5 +1,7 @@
 """Timestep or text: does a channel follow the step or the prompt, and do its gates?"""
 
+from functools import partial
+
 import streamlit as st
 
 from interp.analysis import alignment, attribution, glance
@@ -33,12 +35,12 @@ with curves, explained():
         f'sizes = run.stats["mean_abs"].sel(block={block}, stream={stream!r}, channel={channel})',
         f"interp.figures.causes.curves(sizes, prompt={prompt})",
     ]
-    panel("curves", figures.curves(sizes, prompt=prompt), sizes, code)
+    panel("curves", partial(figures.curves, sizes, prompt=prompt), sizes, code)
 with split, explained():
     lines = list(dict.fromkeys([channel, *chosen[:5]]))
     found = opened.computed(run.path, "variance", (*lines, stream), lambda: glance.variance(run, lines, stream=stream))
     code = [*begin, f"found = interp.glance.variance(run, {lines}, stream={stream!r})", "interp.figures.causes.variance(found)"]
-    panel("variance", figures.variance(found), found, code)
+    panel("variance", partial(figures.variance, found), found, code)
     st.caption("The rest is what rows of one step differ by: prompts, seeds, and how they change over steps.")
 
 grid, pairs = st.columns(2)
@@ -60,7 +62,7 @@ with grid, explained():
         f"alpha = interp.glance.alpha(run, {channel}, stream={stream!r})",
         "interp.figures.causes.gate_grid(alpha)",
     ]
-    panel("gates", figures.gate_grid(alpha), alpha, code, cells=cells, clicked=go_to)
+    panel("gates", partial(figures.gate_grid, alpha), alpha, code, cells=cells, clicked=go_to)
     st.caption("Click a cell: the other plots go to its block.")
 with pairs, explained():
     found = opened.computed(
@@ -71,7 +73,7 @@ with pairs, explained():
         f"found = interp.glance.alpha_and_size(run, block={block}, stream={stream!r})",
         f"interp.figures.causes.alpha_and_size(found, selected={chosen})",
     ]
-    panel("alpha-size", figures.alpha_and_size(found, selected=chosen), found, code)
+    panel("alpha-size", partial(figures.alpha_and_size, found, selected=chosen), found, code)
     st.caption("That they go together does not say that alpha governs: that is a question for an intervention (Causal).")
 
 shares, ranks = st.columns(2)
@@ -87,7 +89,7 @@ with shares, explained():
     if made is not None:
         shown = channel if channel in made[0]["channel"].to_numpy() else int(made[0]["channel"][0])
         code = [*made[1], f"interp.figures.causes.attribution(found, channel={shown})"]
-        panel("attribution", figures.attribution(made[0], channel=shown), made[0], code)
+        panel("attribution", partial(figures.attribution, made[0], channel=shown), made[0], code)
 with ranks, explained():
     made = ask.result(
         run,
@@ -98,4 +100,4 @@ with ranks, explained():
         f"interp.alignment.compare(run, stream={stream!r})",
     )
     if made is not None:
-        panel("alignment", figures.alignment(made[0]), made[0], [*made[1], "interp.figures.causes.alignment(found)"])
+        panel("alignment", partial(figures.alignment, made[0]), made[0], [*made[1], "interp.figures.causes.alignment(found)"])

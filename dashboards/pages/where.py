@@ -1,5 +1,7 @@
 """Where it lives: a channel, or a set of channels, over the picture."""
 
+from functools import partial
+
 import streamlit as st
 
 from interp.analysis import segmentation, tokens
@@ -63,13 +65,13 @@ with over, explained():
         put("token", f"{int(row)},{int(column)}")
 
     code = [*begin, *make, underneath, f"interp.figures.places.over_picture(values, picture, token=({y}, {x}))"]
-    figure = figures.over_picture(values, picture, token=(y, x))
+    figure = partial(figures.over_picture, values, picture, token=(y, x))
     panel("over", figure, values, code, cells=lambda drawn: figures.token_cells(drawn, values), clicked=go_to, height=480)
     st.caption("Click a token: the plot beside it shows its largest channels.")
 with one, explained():
     state = opened.computed(run.path, "token", (y, x, *place.values()), lambda: tokens.token(run, y, x, **place))
     code = [*begin, f"values = interp.tokens.token(run, {y}, {x}, {spelled})", "interp.figures.places.token_channels(values)"]
-    panel("token", figures.token_channels(state), state, code, height=480)
+    panel("token", partial(figures.token_channels, state), state, code, height=480)
     pictures.strip([picture], [f"the picture of row {prompt}"])
 
 masks, curve = st.columns(2)
@@ -88,12 +90,12 @@ with masks, explained():
         f"found = interp.segmentation.masks(states, {members}, steps=[{step}], blocks=[{block}])",
         "interp.figures.places.clusters(found)",
     ]
-    panel("masks", figures.clusters(clusters), clusters, code)
+    panel("masks", partial(figures.clusters, clusters), clusters, code)
 with curve, explained():
     if "segmentation_score" in run.results:
         score = opened.computed(run.path, "stored score", (), lambda: run.result("segmentation_score"))
         code = [*begin, 'found = run.result("segmentation_score")', "interp.figures.places.overlap(found)"]
-        panel("overlap", figures.overlap(score), score, code)
+        panel("overlap", partial(figures.overlap, score), score, code)
     else:
         st.info("How well the clusters find the subject needs true masks. With a folder of them, this keeps the curve here:")
         st.code(f"interp segment {run.path} --masks FOLDER", language="bash")

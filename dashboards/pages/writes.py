@@ -1,5 +1,7 @@
 """Who writes it: the state as a sum of what every block adds."""
 
+from functools import partial
+
 import streamlit as st
 
 from interp.analysis import residual
@@ -42,8 +44,8 @@ with explained():
         contribution, factors = st.columns(2)
         with contribution:
             code = [*begin, f"interp.figures.causes.residual(found, channel={channel})"]
-            panel("residual", figures.residual(found, channel=channel), here, code, height=560)
+            panel("residual", partial(figures.residual, found, channel=channel), here, code, height=560)
         with factors:
             code = [*begin, f"interp.figures.causes.factors(found, channel={channel})"]
-            panel("factors", figures.factors(found, channel=channel), here, code, height=560)
+            panel("factors", partial(figures.factors, found, channel=channel), here, code, height=560)
             st.caption("alpha and branch are each a mean over prompts, so their product need not be the mean contribution.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,42 +20,16 @@ def dashboard(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Look at stores in a browser: runs, massive channels, experiments, guidance, a blind study. No model is loaded."""
-    from interp.dashboard import roots
     from interp.errors import InputError
 
     if importlib.util.find_spec("streamlit") is None:
         raise InputError("the dashboard needs streamlit: pip install 'interp[dashboard]'")
+    from interp.dashboard import roots
+    from interp.dashboard.serve import serve
+
     where = roots.parse([str(run) for run in runs or []])
     if host not in ("localhost", "127.0.0.1", "::1"):
         say(f"anyone who can reach {host} can read these stores and add answers to studies: there is no password")
     options = {"server.address": host, "server.port": str(port), "server.headless": str(not browser).lower()}
-    words = [f"--{name}={value}" for name, value in {**FIXED, **options}.items()]
-    command = [sys.executable, "-m", "streamlit", "run", str(app()), *words, "--", *map(str, where)]
     say(f"http://{host}:{port}   (Ctrl-C ends it)")
-    try:
-        code = subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        code = 0
-    if code not in (0, -2, 130):
-        raise typer.Exit(1)
-
-
-FIXED = {
-    "browser.gatherUsageStats": "false",
-    "client.toolbarMode": "minimal",
-    "client.showErrorDetails": "none",
-    "logger.level": "warning",
-}
-
-
-def app() -> Path:
-    """Where the pages are: in the wheel, or beside the package in a checkout."""
-    import interp
-
-    package = Path(interp.__file__).parent
-    for path in (package / "dashboard" / "app" / "app.py", package.parent / "dashboards" / "app.py"):
-        if path.is_file():
-            return path
-    from interp.errors import InputError
-
-    raise InputError("the dashboard's pages are not installed; install interp from a wheel, or from its repository")
+    serve(where, options)

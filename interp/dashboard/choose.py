@@ -62,6 +62,7 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
         return found[pick(name, label, fitting, default=first, where="the folder")].path
 
 
+@st.cache_data(ttl=60, show_spinner=False)
 def _has_rows(path: Path) -> bool:
     """Whether anything is done in a store: the first one shown should not be an empty one."""
     try:

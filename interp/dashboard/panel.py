@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.util
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
+import plotly.io
 import streamlit as st
 import xarray as xr
 
@@ -18,13 +18,15 @@ from interp.dashboard.pickers import plain
 from interp.figures import style
 from interp.store import tables
 
+plotly.io.templates.default = None  # every figure names its own: plotly would put a large default into each first
+
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "nc": "application/x-netcdf"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
 
 def panel(
     key: str,
-    figure: go.Figure,
+    make: Callable[[], go.Figure],
     data: xr.Dataset | xr.DataArray,
     code: Sequence[str],
     *,
@@ -32,8 +34,8 @@ def panel(
     clicked: Callable[..., None] | None = None,
     height: int | None = None,
 ) -> None:
-    """Draw a figure with its downloads and code. `cells` puts clickable marks on it; a click calls `clicked(*their data)`."""
-    shown, said = _themed(figure)
+    """Draw what `make` gives, with downloads and code. `cells` puts marks on it; a click calls `clicked(*their data)`."""
+    shown, said = _themed(make())
     if height is not None:
         shown.update_layout(height=height)
     if cells is None or clicked is None:
@@ -50,14 +52,13 @@ def panel(
     if said:
         st.caption(plain(said))
     with st.popover("Data, figure, Python", icon=":material/download:", key=f"{key}:more"):
-        _files(key, data, figure)
+        _files(key, data, make)
         st.caption("The same in Python:")
         st.code("\n".join(code), language="python")
 
 
-def _themed(figure: go.Figure) -> tuple[go.Figure, str]:
-    """A copy in the page's colours, light or dark, that fits a column; and its caption, which the page wraps better."""
-    shown = copy.deepcopy(figure)
+def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
+    """In the page's colours, light or dark, to fit a column; and its caption, which the page wraps better."""
     said = str(shown.layout.title.subtitle.text or "").replace("<br>", " ")
     top = max((shown.layout.margin.t or style.TOP) - (style.LINE if said else 0), 60)
     shown.update_layout(template="streamlit", width=None, margin_t=top, title_subtitle_text=None)
@@ -65,7 +66,7 @@ def _themed(figure: go.Figure) -> tuple[go.Figure, str]:
     return shown, said
 
 
-def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None:
+def _files(key: str, data: xr.Dataset | xr.DataArray, make: Callable[[], go.Figure]) -> None:
     """Buttons that make their file only when they are pressed."""
     columns = st.columns(3)
     for column, kind in zip(columns, tables.FORMATS, strict=True):
@@ -86,7 +87,7 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None
     for column, kind in zip(columns, style.FORMATS, strict=True):
         column.download_button(
             kind.upper(),
-            data=functools.partial(_picture, figure, kind),
+            data=functools.partial(_picture, make, kind),
             file_name=f"{key}.{kind}",
             key=f"{key}:{kind}",
             on_click="ignore",
@@ -96,9 +97,9 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, figure: go.Figure) -> None
         )
 
 
-def _picture(figure: go.Figure, kind: str) -> bytes:
+def _picture(make: Callable[[], go.Figure], kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        return style.write(figure, Path(folder) / f"figure.{kind}").read_bytes()
+        return style.write(make(), Path(folder) / f"figure.{kind}").read_bytes()
 
 
 def _no_pictures() -> str:

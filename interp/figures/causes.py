@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from interp.figures import style
 
@@ -102,7 +101,7 @@ def variance(found: xr.Dataset) -> go.Figure:
 def gate_grid(alpha: xr.DataArray) -> go.Figure:
     """Alpha of one channel over steps and blocks, a heat map a gate. From `glance.alpha`."""
     names = [str(gate) for gate in alpha["gate"].to_numpy()]
-    made = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=[f"alpha.{name}" for name in names])
+    made = style.subplots(1, len(names), shared_yaxes=True, subplot_titles=[f"alpha.{name}" for name in names])
     most = float(abs(alpha).max())
     for number in range(len(names)):
         one = alpha.isel(gate=number).transpose("block", "step")
@@ -123,7 +122,7 @@ def gate_grid(alpha: xr.DataArray) -> go.Figure:
     made.update_yaxes(autorange="reversed")
     made.update_yaxes(title_text="block", row=1, col=1)
     title = f"alpha at channel {int(alpha['channel'])}, {alpha['stream'].item()} stream"
-    made.update_layout(template="plotly_white", title={"text": title, "font": {"size": 15}}, margin={"t": 90, "b": 60})
+    made.update_layout(title={"text": title, "font": {"size": 15}}, margin={"t": 90, "b": 60})
     return style.caption(made, alpha.attrs)
 
 
@@ -157,12 +156,11 @@ def factors(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     here = found.sel(channel=channel)
     writers = [str(name) for name in here["writer"].to_numpy()]
     parts = {"alpha": here["alpha"], "branch (mean over tokens)": here["branch"], "contribution": here["contribution"]}
-    made = make_subplots(3, 1, shared_xaxes=True, subplot_titles=list(parts), vertical_spacing=0.1)
+    made = style.subplots(3, 1, shared_xaxes=True, subplot_titles=list(parts), vertical_spacing=0.1)
     for row, values in enumerate(parts.values()):
         colour = {"color": style.COLOURS[row]}
         made.add_bar(x=writers, y=values.mean("step").to_numpy(), marker=colour, showlegend=False, row=row + 1, col=1)
     made.update_layout(
-        template="plotly_white",
         title={"text": f"alpha times branch, channel {channel}", "font": {"size": 15}},
         margin={"l": 70, "r": 30, "t": 90, "b": 60},
         height=560,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from interp.figures import style
 from interp.figures.experiments import UNITS
@@ -18,7 +17,7 @@ from interp.store.experiment import Experiment
 def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
     """Distance of every block's picture to the final one, over steps. From `lens.distances`."""
     kinds = [str(kind) for kind in found["kind"].to_numpy()]
-    made = make_subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
+    made = style.subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
     most = float(abs(found["value"].sel(measure=measure)).max())
     signed = bool((found["value"].sel(measure=measure) < 0).any())
     for number, kind in enumerate(kinds):
@@ -39,7 +38,6 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
     made.update_yaxes(type="category")
     made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
-        template="plotly_white",
         title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
     )
@@ -81,7 +79,7 @@ def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows
     count, wide = len(rows), len(columns)
     titles = [style.short(name.replace("+", " +").replace(":block", " :block"), 14) for name in columns]
     gap = {"horizontal_spacing": 0.1 / max(wide, 2), "vertical_spacing": 0.1 / max(count, 2)}
-    made = make_subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
+    made = style.subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
     for y, line in enumerate(pictures):
         for x, picture in enumerate(line):
             if picture is not None:
@@ -90,7 +88,6 @@ def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows
     made.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
     made.update_annotations(font_size=9)
     made.update_layout(
-        template="plotly_white",
         title={"text": style.plain(title), "font": {"size": 15}},
         width=120 + 90 * wide,
         height=120 + 95 * count,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from interp.figures import style
 
@@ -19,7 +18,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
     """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded."""
     names = [str(name) for name in found["measure"].to_numpy()]
     titles = [f"{name.replace('_', ' ')}, {UNITS[name]}" for name in names]
-    made = make_subplots(1, len(names), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    made = style.subplots(1, len(names), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     arms = [str(arm).replace("_", " ") for arm in found["arm"].to_numpy()]
     control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS)
     for number, name in enumerate(names):
@@ -43,7 +42,6 @@ def disruption(found: xr.Dataset) -> go.Figure:
         made.add_vline(x=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
     made.update_yaxes(autorange="reversed")
     made.update_layout(
-        template="plotly_white",
         title={"text": f"channels {found.attrs['channels']} taken away: what becomes of the pictures", "font": {"size": 15}},
         height=150 + 26 * len(arms),
         margin={"l": 150, "r": 20, "t": 110, "b": 40},
@@ -54,7 +52,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
 def dose(found: xr.Dataset) -> go.Figure:
     """Energy changed against detail, sharpness and structure; one mark a dose. From `dose.response`."""
     names = [str(name) for name in found["measure"].to_numpy()]
-    made = make_subplots(1, len(names), subplot_titles=[name.replace("_", " ") for name in names], horizontal_spacing=0.05)
+    made = style.subplots(1, len(names), subplot_titles=[name.replace("_", " ") for name in names], horizontal_spacing=0.05)
     symbols = {"all": "circle", "early": "triangle-left", "late": "triangle-right"}
     colours = {"massive": style.COLOURS[0], "random": style.COLOURS[3], "lowest": style.CONTROL}
     for number, name in enumerate(names):
@@ -91,7 +89,6 @@ def dose(found: xr.Dataset) -> go.Figure:
     made.update_xaxes(type="log", title_text="energy changed, of all states", dtick=1, exponentformat="power")
     made.update_yaxes(title_text="in units of its scale", row=1, col=1)
     made.update_layout(
-        template="plotly_white",
         title={"text": "dose and response (mark: steps all, early, late; size: blocks)", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 120, "b": 60},
         legend={"orientation": "h", "y": -0.18},
@@ -105,7 +102,7 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
     """Recovered by block and step (or region), one heat map for each thing patched. From `patching.recovered`."""
     whats = [str(what) for what in found["what"].to_numpy()]
     titles = [f"{what} patched" for what in whats]
-    made = make_subplots(1, len(whats), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    made = style.subplots(1, len(whats), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     most = max(0.05, float(abs(found["recovered"]).max()))
     few = found.sizes["block"] * found.sizes["column"] <= CELLS_WITH_TEXT
     for number, what in enumerate(whats):
@@ -132,7 +129,6 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
     made.update_yaxes(type="category")
     made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
-        template="plotly_white",
         title={"text": f"share of the clean picture that a patch brings back ({found.attrs['metric']})", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from interp.figures import style
 from interp.figures.drawn import picture_grid
@@ -24,7 +23,7 @@ def sweep(found: xr.Dataset) -> go.Figure:
     """Measures over the first swept value, a curve for every other; the first setting as a grey line. From `sweep.compare`."""
     names = [name for name in SHOWN if bool(found["value"].sel(measure=name).notnull().any())]
     titles = [f"{name}: {SHOWN[name]}" for name in names]
-    made = make_subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)
+    made = style.subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)
     curves = _curves(found)
     for number, name in enumerate(names):
         one = found.sel(measure=name)
@@ -56,7 +55,6 @@ def sweep(found: xr.Dataset) -> go.Figure:
     made.update_xaxes(title_text="x" if any(len(members) > 1 for members in curves.values()) else "")
     made.update_annotations(font_size=12)
     made.update_layout(
-        template="plotly_white",
         title={"text": f"guidance, against {found.attrs['reference']}", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         width=1200,

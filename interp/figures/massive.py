@@ -19,8 +19,7 @@ def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.F
     title = f"channels of block {int(here['block'])}, {stream} stream"
     unit = "mean |hidden|" if str(found.attrs["criterion"]).split("(")[0] in ("robust", "ratio", "top") else "quantity scored"
     made = style.figure(title, "channel", unit, barmode="overlay", bargap=0)
-    colours = [style.COLOURS[1] if chosen else style.COLOURS[0] for chosen in selected]
-    made.add_bar(x=channel, y=size, marker={"color": colours, "line": {"width": 0}}, name="channels", showlegend=False)
+    style.spikes(made, channel, size, selected)
     style.control(made, channel[[0, -1]], [float(np.median(size))] * 2, "median channel")
     for number in np.flatnonzero(selected)[np.argsort(-size[selected])][:12]:
         made.add_annotation(x=channel[number], y=size[number], text=str(channel[number]), showarrow=False, yshift=10)
@@ -30,12 +29,12 @@ def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.F
 def one_state(values: xr.DataArray, *, selected: Sequence[int] = ()) -> go.Figure:
     """Size of every channel at one block and step; massive ones marked. From `glance.channels`."""
     where = f"block {int(values['block'])}, step {int(values['step'])} (timestep {float(values['timestep']):.0f})"
-    made = style.figure(f"every channel at {where}, {values['stream'].item()} stream", "channel", "mean |hidden|", bargap=0)
+    made = style.figure(
+        f"every channel at {where}, {values['stream'].item()} stream", "channel", "mean |hidden|", barmode="overlay", bargap=0
+    )
     size, channel = values.to_numpy(), values["channel"].to_numpy()
     chosen = np.isin(channel, list(selected))
-    made.add_bar(
-        x=channel, y=size, marker={"color": np.where(chosen, *style.COLOURS[1::-1]), "line": {"width": 0}}, showlegend=False
-    )
+    style.spikes(made, channel, size, chosen)
     style.control(made, channel[[0, -1]], [float(np.median(size))] * 2, "median channel")
     for number in sorted({*np.flatnonzero(chosen)[:8], int(size.argmax())}):
         made.add_annotation(x=channel[number], y=size[number], text=str(channel[number]), showarrow=False, yshift=10)

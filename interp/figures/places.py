@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from plotly.subplots import make_subplots
 
 from interp.figures import style
 
@@ -72,7 +71,7 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
     texts = (
         [style.short(str(text)) for text in here["prompt_text"].to_numpy()] if "prompt_text" in here.coords else [""] * count
     )
-    made = make_subplots(2, count, subplot_titles=texts, vertical_spacing=0.06, horizontal_spacing=0.02)
+    made = style.subplots(2, count, subplot_titles=texts, vertical_spacing=0.06, horizontal_spacing=0.02)
     for number in range(count):
         one = here.isel(prompt=number)
         made.add_heatmap(z=one["heat"].to_numpy(), colorscale=style.SCALE, showscale=False, row=1, col=number + 1)
@@ -82,7 +81,7 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
     _square(made)
     made.update_annotations(font_size=9)
     title = f"heat of channels {found.attrs['channels']} and its two clusters, block {int(here['block'])}"
-    made.update_layout(template="plotly_white", title={"text": title, "font": {"size": 15}}, margin={"t": 140, "b": 20})
+    made.update_layout(title={"text": title, "font": {"size": 15}}, margin={"t": 140, "b": 20})
     made.update_yaxes(title_text="heat", row=1, col=1)
     made.update_yaxes(title_text="mask", row=2, col=1)
     return made
@@ -111,15 +110,13 @@ def principal(found: xr.DataArray) -> go.Figure:
     """Principal components of the tokens' states as maps. From `segmentation.principal_map`."""
     explained = found.attrs.get("explained", [])
     titles = [f"component {n + 1}: {share:.0%} of variance" for n, share in enumerate(explained)]
-    made = make_subplots(1, found.sizes["component"], subplot_titles=titles)
+    made = style.subplots(1, found.sizes["component"], subplot_titles=titles)
     for number in range(found.sizes["component"]):
         made.add_heatmap(
             z=found.isel(component=number).to_numpy(), colorscale="RdBu", zmid=0, showscale=False, row=1, col=number + 1
         )
     _square(made)
-    made.update_layout(
-        template="plotly_white", title={"text": "image tokens along their principal components", "font": {"size": 15}}
-    )
+    made.update_layout(title={"text": "image tokens along their principal components", "font": {"size": 15}})
     return made
 
 
@@ -135,10 +132,10 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
     """Traced pictures in a row, (prompt, y, x, rgb)."""
     shown = images.isel(prompt=slice(0, count))
     texts = [style.short(str(text)) for text in shown["prompt_text"].to_numpy()]
-    made = make_subplots(1, shown.sizes["prompt"], subplot_titles=texts, horizontal_spacing=0.01)
+    made = style.subplots(1, shown.sizes["prompt"], subplot_titles=texts, horizontal_spacing=0.01)
     for number in range(shown.sizes["prompt"]):
         made.add_image(source=style.source(shown.isel(prompt=number).to_numpy()), row=1, col=number + 1)
     made.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
     made.update_annotations(font_size=9)
-    made.update_layout(template="plotly_white", title={"text": "traced pictures"}, height=300, margin={"t": 120, "b": 10})
+    made.update_layout(title={"text": "traced pictures"}, height=300, margin={"t": 120, "b": 10})
     return made

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io
 from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
 
 from interp.errors import InputError
 
@@ -22,13 +24,41 @@ SCALE = "Viridis"
 CAPTION = 150  # characters in a line of a caption
 TOP, LINE = 65, 15  # pixels of a title, and of each line of a caption
 FORMATS = ("html", "png", "svg")
+MANY = 512  # bars; more are drawn as lines
+
+
+# small, since plotly copies and checks the whole template with every figure
+TEMPLATE = "interp"
+_AXIS = {
+    "gridcolor": "#ebf0f8",
+    "linecolor": "#ebf0f8",
+    "zerolinecolor": "#dfe5ee",
+    "automargin": True,
+    "title": {"standoff": 12},
+}
+plotly.io.templates[TEMPLATE] = go.layout.Template(
+    layout={
+        "colorway": COLOURS,
+        "font": {"color": "#2a3f5f"},
+        "hovermode": "closest",
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "title": {"x": 0.05},
+        "xaxis": {**_AXIS, "title": {"standoff": 12}},
+        "yaxis": {**_AXIS, "title": {"standoff": 12}},
+    }
+)
+
+
+def subplots(*grid: Any, **more: Any) -> go.Figure:
+    """An empty figure of several plots; plotly's `make_subplots`."""
+    return make_subplots(*grid, figure=go.Figure(layout={"template": TEMPLATE}), **more)
 
 
 def figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
     """An empty figure with titles."""
-    made = go.Figure()
+    made = go.Figure(layout={"template": TEMPLATE})
     made.update_layout(
-        template="plotly_white",
         title={"text": title, "font": {"size": 15}},
         xaxis_title=x,
         yaxis_title=y,
@@ -63,6 +93,27 @@ def line(made: go.Figure, x: Any, y: Any, name: str, colour: str, **more: Any) -
 def control(made: go.Figure, x: Any, y: Any, name: str) -> None:
     """A control's line: grey and dashed."""
     made.add_scatter(x=list(x), y=list(y), name=name, mode="lines", line={"color": CONTROL, "dash": "dash"})
+
+
+def spikes(made: go.Figure, x: Any, y: Any, chosen: Any, name: str = "channel") -> None:
+    """A bar for every value, the chosen ones in another colour; thousands of them as two paths, which browsers draw at once."""
+    x, y, chosen = np.asarray(x), np.asarray(y), np.asarray(chosen, bool)
+    for colour, some in ((COLOURS[0], ~chosen), (COLOURS[1], chosen)):
+        if len(x) <= MANY:
+            marker = {"color": colour, "line": {"width": 0}}
+            made.add_bar(
+                x=x[some], y=y[some], marker=marker, showlegend=False, hovertemplate=f"{name} %{{x}}: %{{y:.4g}}<extra></extra>"
+            )
+            continue
+        gaps = np.full(int(some.sum()), np.nan)
+        made.add_scatter(
+            x=np.stack([x[some], x[some], gaps], axis=1).ravel(),
+            y=np.stack([np.zeros_like(gaps), y[some], gaps], axis=1).ravel(),
+            mode="lines",
+            line={"color": colour, "width": 1.5},
+            showlegend=False,
+            hovertemplate=f"{name} %{{x}}: %{{y:.4g}}<extra></extra>",
+        )
 
 
 def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
@@ -134,12 +185,15 @@ def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], texts: Any, *
     """Invisible marks on every cell of a heat map, with (x, y, *labels) as their data: browsers report clicks on marks, not on
     heat maps. `texts` are what hovering says, (y, x); `place` is the subplot's row and col.
     """
-    cells = [(column, row) for row in y for column in x]
+    columns, rows = np.array(list(x)), np.array(list(y))
+    data = np.empty((len(rows), len(columns), 2 + len(labels)), object)
+    data[..., 0], data[..., 1] = columns[None, :], rows[:, None]
+    data[..., 2:] = labels
     made.add_scattergl(
-        x=[column for column, _ in cells],
-        y=[row for _, row in cells],
-        customdata=[[*cell, *labels] for cell in cells],
-        text=[str(text) for line in texts for text in line],
+        x=np.tile(columns, len(rows)),
+        y=np.repeat(rows, len(columns)),
+        customdata=data.reshape(-1, data.shape[-1]),
+        text=np.asarray(texts, object).ravel(),
         hovertemplate="%{text}<extra></extra>",
         mode="markers",
         marker={"symbol": "square", "size": 14, "opacity": 0},

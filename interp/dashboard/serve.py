@@ -1,0 +1,41 @@
+"""Serving the pages from this process: everything they need is imported first, so that the first look is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interp.errors import InputError
+
+FIXED = {
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "logger.level": "warning",
+}
+
+
+def app() -> Path:
+    """Where the pages are: in the wheel, or beside the package in a checkout."""
+    here = Path(__file__).parent
+    for path in (here / "app" / "app.py", here.parent.parent / "dashboards" / "app.py"):
+        if path.is_file():
+            return path
+    raise InputError("the dashboard's pages are not installed; install interp from a wheel, or from its repository")
+
+
+def serve(roots: Sequence[Path], options: Mapping[str, str]) -> None:
+    """Until it is ended; the exit code is Streamlit's."""
+    from streamlit.web import cli
+
+    import interp.analysis.comparison
+    import interp.dashboard.choose
+    import interp.dashboard.listing
+    import interp.dashboard.panel
+    import interp.dashboard.pictures
+    import interp.figures  # noqa: F401
+
+    words = [f"--{name}={value}" for name, value in {**FIXED, **options}.items()]
+    sys.argv = ["streamlit", "run", str(app()), *words, "--", *map(str, roots)]
+    cli.main(prog_name="streamlit")
