@@ -21,6 +21,7 @@ demo: $(INSTALLED)
 	@echo
 	@echo "A trace of eight prompts is in cache/demo.zarr. Look at it:"
 	@echo "  $(BIN)/interp info cache/demo.zarr"
+	@echo "  $(BIN)/interp dashboard cache"
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint

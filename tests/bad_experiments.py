@@ -38,6 +38,8 @@ def not_a_result(folder: Path) -> None:
 
 
 CASES = [
+    Case("a folder of runs that is not there", "dashboard {folder}/none", "run must be a store or a folder of stores"),
+    Case("a port that cannot be", "dashboard --port 0", "Invalid value for '--port'"),
     Case("block out of range", DISRUPT + " --blocks 9", r"blocks must lie in -4..3 \(there are 4\); got 9"),
     Case("the same blocks twice", DISRUPT + " --blocks 1 --blocks 1", "blocks must be one or more different sets of blocks"),
     Case("no draw of a control", DISRUPT + " --controls 0", "repeats_of_controls must be an integer of at least 1; got 0"),

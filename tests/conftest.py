@@ -72,3 +72,11 @@ def tiny_run(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory)
         record=interp.Record(hidden=True, modulation=True, latents="all"),
         repeats=2,
     )
+
+
+@pytest.fixture(scope="session")
+def dashboard_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of every kind of store, whole and broken."""
+    from dashboard_stores import build
+
+    return build(tmp_path_factory.mktemp("dashboard") / "stores")

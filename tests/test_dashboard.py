@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dashboard_stores import MARKUP
 from streamlit.testing.v1 import AppTest
 
 from interp.dashboard import choose, frame, panel, roots
 from interp.dashboard.pickers import plain
 from interp.errors import InputError
-from tests.dashboard_stores import MARKUP
 
 APP = Path(__file__).parent.parent / "dashboards" / "app.py"
 PAGES = list(frame.TITLES)

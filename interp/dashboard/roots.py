@@ -32,7 +32,9 @@ def parse(arguments: Sequence[str]) -> tuple[Path, ...]:
     given = [Path(argument) for argument in arguments] or [Path("cache") if Path("cache").is_dir() else Path()]
     for path in given:
         if not path.is_dir():
-            raise InputError(f"run must be a store or a folder of stores; {path} is not there (interp trace --out {path})")
+            raise InputError(
+                f"run must be a store or a folder of stores; {path} is not there (make one: interp trace --out {path})"
+            )
     resolved = [path.resolve() for path in given]
     return tuple(dict.fromkeys(resolved))
 

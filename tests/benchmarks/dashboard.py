@@ -1,6 +1,6 @@
 """The dashboard on a store of FLUX.1's shape: seconds to the first page and to a drill-down, and the server's memory.
 
-    python tests/benchmarks/dashboard.py --store flux.zarr      # made by flux_store.py --keep, or built here
+    python tests/benchmarks/dashboard.py [--store flux.zarr]      # without, one is built in a temporary folder: 17 GB
 
 Seconds are of a real browser: from asking to the page drawn, or from the click to the new plot. A first look is a page's first
 on a fresh server, with nothing cached; a later one is a new session's.
