@@ -55,8 +55,12 @@ def pairs(experiment, controls, same):
     row = choose.row(experiment)
     axes = experiment.axes
     arms = [str(arm) for arm in axes["arm"].to_numpy()]
+    drawn_here = [name for name, done in zip(arms[1:], experiment.done[row, 1:], strict=True) if done]
+    if not drawn_here:
+        st.info("No arm is drawn for this prompt yet.")
+        return
     with st.sidebar:
-        arm = arms.index(pick("arm", "After", arms[1:]))
+        arm = arms.index(pick("arm", "After", drawn_here, where="this prompt"))
     pictures.compared("pair", experiment, row, 0, arm, beside(axes, arm, controls, same))
 
 

@@ -32,9 +32,8 @@ def numbers(experiment, begin):
     st.subheader(f"{plain(measure)}, setting by setting")
     shown = lines[lines["measure"] == measure].drop(columns=["measure"]).sort_values("value")
     st.dataframe(shown.drop(columns=[c for c in shown if str(c).startswith("value") and c != "value"]), hide_index=True)
-    st.caption(
-        plain(f"over first: less {found.attrs['control'].removeprefix('the first setting, ')}; {found.attrs['interval']}")
-    )
+    first = found.attrs["control"].removeprefix("the first setting, ")
+    st.caption(plain(f"over_first: the difference to {first}. Intervals: {found.attrs['interval']}"))
 
 
 def gallery(experiment, begin):

@@ -57,6 +57,7 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
         st.code(command, language="bash")
         st.stop()
     others = [store for store in fitting if beside is None or found[store].path != beside.path]
+    others.sort(key=lambda store: kinds.index(found[store].kind))
     first = next((store for store in others if _has_rows(found[store].path)), (others or fitting)[0])
     with st.sidebar:
         return found[pick(name, label, fitting, default=first, where="the folder")].path

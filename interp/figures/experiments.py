@@ -42,7 +42,10 @@ def disruption(found: xr.Dataset) -> go.Figure:
         made.add_vline(x=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
     made.update_yaxes(autorange="reversed")
     made.update_layout(
-        title={"text": f"channels {found.attrs['channels']} taken away: what becomes of the pictures", "font": {"size": 15}},
+        title={
+            "text": f"channels {style.some(found.attrs['channels'])} taken away: what becomes of the pictures",
+            "font": {"size": 15},
+        },
         height=150 + 26 * len(arms),
         margin={"l": 150, "r": 20, "t": 110, "b": 40},
     )
@@ -166,7 +169,7 @@ def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
 
 def swap(found: xr.Dataset) -> go.Figure:
     """What swapping each thing does to the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
-    title = f"channels {found.attrs['channels']}: how far swapping moves their size"
+    title = f"channels {style.some(found.attrs['channels'])}: how far swapping moves their size"
     made = style.figure(title, "block", "log2 of the size, root mean square over prompts")
     said = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
     for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):

@@ -80,7 +80,7 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
         )
     _square(made)
     made.update_annotations(font_size=9)
-    title = f"heat of channels {found.attrs['channels']} and its two clusters, block {int(here['block'])}"
+    title = f"two clusters of channels {style.some(found.attrs['channels'])}, block {int(here['block'])}"
     made.update_layout(title={"text": title, "font": {"size": 15}}, margin={"t": 140, "b": 20})
     made.update_yaxes(title_text="heat", row=1, col=1)
     made.update_yaxes(title_text="mask", row=2, col=1)

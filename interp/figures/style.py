@@ -100,10 +100,9 @@ def spikes(made: go.Figure, x: Any, y: Any, chosen: Any, name: str = "channel") 
     x, y, chosen = np.asarray(x), np.asarray(y), np.asarray(chosen, bool)
     for colour, some in ((COLOURS[0], ~chosen), (COLOURS[1], chosen)):
         if len(x) <= MANY:
-            marker = {"color": colour, "line": {"width": 0}}
-            made.add_bar(
-                x=x[some], y=y[some], marker=marker, showlegend=False, hovertemplate=f"{name} %{{x}}: %{{y:.4g}}<extra></extra>"
-            )
+            marker, hover = {"color": colour, "line": {"width": 0}}, f"{name} %{{x}}: %{{y:.4g}}<extra></extra>"
+            # a width, since plotly makes the few chosen bars as wide as they are apart
+            made.add_bar(x=x[some], y=y[some], width=1, marker=marker, showlegend=False, hovertemplate=hover)
             continue
         gaps = np.full(int(some.sum()), np.nan)
         made.add_scatter(
@@ -160,6 +159,12 @@ def short(text: str, width: int = 24) -> str:
 def plain(text: str) -> str:
     """A text that plotly shows as it is: its labels take HTML, and a prompt is not ours."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def some(values: Sequence[Any], most: int = 6) -> str:
+    """The first few of several, for a title."""
+    shown = ", ".join(str(value) for value in list(values)[:most])
+    return f"{shown}, ... ({len(values)})" if len(values) > most else shown
 
 
 def along(count: int) -> list[str]:
