@@ -16,6 +16,7 @@ from interp.cli import (
     demo,
     disrupt,
     dose,
+    export,
     generate,
     govern,
     info,
@@ -50,6 +51,7 @@ app.command("attribute")(causes.attribute)
 app.command("gates")(causes.gates)
 app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
+app.command("export")(export.export)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)
 app.command("disrupt")(disrupt.disrupt)

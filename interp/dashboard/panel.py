@@ -62,7 +62,8 @@ def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
     said = str(shown.layout.title.subtitle.text or "").replace("<br>", " ")
     top = max((shown.layout.margin.t or style.TOP) - (style.LINE if said else 0), 60)
     shown.update_layout(template="streamlit", width=None, margin_t=top, title_subtitle_text=None)
-    shown.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    shown.update_layout(legend=legend)
     return shown, said
 
 

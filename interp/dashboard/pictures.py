@@ -98,7 +98,7 @@ def compared(
         names = [first_name or arms[first], arms[second], f"difference, x{gain:.1f}"]
         strip(shown, names)
         if controls:
-            st.caption("The controls, and each one's difference at the same brightness:")
+            st.caption("For comparison, with each one's difference at the same brightness:")
             drawn = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in controls]
             gaps = [None if picture is None else difference(one, picture, gain)[0] for picture in drawn]
             strip([*drawn, *gaps], [*(arms[arm] for arm in controls), *(f"difference of {arms[arm]}" for arm in controls)])

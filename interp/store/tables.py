@@ -54,11 +54,11 @@ def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
         return str(table(data).to_csv(index=False)).encode()
     if kind == "parquet":
         file = io.BytesIO()
-        _plain_columns(table(data)).to_parquet(file, index=False)
+        plain_columns(table(data)).to_parquet(file, index=False)
         return file.getvalue()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.nc"
-        _netcdf(_dataset(data)).to_netcdf(path, engine="h5netcdf")
+        netcdf(_dataset(data)).tonetcdf(path, engine="h5netcdf")
         return path.read_bytes()
 
 
@@ -69,13 +69,13 @@ def _dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
     return named.assign_attrs(data.attrs)
 
 
-def _plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
+def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns that mix numbers and texts, as texts: Parquet has one type a column."""
     mixed = [c for c in frame if frame[c].dtype == object and len({type(value) for value in frame[c].dropna()}) > 1]
     return frame.assign(**{str(column): frame[column].astype(str) for column in mixed})
 
 
-def _netcdf(dataset: xr.Dataset) -> xr.Dataset:
+def netcdf(dataset: xr.Dataset) -> xr.Dataset:
     """Without what NetCDF has no place for: attributes that are neither numbers nor texts become JSON, booleans 0 and 1."""
     plain = dataset.drop_encoding()
     texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "TU"]
