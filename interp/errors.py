@@ -6,6 +6,7 @@ InterpError                 anything this package raises on purpose
 │   └── PlanError           a store that holds another run
 └── RunError                what was asked began and failed                 (exit code 1)
 ├── TraceError          a trace that saw too little, or a state that is not finite
+│   └── PipelineError   the pipeline itself raised on some prompts
 └── StoreError          a store that cannot be read or written
 """
 
@@ -38,6 +39,10 @@ class RunError(InterpError):
 
 class TraceError(RunError):
     """A trace that saw too little, or a state that is not finite."""
+
+
+class PipelineError(TraceError):
+    """The pipeline itself raised on some prompts."""
 
 
 class StoreError(RunError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
+from interp.errors import InputError, InterpWarning, PipelineError, PlanError, StoreError, TraceError
 from interp.guidance.presets import check_run
 from interp.interventions import Intervention
 from interp.models.anatomy import Anatomy
@@ -22,6 +22,7 @@ from interp.plan import Plan, Record, Row, SiteRecorder, at_least, check_same, g
 from interp.provenance import CHANGEABLE, provenance
 from interp.sites import STREAMS, Site, resolve_indices
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
+from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
 from interp.store.reader import Shelf
 from interp.store.schema import HiddenAxes, RecordedAxes, Schema
@@ -59,6 +60,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+HOPELESS = 5  # rows that fail before any succeeds
 
 
 def trace(
@@ -78,6 +80,7 @@ def trace(
     settings: dict[str, Any] | None = None,
     batch_size: int = 1,
     resume: bool = True,
+    retry_failed: bool = False,
     on_progress: OnProgress = lambda progress: None,
 ) -> Run:
     """Trace prompts into a store and open it.
@@ -86,6 +89,9 @@ def trace(
     defaults; height and width are in pixels. `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1";
     what is recorded are the conditional rows. A store that already holds part of the same plan is continued; one that holds
     another plan is refused.
+
+    A row on which the pipeline raises, or whose states are not finite, is kept in the store as failed, with its reason; the
+    rest goes on, and a `TraceError` at the end says so. The same call leaves such rows out; `retry_failed` tries them again.
     """
     prepared = prepare(
         model,
@@ -101,20 +107,33 @@ def trace(
         record=record,
         settings=settings,
     )
-    return execute(prepared, Path(out), batch_size=batch_size, resume=resume, on_progress=on_progress)
+    return execute(
+        prepared, Path(out), batch_size=batch_size, resume=resume, retry_failed=retry_failed, on_progress=on_progress
+    )
 
 
 def execute(
-    prepared: Prepared, path: Path, *, batch_size: int = 1, resume: bool = True, on_progress: OnProgress = lambda _: None
+    prepared: Prepared,
+    path: Path,
+    *,
+    batch_size: int = 1,
+    resume: bool = True,
+    retry_failed: bool = False,
+    on_progress: OnProgress = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Trace the rows of a prepared run that its store does not hold yet."""
+    """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every batch; if it
+    says so, the rows in flight are written and a KeyboardInterrupt follows.
+    """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     batches = groups(rows, at_least("batch_size", batch_size, 1))
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
-    started, traced, failures = time.monotonic(), 0, []
+    started, traced, fresh = time.monotonic(), 0, 0
     with writing_lock(path), zarr_quiet():
         done = _open_or_create(prepared, schema, path, batch_size, resume)
+        failed = failures(path)
+        skipped = set() if retry_failed else set(failed)
         count = sum(done)
 
         def report(step: int) -> None:
@@ -122,26 +141,65 @@ def execute(
 
         with Writer(path) as writer:
             for batch in batches:
-                pending = [row for row in batch if not done[row.index]]
+                pending = [row for row in batch if not done[row.index] and row.index not in skipped]
                 if not pending:
                     continue
-                for result in _trace_batch(prepared, schema, batch, pending, writer, report):
+                for result in _attempt(prepared, schema, batch, pending, writer, report):
+                    row = result.row.index
                     if result.failure is not None:
-                        failures.append(result.failure)
+                        failed[row] = result.failure
+                        fresh += 1
+                        note_failure(path, row, result.failure)
+                        _give_up_early(traced, fresh, result.failure)
                         continue
-                    writer.row(result.row.index, result.arrays)
+                    writer.row(row, result.arrays)
                     count, traced = count + 1, traced + 1
+                    if failed.pop(row, None) is not None:
+                        forget_failure(path, row)
                 report(plan.steps)
+                if stopped():
+                    break
+        if stopped():
+            raise KeyboardInterrupt
         write_summary(path)
-    if failures:
+    if failed:
+        first = min(failed)
         raise TraceError(
-            f"{len(failures)} of {len(rows)} rows were stopped, the others are in {path}. First: {failures[0]} "
-            "(float16 overflows easily; try another --dtype)"
+            f"{len(failed)} of {len(rows)} rows failed, the others are in {path}. First, row {first}: {failed[first]} "
+            "(--retry-failed tries them again; if float16 overflowed, try another --dtype)"
         )
     run = open_run(path)
     if prepared.guidance is not None and plan.record.stats:
         check_run(prepared.guidance.methods, run)
     return run
+
+
+def _give_up_early(traced: int, failed: int, reason: str) -> None:
+    """A run of which nothing succeeds is stopped: it is not about the prompts."""
+    if not traced and failed >= HOPELESS:
+        raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
+
+
+def _attempt(
+    prepared: Prepared,
+    schema: Schema,
+    batch: Sequence[Row],
+    pending: Sequence[Row],
+    writer: Writer,
+    report: Callable[[int], None],
+) -> list[TracedRow]:
+    """Trace a batch; if the pipeline raises, its rows are traced one by one, and those that raise again have failed."""
+    try:
+        return _trace_batch(prepared, schema, batch, pending, writer, report)
+    except PipelineError as error:
+        if len(batch) == 1:
+            return [TracedRow(batch[0], {}, failure=str(error))]
+        warnings.warn(
+            f"{error}; the rows of this batch are traced one by one, so they agree with a batch to 1e-5, not bit for bit",
+            InterpWarning,
+            stacklevel=2,
+        )
+        return [found for row in pending for found in _attempt(prepared, schema, [row], [row], writer, report)]
 
 
 def _trace_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,27 @@ def trace_progress() -> Iterator[Callable[[Progress], None]]:
             bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps)
 
         yield show
+
+
+@contextlib.contextmanager
+def graceful() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM inside ask for a stop, once: the row in flight is finished. A second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        say("stopping after the row in flight; once more stops at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if asked:
+            say("stopped; rows already done are kept, the same command goes on")
 
 
 def rate_text(state: Progress) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import human_bytes, print_json, print_table, say, trace_progress
+from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
 from interp.plan import Record, at_least
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def trace(
     revision: Annotated[str | None, Option(help="Hub revision of the model.")] = None,
     local_files_only: Annotated[bool, Option("--local-files-only", help="Never use the network.")] = False,
     resume: Annotated[bool, Option(help="Continue a store of the same plan.")] = True,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Try rows again that failed before.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be written and how big; write nothing.")] = False,
     as_json: Annotated[bool, Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
@@ -72,8 +73,16 @@ def trace(
     if dry_run:
         _print_sizes(prepared, path, as_json)
         return
-    with trace_progress() as show:
-        run = execute(prepared, path, batch_size=batch_size, resume=resume, on_progress=show)
+    with trace_progress() as show, graceful() as stopped:
+        run = execute(
+            prepared,
+            path,
+            batch_size=batch_size,
+            resume=resume,
+            retry_failed=retry_failed,
+            on_progress=show,
+            stopped=stopped,
+        )
     if as_json:
         print_json({"store": str(path), "rows_done": run.rows_done, "rows_total": run.rows_total, **run.facts()})
         return

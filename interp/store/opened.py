@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from interp.errors import StoreError
+from interp.store.failures import failures
 from interp.store.reader import Shelf
 from interp.store.results import read_result, result_names
 from interp.store.summary import summarise
@@ -60,6 +61,11 @@ class Run:
     def rows_done(self) -> int:
         """Rows that are whole; the others do not exist."""
         return int(self._shelf.done.sum())
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Rows that could not be traced, and why; `--retry-failed` tries them again."""
+        return failures(self.path)
 
     @property
     def prompts(self) -> list[str]:
@@ -139,7 +145,10 @@ class Run:
         """The lines of the readable representation."""
         plan, origin = self.plan, self.provenance
         kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._shelf]
-        state = "" if self.rows_done == self.rows_total else "  (unfinished: the same command continues it)"
+        failed = self.failed
+        waiting = self.rows_total - self.rows_done - len(failed)
+        state = "  (unfinished: the same command continues it)" if waiting else ""
+        state += f"  ({len(failed)} failed, row {min(failed)}: {failed[min(failed)]}; --retry-failed)" if failed else ""
         facts = {
             "model": f"{plan.get('model')} ({origin.get('model_class')}, {plan.get('dtype')} on {origin.get('device')})",
             "rows": f"{self.rows_done} of {self.rows_total} done{state}",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.errors import InputError, InterpError, TraceError
+from interp.errors import InputError, InterpError, PipelineError, TraceError
 from interp.guidance.rows import Guide
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
@@ -132,7 +132,7 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
         if error is visitor.report_error:
             raise
         texts = ", ".join(repr(row.text[:40]) for row in rows)
-        raise TraceError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
+        raise PipelineError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
     if not outputs:
         raise TraceError("the pipeline gave no picture inside the trace; nothing was recorded")
     return list(outputs[0].images)

@@ -1,0 +1,129 @@
+"""Prompts that fail, and runs that are stopped: what is done stays, what failed says why, nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import interp
+from interp.errors import InterpWarning, TraceError
+from interp.store.failures import failures, forget_failure, note_failure
+
+PROMPTS = ["a red cat", "two cat", "the green circle", "a photo of a dog", "two dog", "a blue square"]
+
+
+@pytest.fixture
+def failing(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The pipeline raises on every prompt with a word in it; `state` may lift that."""
+    state: dict[str, Any] = {"word": "two", "calls": 0}
+    original = type(tiny_model.pipe).encode_prompt
+
+    def encode(self: Any, prompt: Any, *arguments: Any, **more: Any) -> Any:
+        texts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        state["calls"] += 1
+        if state["word"] and any(state["word"] in text for text in texts):
+            raise ValueError("this prompt cannot be encoded")
+        return original(self, prompt, *arguments, **more)
+
+    monkeypatch.setattr(type(tiny_model.pipe), "encode_prompt", encode)
+    return state
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_prompt_that_raises_costs_itself_alone(
+    batch_size: int, tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 2, "batch_size": batch_size}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InterpWarning)  # of the batches that are traced one by one
+        with pytest.raises(
+            TraceError, match=r"2 of 6 rows failed.*First, row 1: the pipeline failed on 'two cat': ValueError"
+        ):
+            interp.trace(tiny_model, PROMPTS, **given)
+    run = interp.open_run(tmp_path / "r.zarr")
+    assert run.rows_done == 4
+    assert sorted(run.failed) == [1, 4]
+    assert "cannot be encoded" in run.failed[4]
+    assert "2 failed, row 1" in run.facts()["rows"]
+
+    calls = failing["calls"]
+    with pytest.raises(TraceError, match="2 of 6 rows failed"):
+        interp.trace(tiny_model, PROMPTS, **given)
+    assert failing["calls"] <= calls + 1, "what failed is not tried again by itself"
+
+    failing["word"] = ""
+    whole = interp.trace(tiny_model, PROMPTS, **given, retry_failed=True)
+    assert whole.rows_done == 6
+    assert whole.failed == {}
+    alone = interp.trace(tiny_model, PROMPTS, out=tmp_path / "alone.zarr", steps=2, batch_size=batch_size)
+    for name in ("mean", "mean_abs", "max_abs", "var"):
+        assert np.allclose(whole.stats[name], alone.stats[name], rtol=1e-5, atol=1e-6, equal_nan=True)
+    assert np.array_equal(whole.prompts, alone.prompts)
+
+
+def test_a_run_of_which_nothing_succeeds_is_stopped(tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path) -> None:
+    failing["word"] = "a"
+    with pytest.raises(TraceError, match="the first 5 rows all failed, so the run was stopped"):
+        interp.trace(tiny_model, [f"a {n}" for n in range(20)], out=tmp_path / "r.zarr", steps=2)
+    assert failing["calls"] < 20
+
+
+def test_failures_read_back_and_go(tiny_run: interp.Run, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "r.zarr"
+    shutil.copytree(tiny_run.path, path)
+    note_failure(path, 3, "first reason")
+    note_failure(path, 3, "second reason")
+    note_failure(path, 11, "other")
+    assert failures(path) == {3: "second reason", 11: "other"}
+    (path / "failed" / "11" / "zarr.json").write_text("{")
+    assert failures(path)[11] == "unknown: its record is damaged"
+    forget_failure(path, 3)
+    forget_failure(path, 3)
+    assert list(failures(path)) == [11]
+    assert interp.open_run(path).rows_done == tiny_run.rows_done, "a plain reader is not disturbed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stop_finishes_the_row_in_flight(number: int, tiny_folder: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
+    prompts.write_text("\n".join(f"a cat {n}" for n in range(120)))
+    command = [
+        sys.executable,
+        "-m",
+        "interp",
+        "trace",
+        "--model",
+        str(tiny_folder),
+        "--prompts",
+        str(prompts),
+        "--out",
+        str(out),
+    ]
+    command += ["--steps", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for _ in range(600):
+        if (out / "done" / "c" / "1").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopping after the row in flight" in errors
+    assert "rows already done are kept" in errors
+    before = interp.open_run(out).rows_done
+    assert 2 <= before < 120
+    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, "the lock is free"
+    shards = len(list((out / "stats" / "mean_abs" / "c").iterdir()))
+    assert shards == before, "every row written is whole, and marked done"
