@@ -45,9 +45,7 @@ def test_a_prompt_that_raises_costs_itself_alone(
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 2, "batch_size": batch_size}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InterpWarning)  # of the batches that are traced one by one
-        with pytest.raises(
-            TraceError, match=r"2 of 6 rows failed.*First, row 1: the pipeline failed on 'two cat': ValueError"
-        ):
+        with pytest.raises(TraceError, match=r"2 of 6 rows failed.*First, row 1: the pipeline failed on 'two cat': ValueError"):
             interp.trace(tiny_model, PROMPTS, **given)
     run = interp.open_run(tmp_path / "r.zarr")
     assert run.rows_done == 4

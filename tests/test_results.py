@@ -90,6 +90,29 @@ def every_figure(demo_run: interp.Run) -> dict[str, go.Figure]:
         "overlap": places.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
         "principal": places.principal(segmentation.principal_map(demo_run)),
         "pictures": places.pictures(demo_run.images["image"]),
+        **at_a_glance(demo_run),
+    }
+
+
+def at_a_glance(run: interp.Run) -> dict[str, go.Figure]:
+    """The figures that the dashboard's pages draw from a summary, or from one state."""
+    found, ratio = interp.glance.massive(run), interp.glance.ratio(run, 29)
+    place = {"prompt": 1, "step": int(ratio["step"][-1]), "block": 3}
+    here = interp.tokens.channel_map(run, 29, **place)
+    written = interp.residual.decompose(run, [29])
+    return {
+        "threshold": massive.threshold(found),
+        "one_state": massive.one_state(interp.glance.channels(run, block=3, step=1), selected=[29]),
+        "steps": massive.steps(ratio, "ratio", "times", block=1, step=1),
+        "step_cells": massive.step_cells(massive.steps(ratio, "ratio", "times"), ratio),
+        "curves": causes.curves(run.stats["mean_abs"].sel(block=3, stream="image", channel=29), prompt=1),
+        "variance": causes.variance(interp.glance.variance(run, [29])),
+        "gate_grid": causes.gate_grid(interp.glance.alpha(run, 29)),
+        "alpha_and_size": causes.alpha_and_size(interp.glance.alpha_and_size(run, block=1), selected=[29]),
+        "factors": causes.factors(written),
+        "over_picture": places.over_picture(here, run.images["image"].sel(prompt=1).to_numpy(), token=(2, 3)),
+        "token_cells": places.token_cells(places.over_picture(here), here),
+        "token_channels": places.token_channels(interp.tokens.token(run, 2, 3, **place)),
     }
 
 
@@ -102,7 +125,7 @@ def test_every_figure_function_draws_and_is_labelled(demo_run: interp.Run, tmp_p
     for name, made in figures.items():
         assert made.data, name
         assert made.layout.title.text, name
-        if name not in ("surface", "clusters", "principal", "pictures"):
+        if name not in ("surface", "clusters", "principal", "pictures", "factors"):
             assert made.layout.xaxis.title.text, name
             assert made.layout.yaxis.title.text, name
     path = style.write(figures["layers"], tmp_path / "deep" / "layers.html")
