@@ -13,9 +13,9 @@ from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent / "pictures" / "dashboard"
 SHOTS = {  # picture -> (address, theme, height)
-    "massive": ("massive?run=demo.zarr&block=3&step=2", "light", 900),
+    "massive": ("massive?run=demo.zarr&block=3&step=2", "light", 1330),
     "where": ("where?run=demo.zarr&prompt=4&block=4&step=19", "dark", 900),
-    "causal": ("causal?experiment=patch.zarr&metric=picture&patch_block=6&patch_column=12-15", "light", 1060),
+    "causal": ("causal?experiment=patch.zarr&metric=picture&patch_block=6&patch_column=12-15", "light", 1330),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from dashboard_stores import MARKUP
 from streamlit.testing.v1 import AppTest
 
+import interp
 from interp.dashboard import choose, frame, panel, roots
 from interp.dashboard.pickers import plain
 from interp.errors import InputError
@@ -144,9 +146,6 @@ def test_only_stores_under_the_roots(dashboard_stores: Path, tmp_path: Path) -> 
     assert found["damaged.zarr"].problem
     assert found["demo.zarr"].kind == "trace"
     assert found["patch.zarr"].kind == "patch"
-    for name in ("link.zarr", "../outside/secret.zarr", str(dashboard_stores.parent / "outside" / "secret.zarr")):
-        with pytest.raises(InputError, match="run must be a store under"):
-            roots.named([dashboard_stores], name)
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "up.zarr").symlink_to(dashboard_stores / "other.zarr")
@@ -154,6 +153,36 @@ def test_only_stores_under_the_roots(dashboard_stores: Path, tmp_path: Path) -> 
     assert roots.stores([tmp_path]) == []
     one = roots.stores([dashboard_stores / "demo.zarr"])
     assert [store.name for store in one] == ["demo.zarr"], "a store itself may be a root"
+
+
+@pytest.mark.parametrize("name", ["link.zarr", "../outside/secret.zarr", "/etc"])
+def test_nothing_else_is_opened_by_the_address(name: str, dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(monkeypatch, dashboard_stores, "massive", run=name)
+    assert f"run = {name} is what the link asks for" in said(app, "warning").replace("\\", "")
+    assert app.query_params["run"] in ("demo.zarr", ["demo.zarr"])
+
+
+def test_a_store_with_a_link_inside_that_leads_out_is_not_opened(dashboard_stores: Path, tmp_path: Path) -> None:
+    shutil.copytree(dashboard_stores / "other.zarr", tmp_path / "x.zarr")
+    shutil.rmtree(tmp_path / "x.zarr" / "outputs")
+    (tmp_path / "x.zarr" / "outputs").symlink_to(dashboard_stores / "demo.zarr" / "outputs")
+    (found,) = roots.stores([tmp_path])
+    assert "leads out" in found.problem
+
+
+def test_an_unfinished_run_is_said_to_be_so_every_time(dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page in ("massive", "where", "massive"):
+        app = opened(monkeypatch, dashboard_stores, page, run="unfinished.zarr")
+        assert "unfinished.zarr is unfinished: 4 of 8 rows are done" in said(app, "caption").replace("\\", "")
+
+
+def test_a_result_of_fewer_rows_is_not_taken_for_current(dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.dashboard import ask
+
+    run = interp.open_run(dashboard_stores / "demo.zarr")
+    stored = run.result("massive")
+    assert ask.current(run, stored)
+    assert not ask.current(run, stored.assign_attrs(rows="4 of 8 done"))
 
 
 def test_two_roots_with_a_store_of_one_name(dashboard_stores: Path) -> None:

@@ -101,12 +101,13 @@ def test_answers_of_many_at_once_are_all_there(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_short_costs_that_line_alone(tmp_path: Path) -> None:
-    path = tmp_path / "s.jsonl"
-    append_answer(path, {"rater": "a", "pair": 0})
+    path, whole = tmp_path / "s.jsonl", {"rater": "a", "detail": "tie", "colour": "tie", "prompt": "tie"}
+    append_answer(path, {**whole, "pair": 0})
     with path.open("ab") as file:
         file.write(b'{"rater": "a", "pa')
-    append_answer(path, {"rater": "a", "pair": 2})
-    with pytest.warns(InterpWarning, match="1 lines are no answers"):
+    append_answer(path, {"rater": "no questions"})
+    append_answer(path, {**whole, "pair": 2})
+    with pytest.warns(InterpWarning, match="2 lines are no answers"):
         found = read_answers(path)
     assert [answer["pair"] for answer in found] == [0, 2]
 
@@ -116,6 +117,7 @@ def test_a_study_is_kept_and_guarded(tmp_path: Path) -> None:
     path = write_study(tmp_path, "detail", one)
     assert read_study(path) == one
     assert write_study(tmp_path, "detail", one) == path
+    (path.parent / "my notes.json").write_text("{}")
     assert study_names(tmp_path) == ["detail"]
     with pytest.raises(PlanError, match="compares something else"):
         write_study(tmp_path, "detail", Study("sweep.zarr", 0, 1, "none", "cfg:2", (0,)))

@@ -38,7 +38,7 @@ def disrupted(experiment, begin):
     found = experiment.result("disruption")
     code = [*begin, 'found = experiment.result("disruption")', "interp.figures.experiments.disruption(found)"]
     panel("disruption", partial(figures.disruption, found), found, code)
-    pairs(experiment, ("random", "lowest", "displaced", "norms_kept", "norms_as_if_zero"), ("blocks",))
+    pairs(experiment, figures.CONTROLS, ("blocks",))
 
 
 def dosed(experiment, begin):
@@ -60,8 +60,8 @@ def pairs(experiment, controls, same):
         st.info("No arm is drawn for this prompt yet.")
         return
     with st.sidebar:
-        arm = arms.index(pick("arm", "After", drawn_here, where="this prompt"))
-    pictures.compared("pair", experiment, row, 0, arm, beside(axes, arm, controls, same))
+        arm = arms.index(pick(f"{experiment.kind}_arm", "After", drawn_here, where="this prompt"))
+    pictures.compared("pair", experiment, row, 0, arm, controls=beside(axes, arm, controls, same))
 
 
 def patched(experiment, begin):
@@ -92,10 +92,10 @@ def patched(experiment, begin):
     st.markdown(f"Recovered ({plain(metric)}): **{float(cell['recovered']):.3f}** [{low:.3f}, {high:.3f}] over all pairs.")
     axes = experiment.axes
     arm = arm_of(axes, what=what, block=block, column=column)
-    controls = [arm_of(axes, what=other, block=block, column=column) for other in ("control", "massive") if other != what]
-    controls = [place for place in (1, *controls) if place is not None]
     if arm is not None:
-        pictures.compared("pair", experiment, row, 0, arm, controls)
+        control = arm_of(axes, what="control", block=block, column=column)
+        controls = [control] if control is not None and control != arm else []
+        pictures.compared("pair", experiment, row, 0, arm, controls=controls, beside=[1])
 
 
 def transported(experiment, begin):
@@ -114,9 +114,10 @@ def transported(experiment, begin):
         names = [str(axes["arm"].to_numpy()[arm]) for arm in arms]
         st.caption(f"{plain(name)} channels")
         pictures.strip(images, names, width=120)
+        pictures.strips_of(f"{name}:strip", experiment, [row], arms)
     with st.sidebar:
-        arm = pick("arm", "Slider shows", [str(value) for value in axes["arm"].to_numpy()[2:]])
-    pictures.compared("pair", experiment, row, 0, arm_of(axes, arm=arm), [1])
+        arm = pick("transport_arm", "Slider shows", [str(value) for value in axes["arm"].to_numpy()[2:]])
+    pictures.compared("pair", experiment, row, 0, arm_of(axes, arm=arm), beside=[1])
 
 
 def swapped(experiment, begin):
@@ -142,7 +143,7 @@ def seen(experiment, begin):
         step = pick("lens_step", "Step", found["step"].to_numpy().tolist(), slider=True)
     arm = arm_of(axes, kind=kind, block=block, step=step)
     if arm is not None:
-        pictures.compared("pair", experiment, row, 0, arm, first_name="final picture")
+        pictures.compared("pair", experiment, row, 0, arm)
 
 
 VIEWS = {"disrupt": disrupted, "dose": dosed, "patch": patched, "transport": transported, "swap": swapped, "lens": seen}

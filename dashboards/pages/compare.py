@@ -30,22 +30,26 @@ facts.columns = ["left", "right"]
 st.dataframe(facts.rename_axis("what").reset_index(), hide_index=True)
 
 massive = [ask.consensus(ask.massive(run, "robust")[0], stream) for run in runs]
-for side, column, run, name, (chosen, largest) in zip(("left", "right"), st.columns(2), runs, names, massive, strict=True):
+leading = [chosen[0] if chosen else largest for chosen, largest in massive]
+ratios = [
+    opened.computed(r.path, "ratio", (c, stream), lambda r=r, c=c: glance.ratio(r, c, stream=stream))
+    for r, c in zip(runs, leading, strict=True)
+]
+most = round(max(float(ratio.max()) for ratio in ratios), 2)  # one range of colours for both
+parts = zip(("left", "right"), st.columns(2), runs, names, massive, ratios, strict=True)
+for side, column, run, name, (chosen, largest), ratio in parts:
     with column, explained():
         channel = chosen[0] if chosen else largest
         said = f"massive: {', '.join(map(str, chosen[:8]))}" if chosen else f"no massive channel; the largest is {largest}"
         st.subheader(name)
         st.caption(said)
-        ratio = opened.computed(
-            run.path, "ratio", (channel, stream), lambda run=run, channel=channel: glance.ratio(run, channel, stream=stream)
-        )
         title = f"channel {channel} over the median channel"
         code = [
             *opening(run.path),
             f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
-            f'interp.figures.massive.steps(values, {title!r}, "ratio")',
+            f'interp.figures.massive.steps(values, {title!r}, "ratio", most={most})',
         ]
-        panel(f"{side}-ratio", partial(figures.steps, ratio, title, "ratio"), ratio, code)
+        panel(f"{side}-ratio", partial(figures.steps, ratio, title, "ratio", most=most), ratio, code)
         lines = (chosen or [largest])[:8]
         rough = opened.computed(
             run.path, "rough", (*lines, stream), lambda run=run, lines=lines: glance.profile(run, lines, stream=stream)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from interp.dashboard import choose, frame, live, pictures
 from interp.dashboard.explain import explained
-from interp.dashboard.panel import opening, panel
+from interp.dashboard.panel import more, opening, panel
 from interp.dashboard.pickers import pick, plain
 from interp.dashboard.settings import seeds, setting
 from interp.errors import InputError
@@ -34,6 +34,13 @@ def numbers(experiment, begin):
     st.dataframe(shown.drop(columns=[c for c in shown if str(c).startswith("value") and c != "value"]), hide_index=True)
     first = found.attrs["control"].removeprefix("the first setting, ")
     st.caption(plain(f"over_first: the difference to {first}. Intervals: {found.attrs['interval']}"))
+    st.subheader("How often a picture is nearer to real ones than the first setting's, and what it costs")
+    won = table(found[["win", "win_low", "win_high"]]).pivot_table(
+        index="setting", columns="won", values=["win", "win_low", "win_high"], sort=False
+    )
+    won.columns = [f"{measure}: {name}" for name, measure in won.columns]
+    won["forwards a picture"] = found["forwards"].to_series()
+    st.dataframe(won.reset_index(), hide_index=True)
 
 
 def gallery(experiment, begin):
@@ -47,16 +54,18 @@ def gallery(experiment, begin):
         other = setting(experiment, "b", len(experiment.axes["arm"]) - 1)
     arms = list(dict.fromkeys([0, one, other]))
     names = [str(name) for name in experiment.axes["arm"].to_numpy()]
-    rows = seeds(experiment)[:GALLERY]
+    everyone = seeds(experiment)
+    rows = everyone[:GALLERY]
     columns = st.columns(2)
     for number, row in enumerate(rows):
         images = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in arms]
         with columns[number % 2]:
             st.caption(f"{row}: {plain(str(experiment.axes['prompt_text'].to_numpy()[row]))}")
             pictures.strip(images, [names[arm] for arm in arms], width=128)
-    with st.expander("The same in Python"):
-        code = [*begin, f"interp.figures.guidance.gallery(experiment, {rows}, {arms})"]
-        st.code("\n".join(code), language="python")
+    if len(everyone) > len(rows):
+        st.caption(f"The first {len(rows)} of {len(everyone)} prompts with this seed.")
+    code = [*begin, f"interp.figures.guidance.gallery(experiment, {rows}, {arms})"]
+    more("gallery", partial(figures.gallery, experiment, rows, arms), experiment.cells.isel(prompt=rows, arm=arms), code)
 
 
 def against(experiment, begin):

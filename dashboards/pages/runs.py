@@ -64,5 +64,8 @@ with explained():
         texts = [f"{row}: {words[row]}" for row in rows]
     if images:
         pictures.strip(images, texts)
+        total = source.rows_done if store.kind == "trace" else int(source.done[:, 0].sum())
+        if total > len(images):
+            st.caption(f"The first {len(images)} of {total}.")
     else:
         st.caption("No row is done yet." if store.kind == "trace" else "This experiment keeps no pictures.")

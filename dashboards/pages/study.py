@@ -12,7 +12,7 @@ from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain
 from interp.errors import InputError
 from interp.figures import people
-from interp.store.answers import append_answer, read_answers
+from interp.store.answers import append_answer, parse_answers
 from interp.store.studies import Study, read_study, study_file, study_names, write_study
 
 frame.needed()
@@ -30,16 +30,21 @@ KINDS = ["sweep", "disrupt", "dose", "patch", "transport"]
 
 
 def root_of(path):
-    """The root that holds a store."""
-    return next(root for root in choose.roots_given() if roots.inside(path, root))
+    """The root that holds a store: studies are kept beside stores, never in one."""
+    root = next(root for root in choose.roots_given() if roots.inside(path, root))
+    if (root / "zarr.json").exists():
+        raise InputError(f"run: a study is kept beside the stores; start the dashboard on {root.parent}, not on a store")
+    return root
 
 
 def made():
-    """Every study under the roots: name, file, root."""
+    """Every study under the roots: name, file, root. One that a link leads out to is none."""
     found = {}
     for root in choose.roots_given():
         for name in study_names(root):
-            found.setdefault(name, (study_file(root, name), root))
+            file = study_file(root, name)
+            if roots.inside(file, root):
+                found.setdefault(name, (file, root))
     return found
 
 
@@ -60,9 +65,14 @@ def set_up():
         count = st.number_input("Pairs", 1, len(both), min(len(both), 100))
         if st.form_submit_button("Make the study", type="primary"):
             root = root_of(experiment.path)
+            before = made().get(name)
+            if before is not None and before[1] != root:
+                raise InputError(f"study: {before[1]} has one called {name!r}; give another name")
+            if not roots.inside(study_file(root, name), root):
+                raise InputError(f"study: {root / 'studies'} leads out of {root}")
             where = str(experiment.path.relative_to(root))
             write_study(root, name, Study(where, first, second, names[first], names[second], tuple(both[: int(count)])))
-            st.success(f"Made. Raters open this page with ?view=Rate&study={plain(name)} in the address.")
+            st.success(f"Made. Raters open this page with ?study_view=Rate&study={plain(name)} in the address.")
 
 
 def rate():
@@ -73,9 +83,14 @@ def rate():
         return
     with st.sidebar:
         name = pick("study", "Study", list(found))
-    rater = st.text_input("Your name or initials", key="rater", max_chars=40).strip()
-    if not rater:
-        st.caption("Type it to begin. You can stop at any time and go on later under the same name.")
+    rater = st.session_state.get("interp:rater", "")
+    if not rater:  # a field that goes away: while one has the focus, arrow keys are its own
+        with st.form("rater"):
+            typed = st.text_input("Your name or initials", max_chars=40).strip()
+            st.caption("You can stop at any time and go on later under the same name.")
+            if st.form_submit_button("Begin", type="primary") and typed:
+                st.session_state["interp:rater"] = typed
+                st.rerun()
         return
     file, root = found[name]
     study = read_study(file)
@@ -84,7 +99,7 @@ def rate():
         raise InputError("study: its experiment lies outside the folder this dashboard was started with")
     experiment = opened.experiment(path)
     answers = file.with_suffix(".jsonl")
-    given = {int(answer["pair"]) for answer in read_answers(answers) if answer.get("rater") == rater}
+    given = {int(answer["pair"]) for answer in parse_answers(answers)[0] if answer.get("rater") == rater}
     waiting = [pair for pair in analysis.order(name, rater, study.rows) if pair[0] not in given]
     st.progress(1 - len(waiting) / len(study.rows), f"{len(study.rows) - len(waiting)} of {len(study.rows)} pairs")
     if not waiting:
@@ -93,25 +108,30 @@ def rate():
     row, swapped = waiting[0]
     arms = (study.second, study.first) if swapped else (study.first, study.second)
     st.markdown(f"Prompt: **{plain(str(experiment.axes['prompt_text'].to_numpy()[row]))}**")
-    pictures.strip([experiment.picture(row, arm) for arm in arms], ["left", "right"], width=360)
+    pictures.strip([experiment.picture(row, arm) for arm in arms], ["left", "right"], width=460, most=pictures.LARGEST)
     state = st.session_state.setdefault("interp:answers", {})
     if state.get("place") != (name, rater, row):
         state.clear()
-        state.update(place=(name, rater, row), answers={})
-    said = state["answers"]
-    question = next(word for word in QUESTIONS if word not in said)
+        state.update(place=(name, rater, row), said={})
+    question = next(word for word in QUESTIONS if word not in state["said"])
 
-    def answer(side):
-        """Note one answer; write the line after the last."""
-        said[question] = "tie" if side == "tie" else "first" if (side == "left") != swapped else "second"
+    def answer(side, asked, place):
+        """Note one answer, unless a quick second press is about a question already answered; write the line after the last."""
+        said = state.get("said", {})
+        if state.get("place") != place or asked in said:
+            return
+        said[asked] = "tie" if side == "tie" else "first" if (side == "left") != swapped else "second"
         if len(said) == len(QUESTIONS):
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             append_answer(answers, {"rater": rater, "pair": row, **said, "left": "second" if swapped else "first", "at": now})
+            state.clear()
 
+    said = state["said"]
     st.markdown(f"**{len(said) + 1} of {len(QUESTIONS)}. {QUESTIONS[question]}**")
     with st.container(horizontal=True):
         for side, (label, key) in SIDES.items():
-            st.button(label, key=f"answer:{side}", shortcut=key, on_click=answer, args=(side,))
+            about = (side, question, (name, rater, row))
+            st.button(label, key=f"answer:{side}", shortcut=key, on_click=answer, args=about)
         st.button("Back", key="answer:back", disabled=not said, on_click=said.popitem if said else None, type="tertiary")
     st.caption("Or press the arrow keys: left, down for a tie, right.")
 
@@ -125,7 +145,9 @@ def results():
     with st.sidebar:
         name = pick("study", "Study", list(found))
     file, _ = found[name]
-    study, answers = read_study(file), read_answers(file.with_suffix(".jsonl"))
+    study, (answers, damaged) = read_study(file), parse_answers(file.with_suffix(".jsonl"))
+    if damaged:
+        st.caption(f"{damaged} lines of the answers' file are no answers and were left out.")
     if not answers:
         st.info("Nobody has answered yet. Raters open this page with the view Rate.")
         return
@@ -146,6 +168,6 @@ def results():
 VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}
 st.title("Study")
 with st.sidebar:
-    view = pick("view", "View", list(VIEWS))
+    view = pick("study_view", "View", list(VIEWS))
 with explained():
     VIEWS[view]()

@@ -79,6 +79,7 @@ def decompose(
     return result.sel(term=used).assign_attrs(
         analysis="attribution",
         stream=stream,
+        channels=chosen,
         quantity=quantity if gate is None else f"{quantity}.{gate}",
         margin=margin,
         prompts=prompts,

@@ -44,7 +44,8 @@ def massive(run: Run, criterion: str = "robust") -> xr.Dataset:
 
 def profile(run: Run, channels: Sequence[int], *, stream: str = "image") -> xr.Dataset:
     """`massive.profile` on the means over rows; the bounds equal the values."""
-    return rows.profile(statistics(run), channels, stream=stream).assign_attrs(_facts(run))
+    found = rows.profile(statistics(run), channels, stream=stream)
+    return found.assign_attrs({**_facts(run), "averaged_over": "tokens, steps, then rows"})
 
 
 def size(run: Run, channel: int, *, stream: str = "image", moment: str = "mean") -> xr.DataArray:

@@ -9,14 +9,11 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from interp.analysis import criteria, glance
+from interp.analysis import criteria, glance, sources
 from interp.dashboard import opened
 from interp.dashboard.panel import opening
 from interp.dashboard.pickers import plain
 from interp.store.opened import Run
-
-QUICK = 128e6  # bytes read without asking
-SPEED = 150e6  # bytes a second of reading and analysing, for the estimate
 
 
 def result(
@@ -30,13 +27,17 @@ def result(
     """A result and the code that gives it. One in the store counts if its attributes are those `wanted`."""
     if name in run.results:
         stored = opened.computed(run.path, f"stored {name}", (), lambda: run.result(name))
-        if all(_same(stored.attrs.get(key), value) for key, value in wanted.items()):
-            return stored, [*opening(run.path), f"found = run.result({name!r})"]
+        if current(run, stored) and all(_fits(stored, key, value) for key, value in wanted.items()):
+            code = [*opening(run.path), f"found = run.result({name!r})"]
+            if "channels" in wanted:
+                code[-1] += f".sel(channel={list(wanted['channels'])})"
+                stored = stored.sel(channel=list(wanted["channels"]))
+            return stored, code
     code = [*opening(run.path), f"found = {call}"]
     arguments = tuple(sorted((key, str(value)) for key, value in wanted.items()))
     asked = (str(run.path), name, arguments)
-    if reads > QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
-        text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / SPEED, 1):.0f} s)"
+    if reads > opened.QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
+        text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / opened.SPEED, 1):.0f} s)"
         if not st.button(text, key=f"ask:{name}:{arguments}"):
             st.caption(f"{plain(name)} reads every row of the store. A result kept by the command line is shown at once.")
             return None
@@ -44,15 +45,25 @@ def result(
     return opened.computed(run.path, name, arguments, work), code
 
 
-def _same(stored: Any, wanted: Any) -> bool:
-    return bool(np.array_equal(np.asarray(stored), np.asarray(wanted)))
+def current(run: Run, stored: xr.Dataset) -> bool:
+    """Whether a stored result is about the rows that are done now."""
+    return bool(stored.attrs.get("rows") == sources.facts_of(run)["rows"])
+
+
+def _fits(stored: xr.Dataset, key: str, wanted: Any) -> bool:
+    """Whether a stored result was made with this setting; of channels, whether it is about the same ones, in any order."""
+    here = stored.attrs.get(key)
+    if key == "channels":
+        return here is not None and "channel" in stored.dims and set(wanted) == set(stored["channel"].to_numpy().tolist())
+    return bool(np.array_equal(np.asarray(here), np.asarray(wanted)))
 
 
 def massive(run: Run, criterion: str) -> tuple[xr.Dataset, list[str]]:
     """Massive channels and the code that gives them: the store's result with intervals if there is one, else the summary's."""
     if "massive" in run.results:
         stored = opened.computed(run.path, "stored massive", (), lambda: run.result("massive"))
-        if stored.attrs.get("steps") == "all" and stored.attrs.get("criterion") == str(criteria.parse(criterion)):
+        asked = {"steps": "all", "criterion": str(criteria.parse(criterion))}
+        if current(run, stored) and all(stored.attrs.get(key) == value for key, value in asked.items()):
             return stored, [*opening(run.path), 'found = run.result("massive")']
     found = opened.computed(run.path, "massive", (criterion,), lambda: glance.massive(run, criterion))
     return found, [*opening(run.path), f"found = interp.glance.massive(run, {criterion!r})"]

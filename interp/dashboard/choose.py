@@ -37,7 +37,12 @@ def stores() -> list[roots.Found]:
 
 def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
     """A traced run, picked in the sidebar, not `beside` to begin with; the page stops with what to type where there is none."""
-    return opened.run(_store(name, label, ["trace"], TRACE_IT, beside))
+    found = opened.run(_store(name, label, ["trace"], TRACE_IT, beside))
+    if found.rows_done < found.rows_total:
+        failed = f", {len(found.failed)} failed" if found.failed else ""
+        st.caption(plain(f"{found.path.name} is unfinished: {found.rows_done} of {found.rows_total} rows are done{failed}."))
+    opened.need_summary(found)
+    return found
 
 
 def experiment(kinds: Sequence[str], label: str, command: str, name: str = "experiment") -> Experiment:

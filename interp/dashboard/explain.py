@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 
 import streamlit as st
 
 from interp.dashboard.pickers import plain
-from interp.errors import InputError, InterpError, InterpWarning
+from interp.errors import InputError, InterpError
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Say what went wrong inside, in place, and go on below; warnings of ours are shown once each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InterpWarning)
-        try:
-            yield
-        except InputError as error:
-            st.info(plain(str(error)))
-        except InterpError as error:
-            st.error(plain(str(error)))
-        except Exception as error:  # a page shows a sentence; the console has the traceback
-            traceback.print_exc(file=sys.stderr)
-            st.error(plain(f"This part cannot be shown ({type(error).__name__}: {error}). The console has the details."))
-    for text in dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, InterpWarning)):
-        st.caption(plain(text))
+    """Say what went wrong inside, in place, and go on below."""
+    try:
+        yield
+    except InputError as error:
+        st.info(plain(str(error)))
+    except InterpError as error:
+        st.error(plain(str(error)))
+    except Exception as error:  # a page shows a sentence; the console has the traceback
+        traceback.print_exc(file=sys.stderr)
+        st.error(plain(f"This part cannot be shown ({type(error).__name__}: {error}). The console has the details."))

@@ -46,13 +46,20 @@ def run() -> None:
         for key in [key for key in st.session_state if str(key).startswith(WIDGET)]:
             del st.session_state[key]
     st.session_state[FRAMED] = page.url_path
-    asked = st.query_params.to_dict()
+    asked, taken_before = st.query_params.to_dict(), set(kept())
     taken().clear()
+    finished = False
     with explained():
         page.run()
-    unknown = [name for name in asked if name not in taken() and name not in kept()]
-    if unknown:
-        words = ", ".join(f"{name}={asked[name]}" for name in unknown)
+        finished = True
+    if not finished:  # the page has said why; what else the link asks for may come to be had
+        return
+    unknown = [name for name in asked if name not in taken()]
+    for name in unknown:  # so that a link copied from the address has what this page shows, and no more
+        del st.query_params[name]
+    strange = [name for name in unknown if name not in taken_before]
+    if strange:
+        words = ", ".join(f"{name}={asked[name]}" for name in strange)
         st.warning(f"The link also asks for {plain(words)}, which this page does not have.")
 
 

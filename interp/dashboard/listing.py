@@ -1,41 +1,52 @@
-"""The table of stores on the first page."""
+"""The table of stores on the first page, from their attributes and the files that mark what is done; nothing is opened."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import zarr
 
-from interp.dashboard import opened
 from interp.dashboard.roots import Found
-from interp.errors import InterpError
+from interp.store.results import result_names
 
 
 def overview(stores: Sequence[Found]) -> pd.DataFrame:
     """A line for every store: name, kind, model, rows, share done, results, created; or why it cannot be opened."""
-    return pd.DataFrame([_line(store) for store in stores])
+    lines = [_line(store) for store in stores]
+    table = pd.DataFrame(lines)
+    return table if any(line["problem"] for line in lines) else table.drop(columns="problem")
 
 
 def _line(store: Found) -> dict[str, Any]:
-    empty = {"model": "", "rows": "", "done": None, "results": "", "created": ""}
-    line = {"store": store.name, "kind": store.kind, **empty, "problem": store.problem}
+    line = {"store": store.name, "kind": store.kind, "model": "", "rows": "", "done": None, "results": "", "created": ""}
     if store.problem:
-        return line
+        return {**line, "problem": store.problem}
     try:
-        if store.kind == "trace":
-            run = opened.run(store.path)
-            model, results, origin = run.plan.get("model"), run.results, run.provenance
-            finished, total = run.rows_done, run.rows_total
-        else:
-            experiment = opened.experiment(store.path)
-            model, results, origin = experiment.plan.get("model"), experiment.results, experiment.provenance
-            finished, total = int(experiment.done.sum()), int(experiment.planned.sum())
-    except InterpError as error:
-        return {**line, "problem": str(error)}
+        attributes = json.loads((store.path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        total, finished = _planned(store), _done(store.path)
+        origin, results = attributes.get("provenance", {}), ", ".join(result_names(store.path))
     except Exception as error:  # a damaged store is a line of the table, whatever reading it raised
         return {**line, "problem": f"{type(error).__name__}: {error}"}
     made = str(origin.get("created", ""))[:16].replace("T", " ")
-    share = finished / total if total else 1.0
     rows = f"{finished} of {total}" + ("" if finished == total else " (unfinished)")
-    return {**line, "model": str(model), "rows": rows, "done": share, "results": ", ".join(results), "created": made}
+    share = finished / total if total else 1.0
+    model = str(attributes.get("plan", {}).get("model"))
+    return {**line, "model": model, "rows": rows, "done": share, "results": results, "created": made, "problem": ""}
+
+
+def _planned(store: Found) -> int:
+    """Rows of a trace; cells that an experiment is to draw."""
+    if store.kind == "trace":
+        return int(json.loads((store.path / "done" / "zarr.json").read_text(encoding="utf-8"))["shape"][0])
+    return int(np.asarray(zarr.open_array(store.path / "planned", mode="r")[...]).sum())
+
+
+def _done(path: Path) -> int:
+    """A file each."""
+    return sum(len(files) for _, _, files in os.walk(path / "done" / "c"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from interp.errors import InterpWarning
 from interp.store.experiment import Experiment, open_experiment
 from interp.store.opened import Run, open_run
 
 Stamp = tuple[int, ...]
+QUICK = 128e6  # bytes read without asking
+SPEED = 150e6  # bytes a second of reading and analysing, for the estimate
 WATCHED = ("done/c", "analysis", "summary")  # folders that change when rows are done or results are written
 
 
@@ -36,12 +40,12 @@ def _changed(path: Path) -> int:
         return 0
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _run(path: str, changed: Stamp) -> Run:
     return open_run(path)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _experiment(path: str, changed: Stamp) -> Experiment:
     return open_experiment(path)
 
@@ -62,5 +66,39 @@ def _computed(path: str, changed: Stamp, name: str, arguments: tuple[Any, ...], 
 
 
 def computed(path: Path, name: str, arguments: tuple[Any, ...], work: Callable[[], Any]) -> Any:
-    """What `work()` gives, kept until the store changes. `arguments` are all that it depends on beside the store."""
-    return _computed(str(path), stamp(path), name, arguments, work)
+    """What `work()` gives, kept until the store changes. `arguments` are all that it depends on beside the store.
+
+    Analyses warn of unfinished runs; a page says so itself, every time, and not when something happens to be computed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InterpWarning)
+        return _computed(str(path), stamp(path), name, arguments, work)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _summaries(path: str) -> dict[str, Any]:
+    """The summary that was computed here last, whatever has been traced since."""
+    return {}
+
+
+def need_summary(run: Run) -> None:
+    """Stop the page with a button where its summary would have to be computed from a large store; one that is older than the
+    last rows is used, and said to be.
+    """
+    computed_here = _summaries(str(run.path))
+    stored = computed_here.get("summary", run.stored_summary)
+    now = stored is not None and stored.attrs.get("rows") == run.rows_done
+    if now or run.summary_bytes <= QUICK:
+        if now:
+            run.__dict__["summary"] = stored
+        return
+    cost = f"{run.summary_bytes / 1e9:.1f} GB, about {max(run.summary_bytes / SPEED, 1):.0f} s"
+    if st.button(f"Summarise {run.rows_done} rows (reads {cost})", key=f"summarise:{run.path}"):
+        with st.spinner("Reading ..."):
+            computed_here["summary"] = run.__dict__["summary"] = run.summarise()
+        return
+    if stored is None:
+        st.caption("A finished trace has its summary; this one's pages need one of the rows done so far.")
+        st.stop()
+    run.__dict__["summary"] = stored
+    st.caption(f"The summary shown is of {stored.attrs.get('rows')} rows.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import importlib.util
 import shutil
 import tempfile
@@ -51,6 +52,11 @@ def panel(
         st.plotly_chart(cells(shown), key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
     if said:
         st.caption(plain(said))
+    more(key, make, data, code)
+
+
+def more(key: str, make: Callable[[], go.Figure], data: xr.Dataset | xr.DataArray, code: Sequence[str]) -> None:
+    """What every panel has: its data and its figure as files, and the Python that makes it again."""
     with st.popover("Data, figure, Python", icon=":material/download:", key=f"{key}:more"):
         _files(key, data, make)
         st.caption("The same in Python:")
@@ -59,7 +65,7 @@ def panel(
 
 def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
     """In the page's colours, light or dark, to fit a column; and its caption, which the page wraps better."""
-    said = str(shown.layout.title.subtitle.text or "").replace("<br>", " ")
+    said = html.unescape(str(shown.layout.title.subtitle.text or "").replace("<br>", " "))
     top = max((shown.layout.margin.t or style.TOP) - (style.LINE if said else 0), 60)
     shown.update_layout(template="streamlit", width=None, margin_t=top, title_subtitle_text=None)
     legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"}
@@ -75,7 +81,7 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, make: Callable[[], go.Figu
         column.download_button(
             {"csv": "CSV", "parquet": "Parquet", "nc": "NetCDF"}[kind],
             data=functools.partial(tables.encode, data, kind),
-            file_name=f"{key}.{kind}",
+            file_name=f"{key.replace(':', '-')}.{kind}",
             mime=MIME[kind],
             key=f"{key}:{kind}",
             on_click="ignore",
@@ -89,7 +95,7 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, make: Callable[[], go.Figu
         column.download_button(
             kind.upper(),
             data=functools.partial(_picture, make, kind),
-            file_name=f"{key}.{kind}",
+            file_name=f"{key.replace(':', '-')}.{kind}",
             key=f"{key}:{kind}",
             on_click="ignore",
             disabled=kind != "html" and bool(absent),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from interp.dashboard.panel import more, opening
 from interp.dashboard.pickers import plain
 from interp.figures import style
+from interp.figures.drawn import strip as strip_figure
 from interp.store.experiment import Experiment
 
 Array = NDArray[Any]
@@ -69,36 +72,69 @@ def difference(first: Array, second: Array, gain: float | None = None) -> tuple[
     return np.minimum(apart * gain, 255).astype(np.uint8), gain
 
 
-def strip(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 150) -> None:
-    """Pictures side by side with names under them; what is not drawn is said."""
+def strip(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 150, most: int = SMALL) -> None:
+    """Pictures side by side with names under them, of at most `most` pixels a side; what is not drawn is said."""
     with st.container(horizontal=True):
         for picture, name in zip(pictures, names, strict=True):
-            if picture is None:
-                st.caption(f"{plain(name)}: not drawn yet", width=width)
-            else:
-                st.image(style.source(picture, SMALL), caption=plain(name), width=width)
+            with st.container(width=width):
+                show(picture, name, width=width, most=most)
+
+
+def show(picture: Array | None, name: str, *, width: int = 150, most: int = SMALL) -> None:
+    """One picture with its name; small ones are enlarged pixel by pixel, not smoothed."""
+    if picture is None:
+        st.caption(f"{plain(name)}: not drawn yet")
+        return
+    times = max(1, -(-width // picture.shape[1]))
+    enlarged = picture.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else picture
+    st.image(
+        style.source(enlarged, max(most, max(enlarged.shape[:2]) if times > 1 else most)), caption=plain(name), width=width
+    )
 
 
 def compared(
-    key: str, experiment: Experiment, row: int, first: int, second: int, controls: Sequence[int] = (), first_name: str = ""
+    key: str,
+    experiment: Experiment,
+    row: int,
+    first: int,
+    second: int,
+    *,
+    controls: Sequence[int] = (),
+    beside: Sequence[int] = (),
 ) -> None:
-    """Two arms of a row: the slider, their difference, and the controls beside them."""
+    """Two arms of a row: the slider, their difference, others `beside` them, and the controls, each with its difference."""
     arms = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     missing = [arms[arm] for arm in (first, second) if not experiment.done[row, arm]]
     if missing:
         st.info(f"Not drawn yet: {plain(', '.join(missing))}. The same command goes on with this experiment.")
         return
     one, other = experiment.picture(row, first), experiment.picture(row, second)
+    apart, gain = difference(one, other)
     slide, rest = st.columns([2, 3])
     with slide:
-        between(key, one, other, first_name or arms[first], arms[second])
+        between(key, one, other, arms[first], arms[second])
     with rest:
-        apart, gain = difference(one, other)
-        shown = [one, other, apart]
-        names = [first_name or arms[first], arms[second], f"difference, x{gain:.1f}"]
-        strip(shown, names)
+        further = [_drawn(experiment, row, arm) for arm in beside]
+        names = [arms[first], arms[second], f"difference, x{gain:.1f}", *(arms[arm] for arm in beside)]
+        strip([one, other, apart, *further], names)
         if controls:
-            st.caption("For comparison, with each one's difference at the same brightness:")
-            drawn = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in controls]
-            gaps = [None if picture is None else difference(one, picture, gain)[0] for picture in drawn]
-            strip([*drawn, *gaps], [*(arms[arm] for arm in controls), *(f"difference of {arms[arm]}" for arm in controls)])
+            st.caption("Controls, and each one's difference at the same brightness:")
+            with st.container(horizontal=True):
+                for arm in controls:
+                    picture = _drawn(experiment, row, arm)
+                    with st.container(width=150):
+                        show(picture, arms[arm])
+                        if picture is not None:
+                            show(difference(one, picture, gain)[0], "its difference")
+    drawn = [arm for arm in dict.fromkeys([first, second, *beside, *controls]) if experiment.done[row, arm]]
+    strips_of(f"{key}:strip", experiment, [row], drawn)
+
+
+def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int]) -> None:
+    """The files and the Python of pictures that are shown."""
+    code = [*opening(experiment.path, experiment=True), f"interp.figures.drawn.strip(experiment, {rows}, {arms})"]
+    more(key, partial(strip_figure, experiment, rows, arms), experiment.cells.isel(prompt=rows, arm=arms), code)
+
+
+def _drawn(experiment: Experiment, row: int, arm: int) -> Array | None:
+    return experiment.picture(row, arm) if experiment.done[row, arm] else None

@@ -47,7 +47,7 @@ def stores(roots: Sequence[Path]) -> list[Found]:
             name = root.name if path == root else str(path.relative_to(root))
             if name in found and found[name].path != path:
                 name = f"{root.name}/{name}"
-            found.setdefault(name, _look(name, path))
+            found.setdefault(name, _look(name, path, root))
             if len(found) >= MOST:
                 return list(found.values())
     return sorted(found.values(), key=lambda store: store.name)
@@ -73,7 +73,7 @@ def inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _look(name: str, path: Path) -> Found:
+def _look(name: str, path: Path, root: Path) -> Found:
     """Kind and problem from the store's own attributes."""
     try:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
@@ -84,12 +84,14 @@ def _look(name: str, path: Path) -> Found:
         return Found(name, path, "foreign", "a zarr group, but not a store of interp: it names no schema")
     if schema != SCHEMA:
         return Found(name, path, "foreign", f"schema {schema}; this interp reads schema {SCHEMA}")
+    if _leads_out(path, root):
+        return Found(name, path, "foreign", "it holds a link that leads out of the folder the dashboard was started with")
     return Found(name, path, str(attributes.get("experiment", "trace")))
 
 
-def named(roots: Sequence[Path], name: str) -> Found:
-    """The store of that name under the roots; anything else is refused."""
-    for store in stores(roots):
-        if store.name == name:
-            return store
-    raise InputError(f"run must be a store under {', '.join(map(str, roots))}; got {name!r}")
+def _leads_out(store: Path, root: Path) -> bool:
+    """Whether a store's groups or arrays are links to elsewhere."""
+    for folder in (store, *(Path(entry.path) for entry in os.scandir(store) if entry.is_dir())):
+        if any(entry.is_symlink() and not inside(Path(entry.path), root) for entry in os.scandir(folder)):
+            return True
+    return False

@@ -146,7 +146,7 @@ def alpha_and_size(found: xr.Dataset, *, selected: Sequence[int] = ()) -> go.Fig
             },
             hovertemplate="channel %{customdata}: size %{x:.3g}, |alpha| %{y:.3g}<extra></extra>",
         )
-    made.update_xaxes(dtick="D2").update_yaxes(dtick="D2")
+    made.update_xaxes(**style.log_ticks(size)).update_yaxes(**style.log_ticks(found["alpha"]))
     return style.caption(made, found.attrs)
 
 
@@ -178,7 +178,7 @@ def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     error = {
         "array": here["over_steps_high"].to_numpy() - value,
         "arrayminus": value - here["over_steps_low"].to_numpy(),
-        "color": "#444444",
+        "color": style.CONTROL,
     }
     made.add_bar(x=writers, y=value, error_y=error, name="contribution", marker={"color": style.COLOURS[0]})
     made.add_scatter(
@@ -200,11 +200,11 @@ def comparison(found: xr.Dataset) -> go.Figure:
         kept = np.isfinite(here["ratio"].to_numpy())
         depth = here["depth"].to_numpy()[kept]
         style.band(made, depth, here["ratio_low"].to_numpy()[kept], here["ratio_high"].to_numpy()[kept], colour)
-        style.line(made, depth, here["ratio"].to_numpy()[kept], str(run), colour)
+        style.line(made, depth, here["ratio"].to_numpy()[kept], style.plain(str(run)), colour)
         made.add_scatter(
             x=depth,
             y=here["second"].to_numpy()[kept],
-            name=f"{run}, second largest",
+            name=f"{style.plain(str(run))}, second largest",
             mode="lines",
             line={"color": colour, "dash": "dot"},
             showlegend=False,

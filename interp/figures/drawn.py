@@ -35,7 +35,7 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
             col=number + 1,
         )
     made.update_xaxes(title_text="step", type="category")
-    made.update_yaxes(type="category")
+    made.update_yaxes(type="category", autorange="reversed")
     made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
         title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},

@@ -29,7 +29,14 @@ def disruption(found: xr.Dataset) -> go.Figure:
             y=arms,
             mode="markers",
             marker={"size": 8, "color": [style.CONTROL if grey else style.COLOURS[0] for grey in control]},
-            error_x={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "thickness": 1.2},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": high - value,
+                "arrayminus": value - low,
+                "thickness": 1.2,
+                "color": style.CONTROL,
+            },
             customdata=one["verdict"].to_numpy(),
             hovertemplate="%{y}: %{x:.3g} (%{customdata})<extra></extra>",
             showlegend=False,
@@ -129,7 +136,7 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
             col=number + 1,
         )
     made.update_xaxes(title_text="steps" if found.attrs["columns"] == "steps" else "region", type="category")
-    made.update_yaxes(type="category")
+    made.update_yaxes(type="category", autorange="reversed")
     made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
         title={"text": f"share of the clean picture that a patch brings back ({found.attrs['metric']})", "font": {"size": 15}},

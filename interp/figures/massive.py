@@ -41,8 +41,10 @@ def one_state(values: xr.DataArray, *, selected: Sequence[int] = ()) -> go.Figur
     return style.caption(made, values.attrs)
 
 
-def steps(values: xr.DataArray, title: str, unit: str, *, block: int | None = None, step: int | None = None) -> go.Figure:
-    """A heat map over steps and blocks, (step, block), a cell framed. From `glance.ratio` or `glance.size`."""
+def steps(
+    values: xr.DataArray, title: str, unit: str, *, block: int | None = None, step: int | None = None, most: float | None = None
+) -> go.Figure:
+    """A heat map over steps and blocks, (step, block), a cell framed; `most` ends the colours. From `glance.ratio`."""
     made = style.figure(title, "step (sampling runs to the right)", "block")
     here = values.transpose("block", "step")
     made.add_heatmap(
@@ -52,6 +54,8 @@ def steps(values: xr.DataArray, title: str, unit: str, *, block: int | None = No
         customdata=np.broadcast_to(here["timestep"].to_numpy(), here.shape),
         hovertemplate="block %{y}, step %{x}, timestep %{customdata:.0f}: %{z:.4g}<extra></extra>",
         colorscale=style.SCALE,
+        zmin=None if most is None else 0,
+        zmax=most,
         colorbar={"title": unit},
     )
     if block is not None and step is not None:
@@ -77,6 +81,7 @@ def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", coun
             "symmetric": False,
             "array": here["score_high"].to_numpy() - value,
             "arrayminus": value - here["score_low"].to_numpy(),
+            "color": style.CONTROL,
         },
         marker={"color": np.where(selected, *style.COLOURS[1::-1])},
         showlegend=False,

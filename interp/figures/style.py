@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
 
 def band(made: go.Figure, x: Any, low: Any, high: Any, colour: str) -> None:
     """An interval as a shaded band."""
-    x, low, high = list(x), list(low), list(high)
+    kept = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))  # a hole would cut the shape in two
+    x, low, high = (list(np.asarray(values)[kept]) for values in (x, low, high))
     fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.18)"
     made.add_scatter(
         x=x + x[::-1],
@@ -119,7 +121,7 @@ def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
     """What was averaged over and which interval, small, under the title."""
     parts = [str(attributes[key]) for key in ("model", "criterion") if attributes.get(key)]
     parts += [f"{key.replace('_', ' ')}: {attributes[key]}" for key in ("averaged_over", "interval") if attributes.get(key)]
-    lines = textwrap.wrap(" · ".join(parts), CAPTION)
+    lines = textwrap.wrap(plain(" · ".join(parts)), CAPTION)
     text = "<br>".join(lines)
     made.update_layout(margin_t=max(made.layout.margin.t or 0, TOP + LINE * len(lines)))  # the plot begins below the caption
     made.update_layout(title={"subtitle": {"text": text, "font": {"size": 10, "color": CONTROL}}})
@@ -144,6 +146,17 @@ def write(made: go.Figure, path: str | Path) -> Path:
             f"{path.name}: pictures need kaleido and a Chrome ({reason}); pip install 'interp[export]', or use .html"
         ) from None
     return path
+
+
+def log_ticks(values: Any) -> dict[str, Any]:
+    """Ticks of a logarithmic axis at 1, 2 and 5 of every decade, each with its whole number."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values) & (values > 0)]
+    if not values.size:
+        return {}
+    decades = range(math.floor(math.log10(values.min())), math.ceil(math.log10(values.max())) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def short(text: str, width: int = 24) -> str:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from interp.errors import InterpWarning, StoreError
 from interp.store.create import storage_errors
 
+FIELDS = ("rater", "pair", "detail", "colour", "prompt")  # what an answer has
 WAIT = 10.0  # seconds for another rater's answer to be written
 
 
@@ -38,21 +39,27 @@ def _ends_with_newline(file: Any) -> bool:
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
-    """Every whole answer of a file, in order; none if there is no file."""
-    if not path.exists():
-        return []
-    found, damaged = [], 0
-    with storage_errors(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in filter(str.strip, lines):
-        try:
-            answer = json.loads(line)
-        except json.JSONDecodeError:
-            answer = None
-        if isinstance(answer, dict):
-            found.append(answer)
-        else:
-            damaged += 1
+    """Every whole answer of a file, in order; none if there is no file. What is no answer is left out with a warning."""
+    found, damaged = parse_answers(path)
     if damaged:
         warnings.warn(f"{path}: {damaged} lines are no answers and were left out", InterpWarning, stacklevel=2)
     return found
+
+
+def parse_answers(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The answers of a file, and how many lines are none."""
+    if not path.exists():
+        return [], 0
+    with storage_errors(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [_answer(line) for line in lines if line.strip()]
+    whole = [answer for answer in found if answer is not None]
+    return whole, len(found) - len(whole)
+
+
+def _answer(line: str) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return answer if isinstance(answer, dict) and all(field in answer for field in FIELDS) else None

@@ -109,10 +109,22 @@ class Run:
     @functools.cached_property
     def summary(self) -> xr.Dataset:
         """Mean and variance over done rows; read if it is stored and up to date, else computed now."""
-        if "summary" in self._shelf:
-            stored = self._shelf.dataset("summary")
-            if stored.attrs.get("rows") == self.rows_done:
-                return stored
+        stored = self.stored_summary
+        return stored if stored is not None and stored.attrs.get("rows") == self.rows_done else self.summarise()
+
+    @property
+    def stored_summary(self) -> xr.Dataset | None:
+        """The summary as it is stored, of as many rows as its attribute `rows` says; `None` if there is none."""
+        return self._shelf.dataset("summary") if "summary" in self._shelf else None
+
+    @property
+    def summary_bytes(self) -> int:
+        """What computing the summary reads."""
+        groups = [self._shelf.dataset(name) for name in ("stats", "gates") if name in self._shelf]
+        return sum(int(v.nbytes) for group in groups for v in group.data_vars.values() if "prompt" in v.dims)
+
+    def summarise(self) -> xr.Dataset:
+        """Means and variances over the rows done, from the rows."""
         return summarise(self._shelf)
 
     @property

@@ -70,6 +70,6 @@ def read_study(path: Path) -> Study:
 
 
 def study_names(root: Path) -> list[str]:
-    """The studies under a root."""
+    """The studies under a root; other files beside them are none."""
     folder = root / FOLDER
-    return sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+    return sorted(path.stem for path in folder.glob("*.json") if NAME.fullmatch(path.stem)) if folder.is_dir() else []

@@ -58,7 +58,7 @@ def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
         return file.getvalue()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.nc"
-        netcdf(_dataset(data)).tonetcdf(path, engine="h5netcdf")
+        netcdf(_dataset(data)).to_netcdf(path, engine="h5netcdf")
         return path.read_bytes()
 
 
