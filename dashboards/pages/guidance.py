@@ -65,7 +65,8 @@ def gallery(experiment, begin):
     if len(everyone) > len(rows):
         st.caption(f"The first {len(rows)} of {len(everyone)} prompts with this seed.")
     code = [*begin, f"interp.figures.guidance.gallery(experiment, {rows}, {arms})"]
-    more("gallery", partial(figures.gallery, experiment, rows, arms), experiment.cells.isel(prompt=rows, arm=arms), code)
+    cells = partial(pictures.cells_of, experiment, rows, arms)
+    more("gallery", partial(figures.gallery, experiment, rows, arms), cells, code)
 
 
 def against(experiment, begin):

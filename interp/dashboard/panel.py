@@ -21,6 +21,7 @@ from interp.store import tables
 
 plotly.io.templates.default = None  # every figure names its own: plotly would put a large default into each first
 
+Data = xr.Dataset | xr.DataArray
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "nc": "application/x-netcdf"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -28,7 +29,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 def panel(
     key: str,
     make: Callable[[], go.Figure],
-    data: xr.Dataset | xr.DataArray,
+    data: Data,
     code: Sequence[str],
     *,
     cells: Callable[[go.Figure], go.Figure] | None = None,
@@ -55,8 +56,10 @@ def panel(
     more(key, make, data, code)
 
 
-def more(key: str, make: Callable[[], go.Figure], data: xr.Dataset | xr.DataArray, code: Sequence[str]) -> None:
-    """What every panel has: its data and its figure as files, and the Python that makes it again."""
+def more(key: str, make: Callable[[], go.Figure], data: Data | Callable[[], Data], code: Sequence[str]) -> None:
+    """What every panel has: its data and its figure as files, and the Python that makes it again. What takes long to read may
+    be given as a function.
+    """
     with st.popover("Data, figure, Python", icon=":material/download:", key=f"{key}:more"):
         _files(key, data, make)
         st.caption("The same in Python:")
@@ -73,14 +76,14 @@ def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
     return shown, said
 
 
-def _files(key: str, data: xr.Dataset | xr.DataArray, make: Callable[[], go.Figure]) -> None:
+def _files(key: str, data: Data | Callable[[], Data], make: Callable[[], go.Figure]) -> None:
     """Buttons that make their file only when they are pressed."""
     columns = st.columns(3)
     for column, kind in zip(columns, tables.FORMATS, strict=True):
         absent = tables.missing(kind)
         column.download_button(
             {"csv": "CSV", "parquet": "Parquet", "nc": "NetCDF"}[kind],
-            data=functools.partial(tables.encode, data, kind),
+            data=functools.partial(_encoded, data, kind),
             file_name=f"{key.replace(':', '-')}.{kind}",
             mime=MIME[kind],
             key=f"{key}:{kind}",
@@ -102,6 +105,10 @@ def _files(key: str, data: xr.Dataset | xr.DataArray, make: Callable[[], go.Figu
             help=absent if kind != "html" and absent else None,
             width="stretch",
         )
+
+
+def _encoded(data: Data | Callable[[], Data], kind: str) -> bytes:
+    return tables.encode(data if isinstance(data, xr.Dataset | xr.DataArray) else data(), kind)
 
 
 def _picture(make: Callable[[], go.Figure], kind: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+import xarray as xr
 from numpy.typing import NDArray
 
 from interp.dashboard.panel import more, opening
@@ -133,7 +134,12 @@ def compared(
 def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int]) -> None:
     """The files and the Python of pictures that are shown."""
     code = [*opening(experiment.path, experiment=True), f"interp.figures.drawn.strip(experiment, {rows}, {arms})"]
-    more(key, partial(strip_figure, experiment, rows, arms), experiment.cells.isel(prompt=rows, arm=arms), code)
+    more(key, partial(strip_figure, experiment, rows, arms), partial(cells_of, experiment, rows, arms), code)
+
+
+def cells_of(experiment: Experiment, rows: list[int], arms: list[int]) -> xr.Dataset:
+    """What was measured of these pictures while they were drawn; reads every cell of the experiment."""
+    return experiment.cells.isel(prompt=rows, arm=arms)
 
 
 def _drawn(experiment: Experiment, row: int, arm: int) -> Array | None:
