@@ -48,6 +48,9 @@ class PipelineError(TraceError):
 class StoreError(RunError):
     """A store that cannot be read or written."""
 
+    reason: str = ""
+    """What the system or a codec said, where that is known."""
+
 
 class InterpWarning(UserWarning):
     """Something was asked that has no effect, or that changes what numbers mean."""

@@ -30,6 +30,7 @@ from interp.cli import (
     swap,
     trace,
     transport,
+    verify,
 )
 from interp.errors import InterpError, InterpWarning
 
@@ -51,6 +52,7 @@ app.command("attribute")(causes.attribute)
 app.command("gates")(causes.gates)
 app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
+app.command("verify")(verify.verify)
 app.command("export")(export.export)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)

@@ -142,10 +142,12 @@ class Guarded:
         rows = ""
         if key is not Ellipsis and self.array.ndim > 1:
             rows = f" of prompt {_span(key[0] if isinstance(key, tuple) else key)}"
-        return StoreError(
+        error = StoreError(
             f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
-            "not affected; trace those prompts again into a new store"
+            f"not affected; interp verify {self.path} --repair traces those prompts again"
         )
+        error.reason = reason
+        return error
 
 
 def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Array]:

@@ -1,0 +1,156 @@
+"""Is a store what it says it is? Every byte of the done rows is read (shards have checksums), and what must hold is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from interp.errors import InterpError, StoreError
+from interp.store.create import storage_errors
+from interp.store.reader import Shelf
+from interp.store.results import read_result, result_names
+from interp.store.schema import Array
+
+ROUNDING = 1e-5  # relative, between statistics of one row
+WHOLE = ("prompt_text", "seed", "prompt")  # arrays that all rows share
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Something that does not hold."""
+
+    row: int | None
+    """`None` for what belongs to no row."""
+    where: str
+    reason: str
+
+
+def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
+    """Every fault of a trace's store: checksums, missing files, shapes, row identity, and values that cannot be."""
+    shelf = Shelf(path)
+    found = [Fault(None, "plan", reason) for reason in _identity(shelf)]
+    arrays = dict(_row_arrays(shelf))
+    rows = np.flatnonzero(shelf.done).tolist()
+    for name, array in arrays.items():
+        if array.shape[0] != shelf.done.size:
+            found.append(Fault(None, name, f"has {array.shape[0]} rows; the store has {shelf.done.size}"))
+    for number, row in enumerate(rows):
+        found += _check_row(shelf, arrays, row)
+        on_row(number + 1, len(rows))
+    found += [Fault(None, f"analysis/{name}", reason) for name, reason in _bad_results(shelf.path)]
+    return found + [Fault(None, "summary", reason) for reason in _bad_summary(shelf)]
+
+
+def _identity(shelf: Shelf) -> Iterator[str]:
+    """Prompts and seeds must be those of the plan."""
+    plan = shelf.attributes.get("plan", {})
+    repeats, texts = int(plan.get("repeats", 1)), [str(text) for text in shelf.prompt_text]
+    prompts = texts[::repeats]
+    digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
+    if not str(plan.get("prompts", "")).endswith(digest):
+        yield f"the stored prompts are not those of the plan ({plan.get('prompts')}); theirs is sha256 {digest}"
+    counted: Counter[str] = Counter()
+    for row, text in enumerate(texts):
+        if text != prompts[row // repeats]:
+            yield f"row {row} holds {text!r}; the plan's order has {prompts[row // repeats]!r} there"
+            return
+        wanted = int(plan.get("seed", 0)) + counted[text]
+        counted[text] += 1
+        if int(shelf.seed[row]) != wanted:
+            yield f"row {row} has seed {int(shelf.seed[row])}; the plan gives it {wanted}"
+            return
+
+
+def _row_arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array along prompt, by its path."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, node in shelf.root.members(max_depth=None):
+            top = name.split("/")[0]
+            if isinstance(node, zarr.Array) and top not in ("analysis", "summary", "failed", "done"):
+                dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
+                if node.ndim > 1 and dims and dims[0] == "prompt":
+                    yield name, node
+
+
+def _check_row(shelf: Shelf, arrays: dict[str, zarr.Array[Any]], row: int) -> list[Fault]:
+    found, statistics = [], {}
+    for name in arrays:
+        try:
+            values = shelf.stored(name)[row]
+        except InterpError as error:
+            found.append(Fault(row, name, _reason(error)))
+            continue
+        if name.startswith("stats/"):
+            statistics[name.removeprefix("stats/")] = values
+    return found + [Fault(row, "stats", reason) for reason in _impossible(shelf, statistics)]
+
+
+def _impossible(shelf: Shelf, statistics: dict[str, Array]) -> Iterator[str]:
+    """What statistics of one row must satisfy: |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, NaN if absent."""
+    if not {"mean", "mean_abs", "max_abs", "min_abs", "var"} <= set(statistics):
+        return
+    present = np.asarray(shelf.stored("stats/present")[...]).astype(bool)[None, :, :, None]
+    for name, values in statistics.items():
+        if name != "median_abs" and not np.array_equal(np.isnan(values), np.broadcast_to(~present, values.shape)):
+            yield f"{name} is NaN where it should be a number, or the other way round"
+            return
+    mean, size = np.abs(statistics["mean"]), statistics["mean_abs"]
+    slack = ROUNDING * np.nan_to_num(statistics["max_abs"]) + 1e-12
+    with np.errstate(invalid="ignore"):
+        for name, wrong in (
+            ("|mean| > mean |x|", mean > size + slack),
+            ("mean |x| > max |x|", size > statistics["max_abs"] + slack),
+            ("min |x| > mean |x|", statistics["min_abs"] > size + slack),
+            ("variance < 0", statistics["var"] < 0),
+        ):
+            if bool(np.any(wrong)):
+                yield f"{name} somewhere: these values cannot be statistics of one state"
+
+
+def _bad_results(path: Path) -> Iterator[tuple[str, str]]:
+    for name in result_names(path):
+        try:
+            read_result(path, name)
+        except InterpError as error:
+            yield name, _reason(error)
+
+
+def _bad_summary(shelf: Shelf) -> Iterator[str]:
+    if "summary" not in shelf:
+        return
+    try:
+        for variable in shelf.dataset("summary").data_vars.values():
+            variable.load()
+    except InterpError as error:
+        yield _reason(error)
+
+
+def _reason(error: InterpError) -> str:
+    return (error.reason if isinstance(error, StoreError) else "") or str(error)
+
+
+def forget(path: Path, faults: list[Fault]) -> list[int]:
+    """Take back what is faulty, so that tracing goes over it: rows are not done any more, results and summary are removed. The
+    caller holds the lock.
+    """
+    rows = sorted({fault.row for fault in faults if fault.row is not None})
+    with storage_errors(path):
+        for row in rows:
+            (path / "done" / "c" / str(row)).unlink(missing_ok=True)
+        for fault in faults:
+            if fault.row is None and fault.where.startswith(("analysis/", "summary")):
+                shutil.rmtree(path / fault.where, ignore_errors=True)
+        if rows:
+            shutil.rmtree(path / "summary", ignore_errors=True)
+    return rows
