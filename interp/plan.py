@@ -204,6 +204,16 @@ def at_least(field: str, value: Any, least: int) -> int:
     return number
 
 
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """A share of a run's batches, "i/n" with i from 0 to n - 1."""
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) < int(count)):
+        raise InputError(f"shard must be i/n with i from 0 to n - 1, such as 0/4 or 3/4; got {text!r}")
+    return int(index), int(count)
+
+
 def as_json(value: Any, field: str) -> Any:
     """`value` as it reads back from JSON: tuples are lists, numpy numbers are numbers."""
     try:

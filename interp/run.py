@@ -119,19 +119,24 @@ def execute(
     batch_size: int = 1,
     resume: bool = True,
     retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
     on_progress: OnProgress = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every batch; if it
-    says so, the rows in flight are written and a KeyboardInterrupt follows.
+    says so, the rows in flight are written and a KeyboardInterrupt follows. `shard` (i, n) takes batches i, i + n, ... alone:
+    n processes, on as many machines as share the folder, write one store.
     """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     batches = groups(rows, at_least("batch_size", batch_size, 1))
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
-    with writing_lock(path), zarr_quiet():
+    if shard is not None:
+        batches = batches[shard[0] :: shard[1]]
+    with writing_lock(path, shard) as let_others_in, zarr_quiet():
         done = _open_or_create(prepared, schema, path, batch_size, resume)
+        let_others_in()
         failed = failures(path)
         skipped = set() if retry_failed else set(failed)
         count = sum(done)
@@ -161,7 +166,11 @@ def execute(
                     break
         if stopped():
             raise KeyboardInterrupt
-        write_summary(path)
+        if shard is None:
+            write_summary(path)
+    if shard is not None:
+        _summarise_if_last(path)
+        failed = {row.index: failed[row.index] for batch in batches for row in batch if row.index in failed}
     if failed:
         first = min(failed)
         raise TraceError(
@@ -172,6 +181,16 @@ def execute(
     if prepared.guidance is not None and plan.record.stats:
         check_run(prepared.guidance.methods, run)
     return run
+
+
+def _summarise_if_last(path: Path) -> None:
+    """Of several shards, the one that finds every row done makes the summary; the lock is held while it looks."""
+    try:
+        with writing_lock(path), zarr_quiet():
+            if Shelf(path).done.all():
+                write_summary(path)
+    except StoreError:  # others are still writing: one of them is the last
+        return
 
 
 def _give_up_early(traced: int, failed: int, reason: str) -> None:

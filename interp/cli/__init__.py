@@ -23,6 +23,7 @@ from interp.cli import (
     inspect,
     lens,
     massive,
+    merge,
     models,
     patch,
     segment,
@@ -53,6 +54,7 @@ app.command("gates")(causes.gates)
 app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
 app.command("verify")(verify.verify)
+app.command("merge")(merge.merge)
 app.command("export")(export.export)
 app.command("compare")(causes.compare)
 app.command("govern")(govern.govern)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
-from interp.plan import Record, at_least
+from interp.plan import Record, at_least, parse_shard
 
 if TYPE_CHECKING:
     from interp.tracing.prepare import Prepared
@@ -44,11 +44,15 @@ def trace(
     local_files_only: Annotated[bool, Option("--local-files-only", help="Never use the network.")] = False,
     resume: Annotated[bool, Option(help="Continue a store of the same plan.")] = True,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try rows again that failed before.")] = False,
+    shard: Annotated[
+        str | None, Option(help='Of n processes that write one store, this one\'s share: "0/4" to "3/4". For job arrays.')
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be written and how big; write nothing.")] = False,
     as_json: Annotated[bool, Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """Trace a model over a file of prompts into a zarr store."""
     at_least("batch_size", batch_size, 1)
+    share = parse_shard(shard)
     kept = Record.parse(record, blocks=blocks, steps=record_steps)
     from interp.run import execute
     from interp.tracing.model import load
@@ -80,6 +84,7 @@ def trace(
             batch_size=batch_size,
             resume=resume,
             retry_failed=retry_failed,
+            shard=share,
             on_progress=show,
             stopped=stopped,
         )

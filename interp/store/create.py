@@ -8,7 +8,7 @@ import glob
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from interp.errors import StoreError
 from interp.store.schema import SCHEMA, Schema
+
+SHARD_WAIT = 60.0  # seconds for another shard to make the store
 
 
 def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
@@ -64,23 +66,40 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def writing_lock(path: Path) -> Iterator[None]:
-    """Hold the store for writing; a second writer is refused at once. The system lets go when a writer dies."""
+def writing_lock(path: Path, shard: tuple[int, int] | None = None) -> Iterator[Callable[[], None]]:
+    """Hold the store for writing; a second writer is refused at once. The system lets go when a writer dies.
+
+    Shards `(i, n)` of one n hold a lock each and write side by side; what is yielded lets the others in, and must be called
+    when the store is there and read. A writer of the whole store, or of another n's shards, is refused while one is held.
+    """
     path = path.resolve()  # one lock, whatever links lead to the store
-    lock = FileLock(path.with_name(path.name + ".lock"))
-    with storage_errors(path):
+    whole = FileLock(path.with_name(path.name + ".lock"))
+    own = None if shard is None else FileLock(path.with_name(f"{path.name}.lock.{shard[0]}-of-{shard[1]}"))
+    with storage_errors(path), contextlib.ExitStack() as held:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(
-                f"store {path} is being written by another process; wait for it, or give another --out "
-                "(two writers would damage each other's rows)"
-            ) from None
+        _hold(whole, path, SHARD_WAIT if shard else 0, "another process")
+        held.callback(whole.release, force=True)
+        for other in path.parent.glob(f"{glob.escape(path.name)}.lock.*-of-*"):
+            index, _, count = other.name.rpartition(".lock.")[2].partition("-of-")
+            if shard is None or (int(count) != shard[1]):
+                _hold(FileLock(other), path, 0, f"shard {index}/{count}").release()
+        if own is not None:
+            _hold(own, path, 0, f"another process that has shard {shard[0]}/{shard[1]}" if shard else "")
+            held.callback(own.release)
+        kept = held.pop_all()
+    with kept:
+        yield (lambda: None) if shard is None else (lambda: whole.release(force=True))
+
+
+def _hold(lock: FileLock, path: Path, wait: float, who: str) -> FileLock:
     try:
-        yield
-    finally:
-        lock.release()
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise StoreError(
+            f"store {path} is being written by {who}; wait for it, or give another --out "
+            "(two writers would damage each other's rows)"
+        ) from None
+    return lock
 
 
 def remove_leftovers(path: Path) -> None:

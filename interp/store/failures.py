@@ -21,7 +21,7 @@ FOLDER = "failed"
 def note_failure(path: Path, row: int, reason: str) -> None:
     """Keep why a row failed, in place of an older reason; in one go."""
     target = path / FOLDER / str(row)
-    partial = path.with_name(f"{path.name}.partial-failed-{row}-{os.getpid()}")
+    partial = path / FOLDER / f".{row}-{os.getpid()}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with storage_errors(path):
         if not (path / FOLDER / "zarr.json").exists():

@@ -39,7 +39,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
     """Every fault of a trace's store: checksums, missing files, shapes, row identity, and values that cannot be."""
     shelf = Shelf(path)
     found = [Fault(None, "plan", reason) for reason in _identity(shelf)]
-    arrays = dict(_row_arrays(shelf))
+    arrays = dict(row_arrays(shelf))
     rows = np.flatnonzero(shelf.done).tolist()
     for name, array in arrays.items():
         if array.shape[0] != shelf.done.size:
@@ -71,7 +71,7 @@ def _identity(shelf: Shelf) -> Iterator[str]:
             return
 
 
-def _row_arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
+def row_arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
     """Every array along prompt, by its path."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

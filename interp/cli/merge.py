@@ -1,0 +1,28 @@
+"""`interp merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.console import print_json, say
+
+
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Stores of the same plan, with different rows done.")],
+    out: Annotated[Path, typer.Option(help="The store to write or to add to.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+) -> None:
+    """Join rows that were traced elsewhere into one store; their files are copied as they are."""
+    from interp.store.merge import merge as join
+    from interp.store.opened import open_run
+
+    copied = join(out, parts)
+    run = open_run(out)
+    if as_json:
+        print_json({"store": str(out), "copied": copied, "rows_done": run.rows_done, "rows_total": run.rows_total})
+        return
+    print(out)
+    say(f"{copied} rows copied; {run.rows_done} of {run.rows_total} done")

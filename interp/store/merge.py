@@ -1,0 +1,72 @@
+"""Rows traced elsewhere, joined into one store: their files are copied, `done` last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from interp.errors import InputError
+from interp.plan import check_same
+from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.reader import Shelf
+from interp.store.summary import write_summary
+from interp.store.verify import row_arrays
+
+
+def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
+    """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
+    copied. Rows that `out` has already are left as they are.
+    """
+    out, sources = Path(out), [Shelf(part) for part in parts]
+    if not sources:
+        raise InputError("parts must be one or more stores of the same plan; got none")
+    for source in sources[1:]:
+        check_same(sources[0].attributes["plan"], source.attributes["plan"], str(source.path))
+    if any(source.path.resolve() == out.resolve() for source in sources):
+        raise InputError(f"parts must not hold the store that is written, {out}")
+    copied = 0
+    with writing_lock(out), storage_errors(out), zarr_quiet():
+        remove_leftovers(out)
+        if not out.exists():
+            _skeleton(sources[0].path, out)
+        target = Shelf(out)
+        check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
+        done = target.done.copy()
+        arrays = [name for name, _ in row_arrays(target)]
+        for source in sources:
+            for row in range(done.size):
+                if source.done[row] and not done[row]:
+                    _copy_row(source.path, out, arrays, row)
+                    done[row], copied = True, copied + 1
+                    on_row(row)
+        if done.all():
+            write_summary(out)
+    return copied
+
+
+def _skeleton(source: Path, out: Path) -> None:
+    """The store without its rows, summary and results."""
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    along_prompt = {f"{name}/c" for name, _ in row_arrays(Shelf(source))} | {"done/c", "summary", "analysis", "failed"}
+
+    def rows(folder: str, names: list[str]) -> set[str]:
+        here = Path(folder).relative_to(source)
+        return {name for name in names if (here / name).as_posix() in along_prompt}
+
+    shutil.copytree(source, partial, ignore=rows)
+    os.rename(partial, out)
+
+
+def _copy_row(source: Path, out: Path, arrays: Sequence[str], row: int) -> None:
+    for name in [*arrays, "done"]:  # `done` last: a copy that is cut short is no row
+        place = Path(name) / "c" / str(row)
+        if (source / place).is_dir():
+            shutil.copytree(source / place, out / place, dirs_exist_ok=True)
+        else:
+            (out / place).parent.mkdir(parents=True, exist_ok=True)
+            temporary = (out / place).with_name(f"{row}.partial-{os.getpid()}")
+            shutil.copyfile(source / place, temporary)
+            os.replace(temporary, out / place)
