@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bad_analyses import STORE
 from bad_inputs import Case
 
 DISRUPT = "disrupt --model {tiny} --prompts {prompts} --steps 2 --channels 3 --out {folder}/e.zarr"
@@ -38,6 +39,22 @@ def not_a_result(folder: Path) -> None:
 
 
 CASES = [
+    Case(
+        "a share that is none",
+        "trace --model {tiny} --prompts {prompts} --out {out} --shard 4/4",
+        "shard must be i/n with i from 0",
+    ),
+    Case(
+        "an export of no known kind",
+        "export {out} --out {folder}/x.xlsx",
+        "out must end in one of .csv, .parquet, .nc",
+        prepare=STORE,
+    ),
+    Case(
+        "an export of what is not kept", "export {out} --out {folder}/x.csv --what hidden", "what must be one of", prepare=STORE
+    ),
+    Case("stores that are not there, joined", "merge {folder}/a.zarr --out {folder}/b.zarr", "a.zarr does not exist"),
+    Case("a store that is not there, verified", "verify {folder}/a.zarr", "a.zarr does not exist"),
     Case("a folder of runs that is not there", "dashboard {folder}/none", "run must be a store or a folder of stores"),
     Case("a port that cannot be", "dashboard --port 0", "Invalid value for '--port'"),
     Case("block out of range", DISRUPT + " --blocks 9", r"blocks must lie in -4..3 \(there are 4\); got 9"),
