@@ -13,36 +13,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InputError, InterpWarning, PipelineError, PlanError, StoreError, TraceError
+from interp.batches import Batches
+from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.guidance.presets import check_run
 from interp.interventions import Intervention
-from interp.models.anatomy import Anatomy
-from interp.models.families.pipeline import Layout
-from interp.plan import Plan, Record, Row, SiteRecorder, at_least, check_same, groups
+from interp.plan import Record, at_least, check_same, groups
 from interp.provenance import CHANGEABLE, provenance
-from interp.sites import STREAMS, Site, resolve_indices
+from interp.recorded import make_schema
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
 from interp.store.reader import Shelf
-from interp.store.schema import HiddenAxes, RecordedAxes, Schema
+from interp.store.schema import Schema
 from interp.store.summary import write_summary
 from interp.store.writer import Writer
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
-from interp.tracing.recorders import (
-    Array,
-    BranchRecorder,
-    GatesRecorder,
-    HiddenRecorder,
-    HiddenSink,
-    OwnRecorder,
-    Recorder,
-    StatisticsRecorder,
-    gate_present,
-    stream_present,
-)
-from interp.tracing.trace import TracedRow, trace_group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +131,12 @@ def execute(
             on_progress(Progress(count, len(rows), step, plan.steps, time.monotonic() - started, traced))
 
         with Writer(path) as writer:
+            tracer = Batches(prepared, schema, writer, report)
             for batch in batches:
                 pending = [row for row in batch if not done[row.index] and row.index not in skipped]
                 if not pending:
                     continue
-                for result in _attempt(prepared, schema, batch, pending, writer, report):
+                for result in tracer.trace(batch, pending):
                     row = result.row.index
                     if result.failure is not None:
                         failed[row] = result.failure
@@ -197,151 +184,6 @@ def _give_up_early(traced: int, failed: int, reason: str) -> None:
     """A run of which nothing succeeds is stopped: it is not about the prompts."""
     if not traced and failed >= HOPELESS:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
-
-
-def _attempt(
-    prepared: Prepared,
-    schema: Schema,
-    batch: Sequence[Row],
-    pending: Sequence[Row],
-    writer: Writer,
-    report: Callable[[int], None],
-) -> list[TracedRow]:
-    """Trace a batch; if the pipeline raises, its rows are traced one by one, and those that raise again have failed."""
-    try:
-        return _trace_batch(prepared, schema, batch, pending, writer, report)
-    except PipelineError as error:
-        if len(batch) == 1:
-            return [TracedRow(batch[0], {}, failure=str(error))]
-        warnings.warn(
-            f"{error}; the rows of this batch are traced one by one, so they agree with a batch to 1e-5, not bit for bit",
-            InterpWarning,
-            stacklevel=2,
-        )
-        return [found for row in pending for found in _attempt(prepared, schema, [row], [row], writer, report)]
-
-
-def _trace_batch(
-    prepared: Prepared,
-    schema: Schema,
-    batch: Sequence[Row],
-    pending: Sequence[Row],
-    writer: Writer,
-    report: Callable[[int], None],
-) -> list[TracedRow]:
-    """Trace a whole batch, in the company its rows always have, and give back the rows that were pending."""
-    waiting = {row.index for row in pending}
-
-    def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
-        row = batch[position].index
-        if row in waiting:
-            axes = schema.hidden[stream]
-            writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
-
-    results = trace_group(
-        prepared.model,
-        prepared.plan,
-        batch,
-        prepared.schedule,
-        prepared.layout,
-        make_recorders(prepared, schema, len(batch), hidden),
-        interventions=prepared.interventions,
-        guide=prepared.guide(),
-        on_step=report,
-    )
-    return [result for result in results if result.row.index in waiting]
-
-
-def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: HiddenSink) -> list[Recorder]:
-    """The recorders a plan asks for."""
-    record, anatomy = prepared.plan.record, prepared.model.anatomy
-    steps = len(prepared.schedule.timesteps)
-    recorders: list[Recorder] = []
-    if record.stats:
-        recorders.append(StatisticsRecorder(anatomy, steps, batch))
-    if record.gates:
-        recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
-    if record.branches:
-        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
-    for own in record.recorders:
-        sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
-        recorders.append(OwnRecorder(own, sites, steps, batch))
-    if record.select is not None:
-        tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
-        recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
-    return recorders
-
-
-def _position(prepared: Prepared) -> Array | None:
-    """The position embedding of the image tokens, (token, channel), where the model adds one."""
-    model = prepared.model
-    if model.anatomy.position is None:
-        return None
-    table = model.anatomy.position(model.pipe.transformer, prepared.layout.image_grid)
-    return table.detach().float().cpu().numpy()
-
-
-def make_schema(prepared: Prepared) -> Schema:
-    """The axes of a run's store."""
-    model, plan, layout, times = prepared.model, prepared.plan, prepared.layout, prepared.schedule
-    anatomy, record, rows = model.anatomy, plan.record, plan.rows()
-    kinds = ("alpha", "shift", "scale") if record.modulation else ("alpha",)
-    return Schema(
-        prompt_text=tuple(row.text for row in rows),
-        seed=tuple(row.seed for row in rows),
-        timestep=times.timesteps,
-        sigma=times.sigmas,
-        block_path=tuple(block.path for block in anatomy.blocks),
-        block_kind=tuple(block.kind for block in anatomy.blocks),
-        streams=anatomy.streams,
-        gates=anatomy.gates,
-        channels=anatomy.channels,
-        stream_present=stream_present(anatomy),
-        gate_present={kind: gate_present(anatomy, kind) for kind in kinds},
-        image=(plan.height, plan.width),
-        latents=layout.latents,
-        latents_every_step=record.latents == "all",
-        prediction=layout.prediction if record.prediction else (),
-        statistics=record.stats,
-        gate_kinds=kinds if record.gates else (),
-        branches=record.branches,
-        hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
-        recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
-    )
-
-
-def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:
-    sites = tuple(str(site) for site in anatomy.sites() if own.matches(site))
-    if not sites:
-        example = next(anatomy.sites())
-        raise InputError(f"SiteRecorder {own.name}: no site is named like {own.sites!r}; sites are named like {example}")
-    return RecordedAxes(sites, own.axes)
-
-
-def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[str, HiddenAxes]:
-    select, anatomy = plan.record.select, model.anatomy
-    if select is None:
-        return {}
-    missing = [stream for stream in select.streams if stream not in anatomy.streams]
-    if missing and len(missing) == len(select.streams):
-        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} has not")
-    blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
-    found = {}
-    for stream in (stream for stream in select.streams if stream in anatomy.streams):
-        present = tuple(block for block in blocks if stream in anatomy.blocks[block].hidden)
-        if not present:
-            continue
-        found[stream] = HiddenAxes(
-            steps=resolve_indices(select.steps, steps, "steps"),
-            blocks=present,
-            tokens=resolve_indices(select.tokens, layout.tokens(stream), f"tokens of the {stream} stream"),
-            channels=resolve_indices(select.channels, anatomy.channels, "channels"),
-            grid=layout.image_grid if stream == "image" else None,
-        )
-    if not found:
-        streams = " and ".join(select.streams)
-        raise InputError(f"record.hidden selects nothing: the {streams} stream does not leave block {blocks[-1]}; add blocks")
-    return found
 
 
 def _open_or_create(prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool) -> list[bool]:

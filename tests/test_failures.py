@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import interp
 from interp.errors import InterpWarning, TraceError
@@ -73,6 +74,51 @@ def test_a_run_of_which_nothing_succeeds_is_stopped(tiny_model: interp.Model, fa
     with pytest.raises(TraceError, match="the first 5 rows all failed, so the run was stopped"):
         interp.trace(tiny_model, [f"a {n}" for n in range(20)], out=tmp_path / "r.zarr", steps=2)
     assert failing["calls"] < 20
+
+
+@pytest.mark.parametrize(("fits", "expected"), [(3, [4, 2, 2, 2, 2]), (1, [4, 2, 1, 1, 1, 1, 1, 1, 1, 1])])
+def test_what_does_not_fit_in_memory_is_traced_in_halves(
+    fits: int, expected: list[int], tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def refuse(module: Any, arguments: Any, given: dict[str, Any]) -> None:
+        rows = len(given.get("hidden_states", arguments[0] if arguments else None))
+        if rows > fits:
+            raise torch.OutOfMemoryError(f"{rows} rows are too many")
+
+    original = type(tiny_model.pipe).encode_prompt
+
+    def encode(self: Any, prompt: Any, *arguments: Any, **more: Any) -> Any:
+        tried.append(1 if isinstance(prompt, str) else len(prompt))
+        return original(self, prompt, *arguments, **more)
+
+    texts = [*PROMPTS, "the green circle", "a red cat"]
+    alone = interp.trace(tiny_model, texts, out=tmp_path / "alone.zarr", steps=2, batch_size=4)
+    handle = tiny_model.pipe.transformer.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        monkeypatch.setattr(type(tiny_model.pipe), "encode_prompt", encode)
+        with pytest.warns(InterpWarning) as said:
+            run = interp.trace(tiny_model, texts, out=tmp_path / "r.zarr", steps=2, batch_size=4)
+    finally:
+        handle.remove()
+    assert [size for size in tried if size] == expected
+    told = [str(warning.message) for warning in said if "does not fit" in str(warning.message)]
+    assert len(told) == (1 if fits == 3 else 2), "said when it happens, not for every batch"
+    for name in ("mean", "mean_abs", "max_abs", "var"):
+        assert np.allclose(run.stats[name], alone.stats[name], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_a_row_that_does_not_fit_alone_ends_the_run(tiny_model: interp.Model, tmp_path: Path) -> None:
+    def refuse(module: Any, arguments: Any) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    handle = tiny_model.pipe.transformer.register_forward_pre_hook(refuse)
+    try:
+        with pytest.raises(TraceError, match="a single row does not fit in memory .*try --offload model"):
+            interp.trace(tiny_model, ["a red cat"], out=tmp_path / "r.zarr", steps=2)
+    finally:
+        handle.remove()
 
 
 def test_failures_read_back_and_go(tiny_run: interp.Run, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["guidance"],
     ["tracing"],
     ["provenance"],
+    ["recorded"],
+    ["batches"],
     ["run"],
     ["experiments"],
     ["cluster"],

@@ -97,7 +97,7 @@ def trace(
 
 
 def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:
-    from interp.run import make_schema
+    from interp.recorded import make_schema
 
     dtype, schema = prepared.plan.dtype, make_schema(prepared)
     rows: list[dict[str, Any]] = []

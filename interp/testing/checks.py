@@ -17,7 +17,7 @@ import xarray as xr
 from interp.models.anatomy import bind_inputs
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.quiet import quiet
-from interp.run import make_schema
+from interp.recorded import make_schema
 from interp.tracing.cache import Cache
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare

@@ -1,0 +1,91 @@
+"""Tracing one batch of rows: what fails costs itself alone, and what does not fit in memory is traced in halves."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from interp.errors import InterpWarning, PipelineError, TraceError
+from interp.plan import Row
+from interp.recorded import make_recorders
+from interp.store.schema import Schema
+from interp.store.writer import Writer
+from interp.tracing.prepare import Prepared
+from interp.tracing.trace import TracedRow, trace_group
+
+
+@dataclasses.dataclass
+class Batches:
+    """Traces batches, and remembers how many rows fit on the card."""
+
+    prepared: Prepared
+    schema: Schema
+    writer: Writer
+    report: Callable[[int], None]
+    most: int | None = None
+    """Rows that fit, once a batch did not."""
+
+    def trace(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
+        """The pending rows of a batch, traced in the company they always have, as long as that is possible."""
+        if self.most is not None and len(batch) > self.most:
+            return self._in_parts(batch, pending, self.most)
+        try:
+            return self._whole(batch, pending)
+        except PipelineError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError):
+                return self._smaller(batch, pending, error)
+            if len(batch) == 1:
+                return [TracedRow(batch[0], {}, failure=str(error))]
+            self._warn(f"{error}; the rows of this batch are traced one by one")
+            return self._in_parts(batch, pending, 1)
+
+    def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], error: PipelineError) -> list[TracedRow]:
+        """Halve the batch, for the rest of the run, and say so once."""
+        if len(batch) == 1:
+            raise TraceError(
+                f"a single row does not fit in memory ({error.__cause__}); try --offload model, a smaller "
+                "--height and --width, or bfloat16"
+            ) from error
+        self.most = len(batch) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._warn(f"a batch of {len(batch)} does not fit in memory; {self.most} rows are traced together from here on")
+        return self._in_parts(batch, pending, self.most)
+
+    def _in_parts(self, batch: Sequence[Row], pending: Sequence[Row], size: int) -> list[TracedRow]:
+        waiting, found = {row.index for row in pending}, []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            if here := [row for row in part if row.index in waiting]:
+                found += self.trace(part, here)
+        return found
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{text}: they agree with a whole batch to 1e-5, not bit for bit", InterpWarning, stacklevel=4)
+
+    def _whole(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
+        """Trace a whole batch and give back the rows that were pending."""
+        waiting = {row.index for row in pending}
+
+        def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
+            row = batch[position].index
+            if row in waiting:
+                axes = self.schema.hidden[stream]
+                self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
+
+        results = trace_group(
+            self.prepared.model,
+            self.prepared.plan,
+            batch,
+            self.prepared.schedule,
+            self.prepared.layout,
+            make_recorders(self.prepared, self.schema, len(batch), hidden),
+            interventions=self.prepared.interventions,
+            guide=self.prepared.guide(),
+            on_step=self.report,
+        )
+        return [result for result in results if result.row.index in waiting]
