@@ -121,7 +121,7 @@ def execute(
     if shard is not None:
         batches = batches[shard[0] :: shard[1]]
     with writing_lock(path, shard) as let_others_in, zarr_quiet():
-        done = _open_or_create(prepared, schema, path, batch_size, resume)
+        done = open_or_create(prepared, schema, path, batch_size, resume)
         let_others_in()
         failed = failures(path)
         skipped = set() if retry_failed else set(failed)
@@ -142,7 +142,7 @@ def execute(
                         failed[row] = result.failure
                         fresh += 1
                         note_failure(path, row, result.failure)
-                        _give_up_early(traced, fresh, result.failure)
+                        give_up_early(traced, fresh, result.failure)
                         continue
                     writer.row(row, result.arrays)
                     count, traced = count + 1, traced + 1
@@ -158,14 +158,19 @@ def execute(
     if shard is not None:
         _summarise_if_last(path)
         failed = {row.index: failed[row.index] for batch in batches for row in batch if row.index in failed}
+    return conclude(prepared, path, failed)
+
+
+def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
+    """Open what was traced; an error says which rows failed."""
     if failed:
-        first = min(failed)
+        first, total = min(failed), len(prepared.plan.rows())
         raise TraceError(
-            f"{len(failed)} of {len(rows)} rows failed, the others are in {path}. First, row {first}: {failed[first]} "
+            f"{len(failed)} of {total} rows failed, the others are in {path}. First, row {first}: {failed[first]} "
             "(--retry-failed tries them again; if float16 overflowed, try another --dtype)"
         )
     run = open_run(path)
-    if prepared.guidance is not None and plan.record.stats:
+    if prepared.guidance is not None and prepared.plan.record.stats:
         check_run(prepared.guidance.methods, run)
     return run
 
@@ -180,13 +185,13 @@ def _summarise_if_last(path: Path) -> None:
         return
 
 
-def _give_up_early(traced: int, failed: int, reason: str) -> None:
+def give_up_early(traced: int, failed: int, reason: str) -> None:
     """A run of which nothing succeeds is stopped: it is not about the prompts."""
     if not traced and failed >= HOPELESS:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
-def _open_or_create(prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool) -> list[bool]:
+def open_or_create(prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool) -> list[bool]:
     """Which rows the store already holds; it is made if there is none."""
     plan = prepared.plan.to_json()
     now = provenance(prepared.model, batch_size)

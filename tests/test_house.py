@@ -49,6 +49,7 @@ SOLE_IMPORTERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "streamlit": {"dashboard"},
+    "distributed": {"cluster"},
 }
 WITHOUT_TORCH = {"store", "analysis", "figures", "errors", "sites", "prompts", "plan", "cli", "dashboard"}
 HEAVY = ("torch", "diffusers", "transformers", "nnsight", "xarray", "pandas")
