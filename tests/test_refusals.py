@@ -88,7 +88,7 @@ class Poison:
 
 def test_a_batch_whose_every_row_fails_is_cut_short(tiny_model: interp.Model, tmp_path: Path) -> None:
     seen: list[int] = []
-    with pytest.raises(interp.TraceError, match="2 of 2 rows were stopped"):
+    with pytest.raises(interp.TraceError, match="2 of 2 rows failed"):
         interp.trace(
             tiny_model,
             PROMPTS[:2],
