@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -121,11 +123,25 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     count = at_least("workers", workers, 1)
-    local = LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs="ERROR"
-    )
+    with _deaf_to_interrupts():  # Ctrl-C is for the client: it lets the workers finish what they are at
+        local = LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs="ERROR"
+        )
     with local as cluster, Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside ignore SIGINT, which a terminal sends to all of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -138,6 +139,26 @@ def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> No
     wrong = subprocess.run([*command, "--shard", "0/2"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "workers and scheduler do not go with --shard" in wrong.stderr
+
+
+def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the workers too."""
+    prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
+    prompts.write_text("\n".join(f"a cat {n}" for n in range(60)))
+    command = [sys.executable, "-m", "interp", "trace", "--model", str(tiny_folder), "--prompts", str(prompts)]
+    command += ["--out", str(out), "--steps", "8", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(1200):
+        if (out / "done" / "c" / "2").exists():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "rows already done are kept" in errors
+    assert 3 <= interp.open_run(out).rows_done < 60
+    assert verify(out) == []
 
 
 def test_refusals(tiny_folder: Path, tmp_path: Path) -> None:
