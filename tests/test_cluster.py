@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ from interp.store.verify import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
 ARGUMENTS = {"steps": 3, "repeats": 2, "record": interp.Record(hidden=True)}
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_workers() -> Iterator[None]:
+    """dask gives its workers OMP_NUM_THREADS=1 through this process's environment; later tests' commands must not have it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
