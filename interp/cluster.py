@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import os
 import signal
 import threading
 import time
@@ -87,7 +88,7 @@ def trace(
         failed, count, fresh = failures(path), sum(done), 0
         skipped = frozenset() if retry_failed else frozenset(failed)
         pending = [n for n, batch in enumerate(batches) if any(not done[r.index] and r.index not in skipped for r in batch)]
-        with _client(workers, scheduler) as client:
+        with _environment_kept(), _client(workers, scheduler) as client:
             for worker, results in _results(client, recipe, path, batch_size, pending, skipped, stopped):
                 for row, failure in results:
                     if failure is not None:
@@ -129,6 +130,18 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         )
     with local as cluster, Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Dask sets OMP_NUM_THREADS=1 for its workers in this process's environment; what is started later must not have it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

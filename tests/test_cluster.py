@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,6 @@ from interp.store.verify import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
 ARGUMENTS = {"steps": 3, "repeats": 2, "record": interp.Record(hidden=True)}
-
-
-@pytest.fixture(autouse=True)
-def _environment_of_workers() -> Iterator[None]:
-    """dask gives its workers OMP_NUM_THREADS=1 through this process's environment; later tests' commands must not have it."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +44,12 @@ def check_equal(run: interp.Run, whole: interp.Run) -> None:
 def test_workers_give_one_processes_store(workers: int, tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
     recipe = cluster.recipe_of(tiny_folder, TEXTS, **ARGUMENTS)
     told: list[int] = []
+    environment = dict(os.environ)
     run, done = cluster.trace(
         recipe, tmp_path / "r.zarr", workers=workers, on_progress=lambda state: told.append(state.rows_done)
     )
     check_equal(run, whole)
+    assert dict(os.environ) == environment, "dask's settings for its workers stay with them"
     assert sum(done.values()) == 12
     assert told[-1] == 12
     again, nothing = cluster.trace(recipe, tmp_path / "r.zarr", workers=1)
