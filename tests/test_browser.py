@@ -47,6 +47,7 @@ ARGUMENTS = [
 ]
 WRONG = '[data-testid="stAlertContentError"], [data-testid="stException"]'  # boxes that say an error
 HARMLESS = re.compile(r"404 \(Not Found\)")  # Streamlit's own probe of /PAGE/_stcore/health on a deep link
+ROOT = Path(__file__).parent.parent
 WAIT = 60_000
 ASKED = {
     "runs": "",
@@ -57,25 +58,31 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(dashboard_stores: Path) -> Iterator[str]:
-    """The dashboard as a user starts it."""
+@contextlib.contextmanager
+def serving(*words: str, folder: Path) -> Iterator[str]:
+    """A server started with these words and --PORT, until it answers; its address."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "interp", "dashboard", str(dashboard_stores), "--no-browser", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    address = f"http://localhost:{port}"
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", *(port if word == "PORT" else word for word in words), str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(120):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).read()
+                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1).read()
                 break
             time.sleep(0.5)
-        yield address
+        yield f"http://localhost:{port}"
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def server(dashboard_stores: Path) -> Iterator[str]:
+    """The dashboard as a user starts it."""
+    with serving("interp", "dashboard", "--no-browser", "--port", "PORT", folder=dashboard_stores) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -177,27 +184,14 @@ def test_every_page_in_both_themes(name: str, theme: str, chromium: Any, server:
 
 def test_a_link_to_a_page_is_the_first_thing_a_server_gets(dashboard_stores: Path, chromium: Any) -> None:
     """Streamlit would run the page's file alone."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    app = Path(__file__).parent.parent / "dashboards" / "app.py"
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port), "--server.headless", "true"]
-    process = subprocess.Popen([*command, "--", str(dashboard_stores)], cwd=app.parent.parent)
-    try:
-        for _ in range(120):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1).read()
-                break
-            time.sleep(0.5)
-        tab = Tab(chromium, f"http://localhost:{port}")
+    words = ("streamlit", "run", "dashboards/app.py", "--server.headless", "true", "--server.port", "PORT", "--")
+    with serving(*words, folder=dashboard_stores) as address:
+        tab = Tab(chromium, address)
         page = tab.go("massive?run=demo.zarr&block=2&step=1")
         page.get_by_role("heading", name="Massive channels", exact=True).wait_for(timeout=WAIT)
         assert page.get_by_role("link", name="Who writes it").count() == 1, "the frame's own navigation"
         assert "block=2" in page.url
         tab.close()
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def bars(tab: Tab) -> list[float]:

@@ -43,15 +43,20 @@ def numbers(experiment, begin):
     st.dataframe(won.reset_index(), hide_index=True)
 
 
+def two_settings(experiment, left, right):
+    """Pickers of two settings side by side, each (caption, key, arm to begin with): their arms."""
+    arms = []
+    for column, (caption, key, first) in zip(st.columns(2), (left, right), strict=True):
+        with column:
+            st.caption(caption)
+            arms.append(setting(experiment, key, first))
+    return arms
+
+
 def gallery(experiment, begin):
     """A row of pictures for every prompt of a seed: the first setting, and two picked ones."""
-    left, right = st.columns(2)
-    with left:
-        st.caption("One setting")
-        one = setting(experiment, "a", 1)
-    with right:
-        st.caption("Another")
-        other = setting(experiment, "b", len(experiment.axes["arm"]) - 1)
+    last = len(experiment.axes["arm"]) - 1
+    one, other = two_settings(experiment, ("One setting", "a", 1), ("Another", "b", last))
     arms = list(dict.fromkeys([0, one, other]))
     names = [str(name) for name in experiment.axes["arm"].to_numpy()]
     everyone = seeds(experiment)
@@ -72,13 +77,8 @@ def gallery(experiment, begin):
 def against(experiment, begin):
     """The slider between two settings."""
     row = choose.row(experiment)
-    left, right = st.columns(2)
-    with left:
-        st.caption("Left of the slider")
-        one = setting(experiment, "left", 0)
-    with right:
-        st.caption("Right of the slider")
-        other = setting(experiment, "right", len(experiment.axes["arm"]) - 1)
+    last = len(experiment.axes["arm"]) - 1
+    one, other = two_settings(experiment, ("Left of the slider", "left", 0), ("Right of the slider", "right", last))
     pictures.compared("pair", experiment, row, one, other)
 
 

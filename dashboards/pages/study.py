@@ -48,6 +48,16 @@ def made():
     return found
 
 
+def chosen():
+    """The study picked in the sidebar: its name, its file, its root."""
+    found = made()
+    if not found:
+        raise InputError("there is no study yet: make one under Set up")
+    with st.sidebar:
+        name = pick("study", "Study", list(found))
+    return name, *found[name]
+
+
 def set_up():
     """Choose what is compared; raters are given the link alone."""
     experiment = choose.experiment(KINDS, "Experiment", COMMAND, name="study_experiment")
@@ -77,12 +87,7 @@ def set_up():
 
 def rate():
     """One pair, one question at a time; an answer is written when all three are given."""
-    found = made()
-    if not found:
-        st.info("There is no study yet: make one under Set up.")
-        return
-    with st.sidebar:
-        name = pick("study", "Study", list(found))
+    name, file, root = chosen()
     rater = st.session_state.get("interp:rater", "")
     if not rater:  # a field that goes away: while one has the focus, arrow keys are its own
         with st.form("rater"):
@@ -92,7 +97,6 @@ def rate():
                 st.session_state["interp:rater"] = typed
                 st.rerun()
         return
-    file, root = found[name]
     study = read_study(file)
     path = root / study.experiment
     if not roots.inside(path, root):
@@ -138,13 +142,7 @@ def rate():
 
 def results():
     """Win rates with intervals, agreement, the answers themselves."""
-    found = made()
-    if not found:
-        st.info("There is no study yet: make one under Set up.")
-        return
-    with st.sidebar:
-        name = pick("study", "Study", list(found))
-    file, _ = found[name]
+    _, file, _ = chosen()
     study, (answers, damaged) = read_study(file), parse_answers(file.with_suffix(".jsonl"))
     if damaged:
         st.caption(f"{damaged} lines of the answers' file are no answers and were left out.")
