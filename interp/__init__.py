@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.cluster import Workers as Workers
     from interp.errors import InputError as InputError
     from interp.errors import InterpError as InterpError
     from interp.errors import InterpWarning as InterpWarning
@@ -56,6 +57,7 @@ _HOMES = {
     "SiteRecorder": "interp.plan",
     "StoreError": "interp.errors",
     "TraceError": "interp.errors",
+    "Workers": "interp.cluster",
     "generate": "interp.experiments.generate",
     "guided": "interp.guidance.pipes",
     "load": "interp.tracing.model",

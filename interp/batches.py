@@ -1,21 +1,93 @@
-"""Tracing one batch of rows: what fails costs itself alone, and what does not fit in memory is traced in halves."""
+"""A trace as units of work: batches of rows. What fails costs itself alone; what does not fit in memory is traced in halves."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from interp.errors import InterpWarning, PipelineError, TraceError
-from interp.plan import Row
-from interp.recorded import make_recorders
+from interp.executor import Stopped
+from interp.plan import Row, groups
+from interp.recorded import make_recorders, make_schema
+from interp.store.bundles import Bundle
+from interp.store.create import zarr_quiet
+from interp.store.reader import is_done
 from interp.store.schema import Schema
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 from interp.tracing.trace import TracedRow, trace_group
+
+Outcome = list[tuple[int, str | None]]
+"""Rows, each with the reason if it failed."""
+
+
+@dataclasses.dataclass
+class Tracing:
+    """The units of a trace: batches; or, where only summaries are kept, bundles of several batches."""
+
+    prepared: Prepared
+    path: Path
+    batch_size: int
+    skipped: frozenset[int] = frozenset()
+    """Rows that failed before and are left out."""
+    on_step: Callable[[int], None] | None = None
+    most: int | None = None
+    """Rows that fit in memory, once a batch did not."""
+
+    def units(self) -> list[tuple[Row, ...]]:
+        """The rows of every unit."""
+        return groups(self.prepared.plan.rows(), self.prepared.plan.record.bundle or self.batch_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what listens here: it cannot travel."""
+        return {**self.__dict__, "on_step": None}
+
+    @contextlib.contextmanager
+    def opened(self, stopped: Stopped) -> Iterator[Callable[[tuple[Row, ...]], Outcome]]:
+        """What traces a unit's rows that are not done."""
+        schema, bundled = make_schema(self.prepared), bool(self.prepared.plan.record.bundle)
+        with zarr_quiet(), Writer(self.path) as writer:
+            batches = Batches(self.prepared, schema, writer, self.on_step or (lambda step: None), self.most)
+
+            def do(unit: tuple[Row, ...]) -> Outcome:
+                wanted = [row for row in unit if row.index not in self.skipped]
+                pending = [row for row in wanted if not is_done(self.path, row.index)]
+                if not pending:
+                    return []
+                if bundled:
+                    return self._bundle(batches, writer, unit, wanted, stopped)
+                found = batches.trace(unit, pending)
+                for result in found:
+                    if result.failure is None:
+                        writer.row(result.row.index, result.arrays)
+                self.most = batches.most
+                return [(result.row.index, result.failure) for result in found]
+
+            yield do
+
+    def _bundle(
+        self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Sequence[Row], stopped: Stopped
+    ) -> Outcome:
+        """Trace a whole bundle, done rows again too: its moments are of all its rows. A stop gives it up."""
+        bundle, outcome, waiting = Bundle(self.path), Outcome(), {row.index for row in wanted}
+        for batch in groups(unit, self.batch_size):
+            pending = [row for row in batch if row.index in waiting]
+            for result in batches.trace(batch, pending) if pending else ():
+                if result.failure is None:
+                    writer.row(result.row.index, bundle.add(result.arrays), done=False)
+                outcome.append((result.row.index, result.failure))
+            if stopped():
+                return []
+        number = unit[0].index // self.prepared.plan.record.bundle
+        writer.bundle(number, [row for row, failure in outcome if failure is None], bundle.moments())
+        self.most = batches.most
+        return outcome
 
 
 @dataclasses.dataclass

@@ -1,120 +1,83 @@
-"""The same rows over many workers: dask.distributed, here or on any cluster that shares the folder.
+"""Many workers: units of work over dask.distributed, here or on any cluster that shares the folder.
 
-A task is the number of a batch; a worker loads the model once, looks whether the batch's rows are done, traces what is not, and
-writes it itself. What comes back is row numbers, and results are let go at once: dask would compute finished tasks again whose
-results were lost with their worker (dask#10654).
+    interp.trace(model, prompts, out=..., through=interp.Workers(4))
+    disrupt(model, prompts, out=...).run(through=interp.Workers(scheduler="tcp://HOST:8786"))
+
+A worker loads the model once, looks what of a unit is done, does the rest and writes it itself. What comes back is row numbers,
+and results are let go at once: dask would compute finished tasks again whose results were lost with their worker (dask#10654).
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
+import hashlib
 import importlib.util
+import io
+import json
 import os
+import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from interp.batches import Batches
-from interp.errors import InputError
-from interp.plan import Record, at_least, groups
-from interp.recorded import make_schema
-from interp.run import OnProgress, Progress, conclude, give_up_early, open_or_create
-from interp.store.create import writing_lock, zarr_quiet
-from interp.store.failures import failures, forget_failure, note_failure
-from interp.store.opened import Run
-from interp.store.summary import write_summary
-from interp.store.writer import Writer
-from interp.tracing.model import load
-from interp.tracing.prepare import Prepared, prepare
-
-Done = tuple[str, list[tuple[int, str | None]]]
-"""Which worker, and its rows with the reason of those that failed."""
+from interp.errors import InputError, ModelError
+from interp.executor import Done, Stopped, Work
+from interp.models.identity import fingerprint
+from interp.plan import at_least
+from interp.tracing.model import Model, load
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that a worker needs to make the run again: arguments of `interp.load` and of `interp.trace`."""
+class Workers:
+    """Processes of one thread each on this machine, one a card where there are cards; or the workers of a dask scheduler.
 
-    model: str
-    load: dict[str, Any]
-    prompts: tuple[str, ...]
-    arguments: dict[str, Any]
+    The store equals one process's to 1e-5 relative. A worker that dies costs the unit it was at.
 
-    def prepare(self, **changed: Any) -> Prepared:
-        """Load the model and check the run."""
-        return prepare(load(self.model, **{**self.load, **changed}), list(self.prompts), **self.arguments)
+    workers.done      rows (cells, of an experiment) that each worker did
+    workers.seconds   how long they had
+    """
 
-    def explicit(self) -> Recipe:
-        """With the dtype that the workers' devices will choose: the client loads on the CPU, and plans must agree."""
+    def __init__(
+        self, count: int | None = None, *, scheduler: str | None = None, device: str = "auto", offload: str = "none"
+    ) -> None:
+        if importlib.util.find_spec("distributed") is None:
+            raise InputError("workers and schedulers need dask.distributed: pip install 'interp[distributed]'")
+        if (count is None) == (scheduler is None):
+            raise InputError("workers and scheduler: give one of them")
+        self.count = None if count is None else at_least("workers", count, 1)
+        self.scheduler, self.place = scheduler, {"device": device, "offload": offload}
+        self.done: collections.Counter[str] = collections.Counter()
+        self.seconds = 0.0
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers are made."""
         import torch
 
-        if self.load.get("dtype") is not None:
-            return self
-        on_card = str(self.load.get("device", "auto")) != "cpu" and torch.cuda.is_available()
-        return dataclasses.replace(self, load={**self.load, "dtype": "bfloat16" if on_card else "float32"})
+        device = str(self.place["device"])
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        threads = {"threads": 1} if chosen == "cpu" else {}
+        return {"device": chosen, "offload": self.place["offload"], **threads}
 
-
-def trace(
-    recipe: Recipe,
-    out: str | Path,
-    *,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    batch_size: int = 1,
-    resume: bool = True,
-    retry_failed: bool = False,
-    on_progress: OnProgress = lambda progress: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> tuple[Run, dict[str, int]]:
-    """Trace into one store with `workers` processes here, or those of a dask `scheduler`; and how many rows each did.
-
-    The store equals one process's to 1e-5 relative. A worker that dies costs the batch it was at.
-    """
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("workers and schedulers need dask.distributed: pip install 'interp[distributed]'")
-    recipe, path = recipe.explicit(), Path(out)
-    prepared = recipe.prepare(device="cpu", offload="none")
-    batches = groups(prepared.plan.rows(), at_least("batch_size", batch_size, 1))
-    rows, started, traced = prepared.plan.rows(), time.monotonic(), 0
-    by_worker: collections.Counter[str] = collections.Counter()
-    with writing_lock(path), zarr_quiet():
-        done = open_or_create(prepared, make_schema(prepared), path, batch_size, resume)
-        failed, count, fresh = failures(path), sum(done), 0
-        skipped = frozenset() if retry_failed else frozenset(failed)
-        pending = [n for n, batch in enumerate(batches) if any(not done[r.index] and r.index not in skipped for r in batch)]
-        with _environment_kept(), _client(workers, scheduler) as client:
-            for worker, results in _results(client, recipe, path, batch_size, pending, skipped, stopped):
-                for row, failure in results:
-                    if failure is not None:
-                        failed[row], fresh = failure, fresh + 1
-                        note_failure(path, row, failure)
-                        give_up_early(traced, fresh, failure)
-                        continue
-                    count, traced = count + 1, traced + 1
-                    by_worker[worker] += 1
-                    if failed.pop(row, None) is not None:
-                        forget_failure(path, row)
-                steps = prepared.plan.steps
-                on_progress(Progress(count, len(rows), steps, steps, time.monotonic() - started, traced))
-        if stopped():
-            raise KeyboardInterrupt
-        write_summary(path)
-    return conclude(prepared, path, failed), dict(by_worker)
+    def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
+        """What workers did, as they do it; after a stop, what was in flight."""
+        if not units:
+            return
+        started, sent = time.monotonic(), dumps(work)
+        with _environment_kept(), _client(self.count, self.scheduler) as client:
+            for name, outcome in _results(client, sent, self.place, units, stopped):
+                self.done[name] += len(outcome)
+                self.seconds = time.monotonic() - started
+                yield name, outcome
 
 
 @contextlib.contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
     """Processes of one thread here, or a cluster that is there already."""
     from distributed import Client, LocalCluster
 
-    if (workers is None) == (scheduler is None):
-        raise InputError("workers and scheduler: give one of them")
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout="20s")
@@ -123,7 +86,6 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    count = at_least("workers", workers, 1)
     with _deaf_to_interrupts():  # Ctrl-C is for the client: it lets the workers finish what they are at
         local = LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs="ERROR"
@@ -157,21 +119,11 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _results(
-    client: Any,
-    recipe: Recipe,
-    path: Path,
-    batch_size: int,
-    numbers: Sequence[int],
-    skipped: frozenset[int],
-    stopped: Callable[[], bool],
-) -> Iterator[Done]:
-    """What workers did, as they do it; after a stop, what was in flight."""
+def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[Any], stopped: Stopped) -> Iterator[Done]:
     from distributed import as_completed
 
-    shared = client.scatter(recipe, broadcast=True)
-    given = {"recipe": shared, "path": str(path.resolve()), "together": batch_size, "skipped": skipped, "pure": False}
-    waiting = client.map(trace_batch, numbers, retries=2, **given)
+    shared = client.scatter(sent, broadcast=True)
+    waiting = client.map(do, units, retries=2, sent=shared, place=place, pure=False)
     arriving = as_completed(waiting)
     for future in arriving:
         if future.cancelled():
@@ -186,54 +138,80 @@ def _running(client: Any, future: Any) -> bool:
     return any(future.key in keys for keys in client.processing().values())
 
 
-def trace_batch(number: int, recipe: Recipe, path: str, together: int, skipped: frozenset[int]) -> Done:
-    """On a worker: trace the rows of a batch that are not done."""
+def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
+    """On a worker: do one unit."""
+    import torch
     from distributed import get_worker
 
-    name, store = str(get_worker().name), Path(path)
-    prepared = _prepared(_Keyed(recipe), name)
-    batch = groups(prepared.plan.rows(), together)[number]
-    rows = [row for row in batch if row.index not in skipped and not (store / "done" / "c" / str(row.index)).exists()]
-    if not rows:
-        return name, []
-    with zarr_quiet(), Writer(store) as writer:
-        found = Batches(prepared, make_schema(prepared), writer, lambda step: None).trace(batch, rows)
-        for result in found:
-            if result.failure is None:
-                writer.row(result.row.index, result.arrays)
-    return name, [(result.row.index, result.failure) for result in found]
+    name = str(get_worker().name)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    with _work(_Sent(sent), _place(place, name)).opened(lambda: False) as doing:
+        outcome = doing(unit)
+    return name, outcome
 
 
-class _Keyed:
-    """A recipe as a key: one worker has one recipe at a time."""
+def _place(place: dict[str, str], name: str) -> str:
+    """As JSON; a card of the worker's number where there are several."""
+    import torch
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.text = recipe, repr(recipe)
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if place["device"] == "auto" and cards > 1 and name.isdecimal():
+        place = {**place, "device": f"cuda:{int(name) % cards}"}
+    return json.dumps(place)
+
+
+class _Sent(bytes):
+    """What was sent, with a short hash."""
 
     def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and other.text == self.text
+        return int.from_bytes(hashlib.sha256(self).digest()[:8], "big")
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(keyed: _Keyed, name: str) -> Prepared:
-    """The model, loaded once a worker; on the card of its number where there are several."""
-    import torch
-
-    changed: dict[str, Any] = {}
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if keyed.recipe.load.get("device", "auto") == "auto" and cards > 1 and name.isdecimal():
-        changed["device"] = f"cuda:{int(name) % cards}"
-    if not cards:
-        torch.set_num_threads(1)
-    return keyed.recipe.prepare(**changed)
+def _work(sent: _Sent, place: str) -> Work:
+    """The work, made again once a worker."""
+    return loads(sent, place)
 
 
-def recipe_of(model: str | Path, prompts: Sequence[str], *, load: dict[str, Any] | None = None, **arguments: Any) -> Recipe:
-    """A recipe from what `interp.trace` takes; `load` are arguments of `interp.load`."""
-    record = arguments.get("record")
-    if isinstance(record, Record) and record.recorders:
-        raise InputError("record: recorders of your own are functions; give workers a record without, or use --shard")
-    return Recipe(str(model), dict(load or {}), tuple(prompts), arguments)
+def dumps(work: Work) -> bytes:
+    """The work as bytes: models are sent as what `interp.load` makes them of, not as weights."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def persistent_id(self, value: Any) -> Any:
+            if not isinstance(value, Model):
+                return None
+            if value.origin is None:
+                raise InputError(
+                    "workers load the model themselves, by its name or folder; a pipeline built by hand cannot be sent: "
+                    "save it (pipe.save_pretrained) and give the folder, or use --shard"
+                )
+            return json.dumps([dict(value.origin), fingerprint(value.pipe)])
+
+    held = io.BytesIO()
+    Pickler(held).dump(work)
+    return held.getvalue()
+
+
+def loads(sent: bytes, place: str) -> Work:
+    """The work again, with models loaded here."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, key: str) -> Model:
+            return _model(key, place)
+
+    made: Work = Unpickler(io.BytesIO(sent)).load()
+    return made
+
+
+@functools.lru_cache(maxsize=4)
+def _model(key: str, place: str) -> Model:
+    origin, weights = json.loads(key)
+    model = load(origin.pop("name"), **origin, **json.loads(place))
+    if fingerprint(model.pipe) != weights:
+        raise ModelError(
+            f"model {model.name!r}: this worker loads other weights than the run was begun with; a pipeline edited in memory "
+            "(LoRA, changed weights) cannot be sent to workers: save it and give the folder"
+        )
+    return model

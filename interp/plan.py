@@ -13,7 +13,8 @@ from typing import Any, Literal
 from interp.errors import InputError, PlanError
 from interp.sites import Select, Site, as_index
 
-RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches")
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary")
+BUNDLE = 32  # prompts, where a summary alone is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Record:
     """What every branch writes before alpha multiplies it, and the embedding, as means over tokens: who writes a channel."""
     recorders: tuple[SiteRecorder, ...] = ()
     """Recorders of your own."""
+    bundle: int = 0
+    """Keep statistics and gates not of every prompt, but their mean and variance over bundles of this many; 0 keeps all."""
 
     def __post_init__(self) -> None:
         for field in ("stats", "gates", "modulation", "prediction", "branches"):
@@ -89,6 +92,9 @@ class Record:
         names = [recorder.name for recorder in self.recorders]
         if len(set(names)) != len(names):
             raise InputError(f"record.recorders must have names of their own; got {names}")
+        object.__setattr__(self, "bundle", at_least("record.bundle", self.bundle, 0))
+        if self.bundle and not (self.stats or self.gates):
+            raise InputError("record.bundle needs record.stats=True or record.gates=True: there is nothing to take means of")
         if self.modulation and not self.gates:
             raise InputError("record.modulation needs record.gates=True: shift and scale are kept beside alpha")
         if self.branches and not (self.gates and self.stats):
@@ -100,18 +106,24 @@ class Record:
         return self.hidden if isinstance(self.hidden, Select) else None
 
     @classmethod
-    def parse(cls, names: str, *, blocks: str | None = None, steps: str | None = None) -> Record:
-        """From the command line: names such as "stats,gates,hidden", and which blocks and steps of hidden to keep."""
+    def parse(cls, names: str, *, blocks: str | None = None, steps: str | None = None, bundle: int | None = None) -> Record:
+        """From the command line: names such as "stats,gates,hidden", and which blocks and steps of hidden to keep. "summary"
+        keeps stats and gates as means and variances over bundles of prompts.
+        """
         wanted = [name.strip() for name in names.split(",") if name.strip()]
         unknown = [name for name in wanted if name not in RECORDABLE]
         if unknown or not wanted:
             raise InputError(f"record must be a list out of {','.join(RECORDABLE)}; got {names!r}")
         if (blocks is not None or steps is not None) and "hidden" not in wanted:
             raise InputError("--blocks and --record-steps select hidden states; add hidden to --record")
+        if bundle is not None and "summary" not in wanted:
+            raise InputError("--bundle is how many prompts a summary is made of; add summary to --record")
         hidden = Select(blocks=blocks, steps=steps) if "hidden" in wanted else None  # type: ignore[arg-type]
+        both = set() if {"stats", "gates"} & set(wanted) else {"summary"}  # of which of them: both, if none is named
         return cls(
-            stats=bool({"stats", "branches"} & set(wanted)),
-            gates=bool({"gates", "modulation", "branches"} & set(wanted)),
+            stats=bool({"stats", "branches", *both} & set(wanted)),
+            gates=bool({"gates", "modulation", "branches", *both} & set(wanted)),
+            bundle=at_least("bundle", BUNDLE if bundle is None else bundle, 1) if "summary" in wanted else 0,
             hidden=hidden,
             modulation="modulation" in wanted,
             prediction="prediction" in wanted,
@@ -122,7 +134,7 @@ class Record:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         recorders = [recorder.to_json() for recorder in self.recorders]
-        for later in ("prediction", "branches"):  # stores begun before there were such things can still be continued
+        for later in ("prediction", "branches", "bundle"):  # stores begun before there were such things can still be continued
             if not values[later]:
                 del values[later]
         return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}

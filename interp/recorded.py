@@ -79,6 +79,7 @@ def make_schema(prepared: Prepared) -> Schema:
         branches=record.branches,
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
+        bundle=record.bundle,
     )
 
 

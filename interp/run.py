@@ -6,6 +6,7 @@ which do not know each other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -13,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.batches import Batches
+from interp.batches import Tracing
 from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
+from interp.executor import HERE, Executor, Stopped
 from interp.guidance.presets import check_run
 from interp.interventions import Intervention
-from interp.plan import Record, at_least, check_same, groups
+from interp.plan import Record, at_least, check_same
 from interp.provenance import CHANGEABLE, provenance
 from interp.recorded import make_schema
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
@@ -26,7 +28,6 @@ from interp.store.opened import Run, open_run
 from interp.store.reader import Shelf
 from interp.store.schema import Schema
 from interp.store.summary import write_summary
-from interp.store.writer import Writer
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
@@ -67,6 +68,7 @@ def trace(
     batch_size: int = 1,
     resume: bool = True,
     retry_failed: bool = False,
+    through: Executor = HERE,
     on_progress: OnProgress = lambda progress: None,
 ) -> Run:
     """Trace prompts into a store and open it.
@@ -78,6 +80,7 @@ def trace(
 
     A row on which the pipeline raises, or whose states are not finite, is kept in the store as failed, with its reason; the
     rest goes on, and a `TraceError` at the end says so. The same call leaves such rows out; `retry_failed` tries them again.
+    `through=interp.Workers(4)` traces with four processes.
     """
     prepared = prepare(
         model,
@@ -94,7 +97,13 @@ def trace(
         settings=settings,
     )
     return execute(
-        prepared, Path(out), batch_size=batch_size, resume=resume, retry_failed=retry_failed, on_progress=on_progress
+        prepared,
+        Path(out),
+        batch_size=batch_size,
+        resume=resume,
+        retry_failed=retry_failed,
+        through=through,
+        on_progress=on_progress,
     )
 
 
@@ -106,58 +115,53 @@ def execute(
     resume: bool = True,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
+    through: Executor = HERE,
     on_progress: OnProgress = lambda _: None,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Stopped = lambda: False,
 ) -> Run:
-    """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every batch; if it
-    says so, the rows in flight are written and a KeyboardInterrupt follows. `shard` (i, n) takes batches i, i + n, ... alone:
-    n processes, on as many machines as share the folder, write one store.
+    """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every unit of work; if it
+    says so, the rows in flight are written and a KeyboardInterrupt follows. `shard` (i, n) takes units i, i + n, ... alone:
+    n processes, on as many machines as share the folder, write one store. `through` does the units: this process, or workers.
     """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
-    batches = groups(rows, at_least("batch_size", batch_size, 1))
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
-    if shard is not None:
-        batches = batches[shard[0] :: shard[1]]
+    work = Tracing(prepared, path, at_least("batch_size", batch_size, 1))
+    units = work.units() if shard is None else work.units()[shard[0] :: shard[1]]
     with writing_lock(path, shard) as let_others_in, zarr_quiet():
-        done = open_or_create(prepared, schema, path, batch_size, resume)
+        done = open_or_create(prepared, schema, path, batch_size, resume, through)
         let_others_in()
         failed = failures(path)
-        skipped = set() if retry_failed else set(failed)
+        work.skipped = frozenset() if retry_failed else frozenset(failed)
         count = sum(done)
 
         def report(step: int) -> None:
             on_progress(Progress(count, len(rows), step, plan.steps, time.monotonic() - started, traced))
 
-        with Writer(path) as writer:
-            tracer = Batches(prepared, schema, writer, report)
-            for batch in batches:
-                pending = [row for row in batch if not done[row.index] and row.index not in skipped]
-                if not pending:
-                    continue
-                for result in tracer.trace(batch, pending):
-                    row = result.row.index
-                    if result.failure is not None:
-                        failed[row] = result.failure
+        work.on_step = report
+        pending = [unit for unit in units if any(not done[row.index] and row.index not in work.skipped for row in unit)]
+        with contextlib.closing(through(work, pending, stopped)) as outcomes:
+            for _, outcome in outcomes:
+                for row, failure in outcome:
+                    if failure is not None:
+                        failed[row] = failure
                         fresh += 1
-                        note_failure(path, row, result.failure)
-                        give_up_early(traced, fresh, result.failure)
+                        note_failure(path, row, failure)
+                        give_up_early(traced, fresh, failure)
                         continue
-                    writer.row(row, result.arrays)
-                    count, traced = count + 1, traced + 1
+                    count, traced = count + (not done[row]), traced + 1
+                    done[row] = True
                     if failed.pop(row, None) is not None:
                         forget_failure(path, row)
                 report(plan.steps)
-                if stopped():
-                    break
         if stopped():
             raise KeyboardInterrupt
         if shard is None:
             write_summary(path)
     if shard is not None:
         _summarise_if_last(path)
-        failed = {row.index: failed[row.index] for batch in batches for row in batch if row.index in failed}
+        failed = {row.index: failed[row.index] for unit in units for row in unit if row.index in failed}
     return conclude(prepared, path, failed)
 
 
@@ -170,7 +174,7 @@ def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
             "(--retry-failed tries them again; if float16 overflowed, try another --dtype)"
         )
     run = open_run(path)
-    if prepared.guidance is not None and prepared.plan.record.stats:
+    if prepared.guidance is not None and prepared.plan.record.stats and not prepared.plan.record.bundle:
         check_run(prepared.guidance.methods, run)
     return run
 
@@ -191,10 +195,12 @@ def give_up_early(traced: int, failed: int, reason: str) -> None:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
-def open_or_create(prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool) -> list[bool]:
+def open_or_create(
+    prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool, through: Executor
+) -> list[bool]:
     """Which rows the store already holds; it is made if there is none."""
     plan = prepared.plan.to_json()
-    now = provenance(prepared.model, batch_size)
+    now = provenance(prepared.model, batch_size) | through.provenance()
     remove_leftovers(path)
     if not path.exists():
         create(path, schema, {"plan": plan, "provenance": now})

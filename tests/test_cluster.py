@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import interp
 from interp import cluster
-from interp.errors import InputError
+from interp.errors import InputError, ModelError
 from interp.store.verify import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
@@ -41,30 +44,43 @@ def check_equal(run: interp.Run, whole: interp.Run) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_workers_give_one_processes_store(workers: int, tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
-    recipe = cluster.recipe_of(tiny_folder, TEXTS, **ARGUMENTS)
+def test_workers_give_one_processes_store(workers: int, tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
     told: list[int] = []
     environment = dict(os.environ)
-    run, done = cluster.trace(
-        recipe, tmp_path / "r.zarr", workers=workers, on_progress=lambda state: told.append(state.rows_done)
-    )
+    through = interp.Workers(workers)
+    given = {"out": tmp_path / "r.zarr", **ARGUMENTS}
+    run = interp.trace(tiny_model, TEXTS, through=through, on_progress=lambda state: told.append(state.rows_done), **given)
     check_equal(run, whole)
     assert dict(os.environ) == environment, "dask's settings for its workers stay with them"
-    assert sum(done.values()) == 12
+    assert sum(through.done.values()) == 12
     assert told[-1] == 12
-    again, nothing = cluster.trace(recipe, tmp_path / "r.zarr", workers=1)
+    assert run.provenance["threads"] == 1
+    again = interp.trace(tiny_model, TEXTS, through=(idle := interp.Workers(1)), **given)
     assert again.rows_done == 12
-    assert nothing == {}
+    assert not idle.done
 
 
-def test_a_killed_worker_costs_the_batch_it_was_at(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
-    recipe, out, killed = cluster.recipe_of(tiny_folder, TEXTS, **ARGUMENTS), tmp_path / "r.zarr", []
+def counting(file: Path) -> interp.SiteRecorder:
+    """Counts traces: each appends a line as it begins, whoever traces and whatever becomes of it."""
+
+    def count(site: Any, step: int, value: Any) -> Any:
+        if step == 0:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(descriptor, b"begun\n" * len(value))
+            os.close(descriptor)
+        return value.mean((1, 2))[:, None]
+
+    return interp.SiteRecorder("begun", "block.0/image/hidden", count, axes={"one": 1})
+
+
+def test_a_killed_worker_costs_the_rows_in_flight(tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
+    out, killed = tmp_path / "r.zarr", []
 
     def kill_one() -> None:
-        for _ in range(2000):
+        for _ in range(4000):
             if (out / "done" / "c").exists() and len(list((out / "done" / "c").iterdir())) >= 3:
                 break
-            time.sleep(0.02)
+            time.sleep(0.01)
         import psutil
 
         # the largest child is a worker: the others only keep books
@@ -73,16 +89,54 @@ def test_a_killed_worker_costs_the_batch_it_was_at(tiny_folder: Path, whole: int
         killed.append(largest.pid)
         largest.kill()
 
+    record = interp.Record(hidden=True, recorders=(counting(tmp_path / "begun"),))
     thread = threading.Thread(target=kill_one)
     thread.start()
-    run, done = cluster.trace(recipe, out, workers=2)
+    through = interp.Workers(2)
+    run = interp.trace(tiny_model, TEXTS, out=out, through=through, **{**ARGUMENTS, "record": record})
     thread.join()
     assert killed, "a worker was killed"
     check_equal(run, whole)
-    assert 12 - sum(done.values()) <= 1, "rows whose worker died after writing, before saying so"
+    begun = len((tmp_path / "begun").read_text().splitlines())
+    assert 12 <= begun <= 13, f"{begun} traces for 12 rows: one worker died, which had one row in flight"
+    assert 12 - sum(through.done.values()) <= 1, "a row whose worker died after writing, before saying so"
 
 
-def test_a_scheduler_from_outside(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
+def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """Closures, donors and guidance travel; pictures are those of one process."""
+    from interp.experiments.disrupt import disrupt
+    from interp.experiments.patch import patch
+    from interp.experiments.sweep import sweep
+
+    run = interp.trace(tiny_model, TEXTS[:2], out=tmp_path / "run.zarr", steps=2)
+    made: dict[str, Callable[[Path], Any]] = {
+        "disrupt": lambda out: disrupt(
+            tiny_model, TEXTS[:3], out=out, channels="1,5", run=run, steps=2, repeats_of_controls=1, blocks=[1]
+        ),
+        "patch": lambda out: patch(
+            tiny_model, TEXTS[:2], TEXTS[2:4], out=out, what=["hidden"], channels="1,5", run=run, steps=2
+        ),
+        "sweep": lambda out: sweep(tiny_model, TEXTS[:3], ["none", "cfg:2", "dg:1:channels=3:block=1"], out=out, steps=2),
+    }
+    through = interp.Workers(2)
+    for name, prepare in made.items():
+        alone = prepare(tmp_path / f"{name}-alone.zarr").run(batch_size=2)
+        told: list[int] = []
+        many = prepare(tmp_path / f"{name}-many.zarr").run(
+            batch_size=2, through=through, on_progress=lambda state, told=told: told.append(state.done)
+        )
+        assert many.finished
+        assert told == list(range(1, many.planned.sum() + 1)), "every cell is told once"
+        for prompt, arm in np.argwhere(many.done):
+            near = np.abs(many.picture(prompt, arm).astype(int) - alone.picture(prompt, arm).astype(int)).max()
+            assert near <= 1, (name, prompt, arm)
+            assert np.allclose(many.latents(prompt, arm), alone.latents(prompt, arm), rtol=1e-4, atol=1e-4)
+        for result in alone.results:
+            assert many.result(result).sizes == alone.result(result).sizes
+    assert len(through.done) == 2, "both had work"
+
+
+def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     file = tmp_path / "scheduler.json"
     base = [sys.executable, "-m", "distributed.cli"]
@@ -106,10 +160,10 @@ def test_a_scheduler_from_outside(tiny_folder: Path, whole: interp.Run, tmp_path
         import json
 
         address = json.loads(file.read_text())["address"]
-        recipe = cluster.recipe_of(tiny_folder, TEXTS, **ARGUMENTS)
-        run, done = cluster.trace(recipe, tmp_path / "r.zarr", scheduler=address)
+        through = interp.Workers(scheduler=address)
+        run = interp.trace(tiny_model, TEXTS, out=tmp_path / "r.zarr", through=through, **ARGUMENTS)
         check_equal(run, whole)
-        assert sum(done.values()) == 12
+        assert sum(through.done.values()) == 12
     finally:
         for process in (worker, scheduler):
             if process is not None:
@@ -136,7 +190,7 @@ def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> No
     command += ["--steps", "3", "--repeats", "2", "--record", "stats,gates,hidden", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "prompts/min" in done.stderr
+    assert "a minute" in done.stderr
     check_equal(interp.open_run(out), whole)
     wrong = subprocess.run([*command, "--shard", "0/2"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
@@ -163,12 +217,23 @@ def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path
     assert verify(out) == []
 
 
-def test_refusals(tiny_folder: Path, tmp_path: Path) -> None:
-    recipe = cluster.recipe_of(tiny_folder, TEXTS[:1], steps=2)
+def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="workers and scheduler: give one of them"):
-        cluster.trace(recipe, tmp_path / "r.zarr")
+        interp.Workers()
     with pytest.raises(InputError, match="workers must be an integer of at least 1"):
-        cluster.trace(recipe, tmp_path / "r.zarr", workers=0)
-    own = interp.SiteRecorder("norms", "block.*/image/hidden", lambda site, step, x: x.norm(dim=-1), axes={"token": 16})
-    with pytest.raises(InputError, match="recorders of your own are functions"):
-        cluster.recipe_of(tiny_folder, TEXTS, record=interp.Record(recorders=(own,)))
+        interp.Workers(0)
+    by_hand = interp.wrap(tiny_model.pipe)
+    with pytest.raises(InputError, match="a pipeline built by hand cannot be sent"):
+        interp.trace(by_hand, TEXTS[:1], out=tmp_path / "r.zarr", steps=2, through=interp.Workers(1))
+    unreachable = interp.Workers(scheduler="nonsense://here")
+    with pytest.raises(InputError, match="scheduler 'nonsense://here' cannot be reached"):
+        interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
+
+
+def test_a_model_changed_in_memory_is_not_taken_for_the_stored_one(tiny_folder: Path) -> None:
+    model = interp.load(tiny_folder)
+    with torch.no_grad():
+        model.pipe.transformer.transformer_blocks[0].norm1.linear.bias.add_(1.0)
+    sent = cluster.dumps(model)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="this worker loads other weights"):
+        cluster.loads(sent, '{"device": "cpu", "offload": "none"}')

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "interp"
 LAYERS = [  # from the ground up (docs/design.md); a module may import from its own layer's package and from below
     ["errors"],
     ["sites"],
-    ["prompts", "plan", "statistics"],
+    ["prompts", "plan", "statistics", "executor"],
     ["store"],
     ["metrics"],
     ["analysis"],
@@ -126,6 +126,7 @@ def test_public_names_are_pinned() -> None:
         "SiteRecorder",
         "StoreError",
         "TraceError",
+        "Workers",
         "generate",
         "guided",
         "load",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import interp
-from interp.store.summary import Moments
+from interp.store.moments import Moments
 
 
 @pytest.fixture

@@ -85,14 +85,15 @@ def test_another_prompt_or_seed_is_found(store: Path) -> None:
     assert any("the stored prompts are not those of the plan" in fault.reason for fault in verify(store))
 
 
-def test_repair_gives_the_store_back_to_the_bit(tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [flip, cut, empty], ids=["flipped", "cut", "empty"])
+def test_repair_gives_the_store_back_to_the_bit(damage: Callable[[Path], None], tiny_folder: Path, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("a red cat\ntwo dog\nthe green circle\n")
     base = [sys.executable, "-m", "interp"]
     trace = [*base, "trace", "--model", str(tiny_folder), "--prompts", str(prompts), "--steps", "3", "--out", str(out)]
     subprocess.run([*trace, "--record", "stats,gates,hidden"], check=True, capture_output=True)
     before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file() and "/c/" in str(path)}
-    flip(shards(out, "stats/var", 1)[0])
+    damage(shards(out, "stats/var", 1)[0])
     shards(out, "hidden/image/hidden", 2)[0].unlink()
     wrong = subprocess.run([*base, "verify", str(out), "--json"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1

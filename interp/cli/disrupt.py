@@ -23,6 +23,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
+from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +44,8 @@ def disrupt(
     seed: Seed = 0,
     repeats: Repeats = 1,
     batch_size: BatchSize = 8,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     device: Device = "auto",
     dtype: Dtype = None,
     dry_run: DryRun = False,
@@ -57,8 +60,10 @@ def disrupt(
     from interp.tracing.model import load
 
     real = None if reference is None else experiment.read_reference(reference)
+    loading: dict[str, Any] = {"device": device, "dtype": dtype}
+    through = spread_experiment(workers, scheduler, loading, run)
     prepared = experiment.disrupt(
-        load(model, device=device, dtype=dtype),
+        load(model, **loading),
         prompts,
         out=out,
         channels=channels,
@@ -76,7 +81,8 @@ def disrupt(
     if dry_run:
         return
     with drawing_progress() as on_progress:
-        made = prepared.run(reference=real, batch_size=batch_size, on_progress=on_progress)
+        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress)
+    say_rates(through)
     found = made.result("disruption")
     show(disruption_sections(found), as_json)
     papers_say(["disruption"], as_json)

@@ -24,6 +24,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Figures, Format, draw, interval, papers_say, show
+from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,6 +124,8 @@ def sweep(
     seed: Seed = 0,
     repeats: Repeats = 1,
     batch_size: BatchSize = 8,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     device: Device = "auto",
     dtype: Dtype = None,
     dry_run: DryRun = False,
@@ -137,8 +140,10 @@ def sweep(
     from interp.tracing.model import load
 
     real = None if reference is None else read_reference(reference)
+    loading: dict[str, Any] = {"device": device, "dtype": dtype}
+    through = spread(workers, scheduler, loading)
     prepared = experiment.sweep(
-        load(model, device=device, dtype=dtype),
+        load(model, **loading),
         prompts,
         guidance,
         out=out,
@@ -151,7 +156,8 @@ def sweep(
     if dry_run:
         return
     with drawing_progress() as on_progress:
-        made = prepared.run(reference=real, batch_size=batch_size, on_progress=on_progress)
+        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress)
+    say_rates(through)
     found = made.result("sweep")
     show({str(name): (found, sweep_rows(found.sel(measure=name))) for name in found["measure"].to_numpy()}, as_json)
     papers_say(["guidance"], as_json)

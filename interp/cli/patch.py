@@ -23,6 +23,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, show
+from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,6 +49,8 @@ def patch(
     seed: Seed = 0,
     repeats: Repeats = 1,
     batch_size: BatchSize = 8,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     device: Device = "auto",
     dtype: Dtype = None,
     dry_run: DryRun = False,
@@ -65,8 +68,10 @@ def patch(
 
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    loading: dict[str, Any] = {"device": device, "dtype": dtype}
+    through = spread_experiment(workers, scheduler, loading, run)
     prepared = experiment.patch(
-        load(model, device=device, dtype=dtype),
+        load(model, **loading),
         clean,
         corrupted,
         out=out,
@@ -87,7 +92,8 @@ def patch(
     if dry_run:
         return
     with drawing_progress() as on_progress:
-        made = prepared.run(batch_size=batch_size, on_progress=on_progress)
+        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress)
+    say_rates(through)
     found = made.result(f"patching_{metric}")
     show({"patching": (found, patch_rows(found))}, as_json)
     rows = list(range(min(made.done.shape[0], 4)))

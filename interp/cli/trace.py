@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
+from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
 from interp.errors import InputError
 from interp.plan import Record, at_least, parse_shard
 
 if TYPE_CHECKING:
-    from interp.store.opened import Run
     from interp.tracing.prepare import Prepared
 
 DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # of the bytes in memory (docs/store.md)
@@ -31,7 +31,8 @@ def trace(
     width: Annotated[int | None, Option(help="Pixels. [default: the model's]")] = None,
     guidance: Annotated[str | None, Option(help='Such as "cfg:4" or "cfg:4+dg:1"; recorded are the conditional rows.')] = None,
     negative_prompt: Annotated[str, Option(help="What the unconditional branch is told.")] = "",
-    record: Annotated[str, Option(help="Any of stats,gates,hidden,modulation,prediction,branches.")] = "stats,gates",
+    record: Annotated[str, Option(help="Any of stats,gates,hidden,modulation,prediction,branches,summary.")] = "stats,gates",
+    bundle: Annotated[int | None, Option(help="Prompts that --record summary takes together. [default: 32]")] = None,
     blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
     record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
     max_sequence_length: Annotated[int | None, Option(help="Tokens of the long text encoder. [default: the model's]")] = None,
@@ -46,8 +47,8 @@ def trace(
     local_files_only: Annotated[bool, Option("--local-files-only", help="Never use the network.")] = False,
     resume: Annotated[bool, Option(help="Continue a store of the same plan.")] = True,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Try rows again that failed before.")] = False,
-    workers: Annotated[int | None, Option(help="Trace with this many processes here (dask.distributed).")] = None,
-    scheduler: Annotated[str | None, Option(help="Trace with a dask scheduler's workers, such as tcp://HOST:8786.")] = None,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     shard: Annotated[
         str | None, Option(help='Of n processes that write one store, this one\'s share: "0/4" to "3/4". For job arrays.')
     ] = None,
@@ -57,7 +58,7 @@ def trace(
     """Trace a model over a file of prompts into a zarr store."""
     at_least("batch_size", batch_size, 1)
     share = parse_shard(shard)
-    kept = Record.parse(record, blocks=blocks, steps=record_steps)
+    kept = Record.parse(record, blocks=blocks, steps=record_steps, bundle=bundle)
     from interp.run import execute
     from interp.tracing.model import load
     from interp.tracing.prepare import prepare
@@ -81,53 +82,33 @@ def trace(
         "record": kept,
         "settings": {name: value for name, value in given.items() if value is not None},
     }
-    running: dict[str, Any] = {"batch_size": batch_size, "resume": resume, "retry_failed": retry_failed}
     path = out or Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
-    if workers is not None or scheduler is not None:
-        if share is not None or dry_run:
-            raise InputError("workers and scheduler do not go with --shard or --dry-run; leave one out")
-        run = _spread(model, prompts, loading, arguments, path, workers, scheduler, running)
-    else:
-        prepared = prepare(load(model, **loading), prompts, **arguments)
-        if dry_run:
-            _print_sizes(prepared, path, as_json)
-            return
-        with trace_progress() as show, graceful() as stopped:
-            run = execute(prepared, path, shard=share, on_progress=show, stopped=stopped, **running)
+    if (workers is not None or scheduler is not None) and (share is not None or dry_run):
+        raise InputError("workers and scheduler do not go with --shard or --dry-run; leave one out")
+    through = spread(workers, scheduler, loading)
+    prepared = prepare(load(model, **loading), prompts, **arguments)
+    if dry_run:
+        _print_sizes(prepared, path, as_json)
+        return
+    with trace_progress() as show, graceful() as stopped:
+        run = execute(
+            prepared,
+            path,
+            batch_size=batch_size,
+            resume=resume,
+            retry_failed=retry_failed,
+            shard=share,
+            through=through,
+            on_progress=show,
+            stopped=stopped,
+        )
+    say_rates(through)
     if as_json:
         print_json({"store": str(path), "rows_done": run.rows_done, "rows_total": run.rows_total, **run.facts()})
         return
     print(path)
     done = f"{run.rows_done} of {run.rows_total} rows done"
     say(f"{done}; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
-
-
-def _spread(
-    model: str,
-    prompts: Path,
-    loading: dict[str, Any],
-    arguments: dict[str, Any],
-    path: Path,
-    workers: int | None,
-    scheduler: str | None,
-    running: dict[str, Any],
-) -> Run:
-    """Trace with several workers and say what each did."""
-    import time
-
-    from interp import cluster
-    from interp.prompts import read_prompts
-
-    recipe = cluster.recipe_of(model, read_prompts(prompts), load=loading, **arguments)
-    started = time.monotonic()
-    with trace_progress() as show, graceful() as stopped:
-        run, done = cluster.trace(
-            recipe, path, workers=workers, scheduler=scheduler, on_progress=show, stopped=stopped, **running
-        )
-    minutes = max(time.monotonic() - started, 1e-9) / 60
-    for name in sorted(done):
-        say(f"worker {name}: {done[name]} rows, {done[name] / minutes:.1f} prompts/min")
-    return run
 
 
 def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
+from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +48,8 @@ def transport(
     seed: Seed = 0,
     repeats: Repeats = 1,
     batch_size: BatchSize = 8,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     device: Device = "auto",
     dtype: Dtype = None,
     dry_run: DryRun = False,
@@ -62,8 +65,10 @@ def transport(
     from interp.figures import experiments as drawn
     from interp.tracing.model import load
 
+    loading: dict[str, Any] = {"device": device, "dtype": dtype}
+    through = spread_experiment(workers, scheduler, loading, run)
     prepared = experiment.transport(
-        load(model, device=device, dtype=dtype),
+        load(model, **loading),
         source,
         target,
         out=out,
@@ -83,7 +88,8 @@ def transport(
     if dry_run:
         return
     with drawing_progress() as on_progress:
-        made = prepared.run(batch_size=batch_size, on_progress=on_progress)
+        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress)
+    say_rates(through)
     found = made.result("transport")
     show({"transport": (found, transport_rows(found))}, as_json)
     papers_say(["transport"], as_json)

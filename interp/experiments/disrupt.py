@@ -17,6 +17,7 @@ import numpy as np
 
 from interp.analysis import disruption
 from interp.errors import InputError
+from interp.executor import HERE, Executor
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
@@ -54,6 +55,7 @@ class Disruption:
         *,
         reference: Any = None,
         batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
     ) -> Experiment:
         """Draw what is missing, measure, and keep the result `disruption` in the store."""
@@ -64,6 +66,7 @@ class Disruption:
             parameters=self.parameters,
             out=self.out,
             batch_size=batch_size,
+            through=through,
             on_progress=on_progress,
         )
         write_result(drawn.path, "disruption", disruption.measure(drawn, reference))

@@ -15,6 +15,7 @@ import numpy as np
 
 from interp.analysis import dose as analysis
 from interp.errors import InputError
+from interp.executor import HERE, Executor
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.disrupt import said_blocks
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -49,7 +50,12 @@ class Dose:
         return cost(self.prepared, self.arms, self.planned)
 
     def run(
-        self, *, reference: Any = None, batch_size: int = BATCH_SIZE, on_progress: OnProgress = lambda progress: None
+        self,
+        *,
+        reference: Any = None,
+        batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
+        on_progress: OnProgress = lambda progress: None,
     ) -> Experiment:
         """Draw what is missing and keep the result `dose` in the store."""
         drawn = draw(
@@ -61,6 +67,7 @@ class Dose:
             planned=self.planned,
             bind=_redrawn(self.ranked),
             batch_size=batch_size,
+            through=through,
             on_progress=on_progress,
         )
         write_result(drawn.path, "dose", analysis.response(drawn, reference))

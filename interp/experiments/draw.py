@@ -6,15 +6,17 @@ is not computed again (`interp.interventions.rows`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from interp.errors import InputError
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.clean import Array, Clean, clean_run, sample
 from interp.interventions import Intervention
 from interp.interventions.rows import Forks, Place, first_place
@@ -22,7 +24,9 @@ from interp.interventions.selection import Selection
 from interp.plan import Row, as_json, at_least
 from interp.provenance import provenance
 from interp.sites import Site
+from interp.store.create import zarr_quiet
 from interp.store.experiment import Experiment, Layout, experiment_lock, open_experiment, open_or_create
+from interp.store.reader import is_done
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 
@@ -71,76 +75,115 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-Cell = tuple[int, int, dict[str, Array], dict[str, Array]]
-"""(row's number, arm's number, outputs, measures)."""
-DrawRow = Callable[[Row, Sequence[int]], Iterator[tuple[int, dict[str, Array], dict[str, Array]]]]
-"""(row, its arms not drawn yet) -> (arm's number, outputs, measures) of each."""
+Outputs = tuple[int, dict[str, Array], dict[str, Array]]
+"""(arm's number, outputs, measures)."""
+DrawRow = Callable[[Row, Sequence[int]], Iterator[Outputs]]
+"""(row, its arms not drawn yet) -> what each gave."""
+Unit = tuple[tuple[Row, ...], tuple[int, ...]]
+"""Rows and arms that are drawn in one go."""
 
 
-def by_rows(rows: Sequence[Row], draw_row: DrawRow) -> Callable[[Array], Iterator[Cell]]:
-    """Draw what is pending, (prompt, arm) booleans, a row at a time."""
+class Units(Protocol):
+    """How an experiment's cells are drawn."""
 
-    def cells(pending: Array) -> Iterator[Cell]:
-        for row in rows:
-            arms = [int(arm) for arm in np.flatnonzero(pending[row.index])]
-            for number, outputs, measured in draw_row(row, arms) if arms else ():
-                yield row.index, number, outputs, measured
+    def units(self, pending: Array) -> list[Unit]:
+        """What is drawn together, of the pending cells, (prompt, arm) booleans."""
 
-    return cells
+    def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
+        """(row's number, what it gave) for the pending cells of a unit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRows:
+    """All arms of a row together."""
+
+    rows: Sequence[Row]
+    draw_row: DrawRow
+
+    def units(self, pending: Array) -> list[Unit]:
+        """A row each."""
+        arms = [tuple(int(arm) for arm in np.flatnonzero(pending[row.index])) for row in self.rows]
+        return [((row,), here) for row, here in zip(self.rows, arms, strict=True) if here]
+
+    def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
+        """The pending arms of the row."""
+        (row,), arms = unit
+        here = [arm for arm in arms if pending(row.index, arm)]
+        for outputs in self.draw_row(row, here) if here else ():
+            yield row.index, outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """The units of an experiment, as work for this process or for others; each writes its own cells."""
+
+    how: Units
+    path: Path
+    told: Callable[[int, int], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what listens here: it cannot travel."""
+        return {**self.__dict__, "told": None}
+
+    @contextlib.contextmanager
+    def opened(self, stopped: Stopped) -> Iterator[Callable[[Unit], list[tuple[int, int]]]]:
+        """What draws a unit's cells that are not drawn."""
+        with zarr_quiet(), Writer(self.path) as writer:
+
+            def do(unit: Unit) -> list[tuple[int, int]]:
+                drawn = []
+                for row, (arm, outputs, measured) in self.how.draw(unit, lambda *cell: not is_done(self.path, *cell)):
+                    writer.row((row, arm), {"outputs": outputs, "cells": measured})
+                    drawn.append((row, arm))
+                    if self.told is not None:
+                        self.told(row, arm)
+                return drawn
+
+            yield do
 
 
 def draw(
     prepared: Prepared,
     arms: Sequence[Arm],
     *,
-    experiment: str,
-    parameters: Mapping[str, Any],
-    out: str | Path,
     bind: Bind | None = None,
     keep: Sequence[tuple[int, Site]] = (),
-    planned: Array | None = None,
     batch_size: int = BATCH_SIZE,
-    on_progress: OnProgress = lambda progress: None,
+    **given: Any,
 ) -> Experiment:
-    """Draw what is planned and not drawn yet, and open the store.
+    """Draw what is planned and not drawn yet, and open the store; `given` are arguments of `fill`.
 
-    `keep` names states of the clean runs that `bind` needs; `planned` is (prompt, arm) booleans, by default all.
+    `keep` names states of the clean runs that `bind` needs.
     """
     size = at_least("batch_size", batch_size, 1)
     _check(prepared, arms)
 
-    def draw_row(row: Row, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
+    def draw_row(row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
         clean = clean_run(prepared, row, keep)
         edits_of: EditsOf = bind(row, clean) if bind is not None else (lambda arm: arm.edits)
         for batch in _batches(arms, pending, size):
             yield from _draw_batch(prepared, row, clean, arms, batch, edits_of)
 
-    return fill(
-        prepared,
-        arms,
-        by_rows(prepared.plan.rows(), draw_row),
-        experiment=experiment,
-        parameters=parameters,
-        out=out,
-        planned=planned,
-        batch_size=size,
-        on_progress=on_progress,
-    )
+    return fill(prepared, arms, ByRows(prepared.plan.rows(), draw_row), batch_size=size, **given)
 
 
 def fill(
     prepared: Prepared,
     arms: Sequence[Arm],
-    cells: Callable[[Array], Iterator[Cell]],
+    how: Units,
     *,
     experiment: str,
     parameters: Mapping[str, Any],
     out: str | Path,
     planned: Array | None = None,
     batch_size: int = BATCH_SIZE,
+    through: Executor = HERE,
     on_progress: OnProgress = lambda progress: None,
 ) -> Experiment:
-    """Fill an experiment's store with what `cells` gives of the pending ones, (prompt, arm) booleans, and open it."""
+    """Fill an experiment's store with the cells that are planned, (prompt, arm) booleans, by default all, and open it.
+
+    `through` draws the units: this process, or workers.
+    """
     path, rows = Path(out), prepared.plan.rows()
     wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
     layout = Layout(
@@ -158,17 +201,23 @@ def fill(
         "parameters": as_json(dict(parameters), "parameters"),
         "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits], **arm.said} for arm in arms],
         "plan": prepared.plan.to_json(),
-        "provenance": provenance(prepared.model, batch_size),
+        "provenance": provenance(prepared.model, batch_size) | through.provenance(),
     }
     started, drawn = time.monotonic(), 0
     with experiment_lock(path):
         done = open_or_create(path, layout, as_json(attributes, "attributes"))
-        with Writer(path) as writer:
-            for row, number, outputs, measured in cells(wanted & ~done):
-                writer.row((row, number), {"outputs": outputs, "cells": measured})
-                done[row, number] = True
-                drawn += 1
+
+        def tell(row: int, arm: int) -> None:
+            nonlocal drawn
+            if not done[row, arm]:
+                done[row, arm], drawn = True, drawn + 1
                 on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
+
+        units = how.units(wanted & ~done)
+        with contextlib.closing(through(Drawing(how, path, tell), units, lambda: False)) as outcomes:
+            for _, cells in outcomes:
+                for cell in cells:  # drawn here, they were told one by one
+                    tell(*cell)
     return open_experiment(path)
 
 
@@ -187,8 +236,8 @@ def _draw_batch(
     arms: Sequence[Arm],
     batch: Sequence[int],
     edits_of: EditsOf,
-) -> list[tuple[int, dict[str, Array], dict[str, Array]]]:
-    """(arm's number, outputs, measures) of a batch of arms."""
+) -> list[Outputs]:
+    """What a batch of arms gave."""
     if arms[batch[0]].leaves is None:
         measured = measures(0.0, 0.0, len(clean.calls.predictions))
         shown = [(number, edits_of(arms[number])) for number in batch]

@@ -21,7 +21,7 @@ from interp.analysis import lens as analysis
 from interp.errors import InputError
 from interp.experiments.choose import rank
 from interp.experiments.clean import Array, clean_run, sample
-from interp.experiments.draw import Arm, OnProgress, by_rows, fill, measures
+from interp.experiments.draw import Arm, ByRows, OnProgress, Outputs, fill, measures
 from interp.interventions.rows import Calls, around_calls
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Anatomy, bind_inputs
@@ -140,7 +140,7 @@ def lens(
         for block in wanted
     ]
 
-    def draw_row(row: Row, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
+    def draw_row(row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
         source = _from_store(prepared, row, kept, steps, wanted) if kept is not None else _live(prepared, row, steps, wanted)
         unknown = measures(np.nan, np.nan, np.nan)  # no edited run: what is painted is a state, not a picture's end
         if 0 in pending:
@@ -158,7 +158,7 @@ def lens(
     drawn = fill(
         prepared,
         arms,
-        by_rows(prepared.plan.rows(), draw_row),
+        ByRows(prepared.plan.rows(), draw_row),
         experiment="lens",
         parameters=as_json(parameters, "parameters"),
         out=out,

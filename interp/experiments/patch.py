@@ -21,6 +21,7 @@ import numpy as np
 
 from interp.analysis import patching
 from interp.errors import InputError
+from interp.executor import HERE, Executor
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Clean, clean_run
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -90,7 +91,13 @@ class PatchGrid:
             size += tokens * anatomy.channels * self.prepared.model.pipe.transformer.dtype.itemsize
         return float(size)
 
-    def run(self, *, batch_size: int = BATCH_SIZE, on_progress: OnProgress = lambda progress: None) -> Experiment:
+    def run(
+        self,
+        *,
+        batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
+        on_progress: OnProgress = lambda progress: None,
+    ) -> Experiment:
         """Draw what is missing and keep the result `patching` in the store."""
         drawn = draw(
             self.prepared,
@@ -100,6 +107,7 @@ class PatchGrid:
             out=self.out,
             bind=self._bind,
             batch_size=batch_size,
+            through=through,
             on_progress=on_progress,
         )
         for metric in patching.METRICS:

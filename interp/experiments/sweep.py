@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from interp.analysis import sweep as analysis
 from interp.errors import InputError
+from interp.executor import HERE, Executor
 from interp.experiments.clean import Array, sample
-from interp.experiments.draw import BATCH_SIZE, Arm, Cell, OnProgress, fill, measures
+from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, Outputs, Unit, fill, measures
 from interp.plan import Record, as_json, groups
 from interp.store.experiment import Experiment
 from interp.store.results import write_result
@@ -56,41 +57,65 @@ class Sweep:
         return {"pictures": float(rows * len(self.prepared)), "forwards": float(rows * sum(each))}
 
     def run(
-        self, *, reference: Any = None, batch_size: int = BATCH_SIZE, on_progress: OnProgress = lambda progress: None
+        self,
+        *,
+        reference: Any = None,
+        batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
+        on_progress: OnProgress = lambda progress: None,
     ) -> Experiment:
         """Draw what is missing and keep the result `sweep` in the store."""
-        rows = self.prepared[0].plan.rows()
-
-        def cells(pending: Array) -> Iterator[Cell]:
-            for number, one in enumerate(self.prepared):
-                for batch in groups(rows, batch_size):
-                    if not any(pending[row.index, number] for row in batch):
-                        continue
-                    guide = one.guide()
-                    with one.model.lock:
-                        if guide is None:
-                            images, latents = sample(one, batch)
-                        else:
-                            with guide.guiding(one.model.pipe.transformer):
-                                images, latents = sample(one, batch)
-                    forwards = sum(rows_needed(one, step) for step in range(len(one.schedule.timesteps)))
-                    for place, row in enumerate(batch):
-                        if pending[row.index, number]:
-                            outputs = {"image": images[place], "latents": latents[place]}
-                            yield row.index, number, outputs, measures(np.nan, np.nan, forwards)
-
         drawn = fill(
             dataclasses.replace(self.prepared[0], plan=dataclasses.replace(self.prepared[0].plan, guidance=None)),
             self.arms,
-            cells,
+            BySettings(self.prepared, batch_size),
             experiment="sweep",
             parameters={"guidance": [one.plan.to_json()["guidance"] for one in self.prepared]},
             out=self.out,
             batch_size=batch_size,
+            through=through,
             on_progress=on_progress,
         )
         write_result(drawn.path, "sweep", analysis.compare(drawn, reference))
         return drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class BySettings:
+    """Batches of rows under one setting: guidance is of the whole call."""
+
+    prepared: tuple[Prepared, ...]
+    """One for every setting."""
+    batch_size: int
+
+    def units(self, pending: Array) -> list[Unit]:
+        """A batch under a setting each; rows that are drawn already keep the others company."""
+        batches = groups(self.prepared[0].plan.rows(), self.batch_size)
+        return [
+            (batch, (setting,))
+            for setting in range(len(self.prepared))
+            for batch in batches
+            if any(pending[row.index, setting] for row in batch)
+        ]
+
+    def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
+        """The pending rows of a batch."""
+        batch, (setting,) = unit
+        wanted = [place for place, row in enumerate(batch) if pending(row.index, setting)]
+        if not wanted:
+            return
+        one = self.prepared[setting]
+        guide = one.guide()
+        with one.model.lock:
+            if guide is None:
+                images, latents = sample(one, batch)
+            else:
+                with guide.guiding(one.model.pipe.transformer):
+                    images, latents = sample(one, batch)
+        forwards = sum(rows_needed(one, step) for step in range(len(one.schedule.timesteps)))
+        for place in wanted:
+            outputs = {"image": images[place], "latents": latents[place]}
+            yield batch[place].index, (setting, outputs, measures(np.nan, np.nan, forwards))
 
 
 def rows_needed(prepared: Prepared, step: int) -> float:

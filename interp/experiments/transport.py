@@ -21,6 +21,7 @@ import torch
 from interp.analysis import segmentation
 from interp.analysis import transport as analysis
 from interp.errors import InputError
+from interp.executor import HERE, Executor
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Clean, clean_run, measure
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -65,7 +66,13 @@ class Transported:
         own = len(self.target.schedule.timesteps) + (len(self.steps) if self.pictures is not None else 0)
         return {**found, "forwards": found["forwards"] + len(self.target.plan.rows()) * own}
 
-    def run(self, *, batch_size: int = BATCH_SIZE, on_progress: OnProgress = lambda progress: None) -> Experiment:
+    def run(
+        self,
+        *,
+        batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
+        on_progress: OnProgress = lambda progress: None,
+    ) -> Experiment:
         """Draw what is missing and keep the result `transport` in the store."""
         drawn = draw(
             self.target,
@@ -75,6 +82,7 @@ class Transported:
             out=self.out,
             bind=self._bind,
             batch_size=batch_size,
+            through=through,
             on_progress=on_progress,
         )
         write_result(drawn.path, "transport", analysis.similarity(drawn))

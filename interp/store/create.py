@@ -108,6 +108,14 @@ def remove_leftovers(path: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def add_attributes(path: Path, name: str, value: Any) -> None:
     """Add an attribute to a store."""
     with storage_errors(path):

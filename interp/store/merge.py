@@ -12,12 +12,12 @@ from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
 from interp.store.reader import Shelf
 from interp.store.summary import write_summary
-from interp.store.verify import row_arrays
+from interp.store.verify import bundle_arrays, bundle_size, row_arrays
 
 
 def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
     """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
-    copied. Rows that `out` has already are left as they are.
+    copied. Rows that `out` has already are left as they are; of a store of bundles, whole bundles are copied.
     """
     out, sources = Path(out), [Shelf(part) for part in parts]
     if not sources:
@@ -35,12 +35,19 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
         done = target.done.copy()
         arrays = [name for name, _ in row_arrays(target)]
+        size = bundle_size(target)
         for source in sources:
-            for row in range(done.size):
-                if source.done[row] and not done[row]:
-                    _copy_row(source.path, out, arrays, row)
-                    done[row], copied = True, copied + 1
-                    on_row(row)
+            for start in range(0, done.size, size or 1):
+                rows = [row for row in range(start, min(start + (size or 1), done.size)) if source.done[row]]
+                if size and rows and not done[start : start + size].any():  # a bundle's moments are of all its rows, or useless
+                    _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
+                elif size:
+                    continue
+                for row in rows:
+                    if not done[row]:
+                        _copy(source.path, out, [*arrays, "done"], row)  # `done` last: a copy that is cut short is no row
+                        done[row], copied = True, copied + 1
+                        on_row(row)
         if done.all():
             write_summary(out)
     return copied
@@ -50,7 +57,9 @@ def _skeleton(source: Path, out: Path) -> None:
     """The store without its rows, summary and results."""
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    along_prompt = {f"{name}/c" for name, _ in row_arrays(Shelf(source))} | {"done/c", "summary", "analysis", "failed"}
+    shelf = Shelf(source)
+    along = [name for name, _ in [*row_arrays(shelf), *bundle_arrays(shelf)]]
+    along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
 
     def rows(folder: str, names: list[str]) -> set[str]:
         here = Path(folder).relative_to(source)
@@ -60,13 +69,14 @@ def _skeleton(source: Path, out: Path) -> None:
     os.rename(partial, out)
 
 
-def _copy_row(source: Path, out: Path, arrays: Sequence[str], row: int) -> None:
-    for name in [*arrays, "done"]:  # `done` last: a copy that is cut short is no row
-        place = Path(name) / "c" / str(row)
+def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
+    """The files of one place along the first axis of each array."""
+    for name in arrays:
+        place = Path(name) / "c" / str(index)
         if (source / place).is_dir():
             shutil.copytree(source / place, out / place, dirs_exist_ok=True)
         else:
             (out / place).parent.mkdir(parents=True, exist_ok=True)
-            temporary = (out / place).with_name(f"{row}.partial-{os.getpid()}")
+            temporary = (out / place).with_name(f"{index}.partial-{os.getpid()}")
             shutil.copyfile(source / place, temporary)
             os.replace(temporary, out / place)

@@ -151,6 +151,11 @@ class Run:
 
     def _need(self, name: str) -> None:
         if name not in self._shelf:
+            if f"bundles/{name}" in self._shelf:
+                raise StoreError(
+                    f"store {self.path} keeps {name} of no single prompt (--record summary): run.summary has means and "
+                    "variances over prompts, and interp.glance what they say"
+                )
             raise StoreError(f"store {self.path} keeps no {WHAT[name]}")
 
     def facts(self) -> dict[str, str]:

@@ -67,9 +67,10 @@ class Shelf:
         """Every array that the plan asks for must be there."""
         record = self.attributes.get("plan", {}).get("record", {})
         wanted = ["outputs/image", "outputs/latents"]
-        wanted += [f"stats/{name}" for name in STATISTICS] if record.get("stats") else []
-        wanted += ["gates/alpha"] if record.get("gates") else []
-        wanted += ["gates/shift", "gates/scale"] if record.get("modulation") else []
+        folded = "bundles/" if record.get("bundle") else ""
+        wanted += [f"{folded}stats/{name}" for name in STATISTICS] if record.get("stats") else []
+        wanted += [f"{folded}gates/alpha"] if record.get("gates") else []
+        wanted += [f"{folded}gates/shift", f"{folded}gates/scale"] if record.get("modulation") else []
         wanted += ["branches/branch", "branches/embedding"] if record.get("branches") else []
         wanted += ["hidden"] if record.get("hidden") else []
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
@@ -141,13 +142,24 @@ class Guarded:
     def _unreadable(self, key: Any, reason: str) -> StoreError:
         rows = ""
         if key is not Ellipsis and self.array.ndim > 1:
-            rows = f" of prompt {_span(key[0] if isinstance(key, tuple) else key)}"
+            axis = (self.array.metadata.dimension_names or ("prompt",))[0]  # type: ignore[union-attr]
+            rows = f" of {axis} {_span(key[0] if isinstance(key, tuple) else key)}"
         error = StoreError(
             f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
             f"not affected; interp verify {self.path} --repair traces those prompts again"
         )
         error.reason = reason
         return error
+
+
+def is_done(path: Path, *place: int) -> bool:
+    """Whether a row, or an arm of a row, is whole; asked of the store itself, since others write it too."""
+    return path.joinpath("done", "c", *map(str, place)).exists()
+
+
+def undo(path: Path, row: int) -> None:
+    """A row is not whole any more."""
+    path.joinpath("done", "c", str(row)).unlink(missing_ok=True)
 
 
 def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Array]:

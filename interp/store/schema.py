@@ -7,6 +7,7 @@
                 median_abs                           (prompt, step, block, stream): of all elements
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
       branches/ branch (prompt, step, block, stream, gate, channel): means over tokens; embedding, position
+      bundles/stats bundles/gates   in place of stats and gates: (bundle, moment, step, ...) over a few prompts each
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
       recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
@@ -32,6 +33,7 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 SCHEMA = 1
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
+FOLDED = ("stats", "gates")  # what a summary is of
 HIDDEN_CHUNK = (1024, 256)  # (token, channel)
 
 Array = NDArray[Any]
@@ -87,6 +89,8 @@ class Schema:
     """Whether what each branch writes is kept."""
     hidden: Mapping[str, HiddenAxes]
     recorded: Mapping[str, RecordedAxes] = dataclasses.field(default_factory=dict)
+    bundle: int = 0
+    """Prompts of which statistics and gates are kept together, as mean and variance; 0 keeps every prompt's."""
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
@@ -122,11 +126,28 @@ class Schema:
         for name in self.prediction:
             shape = {"prompt": prompts, "step": steps, **self.latents}
             found[f"outputs/predicted_{name}"] = Variable(shape, {**shape, "prompt": 1}, None)
-        return found
+        if not self.bundle:
+            return found
+        folded = {name for name in found if name.split("/")[0] in FOLDED}
+        return {f"bundles/{n}" if n in folded else n: self._bundled(v) if n in folded else v for n, v in found.items()}
+
+    def _bundled(self, variable: Variable) -> Variable:
+        """Mean and variance over bundles of prompts."""
+
+        def along(sizes: dict[str, int], moments: int) -> dict[str, int]:
+            return {"bundle": 1, "moment": moments, **{name: size for name, size in sizes.items() if name != "prompt"}}
+
+        bundles = {"bundle": -(-len(self.prompt_text) // self.bundle)}
+        shard = None if variable.shard is None else along(variable.shard, 2)
+        return Variable({**along(variable.sizes, 2), **bundles}, along(variable.chunk, 1 if shard else 2), shard)
 
     def coordinates(self, path: str) -> xr.Dataset:
         """The coordinates of the group that holds `path`, and its `present`."""
         group = path.split("/")[0]
+        if group == "bundles":
+            bundles = -(-len(self.prompt_text) // self.bundle)
+            inside = self.coordinates(path.removeprefix("bundles/")).drop_vars("prompt")
+            return inside.assign_coords(bundle=np.arange(bundles), moment=_texts(("mean", "variance")))
         prompt = xr.Dataset(coords={"prompt": np.arange(len(self.prompt_text))})
         if group == "hidden":
             return prompt.assign_coords(self._hidden_coordinates(self.hidden[path.split("/")[1]]))

@@ -11,47 +11,24 @@ import xarray as xr
 import zarr
 
 from interp.store.create import storage_errors
+from interp.store.moments import MOMENTS, Moments
 from interp.store.reader import Shelf, read_ahead
-from interp.store.schema import Array
-
-GROUPS = ("stats", "gates")
-MOMENTS = ("mean", "variance")
-
-
-class Moments:
-    """Running mean and population variance of arrays, one at a time, in float64 (Welford, 1962).
-
-    The order of the additions is the order of the calls, so the same rows give the same bits.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count = 0
-        self.mean = np.zeros(shape, np.float64)
-        self.square = np.zeros(shape, np.float64)
-
-    def add(self, value: Array) -> None:
-        """Take one more array into account."""
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.square += delta * (value - self.mean)
-
-    def result(self) -> Array:
-        """(moment, ...) float32: mean, variance."""
-        if not self.count:
-            return np.full((2, *self.mean.shape), np.nan, np.float32)
-        return np.stack([self.mean, self.square / self.count]).astype(np.float32)
+from interp.store.schema import FOLDED
 
 
 def summarise(shelf: Shelf) -> xr.Dataset:
     """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
     found = []
-    for group in (group for group in GROUPS if group in shelf):
-        dataset = shelf.dataset(group)
+    bundled = "bundles" in shelf
+    for group in FOLDED:
+        stored = f"bundles/{group}" if bundled else group
+        if stored not in shelf:
+            continue
+        dataset = shelf.dataset(stored)
         over_prompts = {
-            str(name): moments_over_prompts(shelf, f"{group}/{name}", array)
+            str(name): (moments_over_bundles if bundled else moments_over_prompts)(shelf, f"{stored}/{name}", array)
             for name, array in dataset.items()
-            if "prompt" in array.dims
+            if array.dims[0] in ("prompt", "bundle")
         }
         flags = {f"{group}_{name}": array for name, array in dataset.items() if str(name).endswith("present")}
         found.append(xr.Dataset(over_prompts).assign(flags))
@@ -64,9 +41,25 @@ def moments_over_prompts(shelf: Shelf, name: str, array: xr.DataArray) -> xr.Dat
     moments, stored = Moments(array.shape[1:]), shelf.stored(name)
     for values in read_ahead(np.flatnonzero(shelf.done).tolist(), stored.__getitem__):
         moments.add(values)
-    kept = array.drop_vars([name for name, c in array.coords.items() if "prompt" in c.dims])
-    dims = ("moment", *(dim for dim in array.dims if dim != "prompt"))
-    return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **dict(kept.coords.items())}, dims)
+    return _over(moments, array)
+
+
+def moments_over_bundles(shelf: Shelf, name: str, array: xr.DataArray) -> xr.DataArray:
+    """The same where bundles of prompts were kept: their moments, joined."""
+    moments, stored = Moments(array.shape[2:]), shelf.stored(name)
+    size = int(shelf.attributes["plan"]["record"]["bundle"])
+    counts = [int(shelf.done[start : start + size].sum()) for start in range(0, shelf.done.size, size)]
+    bundles = [number for number, count in enumerate(counts) if count]
+    for number, (mean, variance) in zip(bundles, read_ahead(bundles, stored.__getitem__), strict=True):
+        moments.join(mean, variance, counts[number])
+    return _over(moments, array)
+
+
+def _over(moments: Moments, array: xr.DataArray) -> xr.DataArray:
+    gone = {"prompt", "bundle", "moment"}
+    kept = {name: c for name, c in array.coords.items() if not gone & {*c.dims, name}}
+    dims = ("moment", *(dim for dim in array.dims if dim not in gone))
+    return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **kept}, dims)
 
 
 def write_summary(path: Path) -> None:

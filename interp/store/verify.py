@@ -17,7 +17,7 @@ import zarr
 
 from interp.errors import InterpError, StoreError
 from interp.store.create import storage_errors
-from interp.store.reader import Shelf
+from interp.store.reader import Shelf, undo
 from interp.store.results import read_result, result_names
 from interp.store.schema import Array
 
@@ -44,6 +44,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
     for name, array in arrays.items():
         if array.shape[0] != shelf.done.size:
             found.append(Fault(None, name, f"has {array.shape[0]} rows; the store has {shelf.done.size}"))
+    found += _bad_bundles(shelf)
     for number, row in enumerate(rows):
         found += _check_row(shelf, arrays, row)
         on_row(number + 1, len(rows))
@@ -73,13 +74,27 @@ def _identity(shelf: Shelf) -> Iterator[str]:
 
 def row_arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
     """Every array along prompt, by its path."""
+    return _arrays_along(shelf, "prompt")
+
+
+def bundle_arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array along bundle, by its path."""
+    return _arrays_along(shelf, "bundle") if bundle_size(shelf) else iter(())
+
+
+def bundle_size(shelf: Shelf) -> int:
+    """Prompts a bundle; 0 where every prompt's statistics are kept."""
+    return int(shelf.attributes.get("plan", {}).get("record", {}).get("bundle", 0))
+
+
+def _arrays_along(shelf: Shelf, axis: str) -> Iterator[tuple[str, zarr.Array[Any]]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, node in shelf.root.members(max_depth=None):
             top = name.split("/")[0]
             if isinstance(node, zarr.Array) and top not in ("analysis", "summary", "failed", "done"):
                 dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
-                if node.ndim > 1 and dims and dims[0] == "prompt":
+                if node.ndim > 1 and dims and dims[0] == axis:
                     yield name, node
 
 
@@ -94,6 +109,19 @@ def _check_row(shelf: Shelf, arrays: dict[str, zarr.Array[Any]], row: int) -> li
         if name.startswith("stats/"):
             statistics[name.removeprefix("stats/")] = values
     return found + [Fault(row, "stats", reason) for reason in _impossible(shelf, statistics)]
+
+
+def _bad_bundles(shelf: Shelf) -> Iterator[Fault]:
+    """Bundles that cannot be read, each as a fault of its first row that is done: a bundle is traced as a whole."""
+    size = bundle_size(shelf)
+    for name, _ in bundle_arrays(shelf):
+        for start in range(0, shelf.done.size, size):
+            rows = start + np.flatnonzero(shelf.done[start : start + size])
+            if rows.size:
+                try:
+                    shelf.stored(name)[start // size]
+                except InterpError as error:
+                    yield Fault(int(rows[0]), name, _reason(error))
 
 
 def _impossible(shelf: Shelf, statistics: dict[str, Array]) -> Iterator[str]:
@@ -147,7 +175,7 @@ def forget(path: Path, faults: list[Fault]) -> list[int]:
     rows = sorted({fault.row for fault in faults if fault.row is not None})
     with storage_errors(path):
         for row in rows:
-            (path / "done" / "c" / str(row)).unlink(missing_ok=True)
+            undo(path, row)
         for fault in faults:
             if fault.row is None and fault.where.startswith(("analysis/", "summary")):
                 shutil.rmtree(path / fault.where, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import zarr
 
 from interp.errors import InterpError, StoreError
-from interp.store.create import storage_message
+from interp.store.create import remove, storage_message
+from interp.store.reader import undo
 from interp.store.schema import Array
 
 Job = Callable[[], None]
@@ -45,7 +46,7 @@ class Writer:
         """Queue one hidden state, (token, channel); `step` and `block` are positions on the stored axes."""
         self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
 
-    def row(self, row: int | tuple[int, ...], groups: dict[str, dict[str, Array]]) -> None:
+    def row(self, row: int | tuple[int, ...], groups: dict[str, dict[str, Array]], *, done: bool = True) -> None:
         """Queue everything else of a row, or of one arm of a row; it is marked done when all of it is on disk."""
         place = row if isinstance(row, tuple) else (row,)
         size = sum(array.nbytes for variables in groups.values() for array in variables.values())
@@ -54,9 +55,26 @@ class Writer:
             for group, variables in groups.items():
                 for name, array in variables.items():
                     self._write(f"{group}/{name}", place, array)
-            self._write("done", place, np.uint8(1))
+            if done:
+                self._write("done", place, np.uint8(1))
 
         self._submit(size, write)
+
+    def bundle(self, number: int, rows: Sequence[int], groups: dict[str, dict[str, Array]]) -> None:
+        """Queue the moments of a bundle of rows, which are done when these are on disk. A row that was done counts as not done
+        while they are replaced.
+        """
+
+        def write() -> None:
+            for row in rows:
+                undo(self.path, row)
+            for group, variables in groups.items():
+                for name, array in variables.items():
+                    self._write(f"bundles/{group}/{name}", (number,), array)
+            for row in rows:
+                self._write("done", (row,), np.uint8(1))
+
+        self._submit(sum(array.nbytes for variables in groups.values() for array in variables.values()), write)
 
     def _write(self, name: str, place: tuple[int, ...], value: Any) -> None:
         if name not in self._arrays:
@@ -68,7 +86,11 @@ class Writer:
         expected = array.shape[len(place) :]
         if np.shape(value) != expected:
             raise StoreError(f"store {self.path}: {name} was planned with shape {expected}, the trace gave {np.shape(value)}")
-        array[place] = value
+        try:
+            array[place] = value
+        except (ValueError, RuntimeError):  # zarr reads an old shard before it writes over it, and that one is damaged
+            remove(self.path.joinpath(name, "c", *map(str, place)))
+            array[place] = value
 
     def _submit(self, size: int, job: Job) -> None:
         with self._changed:

@@ -35,8 +35,10 @@ class Model:
     One trace at a time: `model.lock` is held while tracing.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
+        self.origin = origin
+        """The arguments of `load` that make this model again elsewhere; `None` if it was built by hand."""
         self.lock = threading.RLock()
         self._warned_of: set[str] = set()
 
@@ -167,9 +169,11 @@ def load(
     `dtype` is a torch dtype or its name; by default float32 on a CPU, else bfloat16. `device` is "auto", "cpu", "cuda:0", ...
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
     """
-    return Model(
-        load_pipeline(name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only)
+    loaded = load_pipeline(
+        name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
     )
+    again = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
+    return Model(loaded, {"name": again, "dtype": loaded.dtype, "revision": revision, "local_files_only": local_files_only})
 
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:

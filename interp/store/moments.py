@@ -1,0 +1,44 @@
+"""Running means and variances, and how those of parts are joined."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from interp.store.schema import Array
+
+MOMENTS = ("mean", "variance")
+
+
+class Moments:
+    """Running mean and population variance of arrays, one at a time, in float64 (Welford, 1962).
+
+    The order of the additions is the order of the calls, so the same rows give the same bits.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = 0
+        self.mean = np.zeros(shape, np.float64)
+        self.square = np.zeros(shape, np.float64)
+
+    def add(self, value: Array) -> None:
+        """Take one more array into account."""
+        self.count += 1
+        delta = value - self.mean
+        self.mean += delta / self.count
+        self.square += delta * (value - self.mean)
+
+    def join(self, mean: Array, variance: Array, count: int) -> None:
+        """Take mean and population variance of `count` more arrays into account (Chan, Golub, LeVeque, 1979)."""
+        if not count:
+            return
+        total = self.count + count
+        delta = mean - self.mean
+        self.square += count * np.asarray(variance, np.float64) + delta**2 * (self.count * count / total)
+        self.mean += delta * (count / total)
+        self.count = total
+
+    def result(self) -> Array:
+        """(moment, ...) float32: mean, variance."""
+        if not self.count:
+            return np.full((2, *self.mean.shape), np.nan, np.float32)
+        return np.stack([self.mean, self.square / self.count]).astype(np.float32)
