@@ -25,6 +25,7 @@ from interp.recorded import make_schema
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
+from interp.store.places import exists, located
 from interp.store.reader import Shelf
 from interp.store.schema import Schema
 from interp.store.summary import write_summary
@@ -98,7 +99,7 @@ def trace(
     )
     return execute(
         prepared,
-        Path(out),
+        located(out),
         batch_size=batch_size,
         resume=resume,
         retry_failed=retry_failed,
@@ -202,7 +203,7 @@ def open_or_create(
     plan = prepared.plan.to_json()
     now = provenance(prepared.model, batch_size) | through.provenance()
     remove_leftovers(path)
-    if not path.exists():
+    if not exists(path):
         create(path, schema, {"plan": plan, "provenance": now})
         return [False] * len(schema.prompt_text)
     shelf = Shelf(path)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zarr
 from bad_analyses import CASES as ANALYSING
 from bad_experiments import CASES as EXPERIMENTS
 from bad_inputs import CASES as TRACING
@@ -69,19 +70,43 @@ def test_json_is_pure(folder: Path) -> None:
         json.loads(out)
 
 
-def test_a_dry_run_writes_nothing_and_predicts_the_sizes(folder: Path) -> None:
-    more = ["--record", "stats,gates,hidden,modulation", "--repeats", "3"]
+@pytest.mark.parametrize(
+    "record", ["stats,gates,hidden,modulation", "stats,gates,summary", "stats,gates,branches,prediction,hidden"]
+)
+def test_a_dry_run_writes_nothing_and_predicts_the_sizes(record: str, folder: Path) -> None:
+    more = ["--record", record, "--repeats", "3"]
     code, out, _ = run(trace_words(folder, "--dry-run", "--json", *more))
     assert code == 0
     assert not (folder / "out.zarr").exists()
-    predicted = {row["variable"]: row["bytes"] for row in json.loads(out)["variables"]}
+    said = json.loads(out)
+    predicted = {row["variable"]: row for row in said["variables"]}
     run(trace_words(folder, *more))
-    opened = interp.open_run(folder / "out.zarr")
-    found = {f"stats/{name}": array.nbytes for name, array in opened.stats.items() if "present" not in name}
-    found |= {f"gates/{name}": array.nbytes for name, array in opened.gates.items() if "present" not in name}
-    found |= {f"hidden/{stream}": opened.hidden[stream]["hidden"].nbytes for stream in ("image", "text")}
-    found |= {f"outputs/{name}": array.nbytes for name, array in opened.images.items()}
-    assert predicted == found
+    store = folder / "out.zarr"
+    root = zarr.open_group(str(store), mode="r")
+    large = {
+        name: array
+        for name, array in root.members(max_depth=None)
+        if isinstance(array, zarr.Array) and array.ndim > 1 and not name.endswith("present")
+    }
+    assert {name for name in predicted if not name.startswith(("summary/", "attributes"))} == {
+        name for name in large if not name.startswith("summary/")
+    }
+    for name, row in predicted.items():
+        if name in large and not name.startswith("summary/"):
+            assert row["bytes"] == large[name].nbytes, name
+            found = sum(file.stat().st_size for file in (store / name / "c").rglob("*") if file.is_file())
+            assert name.startswith("outputs/image") or row["disk_bytes"] == pytest.approx(found, rel=0.1), name
+    whole = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+    assert said["disk_bytes"] == pytest.approx(whole, rel=0.1)
+    assert said["seconds_a_row"] > 0
+
+
+def test_a_dry_run_without_a_probe(folder: Path) -> None:
+    code, out, err = run(trace_words(folder, "--dry-run", "--no-probe"))
+    assert code == 0
+    assert "one row is traced" not in err
+    assert "Here it would take" not in out
+    assert "Nothing was written" in out
 
 
 def test_warnings_are_one_line_on_stderr(folder: Path) -> None:

@@ -33,7 +33,7 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["provenance"],
     ["recorded"],
     ["batches"],
-    ["run"],
+    ["run", "sizes"],
     ["experiments"],
     ["cluster"],
     ["testing"],

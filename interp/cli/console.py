@@ -44,6 +44,13 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def human_time(seconds: float) -> str:
+    """A time with its unit, such as 3 min."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 @contextlib.contextmanager
 def trace_progress() -> Iterator[Callable[[Progress], None]]:
     """A progress bar on stderr, with rate and time left; nothing where stderr is no terminal."""

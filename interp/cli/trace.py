@@ -11,11 +11,10 @@ from interp.cli.console import graceful, human_bytes, print_json, print_table, s
 from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
 from interp.errors import InputError
 from interp.plan import Record, at_least, parse_shard
+from interp.store.places import located
 
 if TYPE_CHECKING:
     from interp.tracing.prepare import Prepared
-
-DISK_SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # of the bytes in memory (docs/store.md)
 
 Option = typer.Option
 
@@ -53,6 +52,7 @@ def trace(
         str | None, Option(help='Of n processes that write one store, this one\'s share: "0/4" to "3/4". For job arrays.')
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be written and how big; write nothing.")] = False,
+    probe: Annotated[bool, Option(help="Let --dry-run trace one row, to see how it compresses and how long it takes.")] = True,
     as_json: Annotated[bool, Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """Trace a model over a file of prompts into a zarr store."""
@@ -82,13 +82,13 @@ def trace(
         "record": kept,
         "settings": {name: value for name, value in given.items() if value is not None},
     }
-    path = out or Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
+    path = located(out) if out else Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
     if (workers is not None or scheduler is not None) and (share is not None or dry_run):
         raise InputError("workers and scheduler do not go with --shard or --dry-run; leave one out")
     through = spread(workers, scheduler, loading)
     prepared = prepare(load(model, **loading), prompts, **arguments)
     if dry_run:
-        _print_sizes(prepared, path, as_json)
+        _print_sizes(prepared, path, probe, as_json)
         return
     with trace_progress() as show, graceful() as stopped:
         run = execute(
@@ -111,26 +111,32 @@ def trace(
     say(f"{done}; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
 
 
-def _print_sizes(prepared: Prepared, path: Path, as_json: bool) -> None:
-    from interp.recorded import make_schema
+def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> None:
+    from interp.sizes import forecast
 
-    dtype, schema = prepared.plan.dtype, make_schema(prepared)
-    rows: list[dict[str, Any]] = []
-    for name, variable in schema.variables().items():
-        copied = name.startswith(("hidden", "gates"))  # straight from the model: bfloat16 leaves zero bits to compress
-        share = DISK_SHARE[dtype] if copied else DISK_SHARE["float32"]
-        rows.append(
-            {"variable": name, "sizes": variable.sizes, "bytes": variable.bytes, "disk_bytes": round(variable.bytes * share)}
-        )
-    total, disk = sum(row["bytes"] for row in rows), sum(row["disk_bytes"] for row in rows)
+    if probe and not as_json:
+        say("one row is traced to see how big it is (--no-probe leaves that out)")
+    found = forecast(prepared, probe=probe)
     if as_json:
-        plan = prepared.plan.to_json()
-        print_json({"store": str(path), "plan": plan, "variables": rows, "bytes": total, "disk_bytes": disk})
+        rows = [
+            {"variable": one.variable, "sizes": one.sizes, "bytes": one.bytes, "disk_bytes": one.disk_bytes}
+            for one in found.variables
+        ]
+        sizes = {"bytes": found.bytes, "disk_bytes": found.disk_bytes, "seconds_a_row": found.seconds_a_row}
+        print_json({"store": str(path), "plan": prepared.plan.to_json(), "variables": rows, **sizes})
         return
     table = [
-        [row["variable"], " x ".join(f"{axis} {size}" for axis, size in row["sizes"].items()), human_bytes(row["disk_bytes"])]
-        for row in rows
+        [one.variable, " x ".join(f"{axis} {size}" for axis, size in one.sizes.items()), human_bytes(one.disk_bytes)]
+        for one in found.variables
     ]
     print_table(f"{path} would hold", ["variable", "axes", "on disk, about"], table)
-    count = len(schema.prompt_text)
-    print(f"{count} rows, about {human_bytes(disk)} on disk ({human_bytes(total)} in memory). Nothing was written.")
+    print(
+        f"{found.rows} rows, about {human_bytes(found.disk_bytes)} on disk ({human_bytes(found.bytes)} in memory). "
+        "Nothing was written."
+    )
+    if found.seconds_a_row is not None:
+        seconds = found.seconds_a_row * found.rows
+        took = (
+            f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        )
+        print(f"Here it would take about {took}: the first row, one by itself, took {found.seconds_a_row:.1f} s.")

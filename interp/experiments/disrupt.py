@@ -27,6 +27,7 @@ from interp.plan import Record, as_json, at_least
 from interp.sites import parse_indices, resolve_indices
 from interp.store.experiment import Experiment
 from interp.store.opened import Run
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
@@ -94,7 +95,7 @@ def disrupt(
     steps, seed, repeats, height, width, settings.
     """
     prepared = prepare(model, prompts, record=Record(stats=False, gates=False), **arguments)
-    path, count = Path(out), len(prepared.model.anatomy.blocks)
+    path, count = located(out), len(prepared.model.anatomy.blocks)
     sets = [_blocks(given, count) for given in blocks]
     if not sets or len(set(sets)) != len(sets):
         raise InputError(f"blocks must be one or more different sets of blocks; got {list(blocks)}")

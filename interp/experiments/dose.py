@@ -23,6 +23,7 @@ from interp.interventions.edits import Zero
 from interp.plan import Record, Row, as_json, at_least
 from interp.store.experiment import Experiment
 from interp.store.opened import Run
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
@@ -95,7 +96,7 @@ def dose(
     """
     prepared = prepare(model, prompts, record=Record(stats=False, gates=False), **arguments)
     anatomy, steps = prepared.model.anatomy, len(prepared.schedule.timesteps)
-    ranked = rank(prepared, Path(out), channels="0", run=run, batch_size=batch_size)
+    ranked = rank(prepared, located(out), channels="0", run=run, batch_size=batch_size)
     numbers = _counts(counts, anatomy.channels)
     sets = nested_blocks(len(anatomy.blocks), block)
     wrong = [name for name in windows if name not in WINDOWS]
@@ -125,7 +126,7 @@ def dose(
         "budget": budget,
         "random": "drawn anew for every row, out of all but the largest",
     }
-    return Dose(prepared, Path(out), tuple(arms), planned, as_json(parameters, "parameters"), ranked)
+    return Dose(prepared, located(out), tuple(arms), planned, as_json(parameters, "parameters"), ranked)
 
 
 def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]:

@@ -26,6 +26,7 @@ from interp.provenance import provenance
 from interp.sites import Site
 from interp.store.create import zarr_quiet
 from interp.store.experiment import Experiment, Layout, experiment_lock, open_experiment, open_or_create
+from interp.store.places import located
 from interp.store.reader import is_done
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
@@ -184,7 +185,7 @@ def fill(
 
     `through` draws the units: this process, or workers.
     """
-    path, rows = Path(out), prepared.plan.rows()
+    path, rows = located(out), prepared.plan.rows()
     wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
     layout = Layout(
         prompt_text=tuple(row.text for row in rows),

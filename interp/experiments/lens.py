@@ -30,6 +30,7 @@ from interp.plan import Record, Row, as_json
 from interp.sites import Site, parse_indices, resolve_indices
 from interp.store.experiment import Experiment
 from interp.store.opened import Run, open_run
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
@@ -130,7 +131,7 @@ def lens(
     removed: tuple[int, ...] = ()
     if without is not None:
         channels = None if isinstance(without, str) and without == "massive" else without
-        removed = rank(prepared, Path(out), channels=channels, run=run if run is not None else kept).massive
+        removed = rank(prepared, located(out), channels=channels, run=run if run is not None else kept).massive
     kinds = [WHOLE, WITHOUT] if removed else [WHOLE]
     arms = [Arm("final", (), {"kind": "final", "block": -1, "step": -1})]
     arms += [

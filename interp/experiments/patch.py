@@ -33,6 +33,7 @@ from interp.plan import Record, Row, as_json, at_least
 from interp.sites import Site, parse_indices, resolve_indices
 from interp.store.experiment import Experiment
 from interp.store.opened import Run
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model, load
 from interp.tracing.prepare import Prepared, prepare
@@ -224,7 +225,7 @@ def patch(
         raise InputError(f"what: blocks {list(wanted)} have nothing of {', '.join(what)} in the {stream} stream")
     ranked = None
     if {"massive", "control"} & set(what):
-        ranked = rank(prepared, Path(out), channels=channels, run=run, stream=streams[0], batch_size=batch_size)
+        ranked = rank(prepared, located(out), channels=channels, run=run, stream=streams[0], batch_size=batch_size)
     parameters = {
         "clean": [row.text for row in donor.plan.rows()],
         "what": list(what),
@@ -233,7 +234,7 @@ def patch(
         "channels": ranked.massive if ranked else None,
         "control": ranked.random(prepared.plan.seed) if ranked else None,
     }
-    return PatchGrid(prepared, donor, Path(out), cells, streams, ranked, as_json(parameters, "parameters"))
+    return PatchGrid(prepared, donor, located(out), cells, streams, ranked, as_json(parameters, "parameters"))
 
 
 def sites_of(anatomy: Anatomy, what: str, block: int, streams: Sequence[str]) -> list[Site]:

@@ -32,6 +32,7 @@ from interp.provenance import provenance
 from interp.sites import Site
 from interp.store.opened import Run
 from interp.store.parts import Parts
+from interp.store.places import located
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
@@ -74,7 +75,7 @@ def swap(
     chosen = pair or (steps // 5, min(4 * steps // 5, steps - 1))
     if len(chosen) != 2 or not 0 <= chosen[0] < chosen[1] < steps:
         raise InputError(f"pair must be an early and a late step in 0..{steps - 1}; got {list(chosen)}")
-    ranked = rank(prepared, Path(out), channels=channels, run=run, stream=stream)
+    ranked = rank(prepared, located(out), channels=channels, run=run, stream=stream)
     sets = {"massive": ranked.massive, "control": ranked.random(prepared.plan.seed)}
     blocks = [number for number, block in enumerate(prepared.model.anatomy.blocks) if stream in block.hidden]
     sites = [Site(block, stream, "hidden") for block in blocks]
@@ -84,7 +85,7 @@ def swap(
         **prepared.plan.to_json(),
         "swap": as_json({"pair": chosen, "channels": kept, "stream": stream}, "swap"),
     }
-    parts = Parts(Path(out), plan, "swap")
+    parts = Parts(located(out), plan, "swap")
     if (finished := parts.finished()) is not None:
         return finished
     for place, row in enumerate(rows):

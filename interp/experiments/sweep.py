@@ -23,6 +23,7 @@ from interp.experiments.clean import Array, sample
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, Outputs, Unit, fill, measures
 from interp.plan import Record, as_json, groups
 from interp.store.experiment import Experiment
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model, load
 from interp.tracing.prepare import Prepared, prepare
@@ -152,7 +153,7 @@ def sweep(
     given = {"record": Record(stats=False, gates=False), **arguments}
     prepared = [prepare(model, prompts, guidance=None if text == NONE else text, **given) for text in settings]
     as_json([one.plan.to_json() for one in prepared], "guidance")
-    return Sweep(tuple(prepared), Path(out), tuple(settings), tuple(values))
+    return Sweep(tuple(prepared), located(out), tuple(settings), tuple(values))
 
 
 def expand(text: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -34,6 +34,7 @@ from interp.plan import Record, Row, as_json
 from interp.sites import Site, parse_indices, resolve_indices
 from interp.store.experiment import Experiment
 from interp.store.opened import Run
+from interp.store.places import located
 from interp.store.results import write_result
 from interp.tracing.model import Model, load
 from interp.tracing.prepare import Prepared, prepare
@@ -182,7 +183,7 @@ def transport(
         raise InputError(f"pictures must be (row, y, x, rgb) = {expected}, one for each row; got {np.shape(pictures)}")
     wanted = resolve_indices(parse_indices(blocks, "blocks"), len(model.anatomy.blocks), "blocks")
     steps = resolve_indices(parse_indices(steps_moved, "steps_moved"), len(ours.schedule.timesteps), "steps_moved")
-    ranked = rank(ours, Path(out), channels=channels, run=run, batch_size=batch_size)
+    ranked = rank(ours, located(out), channels=channels, run=run, batch_size=batch_size)
     place = min(steps), min(wanted), 1
     arms = [Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
     arms += [
@@ -207,4 +208,4 @@ def transport(
         "mask": mask,
     }
     given = (tuple(arms), ranked, tuple(wanted), tuple(steps), mask, as_json(parameters, "parameters"))
-    return Transported(ours, theirs, pictures, Path(out), *given)
+    return Transported(ours, theirs, pictures, located(out), *given)

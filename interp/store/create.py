@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ import xarray as xr
 import zarr
 from filelock import FileLock, Timeout
 
-from interp.errors import StoreError
+from interp.errors import InterpWarning, StoreError
+from interp.store.places import is_remote, move, remove
 from interp.store.schema import SCHEMA, Schema
 
 SHARD_WAIT = 60.0  # seconds for another shard to make the store
@@ -28,14 +28,16 @@ def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         try:
             # coordinates that hold only fill values (one step: 0) are written too: a missing file is then always an error
             with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
                 _build(partial, schema, attributes)
-            os.rename(partial, path)
+            if is_remote(path):
+                remove(path)  # what a killed process moved of a store
+            move(partial, path)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
 
 
 def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
@@ -47,7 +49,7 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
         },
         coords={"prompt": np.arange(prompts)},
     )
-    index.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    index.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False)
     root = zarr.open_group(str(path), mode="r+")
     root.attrs.update({"schema": SCHEMA, **attributes})
     root.create_array("done", shape=(prompts,), dtype="uint8", chunks=(1,), fill_value=0, dimension_names=("prompt",))
@@ -57,7 +59,7 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
             group_path, variable_name = name, "hidden"
         coordinates = schema.coordinates(name)
         if group_path not in root:
-            coordinates.to_zarr(path, group=group_path, mode="a", zarr_format=3, consolidated=False)
+            coordinates.to_zarr(str(path), group=group_path, mode="a", zarr_format=3, consolidated=False)
         along = [str(c) for c in coordinates.coords if c not in coordinates.dims]
         own = [c for c in along if set(coordinates[c].dims) <= set(variable.sizes)]
         group = root[group_path]
@@ -72,6 +74,10 @@ def writing_lock(path: Path, shard: tuple[int, int] | None = None) -> Iterator[C
     Shards `(i, n)` of one n hold a lock each and write side by side; what is yielded lets the others in, and must be called
     when the store is there and read. A writer of the whole store, or of another n's shards, is refused while one is held.
     """
+    if is_remote(path):
+        warnings.warn(f"store {path} cannot be locked: see to it that no other process writes it", InterpWarning, stacklevel=4)
+        yield lambda: None
+        return
     path = path.resolve()  # one lock, whatever links lead to the store
     whole = FileLock(path.with_name(path.name + ".lock"))
     own = None if shard is None else FileLock(path.with_name(f"{path.name}.lock.{shard[0]}-of-{shard[1]}"))
@@ -105,15 +111,7 @@ def _hold(lock: FileLock, path: Path, wait: float, who: str) -> FileLock:
 def remove_leftovers(path: Path) -> None:
     """Remove what a killed process left half made beside the store; the caller holds the lock."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        remove(left)
 
 
 def add_attributes(path: Path, name: str, value: Any) -> None:

@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import zarr
 from interp.errors import InputError, StoreError
 from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.places import exists, located, move, remove
 from interp.store.reader import Guarded, open_root, read_ahead
 from interp.store.results import read_result, result_names
 from interp.store.schema import SCHEMA, Array, Variable
@@ -56,7 +56,7 @@ class Layout:
 def open_or_create(path: Path, layout: Layout, attributes: dict[str, Any]) -> Array:
     """Which cells the store already holds, (prompt, arm); it is made if there is none. The caller holds the lock."""
     remove_leftovers(path)
-    if not path.exists():
+    if not exists(path):
         _create(path, layout, attributes)
         return np.zeros(layout.planned.shape, bool)
     stored = Experiment(path)
@@ -69,13 +69,13 @@ def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         try:
             with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
                 _build(partial, layout, attributes)
-            os.rename(partial, path)
+            move(partial, path)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
 
 
 def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
         },
         coordinates,
     )
-    root.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    root.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False)
     group = zarr.open_group(str(path), mode="r+")
     group.attrs.update({"schema": SCHEMA, **attributes})
     group.create_array(
@@ -131,7 +131,7 @@ class Experiment:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = located(path)
         self._root = open_root(self.path)
         self._opened: dict[str, Guarded] = {}
         self.attributes: dict[str, Any] = dict(self._root.attrs)
@@ -187,7 +187,7 @@ class Experiment:
     def axes(self) -> xr.Dataset:
         """prompt, prompt_text, seed, arm and the arms' labels."""
         with zarr_quiet():
-            stored = xr.open_zarr(self.path, consolidated=False, chunks=None).load()
+            stored = xr.open_zarr(str(self.path), consolidated=False, chunks=None).load()
         found = stored.drop_vars(["planned", "done"], errors="ignore").set_coords(["prompt_text", "seed"])
         texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in found.coords.items() if v.dtype.kind in "TU"}
         named: xr.Dataset = found.assign_coords(texts)
@@ -255,7 +255,7 @@ class Experiment:
 
 def is_experiment(path: str | Path) -> bool:
     """Whether a store is one of an experiment."""
-    return "experiment" in dict(open_root(Path(path)).attrs)
+    return "experiment" in dict(open_root(located(path)).attrs)
 
 
 def open_experiment(path: str | Path) -> Experiment:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shutil
 from pathlib import Path
 
 import zarr
 
 from interp.store.create import storage_errors
+from interp.store.places import move, remove
 
 FOLDER = "failed"
 
@@ -26,16 +26,16 @@ def note_failure(path: Path, row: int, reason: str) -> None:
     with storage_errors(path):
         if not (path / FOLDER / "zarr.json").exists():
             zarr.open_group(str(path), mode="r+").require_group(FOLDER)
-        shutil.rmtree(partial, ignore_errors=True)
-        zarr.create_group(partial, attributes={"reason": reason, "at": now})
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(partial, target)
+        remove(partial)
+        zarr.create_group(str(partial), attributes={"reason": reason, "at": now})
+        remove(target)
+        move(partial, target)
 
 
 def forget_failure(path: Path, row: int) -> None:
     """The row is whole now."""
     with storage_errors(path):
-        shutil.rmtree(path / FOLDER / str(row), ignore_errors=True)
+        remove(path / FOLDER / str(row))
 
 
 def failures(path: Path) -> dict[int, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from interp.errors import InputError
 from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.places import is_remote, located
 from interp.store.reader import Shelf
 from interp.store.summary import write_summary
 from interp.store.verify import bundle_arrays, bundle_size, row_arrays
@@ -19,7 +20,10 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
     """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
     copied. Rows that `out` has already are left as they are; of a store of bundles, whole bundles are copied.
     """
-    out, sources = Path(out), [Shelf(part) for part in parts]
+    out, sources = located(out), [Shelf(part) for part in parts]
+    for path in (out, *(source.path for source in sources)):
+        if is_remote(path):
+            raise InputError(f"merge joins folders; copy {path} to a disk first")
     if not sources:
         raise InputError("parts must be one or more stores of the same plan; got none")
     for source in sources[1:]:

@@ -15,6 +15,7 @@ from interp.errors import InputError, StoreError
 from interp.plan import as_json, check_same
 from interp.store.create import storage_errors
 from interp.store.experiment import Experiment, Layout, experiment_lock, open_or_create
+from interp.store.places import is_remote
 from interp.store.results import write_result
 from interp.store.schema import Array
 from interp.store.writer import Writer
@@ -29,6 +30,8 @@ class Parts:
     def __init__(self, path: Path, plan: dict[str, Any], kind: str) -> None:
         if not path.name or path.name in (".", ".."):
             raise InputError(f"out must name the result's folder, such as cache/swap.zarr; got {str(path)!r}")
+        if is_remote(path):
+            raise InputError(f"out must be a folder for {kind}; got {path}")
         self.path, self.plan, self.kind = path, plan, kind
         self.folder = path.with_name(f"{path.name.removesuffix('.zarr')}-rows")
 

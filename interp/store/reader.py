@@ -14,18 +14,19 @@ import dask.array
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from interp.errors import InputError, InterpError, StoreError
 from interp.store.create import storage_message
+from interp.store.places import is_remote, located
 from interp.store.schema import SCHEMA, STATISTICS, Array
 
 Row = TypeVar("Row")
 
 
-class StrictStore(WrapperStore[LocalStore]):
+class StrictStore(WrapperStore[Store]):
     """A store in which a chunk that is not there is an error; `done` alone may be sparse."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -40,7 +41,7 @@ class Shelf:
     """An open store: its attributes, which rows are done, and its groups as Datasets."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = located(path)
         self.root = open_root(self.path)
         self.attributes: dict[str, Any] = dict(self.root.attrs)
         if "experiment" in self.attributes:
@@ -199,13 +200,20 @@ def open_root(path: Path) -> zarr.Group:
     if not whole:
         raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
     try:
-        root = zarr.open_group(StrictStore(LocalStore(path, read_only=True)), mode="r")
+        kept: Store = (
+            LocalStore(path, read_only=True) if not is_remote(path) else FsspecStore.from_url(str(path), read_only=True)
+        )
+        root = zarr.open_group(StrictStore(kept), mode="r")
     except OSError as error:
         raise StoreError(storage_message(path, error)) from error
     except Exception as error:
         raise StoreError(f"{path} is not a readable zarr group ({type(error).__name__}: {error})") from error
     _check_schema(path, dict(root.attrs))
     return root
+
+
+def _kept(path: Path) -> Store:
+    return FsspecStore.from_url(str(path), read_only=True) if is_remote(path) else LocalStore(path, read_only=True)
 
 
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:

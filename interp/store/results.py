@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import zarr
 from interp.errors import InputError, StoreError
 from interp.plan import as_json
 from interp.store.create import storage_errors, writing_lock, zarr_quiet
+from interp.store.places import move, remove
 
 FOLDER = "analysis"
 
@@ -25,15 +24,15 @@ def write_result(path: Path, name: str, result: xr.Dataset) -> None:
     target = path / FOLDER / name
     plain = result.assign_attrs(as_json(dict(result.attrs), "attributes"))
     with writing_lock(path), storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         try:
-            _storable(plain).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+            _storable(plain).to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False)
             if not (path / FOLDER / "zarr.json").exists():
                 zarr.open_group(str(path), mode="r+").require_group(FOLDER)
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(partial, target)
+            remove(target)
+            move(partial, target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
 
 
 def write_dataset(path: Path, result: xr.Dataset) -> None:
@@ -42,12 +41,12 @@ def write_dataset(path: Path, result: xr.Dataset) -> None:
     plain = result.assign_attrs(as_json(dict(result.attrs), "attributes"))
     with storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         try:
-            _storable(plain).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-            os.rename(partial, path)
+            _storable(plain).to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False)
+            move(partial, path)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
 
 
 def _storable(result: xr.Dataset) -> xr.Dataset:
@@ -72,7 +71,7 @@ def read_result(path: Path, name: str) -> xr.Dataset:
         raise InputError(f"store {path} holds no result {name!r}; it holds: {held}")
     try:
         with zarr_quiet():
-            result = xr.open_zarr(path / FOLDER / name, consolidated=False, chunks=None).load()
+            result = xr.open_zarr(str(path / FOLDER / name), consolidated=False, chunks=None).load()
     except Exception as error:  # damaged bytes raise whatever the codecs please
         raise StoreError(
             f"store {path}: result {name} cannot be read ({type(error).__name__}: {error}); make it again"

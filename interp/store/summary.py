@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import zarr
 
 from interp.store.create import storage_errors
 from interp.store.moments import MOMENTS, Moments
+from interp.store.places import move, remove
 from interp.store.reader import Shelf, read_ahead
 from interp.store.schema import FOLDED
 
@@ -72,7 +71,7 @@ def write_summary(path: Path) -> None:
         return
     partial = path.with_name(f"{path.name}.partial-summary")
     with storage_errors(path), zarr.config.set({"array.write_empty_chunks": True}):
-        shutil.rmtree(partial, ignore_errors=True)
-        summary.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-        shutil.rmtree(path / "summary", ignore_errors=True)
-        os.rename(partial, path / "summary")
+        remove(partial)
+        summary.to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False)
+        remove(path / "summary")
+        move(partial, path / "summary")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import zarr
 
 from interp.errors import InterpError, StoreError
 from interp.store.create import storage_errors
+from interp.store.places import remove
 from interp.store.reader import Shelf, undo
 from interp.store.results import read_result, result_names
 from interp.store.schema import Array
@@ -178,7 +178,7 @@ def forget(path: Path, faults: list[Fault]) -> list[int]:
             undo(path, row)
         for fault in faults:
             if fault.row is None and fault.where.startswith(("analysis/", "summary")):
-                shutil.rmtree(path / fault.where, ignore_errors=True)
+                remove(path / fault.where)
         if rows:
-            shutil.rmtree(path / "summary", ignore_errors=True)
+            remove(path / "summary")
     return rows

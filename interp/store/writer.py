@@ -12,7 +12,8 @@ import numpy as np
 import zarr
 
 from interp.errors import InterpError, StoreError
-from interp.store.create import remove, storage_message
+from interp.store.create import storage_message
+from interp.store.places import remove
 from interp.store.reader import undo
 from interp.store.schema import Array
 

@@ -1,0 +1,63 @@
+"""Where stores are: folders, or fsspec URLs (s3://, gs://, memory://) that behave like folders (universal-pathlib)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InputError
+
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?!/)(.*)")
+
+
+def located(name: str | Path) -> Path:
+    """A path, or for a URL an object that can do what a path can."""
+    found = URL.fullmatch(str(name))
+    if found is None or not isinstance(name, str | Path):
+        return Path(name) if isinstance(name, str) else name
+    try:
+        from upath import UPath
+    except ImportError:
+        raise InputError(f"{name} is a URL, which needs universal-pathlib: pip install 'interp[remote]'") from None
+    try:  # pathlib makes one slash of two: s3:/bucket is s3://bucket again
+        made: Any = UPath(f"{found[1]}://{found[2]}")
+        made.fs  # noqa: B018  (the protocol's package is imported here)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{name}: {error}") from None
+    return made  # type: ignore[no-any-return]
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a place is behind a URL: it has no locks, and nothing there is renamed in one go."""
+    return not isinstance(path, Path)
+
+
+def exists(path: Path) -> bool:
+    """Whether a store is there. Behind a URL one without its zarr.json, which is moved last, is none."""
+    return (path / "zarr.json").exists() if is_remote(path) else path.exists()
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif is_remote(path):
+        path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """A folder to where nothing is: in one go on a disk; behind a URL file by file, the zarr.json last."""
+    if not is_remote(target):
+        os.rename(source, target)
+        return
+    files = [file for file in source.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file == source / "zarr.json"):
+        new = target / file.relative_to(source)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(file.read_bytes())
+    remove(source)
