@@ -1,7 +1,7 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
 #   make test      environment, lint, types, test suite
-#   make test-all  the same, and every page in a real browser (Chromium), and the notebooks
+#   make test-all  the same, every page in a real browser (Chromium), the notebooks, and quantised models
 #   make test-gpu  the tests that need a CUDA device
 #   make notebooks the notebooks, executed, into cache/notebooks/
 #   make install   the environment alone, in .venv/
@@ -12,6 +12,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+QUANTIZED := $(VENV)/quantized
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .PHONY: demo test test-all notebooks test-gpu lint install docs bench clean
@@ -25,10 +26,16 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not notebook"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not notebook and not quantized"
 
-test-all: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+test-all: lint $(QUANTIZED)/installed
+	$(BIN)/python -m pytest -m "not slow and not gpu and not quantized"
+	PYTHONPATH=$(QUANTIZED) $(BIN)/python -m pytest -m "quantized and not slow and not gpu"
+
+# apart from the environment: diffusers imports them wherever they are, which takes seconds
+$(QUANTIZED)/installed: $(INSTALLED)
+	$(PIP) --no-deps --target $(QUANTIZED) torchao==0.18.0 bitsandbytes==0.50.2
+	touch $(QUANTIZED)/installed
 
 notebooks: $(INSTALLED)
 	mkdir -p cache/notebooks

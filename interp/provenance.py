@@ -25,6 +25,8 @@ def provenance(model: Model, batch_size: int) -> dict[str, Any]:
         "revision": loaded.revision,
         "device": loaded.device,
         "offload": loaded.offload,
+        "quantize": (model.origin or {}).get("quantize"),
+        "quantization": loaded.quantization,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

@@ -42,6 +42,7 @@ def trace(
     dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16. [default: float32 on CPU, else bfloat16]")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     offload: Annotated[str, Option(help="none, model, sequential or group.")] = "none",
+    quantize: Annotated[str | None, Option(help="int8, float8 or nf4: the blocks' weights; gates stay exact.")] = None,
     revision: Annotated[str | None, Option(help="Hub revision of the model.")] = None,
     local_files_only: Annotated[bool, Option("--local-files-only", help="Never use the network.")] = False,
     resume: Annotated[bool, Option(help="Continue a store of the same plan.")] = True,
@@ -69,6 +70,7 @@ def trace(
         "revision": revision,
         "offload": offload,
         "local_files_only": local_files_only,
+        "quantize": quantize,
     }
     given = {"max_sequence_length": max_sequence_length, "embedded_guidance": embedded_guidance}
     arguments: dict[str, Any] = {

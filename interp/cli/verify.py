@@ -62,7 +62,7 @@ def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) ->
         raise InputError(f"{opened.path}: its prompts or seeds are not its plan's, so no row can be trusted; trace it anew")
     if plan["record"].get("recorders"):
         raise InputError(f"{opened.path} has recorders of your own, which are functions; make the same interp.trace call again")
-    loaded = load(model or plan["model"], dtype=plan["dtype"], device=device)
+    loaded = load(model or plan["model"], dtype=plan["dtype"], device=device, quantize=opened.provenance.get("quantize"))
     repeats = int(plan["repeats"])
     prepared = prepare(
         loaded,

@@ -29,6 +29,9 @@ def fingerprint(pipe: Any) -> str:
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
+    if hasattr(tensor, "__tensor_flatten__"):  # a quantised weight: a tensor of several
+        parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return b"".join(_sample(part) for part in parts if isinstance(part, torch.Tensor))
     if tensor.is_meta or not tensor.numel():
         return b""
     flat = tensor.detach().reshape(-1)

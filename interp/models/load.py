@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from interp.errors import InputError, ModelError
+from interp.errors import InputError, InterpWarning, ModelError
+from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG, Defaults, folder_defaults
 from interp.models.families import ANATOMIES, PIPELINES
@@ -35,6 +38,8 @@ class Loaded:
     dtype: str
     device: str
     offload: str
+    quantization: Mapping[str, Any] | None = None
+    """What is quantised, and what that says of the gates."""
 
 
 def load_pipeline(
@@ -45,6 +50,7 @@ def load_pipeline(
     revision: str | None = None,
     offload: str = "none",
     local_files_only: bool = False,
+    quantize: str | None = None,
 ) -> Loaded:
     """Load a model by alias, folder or hub id. Weights must be safetensors; no code from the hub is run."""
     if offload not in OFFLOADS:
@@ -70,6 +76,7 @@ def load_pipeline(
         revision=revision_of(str(folder or source), asked),
         device=place,
         offload=offload,
+        quantize=quantize,
     )
     place_pipeline(pipe, place, offload)
     return loaded
@@ -83,6 +90,7 @@ def adopt(
     revision: str | None = None,
     device: str,
     offload: str = "none",
+    quantize: str | None = None,
 ) -> Loaded:
     """A pipeline that is already built, with its anatomy; an unsupported class is an error."""
     check_pipeline_class(name, type(pipe).__name__)
@@ -93,16 +101,23 @@ def adopt(
         if setting not in settings or not isinstance(value, type(settings[setting])):
             known = ", ".join(settings) or "none"
             raise ModelError(f"model {name!r}: its interp.json gives {setting}={value!r}; settings of this model: {known}")
+    anatomy, dtype = describe(transformer, ANATOMIES), str(transformer.dtype).removeprefix("torch.")
+    if quantize is not None:
+        quantization.quantize(transformer, anatomy, quantize)
+    changed = quantization.quantization(transformer, anatomy)
+    if changed is not None and changed["gates"] != quantization.EXACT:
+        warnings.warn(f"model {name!r} is quantised: its gates are {changed['gates']}", InterpWarning, stacklevel=3)
     return Loaded(
         name=name,
         pipe=pipe,
-        anatomy=describe(transformer, ANATOMIES),
+        anatomy=anatomy,
         spec=spec,
         defaults=defaults or Defaults(),
         revision=revision,
-        dtype=str(transformer.dtype).removeprefix("torch."),
+        dtype=dtype,
         device=device,
         offload=offload,
+        quantization=changed,
     )
 
 

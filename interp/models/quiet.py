@@ -8,20 +8,25 @@ import warnings
 from collections.abc import Iterator
 
 LIBRARIES = ("diffusers", "transformers", "huggingface_hub", "accelerate")
+IMPORTED = (
+    "torchao",
+    "bitsandbytes",
+    "torch.utils._pytree",
+)  # by diffusers, if they are there: each tells of kernels it misses
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Only errors of the model libraries come through inside."""
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    loggers = [logging.getLogger(name) for name in (*LIBRARIES, *IMPORTED)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 
-    levels = [logger.level for logger in loggers]
     bars = [(library, library.is_progress_bar_enabled()) for library in (diffusers_logging, transformers_logging)]
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         for library, _ in bars:
             library.disable_progress_bar()
         with warnings.catch_warnings():

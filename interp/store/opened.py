@@ -169,6 +169,7 @@ class Run:
         facts = {
             "model": f"{plan.get('model')} ({origin.get('model_class')}, {plan.get('dtype')} on {origin.get('device')})",
             "rows": f"{self.rows_done} of {self.rows_total} done{state}",
+            **({"quantised": _quantized(origin["quantization"])} if origin.get("quantization") else {}),
             "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
             "keeps": ", ".join(kept),
         }
@@ -194,6 +195,11 @@ class Run:
             for name, value in self.facts().items()
         )
         return f"<b>interp.Run</b> <code>{html.escape(str(self.path))}</code><table>{cells}</table>"
+
+
+def _quantized(found: dict[str, Any]) -> str:
+    layers = ", ".join(f"{count} layers {kind}" for kind, count in found["layers"].items())
+    return f"{layers}; gates {found['gates']}"
 
 
 def open_run(path: str | Path) -> Run:

@@ -146,12 +146,16 @@ class Model:
                 stacklevel=3,
             )
 
+    def _quantized(self) -> str:
+        found = self.loaded.quantization
+        return "" if found is None else f", {sum(found['layers'].values())} layers quantised ({', '.join(found['layers'])})"
+
     def __repr__(self) -> str:
         anatomy = self.anatomy
         streams, gates = ", ".join(anatomy.streams), ", ".join(anatomy.gates)
         return (
             f"<interp.Model {self.name!r}: {anatomy.model_class}, {len(anatomy.blocks)} blocks x {anatomy.channels} channels; "
-            f"streams {streams}; gates {gates}; {self.loaded.dtype} on {self.loaded.device}>"
+            f"streams {streams}; gates {gates}; {self.loaded.dtype} on {self.loaded.device}{self._quantized()}>"
         )
 
 
@@ -163,17 +167,19 @@ def load(
     revision: str | None = None,
     offload: str = "none",
     local_files_only: bool = False,
+    quantize: str | None = None,
 ) -> Model:
     """Load a model by alias (`interp models` lists them), diffusers folder or hub id.
 
     `dtype` is a torch dtype or its name; by default float32 on a CPU, else bfloat16. `device` is "auto", "cpu", "cuda:0", ...
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
+    `quantize` is "int8", "float8" (torchao) or "nf4" (bitsandbytes): the blocks' linear layers but for the AdaLN projections,
+    so that gates stay exact.
     """
-    loaded = load_pipeline(
-        name, dtype=dtype, device=device, revision=revision, offload=offload, local_files_only=local_files_only
-    )
+    kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
+    loaded = load_pipeline(name, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
     again = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
-    return Model(loaded, {"name": again, "dtype": loaded.dtype, "revision": revision, "local_files_only": local_files_only})
+    return Model(loaded, {"name": again, "dtype": loaded.dtype, **kept})
 
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:

@@ -1,0 +1,106 @@
+"""Quantised weights: the blocks' linear layers alone, and never the AdaLN projections, so that gates stay exact.
+
+Everything outside the blocks (embedders, what conditions the gates, the last layer) keeps its precision too. A pipeline that
+somebody else quantised is traced as it is, and what became of its gates is said.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp.errors import InputError
+from interp.models.anatomy import Anatomy
+
+KINDS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
+"""What weights become (activations keep the model's dtype), and the package that does it."""
+EXACT = "exact: neither AdaLN projections nor what conditions them are quantised"
+NOT_EXACT = "those of quantised AdaLN projections, not of the model's own weights"
+
+
+def quantize(transformer: nn.Module, anatomy: Anatomy, kind: str) -> None:
+    """Quantise the blocks' linear layers in place, but for the AdaLN projections."""
+    package = KINDS.get(kind)
+    if package is None:
+        raise InputError(f"quantize must be one of {', '.join(KINDS)}; got {kind!r}")
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"quantize={kind!r} needs {package}: pip install 'interp[quantized]'")
+    chosen = set(_block_layers(transformer, anatomy)) - set(_projections(transformer, anatomy))
+    if package == "bitsandbytes":
+        for name in chosen:
+            _replace(transformer, name, _nf4)
+        return
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it tells of every kernel that this machine has not
+    from torchao import quantization
+
+    config = {"int8": quantization.Int8WeightOnlyConfig, "float8": quantization.Float8WeightOnlyConfig}[kind]
+    # its settings for the compiler would lower the precision of everybody's matrix products
+    quantization.quantize_(transformer, config(set_inductor_config=False), filter_fn=lambda module, name: name in chosen)
+
+
+def _nf4(layer: nn.Linear) -> nn.Module:
+    import bitsandbytes
+
+    made = bitsandbytes.nn.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=layer.weight.dtype,
+        quant_type="nf4",
+    )
+    made.load_state_dict(layer.state_dict())
+    placed: nn.Module = made.to(layer.weight.device)  # moving it is what quantises
+    return placed
+
+
+def _replace(transformer: nn.Module, name: str, make: Callable[[nn.Linear], nn.Module]) -> None:
+    parent, _, own = name.rpartition(".")
+    layer = transformer.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    setattr(transformer.get_submodule(parent), own, make(layer))
+
+
+def _linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _block_layers(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
+    """The linear layers inside the blocks."""
+    inside = [(block.path, transformer.get_submodule(block.path)) for block in anatomy.blocks]
+    return [f"{path}.{name}" for path, block in inside for name, module in block.named_modules() if _linear(module)]
+
+
+def _projections(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
+    """The linear layers of the AdaLN modules: projections, and embedders of the condition where a block has its own (DiT)."""
+    found = []
+    for block in anatomy.blocks:
+        for modulation in block.modulations:
+            module = f"{block.path}.{modulation.module.rpartition('.')[0] or modulation.module}"
+            layers = transformer.get_submodule(module).named_modules()
+            found += [f"{module}.{name}" if name else module for name, layer in layers if _linear(layer)]
+    return found
+
+
+def _kind(layer: nn.Module) -> str | None:
+    """How a layer is quantised, in a word; `None` if it is not."""
+    weight: Any = getattr(layer, "weight", None)
+    if isinstance(weight, torch.Tensor) and type(weight) not in (torch.Tensor, nn.Parameter):
+        return type(weight).__name__
+    return type(weight).__name__ if getattr(weight, "quant_state", None) is not None else None
+
+
+def quantization(transformer: nn.Module, anatomy: Anatomy) -> dict[str, Any] | None:
+    """What is quantised, and what that says of the gates: {"layers": {kind: count}, "gates": text}; `None` for nothing."""
+    kinds = {name: kind for name, layer in transformer.named_modules() if (kind := _kind(layer)) is not None}
+    if not kinds:
+        return None
+    inside = tuple(f"{block.path}." for block in anatomy.blocks)
+    outside = [name for name in kinds if not name.startswith(inside)]
+    exact = not outside and not set(kinds) & set(_projections(transformer, anatomy))
+    return {"layers": dict(collections.Counter(kinds.values())), "gates": EXACT if exact else NOT_EXACT}
