@@ -4,6 +4,7 @@
 #   make test-all  the same, every page in a real browser (Chromium), the notebooks, and quantised models
 #   make test-gpu  the tests that need a CUDA device
 #   make notebooks the notebooks, executed, into cache/notebooks/
+#   make bench     every benchmark, and docs/benchmarks.md written from them (BENCH="--only tracing --rounds 3" for a part)
 #   make install   the environment alone, in .venv/
 # Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -68,10 +69,7 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
-	$(BIN)/python tests/benchmarks/trace_overhead.py
-	$(BIN)/python tests/benchmarks/start_up.py
-	$(BIN)/python tests/benchmarks/experiment_overhead.py
-	$(BIN)/python tests/benchmarks/guidance.py
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from interp.errors import InterpWarning, StoreError
 from interp.store.places import is_remote, move, remove
-from interp.store.schema import SCHEMA, Schema
+from interp.store.schema import SCHEMA, Schema, encoding
 
 SHARD_WAIT = 60.0  # seconds for another shard to make the store
 
@@ -49,7 +49,7 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
         },
         coords={"prompt": np.arange(prompts)},
     )
-    index.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False)
+    index.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(index))
     root = zarr.open_group(str(path), mode="r+")
     root.attrs.update({"schema": SCHEMA, **attributes})
     root.create_array("done", shape=(prompts,), dtype="uint8", chunks=(1,), fill_value=0, dimension_names=("prompt",))
@@ -59,7 +59,8 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
             group_path, variable_name = name, "hidden"
         coordinates = schema.coordinates(name)
         if group_path not in root:
-            coordinates.to_zarr(str(path), group=group_path, mode="a", zarr_format=3, consolidated=False)
+            how = encoding(coordinates)
+            coordinates.to_zarr(str(path), group=group_path, mode="a", zarr_format=3, consolidated=False, encoding=how)
         along = [str(c) for c in coordinates.coords if c not in coordinates.dims]
         own = [c for c in along if set(coordinates[c].dims) <= set(variable.sizes)]
         group = root[group_path]

@@ -30,7 +30,7 @@ from interp.store.create import remove_leftovers, storage_errors, writing_lock, 
 from interp.store.places import exists, located, move, remove
 from interp.store.reader import Guarded, open_root, read_ahead
 from interp.store.results import read_result, result_names
-from interp.store.schema import SCHEMA, Array, Variable
+from interp.store.schema import SCHEMA, Array, Variable, encoding
 
 Cell = tuple[int, int]
 
@@ -90,7 +90,7 @@ def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
         },
         coordinates,
     )
-    root.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False)
+    root.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(root))
     group = zarr.open_group(str(path), mode="r+")
     group.attrs.update({"schema": SCHEMA, **attributes})
     group.create_array(

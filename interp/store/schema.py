@@ -192,6 +192,14 @@ class Schema:
         return found
 
 
+CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec())
+
+
+def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """How xarray is to write small arrays: with checksums, like the large ones."""
+    return {str(name): {"compressors": CODECS} for name in dataset.variables}
+
+
 @dataclasses.dataclass(frozen=True)
 class Variable:
     """A large array: its sizes, chunks and shards by axis name."""
@@ -214,7 +222,7 @@ class Variable:
             dtype=self.dtype,
             chunks=tuple(max(size, 1) for size in self.chunk.values()),
             shards=None if self.shard is None else tuple(max(size, 1) for size in self.shard.values()),
-            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+            compressors=list(CODECS),
             fill_value=np.nan if self.dtype == "float32" else 0,
             dimension_names=tuple(self.sizes),
             attributes=attributes,

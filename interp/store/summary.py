@@ -12,7 +12,7 @@ from interp.store.create import storage_errors
 from interp.store.moments import MOMENTS, Moments
 from interp.store.places import move, remove
 from interp.store.reader import Shelf, read_ahead
-from interp.store.schema import FOLDED
+from interp.store.schema import FOLDED, encoding
 
 
 def summarise(shelf: Shelf) -> xr.Dataset:
@@ -72,6 +72,6 @@ def write_summary(path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial-summary")
     with storage_errors(path), zarr.config.set({"array.write_empty_chunks": True}):
         remove(partial)
-        summary.to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False)
+        summary.to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False, encoding=encoding(summary))
         remove(path / "summary")
         move(partial, path / "summary")

@@ -44,7 +44,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
     for name, array in arrays.items():
         if array.shape[0] != shelf.done.size:
             found.append(Fault(None, name, f"has {array.shape[0]} rows; the store has {shelf.done.size}"))
-    found += _bad_bundles(shelf)
+    found += [*_bad_coordinates(shelf), *_bad_bundles(shelf)]
     for number, row in enumerate(rows):
         found += _check_row(shelf, arrays, row)
         on_row(number + 1, len(rows))
@@ -88,14 +88,19 @@ def bundle_size(shelf: Shelf) -> int:
 
 
 def _arrays_along(shelf: Shelf, axis: str) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    for name, node in _arrays(shelf):
+        dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
+        if node.ndim > 1 and dims and dims[0] == axis:
+            yield name, node
+
+
+def _arrays(shelf: Shelf) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array of the trace itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, node in shelf.root.members(max_depth=None):
-            top = name.split("/")[0]
-            if isinstance(node, zarr.Array) and top not in ("analysis", "summary", "failed", "done"):
-                dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
-                if node.ndim > 1 and dims and dims[0] == axis:
-                    yield name, node
+            if isinstance(node, zarr.Array) and name.split("/")[0] not in ("analysis", "summary", "failed"):
+                yield name, node
 
 
 def _check_row(shelf: Shelf, arrays: dict[str, zarr.Array[Any]], row: int) -> list[Fault]:
@@ -109,6 +114,17 @@ def _check_row(shelf: Shelf, arrays: dict[str, zarr.Array[Any]], row: int) -> li
         if name.startswith("stats/"):
             statistics[name.removeprefix("stats/")] = values
     return found + [Fault(row, "stats", reason) for reason in _impossible(shelf, statistics)]
+
+
+def _bad_coordinates(shelf: Shelf) -> Iterator[Fault]:
+    """Small arrays that all rows share and that cannot be read."""
+    along = {name for name, _ in [*row_arrays(shelf), *bundle_arrays(shelf)]} | {"done"}
+    for name, _ in _arrays(shelf):
+        if name not in along:
+            try:
+                shelf.stored(name)[...]
+            except InterpError as error:
+                yield Fault(None, name, _reason(error))
 
 
 def _bad_bundles(shelf: Shelf) -> Iterator[Fault]:

@@ -1,16 +1,11 @@
-"""The dashboard on a store of FLUX.1's shape: seconds to the first page and to a drill-down, and the server's memory.
-
-    python tests/benchmarks/dashboard.py [--store flux.zarr]      # without, one is built in a temporary folder: 17 GB
-
-Seconds are of a real browser: from asking to the page drawn, or from the click to the new plot. A first look is a page's first
-on a fresh server, with nothing cached; a later one is a new session's.
+"""The dashboard on the store above, in a real browser: seconds from asking to the page drawn, or from a click to the new
+plot, and the server's memory. A first look is a page's first on a fresh server, with nothing cached; a later one is a new
+session's.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import shutil
 import socket
 import statistics
@@ -23,8 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+from analyses import build
+from common import Options, table
 
+from interp.store.summary import write_summary
+
+TITLE = "The dashboard"
 PAGES = ("", "massive", "timestep_or_text", "compare")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions"]
 SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]')
@@ -42,32 +41,29 @@ def memory(process: int) -> float:
     return total
 
 
-def main() -> None:
-    """Measure and print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, help="a Flux-shaped store; built (17 GB) in a temporary folder without")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+def measure(options: Options) -> dict[str, Any]:
+    """Seconds and GB."""
     with contextlib.ExitStack() as stack:
-        store = arguments.store
-        if store is None:
-            import flux_store
-
-            from interp.store.summary import write_summary
-
-            store = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "flux.zarr"
-            flux_store.build(store, 100)
-            write_summary(store)
-        found = measure(store, arguments.rounds)
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:<44} {value:.2f}")
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = folder / f"flux-{options.prompts}.zarr"
+        if not store.exists():
+            build(store, options.prompts)
+        write_summary(store)
+        return {"prompts": options.prompts, "measured": _measure(store, min(options.rounds, 5))}
 
 
-def measure(store: Path, rounds: int) -> dict[str, float]:
+def page(report: dict[str, Any]) -> str:
+    """The docs' table."""
+    targets = {"first look: runs, s": 3, "drill-down by a click (block x step), median s": 1, "server's memory, GB": 1.5}
+    rows = []
+    for name, value in report["measured"].items():
+        target = targets.get(name)
+        verdict = "" if target is None else f"{target}: {'met' if value <= target else '**not met**'}"
+        rows.append([name, f"{value:.2f}", verdict])
+    return f"The store of {report['prompts']} prompts above.\n\n" + table(["", "measured", "target"], rows)
+
+
+def _measure(store: Path, rounds: int) -> dict[str, float]:
     """Seconds and GB."""
     from playwright.sync_api import sync_playwright
 
@@ -145,7 +141,3 @@ def drill(page: Any, cell: int) -> float:
     page.wait_for_function(SETTLED)
     page.wait_for_timeout(1000)
     return taken
-
-
-if __name__ == "__main__":
-    main()

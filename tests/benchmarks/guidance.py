@@ -1,26 +1,18 @@
-"""What guidance costs: counted FLOPs, time per step and peak memory, with and without the fork, beside plain and CFG.
-
-    python tests/benchmarks/guidance.py [--rounds 6] [--device cuda --dtype bfloat16]
-
-A random SD3-shaped model (12 blocks, 512 channels, 256 image tokens), Detail Guidance at block m = 3. Times are taken in turns;
-reported are ratios within a round to the plain picture: median, and a bootstrap interval of it. FLOPs are counted by torch's
-FlopCounterMode over the transformer's calls. Memory is the process's peak (or the card's).
+"""What guidance costs: FLOPs as torch's FlopCounterMode counts them over the transformer's calls, and time, with and without
+the fork, beside plain sampling and CFG. Detail Guidance at block m = 3 of the N = 12 of a random model of SD3's shape; the
+bounds are 1 + (N - m - 1) / N and 2 + (N - m - 1) / N. Peak memory is a card's; on a CPU, building the model decides it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
-import platform
-import resource
 from typing import Any
 
 import numpy as np
 import torch
-from experiment_overhead import ratio, seconds
+from common import Options, ratio, shown, table, turns
 from torch.utils.flop_counter import FlopCounterMode
-from trace_overhead import SHAPE
+from tracing import SHAPE
 
 from interp.experiments.clean import sample
 from interp.guidance import ClassifierFree, DetailGuidance
@@ -31,6 +23,7 @@ from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
+TITLE = "Guidance"
 BLOCK, STEPS = 3, 4
 DETAIL = DetailGuidance(channels=[7], block=BLOCK, scale=1.0)
 SETTINGS: dict[str, tuple[Any, bool]] = {
@@ -77,49 +70,50 @@ def peak(name: str, device: str, dtype: str, queue: Any) -> None:
     guidance, sequential = SETTINGS[name]
     prepared = prepare(model, ["a red cat"], steps=2, record=Record(stats=False, gates=False), guidance=guidance)
     picture(prepared, sequential)
-    if device.startswith("cuda"):
-        queue.put(torch.cuda.max_memory_allocated() / 1e6)
-    else:
-        queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    queue.put(torch.cuda.max_memory_allocated() / 1e6)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    given = parser.parse_args()
-    model = build(given.device, given.dtype)
+def measure(options: Options) -> dict[str, Any]:
+    """FLOPs, times and memory of every setting, over plain sampling."""
+    model = build(options.device, options.dtype)
     record = Record(stats=False, gates=False)
     prepared = {
         name: prepare(model, ["a red cat"], steps=STEPS, record=record, guidance=guidance)
         for name, (guidance, _) in SETTINGS.items()
     }
     counted = {name: flops(prepared[name], sequential) for name, (_, sequential) in SETTINGS.items()}
-    rounds: list[dict[str, float]] = []
-    for number in range(given.rounds + 1):
-        order = list(SETTINGS) if number % 2 else list(reversed(SETTINGS))
-        times = {name: seconds(lambda name=name: picture(prepared[name], SETTINGS[name][1])) for name in order}
-        rounds += [times] if number else []  # the first round warms up
-    context = multiprocessing.get_context("spawn")
+    rounds = turns(
+        {name: lambda name=name: picture(prepared[name], SETTINGS[name][1]) for name in SETTINGS},  # type: ignore[misc]
+        options.rounds,
+    )
     memory = {}
-    for name in SETTINGS:
-        queue = context.Queue()
-        process = context.Process(target=peak, args=(name, given.device, given.dtype, queue))
-        process.start()
-        memory[name] = queue.get()
-        process.join()
-    found: dict[str, Any] = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    for name in SETTINGS:
-        found[name] = {
+    if options.device.startswith("cuda"):
+        context = multiprocessing.get_context("spawn")
+        for name in SETTINGS:
+            queue = context.Queue()
+            process = context.Process(target=peak, args=(name, options.device, options.dtype, queue))
+            process.start()
+            memory[name] = round(queue.get(), 1)
+            process.join()
+    found = {
+        name: {
             "FLOPs / plain": round(counted[name] / counted["plain"], 4),
             "bound": round(BOUNDS[name], 4) if name in BOUNDS else None,
-            "time / plain": ratio([one[name] / one["plain"] for one in rounds]),
+            "time / plain": ratio(rounds, name, "plain"),
             "ms a step": round(1000 * float(np.median([one[name] for one in rounds])) / STEPS, 1),
-            "peak MB": round(memory[name], 1),
+            "peak MB": memory.get(name),
         }
-    print(json.dumps(found, indent=2))
+        for name in SETTINGS
+    }
+    return {"steps": STEPS, "rounds": options.rounds, "settings": found}
 
 
-if __name__ == "__main__":
-    main()
+def page(report: dict[str, Any]) -> str:
+    """The docs' table."""
+    rows = []
+    for name, one in report["settings"].items():
+        bound = "" if one["bound"] is None else f"{one['bound']:.3f}"
+        times = shown(one["time / plain"])
+        rows.append([name, f"{one['FLOPs / plain']:.3f}", bound, times, one["ms a step"], one["peak MB"] or ""])
+    about = f"{report['steps']} steps, {report['rounds']} rounds."
+    return about + "\n\n" + table(["", "FLOPs / plain", "bound", "time / plain", "ms a step", "peak MB on a card"], rows)

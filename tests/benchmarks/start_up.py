@@ -1,33 +1,37 @@
-"""How long the command takes to start: `interp --help` and `import interp` against a bare `python -c pass`, side by side."""
+"""How long the command takes to start: `interp --help` and `import interp` beside a bare `python -c pass`, in turns."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import time
+from typing import Any
 
-import numpy as np
+from common import Options, interval, shown, table, turns
 
+TITLE = "Start-up"
 COMMANDS = {
     "python": ["-c", "pass"],
     "import interp": ["-c", "import interp"],
     "interp --help": ["-m", "interp", "--help"],
+    "interp models": ["-m", "interp", "models"],
 }
 
 
-def main(rounds: int = 15) -> None:
-    """Print the median seconds of each, and the excess over bare python."""
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(rounds):
-        for name, words in COMMANDS.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *words], check=True, capture_output=True)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: round(float(np.median(values)), 3) for name, values in times.items()}
-    excess = {name: round(value - medians["python"], 3) for name, value in medians.items()}
-    print(json.dumps({"seconds": medians, "over bare python": excess}, indent=2))
+def measure(options: Options) -> dict[str, Any]:
+    """Seconds of each, and over bare python."""
+
+    def start(words: list[str]) -> None:
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+
+    rounds = turns({name: lambda words=words: start(words) for name, words in COMMANDS.items()}, 2 * options.rounds)  # type: ignore[misc]
+    return {
+        "seconds": {name: interval([one[name] for one in rounds]) for name in COMMANDS},
+        "over python": {name: interval([one[name] - one["python"] for one in rounds]) for name in COMMANDS if name != "python"},
+    }
 
 
-if __name__ == "__main__":
-    main()
+def page(report: dict[str, Any]) -> str:
+    """The docs' table."""
+    over = report["over python"]
+    rows = [[name, shown(value), shown(over[name]) if name in over else ""] for name, value in report["seconds"].items()]
+    return table(["", "seconds", "over python"], rows)

@@ -1,29 +1,21 @@
-"""What an experiment costs over the bare forwards that it needs, side by side.
-
-    python tests/benchmarks/experiment_overhead.py [--rounds 6] [--device cuda --dtype bfloat16]
-
-A random SD3-shaped model (12 blocks, 512 channels, 256 image tokens). `bare` calls the transformer and the decoder as often,
-and with as many rows, as the experiment's arms need when steps shared with the clean run are drawn once: no pipeline, no edit,
-no store. The two take turns; reported are ratios within a round: median, and a bootstrap interval of it. Beside it, what is
-left of the forwards that drawing every arm from its first step would take.
+"""What an experiment costs over the bare forwards that it needs: the transformer and the decoder called as often, and with as
+many rows, as the arms need when steps shared with the clean run are drawn once; no pipeline, no edit, no store. Beside it,
+what is left of the forwards that drawing every arm from its first step would take. A random model of SD3's shape (12 blocks,
+512 channels).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from trace_overhead import SHAPE
+from common import Options, interval, ratio, shown, table, turns
+from tracing import SHAPE
 
-import interp
 from interp.experiments.clean import clean_run
 from interp.experiments.draw import Arm, _batches, cost, draw
 from interp.interventions import Zero, ZeroNormsKept
@@ -34,6 +26,7 @@ from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
+TITLE = "Experiments"
 STEPS, SIZE, BLOCKS = 10, 8, SHAPE["blocks"]
 
 
@@ -84,62 +77,38 @@ def bare(prepared: Prepared, arms: Sequence[Arm], arguments: dict[str, Any]) -> 
                 decode(len(starts))
 
 
-def seconds(work: Callable[[], None]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def ratio(values: list[float]) -> dict[str, float]:
-    draw_ = np.random.default_rng(0)
-    medians = [np.median(draw_.choice(values, len(values))) for _ in range(2000)]
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return {"median": round(float(np.median(values)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    given = parser.parse_args()
+def measure(options: Options) -> dict[str, Any]:
+    """An experiment's time over bare forwards, and its forwards over those of all arms."""
     with quiet():
         pipe, defaults = tiny.make("sd3", **SHAPE)
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(given.device, getattr(torch, given.dtype))
-    model = Model(adopt(pipe, "bench", defaults=defaults, device=given.device))
+    pipe.to(options.device, getattr(torch, options.dtype))
+    model = Model(adopt(pipe, "bench", defaults=defaults, device=options.device))
     prepared = prepare(model, ["a red cat"], steps=STEPS, record=Record(stats=False, gates=False))
     arguments = clean_run(prepared, prepared.plan.rows()[0]).calls.arguments[0]
-    found: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "interp": interp.__file__ and "this checkout",
-    }
+    found: dict[str, Any] = {}
     for name, arms in (("disruption", disruption()), ("patch grid", grid())):
         works = {
             "experiment": lambda arms=arms: experiment(prepared, arms),
             "bare": lambda arms=arms: bare(prepared, arms, arguments),
         }
-        for work in works.values():
-            work()
-        rounds = []
-        for number in range(given.rounds):
-            order = list(works) if number % 2 else list(reversed(works))
-            rounds.append({which: seconds(works[which]) for which in order})
+        rounds = turns(works, max(options.rounds // 2, 3))  # type: ignore[arg-type]
         found[name] = {
-            "experiment / bare": ratio([one["experiment"] / one["bare"] for one in rounds]),
+            "experiment / bare": ratio(rounds, "experiment", "bare"),
             "forwards / all steps of all arms": round(
                 cost(prepared, arms, batch_size=SIZE)["forwards"] / (STEPS * len(arms)), 3
             ),
-            "seconds": round(float(np.median([one["experiment"] for one in rounds])), 2),
+            "seconds": interval([one["experiment"] for one in rounds], 1),
         }
-    print(json.dumps(found, indent=2))
+    return {"steps": STEPS, "rounds": max(options.rounds // 2, 3), "experiments": found}
 
 
-if __name__ == "__main__":
-    main()
+def page(report: dict[str, Any]) -> str:
+    """The docs' table."""
+    rows = []
+    for name, one in report["experiments"].items():
+        value = one["experiment / bare"]
+        verdict = "met" if value["high"] <= 1.1 else "met by the median" if value["median"] <= 1.1 else "**not met**"
+        rows.append([name, shown(value), verdict, one["forwards / all steps of all arms"], shown(one["seconds"])])
+    about = f"{report['steps']} steps, {report['rounds']} rounds."
+    return about + "\n\n" + table(["", "experiment / bare", "target 1.10", "forwards over those of all arms", "seconds"], rows)
