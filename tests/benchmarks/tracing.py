@@ -204,7 +204,8 @@ def page(report: dict[str, Any]) -> str:
     lines = [["seconds a run", *(shown(value) for value in report["seconds"].values())]]
     if memory:
         lines.append(["peak memory over untraced, MB", *(f"{memory[n] - memory['untraced']:.0f}" for n in report["seconds"])])
-    about = f"Runs of {report['prompts']} prompts x {report['steps']} steps, {report['rounds']} rounds; model: {said(report['model'])}."
+    model, runs = said(report["model"]), f"{report['prompts']} prompts x {report['steps']} steps"
+    about = f"Runs of {runs}, {report['rounds']} rounds; model: {model}."
     return "\n\n".join([about, ratios, table(columns, lines)])
 
 
