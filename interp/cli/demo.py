@@ -44,6 +44,29 @@ def train(
     print(folder)
 
 
+@app.command("train-judge")
+def train_judge(
+    out: Annotated[Path, typer.Option(help="Folder for judge.safetensors and accuracy.json.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 4_000,
+    seed: Annotated[int, typer.Option(help="Seed of weights, scenes and batches.")] = 0,
+) -> None:
+    """Train the demo judge again (minutes on two cores) and measure it on held-out pictures."""
+    from interp.cli.console import print_table
+    from interp.models.demo.train_judge import train as train_one
+    from interp.plan import at_least
+    from interp.tracing.model import load
+
+    check_folder(out)
+    report = _training_report()
+    told = lambda step, loss: report("judge", step, steps, loss)  # noqa: E731
+    train_one(out, load("demo").pipe.vae, steps=at_least("steps", steps, 1), seed=at_least("seed", seed, 0), report=told)
+    found = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))
+    columns = ["pictures", *next(iter(found["pictures"].values()))]
+    rows = [[name, *(f"{value:.3f}" for value in line.values())] for name, line in found["pictures"].items()]
+    print_table(f"accuracy on {found['held out']} held-out scenes", columns, rows)
+    print(out / "judge.safetensors")
+
+
 def check_folder(out: Path) -> None:
     """Make the folder to write into, or say why it cannot be."""
     from interp.errors import InputError

@@ -1,0 +1,117 @@
+"""Two methods on the same prompts and seeds: difference, interval, p, effect size, equivalence, and a verdict that says no more
+than the interval does.
+
+Scores are averaged over seeds first: prompts are what results are to hold for, so prompts are what is resampled and permuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from interp.analysis import intervals
+from interp.errors import InputError
+from interp.store.schema import Array
+
+PERMUTATIONS = 9_999
+
+
+def compare(
+    scores: xr.DataArray, baseline: str | None = None, *, margin: float = 0.0, lower_is_better: Sequence[str] = ()
+) -> xr.Dataset:
+    """Every setting against a baseline, for every measure, on the same prompts.
+
+    `scores` is (setting, measure, prompt), NaN where something is not measured; seeds of a prompt are averaged already.
+    `margin` is how small a difference counts as none, in units of the baseline's deviation over prompts; 0 asks for no
+    equivalence.
+
+    value, low, high            (setting, measure)   mean over prompts, 95% bootstrap
+    over, over_low, over_high   (setting, measure)   less the baseline's, paired by prompt
+    win, win_low, win_high      (setting, measure)   share of prompts on which it is better, ties half
+    p, p_holm                   (setting, measure)   paired permutation test of the mean difference; Holm over all of them
+    effect                      (setting, measure)   mean difference over its deviation over prompts (Cohen's d_z)
+    verdict                     (setting, measure)   better, worse, no different by more than the margin, or not shown
+    """
+    names = [str(name) for name in scores["setting"].to_numpy()]
+    first = names[0] if baseline is None else baseline
+    if first not in names:
+        raise InputError(f"baseline must be one of {', '.join(names)}; got {first!r}")
+    values = scores.transpose("prompt", "setting", "measure").to_numpy().astype(float)
+    own = values[:, [names.index(first)]]
+    sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
+    differences = values - own
+    won = np.where(np.isnan(differences), np.nan, np.sign(np.round(differences, 12)) * sign / 2 + 0.5)
+    data: dict[str, Any] = {}
+    dims = ("setting", "measure")
+    for name, array in (("value", values), ("over", differences), ("win", won)):
+        low, high = intervals.bootstrap(array)
+        data[name] = (dims, array.mean(axis=0))
+        data["low" if name == "value" else f"{name}_low"] = (dims, low)
+        data["high" if name == "value" else f"{name}_high"] = (dims, high)
+    p = _permutation_p(differences)
+    p[names.index(first)] = np.nan
+    spread = differences.std(axis=0, ddof=1) if len(values) > 1 else np.full(p.shape, np.nan)
+    mean = differences.mean(axis=0)
+    effect = np.divide(mean, spread, out=np.full(p.shape, np.nan), where=spread > 0)
+    limit = margin * (own.std(axis=0, ddof=1) if len(values) > 1 else np.full((1, len(sign)), np.nan))
+    low, high = data["over_low"][1], data["over_high"][1]
+    said = np.empty(p.shape, object)
+    for place in np.ndindex(*p.shape):
+        said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), float(limit[0, place[1]]))
+    said[names.index(first)] = "the baseline"
+    data |= {"p": (dims, p), "p_holm": (dims, holm(p)), "effect": (dims, effect), "verdict": (dims, said)}
+    attributes = {
+        "analysis": "paired",
+        "baseline": first,
+        "margin": margin,
+        "interval": intervals.said(len(values)),
+        "p": f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {int(np.isfinite(p).sum())} comparisons",
+    }
+    return xr.Dataset(data, {"setting": scores["setting"], "measure": scores["measure"]}, attributes)
+
+
+def _permutation_p(differences: Array) -> Array:
+    """Two-sided p of the mean of paired differences, (prompt, ...), under random signs; NaN below two prompts."""
+    found = np.full(differences.shape[1:], np.nan)
+    if len(differences) < 2:
+        return found
+    for place in np.ndindex(*found.shape):
+        values = differences[(slice(None), *place)]
+        if np.isfinite(values).all():
+            test = stats.permutation_test(
+                (values,),
+                lambda sample, axis: sample.mean(axis=axis),
+                permutation_type="samples",
+                vectorized=True,
+                n_resamples=PERMUTATIONS,
+                rng=np.random.default_rng(0),
+            )
+            found[place] = test.pvalue
+    return found
+
+
+def holm(p: Array) -> Array:
+    """P values corrected for their number (Holm 1979); NaN stays and does not count."""
+    flat = np.asarray(p, float).ravel()
+    known = np.flatnonzero(np.isfinite(flat))
+    order = known[np.argsort(flat[known], kind="stable")]
+    corrected = np.full(flat.shape, np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(flat[order] * (len(order) - np.arange(len(order)))), 1.0)
+    return corrected.reshape(np.shape(p))
+
+
+def _verdict(low: float, high: float, sign: float, limit: float) -> str:
+    """What an interval of the difference allows to say; `sign` is 1 where higher is better."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "cannot tell: too few prompts"
+    if limit > 0 and -limit <= low and high <= limit:
+        return "no different, by more than the margin"
+    if low > 0:
+        return "better" if sign > 0 else "worse"
+    if high < 0:
+        return "worse" if sign > 0 else "better"
+    return "not shown"

@@ -1,0 +1,68 @@
+"""Distances between sets of pictures, in the features of whatever network looked at them. numpy and scipy.
+
+Features are (picture, feature). In Inception's features these are FID, and the precision and recall of papers; in others they
+are not, and must not be called so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.spatial.distance import cdist
+
+from interp.errors import InputError
+
+Array = NDArray[Any]
+NEIGHBOUR = 3
+
+
+def frechet_distance(one: Array, other: Array) -> float:
+    """Frechet distance of the Gaussians that fit two sets (Heusel et al. 2017): |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)).
+
+    The trace of the root is that of a symmetric matrix: tr((C^(1/2) C' C^(1/2))^(1/2)), whose eigenvalues are real.
+    """
+    one, other = _checked(one), _checked(other)
+    if one.shape[1] != other.shape[1]:
+        raise InputError(f"features must be as many in both sets; got {one.shape[1]} and {other.shape[1]}")
+    means, covariances = (one.mean(0), other.mean(0)), (np.cov(one, rowvar=False), np.cov(other, rowvar=False))
+    first, second = (np.atleast_2d(covariance) for covariance in covariances)
+    values, vectors = linalg.eigh(first)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    inner = np.sqrt(np.clip(linalg.eigvalsh(root @ second @ root), 0, None)).sum()
+    return float(((means[0] - means[1]) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * inner)
+
+
+def precision_recall(generated: Array, real: Array, neighbour: int = NEIGHBOUR) -> tuple[float, float]:
+    """Precision and recall (Kynkaanniemi et al. 2019): the share of generated pictures inside the real ones' manifold, and of
+    real ones inside the generated ones'. A manifold is the union of balls around its pictures, as far as the k-th neighbour.
+    """
+    generated, real = _checked(generated), _checked(real)
+    if min(len(generated), len(real)) <= neighbour:
+        raise InputError(f"precision and recall need more than {neighbour} pictures; got {len(generated)} and {len(real)}")
+    between = cdist(generated, real)
+    precision = (between <= _reach(real, neighbour)[None]).any(axis=1).mean()
+    recall = (between <= _reach(generated, neighbour)[:, None]).any(axis=0).mean()
+    return float(precision), float(recall)
+
+
+def _reach(features: Array, neighbour: int) -> Array:
+    """Each picture's distance to its k-th neighbour; itself is the first of the sorted."""
+    return np.asarray(np.sort(cdist(features, features), axis=1)[:, neighbour])
+
+
+def inception_score(probability: Array) -> float:
+    """Exp of the mean divergence of each picture's classes, (picture, class), from all pictures' (Salimans et al. 2016)."""
+    probability = np.clip(_checked(probability), 1e-12, None)
+    return float(np.exp((probability * (np.log(probability) - np.log(probability.mean(0)))).sum(axis=1).mean()))
+
+
+def _checked(features: Array) -> Array:
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise InputError(f"features must be (picture, feature) of two or more pictures; got shape {features.shape}")
+    if not np.isfinite(features).all():
+        raise InputError("features hold NaN or Inf")
+    return features
