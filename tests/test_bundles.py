@@ -119,6 +119,26 @@ def test_a_failed_prompt_is_left_out_of_its_bundle(
     check_summary(interp.trace(tiny_model, TEXTS, **given, retry_failed=True), whole)
 
 
+def test_the_command_says_what_summaries_can(bundled: interp.Run, whole: interp.Run, tmp_path: Path) -> None:
+    import json
+
+    from bad_inputs import run as command
+
+    path = Path(shutil.copytree(bundled.path, tmp_path / "r.zarr"))
+    code, out, err = command(["massive", str(path), "--channels", "1,3", "--json"])
+    assert code == 0, err
+    assert "this store keeps summaries alone" in err
+    found = json.loads(out)
+    assert found["profile of the image stream"]["rows"]
+    assert interp.open_run(path).results == ["massive", "profile"]
+    code, _, err = command(["massive", str(path), "--steps", "0"])
+    assert code == 2
+    assert "steps cannot be chosen" in err
+    code, out, _ = command(["info", str(path)])
+    assert code == 0
+    assert "summary" in out
+
+
 def test_shards_and_merged_stores(tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
     from interp.run import execute
     from interp.tracing.prepare import prepare

@@ -35,6 +35,7 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["batches"],
     ["run", "sizes"],
     ["experiments"],
+    ["evaluation"],
     ["cluster"],
     ["testing"],
     ["integrations"],

@@ -16,6 +16,7 @@ from interp.cli import (
     demo,
     disrupt,
     dose,
+    evaluate,
     export,
     generate,
     govern,
@@ -66,6 +67,7 @@ app.command("lens")(lens.lens)
 app.command("generate")(generate.generate)
 app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
+app.command("evaluate")(evaluate.evaluate)
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(demo.app, name="demo")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.console import say
 from interp.cli.results import (
     AsJson,
     Channels,
@@ -24,6 +25,8 @@ from interp.cli.results import (
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from interp.store.opened import Run
 
 
 def massive(
@@ -49,6 +52,11 @@ def massive(
     from interp.plan import at_least
 
     opened = open_source(run)
+    if opened.bundled:
+        if steps is not None:
+            raise InputError("steps cannot be chosen: the store keeps means over all of them (--record summary)")
+        _at_a_glance(opened, criterion, stream, channels, save, as_json)
+        return
     found = analysis.find(opened, criterion, steps=steps, resamples=at_least("resamples", resamples, 0))
     part = opened if steps is None else sources.choose(opened.stats, "step", steps, "steps")
     results: dict[str, xr.Dataset] = {"massive": found}
@@ -94,6 +102,24 @@ def massive(
     papers_say(["massive", "trend", "energy"], as_json)
     keep(opened, results, save)
     draw(figures, kind, made)
+
+
+def _at_a_glance(run: Run, criterion: str, stream: str, channels: str | None, save: bool, as_json: bool) -> None:
+    """What a store of summaries alone can say: means over prompts, no intervals."""
+    from interp.analysis import glance
+    from interp.analysis import massive as analysis
+
+    say("this store keeps summaries alone: no intervals, stability, energy or outliers")
+    found = glance.massive(run, criterion)
+    results: dict[str, xr.Dataset] = {"massive": found}
+    sections: dict[str, Any] = {"massive": (found, found_rows(found))}
+    named = found["channel"].to_numpy()[found["consensus"].sel(stream=stream).to_numpy()]
+    if channels is not None or named.size:
+        chosen = analysis.channels_of(run, channels, stream, found)
+        results["profile"] = glance.profile(run, chosen, stream=stream)
+        sections[f"profile of the {stream} stream"] = (results["profile"], profile_rows(results["profile"]))
+    show(sections, as_json)
+    keep(run, results, save)
 
 
 def part_steps(part: Any) -> int:

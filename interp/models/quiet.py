@@ -18,13 +18,12 @@ IMPORTED = (
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Only errors of the model libraries come through inside."""
-    loggers = [logging.getLogger(name) for name in (*LIBRARIES, *IMPORTED)]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = {name: logging.getLogger(name).level for name in (*LIBRARIES, *IMPORTED)}
+    _only_errors(IMPORTED)
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 
+    _only_errors(LIBRARIES)  # which set their own levels when they are imported
     bars = [(library, library.is_progress_bar_enabled()) for library in (diffusers_logging, transformers_logging)]
     try:
         for library, _ in bars:
@@ -33,8 +32,13 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
         for library, enabled in bars:
             if enabled:
                 library.enable_progress_bar()
+
+
+def _only_errors(names: tuple[str, ...]) -> None:
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -68,6 +68,11 @@ class Run:
         return failures(self.path)
 
     @property
+    def bundled(self) -> bool:
+        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
+        return "bundles" in self._shelf
+
+    @property
     def prompts(self) -> list[str]:
         """The texts of the done rows."""
         return [str(text) for text, done in zip(self._shelf.prompt_text, self._shelf.done, strict=True) if done]

@@ -1,0 +1,1 @@
+"""Pictures in, the papers' kinds of numbers out: galleries, scorers, paired statistics."""

@@ -1,0 +1,110 @@
+"""The demo world's own scorer: what its judge sees, and fidelity apart from identity.
+
+Identity is what a prompt names: semantics and texture, as the judge sees them. Fidelity is what no prompt names: fine
+spectrum, sharpness and grain, beside real pictures of the same attributes, whose uncaptioned detail is drawn at random. A
+blurred picture keeps its identity and loses its fidelity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from interp.errors import InputError
+from interp.evaluation.scorers import Measure, set_measures, set_scores
+from interp.metrics import pictures as metrics
+from interp.models.demo import world
+from interp.models.demo.judge import SEMANTIC, Judge, asked_for, load_judge
+from interp.store.schema import Array
+
+REAL = 16  # real pictures of every prompt
+NAME = "judge"
+
+
+class DemoScorer:
+    """Judges pictures of the demo world beside real ones of the same attributes."""
+
+    measures = (
+        Measure("semantics", "share of shape, colour, size, position and background asked for that the judge sees", "higher"),
+        Measure("texture", "whether the judge sees the texture asked for", "higher"),
+        Measure("spectrum", "distance of the fine radial spectrum to real pictures' of the same attributes, decades", "lower"),
+        Measure("sharpness", "log2 of the Laplacian variance over real pictures' of the same attributes", "zero"),
+        Measure("grain", "log2 of the background's fine deviation over real pictures' of the same attributes", "zero"),
+        *set_measures(NAME),
+    )
+
+    def __init__(self, judge: Judge | None = None, real: int = REAL) -> None:
+        self.judge, self.count = judge or load_judge(), real
+        self._real = functools.lru_cache(maxsize=None)(self._drawn)
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure, (picture)."""
+        verdicts, asked = self.judge(images), [asked_for(prompt) for prompt in prompts]
+        right = np.stack([verdicts.right(name, [one[name] for one in asked]) for name in SEMANTIC])
+        named = np.isfinite(right).sum(axis=0)
+        if not named.all():
+            first = prompts[int(np.argmin(named))]
+            raise InputError(f"prompt {first!r} names nothing of the demo world; such as 'a large red circle in the center'")
+        own = [self._fidelity(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+        return {
+            "semantics": np.nansum(right, axis=0) / named,
+            "texture": verdicts.right("texture", [one["texture"] for one in asked]),
+            **{name: np.array([one[name] for one in own]) for name in ("spectrum", "sharpness", "grain")},
+        }
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """The judge's features."""
+        return self.judge(images).features
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Frechet distance, precision and recall to as many real pictures of the same prompts."""
+        counts = {text: list(prompts).count(text) for text in dict.fromkeys(prompts)}
+        real = np.concatenate([self._real(text)["features"][:count] for text, count in counts.items()])
+        return set_scores(NAME, looked, real)
+
+    def _fidelity(self, image: Array, prompt: str) -> dict[str, float]:
+        real = self._real(prompt)
+        return {
+            "spectrum": float(metrics.spectrum_distance(image[None], real["spectrum"])[0]),
+            "sharpness": float(_sharpness(image[None])[0] - real["sharpness"]),
+            "grain": float(grain(image[None])[0] - real["grain"]),
+        }
+
+    def _drawn(self, prompt: str) -> dict[str, Any]:
+        """Real pictures of a prompt's attributes; what it leaves out is drawn at random, like all uncaptioned detail."""
+        given = {name: value for name, value in asked_for(prompt).items() if value is not None}
+        scenes = world.sample(self.count, seed=abs(hash_of(prompt)))
+        stack = np.stack([dataclasses.replace(scene, **given).picture() for scene in scenes])  # type: ignore[arg-type]
+        return {
+            "spectrum": metrics.radial_spectrum(stack)[1].mean(axis=0),
+            "sharpness": float(np.median(_sharpness(stack))),
+            "grain": float(np.median(grain(stack))),
+            "features": self.judge(stack).features,
+        }
+
+
+def hash_of(text: str) -> int:
+    """The same number in every process."""
+    return zlib.crc32(text.encode())
+
+
+def _sharpness(images: Array) -> Array:
+    return np.log2(metrics.laplacian_variance(images) + metrics.FLOOR)
+
+
+def grain(images: Array) -> Array:
+    """log2 of the fine deviation of the picture's border, where there is background alone: (picture).
+
+    Fine is what a 5-pixel median takes away; the deviation is 1.48 times the median absolute one, so that specks do not count.
+    """
+    grey = metrics.as_floats(images) @ metrics.LUMINANCE
+    fine = grey - ndimage.median_filter(grey, size=(1, 5, 5), mode="nearest")
+    border = np.ones(grey.shape[1:], bool)
+    border[6:-6, 6:-6] = False
+    return np.asarray(np.log2(1.4826 * np.median(np.abs(fine[:, border]), axis=1) + 1 / 512))

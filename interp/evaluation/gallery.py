@@ -1,0 +1,125 @@
+"""What is evaluated: the same prompts and seeds under one setting or several, wherever the pictures are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.store.experiment import Experiment
+from interp.store.opened import Run
+from interp.store.schema import Array
+
+KINDS = (".png", ".jpg", ".jpeg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Pictures by setting, row by row the same prompt and seed."""
+
+    settings: tuple[str, ...]
+    prompts: tuple[str, ...]
+    """Of every row."""
+    seeds: tuple[int, ...]
+    read: Callable[[int], Array]
+    """The pictures of a setting by its number, (row, y, x, rgb) uint8."""
+    source: str
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Model, weights and the like, for results."""
+
+    def texts(self) -> list[str]:
+        """Different prompts, in order."""
+        return list(dict.fromkeys(self.prompts))
+
+    def by_prompt(self, values: Array) -> Array:
+        """Mean over seeds: (..., row) -> (..., prompt)."""
+        prompts = np.array(self.prompts)
+        return np.stack([np.asarray(values)[..., prompts == text].mean(axis=-1) for text in self.texts()], axis=-1)
+
+    def part(self, rows: Sequence[int]) -> Gallery:
+        """Some of the rows."""
+        chosen = list(rows)
+        texts, seeds = tuple(self.prompts[row] for row in chosen), tuple(self.seeds[row] for row in chosen)
+        return dataclasses.replace(self, prompts=texts, seeds=seeds, read=lambda number: self.read(number)[chosen])
+
+
+def of_experiment(experiment: Experiment) -> Gallery:
+    """The rows of an experiment that are drawn under every arm."""
+    rows = np.flatnonzero(experiment.done.all(axis=1))
+    if not rows.size:
+        raise InputError(f"{experiment.path}: no row is drawn under every setting yet; let the experiment go on first")
+    axes = experiment.axes
+
+    def read(number: int) -> Array:
+        drawn, pictures = experiment.pictures(number)
+        return pictures[np.isin(drawn, rows)]
+
+    return Gallery(
+        tuple(str(arm) for arm in axes["arm"].to_numpy()),
+        tuple(axes["prompt_text"].to_numpy().astype(str)[rows]),
+        tuple(int(seed) for seed in axes["seed"].to_numpy()[rows]),
+        read,
+        str(experiment.path),
+        {"model": str(experiment.plan.get("model")), "weights": str(experiment.plan.get("weights", ""))},
+    )
+
+
+def of_run(run: Run, name: str | None = None) -> Gallery:
+    """A traced run: one setting."""
+    images = run.images["image"]
+    texts, seeds = images["prompt_text"].to_numpy().astype(str), images["seed"].to_numpy()
+    facts = {"model": str(run.plan.get("model")), "weights": str(run.plan.get("weights", ""))}
+    setting = name or run.path.name.removesuffix(".zarr")
+    return Gallery((setting,), tuple(texts), tuple(int(s) for s in seeds), lambda _: images.to_numpy(), str(run.path), facts)
+
+
+def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None = None) -> Gallery:
+    """Folders of pictures, one a setting, in the order of their names. Prompts are those that `interp generate` wrote into the
+    pictures, or `prompts`, one a picture.
+    """
+    if not folders:
+        raise InputError("folders must be one or more, by setting")
+    found: dict[str, list[tuple[str | None, int | None, Array]]] = {}
+    for setting, folder in folders.items():
+        paths = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in KINDS and p.stem != "sheet")
+        if not paths:
+            raise InputError(f"{folder} holds no pictures ({', '.join(KINDS)})")
+        found[setting] = [_picture(path) for path in paths]
+    first = next(iter(found.values()))
+    texts = list(prompts) if prompts is not None else [text for text, _, _ in first]
+    if any(text is None for text in texts):
+        raise InputError(f"{next(iter(folders.values()))}: its pictures name no prompt; give a prompts file, a line a picture")
+    for setting, pictures in found.items():
+        if len(pictures) != len(texts):
+            raise InputError(
+                f"{setting}: {len(pictures)} pictures; {len(texts)} prompts. There must be as many, in the same order"
+            )
+        shapes = {picture.shape for _, _, picture in pictures}
+        if len(shapes | {first[0][2].shape}) > 1:
+            raise InputError(f"{setting}: pictures must all be of one size; got {sorted(shapes | {first[0][2].shape})[:3]}")
+    seeds = tuple(seed if seed is not None else number for number, (_, seed, _) in enumerate(first))
+    settings = tuple(found)
+    stacks = {setting: np.stack([picture for _, _, picture in pictures]) for setting, pictures in found.items()}
+    where = ", ".join(str(folder) for folder in folders.values())
+    return Gallery(settings, tuple(str(t) for t in texts), seeds, lambda number: stacks[settings[number]], where)
+
+
+def _picture(path: Path) -> tuple[str | None, int | None, Array]:
+    from PIL import Image, UnidentifiedImageError
+
+    from interp.experiments.save import read_recipe
+
+    try:
+        with Image.open(path) as opened:
+            picture = np.asarray(opened.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"{path} is no readable picture ({error})") from None
+    try:
+        recipe = read_recipe(path)
+    except InputError:
+        return None, None, picture
+    return str(recipe["prompt"]), int(recipe["seed"]), picture

@@ -1,0 +1,89 @@
+"""What pictures are scored by. A scorer says what it measures, of single pictures and of whole sets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from interp.metrics import features, pictures, quality
+from interp.store.schema import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number of a picture, or of a set of pictures."""
+
+    name: str
+    meaning: str
+    better: str
+    """higher, lower, or zero (nearer to 0)."""
+    of: str = "picture"
+    """picture, or set."""
+
+
+class Scorer(Protocol):
+    """Scores pictures; made once, used for every setting."""
+
+    measures: tuple[Measure, ...]
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure of single pictures, (picture); NaN where it does not apply."""
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """What sets are compared by, (picture, feature); without set measures, (picture, 0)."""
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Each measure of a set."""
+
+
+class Plain:
+    """What needs no weights: sharpness, edges, colours; against real pictures, where there are some, their radial spectrum."""
+
+    def __init__(self, real: Array | None = None) -> None:
+        self.spectrum = None if real is None else pictures.radial_spectrum(real)[1].mean(axis=0)
+        spectrum = (Measure("spectrum", "distance of the fine radial spectrum to real pictures', decades", "lower"),)
+        self.measures = (
+            Measure("sharpness", "log2 of the variance of the luminance's Laplacian", "higher"),
+            Measure("edges", "share of pixels on an edge", "higher"),
+            Measure("colourfulness", "Hasler and Suesstrunk 2003", "higher"),
+            Measure("saturation", "mean saturation of HSV", "higher"),
+            Measure("contrast", "deviation of the luminance", "higher"),
+            *(() if real is None else spectrum),
+        )
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure, (picture)."""
+        colours = quality.colour_statistics(images)
+        found = {
+            "sharpness": np.log2(pictures.laplacian_variance(images) + pictures.FLOOR),
+            "edges": quality.edge_density(images),
+            **colours,
+        }
+        return found if self.spectrum is None else {**found, "spectrum": pictures.spectrum_distance(images, self.spectrum)}
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """Nothing."""
+        return np.zeros((len(images), 0))
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
+
+
+def set_measures(name: str) -> tuple[Measure, ...]:
+    """The measures of sets in the features of a network that is called so."""
+    return (
+        Measure(f"{name} Frechet distance", f"to real pictures, in the {name}'s features; it is no FID", "lower", "set"),
+        Measure(f"{name} precision", f"share of pictures among the real ones, in the {name}'s features", "higher", "set"),
+        Measure(f"{name} recall", f"share of real pictures among them, in the {name}'s features", "higher", "set"),
+    )
+
+
+def set_scores(name: str, looked: Array, real: Array) -> dict[str, float]:
+    """The measures of one set."""
+    precision, recall = features.precision_recall(looked, real)
+    distance = features.frechet_distance(looked, real)
+    return {f"{name} Frechet distance": distance, f"{name} precision": precision, f"{name} recall": recall}
