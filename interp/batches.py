@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from interp.errors import InterpWarning, PipelineError, TraceError
 from interp.executor import Stopped
-from interp.plan import Row, groups
+from interp.plan import Row, check_same, groups
 from interp.recorded import make_recorders, make_schema
 from interp.store.bundles import Bundle
 from interp.store.create import zarr_quiet
@@ -53,6 +54,7 @@ class Tracing:
         """What traces a unit's rows that are not done."""
         schema, bundled = make_schema(self.prepared), bool(self.prepared.plan.record.bundle)
         with zarr_quiet(), Writer(self.path) as writer:
+            check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
             batches = Batches(self.prepared, schema, writer, self.on_step or (lambda step: None), self.most)
 
             def do(unit: tuple[Row, ...]) -> Outcome:
@@ -77,13 +79,13 @@ class Tracing:
         """Trace a whole bundle, done rows again too: its moments are of all its rows. A stop gives it up."""
         bundle, outcome, waiting = Bundle(self.path), Outcome(), {row.index for row in wanted}
         for batch in groups(unit, self.batch_size):
+            if stopped():
+                return []
             pending = [row for row in batch if row.index in waiting]
             for result in batches.trace(batch, pending) if pending else ():
                 if result.failure is None:
                     writer.row(result.row.index, bundle.add(result.arrays), done=False)
                 outcome.append((result.row.index, result.failure))
-            if stopped():
-                return []
         number = unit[0].index // self.prepared.plan.record.bundle
         writer.bundle(number, [row for row, failure in outcome if failure is None], bundle.moments())
         self.most = batches.most
@@ -107,22 +109,25 @@ class Batches:
             return self._in_parts(batch, pending, self.most)
         try:
             return self._whole(batch, pending)
-        except PipelineError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError):
-                return self._smaller(batch, pending, error)
-            if len(batch) == 1:
-                return [TracedRow(batch[0], {}, failure=str(error))]
-            self._warn(f"{error}; the rows of this batch are traced one by one")
-            return self._in_parts(batch, pending, 1)
+        except PipelineError as error:  # its frames hold the batch's tensors: what follows is outside
+            text, reason = str(error), str(error.__cause__)
+            full = isinstance(error.__cause__, torch.OutOfMemoryError)
+        if full:
+            return self._smaller(batch, pending, reason)
+        if len(batch) == 1:
+            return [TracedRow(batch[0], {}, failure=text)]
+        self._warn(f"{text}; the rows of this batch are traced one by one")
+        return self._in_parts(batch, pending, 1)
 
-    def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], error: PipelineError) -> list[TracedRow]:
-        """Halve the batch, for the rest of the run, and say so once."""
+    def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], reason: str) -> list[TracedRow]:
+        """Halve the batch, for the rest of the run, and say so."""
         if len(batch) == 1:
             raise TraceError(
-                f"a single row does not fit in memory ({error.__cause__}); try --offload model, a smaller "
-                "--height and --width, or bfloat16"
-            ) from error
+                f"a single row does not fit in memory ({reason}); try --offload model, a smaller --height and --width, or "
+                "bfloat16"
+            )
         self.most = len(batch) // 2
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._warn(f"a batch of {len(batch)} does not fit in memory; {self.most} rows are traced together from here on")

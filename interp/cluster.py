@@ -18,15 +18,18 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
-from interp.errors import InputError, ModelError
+from interp.errors import InputError, InterpError, InterpWarning, ModelError, StoreError, TraceError
 from interp.executor import Done, Stopped, Work
-from interp.models.identity import fingerprint
+from interp.models.identity import fingerprint, scheduler_settings
 from interp.plan import at_least
 from interp.tracing.model import Model, load
 
@@ -48,6 +51,10 @@ class Workers:
         if (count is None) == (scheduler is None):
             raise InputError("workers and scheduler: give one of them")
         self.count = None if count is None else at_least("workers", count, 1)
+        if scheduler is not None and device == "auto":
+            raise InputError(
+                "device must be said with a scheduler (--device cuda or cpu): its workers may have what this machine has not"
+            )
         self.scheduler, self.place = scheduler, {"device": device, "offload": offload}
         self.done: collections.Counter[str] = collections.Counter()
         self.seconds = 0.0
@@ -63,14 +70,25 @@ class Workers:
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
         """What workers did, as they do it; after a stop, what was in flight."""
+        self.done.clear()
         if not units:
             return
-        started, sent = time.monotonic(), dumps(work)
+        started, sent, answered = time.monotonic(), dumps(work), 0
         with _environment_kept(), _client(self.count, self.scheduler) as client:
             for name, outcome in _results(client, sent, self.place, units, stopped):
+                answered += 1
                 self.done[name] += len(outcome)
                 self.seconds = time.monotonic() - started
                 yield name, outcome
+        if answered < len(units) and not stopped():
+            raise StoreError(
+                f"the cluster was lost: {len(units) - answered} of {len(units)} units of work were not answered; rows already "
+                "done are kept, the same command goes on"
+            )
+
+    def rates(self) -> dict[str, float]:
+        """Rows (cells) a minute of every worker."""
+        return {name: 60 * count / max(self.seconds, 1e-9) for name, count in sorted(self.done.items())}
 
 
 @contextlib.contextmanager
@@ -84,14 +102,30 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {scheduler!r} cannot be reached ({error}); such as tcp://HOST:8786") from None
         with client:
+            if not client.scheduler_info()["workers"]:
+                warnings.warn(
+                    f"no worker has joined {scheduler} yet; the work waits for the first", InterpWarning, stacklevel=5
+                )
             yield client
         return
-    with _deaf_to_interrupts():  # Ctrl-C is for the client: it lets the workers finish what they are at
-        local = LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs="ERROR"
-        )
-    with local as cluster, Client(cluster) as client:
+    given = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": None, "silence_logs": "ERROR"}
+    with LocalCluster(n_workers=count, **given) as cluster, Client(cluster) as client:
+        client.register_plugin(_deaf())
         yield client
+
+
+def _deaf() -> Any:
+    """For workers here, those that replace dead ones too: Ctrl-C is for the client, which lets them finish what they are at."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):  # type: ignore[misc]
+        """Ignores SIGINT, which a terminal sends to all of them."""
+
+        def setup(self, worker: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 @contextlib.contextmanager
@@ -106,49 +140,42 @@ def _environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside ignore SIGINT, which a terminal sends to all of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[Any], stopped: Stopped) -> Iterator[Done]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
-    shared = client.scatter(sent, broadcast=True)
-    waiting = client.map(do, units, retries=2, sent=shared, place=place, pure=False)
-    arriving = as_completed(waiting)
-    for future in arriving:
+    # the work goes with the tasks: a copy held by workers would be lost with them
+    waiting = client.map(do, units, retries=2, sent=sent, place=place, pure=False)
+    for future in as_completed(waiting):
         if future.cancelled():
             continue
-        yield future.result()
+        try:
+            name, outcome = future.result()
+        except KilledWorker as error:
+            raise TraceError(f"a unit of work killed every worker that had it (out of memory?): {error}") from None
+        except CancelledError:
+            continue
+        if isinstance(outcome, InterpError):
+            raise outcome
+        yield name, outcome
         future.release()
         if stopped():
-            client.cancel([other for other in waiting if other.status == "pending" and not _running(client, other)])
-
-
-def _running(client: Any, future: Any) -> bool:
-    return any(future.key in keys for keys in client.processing().values())
+            running = {keys[0] for keys in client.processing().values() if keys}  # a worker has one thread
+            client.cancel([other for other in waiting if other.status == "pending" and other.key not in running])
 
 
 def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
-    """On a worker: do one unit."""
+    """On a worker: do one unit. An error of ours is an answer: trying again would not help."""
     import torch
     from distributed import get_worker
 
     name = str(get_worker().name)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    with _work(_Sent(sent), _place(place, name)).opened(lambda: False) as doing:
-        outcome = doing(unit)
-    return name, outcome
+    try:
+        with _work(_Sent(sent), _place(place, name)).opened(lambda: False) as doing:
+            return name, doing(unit)
+    except InterpError as error:
+        return name, error
 
 
 def _place(place: dict[str, str], name: str) -> str:
@@ -156,8 +183,9 @@ def _place(place: dict[str, str], name: str) -> str:
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if place["device"] == "auto" and cards > 1 and name.isdecimal():
-        place = {**place, "device": f"cuda:{int(name) % cards}"}
+    number = re.search(r"\d+$", name)
+    if place["device"] in ("auto", "cuda") and cards > 1 and number is not None:
+        place = {**place, "device": f"cuda:{int(number[0]) % cards}"}
     return json.dumps(place)
 
 
@@ -187,7 +215,7 @@ def dumps(work: Work) -> bytes:
                     "workers load the model themselves, by its name or folder; a pipeline built by hand cannot be sent: "
                     "save it (pipe.save_pretrained) and give the folder, or use --shard"
                 )
-            return json.dumps([dict(value.origin), fingerprint(value.pipe)])
+            return json.dumps([dict(value.origin), fingerprint(value.pipe), scheduler_settings(value.pipe)])
 
     held = io.BytesIO()
     Pickler(held).dump(work)
@@ -205,13 +233,18 @@ def loads(sent: bytes, place: str) -> Work:
     return made
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)  # a guidance may have a model of its own
 def _model(key: str, place: str) -> Model:
-    origin, weights = json.loads(key)
+    origin, weights, scheduler = json.loads(key)
     model = load(origin.pop("name"), **origin, **json.loads(place))
     if fingerprint(model.pipe) != weights:
         raise ModelError(
             f"model {model.name!r}: this worker loads other weights than the run was begun with; a pipeline edited in memory "
             "(LoRA, changed weights) cannot be sent to workers: save it and give the folder"
+        )
+    if scheduler_settings(model.pipe) != scheduler:
+        raise ModelError(
+            f"model {model.name!r}: this worker loads another scheduler than the run was begun with; one changed in memory "
+            "cannot be sent to workers: save the pipeline and give the folder"
         )
     return model

@@ -31,6 +31,9 @@ class Executor(Protocol):
     def provenance(self) -> dict[str, Any]:
         """What of a store's provenance is not this process's."""
 
+    def rates(self) -> dict[str, float]:
+        """What each of several workers does a minute."""
+
 
 class Here:
     """In the process at hand, one unit after the other."""
@@ -44,6 +47,10 @@ class Here:
                     return
 
     def provenance(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def rates(self) -> dict[str, float]:
         """Nothing."""
         return {}
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from interp.recorded import make_schema
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
-from interp.store.places import exists, located
+from interp.store.places import absolute, exists, located
 from interp.store.reader import Shelf
 from interp.store.schema import Schema
 from interp.store.summary import write_summary
@@ -45,6 +45,8 @@ class Progress:
     """Since this call began tracing."""
     traced: int
     """Rows traced by this call."""
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Rows a minute of each of several workers."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -116,29 +118,34 @@ def execute(
     resume: bool = True,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
+    only: Collection[int] | None = None,
     through: Executor = HERE,
     on_progress: OnProgress = lambda _: None,
     stopped: Stopped = lambda: False,
 ) -> Run:
     """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every unit of work; if it
     says so, the rows in flight are written and a KeyboardInterrupt follows. `shard` (i, n) takes units i, i + n, ... alone:
-    n processes, on as many machines as share the folder, write one store. `through` does the units: this process, or workers.
+    n processes, on as many machines as share the folder, write one store. `only` names rows, by default all of them.
+    `through` does the units: this process, or workers.
     """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
-    work = Tracing(prepared, path, at_least("batch_size", batch_size, 1))
+    work = Tracing(prepared, absolute(path), at_least("batch_size", batch_size, 1))
     units = work.units() if shard is None else work.units()[shard[0] :: shard[1]]
     with writing_lock(path, shard) as let_others_in, zarr_quiet():
         done = open_or_create(prepared, schema, path, batch_size, resume, through)
         let_others_in()
-        failed = failures(path)
-        work.skipped = frozenset() if retry_failed else frozenset(failed)
-        count = sum(done)
+        failed = _still_failed(path, done)
+        left_out = set() if only is None else {row.index for row in rows} - set(only)
+        work.skipped = frozenset(left_out) if retry_failed else frozenset(left_out | set(failed))
+        mine = [row.index for unit in units for row in unit if row.index not in left_out]
+        count = sum(done[row] for row in mine)
 
         def report(step: int) -> None:
-            on_progress(Progress(count, len(rows), step, plan.steps, time.monotonic() - started, traced))
+            seconds = time.monotonic() - started
+            on_progress(Progress(count, len(mine), step, plan.steps, seconds, traced, through.rates()))
 
         work.on_step = report
         pending = [unit for unit in units if any(not done[row.index] and row.index not in work.skipped for row in unit)]
@@ -149,21 +156,29 @@ def execute(
                         failed[row] = failure
                         fresh += 1
                         note_failure(path, row, failure)
-                        give_up_early(traced, fresh, failure)
+                        give_up_early(traced + sum(done), fresh, failure)
                         continue
                     count, traced = count + (not done[row]), traced + 1
                     done[row] = True
                     if failed.pop(row, None) is not None:
                         forget_failure(path, row)
                 report(plan.steps)
-        if stopped():
+        if stopped() and not all(done[row] for row in mine):
             raise KeyboardInterrupt
         if shard is None:
             write_summary(path)
     if shard is not None:
         _summarise_if_last(path)
-        failed = {row.index: failed[row.index] for unit in units for row in unit if row.index in failed}
-    return conclude(prepared, path, failed)
+    return conclude(prepared, path, {row: failed[row] for row in mine if row in failed})
+
+
+def _still_failed(path: Path, done: Sequence[bool]) -> dict[int, str]:
+    """Rows that failed and are not done: a process may have died between the two notes."""
+    found = failures(path)
+    for row in [row for row in found if done[row]]:
+        forget_failure(path, row)
+        del found[row]
+    return found
 
 
 def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:

@@ -153,6 +153,19 @@ def test_shards_and_merged_stores(tiny_model: interp.Model, whole: interp.Run, t
     assert verify(tmp_path / "all.zarr") == []
 
 
+def test_a_merge_of_bundles_that_is_cut_short_goes_on(
+    tiny_model: interp.Model, whole: interp.Run, bundled: interp.Run, tmp_path: Path
+) -> None:
+    def stop(row: int) -> None:
+        if row == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge(tmp_path / "all.zarr", [bundled.path], stop)
+    assert merge(tmp_path / "all.zarr", [bundled.path]) > 0
+    check_summary(interp.open_run(tmp_path / "all.zarr"), whole)
+
+
 def test_what_is_asked_for() -> None:
     assert interp.Record.parse("summary") == interp.Record(bundle=32)
     assert interp.Record.parse("stats,summary", bundle=5) == interp.Record(gates=False, bundle=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import torch
 
 import interp
 from interp import cluster
-from interp.errors import InputError, ModelError
+from interp.errors import InputError, ModelError, StoreError
 from interp.store.verify import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
@@ -136,6 +137,7 @@ def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -
     assert len(through.done) == 2, "both had work"
 
 
+@pytest.mark.filterwarnings("ignore:no worker has joined")
 def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     file = tmp_path / "scheduler.json"
@@ -157,10 +159,8 @@ def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, t
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        import json
-
         address = json.loads(file.read_text())["address"]
-        through = interp.Workers(scheduler=address)
+        through = interp.Workers(scheduler=address, device="cpu")
         run = interp.trace(tiny_model, TEXTS, out=tmp_path / "r.zarr", through=through, **ARGUMENTS)
         check_equal(run, whole)
         assert sum(through.done.values()) == 12
@@ -225,9 +225,71 @@ def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
     by_hand = interp.wrap(tiny_model.pipe)
     with pytest.raises(InputError, match="a pipeline built by hand cannot be sent"):
         interp.trace(by_hand, TEXTS[:1], out=tmp_path / "r.zarr", steps=2, through=interp.Workers(1))
-    unreachable = interp.Workers(scheduler="nonsense://here")
+    with pytest.raises(InputError, match="device must be said with a scheduler"):
+        interp.Workers(scheduler="tcp://somewhere:8786")
+    unreachable = interp.Workers(scheduler="nonsense://here", device="cpu")
     with pytest.raises(InputError, match="scheduler 'nonsense://here' cannot be reached"):
         interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
+
+
+def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """The scheduler dies: what came is kept, what did not come is said, and the same call goes on."""
+    from distributed import LocalCluster
+
+    given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 4}
+    texts = [f"a red cat {number}" for number in range(12)]
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+        through = interp.Workers(scheduler=local.scheduler_address, device="cpu")
+
+        def lose(state: Any) -> None:
+            if state.rows_done == 2:
+                local.scale(0)
+                local.sync(local.scheduler.close)
+
+        with pytest.raises(StoreError, match="the cluster was lost: .* of 12 units of work were not answered"):
+            interp.trace(tiny_model, texts, through=through, on_progress=lose, **given)
+    assert 2 <= interp.open_run(tmp_path / "r.zarr").rows_done < 12
+    assert interp.trace(tiny_model, texts, **given).rows_done == 12
+
+
+def test_a_worker_that_does_not_see_the_store_says_so(tiny_model: interp.Model, tmp_path: Path) -> None:
+    from interp.batches import Tracing
+    from interp.tracing.prepare import prepare
+
+    work = Tracing(prepare(tiny_model, TEXTS[:1], steps=2), tmp_path / "elsewhere.zarr", 1)
+    sent = cluster.loads(cluster.dumps(work), '{"device": "cpu", "offload": "none"}')
+    with pytest.raises(StoreError, match="is not there: whoever traces must see its folder"), sent.opened(lambda: False):
+        pass
+    other = interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "other.zarr", steps=3)
+    work.path = other.path
+    with pytest.raises(interp.PlanError, match="its steps is 3"), work.opened(lambda: False):
+        pass
+
+
+def test_a_scheduler_swapped_in_memory_is_not_taken_for_the_stored_one(tiny_folder: Path) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    model = interp.load(tiny_folder)
+    config = model.pipe.scheduler.config
+    model.pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config, stochastic_sampling=True)
+    sent = cluster.dumps(model)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="this worker loads another scheduler"):
+        cluster.loads(sent, '{"device": "cpu", "offload": "none"}')
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "cards", "expected"),
+    [
+        ("auto", "3", 2, "cuda:1"),
+        ("cuda", "SLURMCluster-4", 4, "cuda:0"),
+        ("cuda:2", "1", 4, "cuda:2"),
+        ("auto", "0", 1, "auto"),
+    ],
+)
+def test_one_worker_a_card(device: str, name: str, cards: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert json.loads(cluster._place({"device": device, "offload": "none"}, name))["device"] == expected
 
 
 def test_a_model_changed_in_memory_is_not_taken_for_the_stored_one(tiny_folder: Path) -> None:

@@ -121,6 +121,49 @@ def test_a_row_that_does_not_fit_alone_ends_the_run(tiny_model: interp.Model, tm
         handle.remove()
 
 
+def test_a_row_that_is_done_has_not_failed(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """A process may die between marking a row done and forgetting that it failed."""
+    run = interp.trace(tiny_model, PROMPTS[:2], out=tmp_path / "r.zarr", steps=2)
+    note_failure(run.path, 1, "an older reason")
+    assert interp.trace(tiny_model, PROMPTS[:2], out=run.path, steps=2).failed == {}
+
+
+def test_failing_rows_do_not_stop_a_run_that_had_successes(
+    tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path
+) -> None:
+    texts = ["a red cat", *(f"two cat {number}" for number in range(7))]
+    for retry in (False, True):
+        with pytest.raises(TraceError, match="7 of 8 rows failed"):
+            interp.trace(tiny_model, texts, out=tmp_path / "r.zarr", steps=2, retry_failed=retry)
+    assert len(interp.open_run(tmp_path / "r.zarr").failed) == 7
+
+
+def test_a_batch_that_did_not_fit_is_let_go_before_its_halves(tiny_model: interp.Model, tmp_path: Path) -> None:
+    import gc
+    import weakref
+
+    seen: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def refuse(module: Any, arguments: Any, given: dict[str, Any]) -> None:
+        gc.collect()
+        states = given["hidden_states"]
+        alive.append(sum(ref() is not None and ref() is not states for ref in seen))
+        seen.append(weakref.ref(states))
+        if len(states) > 1:
+            raise torch.OutOfMemoryError("too many")
+
+    handle = tiny_model.pipe.transformer.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InterpWarning)
+            interp.trace(tiny_model, PROMPTS[:4], out=tmp_path / "r.zarr", steps=1, batch_size=4)
+    finally:
+        handle.remove()
+    assert len(seen) >= 6
+    assert max(alive[:3]) == 0, "attempts of 4, 2 and 1 rows: none holds an earlier one's states"
+
+
 def test_failures_read_back_and_go(tiny_run: interp.Run, tmp_path: Path) -> None:
     import shutil
 

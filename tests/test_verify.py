@@ -14,6 +14,7 @@ import pytest
 import zarr
 
 import interp
+from interp.errors import StoreError
 from interp.store.verify import verify
 
 GROUPS = [
@@ -62,6 +63,47 @@ def test_damage_is_found_in_its_row(array: str, damage: Callable[[Path], None], 
     damage(shards(store, array, 2)[0])
     found = verify(store)
     assert {(fault.row, fault.where) for fault in found} == {(2, array)}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\x81", b"(\xb5/\xfd"], ids=["empty", "long", "flipped", "other"])
+def test_a_damaged_mark_counts_as_not_done(content: bytes, store: Path, tiny_model: interp.Model, tiny_run: interp.Run) -> None:
+    (store / "done" / "c" / "1").write_bytes(content)
+    run = interp.open_run(store)
+    assert run.rows_done == tiny_run.rows_done - 1
+    assert [(fault.row, fault.where) for fault in verify(store)] == [(1, "done")]
+    from conftest import PROMPTS as TEXTS
+
+    record = interp.Record(hidden=True, modulation=True, latents="all")
+    again = interp.trace(tiny_model, TEXTS, out=store, record=record, repeats=2)
+    assert again.rows_done == tiny_run.rows_done
+    assert verify(store) == []
+
+
+def test_a_description_that_is_gone_or_cut_is_said(store: Path) -> None:
+    (store / "stats" / "median_abs" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match="its plan asks for stats/median_abs, which is not there"):
+        verify(store)
+    shutil.copy(store / "stats" / "mean" / "zarr.json", store / "stats" / "median_abs" / "zarr.json")
+    text = (store / "gates" / "alpha" / "zarr.json").read_text()
+    (store / "gates" / "alpha" / "zarr.json").write_text(text[: len(text) // 2])
+    with pytest.raises(StoreError, match="the description of an array is damaged"):
+        verify(store)
+
+
+def test_a_damaged_coordinate_is_found(store: Path) -> None:
+    file = next(file for file in (store / "stats" / "timestep" / "c").rglob("*") if file.is_file())
+    flip(file)
+    assert [(fault.row, fault.where) for fault in verify(store)] == [(None, "stats/timestep")]
+
+
+def test_nothing_is_forgotten_that_cannot_be_traced_again(store: Path, dual_folder: Path) -> None:
+    flip(shards(store, "stats/var", 1)[0])
+    before = interp.open_run(store).rows_done
+    command = [sys.executable, "-m", "interp", "verify", str(store), "--repair", "--model", str(dual_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "its weights is" in done.stderr
+    assert interp.open_run(store).rows_done == before
 
 
 def test_values_that_cannot_be_are_found(store: Path) -> None:

@@ -53,13 +53,13 @@ def human_time(seconds: float) -> str:
 
 @contextlib.contextmanager
 def trace_progress() -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on stderr, with rate and time left; nothing where stderr is no terminal."""
+    """A progress bar on stderr, with rate and time left; every tenth in a line where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda state: None
+        yield _trace_lines()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, console=console) as bars:
@@ -71,6 +71,19 @@ def trace_progress() -> Iterator[Callable[[Progress], None]]:
             bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps)
 
         yield show
+
+
+def _trace_lines() -> Callable[[Progress], None]:
+    """For logs of jobs: a line for every tenth of the rows."""
+    said = [0]
+
+    def show(state: Progress) -> None:
+        tenth = 10 * state.rows_done // max(state.rows_total, 1)
+        if state.traced and tenth > said[0]:
+            said[0] = tenth
+            say(f"{state.rows_done}/{state.rows_total} prompts, {rate_text(state)}")
+
+    return show
 
 
 @contextlib.contextmanager
@@ -101,7 +114,8 @@ def rate_text(state: Progress) -> str:
     rate = state.traced / state.seconds
     left = (state.rows_total - state.rows_done) / rate
     minutes, seconds = divmod(round(left), 60)
-    return f"{60 * rate:.1f} prompts/min, {minutes}:{seconds:02d} left"
+    each = ", ".join(f"worker {name}: {value:.1f}" for name, value in state.rates.items())
+    return f"{60 * rate:.1f} prompts/min{f' ({each})' if each else ''}, {minutes}:{seconds:02d} left"
 
 
 def say(message: str) -> None:

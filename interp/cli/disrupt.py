@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.console import graceful
 from interp.cli.experiments import (
     BatchSize,
     Device,
@@ -23,7 +24,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -61,7 +62,7 @@ def disrupt(
 
     real = None if reference is None else experiment.read_reference(reference)
     loading: dict[str, Any] = {"device": device, "dtype": dtype}
-    through = spread_experiment(workers, scheduler, loading, run)
+    through = spread_experiment(workers, scheduler, loading, model, run)
     prepared = experiment.disrupt(
         load(model, **loading),
         prompts,
@@ -80,9 +81,8 @@ def disrupt(
     say_cost(prepared.cost, len(prepared.prepared.plan.rows()), len(prepared.arms))
     if dry_run:
         return
-    with drawing_progress() as on_progress:
-        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress)
-    say_rates(through)
+    with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
     found = made.result("disruption")
     show(disruption_sections(found), as_json)
     papers_say(["disruption"], as_json)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import say
+from interp.cli.console import graceful, say
 from interp.cli.experiments import drawing_progress, say_cost
 from interp.cli.results import AsJson, interval, show
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread
 from interp.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,14 +55,13 @@ def evaluate(
         made = None
     else:
         loading: dict[str, Any] = {"device": device, "dtype": dtype}
-        through = spread(workers, scheduler, loading)
+        through = spread(workers, scheduler, loading, model)
         prepared, one = _prepare(preset, guidance, model, prompts, out, loading, steps=steps, seed=seed, repeats=repeats)
         say_cost(prepared.cost, len(prepared.prepared[0].plan.rows()), len(prepared.settings))
         if dry_run:
             return
-        with drawing_progress() as on_progress:
-            made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress)
-        say_rates(through)
+        with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+            made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
         galleries, groups = _by_group(made, one.group if one is not None else None)
     from interp.evaluation.evaluate import evaluate as score
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import say
+from interp.cli.console import graceful, say
 from interp.cli.experiments import (
     BatchSize,
     Device,
@@ -24,7 +24,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Figures, Format, draw, interval, papers_say, show
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -141,7 +141,7 @@ def sweep(
 
     real = None if reference is None else read_reference(reference)
     loading: dict[str, Any] = {"device": device, "dtype": dtype}
-    through = spread(workers, scheduler, loading)
+    through = spread(workers, scheduler, loading, model)
     prepared = experiment.sweep(
         load(model, **loading),
         prompts,
@@ -155,9 +155,8 @@ def sweep(
     say_cost(prepared.cost, len(prepared.prepared[0].plan.rows()), len(prepared.settings))
     if dry_run:
         return
-    with drawing_progress() as on_progress:
-        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress)
-    say_rates(through)
+    with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+        made = prepared.run(reference=real, batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
     found = made.result("sweep")
     show({str(name): (found, sweep_rows(found.sel(measure=name))) for name in found["measure"].to_numpy()}, as_json)
     papers_say(["guidance"], as_json)

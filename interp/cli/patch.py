@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import human_bytes, say
+from interp.cli.console import graceful, human_bytes, say
 from interp.cli.experiments import (
     BatchSize,
     Device,
@@ -23,7 +23,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, show
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,7 +69,7 @@ def patch(
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
     loading: dict[str, Any] = {"device": device, "dtype": dtype}
-    through = spread_experiment(workers, scheduler, loading, run)
+    through = spread_experiment(workers, scheduler, loading, model, run)
     prepared = experiment.patch(
         load(model, **loading),
         clean,
@@ -91,9 +91,8 @@ def patch(
     say(f"states of the clean run held in memory: {human_bytes(prepared.memory)}")
     if dry_run:
         return
-    with drawing_progress() as on_progress:
-        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress)
-    say_rates(through)
+    with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
     found = made.result(f"patching_{metric}")
     show({"patching": (found, patch_rows(found))}, as_json)
     rows = list(range(min(made.done.shape[0], 4)))

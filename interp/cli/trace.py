@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread
 from interp.errors import InputError
 from interp.plan import Record, at_least, parse_shard
 from interp.store.places import located
@@ -87,12 +87,12 @@ def trace(
     path = located(out) if out else Path("cache") / f"{Path(model).name}-{prompts.stem}.zarr"
     if (workers is not None or scheduler is not None) and (share is not None or dry_run):
         raise InputError("workers and scheduler do not go with --shard or --dry-run; leave one out")
-    through = spread(workers, scheduler, loading)
+    through = spread(workers, scheduler, loading, model)
     prepared = prepare(load(model, **loading), prompts, **arguments)
     if dry_run:
         _print_sizes(prepared, path, probe, as_json)
         return
-    with trace_progress() as show, graceful() as stopped:
+    with saying_rates(through), trace_progress() as show, graceful() as stopped:
         run = execute(
             prepared,
             path,
@@ -104,7 +104,6 @@ def trace(
             on_progress=show,
             stopped=stopped,
         )
-    say_rates(through)
     if as_json:
         print_json({"store": str(path), "rows_done": run.rows_done, "rows_total": run.rows_total, **run.facts()})
         return

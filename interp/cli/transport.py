@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.console import graceful
 from interp.cli.experiments import (
     BatchSize,
     Device,
@@ -22,7 +23,7 @@ from interp.cli.experiments import (
     say_cost,
 )
 from interp.cli.results import AsJson, Channels, Figures, Format, draw, interval, papers_say, show
-from interp.cli.workers import Scheduler, WorkerCount, say_rates, spread_experiment
+from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread_experiment
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +67,7 @@ def transport(
     from interp.tracing.model import load
 
     loading: dict[str, Any] = {"device": device, "dtype": dtype}
-    through = spread_experiment(workers, scheduler, loading, run)
+    through = spread_experiment(workers, scheduler, loading, model, run)
     prepared = experiment.transport(
         load(model, **loading),
         source,
@@ -87,9 +88,8 @@ def transport(
     say_cost(prepared.cost, len(prepared.target.plan.rows()), len(prepared.arms))
     if dry_run:
         return
-    with drawing_progress() as on_progress:
-        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress)
-    say_rates(through)
+    with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+        made = prepared.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
     found = made.result("transport")
     show({"transport": (found, transport_rows(found))}, as_json)
     papers_say(["transport"], as_json)

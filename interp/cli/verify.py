@@ -50,7 +50,7 @@ def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) ->
     from interp.errors import InputError
     from interp.guidance import combine
     from interp.interventions.stored import from_json
-    from interp.plan import Record
+    from interp.plan import Record, check_same
     from interp.run import execute
     from interp.store.create import writing_lock
     from interp.store.verify import forget
@@ -62,7 +62,14 @@ def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) ->
         raise InputError(f"{opened.path}: its prompts or seeds are not its plan's, so no row can be trusted; trace it anew")
     if plan["record"].get("recorders"):
         raise InputError(f"{opened.path} has recorders of your own, which are functions; make the same interp.trace call again")
-    loaded = load(model or plan["model"], dtype=plan["dtype"], device=device, quantize=opened.provenance.get("quantize"))
+    origin = opened.provenance
+    loaded = load(
+        model or plan["model"],
+        dtype=plan["dtype"],
+        device=device,
+        revision=origin.get("revision") if model is None else None,
+        quantize=origin.get("quantize"),
+    )
     repeats = int(plan["repeats"])
     prepared = prepare(
         loaded,
@@ -78,9 +85,10 @@ def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) ->
         record=Record.from_json(plan["record"]),
         settings=plan["settings"],
     )
+    check_same(prepared.plan.to_json(), plan, str(opened.path))  # nothing is forgotten that cannot be traced again
     with writing_lock(opened.path):
         rows = forget(opened.path, faults)
     batch = int(opened.provenance.get("batch_size", 1))
     with trace_progress() as show, graceful() as stopped:
-        execute(prepared, opened.path, batch_size=batch, on_progress=show, stopped=stopped)
+        execute(prepared, opened.path, batch_size=batch, only=rows, on_progress=show, stopped=stopped)
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ WorkerCount = Annotated[
 Scheduler = Annotated[str | None, typer.Option(help="Use the workers of a dask scheduler, such as tcp://HOST:8786.")]
 
 
-def spread(workers: int | None, scheduler: str | None, loading: dict[str, Any]) -> Executor:
+def spread(workers: int | None, scheduler: str | None, loading: dict[str, Any], model: str) -> Executor:
     """Who does the work. With workers, `loading` (arguments of `interp.load`) is changed: here the model stays on the CPU."""
     if workers is None and scheduler is None:
         from interp.executor import HERE
@@ -28,23 +30,30 @@ def spread(workers: int | None, scheduler: str | None, loading: dict[str, Any]) 
     from interp.cluster import Workers
 
     made = Workers(workers, scheduler=scheduler, device=loading["device"], offload=loading.get("offload", "none"))
-    if loading.get("dtype") is None and made.provenance()["device"] != "cpu":
-        loading["dtype"] = "bfloat16"  # what the workers' cards would choose; here it would be float32
+    if loading.get("dtype") is None:  # what the workers would choose, not what this machine would
+        from interp.models.load import default_dtype
+
+        loading["dtype"] = default_dtype(model, made.provenance()["device"])
     loading.update(device="cpu", **({"offload": "none"} if "offload" in loading else {}))
     return made
 
 
-def spread_experiment(workers: int | None, scheduler: str | None, loading: dict[str, Any], run: Path | None) -> Executor:
+def spread_experiment(
+    workers: int | None, scheduler: str | None, loading: dict[str, Any], model: str, run: Path | None
+) -> Executor:
     """Who draws an experiment, whose channels are chosen before: by a stored run, where the workers have cards."""
-    made = spread(workers, scheduler, loading)
+    made = spread(workers, scheduler, loading, model)
     if run is None and made.provenance().get("device", "cpu") != "cpu":
         raise InputError("workers on cards need --run, a traced store that the channels are chosen by (interp trace makes one)")
     return made
 
 
-def say_rates(executor: Executor) -> None:
-    """What each worker did."""
-    done: dict[str, int] = getattr(executor, "done", {})
-    minutes = max(getattr(executor, "seconds", 0.0), 1e-9) / 60
-    for name in sorted(done):
-        say(f"worker {name}: {done[name]} done, {done[name] / minutes:.1f} a minute")
+@contextlib.contextmanager
+def saying_rates(executor: Executor) -> Iterator[None]:
+    """At the end, however it comes, what each worker did."""
+    try:
+        yield
+    finally:
+        done: dict[str, int] = getattr(executor, "done", {})
+        for name, rate in executor.rates().items():
+            say(f"worker {name}: {done[name]} done, {rate:.1f} a minute")

@@ -17,7 +17,7 @@ import numpy as np
 
 from interp.analysis import disruption
 from interp.errors import InputError
-from interp.executor import HERE, Executor
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
@@ -58,6 +58,7 @@ class Disruption:
         batch_size: int = BATCH_SIZE,
         through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
     ) -> Experiment:
         """Draw what is missing, measure, and keep the result `disruption` in the store."""
         drawn = draw(
@@ -69,6 +70,7 @@ class Disruption:
             batch_size=batch_size,
             through=through,
             on_progress=on_progress,
+            stopped=stopped,
         )
         write_result(drawn.path, "disruption", disruption.measure(drawn, reference))
         return drawn

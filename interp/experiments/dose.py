@@ -15,7 +15,7 @@ import numpy as np
 
 from interp.analysis import dose as analysis
 from interp.errors import InputError
-from interp.executor import HERE, Executor
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.disrupt import said_blocks
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -57,6 +57,7 @@ class Dose:
         batch_size: int = BATCH_SIZE,
         through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
     ) -> Experiment:
         """Draw what is missing and keep the result `dose` in the store."""
         drawn = draw(
@@ -70,6 +71,7 @@ class Dose:
             batch_size=batch_size,
             through=through,
             on_progress=on_progress,
+            stopped=stopped,
         )
         write_result(drawn.path, "dose", analysis.response(drawn, reference))
         return drawn

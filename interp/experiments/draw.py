@@ -26,7 +26,7 @@ from interp.provenance import provenance
 from interp.sites import Site
 from interp.store.create import zarr_quiet
 from interp.store.experiment import Experiment, Layout, experiment_lock, open_experiment, open_or_create
-from interp.store.places import located
+from interp.store.places import absolute, located
 from interp.store.reader import is_done
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
@@ -180,10 +180,11 @@ def fill(
     batch_size: int = BATCH_SIZE,
     through: Executor = HERE,
     on_progress: OnProgress = lambda progress: None,
+    stopped: Stopped = lambda: False,
 ) -> Experiment:
     """Fill an experiment's store with the cells that are planned, (prompt, arm) booleans, by default all, and open it.
 
-    `through` draws the units: this process, or workers.
+    `through` draws the units: this process, or workers. `stopped` is asked after every unit.
     """
     path, rows = located(out), prepared.plan.rows()
     wanted = np.ones((len(rows), len(arms)), bool) if planned is None else planned
@@ -215,10 +216,12 @@ def fill(
                 on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, time.monotonic() - started))
 
         units = how.units(wanted & ~done)
-        with contextlib.closing(through(Drawing(how, path, tell), units, lambda: False)) as outcomes:
+        with contextlib.closing(through(Drawing(how, absolute(path), tell), units, stopped)) as outcomes:
             for _, cells in outcomes:
                 for cell in cells:  # drawn here, they were told one by one
                     tell(*cell)
+        if stopped() and not done[wanted].all():
+            raise KeyboardInterrupt
     return open_experiment(path)
 
 

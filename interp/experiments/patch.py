@@ -21,7 +21,7 @@ import numpy as np
 
 from interp.analysis import patching
 from interp.errors import InputError
-from interp.executor import HERE, Executor
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Clean, clean_run
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -98,6 +98,7 @@ class PatchGrid:
         batch_size: int = BATCH_SIZE,
         through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
     ) -> Experiment:
         """Draw what is missing and keep the result `patching` in the store."""
         drawn = draw(
@@ -110,6 +111,7 @@ class PatchGrid:
             batch_size=batch_size,
             through=through,
             on_progress=on_progress,
+            stopped=stopped,
         )
         for metric in patching.METRICS:
             write_result(drawn.path, f"patching_{metric}", patching.recovered(drawn, metric))

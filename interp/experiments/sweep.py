@@ -18,7 +18,7 @@ import numpy as np
 
 from interp.analysis import sweep as analysis
 from interp.errors import InputError
-from interp.executor import HERE, Executor
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.clean import Array, sample
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, Outputs, Unit, fill, measures
 from interp.plan import Record, as_json, groups
@@ -64,6 +64,7 @@ class Sweep:
         batch_size: int = BATCH_SIZE,
         through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
     ) -> Experiment:
         """Draw what is missing and keep the result `sweep` in the store."""
         drawn = fill(
@@ -76,6 +77,7 @@ class Sweep:
             batch_size=batch_size,
             through=through,
             on_progress=on_progress,
+            stopped=stopped,
         )
         write_result(drawn.path, "sweep", analysis.compare(drawn, reference))
         return drawn

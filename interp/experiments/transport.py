@@ -21,7 +21,7 @@ import torch
 from interp.analysis import segmentation
 from interp.analysis import transport as analysis
 from interp.errors import InputError
-from interp.executor import HERE, Executor
+from interp.executor import HERE, Executor, Stopped
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Clean, clean_run, measure
 from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
@@ -73,6 +73,7 @@ class Transported:
         batch_size: int = BATCH_SIZE,
         through: Executor = HERE,
         on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
     ) -> Experiment:
         """Draw what is missing and keep the result `transport` in the store."""
         drawn = draw(
@@ -85,6 +86,7 @@ class Transported:
             batch_size=batch_size,
             through=through,
             on_progress=on_progress,
+            stopped=stopped,
         )
         write_result(drawn.path, "transport", analysis.similarity(drawn))
         return drawn

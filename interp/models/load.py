@@ -193,6 +193,14 @@ def usable_device(device: str) -> str:
     return device
 
 
+def default_dtype(name: str | Path, device: str) -> str:
+    """What a model is loaded in on a device where nothing is said."""
+    entry = CATALOG.get(str(name))
+    folder = _folder(str(entry.folder or entry.source) if entry else str(name))
+    small = folder is not None and folder_defaults(folder) is not None
+    return str(_dtype(None, device, small=small)).removeprefix("torch.")
+
+
 def _dtype(dtype: str | torch.dtype | None, device: str, *, small: bool) -> torch.dtype:
     """The chosen dtype; by default float32 on a CPU and for tiny and demo folders, else bfloat16."""
     if dtype is None:

@@ -52,7 +52,8 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
     index.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(index))
     root = zarr.open_group(str(path), mode="r+")
     root.attrs.update({"schema": SCHEMA, **attributes})
-    root.create_array("done", shape=(prompts,), dtype="uint8", chunks=(1,), fill_value=0, dimension_names=("prompt",))
+    done: dict[str, Any] = {"dtype": "uint8", "fill_value": 0, "compressors": None, "dimension_names": ("prompt",)}
+    root.create_array("done", shape=(prompts,), chunks=(1,), **done)
     for name, variable in schema.variables().items():
         group_path, _, variable_name = name.rpartition("/")
         if group_path == "hidden":  # one group a stream: hidden/image/hidden

@@ -27,8 +27,8 @@ import zarr
 from interp.errors import InputError, StoreError
 from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
-from interp.store.places import exists, located, move, remove
-from interp.store.reader import Guarded, open_root, read_ahead
+from interp.store.places import exists, is_remote, located, move, remove
+from interp.store.reader import Guarded, open_root, read_ahead, read_done
 from interp.store.results import read_result, result_names
 from interp.store.schema import SCHEMA, Array, Variable, encoding
 
@@ -73,6 +73,8 @@ def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
         try:
             with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
                 _build(partial, layout, attributes)
+            if is_remote(path):
+                remove(path)  # what a killed process moved of a store
             move(partial, path)
         finally:
             remove(partial)
@@ -93,9 +95,8 @@ def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
     root.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(root))
     group = zarr.open_group(str(path), mode="r+")
     group.attrs.update({"schema": SCHEMA, **attributes})
-    group.create_array(
-        "done", shape=(prompts, arms), dtype="uint8", chunks=(1, 1), fill_value=0, dimension_names=("prompt", "arm")
-    )
+    done: dict[str, Any] = {"dtype": "uint8", "fill_value": 0, "compressors": None, "dimension_names": ("prompt", "arm")}
+    group.create_array("done", shape=(prompts, arms), chunks=(1, 1), **done)
     sizes = {"prompt": prompts, "arm": arms}
     one = {"prompt": 1, "arm": 1}
     outputs, cells = group.require_group("outputs"), group.require_group("cells")
@@ -137,7 +138,7 @@ class Experiment:
         self.attributes: dict[str, Any] = dict(self._root.attrs)
         if "experiment" not in self.attributes:
             raise InputError(f"{path} is a traced run, not an experiment; open it with interp.open_run")
-        self.done = np.asarray(self._read("done")).astype(bool)
+        self.done = read_done(self._array("done").array)
         self.planned = np.asarray(self._read("planned")).astype(bool)
 
     def _read(self, name: str) -> Any:

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from interp.errors import InputError
+from interp.errors import InputError, StoreError
 from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.failures import failures, note_failure
 from interp.store.places import is_remote, located
-from interp.store.reader import Shelf
+from interp.store.reader import Shelf, undo
 from interp.store.summary import write_summary
 from interp.store.verify import bundle_arrays, bundle_size, row_arrays
 
@@ -42,16 +43,26 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         size = bundle_size(target)
         for source in sources:
             for start in range(0, done.size, size or 1):
-                rows = [row for row in range(start, min(start + (size or 1), done.size)) if source.done[row]]
-                if size and rows and not done[start : start + size].any():  # a bundle's moments are of all its rows, or useless
-                    _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
-                elif size:
+                here = range(start, min(start + (size or 1), done.size))
+                rows = [row for row in here if source.done[row]]
+                kept = [row for row in here if done[row]]
+                if not rows or not set(kept) < set(rows):  # a bundle's moments are of all its rows: the fuller is taken
                     continue
+                for row in kept:
+                    undo(out, row)
                 for row in rows:
-                    if not done[row]:
-                        _copy(source.path, out, [*arrays, "done"], row)  # `done` last: a copy that is cut short is no row
-                        done[row], copied = True, copied + 1
-                        on_row(row)
+                    _copy(source.path, out, arrays, row)
+                if size:
+                    _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
+                for row in rows:  # marks last: a copy that is cut short is no row
+                    _copy(source.path, out, ["done"], row)
+                    copied += not done[row]
+                    done[row] = True
+                    on_row(row)
+        for source in sources:
+            for row, reason in failures(source.path).items():
+                if not done[row]:
+                    note_failure(out, row, reason)
         if done.all():
             write_summary(out)
     return copied
@@ -77,10 +88,12 @@ def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
     """The files of one place along the first axis of each array."""
     for name in arrays:
         place = Path(name) / "c" / str(index)
+        if not (source / place).exists():
+            raise StoreError(f"store {source}: {place} is missing; interp verify {source} --repair traces it again")
         if (source / place).is_dir():
             shutil.copytree(source / place, out / place, dirs_exist_ok=True)
         else:
             (out / place).parent.mkdir(parents=True, exist_ok=True)
-            temporary = (out / place).with_name(f"{index}.partial-{os.getpid()}")
+            temporary = (out / place).with_name(f"{index}.partial")  # one writer: what a killed one left is written over
             shutil.copyfile(source / place, temporary)
             os.replace(temporary, out / place)

@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.errors import InputError
 
-URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?!/)(.*)")
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?!/)(.*)")
 
 
 def located(name: str | Path) -> Path:
@@ -18,6 +18,8 @@ def located(name: str | Path) -> Path:
     found = URL.fullmatch(str(name))
     if found is None or not isinstance(name, str | Path):
         return Path(name) if isinstance(name, str) else name
+    if found[1] in ("file", "local"):
+        return Path(f"/{found[2]}")
     try:
         from upath import UPath
     except ImportError:
@@ -28,6 +30,11 @@ def located(name: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         raise InputError(f"{name}: {error}") from None
     return made  # type: ignore[no-any-return]
+
+
+def absolute(path: Path) -> Path:
+    """The same place for a process that works in another folder."""
+    return path if is_remote(path) else path.resolve()
 
 
 def is_remote(path: Path) -> bool:

@@ -5,6 +5,7 @@ zarr reads a missing chunk as its fill value; here a done row with a missing or 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ from interp.store.places import is_remote, located
 from interp.store.schema import SCHEMA, STATISTICS, Array
 
 Row = TypeVar("Row")
+DONE = b"\x01"  # the content of a row's mark, which is not compressed
+COMPRESSED = 8  # bytes; zstd's own header is longer
 
 
 class StrictStore(WrapperStore[Store]):
@@ -47,7 +50,7 @@ class Shelf:
         if "experiment" in self.attributes:
             kind = self.attributes["experiment"]
             raise InputError(f"{self.path} is an experiment ({kind}), not a traced run; open it with interp.open_experiment")
-        self.done = np.asarray(self._read("done")).astype(bool)
+        self.done = read_done(self._array("done"))
         self.prompt_text = np.asarray(self._read("prompt_text"), dtype=object)
         self.seed = np.asarray(self._read("seed"))
         self._check_whole()
@@ -61,6 +64,8 @@ class Shelf:
             array = self.root[name]
         except KeyError:
             raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+        except ValueError as error:
+            raise StoreError(f"store {self.path}: the description of {name} is damaged ({error}); trace it anew") from None
         assert isinstance(array, zarr.Array)
         return array
 
@@ -70,9 +75,10 @@ class Shelf:
         wanted = ["outputs/image", "outputs/latents"]
         folded = "bundles/" if record.get("bundle") else ""
         wanted += [f"{folded}stats/{name}" for name in STATISTICS] if record.get("stats") else []
+        wanted += [f"{folded}stats/median_abs"] if record.get("stats") else []
         wanted += [f"{folded}gates/alpha"] if record.get("gates") else []
         wanted += [f"{folded}gates/shift", f"{folded}gates/scale"] if record.get("modulation") else []
-        wanted += ["branches/branch", "branches/embedding"] if record.get("branches") else []
+        wanted += ["branches/branch", "branches/embedding", "branches/position"] if record.get("branches") else []
         wanted += ["hidden"] if record.get("hidden") else []
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
@@ -145,9 +151,11 @@ class Guarded:
         if key is not Ellipsis and self.array.ndim > 1:
             axis = (self.array.metadata.dimension_names or ("prompt",))[0]  # type: ignore[union-attr]
             rows = f" of {axis} {_span(key[0] if isinstance(key, tuple) else key)}"
+        advice = "it is not of single rows: put the file back from a copy, or trace the store anew"
+        if self.array.ndim > 1:
+            advice = f"Other rows are not affected; interp verify {self.path} --repair traces those prompts again"
         error = StoreError(
-            f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. Other rows are "
-            f"not affected; interp verify {self.path} --repair traces those prompts again"
+            f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. {advice}"
         )
         error.reason = reason
         return error
@@ -155,7 +163,23 @@ class Guarded:
 
 def is_done(path: Path, *place: int) -> bool:
     """Whether a row, or an arm of a row, is whole; asked of the store itself, since others write it too."""
-    return path.joinpath("done", "c", *map(str, place)).exists()
+    file = path.joinpath("done", "c", *map(str, place))
+    if not file.exists():
+        return False
+    content = file.read_bytes()
+    return content == DONE or len(content) > COMPRESSED  # earlier stores compressed it
+
+
+def read_done(array: zarr.Array[Any]) -> Array:
+    """What is done, as booleans; a mark that cannot be read is none."""
+    try:
+        return np.asarray(np.asarray(array[...]) == 1)
+    except Exception:  # one damaged mark, whatever its codec says of it
+        found = np.zeros(array.shape, bool)
+        for place in np.ndindex(*array.shape):
+            with contextlib.suppress(Exception):
+                found[place] = array[place] == 1
+        return found
 
 
 def undo(path: Path, row: int) -> None:
@@ -200,10 +224,7 @@ def open_root(path: Path) -> zarr.Group:
     if not whole:
         raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
     try:
-        kept: Store = (
-            LocalStore(path, read_only=True) if not is_remote(path) else FsspecStore.from_url(str(path), read_only=True)
-        )
-        root = zarr.open_group(StrictStore(kept), mode="r")
+        root = zarr.open_group(StrictStore(_kept(path)), mode="r")
     except OSError as error:
         raise StoreError(storage_message(path, error)) from error
     except Exception as error:

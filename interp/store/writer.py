@@ -33,7 +33,11 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="interp-writer", daemon=True)
 
     def __enter__(self) -> Writer:
-        self._root = zarr.open_group(str(self.path), mode="r+")
+        try:
+            self._root = zarr.open_group(str(self.path), mode="r+")
+        except FileNotFoundError:
+            raise StoreError(f"store {self.path} is not there: whoever traces must see its folder under this path") from None
+        self.attributes: dict[str, Any] = dict(self._root.attrs)
         self._thread.start()
         return self
 

@@ -16,7 +16,7 @@ import torch
 from interp.errors import InputError, InterpWarning
 from interp.interventions.rows import install_slot
 from interp.models.anatomy import Anatomy
-from interp.models.catalog import Defaults
+from interp.models.catalog import CATALOG, Defaults
 from interp.models.load import Loaded, adopt, load_pipeline
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def load(
     """
     kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
     loaded = load_pipeline(name, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
-    again = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
+    again = str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in CATALOG else str(name)
     return Model(loaded, {"name": again, "dtype": loaded.dtype, **kept})
 
 

@@ -20,12 +20,12 @@ from interp.tracing.prepare import prepare
 
 TITLE = "How the cost grows"
 BASE = {"blocks": 6, "heads": 4, "head_width": 64, "resolution": 128}
-STEPS = 6
+STEPS = 4
 AXES: dict[str, tuple[str, list[int]]] = {
-    "blocks": ("blocks", [3, 6, 12, 24]),
-    "channels": ("heads", [2, 4, 8, 16]),
-    "image tokens": ("resolution", [64, 128, 192, 256]),
-    "prompts": ("prompts", [1, 2, 4, 8]),
+    "blocks": ("blocks", [3, 6, 12]),
+    "channels": ("heads", [2, 4, 8]),
+    "image tokens": ("resolution", [64, 128, 192]),
+    "prompts": ("prompts", [1, 2, 4]),
 }
 
 
