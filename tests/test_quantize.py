@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 import interp
 from interp.errors import InputError, InterpWarning
-from interp.models.quantize import EXACT, KINDS, quantize
+from interp.models.quantize import EXACT, KINDS
 from interp.testing.checks import selfcheck
 
 pytestmark = pytest.mark.quantized
@@ -102,5 +101,3 @@ def test_on_a_card(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
     assert run.rows_done == 2
     assert model.loaded.quantization["gates"] == EXACT
     torch.cuda.synchronize()
-    assert quantize is not None
-    assert "torchao" in sys.modules or kind == "nf4"

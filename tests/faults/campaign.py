@@ -2,9 +2,9 @@
 
     python tests/faults/campaign.py [--share 1.0] [--seed 0] [--kind NAME] [--write docs/faults.md]
 
-Lost: rows that were done before a fault and not after it. Doubled: rows that were done and traced again. Wrong: stores in which
-any array differs from the undisturbed run's, bit for bit (to 1e-5 where batches or workers were changed by the fault), or that
-`interp verify` finds fault with.
+Lost: rows that were done before a fault and not after it. Doubled: rows that were done and were marked done again. Wrong:
+stores in which any array differs from the undisturbed run's, bit for bit (to 1e-5 where batches or workers were changed by the
+fault), or that `interp verify` finds fault with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from kinds import KINDS, Broken, Kind  # noqa: E402
-from world import PROMPTS, World, differences, rows_done, unlocked  # noqa: E402
+from world import PROMPTS, World, differences, marks, rows_done, unlocked  # noqa: E402
 
 from interp.models import tiny  # noqa: E402
 from interp.store.create import writing_lock  # noqa: E402
@@ -34,20 +34,17 @@ from interp.store.create import writing_lock  # noqa: E402
 
 def finish(world: World, broken: Broken) -> dict[str, Any]:
     """Go on with a broken store as its user would, and compare."""
-    before, traced = rows_done(broken.out), set()
-
-    def listen(state: Any) -> None:
-        traced.add(state.traced)
-
+    before = marks(broken.out)
     with unlocked():
-        world.trace(broken.out, on_progress=listen)
+        world.trace(broken.out)
         with writing_lock(broken.out):
             pass  # nobody holds it
+    again = sum(marks(broken.out).get(row) != when for row, when in before.items())
     wrong = differences(broken.out, world.truth, broken.tolerance)
     left = [path.name for path in broken.out.parent.iterdir() if "partial" in path.name]
     return {
         "lost": broken.lost + len(PROMPTS) - len(rows_done(broken.out)),
-        "doubled": max(max(traced, default=0) - (len(PROMPTS) - len(before)), 0),
+        "doubled": broken.doubled + again,
         "wrong": wrong,
         "notes": [*broken.notes, *(f"{name} was left behind" for name in left)],
     }
@@ -79,8 +76,8 @@ def page(report: dict[str, Any]) -> str:
         f" ({len(PROMPTS)} different rows,",
         "batches of 2, hidden states kept). The store is then finished by the same command and compared with an undisturbed",
         "run's, every array, bit for bit (to 1e-5 where a fault changes batches, or where workers traced). *Lost*: rows done",
-        "before a fault and not after it. *Doubled*: rows that were done and were traced again. *Wrong*: stores with an array",
-        "that differs, or with which `interp verify` finds fault.",
+        "before a fault and not after it. *Doubled*: rows that were done and were marked done again. *Wrong*: stores with an",
+        "array that differs, or with which `interp verify` finds fault.",
         "",
         "| fault | injected | stores | rows lost | rows doubled | stores wrong | other complaints |",
         "|---|---|---|---|---|---|---|",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from world import PROMPTS, STEPS, World, at_a_random_moment, kill, rows_done, unlocked
+from world import PROMPTS, World, at_a_random_moment, kill, marks, rows_done, unlocked
 
 import interp
 from interp.errors import StoreError, TraceError
@@ -34,6 +34,8 @@ class Broken:
     injected: int = 0
     lost: int = 0
     """Rows that were done before a fault and not after it, damaged ones apart."""
+    doubled: int = 0
+    """Rows that were done before and were marked done again."""
     tolerance: float = 0.0
     notes: list[str] = dataclasses.field(default_factory=list)
     """What did not go as it should, beside the rows."""
@@ -45,11 +47,13 @@ class Broken:
 
     @contextlib.contextmanager
     def fault(self) -> Iterator[None]:
-        """One fault: no done row may go."""
-        before = rows_done(self.out)
+        """One fault: no done row may go, and none may be traced again."""
+        before = marks(self.out)
         yield
+        after = marks(self.out)
         self.injected += 1
-        self.lost += len(before - rows_done(self.out))
+        self.lost += len(before.keys() - after.keys())
+        self.doubled += sum(after.get(row, when) != when for row, when in before.items())
 
 
 Kind = Callable[[World, random.Random, int], Broken]
@@ -71,11 +75,11 @@ def killed_shards(world: World, draw: random.Random, times: int) -> Broken:
     """SIGKILL of one of three processes that write one store side by side."""
     broken = Broken(world.store())
     for number in range(times):
-        children = [world.tracing(broken.out, shard=(index, 3)) for index in range(3)]
         with broken.fault():
+            children = [world.tracing(broken.out, shard=(index, 3)) for index in range(3)]
             at_a_random_moment(broken.out, children[number % 3], draw, more=0)
             kill(children[number % 3])
-        codes = [world.wait(child) for child in children]
+            codes = [world.wait(child) for child in children]
         others = [code for index, code in enumerate(codes) if index != number % 3]
         broken.expect(not any(others), f"another shard ended with {others}")
     return broken
@@ -254,6 +258,20 @@ def raising_prompt(world: World, draw: random.Random, times: int) -> Broken:
     return broken
 
 
+def damaged_mark(world: World, draw: random.Random, times: int) -> Broken:
+    """The mark that says a row is done, damaged: it counts as not done, and the row is traced again."""
+    broken = Broken(Path(shutil.copytree(world.whole, world.store())))
+    for _ in range(times):
+        row = draw.randrange(len(PROMPTS))
+        mark = broken.out / "done" / "c" / str(row)
+        mark.write_bytes(draw.choice([b"", b"\x00\x00", bytes([draw.randrange(2, 256)]), draw.randbytes(5)]))
+        broken.injected += 1
+        found = {(fault.row, fault.where) for fault in verify(broken.out)}
+        broken.expect(found == {(row, "done")}, f"damage to row {row}'s mark: found {found}")
+        world.trace(broken.out)
+    return broken
+
+
 def _damaged(how: Callable[[Path, random.Random], None]) -> Kind:
     def damage(world: World, draw: random.Random, times: int) -> Broken:
         broken = Broken(Path(shutil.copytree(world.whole, world.store())))
@@ -309,18 +327,17 @@ def _with_workers(victim: str) -> Kind:
                 shutil.rmtree(broken.out)
             with broken.fault(), _cluster(world.folder) as (address, processes):
                 client = subprocess.Popen(
-                    [sys.executable, "-m", "interp", *world.command(broken.out, "--scheduler", address)],
+                    [sys.executable, "-m", "interp", *world.command(broken.out, "--scheduler", address, "--device", "cpu")],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env={**os.environ, "OMP_NUM_THREADS": "1"},
                 )
                 at_a_random_moment(broken.out, client.pid, draw, more=draw.randrange(1, 3))
                 kill({"worker": processes[1].pid, "scheduler": processes[0].pid, "client": client.pid}[victim])
-                if victim == "scheduler":
-                    client.terminate()
-                client.wait(120)
-                if victim == "worker":
-                    broken.expect(client.returncode == 0, f"with a worker killed the client ended with {client.returncode}")
+                client.wait(180)
+                whole = len(rows_done(broken.out)) == len(PROMPTS)
+                wanted = {"worker": (0,), "scheduler": (0, 1) if whole else (1,), "client": (0, -signal.SIGKILL)}[victim]
+                broken.expect(client.returncode in wanted, f"{victim} killed: the client ended with {client.returncode}")
         return broken
 
     return run
@@ -367,10 +384,10 @@ KINDS: dict[str, tuple[Kind, int, int]] = {
     "read-only store": (read_only, 6, 2),
     "two writers": (two_writers, 10, 2),
     "prompt that raises": (raising_prompt, 10, 2),
+    "damaged mark of a row": (damaged_mark, 10, 5),
     "flipped bit": (_damaged(_flip), 30, 5),
     "truncated file": (_damaged(_cut), 20, 5),
     "empty file": (_damaged(lambda file, draw: file.write_bytes(b"") and None), 10, 5),
     "missing file": (_damaged(lambda file, draw: file.unlink()), 10, 5),
 }
 """By name: what breaks, how often in the campaign, and how often in one store."""
-assert STEPS

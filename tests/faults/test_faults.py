@@ -1,4 +1,4 @@
-"""The short form of the campaign (docs/faults.md): two faults of every kind."""
+"""The short form of the campaign (docs/faults.md): a fault or two of every kind."""
 
 from __future__ import annotations
 

@@ -113,6 +113,15 @@ def rows_done(out: Path) -> set[int]:
     return set()
 
 
+def marks(out: Path) -> dict[int, int]:
+    """When each done row was marked: a row that is traced again is marked again."""
+    found = {}
+    for row in rows_done(out):
+        with contextlib.suppress(FileNotFoundError):
+            found[row] = (out / "done" / "c" / str(row)).stat().st_mtime_ns
+    return found
+
+
 def at_a_random_moment(out: Path, child: int, draw: random.Random, *, more: int | None = None) -> bool:
     """Wait until some more rows are done and a moment longer; whether the process still runs."""
     wanted = len(rows_done(out)) + (draw.randrange(0, 4) if more is None else more)

@@ -1,0 +1,180 @@
+"""Evaluation: galleries from stores and folders, the demo's scorer on pictures with known faults, presets end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_inputs import run as command
+from PIL import Image
+from scipy import ndimage
+
+import interp
+from interp.errors import InputError
+from interp.evaluation.demo import DemoScorer
+from interp.evaluation.evaluate import evaluate
+from interp.evaluation.gallery import Gallery, of_experiment, of_folders, of_run
+from interp.evaluation.presets import RECIPES, recipe, settings
+from interp.evaluation.scorers import Plain
+from interp.models.demo import world
+from interp.store.schema import Array
+
+
+def gallery(**changed: Array) -> tuple[Gallery, list[world.Scene]]:
+    """Real pictures of twelve scenes, and the same changed."""
+    scenes = list(world.sample(12, 77))
+    real = np.stack([scene.picture() for scene in scenes])
+    stacks = {"real": real, **changed}
+    names = tuple(stacks)
+    prompts = tuple(scene.caption() for scene in scenes)
+    return Gallery(names, prompts, (0,) * 12, lambda number: stacks[names[number]], "made by hand"), scenes
+
+
+def real_pictures() -> Array:
+    return np.stack([scene.picture() for scene in world.sample(12, 77)])
+
+
+@pytest.fixture(scope="module")
+def scored() -> object:
+    real = real_pictures()
+    blurred = ndimage.gaussian_filter(real.astype(np.float32), 1.0, axes=(1, 2)).round().astype(np.uint8)
+    made, _ = gallery(blurred=blurred, shifted=np.roll(real, 1, axis=0))
+    return evaluate(made, [DemoScorer()])
+
+
+def test_blur_loses_fidelity_and_keeps_identity(scored: object) -> None:
+    blurred = scored.sel(setting="blurred")  # type: ignore[attr-defined]
+    assert float(scored["value"].sel(setting="real", measure="semantics")) > 0.98  # type: ignore[index]
+    assert str(blurred["verdict"].sel(measure="spectrum").values) == "worse"
+    assert str(blurred["verdict"].sel(measure="grain").values) == "worse"
+    assert float(blurred["value"].sel(measure="sharpness")) < -1
+    assert str(blurred["verdict"].sel(measure="semantics").values) != "worse"
+
+
+def test_another_prompts_picture_loses_identity_and_keeps_the_set(scored: object) -> None:
+    shifted = scored.sel(setting="shifted")  # type: ignore[attr-defined]
+    assert str(shifted["verdict"].sel(measure="semantics").values) == "worse"
+    assert float(shifted["value"].sel(measure="semantics")) < 0.6
+    real = scored["set_value"].sel(setting="real")  # type: ignore[index]
+    assert np.allclose(shifted["set_value"], real), "the same pictures, whatever they were asked to be"
+    distance = scored["set_value"].sel(set_measure="judge Frechet distance")  # type: ignore[index]
+    assert float(distance.sel(setting="blurred")) > float(distance.sel(setting="real"))
+
+
+def test_numbers_are_means_of_their_pictures(scored: object) -> None:
+    scorer, (made, _) = DemoScorer(), gallery()
+    by_hand = scorer.pictures(made.read(0), made.prompts)
+    for name in ("semantics", "texture", "spectrum", "sharpness", "grain"):
+        assert float(scored["value"].sel(setting="real", measure=name)) == pytest.approx(float(by_hand[name].mean()))  # type: ignore[index]
+
+
+def test_plain_scorer_needs_no_world() -> None:
+    real = real_pictures()
+    made, _ = gallery(grey=np.repeat(real.mean(-1, keepdims=True), 3, -1).astype(np.uint8))
+    found = evaluate(made, [Plain(real)])
+    assert float(found["value"].sel(setting="grey", measure="saturation")) == pytest.approx(0, abs=1e-9)
+    assert str(found["verdict"].sel(setting="grey", measure="colourfulness").values) == "worse"
+    assert found.sizes["set_measure"] == 0
+
+
+def test_prompts_of_another_world_are_refused() -> None:
+    stack = np.zeros((1, 64, 64, 3), np.uint8)
+    made = Gallery(("x",), ("an oil painting of Venice",), (0,), lambda number: stack, "by hand")
+    with pytest.raises(InputError, match="names nothing of the demo world"):
+        evaluate(made, [DemoScorer()])
+
+
+def test_one_picture_gives_numbers_and_no_interval() -> None:
+    made, _ = gallery()
+    found = evaluate(made.part([0]), [Plain()])
+    assert np.isfinite(found["value"]).all()
+    assert np.isnan(found["low"]).all()
+
+
+def folder(path: Path, pictures: Array) -> Path:
+    path.mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(path / f"{number:03d}.png")
+    return path
+
+
+def test_folders(tmp_path: Path) -> None:
+    real, prompts = real_pictures(), [scene.caption() for scene in world.sample(12, 77)]
+    one, two = folder(tmp_path / "one", real), folder(tmp_path / "two", real[::-1])
+    (tmp_path / "p.txt").write_text("\n".join(prompts))
+    code, out, err = command(
+        ["evaluate", str(one), str(two), "--prompts", str(tmp_path / "p.txt"), "--scorer", "demo", "--json"]
+    )
+    assert code == 0, err
+    rows = {(row["measure"], row["setting"]): row for row in json.loads(out)["evaluation"]["rows"]}
+    assert rows["semantics", "one"]["value"] > 0.98
+    assert rows["semantics", "two"]["verdict"] == "worse"
+    found = of_folders({"one": one}, prompts)
+    assert np.array_equal(found.read(0), real)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give pictures or stores to score, or --preset"),
+        (["--preset", "dg-table-9"], "preset must be one of dg-table-1"),
+        (["NOWHERE"], "is no folder of pictures and no store"),
+        (["EMPTY"], "holds no pictures"),
+        (["PLAIN"], "its pictures name no prompt; give a prompts file"),
+        (["SIZES", "--prompts", "TWO"], "pictures must all be of one size"),
+        (["PLAIN", "--prompts", "TWO"], "1 pictures for 2 prompts"),
+        (["BROKEN", "--prompts", "ONE"], "is no readable picture"),
+        (["--preset", "dg-table-1", "--model", "TINY"], "has no Detail Guidance preset"),
+    ],
+)
+def test_what_is_said(words: list[str], said: str, tmp_path: Path, tiny_folder: Path) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    (tmp_path / "EMPTY").mkdir()
+    folder(tmp_path / "PLAIN", picture[None])
+    folder(tmp_path / "SIZES", picture[None])
+    Image.fromarray(picture[:32]).save(tmp_path / "SIZES" / "small.png")
+    (tmp_path / "BROKEN").mkdir()
+    (tmp_path / "BROKEN" / "x.png").write_bytes(b"no picture")
+    (tmp_path / "ONE").write_text("a red circle\n")
+    (tmp_path / "TWO").write_text("a red circle\na blue star\n")
+    given = [str(tiny_folder) if word == "TINY" else str(tmp_path / word) if word.isupper() else word for word in words]
+    code, out, err = command(["evaluate", *given])
+    assert code == 2, err
+    assert said in err
+    assert out == ""
+
+
+def test_a_preset_end_to_end(demo_folder_prompts: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--preset", "dg-table-1", "--model", "demo", "--prompts", str(demo_folder_prompts)]
+    words += ["--out", str(tmp_path / "e.zarr"), "--steps", "3", "--repeats", "1", "--json"]
+    code, out, err = command(words)
+    assert code == 0, err
+    found = json.loads(out)
+    assert {row["setting"] for row in found["evaluation"]["rows"]} == set(settings(recipe("dg-table-1"), "demo", 8))
+    stored = interp.open_experiment(tmp_path / "e.zarr")
+    assert "evaluation" in stored.results
+    again = evaluate(of_experiment(stored), [DemoScorer()])
+    assert np.allclose(again["value"], stored.result("evaluation")["value"], equal_nan=True)
+
+
+@pytest.fixture
+def demo_folder_prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(scene.caption() for scene in world.sample(5, 4)))
+    return path
+
+
+def test_a_traced_run_is_a_gallery(tiny_run: interp.Run) -> None:
+    made = of_run(tiny_run)
+    assert np.array_equal(made.read(0), tiny_run.images["image"])
+    assert list(made.prompts) == tiny_run.prompts
+
+
+def test_every_recipe_has_settings_for_the_demo() -> None:
+    for one in RECIPES:
+        found = settings(one, "demo", 8)
+        assert len(found) == len(one.settings)
+        assert not any("{" in text and "," not in text for text in found)
+    assert settings(recipe("dg-table-1"), "flux-dedistilled", 57)["cfg:4+dg:2:channels=154,1446:block=22"] == "{cfg}+{dg_cfg}"
