@@ -155,6 +155,15 @@ def test_a_preset_end_to_end(demo_folder_prompts: Path, tmp_path: Path) -> None:
     assert {row["setting"] for row in found["evaluation"]["rows"]} == set(settings(recipe("dg-table-1"), "demo", 8))
     stored = interp.open_experiment(tmp_path / "e.zarr")
     assert "evaluation" in stored.results
+    code, out, err = command(["report", str(tmp_path / "e.zarr"), "--out", str(tmp_path / "page.html")])
+    assert code == 0, err
+    page = (tmp_path / "page.html").read_text()
+    assert "cfg:4+dg:1:channels=29:block=5" in page
+    assert page.count("data:image/png;base64,") == 5 * 4
+    assert "src='http" not in page
+    assert 'src="http' not in page
+    numbers = json.loads((tmp_path / "page.json").read_text())
+    assert numbers["results"]["evaluation"]["data_vars"]["value"]["dims"] == ["setting", "measure"]
     again = evaluate(of_experiment(stored), [DemoScorer()])
     assert np.allclose(again["value"], stored.result("evaluation")["value"], equal_nan=True)
 
@@ -164,6 +173,19 @@ def demo_folder_prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.txt"
     path.write_text("\n".join(scene.caption() for scene in world.sample(5, 4)))
     return path
+
+
+def test_a_report_needs_an_evaluation(tiny_model: interp.Model, tmp_path: Path) -> None:
+    from interp.experiments.sweep import sweep
+
+    made = sweep(tiny_model, ["a red cat", "two dog"], ["none", "cfg:2"], out=tmp_path / "s.zarr", steps=2).run()
+    code, _, err = command(["report", str(made.path)])
+    assert code == 2
+    assert "holds no evaluation; run interp evaluate" in err
+    code, _, err = command(["evaluate", str(made.path), "--scorer", "plain"])
+    assert code == 0, err
+    assert "kept in" in err
+    assert command(["report", str(made.path), "--out", str(tmp_path / "x.pdf")])[0] == 2
 
 
 def test_a_traced_run_is_a_gallery(tiny_run: interp.Run) -> None:

@@ -40,6 +40,7 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["testing"],
     ["integrations"],
     ["figures"],
+    ["report"],
     ["dashboard"],
     ["cli"],
 ]

@@ -27,6 +27,7 @@ from interp.cli import (
     merge,
     models,
     patch,
+    report,
     segment,
     selfcheck,
     swap,
@@ -68,6 +69,7 @@ app.command("generate")(generate.generate)
 app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(demo.app, name="demo")
 

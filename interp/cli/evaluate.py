@@ -52,7 +52,7 @@ def evaluate(
     if sources:
         galleries = [_gallery(sources, prompts)]
         groups: list[str | None] = [None]
-        made = None
+        made = _experiment(sources)
     else:
         loading: dict[str, Any] = {"device": device, "dtype": dtype}
         through = spread(workers, scheduler, loading, model)
@@ -82,6 +82,14 @@ def evaluate(
         if result.sizes["set_measure"]:
             sections[f"{name.replace('_', ': ')}, of sets"] = (result, set_rows(result))
     show(sections, as_json)
+
+
+def _experiment(sources: list[Path]) -> Experiment | None:
+    """The experiment that was given, which keeps what is found."""
+    from interp.store.experiment import is_experiment, open_experiment
+
+    one = len(sources) == 1 and (sources[0] / "zarr.json").exists() and is_experiment(sources[0])
+    return open_experiment(sources[0]) if one else None
 
 
 def _gallery(sources: list[Path], prompts: Path | None) -> Gallery:
