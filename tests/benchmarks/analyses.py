@@ -33,6 +33,10 @@ NEEDS = {
     "massive": ["stats/mean_abs"],
     "attribute": ["stats/mean_abs"],
     "alignment": ["gates/alpha", "stats/mean_abs", "stats/mean"],
+    "trend": ["stats/mean_abs"],
+    "stability": ["stats/mean_abs"],
+    "energy": ["stats/mean", "stats/var"],
+    "outliers": ["stats/mean", "stats/max_abs", "stats/var"],
     "summary": ALL,
     "verify": ALL,
     "export two channels, Parquet": ["stats/mean_abs"],
@@ -105,7 +109,7 @@ def read(run: interp.Run, names: list[str]) -> None:
 
 def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
     """The analyses by name."""
-    from interp.analysis import alignment, attribution, massive
+    from interp.analysis import alignment, attribution, energy, massive, stability, trend
     from interp.store.export import export
     from interp.store.merge import merge
     from interp.store.reader import Shelf
@@ -118,6 +122,10 @@ def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
         "massive": lambda: massive.find(run),
         "attribute": lambda: attribution.decompose(run, list(MASSIVE)),
         "alignment": lambda: alignment.compare(run),
+        "trend": lambda: trend.over_timesteps(run, list(MASSIVE)),
+        "stability": lambda: stability.sets(run, 8),
+        "energy": lambda: energy.shares(run),
+        "outliers": lambda: energy.outliers(run),
         "summary": lambda: summarise(Shelf(run.path)),
         "verify": lambda: verify(run.path),
         "export two channels, Parquet": lambda: export(selected, beside.with_suffix(".parquet")),
