@@ -83,8 +83,8 @@ def page(report: dict[str, Any]) -> str:
     for axis, sizes in report["axes"].items():
         exponents = sizes["exponents"]
         measured = {size: one for size, one in sizes.items() if size != "exponents"}
-        said = [f"{exponents[which]['slope']:g} ± {exponents[which]['error']:g}" for which in ("untraced", "traced", "added")]
+        fitted = [f"{exponents[which]['slope']:g} ± {exponents[which]['error']:g}" for which in ("untraced", "traced", "added")]
         times = ", ".join(f"{size}: {shown(one['traced']['median'])}" for size, one in measured.items())
-        rows.append([axis, *said, times])
+        rows.append([axis, *fitted, times])
     about = f"Base: {said(report['base'])}, 2 prompts x {report['steps']} steps, {report['rounds']} rounds."
     return about + "\n\n" + table(["", "untraced", "traced", "added", "seconds traced, by size"], rows)
