@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Options, interval, shown, table, turns
+from common import Options, interval, said, shown, table, turns
 
 import interp
 from interp.models import tiny
