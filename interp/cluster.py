@@ -27,6 +27,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+import dask
+
 from interp.errors import InputError, InterpError, InterpWarning, ModelError, StoreError, TraceError
 from interp.executor import Done, Stopped, Work
 from interp.models.identity import fingerprint, scheduler_settings
@@ -109,7 +111,12 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     given = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": None, "silence_logs": "ERROR"}
-    with LocalCluster(n_workers=count, **given) as cluster, Client(cluster) as client:
+    # units are long: none is handed out before a worker is free for it, or the last ones wait for one that has two
+    with (
+        dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
+        LocalCluster(n_workers=count, **given) as cluster,
+        Client(cluster) as client,
+    ):
         client.register_plugin(_deaf())
         yield client
 

@@ -88,11 +88,12 @@ def page(report: dict[str, Any]) -> str:
     beside = speed["2 workers"]["median"] / speed["one process, 2 threads"]["median"]
     two, hand = speed["2 workers"]["median"], speed["two by hand"]["median"]
     text = (
-        f"Two workers trace {two:.2f} times as many rows a minute as one process of one thread, and {beside:.2f} times as many"
-        f" as one process that uses both cores. Two processes without a scheduler reach {hand:.2f}: the scheduler keeps"
-        f" {100 * reached:.0f}% of what two processes can do here. What they lack to 2 is the machine's: both cores share"
-        " caches and memory, and each process has a writer's thread beside its model's. Workers begin later, by the time that"
-        " starting them and loading the model in each takes."
+        f"Two workers trace {two:.2f} times as many rows a minute as one process of one thread, and {beside:.2f} times as"
+        " many as one process that uses both cores. Two processes that share the rows without a scheduler reach"
+        f" {hand:.2f} of 2: that much two processes can do on this machine, and the scheduler keeps {100 * reached:.0f}% of it."
+        " The rest goes to units that do not end together (a worker that is done early has nothing left to take) and to what"
+        " surrounds each unit: a row is on disk before the next one begins, where one process writes while it computes. The"
+        " start is that of Python, of the workers and of the model in each; it is paid once."
     )
     columns = ["", "seconds a row", "start, s", "rows a minute over one thread"]
     return "\n\n".join([f"{report['prompts']} prompts x {report['steps']} steps.", table(columns, rows), text])
