@@ -159,7 +159,7 @@ def test_a_preset_end_to_end(demo_folder_prompts: Path, tmp_path: Path) -> None:
     assert code == 0, err
     page = (tmp_path / "page.html").read_text()
     assert "cfg:4+dg:1:channels=29:block=5" in page
-    assert page.count("data:image/png;base64,") == 5 * 4
+    assert page.count("<img src='data:image/png;base64,") == 5 * 4
     assert "src='http" not in page
     assert 'src="http' not in page
     numbers = json.loads((tmp_path / "page.json").read_text())

@@ -16,6 +16,7 @@ from interp.evaluation.scorers import Scorer
 from interp.store.schema import Array
 
 MARGIN = 0.2  # of the baseline's deviation over prompts: what is called a small effect (Cohen 1988)
+FEWEST = 10  # prompts, below which halves are too small for neighbours' distances: no interval
 HALVES = 100
 """Halves of the prompts that set measures are taken of again: drawn without repeats, since a picture that occurs twice changes
 distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
@@ -101,7 +102,7 @@ def _set_interval(gallery: Gallery, images: Array, scorer: Scorer, names: Sequen
     looked, prompts = scorer.looked_at(images, gallery.prompts), np.array(gallery.prompts)
     value = [scorer.sets(looked, gallery.prompts)[name] for name in own]
     groups = [np.flatnonzero(prompts == text) for text in gallery.texts()]
-    if len(groups) < 4:
+    if len(groups) < FEWEST:
         return np.array([value, [np.nan] * len(own), [np.nan] * len(own)])
     draw, drawn = np.random.default_rng(0), []
     for _ in range(HALVES):

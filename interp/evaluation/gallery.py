@@ -95,9 +95,7 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
         raise InputError(f"{next(iter(folders.values()))}: its pictures name no prompt; give a prompts file, a line a picture")
     for setting, pictures in found.items():
         if len(pictures) != len(texts):
-            raise InputError(
-                f"{setting}: {len(pictures)} pictures; {len(texts)} prompts. There must be as many, in the same order"
-            )
+            raise InputError(f"{setting}: {len(pictures)} pictures for {len(texts)} prompts; there must be one each, in order")
         shapes = {picture.shape for _, _, picture in pictures}
         if len(shapes | {first[0][2].shape}) > 1:
             raise InputError(f"{setting}: pictures must all be of one size; got {sorted(shapes | {first[0][2].shape})[:3]}")
