@@ -22,6 +22,7 @@ from interp.store.create import storage_errors
 from interp.store.experiment import Experiment
 
 PICTURES = 6  # prompts in the gallery
+NOTHING = 1e-12  # shown as 0
 SIDE = 128  # pixels of a picture in it
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
@@ -115,7 +116,7 @@ def _table(found: xr.Dataset) -> str:
 
 def _short(value: Any) -> str:
     number = float(value)
-    return "-" if math.isnan(number) else f"{number:.3g}"
+    return "-" if math.isnan(number) else "0" if abs(number) < NOTHING else f"{number:.3g}"
 
 
 def _gallery(experiment: Experiment) -> str:

@@ -178,5 +178,12 @@ def test_a_verdict_says_no_more_than_its_interval() -> None:
     worse = paired.compare(scores(values), lower_is_better=["m0"])
     assert str(worse["verdict"][1, 0].values) == "worse"
     assert float(worse["win"][1, 0]) < 0.1
+    crowd = np.concatenate([np.zeros((1, 1, 30)), draw.normal(0, 1, (40, 1, 30))])
+    crowd[1] += 0.45
+    lonely = paired.compare(scores(crowd))
+    corrected = lonely["p_holm"][:, 0].to_numpy()
+    for number, verdict in enumerate(str(v) for v in lonely["verdict"][:, 0].to_numpy()):
+        assert (verdict in ("better", "worse")) == (corrected[number] <= 0.05)
+    assert any("not after correction" in str(v) for v in lonely["verdict"][:, 0].to_numpy()), "of forty, some look so by chance"
     few = paired.compare(scores(values[:, :, :1]))
     assert str(few["verdict"][1, 0].values) == "cannot tell: too few prompts"

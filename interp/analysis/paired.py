@@ -18,6 +18,7 @@ from interp.errors import InputError
 from interp.store.schema import Array
 
 PERMUTATIONS = 9_999
+ALPHA = 0.05
 
 
 def compare(
@@ -34,7 +35,8 @@ def compare(
     win, win_low, win_high      (setting, measure)   share of prompts on which it is better, ties half
     p, p_holm                   (setting, measure)   paired permutation test of the mean difference; Holm over all of them
     effect                      (setting, measure)   mean difference over its deviation over prompts (Cohen's d_z)
-    verdict                     (setting, measure)   better, worse, no different by more than the margin, or not shown
+    verdict                     (setting, measure)   better, worse, no different by more than the margin, or not shown; and
+                                                     whether a difference is there before the correction alone
     """
     names = [str(name) for name in scores["setting"].to_numpy()]
     first = names[0] if baseline is None else baseline
@@ -63,7 +65,11 @@ def compare(
     for place in np.ndindex(*p.shape):
         said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), float(limit[0, place[1]]))
     said[names.index(first)] = "the baseline"
-    data |= {"p": (dims, p), "p_holm": (dims, holm(p)), "effect": (dims, effect), "verdict": (dims, said)}
+    corrected = holm(p)
+    for place in np.ndindex(*p.shape):
+        if said[place] in ("better", "worse") and not corrected[place] <= ALPHA:
+            said[place] = f"{said[place]} by itself, not after correction"
+    data |= {"p": (dims, p), "p_holm": (dims, corrected), "effect": (dims, effect), "verdict": (dims, said)}
     attributes = {
         "analysis": "paired",
         "baseline": first,

@@ -58,4 +58,5 @@ def _panels(
         width=1200,
         height=160 + rows * (90 + 26 * len(settings)),
     )
-    return style.caption(made, found.attrs)
+    sure = found.attrs["interval" if axis == "measure" else "set_interval"]
+    return style.caption(made, {**found.attrs, "interval": sure})
