@@ -218,3 +218,23 @@ def test_no_page_imports_torch(dashboard_stores: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(dashboard_stores)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def summaries(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of summaries alone."""
+    folder = tmp_path_factory.mktemp("summaries")
+    texts = ["a red cat", "two dog", "a cat", "the green circle"]
+    interp.trace(tiny_model, texts, out=folder / "b.zarr", steps=2, record=interp.Record(bundle=2))
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "study"])
+def test_every_page_of_a_store_of_summaries(page: str, summaries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What means can show is shown; what needs single prompts says what is missing."""
+    app = opened(monkeypatch, summaries, page, run="b.zarr")
+    assert not app.exception
+    if page in ("runs", "massive"):
+        assert app.get("plotly_chart") or app.dataframe or app.markdown
+    for error in app.error:
+        assert "of no single prompt" in str(error.value) or "keeps no" in str(error.value), error.value
