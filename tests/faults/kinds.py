@@ -23,7 +23,8 @@ from world import PROMPTS, World, at_a_random_moment, kill, marks, rows_done, un
 import interp
 from interp.errors import StoreError, TraceError
 from interp.store.merge import merge
-from interp.store.verify import verify
+from interp.store.reader import Shelf
+from interp.store.verify import row_arrays, verify
 
 
 @dataclasses.dataclass
@@ -294,17 +295,13 @@ def _damaged(how: Callable[[Path, random.Random], None]) -> Kind:
 def _reads_as_it_was(world: World, out: Path, where: str) -> bool:
     import numpy as np
 
-    from interp.store.reader import Shelf
-
     return bool(np.array_equal(Shelf(out).stored(where)[...], world.truth[where], equal_nan=True))
 
 
 def _shards(out: Path, row: int) -> list[Path]:
-    """The files of one row, all but `done`."""
-    folders = [folder for folder in out.rglob("c") if folder.parent.name not in ("done", "seed", "prompt", "prompt_text")]
-    own = [folder / str(row) for folder in folders if (folder / str(row)).exists() and "summary" not in folder.parts]
-    files = [file for place in own for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
-    return [file for file in files if len(file.relative_to(out).parts) > 4 or "outputs" in file.parts]
+    """The files of one row, but for its mark."""
+    places = [out / name / "c" / str(row) for name, _ in row_arrays(Shelf(out))]
+    return [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
 
 
 def _flip(file: Path, draw: random.Random) -> None:
