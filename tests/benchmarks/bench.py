@@ -41,7 +41,8 @@ def page(measured: dict[str, Any]) -> str:
     for name in (name for name in ORDER if name in measured):
         module, found = importlib.import_module(name), measured[name]
         about = " ".join(str(module.__doc__).split())
-        where = f"*{found['date']}; {found['machine']}; {found['versions']}.*"
+        note = f" {found['note'].rstrip('.')}." if found.get("note") else ""
+        where = f"*{found['date']}; {found['machine']}; {found['versions']}.{note}*"
         parts.append(f"## {module.TITLE}\n\n{about}\n\n{module.page(found['report'])}\n\n{where}\n")
     return "\n".join(parts)
 
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--prompts", type=int, default=100, help="of the store that does not fit in memory: 0.17 GB each")
     parser.add_argument("--folder", type=Path, help="where that store is kept between runs")
+    parser.add_argument("--note", help="said with what is measured now, such as what else the machine was doing")
     parser.add_argument("--out", type=Path, default=DOCS / "benchmarks.json")
     given = parser.parse_args()
     options = Options(given.device, given.dtype, given.rounds, given.model, given.folder, given.prompts)
@@ -65,7 +67,8 @@ def main() -> None:
     for name in () if given.page else given.only or ORDER:
         print(f"{name} ...", file=sys.stderr, flush=True)
         report = importlib.import_module(name).measure(options)
-        measured[name] = {"date": datetime.date.today().isoformat(), **machine(options), "report": report}
+        where = {"date": datetime.date.today().isoformat(), **machine(options)}
+        measured[name] = {**where, **({"note": given.note} if given.note else {}), "report": report}
         given.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     given.out.with_suffix(".md").write_text(page(measured), encoding="utf-8")
 
