@@ -149,6 +149,7 @@ def _environment_kept() -> Iterator[None]:
 
 def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[Any], stopped: Stopped) -> Iterator[Done]:
     from distributed import KilledWorker, as_completed
+    from distributed.comm import CommClosedError
 
     # the work goes with the tasks: a copy held by workers would be lost with them
     waiting = client.map(do, units, retries=2, sent=sent, place=place, pure=False)
@@ -159,7 +160,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
             name, outcome = future.result()
         except KilledWorker as error:
             raise TraceError(f"a unit of work killed every worker that had it (out of memory?): {error}") from None
-        except CancelledError:
+        except (CancelledError, CommClosedError):  # the connection went: what is not answered is counted and said
             continue
         if isinstance(outcome, InterpError):
             raise outcome
