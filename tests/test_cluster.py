@@ -232,13 +232,15 @@ def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
         interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
 
 
+@pytest.mark.filterwarnings("ignore:.*threads was 1")
 def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) -> None:
     """The scheduler dies: what came is kept, what did not come is said, and the same call goes on."""
     from distributed import LocalCluster
 
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 8}
     texts = [f"a red cat {number}" for number in range(40)]  # many: the worker goes on until the loss reaches it
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+    given_to_dask: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with cluster._environment_kept(), LocalCluster(n_workers=1, **given_to_dask) as local:
         through = interp.Workers(scheduler=local.scheduler_address, device="cpu")
 
         def lose(state: Any) -> None:
