@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the suite may reach for the network
@@ -18,6 +19,12 @@ MODELS = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model"
 
 def prompts_for(name: str) -> list[str]:
     return {"dit_model": CLASSES, "demo_model": DEMO_PROMPTS}.get(name, PROMPTS)
+
+
+def trace_command(model: Path, prompts: Path, out: Path, *more: str) -> list[str]:
+    """`interp trace` for a process of its own."""
+    words = [sys.executable, "-m", "interp", "trace", "--model", str(model), "--prompts", str(prompts), "--out", str(out)]
+    return [*words, *more]
 
 
 @pytest.fixture(scope="session")

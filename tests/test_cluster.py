@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import trace_command
 
 import interp
 from interp import cluster
@@ -175,19 +176,8 @@ def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, t
 def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("\n".join(TEXTS))
-    command = [
-        sys.executable,
-        "-m",
-        "interp",
-        "trace",
-        "--model",
-        str(tiny_folder),
-        "--prompts",
-        str(prompts),
-        "--out",
-        str(out),
-    ]
-    command += ["--steps", "3", "--repeats", "2", "--record", "stats,gates,hidden", "--workers", "2"]
+    more = ["--steps", "3", "--repeats", "2", "--record", "stats,gates,hidden", "--workers", "2"]
+    command = trace_command(tiny_folder, prompts, out, *more)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "a minute" in done.stderr
@@ -201,8 +191,7 @@ def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path
     """A terminal sends SIGINT to the workers too."""
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("\n".join(f"a cat {n}" for n in range(60)))
-    command = [sys.executable, "-m", "interp", "trace", "--model", str(tiny_folder), "--prompts", str(prompts)]
-    command += ["--out", str(out), "--steps", "8", "--workers", "2"]
+    command = trace_command(tiny_folder, prompts, out, "--steps", "8", "--workers", "2")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(1200):
         if (out / "done" / "c" / "2").exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import trace_command
 
 import interp
 from interp.errors import InterpWarning, TraceError
@@ -185,19 +185,7 @@ def test_failures_read_back_and_go(tiny_run: interp.Run, tmp_path: Path) -> None
 def test_a_stop_finishes_the_row_in_flight(number: int, tiny_folder: Path, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("\n".join(f"a cat {n}" for n in range(120)))
-    command = [
-        sys.executable,
-        "-m",
-        "interp",
-        "trace",
-        "--model",
-        str(tiny_folder),
-        "--prompts",
-        str(prompts),
-        "--out",
-        str(out),
-    ]
-    command += ["--steps", "8"]
+    command = trace_command(tiny_folder, prompts, out, "--steps", "8")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(600):
         if (out / "done" / "c" / "1").exists():

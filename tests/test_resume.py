@@ -6,13 +6,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from conftest import trace_command
 
 import interp
 
@@ -20,8 +20,7 @@ PROMPTS = [f"a red circle and {number} blue square" for number in range(40)]
 
 
 def start(model: Path, prompts: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "interp", "trace", "--model", str(model), "--prompts", str(prompts), "--out", str(out)]
-    command += ["--steps", "12", "--record", "stats,gates,hidden", "--batch-size", "2"]
+    command = trace_command(model, prompts, out, "--steps", "12", "--record", "stats,gates,hidden", "--batch-size", "2")
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -65,7 +64,7 @@ def assert_same_store(a: Path, b: Path) -> None:
 
 
 def test_killed_and_resumed_equals_uninterrupted(tiny_folder: Path, tmp_path: Path) -> None:
-    """The short form; `python tests/campaigns/kill_and_resume.py` is the long one, its result in docs/store.md."""
+    """Through the command line; docs/faults.md has the campaign of every kind of fault."""
     out, counts = kill_and_resume(tiny_folder, tmp_path, kills=3, seed=0)
     whole = tmp_path / "whole.zarr"
     assert start(tiny_folder, tmp_path / "prompts.txt", whole).wait() == 0
