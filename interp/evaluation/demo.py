@@ -19,24 +19,31 @@ from scipy import ndimage
 from interp.errors import InputError
 from interp.evaluation.scorers import Measure, set_measures, set_scores
 from interp.metrics import pictures as metrics
+from interp.metrics.features import inception_score
 from interp.models.demo import world
 from interp.models.demo.judge import SEMANTIC, Judge, asked_for, load_judge
 from interp.store.schema import Array
 
 REAL = 16  # real pictures of every prompt
 NAME = "judge"
+SHAPES = "judge shape score"
+SHAPES_MEANING = "exp of the mean divergence of each picture's shapes, as the judge sees them, from all pictures'; no IS"
+ASKED = (
+    ("semantics", "share of shape, colour, size, position and background asked for that the judge sees", "higher"),
+    ("texture", "whether the judge sees the texture asked for", "higher"),
+    ("spectrum", "distance of the fine radial spectrum to real pictures' of the same attributes, decades", "lower"),
+    ("sharpness", "log2 of the Laplacian variance over real pictures' of the same attributes", "zero"),
+    ("grain", "log2 of the background's fine deviation over real pictures' of the same attributes", "zero"),
+)
 
 
 class DemoScorer:
     """Judges pictures of the demo world beside real ones of the same attributes."""
 
     measures = (
-        Measure("semantics", "share of shape, colour, size, position and background asked for that the judge sees", "higher"),
-        Measure("texture", "whether the judge sees the texture asked for", "higher"),
-        Measure("spectrum", "distance of the fine radial spectrum to real pictures' of the same attributes, decades", "lower"),
-        Measure("sharpness", "log2 of the Laplacian variance over real pictures' of the same attributes", "zero"),
-        Measure("grain", "log2 of the background's fine deviation over real pictures' of the same attributes", "zero"),
+        *(Measure(name, meaning, better, asks=True) for name, meaning, better in ASKED),
         *set_measures(NAME),
+        Measure(SHAPES, SHAPES_MEANING, "higher", of="set"),
     )
 
     def __init__(self, judge: Judge | None = None, real: int = REAL) -> None:
@@ -66,7 +73,7 @@ class DemoScorer:
         """Frechet distance, precision and recall to as many real pictures of the same prompts."""
         counts = {text: list(prompts).count(text) for text in dict.fromkeys(prompts)}
         real = np.concatenate([self._real(text)["features"][:count] for text, count in counts.items()])
-        return set_scores(NAME, looked, real)
+        return {**set_scores(NAME, looked, real), SHAPES: inception_score(self.judge.shapes(looked))}
 
     def _fidelity(self, image: Array, prompt: str) -> dict[str, float]:
         real = self._real(prompt)
@@ -87,6 +94,21 @@ class DemoScorer:
             "grain": float(np.median(grain(stack))),
             "features": self.judge(stack).features,
         }
+
+
+def subject_masks(prompts: Sequence[str]) -> Array:
+    """Where the subject is that each prompt asks for, (prompt, y, x) boolean: captions fix it by shape, size and position."""
+    found = []
+    for prompt in prompts:
+        given = asked_for(prompt)
+        lacking = [name for name in ("shape", "size", "position") if given[name] is None]
+        if lacking:
+            raise InputError(
+                f"masks: prompt {prompt!r} names no {lacking[0]}; give whole captions of the demo world, or --masks FOLDER"
+            )
+        where = {name: given[name] for name in ("shape", "size", "position")}
+        found.append(world.Scene(colour="red", **where).mask())  # type: ignore[arg-type]
+    return np.stack(found)
 
 
 def hash_of(text: str) -> int:

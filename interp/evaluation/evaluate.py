@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from scipy import stats
 from interp.analysis import intervals, paired
 from interp.errors import InputError
 from interp.evaluation.gallery import Gallery
-from interp.evaluation.scorers import Scorer
+from interp.evaluation.scorers import Measure, Scorer
 from interp.store.schema import Array
 
 MARGIN = 0.2  # of the baseline's deviation over prompts: what is called a small effect (Cohen 1988)
@@ -20,6 +20,57 @@ FEWEST = 10  # prompts, below which halves are too small for neighbours' distanc
 HALVES = 100
 """Halves of the prompts that set measures are taken of again: drawn without repeats, since a picture that occurs twice changes
 distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
+OnSetting = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A gallery's pictures, scored once; compared as often as there are questions."""
+
+    gallery: Gallery
+    measures: tuple[Measure, ...]
+    """Of single pictures."""
+    scores: Array
+    """(setting, measure, row)."""
+    scorers: tuple[Scorer, ...]
+    looked: tuple[tuple[Array, ...], ...]
+    """What sets are compared by: per scorer and setting, (row, feature)."""
+
+    def part(self, *, settings: Sequence[int] | None = None, rows: Sequence[int] | None = None, asked: bool = True) -> Scored:
+        """Some settings, some rows; `asked=False` drops measures that only make sense where a prompt was asked for."""
+        gallery = self.gallery
+        kept = list(range(len(gallery.settings))) if settings is None else list(settings)
+        chosen = list(range(len(gallery.prompts))) if rows is None else list(rows)
+        measures = [number for number, one in enumerate(self.measures) if asked or not one.asks]
+        return dataclasses.replace(
+            self,
+            gallery=gallery.part(chosen).of_settings(kept),
+            measures=tuple(self.measures[number] for number in measures),
+            scores=self.scores[np.ix_(kept, measures, chosen)],
+            looked=tuple(tuple(own[number][chosen] for number in kept) for own in self.looked),
+        )
+
+
+def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = lambda done, total: None) -> Scored:
+    """Score every picture of every setting."""
+    singles = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "picture"]
+    if not singles:
+        raise InputError("scorers must measure something of single pictures")
+    names = [m.name for scorer in scorers for m in scorer.measures]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"scorers must not share a measure; {twice} is measured by two of them")
+    if len(gallery.prompts) < 1:
+        raise InputError(f"{gallery.source} holds no pictures")
+    scores, looked = [], []
+    for number in range(len(gallery.settings)):
+        images = gallery.read(number)
+        found = {m: values for scorer in scorers for m, values in scorer.pictures(images, gallery.prompts).items()}
+        scores.append([np.asarray(found[m.name], float) for _, m in singles])
+        looked.append([scorer.looked_at(images, gallery.prompts) for scorer in scorers])
+        on_setting(number + 1, len(gallery.settings))
+    by_scorer = tuple(tuple(own[place] for own in looked) for place in range(len(scorers)))
+    return Scored(gallery, tuple(m for _, m in singles), np.array(scores), tuple(scorers), by_scorer)
 
 
 def evaluate(
@@ -28,57 +79,52 @@ def evaluate(
     *,
     baseline: str | None = None,
     margin: float = MARGIN,
-    on_setting: Callable[[int, int], None] = lambda done, total: None,
+    on_setting: OnSetting = lambda done, total: None,
 ) -> xr.Dataset:
-    """Score every setting and compare it with the baseline, by default the first.
+    """Score every setting and compare it with the baseline, by default the first: see `compare`."""
+    return compare(score(gallery, scorers, on_setting), baseline=baseline, margin=margin)
+
+
+def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
+    """Every setting against the baseline, by default the first.
 
     value, low, high, over..., win..., p, p_holm, effect, verdict   (setting, measure)   see `interp.analysis.paired`
     scores                                  (setting, measure, prompt)   means over a prompt's seeds
     set_value, set_low, set_high            (setting, set_measure)       of all pictures of a setting; half-samples of prompts
     meaning, better (measure); set_meaning, set_better (set_measure)
     """
-    single = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "picture"]
-    whole = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "set"]
-    if not single:
-        raise InputError("scorers must measure something of single pictures")
-    if len(gallery.prompts) < 1:
-        raise InputError(f"{gallery.source} holds no pictures")
-    scores, sets = [], []
-    for number in range(len(gallery.settings)):
-        images = gallery.read(number)
-        found = {m: values for scorer in scorers for m, values in scorer.pictures(images, gallery.prompts).items()}
-        scores.append([gallery.by_prompt(found[m.name]) for _, m in single])
-        sets.append([_set_interval(gallery, images, scorer, [m.name for _, m in whole]) for scorer in scorers])
-        on_setting(number + 1, len(gallery.settings))
+    gallery, measures = scored.gallery, scored.measures
+    whole = [m for scorer in scored.scorers for m in scorer.measures if m.of == "set"]
     coordinates = {
         "setting": np.array(gallery.settings, object),
-        "measure": np.array([m.name for _, m in single], object),
+        "measure": np.array([m.name for m in measures], object),
         "prompt": np.array(gallery.texts(), object),
     }
-    table = xr.DataArray(np.array(scores), coordinates, ("setting", "measure", "prompt"))
+    table = xr.DataArray(gallery.by_prompt(scored.scores), coordinates, ("setting", "measure", "prompt"))
     # what is best at zero is compared by how far it is from it
-    distance = table.copy(data=np.where(_at_zero(single), np.abs(table.to_numpy()), table.to_numpy()))
-    lower = [m.name for _, m in single if m.better in ("lower", "zero")]
+    at_zero = np.array([m.better == "zero" for m in measures], bool)[None, :, None]
+    distance = table.copy(data=np.where(at_zero, np.abs(table.to_numpy()), table.to_numpy()))
+    lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
     dims = ("setting", "measure")
-    found_sets = np.array([np.concatenate(parts, axis=1) for parts in sets])  # (setting, 3, set_measure)
+    sets = np.array([_sets(scored, number) for number in range(len(gallery.settings))])  # (setting, 3, set_measure)
     return (
         compared.assign(
             value=(dims, table.mean("prompt").to_numpy()),
             low=(dims, low),
             high=(dims, high),
             scores=table,
-            set_value=(("setting", "set_measure"), found_sets[:, 0]),
-            set_low=(("setting", "set_measure"), found_sets[:, 1]),
-            set_high=(("setting", "set_measure"), found_sets[:, 2]),
+            set_value=(("setting", "set_measure"), sets[:, 0]),
+            set_low=(("setting", "set_measure"), sets[:, 1]),
+            set_high=(("setting", "set_measure"), sets[:, 2]),
         )
         .assign_coords(
-            meaning=("measure", np.array([m.meaning for _, m in single], object)),
-            better=("measure", np.array([m.better for _, m in single], object)),
-            set_measure=np.array([m.name for _, m in whole], object),
-            set_meaning=("set_measure", np.array([m.meaning for _, m in whole], object)),
-            set_better=("set_measure", np.array([m.better for _, m in whole], object)),
+            meaning=("measure", np.array([m.meaning for m in measures], object)),
+            better=("measure", np.array([m.better for m in measures], object)),
+            set_measure=np.array([m.name for m in whole], object),
+            set_meaning=("set_measure", np.array([m.meaning for m in whole], object)),
+            set_better=("set_measure", np.array([m.better for m in whole], object)),
         )
         .assign_attrs(
             analysis="evaluation",
@@ -90,17 +136,20 @@ def evaluate(
     )
 
 
-def _at_zero(single: Sequence[tuple[Scorer, Any]]) -> Array:
-    return np.array([m.better == "zero" for _, m in single])[None, :, None]
+def _sets(scored: Scored, setting: int) -> Array:
+    """Value, low and high of every set measure of a setting, (3, set measure)."""
+    parts = [_set_interval(scored.gallery, one, own[setting]) for one, own in zip(scored.scorers, scored.looked, strict=True)]
+    return np.concatenate(parts, axis=1)
 
 
-def _set_interval(gallery: Gallery, images: Array, scorer: Scorer, names: Sequence[str]) -> Array:
+def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
     """Value, low and high of a scorer's set measures, (3, set measure)."""
     own = [m.name for m in scorer.measures if m.of == "set"]
     if not own:
         return np.zeros((3, 0))
-    looked, prompts = scorer.looked_at(images, gallery.prompts), np.array(gallery.prompts)
-    value = [scorer.sets(looked, gallery.prompts)[name] for name in own]
+    prompts = np.array(gallery.prompts)
+    found = scorer.sets(looked, gallery.prompts)
+    value = np.array([found[name] for name in own])
     groups = [np.flatnonzero(prompts == text) for text in gallery.texts()]
     if len(groups) < FEWEST:
         return np.array([value, [np.nan] * len(own), [np.nan] * len(own)])

@@ -40,6 +40,13 @@ class Gallery:
         prompts = np.array(self.prompts)
         return np.stack([np.asarray(values)[..., prompts == text].mean(axis=-1) for text in self.texts()], axis=-1)
 
+    def of_settings(self, numbers: Sequence[int]) -> Gallery:
+        """Some of the settings."""
+        kept = list(numbers)
+        return dataclasses.replace(
+            self, settings=tuple(self.settings[number] for number in kept), read=lambda number: self.read(kept[number])
+        )
+
     def part(self, rows: Sequence[int]) -> Gallery:
         """Some of the rows."""
         chosen = list(rows)

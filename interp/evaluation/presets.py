@@ -1,80 +1,147 @@
-"""The papers' tables as recipes: which settings are drawn, on which prompts, and what the paper itself reports."""
+"""The papers' tables as recipes: what is drawn, on which prompts, and what is compared with what."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from interp.errors import InputError
 from interp.guidance.presets import PRESETS as GUIDANCE
 
-DG = "Detail Guidance, arXiv 2510.11538"
+DG, FC = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Settings that a table sets side by side."""
+
+    name: str
+    settings: tuple[str, ...]
+    """The first is the baseline."""
+    asked: bool = True
+    """Whether a prompt was asked for; of unconditional pictures only what needs none is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A table of a paper, for any model that has a Detail Guidance preset or is given one."""
+    """A table of a paper, for any model."""
 
     name: str
     table: str
     """Where it is from."""
     about: str
-    settings: tuple[str, ...]
-    """Guidance, with {cfg}, {dg} and {dg_cfg} for the model's own; the first is the baseline."""
-    group: str | None = None
-    """A captioned attribute that prompts are told apart by, as the paper tells styles apart."""
-    published: Mapping[str, Sequence[tuple[str, str]]] = dataclasses.field(default_factory=dict)
-    """Setting -> (metric, value) of the paper, on its own model and prompts."""
+    kind: str
+    """What draws it: guidance (a sweep), disruption, collapse, segmentation, or study (a sweep that people then compare)."""
+    prompts: str
+    """The paper's prompts, by name (`interp.evaluation.prompt_sets`); a class-conditional table has labels."""
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of a guidance: name -> text, with {cfg}, {dg} and {dg_cfg} for the model's own; the first is the baseline."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Further ones, beside all settings against the first."""
+    styles: bool = False
+    """Whether prompts are told apart by style."""
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
-        "dg-table-1",
-        f"{DG}, Table 1",
-        "conditional and classifier-free sampling, each without and with Detail Guidance",
-        ("none", "{dg}", "{cfg}", "{cfg}+{dg_cfg}"),
-    ),
-    Recipe(
-        "dg-table-2",
-        f"{DG}, Table 2",
-        "guidance methods compared, by style of the prompt",
-        ("{cfg}", "apg:{scale}", "cfgpp:0.6", "cfg0:{scale}", "{dg}", "{cfg}+{dg_cfg}"),
-        "texture",
-        {
-            "{cfg}": (("HPSv2.1, SD3", "30.24"), ("LAION-Aesthetics, SD3", "5.93")),
-            "apg:{scale}": (("HPSv2.1, SD3", "29.46"),),
-            "cfgpp:0.6": (("HPSv2.1, SD3", "30.02"),),
-            "cfg0:{scale}": (("HPSv2.1, SD3", "30.57"),),
-            "{dg}": (("HPSv2.1, SD3", "30.14"), ("LAION-Aesthetics, SD3", "6.14")),
-            "{cfg}+{dg_cfg}": (("HPSv2.1, SD3", "30.96"), ("LAION-Aesthetics, SD3", "6.13")),
-        },
-    ),
-    Recipe(
-        "dg-fig-8",
-        f"{DG}, Fig. 8",
-        "Detail Guidance over depth and scale",
-        ("none", "dg:{{0.5,1,2}}:channels={channels}:block={{{depths}}}"),
-    ),
-)
+_TABLE_1 = {"none": "none", "dg": "{dg}", "cfg": "{cfg}", "cfg+dg": "{cfg}+{dg_cfg}"}
+_TYPES = (Comparison("cond", ("none", "dg")), Comparison("cfg", ("cfg", "cfg+dg")))
+RECIPES: Mapping[str, Recipe] = {
+    one.name: one
+    for one in (
+        Recipe(
+            "dg-table-1",
+            f"{DG}, Table 1",
+            "conditional and classifier-free sampling, each without and with Detail Guidance",
+            "guidance",
+            "pick-a-pic",
+            _TABLE_1,
+            _TYPES,
+        ),
+        Recipe(
+            "dg-table-2",
+            f"{DG}, Table 2",
+            "guidance methods compared, by style of the prompt",
+            "guidance",
+            "hpsv2",
+            {
+                "cfg": "{cfg}",
+                "apg": "apg:{scale}",
+                "cfg++": "cfgpp:0.6",
+                "cfg-zero": "cfg0:{scale}",
+                "dg": "{dg}",
+                "cfg+dg": "{cfg}+{dg_cfg}",
+            },
+            styles=True,
+        ),
+        Recipe("dg-table-3", f"{DG}, Table 3 (App. E)", "Table 1 on Flux", "guidance", "pick-a-pic", _TABLE_1, _TYPES),
+        Recipe(
+            "dg-table-6",
+            f"{DG}, Table 6 (App. H)",
+            "class-conditional and unconditional pictures, each without and with Detail Guidance, as sets",
+            "guidance",
+            "ImageNet's labels",
+            {"none": "none", "dg": "{dg}", "uncond": "cfg:0", "uncond+dg": "cfg:0+{dg}:of=uncond"},
+            (Comparison("cond", ("none", "dg")), Comparison("uncond", ("uncond", "uncond+dg"), asked=False)),
+        ),
+        Recipe(
+            "dg-fig-5b",
+            f"{DG}, Fig. 5b",
+            "massive channels zeroed in one block: how often does the picture beat the original's? beside every control",
+            "disruption",
+            "pick-a-pic",
+        ),
+        Recipe(
+            "dg-fig-8",
+            f"{DG}, Fig. 8",
+            "Detail Guidance over depth and scale",
+            "guidance",
+            "pick-a-pic",
+            {"none": "none", "dg": "dg:{{0.5,1,2}}:channels={channels}:block={{{depths}}}"},
+        ),
+        Recipe(
+            "dg-app-i",
+            f"{DG}, App. I",
+            "pictures of CFG and CFG + DG for a blind study, and what its raters say",
+            "study",
+            "pick-a-pic",
+            {"cfg": "{cfg}", "cfg+dg": "{cfg}+{dg_cfg}"},
+        ),
+        Recipe(
+            "fc-disruption",
+            f"{FC}, abstract",
+            "the k largest channels of every block zeroed, beside the k lowest and k random ones",
+            "collapse",
+            "partiprompts",
+        ),
+        Recipe(
+            "fc-segmentation",
+            f"{FC}, abstract",
+            "tokens clustered on the top, bottom and random channels of every block, against the subject's mask",
+            "segmentation",
+            "partiprompts",
+        ),
+    )
+}
 
 
 def recipe(name: str) -> Recipe:
     """A recipe by name."""
-    found = {one.name: one for one in RECIPES}
-    if name not in found:
-        raise InputError(f"preset must be one of {', '.join(found)}; got {name!r}")
-    return found[name]
+    if name not in RECIPES:
+        raise InputError(f"preset must be one of {', '.join(RECIPES)}; got {name!r}")
+    return RECIPES[name]
+
+
+def guidance_of(model: str, what: str) -> Any:
+    """The model's own Detail Guidance preset, with its channels."""
+    if model not in GUIDANCE or not GUIDANCE[model].channels:
+        known = ", ".join(name for name, preset in GUIDANCE.items() if preset.channels)
+        raise InputError(f"{what}: {model} has no Detail Guidance preset ({known} have); give --guidance settings of your own")
+    return GUIDANCE[model]
 
 
 def settings(one: Recipe, model: str, blocks: int) -> dict[str, str]:
-    """The recipe's settings for a model, each with what it stands for: {guidance: template}."""
-    if model not in GUIDANCE or not GUIDANCE[model].channels:
-        known = ", ".join(name for name, preset in GUIDANCE.items() if preset.channels)
-        raise InputError(
-            f"preset {one.name}: {model} has no Detail Guidance preset ({known} have); give --guidance settings of your own"
-        )
-    preset = GUIDANCE[model]
+    """The recipe's settings for a model by name: {name: guidance}."""
+    preset = guidance_of(model, f"preset {one.name}")
     factor, combined = preset.combined if preset.combined is not None else (3.0, preset.alone)
     channels = ",".join(map(str, preset.channels))
     depths = sorted({round(number * (blocks - 1) / 4) for number in range(5)} | {preset.block})
@@ -86,4 +153,4 @@ def settings(one: Recipe, model: str, blocks: int) -> dict[str, str]:
         "channels": channels,
         "depths": ",".join(map(str, depths)),
     }
-    return {template.format(**words): template for template in one.settings}
+    return {name: template.format(**words) for name, template in one.settings.items()}

@@ -22,6 +22,8 @@ class Measure:
     """higher, lower, or zero (nearer to 0)."""
     of: str = "picture"
     """picture, or set."""
+    asks: bool = False
+    """Whether it holds a picture against its prompt: it says nothing of unconditional pictures."""
 
 
 class Scorer(Protocol):

@@ -59,6 +59,19 @@ def rank(
     batch_size: int = 1,
 ) -> Ranked:
     """Rank a stream's channels by a traced run; without one, the first prompts are traced into NAME-channels.zarr."""
+    opened = ranked_run(prepared, out, run=run, batch_size=batch_size)
+    chosen = massive.channels_of(opened, channels, stream)
+    size = sources.over_steps(sources.statistics(opened)["mean_abs"].sel(stream=stream)).mean(["prompt", "block"])
+    if size.sizes["channel"] != prepared.model.anatomy.channels:
+        has, needs = size.sizes["channel"], prepared.model.anatomy.channels
+        raise InputError(f"run: {opened.path} has {has} channels, {prepared.model.name} has {needs}; trace this model")
+    resolve_indices(chosen, prepared.model.anatomy.channels, "channels")
+    order = tuple(int(channel) for channel in np.argsort(-size.to_numpy(), kind="stable"))
+    return Ranked(tuple(chosen), order, f"{opened.path.name}: {opened.rows_done} prompts")
+
+
+def ranked_run(prepared: Prepared, out: Path, *, run: Run | str | Path | None = None, batch_size: int = 1) -> Run:
+    """The traced run that channels are ranked by: the one given, or the first prompts traced into NAME-channels.zarr."""
     if run is None:
         plan = prepared.plan
         run = trace(
@@ -75,13 +88,6 @@ def rank(
     opened = run if isinstance(run, Run) else open_run(run)
     if opened.plan.get("weights") not in (prepared.plan.weights, None):
         warnings.warn(
-            f"run {opened.path} was traced with other weights than {prepared.model.name} has", InterpWarning, stacklevel=3
+            f"run {opened.path} was traced with other weights than {prepared.model.name} has", InterpWarning, stacklevel=4
         )
-    chosen = massive.channels_of(opened, channels, stream)
-    size = sources.over_steps(sources.statistics(opened)["mean_abs"].sel(stream=stream)).mean(["prompt", "block"])
-    if size.sizes["channel"] != prepared.model.anatomy.channels:
-        has, needs = size.sizes["channel"], prepared.model.anatomy.channels
-        raise InputError(f"run: {opened.path} has {has} channels, {prepared.model.name} has {needs}; trace this model")
-    resolve_indices(chosen, prepared.model.anatomy.channels, "channels")
-    order = tuple(int(channel) for channel in np.argsort(-size.to_numpy(), kind="stable"))
-    return Ranked(tuple(chosen), order, f"{opened.path.name}: {opened.rows_done} prompts")
+    return opened

@@ -92,6 +92,12 @@ class Judge:
             {name: np.concatenate([part[name] for part in logits]) for name in ATTRIBUTES}, np.concatenate(features)
         )
 
+    @torch.no_grad()
+    def shapes(self, features: Array) -> Array:
+        """Probability of every shape, (picture, shape), from the judge's features, (picture, feature)."""
+        logits: Tensor = self.net.heads["shape"](torch.from_numpy(np.asarray(features, np.float32)))
+        return logits.softmax(-1).numpy()
+
     def save(self, path: Path) -> None:
         """Write the weights, half precision."""
         save_file({name: tensor.half() for name, tensor in self.net.state_dict().items()}, path)

@@ -1,0 +1,224 @@
+"""Prompts by the name of a published list, from the hub or a user's copy of it; with the styles that it tells apart.
+
+    read("geneval=prompts.txt")     a copy of the list
+    read("hpsv2")                   from the hub
+    read("mine.txt")                any prompts file
+
+No list ships with this package; the demo model's prompts are made, from its own world.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from interp.errors import InputError
+from interp.prompts import check_prompts, read_prompts
+
+DEMO = "demo"
+DEMO_COUNT, DEMO_SEED = 24, 2_024
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published list of prompts."""
+
+    name: str
+    about: str
+    files: Mapping[str, str]
+    """Style -> file, as published; one file of style "" where styles are not told apart."""
+    repository: str | None
+    """Data set of the hub that holds the files; `None` where it is not on the hub."""
+    column: str = "prompt"
+    """Of tables: where the prompt is."""
+    style_column: str | None = None
+    licence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSet:
+    """Prompts, what they are, and which style each has."""
+
+    name: str
+    texts: tuple[str, ...]
+    styles: tuple[str | None, ...]
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the prompts, a line each: the same list has the same."""
+        return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
+
+    def first(self, count: int | None) -> PromptSet:
+        """As many prompts, of every style in turn; all of them for None."""
+        if count is None or count >= len(self.texts):
+            return self
+        if count < 1:
+            raise InputError(f"count must be at least 1; got {count}")
+        turns: dict[str | None, int] = {}
+        order = []
+        for place, style in enumerate(self.styles):
+            turns[style] = turns.get(style, -1) + 1
+            order.append((turns[style], place))
+        kept = sorted(place for _, place in sorted(order)[:count])
+        texts, styles = tuple(self.texts[place] for place in kept), tuple(self.styles[place] for place in kept)
+        return dataclasses.replace(self, texts=texts, styles=styles, source=f"{count} of {len(self.texts)} of {self.source}")
+
+    def style_of(self, text: str) -> str | None:
+        """The style of a prompt, if the list has it."""
+        return dict(zip(self.texts, self.styles, strict=True)).get(text)
+
+    def facts(self) -> dict[str, str]:
+        """For results."""
+        return {"prompts": self.source, "prompts_sha256": self.digest}
+
+
+SETS: Mapping[str, Published] = {
+    one.name: one
+    for one in (
+        Published(
+            "hpsv2",
+            "HPSv2's benchmark, four styles of 800 prompts",
+            {style: f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")},
+            "zhwang/HPDv2",
+            licence="Apache-2.0",
+        ),
+        Published(
+            "pick-a-pic",
+            "Pick-a-Pic v1, split test_unique (500 prompts of users, not filtered)",
+            {"": "data/test_unique-*.parquet"},
+            "yuvalkirstain/pickapic_v1_no_images",
+            column="caption",
+        ),
+        Published(
+            "partiprompts",
+            "PartiPrompts, 1,632 prompts in 12 categories",
+            {"": "PartiPrompts.tsv"},
+            "nateraw/parti-prompts",
+            style_column="category",
+            licence="Apache-2.0",
+        ),
+        Published("geneval", "GenEval, 553 prompts", {"": "prompts/generation_prompts.txt"}, None, licence="MIT"),
+    )
+}
+
+
+def read(given: str, count: int | None = None) -> PromptSet:
+    """A published list, from the hub (`hpsv2`) or a copy (`hpsv2=FOLDER`, `geneval=FILE`); `demo`; or a prompts file."""
+    name, _, where = given.partition("=")
+    if name == DEMO and not where:
+        return demo(DEMO_COUNT if count is None else count)
+    if name in SETS:
+        return _published(SETS[name], where).first(count)
+    if not Path(given).exists() and not Path(given).suffix:
+        raise InputError(f"prompts must be a prompts file, or one of demo, {', '.join(SETS)}; got {given!r}")
+    texts = tuple(read_prompts(given))
+    return PromptSet("file", texts, (None,) * len(texts), Path(given).name).first(count)
+
+
+def demo(count: int = DEMO_COUNT) -> PromptSet:
+    """Whole captions of the demo world: every attribute named, every texture (they stand for styles) as often."""
+    from interp.models.demo import world
+
+    textures = list(world.TEXTURES)
+    scenes: dict[str, list[str]] = {texture: [] for texture in textures}
+    for scene in world.sample(40 * count, seed=DEMO_SEED):
+        caption = scene.caption()
+        if len(scenes[scene.texture]) < -(-count // len(textures)) and caption not in scenes[scene.texture]:
+            scenes[scene.texture].append(caption)
+    pairs = [(text, texture) for row in zip(*scenes.values(), strict=True) for text, texture in zip(row, textures, strict=True)]
+    texts, styles = zip(*pairs[:count], strict=True)
+    return PromptSet(DEMO, texts, styles, f"{count} captions of the demo world")
+
+
+def _published(one: Published, where: str) -> PromptSet:
+    texts: list[str] = []
+    styles: list[str | None] = []
+    for style, file in one.files.items():
+        for path in _found(one, file, where):
+            for text, own in _rows(path, one):
+                texts.append(text)
+                styles.append(own or style or None)
+    checked = check_prompts(texts, f"prompts {one.name}")
+    if len(checked) != len(texts):
+        raise InputError(f"prompts {one.name}: {len(texts) - len(checked)} of them are blank; give a whole copy of the list")
+    return PromptSet(one.name, tuple(checked), tuple(styles), f"{one.name} ({where or one.repository})")
+
+
+def _found(one: Published, file: str, where: str) -> list[Path]:
+    """The files of that name: in a folder or at a path that the user gave, or on the hub."""
+    if where:
+        given = Path(where)
+        if given.is_file() and len(one.files) == 1:
+            return [given]
+        for pattern in (file, Path(file).name):
+            if matches := sorted(given.glob(pattern)):
+                return matches
+        raise InputError(f"prompts {one.name}: {where} holds no {Path(file).name}; give a folder with the files as published")
+    if one.repository is None:
+        raise InputError(f"prompts {one.name} are not on the hub; get {file} from its repository and give {one.name}=FILE")
+    return _downloaded(one, file)
+
+
+def _downloaded(one: Published, file: str) -> list[Path]:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    assert one.repository is not None
+    try:
+        names = [file]
+        if "*" in file:
+            prefix, suffix = file.split("*")
+            listed = HfApi().list_repo_files(one.repository, repo_type="dataset")
+            names = sorted(name for name in listed if name.startswith(prefix) and name.endswith(suffix))
+        return [Path(hf_hub_download(one.repository, name, repo_type="dataset")) for name in names]
+    except Exception as error:  # the client lets its HTTP library's own errors through
+        raise InputError(
+            f"prompts {one.name}: {file} of the data set {one.repository} cannot be had from the hub "
+            f"({type(error).__name__}); give a copy of it: {one.name}=FOLDER"
+        ) from None
+
+
+def _rows(path: Path, one: Published) -> list[tuple[str, str | None]]:
+    """(prompt, style or None) of a file, by its kind."""
+    readers: dict[str, Callable[[], list[tuple[str, str | None]]]] = {
+        ".json": lambda: [(text, None) for text in _json_list(path)],
+        ".parquet": lambda: _columns(path, one),
+        ".tsv": lambda: _columns(path, one),
+    }
+    reader = readers.get(path.suffix.lower())
+    return reader() if reader is not None else [(text, None) for text in read_prompts(path)]
+
+
+def _json_list(path: Path) -> list[str]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"prompts: {path} must be JSON ({error})") from None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InputError(f"prompts: {path} must be a JSON list of texts, as HPSv2's benchmark files are")
+    return values
+
+
+def _columns(path: Path, one: Published) -> list[tuple[str, str | None]]:
+    """Columns by name, any case, of a table."""
+    import csv
+
+    import pandas
+
+    try:
+        table = (
+            pandas.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pandas.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"prompts: {path} cannot be read ({error})") from None
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    for name in (one.column, one.style_column):
+        if name is not None and name not in table:
+            raise InputError(f"prompts: {path} needs a column {name}; has {', '.join(table.columns)}")
+    styles = table[one.style_column] if one.style_column is not None else [None] * len(table)
+    return [(str(text), None if style is None else str(style)) for text, style in zip(table[one.column], styles, strict=True)]

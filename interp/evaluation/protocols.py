@@ -1,0 +1,215 @@
+"""A table asked of a model: prepared with what it costs, drawn (a killed one goes on), then scored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import segmentation, study
+from interp.errors import InputError
+from interp.evaluation import presets, published
+from interp.evaluation.evaluate import MARGIN, OnSetting, compare, score
+from interp.evaluation.gallery import of_experiment
+from interp.evaluation.prompt_sets import PromptSet
+from interp.evaluation.scorers import Scorer
+from interp.executor import HERE, Executor, Stopped
+from interp.experiments import collapse, disrupt
+from interp.experiments import sweep as sweeps
+from interp.experiments.draw import BATCH_SIZE, OnProgress, Progress
+from interp.plan import Record
+from interp.run import execute
+from interp.sites import Select
+from interp.store.answers import read_answers
+from interp.store.experiment import Experiment
+from interp.store.opened import Run
+from interp.store.places import located
+from interp.store.results import write_result
+from interp.store.schema import Array
+from interp.store.studies import Study, study_file, write_study
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared, prepare
+
+Made = Experiment | Run
+PAIRS = 100  # of a study, as in App. I
+K = 12  # channels of a segmentation, where the model has so many: what followers of Few Channels use
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracing:
+    """The traces of a segmentation: image tokens after the last step, in every block."""
+
+    prepared: Prepared
+    out: Path
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Pictures, and forwards of one row."""
+        rows = len(self.prepared.plan.rows())
+        return {"pictures": float(rows), "forwards": float(rows * self.prepared.plan.steps)}
+
+    def run(
+        self,
+        *,
+        batch_size: int = BATCH_SIZE,
+        through: Executor = HERE,
+        on_progress: OnProgress = lambda progress: None,
+        stopped: Stopped = lambda: False,
+    ) -> Run:
+        """Trace what is missing."""
+
+        def told(state: Any) -> None:
+            on_progress(Progress(state.rows_done, state.rows_total, state.traced, state.seconds))
+
+        given: dict[str, Any] = {"through": through, "stopped": stopped, "batch_size": batch_size}
+        return execute(self.prepared, self.out, on_progress=told, **given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A recipe for one model, or settings of the user's own, ready to be drawn and scored."""
+
+    recipe: presets.Recipe | None
+    prompts: PromptSet
+    draws: Any
+    """A `Sweep`, `Disruption`, `Collapse` or `Tracing`."""
+    rows: int
+    arms: int
+    names: Mapping[str, str]
+    """Arm -> the recipe's name of its setting."""
+
+    @property
+    def cost(self) -> Mapping[str, float]:
+        """Pictures, and forwards of one row."""
+        cost: Mapping[str, float] = self.draws.cost
+        return cost
+
+    def run(self, **given: Any) -> Made:
+        """Draw what is missing; `given` are batch_size, through, on_progress, stopped."""
+        made: Made = self.draws.run(**given)
+        return made
+
+
+def plan(
+    what: str | Sequence[str],
+    model: Model,
+    prompts: PromptSet,
+    out: str | Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    **arguments: Any,
+) -> Task:
+    """Prepare a preset by name, or a list of guidances (first the baseline); `arguments` are those of `interp.trace`."""
+    one = presets.recipe(what) if isinstance(what, str) else None
+    texts, path = list(prompts.texts), located(out)
+    if one is not None and one.kind not in ("guidance", "study"):
+        return _other(one, model, prompts, path, batch_size, arguments)
+    if one is None:
+        given, names = list(what), {}
+    else:
+        settings = presets.settings(one, model.name, len(model.anatomy.blocks))
+        given = list(settings.values())
+        names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
+    made = sweeps.sweep(model, texts, given, out=path, **arguments)
+    return Task(one, prompts, made, len(made.prepared[0].plan.rows()), len(made.settings), names)
+
+
+def _other(
+    one: presets.Recipe, model: Model, prompts: PromptSet, path: Path, batch_size: int, arguments: Mapping[str, Any]
+) -> Task:
+    """Recipes that are no guidance."""
+    texts = list(prompts.texts)
+    if one.kind == "segmentation":
+        record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
+        traced = Tracing(prepare(model, texts, record=record, **arguments), path)
+        return Task(one, prompts, traced, len(traced.prepared.plan.rows()), 1, {})
+    made: Any
+    if one.kind == "collapse":
+        made = collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments)
+    else:
+        preset = presets.guidance_of(model.name, f"preset {one.name}")
+        given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
+        made = disrupt.disrupt(model, texts, out=path, **given, **arguments)
+    names = {arm.name: str(arm.labels["kind"]) for arm in made.arms}
+    return Task(one, prompts, made, len(made.prepared.plan.rows()), len(made.arms), names)
+
+
+def results(
+    task: Task,
+    made: Made,
+    scorers: Sequence[Scorer],
+    *,
+    baseline: str | None = None,
+    margin: float = MARGIN,
+    masks: Array | None = None,
+    on_setting: OnSetting = lambda done, total: None,
+) -> dict[str, xr.Dataset]:
+    """Score what is drawn: results by name, kept in the store. `masks` are of a segmentation, (row, y, x) boolean."""
+    found: dict[str, xr.Dataset] = {}
+    if isinstance(made, Run):
+        found["segmentation_score"] = _segmented(made, masks)
+    else:
+        scored = score(of_experiment(made), scorers, on_setting)
+        settings = list(scored.gallery.settings)
+        found["evaluation"] = compare(scored, baseline=baseline, margin=margin)
+        if "collapse" in made.results:
+            found["collapse"] = made.result("collapse")
+        for one in task.recipe.comparisons if task.recipe is not None else ():
+            numbers = [number for name in one.settings for number, arm in enumerate(settings) if task.names[arm] == name]
+            part = scored.part(settings=numbers, asked=one.asked)
+            found[f"evaluation_{one.name}"] = compare(part, margin=margin)
+        if task.recipe is not None and task.recipe.styles:
+            styles = [task.prompts.style_of(text) for text in scored.gallery.prompts]
+            for style in sorted({style for style in styles if style is not None}):
+                rows = np.flatnonzero([own == style for own in styles]).tolist()
+                found[f"evaluation_{style.replace('-', '_')}"] = compare(
+                    scored.part(rows=rows), baseline=baseline, margin=margin
+                )
+    said = {"preset": task.recipe.name if task.recipe is not None else "", **task.prompts.facts()}
+    if task.recipe is not None:
+        said |= {"table": task.recipe.table, "paper_prompts": task.recipe.prompts}
+    named = {name: _named(result.assign_attrs(said), task) for name, result in found.items()}
+    for name, result in named.items():
+        write_result(made.path, name.replace("-", "_"), result)
+    if isinstance(made, Experiment) and task.recipe is not None and task.recipe.kind == "study":
+        named |= _study(made)
+    return named
+
+
+def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
+    """With the recipe's names of the settings and, beside each, the paper's own numbers."""
+    if task.recipe is None or "setting" not in found.dims:
+        return found
+    names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
+    numbers = published.reported(task.recipe.name)
+    said = [published.of_setting(numbers, name) for name in names]
+    return found.assign_coords(name=("setting", np.array(names, object)), paper=("setting", np.array(said, object)))
+
+
+def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
+    if masks is None:
+        raise InputError(
+            "preset fc-segmentation: true masks are needed, the subject's pixels in every picture; give --masks FOLDER "
+            "(NNNNN.png by row, white is the subject); for the demo model they come from its captions"
+        )
+    channels = run.stats.sizes["channel"]
+    return segmentation.score(run, masks, k=min(K, channels // 4))
+
+
+def _study(made: Experiment) -> dict[str, xr.Dataset]:
+    """The blind study of the two settings, made beside the store; what its raters said, once there are any."""
+    arms = [str(arm) for arm in made.axes["arm"].to_numpy()]
+    rows = np.flatnonzero(made.done.all(axis=1))[:PAIRS]
+    name = made.path.name.removesuffix(".zarr").replace(".", "-")
+    of = Study(made.path.name, 1, 0, arms[1], arms[0], tuple(int(row) for row in rows))
+    write_study(made.path.parent, name, of)
+    answers = read_answers(study_file(made.path.parent, name).with_suffix(".jsonl"))
+    if not answers:
+        return {}
+    found = study.win_rates(answers, of.first_name, of.second_name)
+    write_result(made.path, "study", found)
+    return {"study": found}
