@@ -14,7 +14,9 @@ def report(
 ) -> None:
     """Write an evaluated store as one self-contained HTML page, and its numbers as JSON."""
     from interp.report import report as write
-    from interp.store.experiment import open_experiment
+    from interp.store.experiment import is_experiment, open_experiment
+    from interp.store.opened import open_run
 
-    for path in write(open_experiment(store), out or store.with_suffix(".html")):
+    made = open_experiment(store) if is_experiment(store) else open_run(store)
+    for path in write(made, out or store.with_suffix(".html")):
         print(path)

@@ -155,10 +155,13 @@ def results(
     else:
         scored = score(of_experiment(made), scorers, on_setting)
         settings = list(scored.gallery.settings)
-        found["evaluation"] = compare(scored, baseline=baseline, margin=margin)
+        comparisons = task.recipe.comparisons if task.recipe is not None else ()
+        unasked = {name for one in comparisons if not one.asked for name in one.settings}
+        asked = [number for number, arm in enumerate(settings) if task.names.get(arm) not in unasked]
+        found["evaluation"] = compare(scored.part(settings=asked), baseline=baseline, margin=margin)
         if "collapse" in made.results:
             found["collapse"] = made.result("collapse")
-        for one in task.recipe.comparisons if task.recipe is not None else ():
+        for one in comparisons:
             numbers = [number for name in one.settings for number, arm in enumerate(settings) if task.names[arm] == name]
             part = scored.part(settings=numbers, asked=one.asked)
             found[f"evaluation_{one.name}"] = compare(part, margin=margin)

@@ -60,3 +60,40 @@ def _panels(
     )
     sure = found.attrs["interval" if axis == "measure" else "set_interval"]
     return style.caption(made, {**found.attrs, "interval": sure})
+
+
+def collapse(found: xr.Dataset) -> go.Figure:
+    """A panel for every measure: how far pictures go from the original as k channels of every block are zeroed. From
+    `interp.analysis.collapse`.
+    """
+    measures = [str(name) for name in found["measure"].to_numpy()]
+    said = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}
+    titles = [said.get(name, name.replace("_", " ")) for name in measures]
+    made = style.subplots(1, len(measures), subplot_titles=titles, horizontal_spacing=0.06)
+    ks = found["k"].to_numpy()
+    for place, measure in enumerate(measures):
+        for number, kind in enumerate(found["kind"].to_numpy()):
+            one, colour = found.sel(measure=measure, kind=kind), style.COLOURS[number]
+            where = {"row": 1, "col": place + 1}
+            made.add_scatter(
+                x=ks,
+                y=one["value"].to_numpy(),
+                name=f"{kind} channels",
+                legendgroup=str(kind),
+                showlegend=place == 0,
+                mode="lines+markers",
+                line={"color": colour},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": np.nan_to_num((one["high"] - one["value"]).to_numpy()),
+                    "arrayminus": np.nan_to_num((one["value"] - one["low"]).to_numpy()),
+                    "thickness": 1,
+                },
+                **where,
+            )
+    made.update_xaxes(type="log", title_text="k channels of every block", **style.log_ticks(ks))
+    made.update_annotations(font_size=12)
+    title = {"text": "the largest channels of every block zeroed, all steps", "font": {"size": 15}}
+    made.update_layout(title=title, margin={"t": 120, "b": 60}, width=1200, height=420)
+    return style.caption(made, found.attrs)

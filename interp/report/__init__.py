@@ -1,0 +1,7 @@
+"""Pages for people and files for programs: self-contained HTML, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+from interp.report.evaluated import report
+
+__all__ = ["report"]

@@ -1,0 +1,148 @@
+"""An evaluated store as one page: what was drawn, its scores beside the paper's, and the pictures themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis.published import about
+from interp.errors import InputError
+from interp.figures import evaluation as figures
+from interp.figures import people, places
+from interp.report.page import Page, clean, short, write
+from interp.store.experiment import Experiment
+from interp.store.opened import Run
+
+PICTURES = 6  # prompts in the gallery
+TOPICS = {"segmentation_score": "segmentation", "collapse": "disruption", "evaluation": "guidance"}
+
+
+def report(made: Experiment | Run, out: str | Path) -> tuple[Path, Path]:
+    """Write OUT (.html), and the same numbers beside it as .json. The store must hold an evaluation (`interp evaluate`)."""
+    results = _evaluations(made)
+    page = _page(made, results)
+    topics = dict.fromkeys(TOPICS[kind] for kind in (str(one.attrs["analysis"]) for one in results.values()) if kind in TOPICS)
+    published = [finding for topic in topics for finding in about(topic)]
+    if published:
+        page.heading("The papers say")
+        page.text("Not measured here.")
+        page.table(("claim", "model", "value", "source"), [(f.claim, f.model, f.value, f.source) for f in published])
+    numbers = {
+        "source": str(made.path),
+        "plan": made.plan,
+        "provenance": made.provenance,
+        "results": {name: clean(found.to_dict()) for name, found in results.items()},
+        "published": [dataclasses.asdict(finding) for finding in published],
+    }
+    return write(page, numbers, out)
+
+
+def _evaluations(made: Experiment | Run) -> dict[str, xr.Dataset]:
+    """The results that a page is made of."""
+    kept = [
+        name for name in made.results if name.startswith("evaluation") or name in ("segmentation_score", "collapse", "study")
+    ]
+    if not any(name.startswith("evaluation") or name == "segmentation_score" for name in kept):
+        raise InputError(f"{made.path} holds no evaluation; run interp evaluate {made.path} first")
+    return {name: made.result(name) for name in kept}
+
+
+def _page(made: Experiment | Run, results: Mapping[str, xr.Dataset]) -> Page:
+    plan, first = made.plan, next(iter(results.values()))
+    asked = str(first.attrs.get("table") or made.path.name)
+    page = Page(f"{plan.get('model')}: {asked}")
+    page.text(f"{plan.get('steps')} steps, {plan.get('width')} x {plan.get('height')} pixels, {made.path.name}.")
+    if first.attrs.get("prompts"):
+        digest = str(first.attrs["prompts_sha256"])[:16]
+        page.text(
+            f"Prompts: {first.attrs['prompts']} (SHA-256 {digest}...); the paper's: {first.attrs.get('paper_prompts', '-')}."
+        )
+    page.text("What holds here holds of this model, these prompts and these measures.")
+    for name, found in results.items():
+        page.heading(name.replace("_", ": ", 1) if name.startswith("evaluation_") else name.replace("_", " "))
+        SECTIONS[str(found.attrs["analysis"])](page, found)
+    if isinstance(made, Experiment):
+        page.heading("Pictures")
+        _gallery(page, made)
+    return page
+
+
+def _scores(page: Page, found: xr.Dataset) -> None:
+    page.text(f"{found.attrs['rows']}; baseline: {found.attrs['baseline']}. Intervals: {found.attrs['interval']}.")
+    if found.sizes["measure"]:
+        page.text(f"P values: {found.attrs['p']}.")
+        page.figure(figures.scores(found))
+    if found.sizes["set_measure"]:
+        page.figure(figures.set_scores(found))
+    if found.sizes["measure"]:
+        head = ("measure", "setting", "value", "interval", "less the baseline", "its interval", "wins", "wins, interval")
+        page.table((*head, "p, Holm", "effect", "verdict"), _score_rows(found))
+    if "paper" in found.coords and any(found["paper"].to_numpy()):
+        pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)
+        page.text("The paper's own numbers, on its models, prompts and metrics; no number of ours goes by their names:")
+        page.table(("setting", "the paper"), [(str(setting), str(said)) for setting, said in pairs if said])
+    for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
+        for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):
+            page.text(f"{name}: {text}.")
+
+
+def _score_rows(found: xr.Dataset) -> list[tuple[Any, ...]]:
+    return [
+        (
+            str(measure),
+            str(setting),
+            short(one["value"]),
+            short([one["low"], one["high"]]),
+            short(one["over"]),
+            short([one["over_low"], one["over_high"]]),
+            short(one["win"]),
+            short([one["win_low"], one["win_high"]]),
+            short(one["p_holm"]),
+            short(one["effect"]),
+            str(one["verdict"].values),
+        )
+        for measure in found["measure"].to_numpy()
+        for setting in found["setting"].to_numpy()
+        for one in [found.sel(measure=measure, setting=setting)]
+    ]
+
+
+def _collapse(page: Page, found: xr.Dataset) -> None:
+    page.text(f"{found.attrs['rows']}; channels ranked by {found.attrs['ranked']}. Control: {found.attrs['control']}.")
+    page.figure(figures.collapse(found))
+
+
+def _segmentation(page: Page, found: xr.Dataset) -> None:
+    page.text(f"k = {found.attrs['k']} channels. Intervals: {found.attrs['interval']}. Control: {found.attrs['control']}.")
+    page.figure(places.overlap(found))
+
+
+def _study(page: Page, found: xr.Dataset) -> None:
+    page.text(f"{found.attrs['raters']} raters, {found.attrs['pairs']} pairs. Intervals: {found.attrs['interval']}.")
+    page.figure(people.win_rates(found))
+
+
+SECTIONS: Mapping[str, Callable[[Page, xr.Dataset], None]] = {
+    "evaluation": _scores,
+    "collapse": _collapse,
+    "segmentation_score": _segmentation,
+    "study": _study,
+}
+
+
+def _gallery(page: Page, made: Experiment) -> None:
+    """The first prompts under every setting."""
+    axes, seen = made.axes, list[str]()
+    arms = [str(arm) for arm in axes["arm"].to_numpy()]
+    for row, text in enumerate(axes["prompt_text"].to_numpy().astype(str)):
+        if text in seen or len(seen) == PICTURES:
+            continue
+        seen.append(text)
+        page.text(text, quiet=False)
+        drawn = np.flatnonzero(made.done[row])
+        page.pictures((made.picture(row, int(arm)), arms[int(arm)]) for arm in drawn)

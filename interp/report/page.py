@@ -1,0 +1,120 @@
+"""What the pages share: their skeleton, tables, figures and pictures, all inside one file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from interp.errors import InputError
+from interp.store.create import storage_errors
+
+NOTHING = 1e-12  # shown as 0
+SIDE = 128  # pixels of a picture
+GOOD, BAD = ("better", "holds"), ("worse", "does not hold")  # what is said with a reservation is neither
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
+table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;
+vertical-align:top}
+th{text-align:left}td{text-align:right}td:first-child,td.text{text-align:left}.good{color:#00634a;font-weight:600}
+.bad{color:#a33a00;font-weight:600}.quiet{color:#666}figure{display:inline-block;margin:2px;max-width:140px;vertical-align:top}
+figcaption{font-size:12px;color:#666;overflow-wrap:anywhere}img{image-rendering:pixelated}h2{margin-top:2em}
+"""
+
+
+class Page:
+    """A page as it is put together: text, tables, figures, pictures."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.parts = [f"<h1>{html.escape(title)}</h1>"]
+        self._scripts: bool | str = True  # plotly's own code once, in the page itself
+
+    def heading(self, text: str) -> None:
+        """A heading."""
+        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str, quiet: bool = True) -> None:
+        """A paragraph."""
+        self.parts.append(f"<p{' class=quiet' if quiet else ''}>{html.escape(text)}</p>")
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[Any]], verdicts: Sequence[str] = ("verdict",)) -> None:
+        """A table: numbers to the right, texts to the left, the columns of verdicts in colour."""
+        lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
+        for row in rows:
+            cells = [_cell(value, name in verdicts) for name, value in zip(head, row, strict=True)]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        self.parts.append(f"<table>{''.join(lines)}</table>")
+
+    def figure(self, made: Any) -> None:
+        """A plotly figure."""
+        self.parts.append(made.to_html(full_html=False, include_plotlyjs=self._scripts))
+        self._scripts = False
+
+    def pictures(self, pictures: Iterable[tuple[Any, str]]) -> None:
+        """Pictures, (y, x, rgb) uint8, each with a caption."""
+        for picture, said in pictures:
+            image = f"<img src='{_source(picture)}' width={SIDE} alt=''>"
+            self.parts.append(f"<figure>{image}<figcaption>{html.escape(said)}</figcaption></figure>")
+
+    def html(self) -> str:
+        """The whole page."""
+        head = f"<meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style>"
+        body = "\n".join(self.parts)
+        return f"<!doctype html><html lang=en>{head}<body>{body}</body></html>"
+
+
+def write(page: Page, numbers: Any, out: str | Path) -> tuple[Path, Path]:
+    """Write OUT (.html) and the numbers beside it as .json."""
+    path = Path(out)
+    if path.suffix != ".html":
+        raise InputError(f"out must end in .html; got {path.name!r}")
+    beside = path.with_suffix(".json")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page.html(), encoding="utf-8")
+        beside.write_text(json.dumps(clean(numbers), indent=1, ensure_ascii=False), encoding="utf-8")
+    return path, beside
+
+
+def clean(value: Any) -> Any:
+    """As JSON has it: NaN as null, numpy's numbers as numbers."""
+    if isinstance(value, dict):
+        return {str(key): clean(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(one) for one in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return clean(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def short(value: Any) -> str:
+    """A number, or an interval, for a table."""
+    if isinstance(value, list | tuple):
+        shown = [short(one) for one in value]
+        return "-" if "-" in shown else f"[{', '.join(shown)}]"
+    number = float(value)
+    return "-" if math.isnan(number) else "0" if abs(number) < NOTHING else f"{number:.3g}"
+
+
+def _cell(value: Any, verdict: bool) -> str:
+    if not isinstance(value, str):
+        return f"<td>{short(value)}</td>"
+    kind = (" good" if value in GOOD else " bad" if value in BAD else " quiet") if verdict else ""
+    return f"<td class='text{kind}'>{html.escape(value)}</td>"
+
+
+def _source(picture: Any) -> str:
+    held = io.BytesIO()
+    image = Image.fromarray(np.asarray(picture))
+    image.thumbnail((4 * SIDE, 4 * SIDE))
+    image.save(held, "PNG")
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
