@@ -89,20 +89,31 @@ class Evidence:
         """`interp.massive.find`, image stream."""
         return massive.find(self.crossed).sel(stream="image")
 
+    def born(self, found: xr.Dataset) -> xr.Dataset:
+        """A result's (block, channel) values, NaN in the blocks before the one where a channel is first massive."""
+        if not self.any_massive:
+            return found
+        birth = self.massive["birth"].sel(channel=self.channels)
+        there = found["block"] >= birth
+        parts = {
+            n: v.where(there) for n, v in found.data_vars.items() if {"block", "channel"} <= set(v.dims) and v.dtype.kind == "f"
+        }
+        return found.assign(parts)
+
     @cached_property
     def profile(self) -> xr.Dataset:
         """Sizes over blocks."""
-        return massive.profile(self.crossed, self.channels)
+        return self.born(massive.profile(self.crossed, self.channels))
 
     @cached_property
     def trend(self) -> xr.Dataset:
         """Sizes over timesteps."""
-        return trend.over_timesteps(self.crossed, self.channels)
+        return self.born(trend.over_timesteps(self.crossed, self.channels))
 
     @cached_property
     def attribution(self) -> xr.Dataset:
         """Timestep, prompt, seed."""
-        return attribution.decompose(self.crossed, self.channels)
+        return self.born(attribution.decompose(self.crossed, self.channels))
 
     @cached_property
     def alignment(self) -> xr.Dataset:

@@ -43,11 +43,10 @@ def few_channels(evidence: Evidence) -> Verdict:
         largest = within(*(found[name].sel(channel=channels).max() for name in ("score_low", "score", "score_high")))
         return Verdict(FAILS, f"none by {found.attrs['criterion']}; the largest score, of channel {channels[0]}, is {largest}.")
     selected, frequency = _selected(evidence)
-    blocks = selected.any(axis=1)
     limit = max(2, round(FEW * found.sizes["channel"]))
-    score = found["score"].sel(channel=channels).to_numpy()
-    sure = float(np.median(frequency[blocks].min(axis=1))) if blocks.any() else 0.0
-    here = f"channels {channels}, scores {span(score[blocks])}, the runner-up's {span(found['runner_up'])}."
+    score = found["score"].sel(channel=channels).where(selected).to_numpy()
+    sure = max(float(np.median(frequency[:, place][selected[:, place]])) for place in range(len(channels)))
+    here = f"channels {channels}, scores where selected {span(score)}, the runner-up's {span(found['runner_up'])}."
     numbers = {"channels": channels, "score": score, "frequency": frequency}
     if len(channels) > limit:
         return Verdict(PARTLY, f"{len(channels)} of {found.sizes['channel']} channels: {here}", numbers)
@@ -70,7 +69,7 @@ def every_block(evidence: Evidence) -> Verdict:
 
 def every_token(evidence: Evidence) -> Verdict:
     """The smallest token."""
-    least = evidence.profile["in_every_token"].to_numpy()
+    (least,) = finite(evidence.profile["in_every_token"])
     here = f"the smallest token of channels {evidence.channels}, mean over samples: {span(least)} times the median channel."
     said = HOLDS if (least >= TOKENS).all() else FAILS if (least < TOKENS).all() else PARTLY
     return Verdict(said, here, {"in_every_token": least})
@@ -107,7 +106,8 @@ def text_negligible(evidence: Evidence) -> Verdict:
         f"other channels: timestep {span(found['ordinary'].sel(term='timestep'))}."
     )
     numbers = {"timestep": time["share"].to_numpy(), "any_prompt": found["any_prompt"].to_numpy()}
-    if found["prompt_negligible"].to_numpy().all():
+    proved = found["prompt_negligible"].where(np.isfinite(found["any_prompt"]), True).to_numpy()
+    if proved.all():
         return Verdict(HOLDS, here, numbers)
     low, high = finite(time["share_low"], time["share_high"])
     if not len(low):
@@ -216,7 +216,7 @@ CLAIMS: tuple[Claim, ...] = (
         "few channels",
         "one or two fixed channels are massive, far above the rest",
         f"{DG}, 4.1",
-        f"holds: at most 2 (or {FEW:.0%} of the channels) by the criterion, in {SURE:.0%} of resamples; fails: none",
+        f"holds: at most 2 (or {FEW:.0%} of the channels) by the criterion, one in {SURE:.0%} of resamples; fails: none",
         ("crossed",),
         few_channels,
     ),

@@ -13,6 +13,7 @@ import numpy as np
 from interp.analysis import massive
 from interp.errors import InputError, PlanError
 from interp.evaluation.prompt_sets import PromptSet
+from interp.experiments.dose import KINDS, nested_blocks
 from interp.guidance.presets import PRESETS
 from interp.models.identity import fingerprint
 from interp.plan import at_least
@@ -51,6 +52,10 @@ class Setup:
             at_least(field, getattr(self, field), 1)
         if len(set(self.prompts.texts)) < FEWEST:
             raise InputError(f"prompts must be {FEWEST} different ones or more: half of them are told the other half's")
+        doses = len(self.counts) * len(nested_blocks(len(self.model.anatomy.blocks)))
+        needed = len(self.texts) + 2 * doses * len(KINDS)
+        if self.budget < needed:
+            raise InputError(f"budget must be at least {needed} pictures for this model's doses; got {self.budget}")
         if self.masks is not None and len(self.masks) != len(self.prompts.texts):
             raise InputError(f"masks must be one for each of {len(self.prompts.texts)} prompts; got {len(self.masks)}")
 
@@ -75,6 +80,12 @@ class Setup:
         """The one block that is disrupted: Detail Guidance's m where there is a preset, else a quarter into the model."""
         preset, blocks = PRESETS.get(self.model.name), len(self.model.anatomy.blocks)
         return preset.block if preset is not None and preset.block < blocks - 1 else blocks // 4
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of channels that a dose takes: 1, 4, 16, ... up to a quarter."""
+        most = max(self.model.anatomy.channels // 4, 1)
+        return [4**power for power in range(8) if 4**power <= most]
 
     def to_json(self) -> dict[str, Any]:
         """What makes two campaigns the same."""

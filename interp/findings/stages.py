@@ -141,16 +141,15 @@ def _collapse(setup: Setup, given: Mapping[str, Any]) -> Any:
 
 
 def _dose(setup: Setup, given: Mapping[str, Any]) -> Any:
-    counts = _counts(setup)
     return dose.dose(
-        setup.model, setup.texts, out=setup.folder / "dose.zarr", counts=counts, windows=("all",), budget=setup.budget, **given
+        setup.model,
+        setup.texts,
+        out=setup.folder / "dose.zarr",
+        counts=setup.counts,
+        windows=("all",),
+        budget=setup.budget,
+        **given,
     )
-
-
-def _counts(setup: Setup) -> list[int]:
-    """Numbers of channels that a dose takes: 1, 4, 16, ... up to a quarter."""
-    most = max(setup.model.anatomy.channels // 4, 1)
-    return [4**power for power in range(8) if 4**power <= most]
 
 
 def _transport(setup: Setup, given: Mapping[str, Any]) -> Any:
