@@ -93,6 +93,14 @@ def test_one_picture_gives_numbers_and_no_interval() -> None:
     assert np.isnan(found["low"]).all()
 
 
+def test_one_picture_is_no_set() -> None:
+    made, _ = gallery()
+    found = evaluate(made.part([0]), [DemoScorer()])
+    assert float(found["value"].sel(measure="texture").squeeze()) == 1.0
+    assert np.isnan(found["set_value"]).all()
+    assert "sets need more than 3 pictures, these are 1" in found.attrs["set_interval"]
+
+
 def folder(path: Path, pictures: Array) -> Path:
     path.mkdir()
     for number, picture in enumerate(pictures):
