@@ -213,15 +213,16 @@ def by_hand_hps(state: dict[str, Tensor], picture: Tensor, tokens: Sequence[int]
     """Cosine of one picture (rgb, 16, 16) and one prompt, as open_clip's CLIP computes it."""
     patches = functional.conv2d(picture[None], state["visual.conv1.weight"], stride=8).flatten(2)[0].T
     value = torch.cat([state["visual.class_embedding"][None], patches]) + state["visual.positional_embedding"]
-    value = functional.layer_norm(value, (16,), state["visual.ln_pre.weight"], state["visual.ln_pre.bias"])
+    value = functional.layer_norm(value, (160,), state["visual.ln_pre.weight"], state["visual.ln_pre.bias"])
     value = by_hand_tower(state, "visual.transformer", value, 2, None)[0]
     seen = (
-        functional.layer_norm(value, (16,), state["visual.ln_post.weight"], state["visual.ln_post.bias"]) @ state["visual.proj"]
+        functional.layer_norm(value, (160,), state["visual.ln_post.weight"], state["visual.ln_post.bias"])
+        @ state["visual.proj"]
     )
     padded = torch.tensor([*tokens, *[0] * (20 - len(tokens))])  # open_clip pads with zeros to the whole length
     value = state["token_embedding.weight"][padded] + state["positional_embedding"]
     value = by_hand_tower(state, "transformer", value, 2, state["attn_mask"])
-    value = functional.layer_norm(value, (8,), state["ln_final.weight"], state["ln_final.bias"])
+    value = functional.layer_norm(value, (128,), state["ln_final.weight"], state["ln_final.bias"])
     read = value[padded.argmax()] @ state["text_projection"]
     return float(seen @ read / seen.norm() / read.norm())
 
@@ -236,7 +237,7 @@ def test_hps_is_open_clip(tmp_path: Path) -> None:
     pictures = (torch.from_numpy(square.transpose(0, 3, 1, 2) / 255).float() - MEAN) / DEVIATION
     with torch.no_grad():
         expected = [by_hand_hps(state, *one) for one in zip(pictures, whole, strict=True)]
-    scorer = hps.Hps(find("hps", path), heads={"vision": 8, "text": 4})
+    scorer = hps.Hps(find("hps", path))
     assert scorer.cosine(square, prompts) == pytest.approx(expected, abs=1e-5)
     assert hps.hps_score(scorer, square, prompts) == pytest.approx(100 * np.array(expected), abs=1e-3)
     assert scorer.model.config.vision_config.image_size == 16
@@ -263,7 +264,7 @@ def test_hps_configuration_is_vit_h_14() -> None:
 def test_hps_without_a_tokenizer_or_with_another_file(tmp_path: Path, nowhere: Path) -> None:
     path, _ = made.open_clip_file(tmp_path, 78)
     with pytest.raises(InputError, match="no tokenizer of its own; put CLIP's beside it"):
-        hps.Hps(find("hps", path), heads={"vision": 8, "text": 4})
+        hps.Hps(find("hps", path))
     torch.save({"some.weight": torch.zeros(3)}, path)
     with pytest.raises(InputError, match=r"no open_clip checkpoint: they lack visual\.conv1\.weight"):
         hps.Hps(find("hps", path))
@@ -608,8 +609,15 @@ def test_every_metric_through_an_evaluation(
     folder: Path, inception_file: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     head, _ = made.aesthetic_file(tmp_path, 12)
-    given = {"clip": folder / "clip", "blip": folder / "blip", "aesthetic": head, "inception": inception_file[0]}
-    names = ["clip", "blip", "blip_cosine", "aesthetic", "fid", "inception_score", "precision", "recall"]
+    preferred, _ = made.open_clip_file(tmp_path, len(made.clip_tokenizer(tmp_path)))
+    given = {
+        "clip": folder / "clip",
+        "blip": folder / "blip",
+        "aesthetic": head,
+        "hps": preferred,
+        "inception": inception_file[0],
+    }
+    names = ["clip", "blip", "blip_cosine", "hps", "aesthetic", "fid", "inception_score", "precision", "recall"]
     real = DRAW.integers(0, 256, (5, 20, 20, 3), np.uint8)
     scorer = Weighted(names, given, real=real, cache=tmp_path / "scores.sqlite")
     pictures = np.stack([real, 255 - real // 2])
@@ -625,6 +633,7 @@ def test_every_metric_through_an_evaluation(
         "clip_score",
         "blip_itm",
         "blip_cosine",
+        "hps_v2_1",
         "laion_aesthetics",
     ]
     values = {

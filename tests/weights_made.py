@@ -67,10 +67,10 @@ def stirred(model: nn.Module) -> nn.Module:
 def open_clip_file(folder: Path, vocabulary: int) -> tuple[Path, dict[str, torch.Tensor]]:
     """An open_clip checkpoint, half precision inside `state_dict`, as HPS_v2.1_compressed.pt is: two heads a tower."""
     torch.manual_seed(2)
-    width, text, joint, tokens = 16, 8, 6, 20
+    width, text, joint, tokens = 160, 128, 6, 20  # two heads each
 
     def draw(*shape: int) -> torch.Tensor:
-        return (0.4 * torch.randn(*shape)).half()
+        return (0.15 * torch.randn(*shape)).half()
 
     state = {
         "visual.class_embedding": draw(width),

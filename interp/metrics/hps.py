@@ -19,7 +19,7 @@ from interp.metrics.prepare import Array
 from interp.metrics.towers import Clip, device_of, dtype_of, reading
 
 HEAD = {"vision": 80, "text": 64}
-"""Channels of an attention head of ViT-H/14: 16 heads of each tower."""
+"""Channels of an attention head of ViT-H/14, 16 heads in each tower; a checkpoint does not say it."""
 NAMES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -46,10 +46,7 @@ TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblock
 
 
 class Hps(Clip):
-    """HPSv2.1's towers. `tokenizer` is CLIP's (open_clip's is the same), by default the one that `tokenizer_of` finds.
-
-    `heads` are channels of an attention head by tower: they are not in the checkpoint.
-    """
+    """HPSv2.1's towers. `tokenizer` is CLIP's (open_clip's is the same), by default the one that `tokenizer_of` finds."""
 
     def __init__(
         self,
@@ -58,14 +55,13 @@ class Hps(Clip):
         tokenizer: Weights | None = None,
         device: str = "cpu",
         dtype: str = "float32",
-        heads: Mapping[str, int] = HEAD,
     ) -> None:
         from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
         tensors = tensors_of(weights)
         self.weights, self.device = weights, device_of(device)
         try:
-            model = CLIPModel(CLIPConfig(**configuration(tensors, heads)))
+            model = CLIPModel(CLIPConfig(**configuration(tensors)))
         except KeyError as error:
             raise InputError(f"weights hps={weights.path} are no open_clip checkpoint: they lack {error.args[0]}") from None
         fill(model, converted(tensors), weights)
@@ -85,7 +81,7 @@ def hps_score(hps: Hps, images: Array, prompts: Sequence[str]) -> Array:
     return np.asarray(100 * hps.cosine(images, prompts))
 
 
-def configuration(tensors: Mapping[str, Tensor], heads: Mapping[str, int] = HEAD) -> dict[str, Any]:
+def configuration(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Configuration for transformers of an open_clip checkpoint, read off its shapes; KeyError where it is none."""
     width, _, _, patch = tensors["visual.conv1.weight"].shape
     patches = tensors["visual.positional_embedding"].shape[0] - 1  # the first place is the class token's
@@ -95,7 +91,7 @@ def configuration(tensors: Mapping[str, Tensor], heads: Mapping[str, int] = HEAD
         **_depth(tensors, "visual.transformer.resblocks."),
         **common,
         "hidden_size": width,
-        "num_attention_heads": width // heads["vision"],
+        "num_attention_heads": width // HEAD["vision"],
         "patch_size": patch,
         "image_size": round(patches**0.5) * patch,
     }
@@ -103,7 +99,7 @@ def configuration(tensors: Mapping[str, Tensor], heads: Mapping[str, int] = HEAD
         **_depth(tensors, "transformer.resblocks."),
         **common,
         "hidden_size": text_width,
-        "num_attention_heads": text_width // heads["text"],
+        "num_attention_heads": text_width // HEAD["text"],
         "max_position_embeddings": longest,
         "vocab_size": tensors["token_embedding.weight"].shape[0],
         "eos_token_id": 2,  # transformers' sign for: pool at the highest id, the end of text, as open_clip does
