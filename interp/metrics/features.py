@@ -22,13 +22,18 @@ NEIGHBOUR = 3
 def frechet_distance(one: Array, other: Array) -> float:
     """Frechet distance of the Gaussians that fit two sets (Heusel et al. 2017): |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)).
 
-    The trace of the root is that of a symmetric matrix: tr((C^(1/2) C' C^(1/2))^(1/2)), whose eigenvalues are real.
+    The trace of the root is that of a symmetric matrix: tr((C^(1/2) C' C^(1/2))^(1/2)), whose eigenvalues are real. With fewer
+    pictures than features it is the sum of the singular values of X Y^T, X and Y the centred features over sqrt(pictures - 1).
     """
     one, other = _checked(one), _checked(other)
     if one.shape[1] != other.shape[1]:
         raise InputError(f"features must be as many in both sets; got {one.shape[1]} and {other.shape[1]}")
-    means, covariances = (one.mean(0), other.mean(0)), (np.cov(one, rowvar=False), np.cov(other, rowvar=False))
-    first, second = (np.atleast_2d(covariance) for covariance in covariances)
+    means = one.mean(0), other.mean(0)
+    if min(len(one), len(other)) < one.shape[1]:
+        few, many = sorted(((own - own.mean(0)) / np.sqrt(len(own) - 1) for own in (one, other)), key=len)
+        inner = linalg.svdvals(few @ many.T).sum()
+        return float(((means[0] - means[1]) ** 2).sum() + (few**2).sum() + (many**2).sum() - 2 * inner)
+    first, second = (np.atleast_2d(np.cov(own, rowvar=False)) for own in (one, other))
     values, vectors = linalg.eigh(first)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     inner = np.sqrt(np.clip(linalg.eigvalsh(root @ second @ root), 0, None)).sum()

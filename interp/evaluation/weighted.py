@@ -1,0 +1,193 @@
+"""The papers' own metrics as a scorer: CLIPScore, BLIP-ITM, HPSv2.1, LAION-Aesthetics; FID, Inception Score, precision, recall.
+
+Their names are kept for the published weights. What other weights say is named with the first digits of their sha256.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.evaluation.scorers import Measure
+from interp.metrics import features, hps, inception, prepare, scores, towers
+from interp.metrics.checkpoints import SOURCES, Weights, find, tokenizer_of
+from interp.store.schema import Array
+
+SINGLES = {
+    "clip": Measure("clip_score", "100 x cosine of picture and prompt in CLIP ViT-L/14, not below 0", "higher", asks=True),
+    "blip": Measure("blip_itm", "100 x probability that picture and prompt match, BLIP-ITM large COCO", "higher", asks=True),
+    "blip_cosine": Measure("blip_cosine", "100 x cosine of picture and prompt in BLIP-ITM large COCO", "higher", asks=True),
+    "hps": Measure("hps_v2_1", "100 x cosine of picture and prompt in HPSv2.1", "higher", asks=True),
+    "aesthetic": Measure("laion_aesthetics", "LAION-Aesthetics V2 (sac+logos+ava1, linear), about 1 to 10", "higher"),
+}
+SETS = {
+    "fid": Measure("fid", "Frechet distance to real pictures in Inception's features", "lower", "set"),
+    "inception_score": Measure("inception_score", "exp of the mean divergence of each picture's classes", "higher", "set"),
+    "precision": Measure("precision", "share of pictures among the real ones, in Inception's features", "higher", "set"),
+    "recall": Measure("recall", "share of real pictures among them, in Inception's features", "higher", "set"),
+}
+NEEDS = {
+    "clip": ("clip",),
+    "blip": ("blip",),
+    "blip_cosine": ("blip",),
+    "hps": ("hps",),
+    "aesthetic": ("aesthetic", "clip"),
+    **dict.fromkeys(SETS, ("inception",)),
+}
+"""Weights of each metric."""
+FEWEST = {"fid": 2, "inception_score": 2, "precision": features.NEIGHBOUR + 1, "recall": features.NEIGHBOUR + 1}
+"""Pictures of a set."""
+METRICS = ("clip", "blip", "hps", "aesthetic")
+
+
+class Weighted:
+    """Scores pictures with networks whose weights are given, found or fetched.
+
+    `metrics` are of SINGLES and SETS; `weights` folders, files or hub ids by name (of SOURCES); `real` pictures, (picture, y,
+    x, rgb), what fid, precision and recall are taken against; `cache` a file in which scores are kept. A network is loaded
+    when a picture is scored that the cache does not know.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = METRICS,
+        weights: Mapping[str, str | Path] | None = None,
+        *,
+        real: Array | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = scores.BATCH,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.metrics = _checked(metrics, weights or {}, real)
+        if batch < 1:
+            raise InputError(f"batch must be 1 or more; got {batch}")
+        self.device, self.dtype, self.batch, self.cache = device, dtype, batch, scores.Cache(cache)
+        towers.device_of(device), towers.dtype_of(dtype)
+        self.real = None if real is None else prepare.as_bytes(real)
+        needed = dict.fromkeys(name for metric in self.metrics for name in NEEDS[metric])
+        self.found: dict[str, Weights] = {name: find(name, (weights or {}).get(name)) for name in needed}
+        if "hps" in self.metrics:
+            given = self.found["clip"].path if "clip" in self.found else (weights or {}).get("clip")
+            self.words = tokenizer_of(self.found["hps"], given)
+        self.measures = tuple(self._measure(metric) for metric in self.metrics)
+        self.weights = {name: own.label for name, own in self.found.items()}
+        """By name: where the weights came from, the first digits of their sha256, and whether they are the published ones."""
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure of single pictures, (picture)."""
+        return {
+            self._measure(metric).name: self._scored(metric, self._compute(metric), images, prompts, own=metric != "aesthetic")
+            for metric in self.metrics
+            if metric in SINGLES
+        }
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """Inception's features, (picture, 2048); without set measures, (picture, 0)."""
+        if not any(metric in SETS for metric in self.metrics):
+            return np.zeros((len(images), 0))
+        look: scores.Compute = lambda batch, _: self._inception.features(batch)  # noqa: E731
+        return self._scored("inception", look, images, prompts, own=False, width=inception.FEATURES)
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Each measure of a set."""
+        asked = [metric for metric in self.metrics if metric in SETS]
+        for metric in asked:
+            if len(looked) < FEWEST[metric]:
+                raise InputError(
+                    f"{metric} is of sets of {FEWEST[metric]} or more pictures; got {len(looked)}; draw more prompts or seeds, "
+                    f"or leave {metric} out of the metrics"
+                )
+        found = {}
+        if "inception_score" in asked:
+            found["inception_score"] = self._inception.score(looked)
+        if "fid" in asked:
+            found["fid"] = features.frechet_distance(looked, self._real)
+        if "precision" in asked or "recall" in asked:
+            found["precision"], found["recall"] = features.precision_recall(looked, self._real)
+        return {self._measure(metric).name: found[metric] for metric in asked}
+
+    def _measure(self, metric: str) -> Measure:
+        """The metric's, by its own name if its weights are the published ones."""
+        measure = (SINGLES | SETS)[metric]
+        unknown = [self.found[name] for name in NEEDS[metric] if not self.found[name].published]
+        if not unknown:
+            return measure
+        digits = "+".join(own.digest[:8] for own in unknown)
+        told = "; not the published weights, or not known to be"
+        return Measure(f"{measure.name} ({digits})", measure.meaning + told, measure.better, measure.of, measure.asks)
+
+    def _scored(
+        self,
+        metric: str,
+        compute: scores.Compute,
+        images: Array,
+        prompts: Sequence[str],
+        *,
+        own: bool,
+        width: int | None = None,
+    ) -> Array:
+        """Through the cache; what does not depend on the prompt is kept without it."""
+        parts = [self.found[name] for name in NEEDS.get(metric, (metric,))] + ([self.words] if metric == "hps" else [])
+        digest = " ".join(part.digest for part in parts)
+        texts = list(prompts) if own else [""] * len(images)
+        name = f"{metric} {self.dtype}"
+        return scores.scored(name, digest, compute, images, texts, cache=self.cache, width=width, batch=self.batch)
+
+    def _compute(self, metric: str) -> scores.Compute:
+        """A batch's scores; the network is loaded by the first batch."""
+        by_metric: dict[str, Callable[[Array, Sequence[str]], Array]] = {
+            "clip": lambda images, prompts: towers.clip_score(self._clip, images, prompts),
+            "blip": lambda images, prompts: self._blip.matching(images, prompts),
+            "blip_cosine": lambda images, prompts: self._blip.cosine(images, prompts),
+            "hps": lambda images, prompts: hps.hps_score(self._hps, images, prompts),
+            "aesthetic": lambda images, _: self._aesthetics(images),
+        }
+        return by_metric[metric]
+
+    @functools.cached_property
+    def _clip(self) -> towers.Clip:
+        return towers.Clip(self.found["clip"], device=self.device, dtype=self.dtype)
+
+    @functools.cached_property
+    def _blip(self) -> towers.Blip:
+        return towers.Blip(self.found["blip"], device=self.device, dtype=self.dtype)
+
+    @functools.cached_property
+    def _hps(self) -> hps.Hps:
+        return hps.Hps(self.found["hps"], tokenizer=self.words, device=self.device, dtype=self.dtype)
+
+    @functools.cached_property
+    def _aesthetics(self) -> towers.Aesthetics:
+        return towers.Aesthetics(self.found["aesthetic"], self._clip)
+
+    @functools.cached_property
+    def _inception(self) -> inception.Inception:
+        return inception.Inception(self.found["inception"], device=self.device, dtype=self.dtype)
+
+    @functools.cached_property
+    def _real(self) -> Array:
+        assert self.real is not None  # `_checked` has seen to it
+        return self.looked_at(self.real, [""] * len(self.real))
+
+
+def _checked(metrics: Sequence[str], weights: Mapping[str, str | Path], real: Array | None) -> tuple[str, ...]:
+    known = {**SINGLES, **SETS}
+    if isinstance(metrics, str) or not metrics or any(metric not in known for metric in metrics):
+        raise InputError(f"metrics must be one or more of {', '.join(known)}; got {metrics!r}")
+    if len(set(metrics)) < len(metrics):
+        raise InputError(f"metrics must be different; got {', '.join(metrics)}")
+    stray = [name for name in weights if name not in SOURCES]
+    if stray:
+        raise InputError(f"weights are given by name, one of {', '.join(SOURCES)}; got {stray[0]!r}")
+    against = [metric for metric in metrics if metric in ("fid", "precision", "recall")]
+    if against and real is None:
+        raise InputError(f"{against[0]} is taken against real pictures: give some (real=), or leave it out of the metrics")
+    for metric in against:
+        if real is not None and len(real) < FEWEST[metric]:
+            raise InputError(f"{metric} needs {FEWEST[metric]} or more real pictures; got {len(real)}")
+    return tuple(metrics)

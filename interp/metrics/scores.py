@@ -1,0 +1,108 @@
+"""Scores that are kept: one row a picture, prompt, metric and weights, in a small sqlite file.
+
+A row that is damaged is computed anew; a cache that cannot be written to is done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.metrics.prepare import Array, as_bytes, paired
+
+Compute = Callable[[Array, Sequence[str]], Array]
+"""One batch: pictures (picture, y, x, rgb), prompts -> (picture) or (picture, feature)."""
+BATCH = 16
+
+
+class Cache:
+    """Scores by what they are of. `path` is made if need be; without one, nothing is kept."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._open() as file:
+                file.execute("create table if not exists scores (key text primary key, value blob, checksum integer)")
+        except (sqlite3.Error, OSError) as error:
+            raise InputError(
+                f"cache {self.path} cannot be opened as a file of scores ({error}); delete it or name another"
+            ) from None
+
+    def read(self, key: str) -> Array | None:
+        """A score, (feature) float64; None where there is none, or a damaged one."""
+        if self.path is None:
+            return None
+        try:
+            with self._open() as file:
+                row = file.execute("select value, checksum from scores where key = ?", (key,)).fetchone()
+        except sqlite3.Error:
+            return None
+        if row is None or not isinstance(row[0], bytes) or zlib.crc32(row[0]) != row[1] or len(row[0]) % 8:
+            return None
+        return np.frombuffer(row[0], np.float64)
+
+    def write(self, keys: Sequence[str], values: Array) -> None:
+        """Scores, (row, feature), a row a key."""
+        if self.path is None:
+            return
+        blobs = [np.ascontiguousarray(value, np.float64).tobytes() for value in values]
+        rows = [(key, blob, zlib.crc32(blob)) for key, blob in zip(keys, blobs, strict=True)]
+        with contextlib.suppress(sqlite3.Error), self._open() as file:  # such as a full disk: scores are there without it
+            file.executemany("insert or replace into scores values (?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(str(self.path), timeout=30)) as file, file:
+            yield file
+
+
+def scored(
+    metric: str,
+    weights: str,
+    compute: Compute,
+    images: Array,
+    prompts: Sequence[str],
+    *,
+    cache: Cache,
+    width: int | None = None,
+    batch: int = BATCH,
+) -> Array:
+    """Batch by batch what `compute` says of pictures, read from the cache where it is there: (picture), or (picture, width).
+
+    `weights` is their sha256; the key is of them, the metric's name, the picture's bytes and size, and the prompt.
+    """
+    images = as_bytes(images)
+    paired(images, prompts)
+    keys = [key_of(metric, weights, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+    found: dict[str, Array] = {}
+    for key in dict.fromkeys(keys):
+        kept = cache.read(key)
+        if kept is not None and len(kept) == (width or 1):
+            found[key] = kept
+    missing = list({key: row for row, key in enumerate(keys) if key not in found}.values())
+    for start in range(0, len(missing), batch):
+        rows = missing[start : start + batch]
+        values = np.asarray(compute(images[rows], [prompts[row] for row in rows]), np.float64).reshape(len(rows), width or 1)
+        cache.write([keys[row] for row in rows], values)
+        found |= {keys[row]: value for row, value in zip(rows, values, strict=True)}
+    table = np.array([found[key] for key in keys]).reshape(len(keys), width or 1)
+    return table if width else table[:, 0]
+
+
+def key_of(metric: str, weights: str, image: Array, prompt: str) -> str:
+    """Of one picture, (y, x, rgb) uint8, and its prompt."""
+    digest = hashlib.sha256()
+    for part in (metric, weights, prompt, str(image.shape)):
+        digest.update(part.encode() + b"\0")
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
