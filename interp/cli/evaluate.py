@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Option = typer.Option
 SEEDS = 2
+CACHE = Path("cache") / "scores.sqlite"
 
 
 def evaluate(
@@ -193,4 +194,17 @@ def _scorers(model: str, name: str, weights: list[str], real: Path | None, devic
 
 
 def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> Any:
-    raise InputError(f"scorer must be demo, plain or auto; got {name!r}")
+    """The papers' metrics, named between commas."""
+    from interp.evaluation.weighted import SETS, SINGLES, Weighted
+    from interp.experiments.disrupt import read_reference
+
+    asked = [part.strip() for part in name.split(",") if part.strip()]
+    unknown = [part for part in asked if part not in SINGLES | SETS]
+    if unknown or not asked:
+        known = ", ".join(SINGLES | SETS)
+        raise InputError(f"scorer must be demo, plain, auto, or some of {known} between commas; got {name!r}")
+    pairs = dict(given.partition("=")[::2] for given in weights)
+    if any(not where for where in pairs.values()):
+        raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {weights[0]!r}")
+    pictures = None if real is None else read_reference(real)
+    return Weighted(asked, pairs, real=pictures, device=device, cache=CACHE)
