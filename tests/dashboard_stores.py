@@ -10,6 +10,7 @@ from pathlib import Path
 import zarr
 
 import interp
+from interp.experiments.collapse import collapse
 from interp.experiments.disrupt import disrupt
 from interp.experiments.dose import dose
 from interp.experiments.lens import lens
@@ -43,6 +44,7 @@ def build(folder: Path) -> Path:
     patch(model, **pairs, out=folder / "patch.zarr", run=run, blocks="0,3,7", windows=2, **given).run()
     transport(model, captions[:1], captions[1:2], out=folder / "transport.zarr", run=run, strengths=[0.5, 1.0], **given).run()
     swap(model, captions[:2], out=folder / "swap.zarr", run=run, steps=STEPS)
+    collapse(model, captions[:2], out=folder / "collapse.zarr", run=run, counts=[1, 4], **given).run()
     lens(model, captions[:1], out=folder / "lens.zarr", run=run, blocks="0,4,7", steps_shown="0,3", steps=STEPS)
     settings = ["none", "cfg:{2,4}+dg:{1,2}"]
     sweep(model, captions[:2], settings, out=folder / "sweep.zarr", steps=STEPS, repeats=2).run(batch_size=4)

@@ -20,7 +20,7 @@ from interp.errors import InputError
 
 APP = Path(__file__).parent.parent / "dashboards" / "app.py"
 PAGES = list(frame.TITLES)
-EXPERIMENTS = ["disrupt", "dose", "patch", "transport", "swap", "lens"]
+EXPERIMENTS = ["disrupt", "dose", "patch", "transport", "swap", "lens", "collapse"]
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ from interp.dashboard import choose, frame, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, plain, put
-from interp.figures import drawn
+from interp.figures import drawn, evaluation
 from interp.figures import experiments as figures
 
 frame.needed()
 
-COMMAND = "interp disrupt --model demo --prompts prompts.txt --out cache/disrupt.zarr   # or dose, patch, transport, swap, lens"
+COMMAND = "interp disrupt --model demo --prompts prompts.txt --out cache/disrupt.zarr   # or dose, patch, lens, ..."
 PATCH = ("column", "block", "what")
 
 
@@ -47,6 +47,14 @@ def dosed(experiment, begin):
     code = [*begin, 'found = experiment.result("dose")', "interp.figures.experiments.dose(found)"]
     panel("dose", partial(figures.dose, found), found, code)
     pairs(experiment, ("random", "lowest"), ("window", "blocks", "count"))
+
+
+def collapsed(experiment, begin):
+    """The largest channels of every block taken away, and pairs of pictures."""
+    found = experiment.result("collapse")
+    code = [*begin, 'found = experiment.result("collapse")', "interp.figures.evaluation.collapse(found)"]
+    panel("collapse", partial(evaluation.collapse, found), found, code)
+    pairs(experiment, ("random", "lowest"), ("k",))
 
 
 def pairs(experiment, controls, same):
@@ -146,7 +154,15 @@ def seen(experiment, begin):
         pictures.compared("pair", experiment, row, 0, arm)
 
 
-VIEWS = {"disrupt": disrupted, "dose": dosed, "patch": patched, "transport": transported, "swap": swapped, "lens": seen}
+VIEWS = {
+    "disrupt": disrupted,
+    "dose": dosed,
+    "patch": patched,
+    "transport": transported,
+    "swap": swapped,
+    "lens": seen,
+    "collapse": collapsed,
+}
 RESULT = {"disrupt": "disruption", "patch": "patching_picture"}
 
 st.title("Causal")

@@ -3,6 +3,6 @@
 They work in Jupyter and export HTML; PNG and SVG with the `export` extra.
 """
 
-from interp.figures import causes, drawn, experiments, guidance, massive, people, places, style
+from interp.figures import causes, drawn, evaluation, experiments, guidance, massive, people, places, style
 
-__all__ = ["causes", "drawn", "experiments", "guidance", "massive", "people", "places", "style"]
+__all__ = ["causes", "drawn", "evaluation", "experiments", "guidance", "massive", "people", "places", "style"]
