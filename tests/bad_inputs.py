@@ -374,6 +374,7 @@ def answer(case: Case, folder: Path, tiny: Path) -> tuple[int, str, str]:
 def page() -> str:
     """The docs page, from real answers."""
     from bad_analyses import CASES as ANALYSING
+    from bad_evaluations import CASES as EVALUATING
     from bad_experiments import CASES as EXPERIMENTS
 
     from interp.models import tiny
@@ -390,7 +391,7 @@ def page() -> str:
     ]
     with tempfile.TemporaryDirectory() as root:
         model = tiny.build("sd3", Path(root) / "tiny-model")
-        for number, case in enumerate([*CASES, *ANALYSING, *EXPERIMENTS]):
+        for number, case in enumerate([*CASES, *ANALYSING, *EXPERIMENTS, *EVALUATING]):
             folder = Path(root) / f"case{number}"
             folder.mkdir()
             code, _, err = answer(case, folder, model)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zarr
 from bad_analyses import CASES as ANALYSING
+from bad_evaluations import CASES as EVALUATING
 from bad_experiments import CASES as EXPERIMENTS
 from bad_inputs import CASES as TRACING
 from bad_inputs import Case, answer, places, run, set_up
@@ -29,7 +30,7 @@ def trace_words(folder: Path, *more: str) -> list[str]:
     return ["trace", "--model", where["tiny"], "--prompts", where["prompts"], "--out", where["out"], *more]
 
 
-CASES = [*TRACING, *ANALYSING, *EXPERIMENTS]
+CASES = [*TRACING, *ANALYSING, *EXPERIMENTS, *EVALUATING]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong)

@@ -10,6 +10,7 @@ import pytest
 from bad_inputs import run as command
 from PIL import Image
 from scipy import ndimage
+from weights_made import clip_folder
 
 import interp
 from interp.errors import InputError
@@ -91,6 +92,14 @@ def test_one_picture_gives_numbers_and_no_interval() -> None:
     found = evaluate(made.part([0]), [Plain()])
     assert np.isfinite(found["value"]).all()
     assert np.isnan(found["low"]).all()
+
+
+def test_one_picture_is_no_set() -> None:
+    made, _ = gallery()
+    found = evaluate(made.part([0]), [DemoScorer()])
+    assert float(found["value"].sel(measure="texture").squeeze()) == 1.0
+    assert np.isnan(found["set_value"]).all()
+    assert "sets need more than 3 pictures, these are 1" in found.attrs["set_interval"]
 
 
 def folder(path: Path, pictures: Array) -> Path:
@@ -201,3 +210,35 @@ def test_every_recipe_has_settings_for_the_demo() -> None:
         assert not any("{" in text and "," not in text for text in found.values())
         assert {name for comparison in one.comparisons for name in comparison.settings} <= set(found)
     assert settings(recipe("dg-table-1"), "flux-dedistilled", 57)["cfg+dg"] == "cfg:4+dg:2:channels=154,1446:block=22"
+
+
+def test_metrics_with_weights_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = clip_folder(tmp_path / "clip")
+    real = folder(tmp_path / "real", real_pictures()[:4])
+    (tmp_path / "p.txt").write_text("\n".join(["a cat", "a dog", "a red circle", "a blue star"]))
+    words = ["evaluate", str(real), "--prompts", "p.txt", "--scorer", "clip", "--weights", f"clip={weights}", "--json"]
+    code, out, err = command(words)
+    assert code == 0, err
+    (row,) = json.loads(out)["evaluation"]["rows"]
+    assert row["measure"].startswith("clip_score ("), "other weights do not bear the paper's name"
+    assert 0 <= row["value"] <= 100
+    assert (tmp_path / "cache" / "scores.sqlite").exists()
+    assert command(words)[1] == out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--scorer", "clip,beauty"], "or some of clip, blip"),
+        (["--scorer", "clip", "--weights", "clip"], "weights must be METRIC=FOLDER, FILE or hub id; got 'clip'"),
+        (["--scorer", "plain", "--weights", "clip=x"], "scorer plain has none"),
+        (["--scorer", "fid"], "give some (--real FOLDER"),
+    ],
+)
+def test_what_is_said_of_weights(words: list[str], said: str, tmp_path: Path) -> None:
+    shown = folder(tmp_path / "shown", real_pictures()[:1])
+    (tmp_path / "p.txt").write_text("a cat")
+    code, _, err = command(["evaluate", str(shown), "--prompts", str(tmp_path / "p.txt"), *words])
+    assert code == 2
+    assert said in err

@@ -36,6 +36,7 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["run", "sizes"],
     ["experiments"],
     ["evaluation"],
+    ["findings"],
     ["cluster"],
     ["testing"],
     ["integrations"],

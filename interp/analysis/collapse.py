@@ -68,6 +68,8 @@ def _cell(experiment: Experiment, cells: xr.Dataset, measure: str, arm: int, low
     values, under = (pairs.over_texts(cells[measure].isel(arm=one)) / scale for one in (arm, lowest))
     found: dict[str, Any] = {}
     for (name, low, high), of in ((("value", "low", "high"), values), (_OVER, values - under)):
+        if not len(of):  # one prompt: nothing to measure detail by
+            continue
         bounds = intervals.bootstrap(of)
         found |= {name: float(of.mean()), low: float(bounds[0]), high: float(bounds[1])}
     return found

@@ -18,6 +18,7 @@ from interp.cli import (
     dose,
     evaluate,
     export,
+    findings,
     generate,
     govern,
     info,
@@ -70,6 +71,7 @@ app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("findings")(findings.findings)
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(demo.app, name="demo")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Option = typer.Option
 SEEDS = 2
+CACHE = Path("cache") / "scores.sqlite"
 
 
 def evaluate(
@@ -79,13 +80,14 @@ def evaluate(
         through = spread(workers, scheduler, loading, model)
         given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size}
         task = _plan(preset or guidance or "", model, chosen, out, loading, given)
+        truth = _masks(task, model, masks)
         say_cost(dict(task.cost), task.rows, task.arms)
         if dry_run:
             return
         scorers = _scorers(model, **scoring)  # weights that are not there are said before anything is drawn
         with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
             made = task.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
-        found = _results(task, made, scorers, baseline=baseline, margin=margin, masks=_masks(task, made, masks))
+        found = _results(task, made, scorers, baseline=baseline, margin=margin, masks=truth)
     show(sections_of(found), as_json)
 
 
@@ -109,19 +111,23 @@ def _plan(
     return plan(what, load(model, **loading), prompts, path, **given)
 
 
-def _masks(task: Task, made: Made, folder: Path | None) -> Any:
-    """True masks of a segmentation, a row each: those of a folder; for the demo, from its captions."""
+def _masks(task: Task, model: str, folder: Path | None) -> Any:
+    """True masks of a segmentation, one for each planned row: those of a folder; for the demo, from its captions."""
     from interp.analysis.segmentation import read_masks
     from interp.evaluation.demo import subject_masks
-    from interp.store.opened import Run
 
-    if not isinstance(made, Run):
+    if task.recipe is None or task.recipe.kind != "segmentation":
+        if folder is not None:
+            raise InputError("masks are for --preset fc-segmentation")
         return None
-    rows = made.images["prompt"].to_numpy()
     if folder is not None:
-        return read_masks(folder, [int(row) for row in rows])
-    demo = str(made.plan.get("model", "")).startswith("demo")
-    return subject_masks([str(text) for text in made.images["prompt_text"].to_numpy()]) if demo else None
+        return read_masks(folder, range(task.rows))
+    if not model.startswith("demo"):
+        raise InputError(
+            "preset fc-segmentation: true masks are needed, the subject's pixels in every picture; give --masks FOLDER "
+            "(NNNNN.png by row, white is the subject); for the demo model they come from its captions"
+        )
+    return subject_masks(task.texts)
 
 
 def _results(task: Task, made: Made, scorers: list[Any], **given: Any) -> dict[str, xr.Dataset]:
@@ -188,4 +194,17 @@ def _scorers(model: str, name: str, weights: list[str], real: Path | None, devic
 
 
 def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> Any:
-    raise InputError(f"scorer must be demo, plain or auto; got {name!r}")
+    """The papers' metrics, named between commas."""
+    from interp.evaluation.weighted import SETS, SINGLES, Weighted
+    from interp.experiments.disrupt import read_reference
+
+    asked = [part.strip() for part in name.split(",") if part.strip()]
+    unknown = [part for part in asked if part not in SINGLES | SETS]
+    if unknown or not asked:
+        known = ", ".join(SINGLES | SETS)
+        raise InputError(f"scorer must be demo, plain, auto, or some of {known} between commas; got {name!r}")
+    pairs = dict(given.partition("=")[::2] for given in weights)
+    if any(not where for where in pairs.values()):
+        raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {weights[0]!r}")
+    pictures = None if real is None else read_reference(real)
+    return Weighted(asked, pairs, real=pictures, device=device, cache=CACHE)

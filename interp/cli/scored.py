@@ -50,7 +50,7 @@ def picture_rows(found: xr.Dataset) -> Rows:
 def set_rows(found: xr.Dataset) -> Rows:
     """A row for every setting, a column for every measure of sets."""
     lines: Rows = []
-    if not found.sizes["set_measure"]:
+    if not found["set_value"].notnull().any():
         return lines
     for setting in found["setting"].to_numpy():
         line: dict[str, Any] = {"setting": str(setting)}

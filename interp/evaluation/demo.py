@@ -85,9 +85,7 @@ class DemoScorer:
 
     def _drawn(self, prompt: str) -> dict[str, Any]:
         """Real pictures of a prompt's attributes; what it leaves out is drawn at random, like all uncaptioned detail."""
-        given = {name: value for name, value in asked_for(prompt).items() if value is not None}
-        scenes = world.sample(self.count, seed=abs(hash_of(prompt)))
-        stack = np.stack([dataclasses.replace(scene, **given).picture() for scene in scenes])  # type: ignore[arg-type]
+        stack = _of_prompt(prompt, self.count)
         return {
             "spectrum": metrics.radial_spectrum(stack)[1].mean(axis=0),
             "sharpness": float(np.median(_sharpness(stack))),
@@ -109,6 +107,17 @@ def subject_masks(prompts: Sequence[str]) -> Array:
         where = {name: given[name] for name in ("shape", "size", "position")}
         found.append(world.Scene(colour="red", **where).mask())  # type: ignore[arg-type]
     return np.stack(found)
+
+
+def real_pictures(prompts: Sequence[str]) -> Array:
+    """A real picture of each prompt, (prompt, y, x, rgb); what the prompt leaves out is drawn at random."""
+    return np.concatenate([_of_prompt(prompt, 1) for prompt in prompts])
+
+
+def _of_prompt(prompt: str, count: int) -> Array:
+    given = {name: value for name, value in asked_for(prompt).items() if value is not None}
+    scenes = world.sample(count, seed=abs(hash_of(prompt)))
+    return np.stack([dataclasses.replace(scene, **given).picture() for scene in scenes])  # type: ignore[arg-type]
 
 
 def hash_of(text: str) -> int:

@@ -13,6 +13,7 @@ from interp.analysis import intervals, paired
 from interp.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.scorers import Measure, Scorer
+from interp.metrics.features import NEIGHBOUR
 from interp.store.schema import Array
 
 MARGIN = 0.2  # of the baseline's deviation over prompts: what is called a small effect (Cohen 1988)
@@ -130,10 +131,18 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
             analysis="evaluation",
             source=gallery.source,
             rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
-            set_interval=f"95%, normal, from {HALVES} half-samples of prompts",
+            set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
             **gallery.facts,
         )
     )
+
+
+def _said_of_sets(pictures: int, texts: int) -> str:
+    if pictures <= NEIGHBOUR:
+        return f"none, and no value: sets need more than {NEIGHBOUR} pictures, these are {pictures}"
+    if texts < FEWEST:
+        return f"none: fewer than {FEWEST} prompts"
+    return f"95%, normal, from {HALVES} half-samples of prompts"
 
 
 def _sets(scored: Scored, setting: int) -> Array:
@@ -147,6 +156,8 @@ def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
     own = [m.name for m in scorer.measures if m.of == "set"]
     if not own:
         return np.zeros((3, 0))
+    if len(looked) <= NEIGHBOUR:
+        return np.full((3, len(own)), np.nan)
     prompts = np.array(gallery.prompts)
     found = scorer.sets(looked, gallery.prompts)
     value = np.array([found[name] for name in own])

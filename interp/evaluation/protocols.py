@@ -77,10 +77,16 @@ class Task:
     prompts: PromptSet
     draws: Any
     """A `Sweep`, `Disruption`, `Collapse` or `Tracing`."""
-    rows: int
+    texts: tuple[str, ...]
+    """Of every row."""
     arms: int
     names: Mapping[str, str]
     """Arm -> the recipe's name of its setting."""
+
+    @property
+    def rows(self) -> int:
+        """Prompts x seeds."""
+        return len(self.texts)
 
     @property
     def cost(self) -> Mapping[str, float]:
@@ -115,7 +121,11 @@ def plan(
         given = list(settings.values())
         names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
     made = sweeps.sweep(model, texts, given, out=path, **arguments)
-    return Task(one, prompts, made, len(made.prepared[0].plan.rows()), len(made.settings), names)
+    return Task(one, prompts, made, _texts(made.prepared[0]), len(made.settings), names)
+
+
+def _texts(prepared: Prepared) -> tuple[str, ...]:
+    return tuple(row.text for row in prepared.plan.rows())
 
 
 def _other(
@@ -126,7 +136,7 @@ def _other(
     if one.kind == "segmentation":
         record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
         traced = Tracing(prepare(model, texts, record=record, **arguments), path)
-        return Task(one, prompts, traced, len(traced.prepared.plan.rows()), 1, {})
+        return Task(one, prompts, traced, _texts(traced.prepared), 1, {})
     made: Any
     if one.kind == "collapse":
         made = collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments)
@@ -135,7 +145,7 @@ def _other(
         given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
         made = disrupt.disrupt(model, texts, out=path, **given, **arguments)
     names = {arm.name: str(arm.labels["kind"]) for arm in made.arms}
-    return Task(one, prompts, made, len(made.prepared.plan.rows()), len(made.arms), names)
+    return Task(one, prompts, made, _texts(made.prepared), len(made.arms), names)
 
 
 def results(
@@ -148,7 +158,7 @@ def results(
     masks: Array | None = None,
     on_setting: OnSetting = lambda done, total: None,
 ) -> dict[str, xr.Dataset]:
-    """Score what is drawn: results by name, kept in the store. `masks` are of a segmentation, (row, y, x) boolean."""
+    """Score what is drawn: results by name, kept in the store. `masks` are a segmentation's, (planned row, y, x) boolean."""
     found: dict[str, xr.Dataset] = {}
     if isinstance(made, Run):
         found["segmentation_score"] = _segmented(made, masks)
@@ -195,12 +205,9 @@ def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
 
 def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
     if masks is None:
-        raise InputError(
-            "preset fc-segmentation: true masks are needed, the subject's pixels in every picture; give --masks FOLDER "
-            "(NNNNN.png by row, white is the subject); for the demo model they come from its captions"
-        )
-    channels = run.stats.sizes["channel"]
-    return segmentation.score(run, masks, k=min(K, channels // 4))
+        raise InputError("masks must be given for a segmentation, (row, y, x) boolean: the subject's pixels")
+    done = run.images["prompt"].to_numpy()
+    return segmentation.score(run, masks[done], k=min(K, run.stats.sizes["channel"] // 4))
 
 
 def _study(made: Experiment) -> dict[str, xr.Dataset]:

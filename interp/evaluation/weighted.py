@@ -58,7 +58,7 @@ class Weighted:
         weights: Mapping[str, str | Path] | None = None,
         *,
         real: Array | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: str = "float32",
         batch: int = scores.BATCH,
         cache: str | Path | None = None,
@@ -190,7 +190,9 @@ def _checked(metrics: Sequence[str], weights: Mapping[str, str | Path], real: Ar
         raise InputError(f"weights are given by name, one of {', '.join(SOURCES)}; got {stray[0]!r}")
     against = [metric for metric in metrics if metric in ("fid", "precision", "recall")]
     if against and real is None:
-        raise InputError(f"{against[0]} is taken against real pictures: give some (real=), or leave it out of the metrics")
+        raise InputError(
+            f"{against[0]} is taken against real pictures: give some (--real FOLDER, or real=), or leave it out of the metrics"
+        )
     for metric in against:
         if real is not None and len(real) < FEWEST[metric]:
             raise InputError(f"{metric} needs {FEWEST[metric]} or more real pictures; got {len(real)}")

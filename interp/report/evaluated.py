@@ -77,7 +77,7 @@ def _scores(page: Page, found: xr.Dataset) -> None:
     if found.sizes["measure"]:
         page.text(f"P values: {found.attrs['p']}.")
         page.figure(figures.scores(found))
-    if found.sizes["set_measure"]:
+    if found["set_value"].notnull().any():
         page.figure(figures.set_scores(found))
     if found.sizes["measure"]:
         head = ("measure", "setting", "value", "interval", "less the baseline", "its interval", "wins", "wins, interval")

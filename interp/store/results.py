@@ -69,13 +69,20 @@ def read_result(path: Path, name: str) -> xr.Dataset:
     if name not in result_names(path):
         held = ", ".join(result_names(path)) or "none yet"
         raise InputError(f"store {path} holds no result {name!r}; it holds: {held}")
+    return _read(path / FOLDER / name, f"store {path}: result {name}")
+
+
+def read_dataset(path: Path) -> xr.Dataset:
+    """What `write_dataset` wrote, in memory."""
+    return _read(path, str(path))
+
+
+def _read(path: Path, said: str) -> xr.Dataset:
     try:
         with zarr_quiet():
-            result = xr.open_zarr(str(path / FOLDER / name), consolidated=False, chunks=None).load()
+            result = xr.open_zarr(str(path), consolidated=False, chunks=None).load()
     except Exception as error:  # damaged bytes raise whatever the codecs please
-        raise StoreError(
-            f"store {path}: result {name} cannot be read ({type(error).__name__}: {error}); make it again"
-        ) from error
-    texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in result.coords.items() if v.dtype.kind in "TU"}
-    named: xr.Dataset = result.assign_coords(texts)
-    return named
+        raise StoreError(f"{said} cannot be read ({type(error).__name__}: {error}); make it again") from error
+    texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in result.variables.items() if v.dtype.kind in "TU"}
+    named: xr.Dataset = result.assign({n: v for n, v in texts.items() if n in result.data_vars})
+    return named.assign_coords({n: v for n, v in texts.items() if n in result.coords})

@@ -1,0 +1,124 @@
+"""`interp findings`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.console import graceful, print_json, print_table, say
+from interp.cli.evaluate import _prompts, _scorers
+from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps
+from interp.cli.results import AsJson
+
+if TYPE_CHECKING:
+    from interp.findings.campaign import Campaign
+    from interp.findings.stages import Stage
+
+Option = typer.Option
+
+
+def findings(
+    model: Annotated[str, Option(help="Alias (see `interp models`), diffusers folder, or hub id.")] = "demo",
+    prompts: Annotated[
+        str | None, Option(help="A prompts file, or a list's name. [default: captions of the demo world]")
+    ] = None,
+    count: Annotated[int | None, Option(help="So many of the prompts. [default: all; demo: 24]")] = None,
+    out: Annotated[Path | None, Option(help="The folder of all its stores. [default: cache/findings-MODEL]")] = None,
+    page: Annotated[Path | None, Option(help="The verdict page. [default: findings.html in that folder]")] = None,
+    only: Annotated[list[str] | None, Option(help="A finding by name; give it again for more. [default: all]")] = None,
+    other: Annotated[
+        list[str] | None, Option(help="An earlier checkpoint or another size. [default for demo: demo-early]")
+    ] = None,
+    masks: Annotated[Path | None, Option(help="Folder of the subject's masks, NNNNN.png by prompt.")] = None,
+    scorer: Annotated[str, Option(help="What judges detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto",
+    weights: Annotated[list[str] | None, Option(help="Where a metric's weights are, METRIC=FOLDER, FILE or hub id.")] = None,
+    repeats: Annotated[int, Option(help="Seeds of every prompt, where they are crossed.")] = 2,
+    budget: Annotated[int, Option(help="Pictures of the dose experiment.")] = 600,
+    steps: Steps = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put every finding of the papers to a model: cost first, all experiments, then a page of verdicts. Killed, it goes on."""
+    from interp.findings.campaign import campaign
+    from interp.report.findings import report
+    from interp.tracing.model import load
+
+    chosen = _prompts(prompts, model, count)
+    loaded = load(model, device=device, dtype=dtype)
+    of_demo = model.startswith("demo")
+    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": None, "device": device}
+    given: dict[str, Any] = {
+        "repeats": repeats,
+        "budget": budget,
+        "steps": steps,
+        "seed": seed,
+        "batch_size": batch_size,
+        "others": tuple(other if other is not None else ["demo-early"] if model == "demo" else []),
+        **_truth(masks, list(chosen.texts), of_demo),
+    }
+    scorers = [] if scorer == "auto" and not of_demo else _scorers(model, **scoring)
+    folder = out or Path("cache") / f"findings-{Path(model).name}"
+    made = campaign(loaded, chosen, folder, only=only, scorers=scorers, **given)
+    _say_cost(made)
+    if dry_run:
+        return
+    with graceful() as stopped:
+        judged = made.run(on_stage=_say_stage, on_progress=_tenths(), stopped=stopped)
+    paths = report(made, judged, page or folder / "findings.html")
+    if as_json:
+        print_json(
+            {
+                one.claim.name: {"verdict": one.verdict.said, "measured": one.verdict.here, "rule": one.claim.rule}
+                for one in judged
+            }
+        )
+        return
+    rows = [[one.claim.name, one.claim.claim, one.verdict.said, one.verdict.here] for one in judged]
+    print_table("findings", ["finding", "the paper says", "verdict", "measured here"], rows)
+    for path in paths:
+        print(path)
+
+
+def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any]:
+    """Masks, and real pictures: the demo's from its captions."""
+    if masks is not None:
+        from interp.analysis.segmentation import read_masks
+
+        return {"masks": read_masks(masks, list(range(len(texts))))}
+    if not of_demo:
+        return {}
+    from interp.evaluation.demo import real_pictures, subject_masks
+
+    return {"masks": subject_masks(texts), "reference": real_pictures(texts)}
+
+
+def _say_cost(made: Campaign) -> None:
+    """What every experiment takes at most, and about how long."""
+    seconds = made.seconds_a_forward()
+    for name, forwards in made.cost().items():
+        say(f"{name}: up to {forwards:,.0f} forwards of one picture, {forwards * seconds / 60:.1f} min")
+    total = sum(made.cost().values())
+    say(f"together up to {total:,.0f} forwards: {total * seconds / 60:.0f} min at {seconds * 1000:.3g} ms each, one by one")
+
+
+def _say_stage(number: int, total: int, stage: Stage) -> None:
+    say(f"[{number}/{total}] {stage.name}: {stage.about}")
+
+
+def _tenths() -> Any:
+    """Every tenth of a stage in a line."""
+    said: list[tuple[int, int]] = []
+
+    def show(done: int, total: int) -> None:
+        tenth = (10 * done // max(total, 1), total)
+        if not said or said[-1] != tenth:
+            said.append(tenth)
+            say(f"  {done}/{total}")
+
+    return show

@@ -1,0 +1,111 @@
+"""All experiments in turn, then all claims judged. Killed, the same call goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InputError
+from interp.evaluation.prompt_sets import PromptSet
+from interp.evaluation.scorers import Scorer
+from interp.executor import Stopped
+from interp.experiments.clean import sample
+from interp.findings import caused, observed
+from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
+from interp.findings.setup import Setup
+from interp.findings.stages import STAGES, Hooks, Stage
+from interp.plan import Record
+from interp.provenance import provenance
+from interp.tracing.model import Model
+from interp.tracing.prepare import prepare
+
+CLAIMS: tuple[Claim, ...] = (*observed.CLAIMS, *caused.CLAIMS)
+OnStage = Callable[[int, int, Stage], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A claim and what may be said of it."""
+
+    claim: Claim
+    verdict: Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Campaign:
+    """Everything that is asked of a model, ready to run."""
+
+    setup: Setup
+    claims: tuple[Claim, ...]
+    scorers: tuple[Scorer, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The experiments that the claims need, in their order; channels are chosen by the first."""
+        wanted = {name for claim in self.claims for name in claim.needs} | {"crossed"}
+        if not self.setup.others:
+            wanted -= {"others"}
+        if self.setup.masks is None and not any(claim.needs == ("states",) for claim in self.claims):
+            wanted -= {"states"}
+        return tuple(stage for stage in STAGES if stage.name in wanted)
+
+    def cost(self) -> dict[str, float]:
+        """Forwards of one row by stage, at most."""
+        return {stage.name: float(stage.most(self.setup)) for stage in self.stages}
+
+    def seconds_a_forward(self) -> float:
+        """How long a forward of one row takes here: the shortest of three pictures, so that what else runs counts little."""
+        given: dict[str, Any] = {**self.setup.sampling, "record": Record(stats=False, gates=False)}
+        prepared = prepare(self.setup.model, self.setup.texts[:1], **given)
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            sample(prepared, prepared.plan.rows())
+            taken.append(time.perf_counter() - start)
+        return min(taken) / len(prepared.schedule.timesteps)
+
+    def run(
+        self,
+        *,
+        on_stage: OnStage = lambda number, total, stage: None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        stopped: Stopped = lambda: False,
+    ) -> list[Judged]:
+        """Run what is missing and judge every claim."""
+        self.setup.claim()
+        for number, stage in enumerate(self.stages):
+            on_stage(number + 1, len(self.stages), stage)
+            stage.run(self.setup, Hooks(on_progress, stopped))
+        evidence = Evidence(self.setup, self.scorers)
+        return [Judged(claim, claim.judge(evidence)) for claim in self.claims]
+
+    def facts(self) -> dict[str, Any]:
+        """What the verdicts are of."""
+        return {**self.setup.to_json(), "provenance": provenance(self.setup.model, self.setup.batch_size)}
+
+
+def campaign(
+    model: Model,
+    prompts: PromptSet,
+    folder: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    scorers: Sequence[Scorer] = (),
+    **given: Any,
+) -> Campaign:
+    """Prepare every finding, or those named; `given` are fields of `Setup`: repeats, steps, seed, budget, masks, others, ..."""
+    names = [claim.name for claim in CLAIMS]
+    for name in only or ():
+        if name not in names:
+            raise InputError(f"only must name findings: {', '.join(names)}; got {name!r}")
+    chosen = tuple(claim for claim in CLAIMS if only is None or claim.name in only)
+    return Campaign(Setup(model, prompts, Path(folder), **given), chosen, tuple(scorers))
+
+
+def counted(judged: Sequence[Judged]) -> dict[str, int]:
+    """How many claims got which verdict."""
+    said = [one.verdict.said for one in judged]
+    return {word: said.count(word) for word in dict.fromkeys([*said, UNKNOWN])}

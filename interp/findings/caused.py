@@ -1,0 +1,281 @@
+"""Claims that need an experiment: edits of states and gates, and pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from interp.evaluation.evaluate import compare, score
+from interp.evaluation.gallery import of_experiment
+from interp.findings.claims import (
+    DG,
+    FAILS,
+    FC,
+    HOLDS,
+    MEASURED,
+    PARTLY,
+    UNKNOWN,
+    Claim,
+    Evidence,
+    Verdict,
+    finite,
+    span,
+    within,
+)
+
+LEFT = 0.5  # of the size, at the last block
+COLLAPSE = 0.5  # of the distance between two prompts' pictures
+CARRIES, NOTHING = 0.5, 0.1  # of the way from the target's picture to the source's
+
+
+def _cell(found: xr.Dataset) -> str:
+    return within(found["low"], found["value"], found["high"])
+
+
+def alpha_governs(evidence: Evidence) -> Verdict:
+    """The size that stays at the last block when alpha is taken away at one gate."""
+    found = evidence.dataset("govern").sel(measured="last")
+    removed = found.sel(arm="removed")
+    low, high, value = finite(removed["ratio_low"], removed["ratio_high"], removed["ratio"])
+    if not len(value):
+        return Verdict(UNKNOWN, "no interval: too few prompts.")
+    here = (
+        f"alpha set to 0 at channels {evidence.channels} in one gate leaves {span(value)} of their size at the last block; "
+        f"an ordinary channel raised to their alpha becomes {span(found['ratio'].sel(arm='raised_ordinary'))} of its own."
+    )
+    said = HOLDS if (high < LEFT).any() else FAILS if (low > LEFT).all() else UNKNOWN
+    return Verdict(said, here, {"ratio": value})
+
+
+def detail_goes(evidence: Evidence) -> Verdict:
+    """One block's massive channels zeroed: structure, and detail."""
+    found = evidence.experiment("disrupt").result("disruption").sel(arm=f"zero {evidence.setup.block}")
+    structure, detail, sharp = (found.sel(measure=name) for name in ("structure", "detail", "sharpness"))
+    here = (
+        f"block {evidence.setup.block}: structure {_cell(structure)} ({structure['verdict'].item()}), distance of the fine "
+        f"spectrum {_cell(detail)} decades more ({detail['verdict'].item()}), sharpness {_cell(sharp)} in log2."
+    )
+    lost = detail["verdict"].item() == "changed" and float(detail["low"]) > 0
+    kept, moved = structure["verdict"].item() == "minimal", structure["verdict"].item() == "changed"
+    gained = float(detail["high"]) < 0
+    said = HOLDS if lost and kept else FAILS if moved or gained else UNKNOWN
+    return Verdict(said, here)
+
+
+def random_does_nothing(evidence: Evidence) -> Verdict:
+    """Random channels zeroed in the same block."""
+    found = evidence.experiment("disrupt").result("disruption").sel(arm=f"random {evidence.setup.block}")
+    verdicts = {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
+    here = "; ".join(f"{m.replace('_', ' ')} {_cell(found.sel(measure=m))}: {said}" for m, said in verdicts.items()) + "."
+    if "changed" in verdicts.values():
+        return Verdict(FAILS, here)
+    return Verdict(HOLDS if set(verdicts.values()) == {"minimal"} else UNKNOWN, here)
+
+
+def norm_alone(evidence: Evidence) -> Verdict:
+    """What LayerNorm's change of scale does, without the loss."""
+    found = evidence.experiment("disrupt").result("disruption")
+    block = evidence.setup.block
+    parts = []
+    for kind, said in (("zero", "zeroed"), ("norms_kept", "zeroed, scale kept"), ("norms_as_if_zero", "scale alone")):
+        one = found.sel(arm=f"{kind} {block}")
+        parts.append(
+            f"{said}: structure {_cell(one.sel(measure='structure'))}, sharpness {_cell(one.sel(measure='sharpness'))}"
+        )
+    return Verdict(MEASURED, f"block {block}; " + "; ".join(parts) + ".")
+
+
+def collapses(evidence: Evidence) -> Verdict:
+    """The top channels of every block, and the lowest."""
+    found = evidence.experiment("collapse").result("collapse").sel(measure="structure")
+    k = int(found["k"].max())
+    top, lowest = (found.sel(kind=kind, k=k) for kind in ("top", "lowest"))
+    over = within(*(top[name] for name in ("over_lowest_low", "over_lowest", "over_lowest_high")))
+    curve = ", ".join(f"{value:.2g}" for value in found["value"].sel(kind="top").to_numpy())
+    here = (
+        f"{k} channels of every block: structure moves by {_cell(top)} of the way to another prompt's picture, the lowest "
+        f"{_cell(lowest)}; the difference {over}. Top channels by k: {curve}."
+    )
+    values = [float(one) for one in (top["low"], top["high"], lowest["high"], top["over_lowest_low"], top["over_lowest_high"])]
+    if not np.isfinite(values).all():
+        return Verdict(UNKNOWN, here)
+    low, high, marginal, over_low, over_high = values
+    if low >= COLLAPSE and marginal < COLLAPSE and over_low > 0:
+        return Verdict(HOLDS, here)
+    return Verdict(FAILS if high < COLLAPSE or over_high <= 0 else UNKNOWN, here)
+
+
+def doses(evidence: Evidence) -> Verdict:
+    """Under which dose does which paper's claim hold?"""
+    found = evidence.experiment("dose").result("dose")
+    kinds, outcomes = found["kind"].to_numpy().astype(str), found["outcome"].to_numpy().astype(str)
+    parts, more = [], []
+    for word in ("detail lost alone (DG)", "collapse (FC)"):
+        counts = [
+            [int(((kinds == kind) & (outcomes == word)).sum()), int((kinds == kind).sum())] for kind in ("massive", "random")
+        ]
+        (one, of), (other, of_other) = counts
+        p = stats.fisher_exact([[one, of - one], [other, of_other - other]], alternative="greater").pvalue
+        more.append(bool(p < 0.05))
+        parts.append(f"{word}: {one} of {of} doses of the largest channels, {other} of {of_other} of random ones (p {p:.2g})")
+    return Verdict(HOLDS if all(more) else PARTLY if any(more) else UNKNOWN, "; ".join(parts) + ".")
+
+
+def carries_the_prompt(evidence: Evidence) -> Verdict:
+    """A source's massive channels put into the target's run."""
+    found = evidence.experiment("transport").result("transport").sel(metric="picture").isel(strength=-1)
+    massive, everything = found.sel(channels="massive"), found.sel(channels="all")
+    moved = within(*(massive[name] for name in ("moved_low", "moved", "moved_high")))
+    over = within(*(found[name] for name in ("over_control_low", "over_control", "over_control_high")))
+    here = (
+        f"channels {evidence.channels} at every block and step move the picture {moved} of the way to the source's, {over} "
+        f"more than ordinary ones; all channels {float(everything['moved']):.3g}."
+    )
+    low, high, more = (float(one) for one in (massive["moved_low"], massive["moved_high"], found["over_control_low"]))
+    if not np.isfinite([low, high, more]).all():
+        return Verdict(UNKNOWN, here)
+    said = HOLDS if low > CARRIES and more > 0 else FAILS if high < NOTHING else PARTLY if more > 0 else UNKNOWN
+    return Verdict(said, here)
+
+
+def patched(evidence: Evidence) -> Verdict:
+    """The clean prompt's massive channels in the corrupted run, block by block."""
+    found = evidence.experiment("patch").result("patching_picture").isel(column=0)
+    names = {"hidden": "the whole state", "massive": "the massive channels", "control": "ordinary ones"}
+    parts = [f"{said} {span(found['recovered'].sel(what=what))}" for what, said in names.items()]
+    return Verdict(MEASURED, f"one block, all steps, recovered of the clean picture: {', '.join(parts)}.")
+
+
+def timestep_by_intervention(evidence: Evidence) -> Verdict:
+    """The timestep told, and the text told, at fixed latents."""
+    found = evidence.experiment("swap").result("swap").sel(set="massive")
+    time = found.sel(factor="timestep")
+    texts = found.sel(factor=[name for name in ("pooled", "tokens") if name in found["factor"].to_numpy()])
+    here = (
+        f"told the other timestep the size moves by {span(time['moved'])} in log2, another prompt's text by "
+        f"{span(texts['moved']) if texts.sizes['factor'] else 'nothing'} (root mean squares over prompts, by block)."
+    )
+    if not texts.sizes["factor"]:
+        return Verdict(HOLDS, "by construction: this model is told no text. " + here)
+    above = time["moved_low"].to_numpy() > texts["moved_high"].max("factor").to_numpy()
+    below = time["moved_high"].to_numpy() < texts["moved_low"].max("factor").to_numpy()
+    said = HOLDS if above.all() else FAILS if below.all() else PARTLY if above.any() and below.any() else UNKNOWN
+    return Verdict(said, here)
+
+
+def lensed(evidence: Evidence) -> Verdict:
+    """Where the picture appears, by block."""
+    found = evidence.experiment("lens").result("lens").sel(measure="structure")
+    whole = found.isel(kind=0, step=found.sizes["step"] // 2)
+    values = ", ".join(f"{value:.2g}" for value in whole["value"].to_numpy())
+    return Verdict(MEASURED, f"step {int(whole['step'])}: structure's distance to the final picture by block: {values}.")
+
+
+def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
+    """A guided setting against its base: detail better, the prompt not worse."""
+    if not evidence.scorers:
+        return Verdict(UNKNOWN, "no measure of detail: give --scorer, such as hps,aesthetics,clip with their weights.")
+    drawn = evidence.experiment("guidance")
+    arms = dict(zip(("none", "dg", "cfg", "cfg+dg"), range(len(drawn.axes["arm"])), strict=True))
+    scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
+    found = compare(scored).isel(setting=1)
+    said = {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
+    about = [m for m in said if m in PROMPT]
+    detail = [m for m in said if m not in PROMPT]
+    parts = [f"{m.replace('_', ' ')} {_over(found.sel(measure=m))}: {word}" for m, word in said.items()]
+    here = "; ".join(parts) + "."
+    if any(said[m] == "worse" for m in about) or any(said[m] == "worse" for m in detail):
+        return Verdict(PARTLY if any(said[m] == "better" for m in detail) else FAILS, here)
+    return Verdict(HOLDS if any(said[m] == "better" for m in detail) else UNKNOWN, here)
+
+
+PROMPT = ("semantics", "texture", "clip_score", "blip_itm")  # what was asked for; the other measures are of quality
+
+
+def _over(found: xr.Dataset) -> str:
+    return within(found["over_low"], found["over"], found["over_high"])
+
+
+def dg_helps(evidence: Evidence) -> Verdict:
+    """Detail Guidance alone."""
+    return guidance_helps(evidence, "dg", "none")
+
+
+def dg_helps_cfg(evidence: Evidence) -> Verdict:
+    """Detail Guidance beside classifier-free guidance."""
+    return guidance_helps(evidence, "cfg+dg", "cfg")
+
+
+_HELPS = (
+    "holds: a measure of detail is better, whole interval and after correction, and none of the prompt or of detail worse; "
+    "in part: better in one, worse in another; fails: worse and nothing better"
+)
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "alpha governs",
+        "alpha governs the massive channels",
+        f"{DG}, 4.1",
+        f"holds: some one gate's alpha taken away leaves less than {LEFT:g} of the size at the last block; fails: none does",
+        ("govern",),
+        alpha_governs,
+    ),
+    Claim(
+        "detail goes",
+        "zeroed in one block, detail goes and structure stays",
+        f"{DG}, 4.2",
+        "holds: structure proved minimal and the fine spectrum changed for the worse; fails: structure changed, or the "
+        "spectrum nearer to the reference",
+        ("disrupt",),
+        detail_goes,
+    ),
+    Claim(
+        "random does nothing",
+        "random channels zeroed do nothing",
+        f"{DG}, 4.2",
+        "holds: every measure proved minimal; fails: any changed",
+        ("disrupt",),
+        random_does_nothing,
+    ),
+    Claim("norm alone", "-", "-", "-", ("disrupt",), norm_alone),
+    Claim(
+        "collapse",
+        "top channels zeroed: collapse; the lowest: marginal",
+        FC,
+        f"holds: structure moves by {COLLAPSE:g} of another prompt's or more, whole interval, the lowest less, and the "
+        "difference is above 0; fails: less, or no difference",
+        ("collapse",),
+        collapses,
+    ),
+    Claim(
+        "two doses",
+        "small doses take detail alone (DG), large ones the picture (FC)",
+        f"{DG}; {FC}",
+        "holds: both outcomes come more often with the largest channels than with random ones (Fisher's exact test, 5%)",
+        ("dose",),
+        doses,
+    ),
+    Claim(
+        "carries the prompt",
+        "massive channels carry the prompt: transport moves the target to the source",
+        FC,
+        f"holds: more than {CARRIES:g} of the way, whole interval, and more than a control; in part: more than a control; "
+        f"fails: less than {NOTHING:g}",
+        ("transport",),
+        carries_the_prompt,
+    ),
+    Claim("patched", "-", "-", "-", ("patch",), patched),
+    Claim(
+        "timestep, by intervention",
+        "set by the timestep, not the text",
+        f"{DG}, 4.1",
+        "holds: the timestep moves the size more than any text, intervals apart, in all blocks; fails: less in all",
+        ("swap",),
+        timestep_by_intervention,
+    ),
+    Claim("lens", "-", "-", "-", ("lens",), lensed),
+    Claim(
+        "DG helps", "Detail Guidance improves detail and keeps the prompt", f"{DG}, Table 1", _HELPS, ("guidance",), dg_helps
+    ),
+    Claim("DG helps CFG", "so it does beside CFG", f"{DG}, Table 1", _HELPS, ("guidance",), dg_helps_cfg),
+)

@@ -1,0 +1,174 @@
+"""What a verdict is: a paper's claim, the rule that judges it, and what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import alignment, attribution, energy, massive, residual, segmentation, stability, trend
+from interp.evaluation.scorers import Scorer
+from interp.findings.setup import Setup, channels_of
+from interp.findings.stages import STAGES, crossed_run, other_name
+from interp.store.experiment import Experiment, open_experiment
+from interp.store.opened import Run, open_run
+from interp.store.results import read_dataset
+from interp.store.schema import Array
+
+DG, FC, SPARK = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974", "SPARK, 2026"
+HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"
+MEASURED = "measured: no paper claims it"
+K = 12  # channels of a segmentation, or a quarter
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What may be said of a claim, and the numbers behind it."""
+
+    said: str
+    here: str
+    """What was measured, in one or two sentences."""
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement of a paper, and how it is judged."""
+
+    name: str
+    claim: str
+    source: str
+    rule: str
+    """What makes it hold, and what makes it fail; all else is "in part" or "cannot tell", as it says."""
+    needs: tuple[str, ...]
+    """Stages whose results it reads."""
+    judge: Callable[[Evidence], Verdict]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a campaign has found so far, read from its stores when a rule asks for it."""
+
+    setup: Setup
+    scorers: tuple[Scorer, ...]
+
+    def path(self, stage: str) -> Path:
+        """A stage's store."""
+        return next(one for one in STAGES if one.name == stage).path(self.setup)
+
+    def experiment(self, stage: str) -> Experiment:
+        """A stage that draws pictures."""
+        return open_experiment(self.path(stage))
+
+    def dataset(self, stage: str) -> xr.Dataset:
+        """A stage that is one result."""
+        return read_dataset(self.path(stage))
+
+    @cached_property
+    def crossed(self) -> Run:
+        """Prompts x seeds."""
+        return crossed_run(self.setup)
+
+    @cached_property
+    def channels(self) -> list[int]:
+        """The massive channels, or the largest one."""
+        return channels_of(self.crossed)[0]
+
+    @cached_property
+    def any_massive(self) -> bool:
+        """Whether any channel is massive by the criterion."""
+        return channels_of(self.crossed)[1]
+
+    @cached_property
+    def massive(self) -> xr.Dataset:
+        """`interp.massive.find`, image stream."""
+        return massive.find(self.crossed).sel(stream="image")
+
+    def born(self, found: xr.Dataset) -> xr.Dataset:
+        """A result's (block, channel) values, NaN in the blocks before the one where a channel is first massive."""
+        if not self.any_massive:
+            return found
+        birth = self.massive["birth"].sel(channel=self.channels)
+        there = found["block"] >= birth
+        parts = {
+            n: v.where(there) for n, v in found.data_vars.items() if {"block", "channel"} <= set(v.dims) and v.dtype.kind == "f"
+        }
+        return found.assign(parts)
+
+    @cached_property
+    def profile(self) -> xr.Dataset:
+        """Sizes over blocks."""
+        return self.born(massive.profile(self.crossed, self.channels))
+
+    @cached_property
+    def trend(self) -> xr.Dataset:
+        """Sizes over timesteps."""
+        return self.born(trend.over_timesteps(self.crossed, self.channels))
+
+    @cached_property
+    def attribution(self) -> xr.Dataset:
+        """Timestep, prompt, seed."""
+        return self.born(attribution.decompose(self.crossed, self.channels))
+
+    @cached_property
+    def alignment(self) -> xr.Dataset:
+        """Alpha against activation."""
+        return alignment.compare(self.crossed)
+
+    @cached_property
+    def residual(self) -> xr.Dataset:
+        """Who writes."""
+        return residual.decompose(self.crossed, self.channels)
+
+    @cached_property
+    def energy(self) -> xr.Dataset:
+        """Shares of energy."""
+        return energy.shares(self.crossed)
+
+    @cached_property
+    def stability(self) -> xr.Dataset:
+        """Overlap of top sets."""
+        return stability.sets(self.crossed)
+
+    @cached_property
+    def segmentation(self) -> xr.Dataset | None:
+        """Clusters against the true masks, where there are some."""
+        masks = self.setup.masks
+        if masks is None:
+            return None
+        run = open_run(self.path("states"))
+        texts = list(self.setup.prompts.texts)
+        truth = np.stack([masks[texts.index(text)] for text in run.prompts])
+        return segmentation.score(run, truth, k=min(K, run.stats.sizes["channel"] // 4))
+
+    @cached_property
+    def others(self) -> list[Run]:
+        """Traces of other checkpoints or sizes."""
+        return [open_run(self.setup.folder / f"{other_name(n)}.zarr") for n in range(len(self.setup.others))]
+
+
+def span(values: Any) -> str:
+    """The least and the largest of some numbers, for a sentence."""
+    array = np.asarray(values, float)
+    array = array[np.isfinite(array)]
+    if not array.size:
+        return "nothing"
+    low, high = float(array.min()), float(array.max())
+    return f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
+
+
+def within(low: Any, value: Any, high: Any) -> str:
+    """A value with its interval."""
+    return f"{float(value):.3g} [{float(low):.3g}, {float(high):.3g}]"
+
+
+def finite(*arrays: Any) -> list[Array]:
+    """The arrays' values where all of them are finite."""
+    flat = [np.asarray(array, float).ravel() for array in arrays]
+    kept = np.all([np.isfinite(array) for array in flat], axis=0)
+    return [array[kept] for array in flat]

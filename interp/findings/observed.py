@@ -1,0 +1,307 @@
+"""Claims that traces alone can speak to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from interp.analysis import massive
+from interp.findings.claims import (
+    DG,
+    FAILS,
+    FC,
+    HOLDS,
+    MEASURED,
+    PARTLY,
+    SPARK,
+    UNKNOWN,
+    Claim,
+    Evidence,
+    Verdict,
+    finite,
+    span,
+    within,
+)
+from interp.store.schema import Array
+
+SURE = 0.95  # of bootstrap resamples
+FEW = 0.01  # of the channels, two at least
+STEADY = 0.1  # coefficient of variation
+TOKENS = 2.0  # times the median channel
+MAINLY = 0.5
+
+
+def _selected(evidence: Evidence) -> tuple[Array, Array]:
+    """(block, channel): whether the massive channels are selected, and in which share of resamples."""
+    here = evidence.massive.sel(channel=evidence.channels)
+    return here["selected"].to_numpy().astype(bool), here["frequency"].to_numpy()
+
+
+def few_channels(evidence: Evidence) -> Verdict:
+    """How many are massive."""
+    found, channels = evidence.massive, evidence.channels
+    if not evidence.any_massive:
+        largest = within(*(found[name].sel(channel=channels).max() for name in ("score_low", "score", "score_high")))
+        return Verdict(FAILS, f"none by {found.attrs['criterion']}; the largest score, of channel {channels[0]}, is {largest}.")
+    selected, frequency = _selected(evidence)
+    limit = max(2, round(FEW * found.sizes["channel"]))
+    score = found["score"].sel(channel=channels).where(selected).to_numpy()
+    sure = max(float(np.median(frequency[:, place][selected[:, place]])) for place in range(len(channels)))
+    here = f"channels {channels}, scores where selected {span(score)}, the runner-up's {span(found['runner_up'])}."
+    numbers = {"channels": channels, "score": score, "frequency": frequency}
+    if len(channels) > limit:
+        return Verdict(PARTLY, f"{len(channels)} of {found.sizes['channel']} channels: {here}", numbers)
+    return Verdict(HOLDS if sure >= SURE else UNKNOWN, here, numbers)
+
+
+def every_block(evidence: Evidence) -> Verdict:
+    """Massive from the first block to the last."""
+    selected, frequency = _selected(evidence)
+    every, count = selected.all(axis=0), selected.sum(axis=0)
+    here = f"selected in {', '.join(f'{n} of {len(selected)}' for n in count)} blocks (channels {evidence.channels})."
+    numbers = {"selected": selected, "frequency": frequency}
+    if not evidence.any_massive:
+        return Verdict(UNKNOWN, "no channel is massive.", numbers)
+    if every.all():
+        return Verdict(HOLDS if frequency.min() >= SURE else UNKNOWN, here, numbers)
+    sure = (~selected & (frequency <= 1 - SURE)).any()
+    return Verdict((PARTLY if every.any() else FAILS) if sure else UNKNOWN, here, numbers)
+
+
+def every_token(evidence: Evidence) -> Verdict:
+    """The smallest token."""
+    (least,) = finite(evidence.profile["in_every_token"])
+    here = f"the smallest token of channels {evidence.channels}, mean over samples: {span(least)} times the median channel."
+    said = HOLDS if (least >= TOKENS).all() else FAILS if (least < TOKENS).all() else PARTLY
+    return Verdict(said, here, {"in_every_token": least})
+
+
+def steady_over_prompts(evidence: Evidence) -> Verdict:
+    """Spread over prompts at a fixed timestep."""
+    found = evidence.trend
+    low, high = finite(found["variation_low"], found["variation_high"])
+    here = f"coefficient of variation {span(found['variation'])}; other channels {span(found['ordinary_variation'])}."
+    if not len(high):
+        return Verdict(UNKNOWN, here)
+    return Verdict(_by(high < STEADY, low > STEADY), here, {"variation": found["variation"].to_numpy()})
+
+
+def grows(evidence: Evidence) -> Verdict:
+    """Rank correlation of size and timestep."""
+    found = evidence.trend
+    low, high = finite(found["trend_low"], found["trend_high"])
+    here = f"Spearman with the timestep {span(found['trend'])}; other channels {span(found['ordinary_trend'])}."
+    if not len(high):
+        return Verdict(UNKNOWN, here)
+    return Verdict(
+        _by(high < 0, low > 0), here + (" It falls." if (low > 0).all() else ""), {"trend": found["trend"].to_numpy()}
+    )
+
+
+def text_negligible(evidence: Evidence) -> Verdict:
+    """Timestep or text, by variance."""
+    found = evidence.attribution
+    time = found.sel(term="timestep")
+    here = (
+        f"timestep {span(time['share'])} of the variance, all terms with the prompt {span(found['any_prompt'])}; "
+        f"other channels: timestep {span(found['ordinary'].sel(term='timestep'))}."
+    )
+    numbers = {"timestep": time["share"].to_numpy(), "any_prompt": found["any_prompt"].to_numpy()}
+    proved = found["prompt_negligible"].where(np.isfinite(found["any_prompt"]), True).to_numpy()
+    if proved.all():
+        return Verdict(HOLDS, here, numbers)
+    low, high = finite(time["share_low"], time["share_high"])
+    if not len(low):
+        return Verdict(UNKNOWN, here, numbers)
+    if (low > MAINLY).all():
+        return Verdict(PARTLY, f"mainly the timestep; that the text is negligible is not shown everywhere. {here}", numbers)
+    return Verdict(FAILS if (high < MAINLY).all() else UNKNOWN, here, numbers)
+
+
+def gates_by_timestep(evidence: Evidence) -> Verdict:
+    """Timestep or text, for alpha, exactly."""
+    found = evidence.dataset("gates").sel(stream="image")
+    if "text" not in found["player"].to_numpy():
+        return Verdict(HOLDS, "by construction: no text enters this model's gates.")
+    (share,) = finite(found["shapley"].sel(player="timestep"))
+    here = (
+        f"the timestep's Shapley share of alpha at channels {evidence.channels}: {span(share)}, median {np.median(share):.2g}."
+    )
+    if (share > MAINLY).all():
+        return Verdict(HOLDS, here, {"timestep": share})
+    return Verdict(FAILS if (share < MAINLY).all() else PARTLY, here, {"timestep": share})
+
+
+def alpha_peaks(evidence: Evidence) -> Verdict:
+    """Rank of alpha at the largest channel."""
+    found = evidence.alignment
+    (rank,) = finite(found["alpha_rank"])
+    count = evidence.massive.sizes["channel"]
+    first = rank < max(1, round(FEW * count))
+    here = f"rank of |alpha| at the largest channel, 0 is first of {count}: {', '.join(f'{value:.0f}' for value in rank)}."
+    said = HOLDS if first.all() else FAILS if not first.any() else PARTLY
+    return Verdict(said, here, {"alpha_rank": rank})
+
+
+def who_writes(evidence: Evidence) -> Verdict:
+    """The largest writers."""
+    found = evidence.residual
+    parts = []
+    for channel in evidence.channels[:3]:
+        one = found["over_steps"].sel(channel=channel)
+        top = [str(w) for w in one["writer"].to_numpy()[np.argsort(-np.abs(one.to_numpy()), kind="stable")][:3]]
+        said = [f"{w} {float(one.sel(writer=w)):.3g}" for w in top]
+        parts.append(f"channel {channel} of {float(one.sum()):.3g}: {', '.join(said)}")
+    return Verdict(MEASURED, "; ".join(parts) + ".")
+
+
+def same_set(evidence: Evidence) -> Verdict:
+    """Overlap of the eight largest channels."""
+    found = evidence.stability
+    here = (
+        f"Jaccard overlap of the 8 largest channels: another prompt {span(found['prompts'])}, another seed "
+        f"{span(found['seeds'])}; by chance {float(found['chance']):.2g}."
+    )
+    return Verdict(MEASURED, here)
+
+
+def energy_of_eight(evidence: Evidence) -> Verdict:
+    """Share of the energy that eight channels hold."""
+    found = evidence.energy.sel(k=8)
+    low, high = finite(found["share_low"], found["share_high"])
+    here = f"{span(found['share'])} of the energy, by block; an even split would give {span(found['even'])}."
+    return Verdict(_by(low > MAINLY, high < MAINLY) if len(low) else UNKNOWN, here, {"share": found["share"].to_numpy()})
+
+
+def subject_in_clusters(evidence: Evidence) -> Verdict:
+    """Top channels against random ones, and against masks that need no model."""
+    found = evidence.segmentation
+    if found is None:
+        return Verdict(UNKNOWN, "no true masks were given (--masks).")
+    here = found.isel(step=-1)
+    top, random = here.sel(strategy="top"), here.sel(strategy="random")
+    trivial = float(found["trivial"].max())
+    floor = np.maximum(random["iou_high"].to_numpy(), trivial)
+    above, below = top["iou_low"].to_numpy() > floor, top["iou_high"].to_numpy() < np.maximum(random["iou_low"], trivial)
+    ious = ", ".join(f"{name} {span(here['iou'].sel(strategy=name))}" for name in ("top", "random", "bottom"))
+    best = span(here["either"].sel(strategy="top"))
+    said = f"IoU by block: {ious}, trivial masks up to {trivial:.2g}; where the truth picks the side, top {best}."
+    half = len(above) / 2
+    return Verdict(HOLDS if above.sum() >= half else FAILS if below.sum() >= half else UNKNOWN, said)
+
+
+def early_and_in_all(evidence: Evidence) -> Verdict:
+    """Massive channels of other checkpoints or sizes."""
+    if not evidence.others:
+        return Verdict(UNKNOWN, "no other checkpoint or size was given (--other).")
+    parts, any_of = [], []
+    for name, run in zip(evidence.setup.others, evidence.others, strict=True):
+        found = massive.find(run, resamples=0).sel(stream="image")
+        agreed = [int(c) for c in found["channel"].to_numpy()[found["consensus"].to_numpy()]]
+        any_of.append(bool(agreed))
+        parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")
+    return Verdict(HOLDS if all(any_of) else PARTLY if any(any_of) else FAILS, "; ".join(parts) + ".")
+
+
+def _by(good: Array, bad: Array) -> str:
+    """All one way, all the other, some of either, or not shown."""
+    if good.all():
+        return HOLDS
+    if bad.all():
+        return FAILS
+    return PARTLY if good.any() and bad.any() else UNKNOWN
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "few channels",
+        "one or two fixed channels are massive, far above the rest",
+        f"{DG}, 4.1",
+        f"holds: at most 2 (or {FEW:.0%} of the channels) by the criterion, one in {SURE:.0%} of resamples; fails: none",
+        ("crossed",),
+        few_channels,
+    ),
+    Claim(
+        "every block",
+        "they are massive in every block",
+        f"{DG}, Figs. 3a, 10-12",
+        f"holds: all selected in every block, in {SURE:.0%} of resamples; fails: none of them is; in part: some of them",
+        ("crossed",),
+        every_block,
+    ),
+    Claim(
+        "every token",
+        "they are massive in every token",
+        f"{DG}, 4.1, Fig. 2",
+        f"holds: the smallest token, mean over samples, is {TOKENS:g} times the median channel in all blocks; fails: in none",
+        ("crossed",),
+        every_token,
+    ),
+    Claim(
+        "steady over prompts",
+        "their magnitude is nearly constant over prompts",
+        f"{DG}, Fig. 4b",
+        f"holds: coefficient of variation below {STEADY:g}, whole interval, all blocks and steps; fails: above in all",
+        ("crossed",),
+        steady_over_prompts,
+    ),
+    Claim(
+        "grows",
+        "their magnitude grows steadily as the timestep falls to 0",
+        f"{DG}, Fig. 4b",
+        "holds: rank correlation with the timestep below 0, whole interval, all blocks; fails: above 0 in all",
+        ("crossed",),
+        grows,
+    ),
+    Claim(
+        "timestep, not text",
+        "set by the timestep; the text has negligible influence",
+        f"{DG}, 4.1",
+        "holds: all terms with the prompt proved below 5% in all blocks; in part: the timestep more than half; "
+        "fails: less than half, whole intervals",
+        ("crossed",),
+        text_negligible,
+    ),
+    Claim(
+        "gates by timestep",
+        "so are the gates",
+        f"{DG}, 4.1",
+        "holds: the timestep's Shapley share of alpha above half in all gates, exact for these prompts; fails: in none",
+        ("crossed", "gates"),
+        gates_by_timestep,
+    ),
+    Claim(
+        "alpha peaks",
+        "alpha has its peak at the massive channel",
+        f"{DG}, Fig. 4a",
+        f"holds: among the first {FEW:.0%} of |alpha| in all gates; fails: in none",
+        ("crossed",),
+        alpha_peaks,
+    ),
+    Claim("who writes", "-", "-", "-", ("crossed",), who_writes),
+    Claim("same set", "-", "-", "-", ("crossed",), same_set),
+    Claim(
+        "energy",
+        "8 channels hold most of the energy",
+        SPARK,
+        "holds: more than half, whole intervals, in all blocks; fails: less in all",
+        ("crossed",),
+        energy_of_eight,
+    ),
+    Claim(
+        "subject in clusters",
+        "tokens clustered on the top channels are subject and background, above random channels",
+        FC,
+        "holds: in half of the blocks or more the top channels' interval lies above random ones' and above trivial masks; "
+        "fails: below them",
+        ("states",),
+        subject_in_clusters,
+    ),
+    Claim(
+        "early, all sizes",
+        "they emerge early in training and in all sizes",
+        f"{DG}, Figs. 3b, 3c",
+        "holds: in each other checkpoint or size a channel is massive; fails: in none",
+        ("others",),
+        early_and_in_all,
+    ),
+)

@@ -1,0 +1,297 @@
+"""Findings: every rule on numbers whose verdict is known, and campaigns on planted and demo models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from bad_inputs import run as command
+
+import interp
+from interp.errors import InputError, PlanError
+from interp.evaluation import prompt_sets
+from interp.findings import caused, observed
+from interp.findings.campaign import CLAIMS, campaign
+from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
+from interp.findings.setup import Setup
+from interp.findings.stages import STAGES
+from interp.testing import plant
+
+NAN = float("nan")
+
+
+def by_block(**values: Any) -> xr.Dataset:
+    """(block, channel) values of one channel."""
+    return xr.Dataset({name: (("block", "channel"), np.array(value, float)[:, None]) for name, value in values.items()})
+
+
+def trended(low: list[float], high: list[float]) -> SimpleNamespace:
+    middle = (np.array(low) + np.array(high)) / 2
+    found = by_block(trend=middle, trend_low=low, trend_high=high).assign(ordinary_trend=("block", middle))
+    return SimpleNamespace(trend=found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        ([-0.9, -0.8], [-0.7, -0.6], HOLDS),
+        ([0.5, 0.2], [0.9, 0.8], FAILS),
+        ([-0.9, 0.2], [-0.5, 0.8], PARTLY),
+        ([-0.9, -0.2], [-0.5, 0.3], UNKNOWN),
+        ([NAN, NAN], [NAN, NAN], UNKNOWN),
+    ],
+)
+def test_grows(low: list[float], high: list[float], said: str) -> None:
+    assert observed.grows(trended(low, high)).said == said  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [([0.01, 0.02], [0.05, 0.09], HOLDS), ([0.2, 0.3], [0.4, 0.5], FAILS), ([0.05, 0.2], [0.15, 0.3], UNKNOWN)],
+)
+def test_steady(low: list[float], high: list[float], said: str) -> None:
+    found = by_block(variation=low, variation_low=low, variation_high=high).assign(ordinary_variation=("block", [0.1, 0.1]))
+    assert observed.steady_over_prompts(SimpleNamespace(trend=found)).said == said  # type: ignore[arg-type]
+
+
+def selections(selected: list[list[bool]], frequency: list[list[float]], any_massive: bool = True) -> SimpleNamespace:
+    """Channels 0 and 1 of four, over blocks."""
+    blocks = len(selected)
+    wide = np.zeros((blocks, 4), bool)
+    wide[:, :2] = selected
+    sure = np.zeros((blocks, 4))
+    sure[:, :2] = frequency
+    axes = ("block", "channel")
+    found = xr.Dataset(
+        {
+            "selected": (axes, wide),
+            "frequency": (axes, sure),
+            "score": (axes, np.where(wide, 9.0, 1.0)),
+            **{name: (axes, np.where(wide, 9.0, 1.0)) for name in ("score_low", "score_high")},
+            "runner_up": ("block", np.ones(blocks)),
+        },
+        {"block": range(blocks), "channel": range(4)},
+        {"criterion": "planted"},
+    )
+    return SimpleNamespace(massive=found, channels=[0, 1], any_massive=any_massive)
+
+
+def test_few_channels_and_every_block() -> None:
+    sure = selections([[True, True]] * 3, [[1.0, 1.0]] * 3)
+    assert observed.few_channels(sure).said == HOLDS  # type: ignore[arg-type]
+    assert observed.every_block(sure).said == HOLDS  # type: ignore[arg-type]
+    unsure = selections([[True, True]] * 3, [[0.6, 0.7]] * 3)
+    assert observed.few_channels(unsure).said == UNKNOWN  # type: ignore[arg-type]
+    assert observed.every_block(unsure).said == UNKNOWN  # type: ignore[arg-type]
+    one_of_two = selections([[True, False], [True, True]], [[1.0, 0.0], [1.0, 1.0]])
+    assert observed.every_block(one_of_two).said == PARTLY  # type: ignore[arg-type]
+    late = selections([[False, False], [True, True]], [[0.0, 0.0], [1.0, 1.0]])
+    assert observed.every_block(late).said == FAILS  # type: ignore[arg-type]
+    assert observed.few_channels(selections([[False, False]], [[0.0, 0.0]], any_massive=False)).said == FAILS  # type: ignore[arg-type]
+
+
+def attributed(share: tuple[float, float], negligible: bool) -> SimpleNamespace:
+    one = {
+        name: (("term", "block", "channel"), [[[value]]])
+        for name, value in zip(("share_low", "share_high"), share, strict=True)
+    }
+    data = {
+        **one,
+        "share": (("term", "block", "channel"), [[[float(np.mean(share))]]]),
+        "any_prompt": (("block", "channel"), [[0.02 if negligible else 0.3]]),
+        "prompt_negligible": (("block", "channel"), [[negligible]]),
+        "ordinary": (("term", "block"), [[0.2]]),
+    }
+    return SimpleNamespace(attribution=xr.Dataset(data, {"term": ["timestep"], "block": [0], "channel": [0]}))
+
+
+@pytest.mark.parametrize(
+    ("share", "negligible", "said"),
+    [((0.9, 0.95), True, HOLDS), ((0.6, 0.8), False, PARTLY), ((0.1, 0.3), False, FAILS), ((0.3, 0.7), False, UNKNOWN)],
+)
+def test_timestep_not_text(share: tuple[float, float], negligible: bool, said: str) -> None:
+    assert observed.text_negligible(attributed(share, negligible)).said == said  # type: ignore[arg-type]
+
+
+def disrupted(structure: str, detail: tuple[float, float, float], said: str) -> SimpleNamespace:
+    """One arm: the verdict of structure, the interval of detail and its verdict."""
+    low, value, high = (np.array([[0.0], [number], [0.0]]) for number in detail)
+    found = xr.Dataset(
+        {name: (("measure", "arm"), one) for name, one in (("low", low), ("value", value), ("high", high))},
+        {"measure": ["structure", "detail", "sharpness"], "arm": ["zero 4"]},
+    ).assign(verdict=(("measure", "arm"), np.array([[structure], [said], ["minimal"]], object)))
+    return SimpleNamespace(
+        experiment=lambda name: SimpleNamespace(result=lambda name: found), setup=SimpleNamespace(block=4), channels=[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("structure", "detail", "changed", "said"),
+    [
+        ("minimal", (0.1, 0.2, 0.3), "changed", HOLDS),
+        ("changed", (0.1, 0.2, 0.3), "changed", FAILS),
+        ("minimal", (-0.3, -0.2, -0.1), "changed", FAILS),
+        ("cannot tell", (0.1, 0.2, 0.3), "changed", UNKNOWN),
+        ("minimal", (-0.1, 0.0, 0.1), "cannot tell", UNKNOWN),
+    ],
+)
+def test_detail_goes(structure: str, detail: tuple[float, float, float], changed: str, said: str) -> None:
+    assert caused.detail_goes(disrupted(structure, detail, changed)).said == said  # type: ignore[arg-type]
+
+
+def transported(moved: tuple[float, float], more: float) -> SimpleNamespace:
+    axes = ("metric", "channels", "strength")
+    low, high = moved
+    data = {
+        name: (axes, np.full((1, 2, 1), value)) for name, value in (("moved_low", low), ("moved_high", high), ("moved", low))
+    }
+    over = {name: (("metric", "strength"), [[more]]) for name in ("over_control", "over_control_low", "over_control_high")}
+    found = xr.Dataset({**data, **over}, {"metric": ["picture"], "channels": ["massive", "all"], "strength": [1.0]})
+    return SimpleNamespace(experiment=lambda name: SimpleNamespace(result=lambda name: found), channels=[0])
+
+
+@pytest.mark.parametrize(
+    ("moved", "more", "said"),
+    [((0.6, 0.9), 0.4, HOLDS), ((0.6, 0.9), -0.1, UNKNOWN), ((0.01, 0.05), 0.01, FAILS), ((0.2, 0.4), 0.1, PARTLY)],
+)
+def test_carries_the_prompt(moved: tuple[float, float], more: float, said: str) -> None:
+    assert caused.carries_the_prompt(transported(moved, more)).said == said  # type: ignore[arg-type]
+
+
+def dosed(massive: list[int], random: list[int]) -> SimpleNamespace:
+    """Of 20 doses each: how many lose detail alone, how many collapse."""
+    rows = []
+    for kind, (lost, fallen) in (("massive", massive), ("random", random)):
+        rows += [(kind, "detail lost alone (DG)")] * lost + [(kind, "collapse (FC)")] * fallen
+        rows += [(kind, "nothing")] * (20 - lost - fallen)
+    kinds, outcomes = (np.array(column, object) for column in zip(*rows, strict=True))
+    found = xr.Dataset({"outcome": ("dose", outcomes)}, {"kind": ("dose", kinds)})
+    return SimpleNamespace(experiment=lambda name: SimpleNamespace(result=lambda name: found))
+
+
+@pytest.mark.parametrize(
+    ("massive", "random", "said"), [([8, 8], [0, 0], HOLDS), ([8, 1], [0, 0], PARTLY), ([5, 5], [5, 5], UNKNOWN)]
+)
+def test_two_doses(massive: list[int], random: list[int], said: str) -> None:
+    assert caused.doses(dosed(massive, random)).said == said  # type: ignore[arg-type]
+
+
+def clamped(low: list[float], high: list[float]) -> SimpleNamespace:
+    shape = (2, len(low), 1, 1)
+    values = {"ratio": low, "ratio_low": low, "ratio_high": high}
+    data = {
+        n: (("arm", "block", "gate", "measured"), np.broadcast_to(np.array(v)[:, None, None], shape)) for n, v in values.items()
+    }
+    found = xr.Dataset(data, {"arm": ["removed", "raised_ordinary"], "gate": ["mlp"], "measured": ["last"]})
+    return SimpleNamespace(dataset=lambda name: found, channels=[0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [([0.1, 0.9], [0.2, 1.0], HOLDS), ([0.8, 0.9], [0.9, 1.0], FAILS), ([0.4, 0.9], [0.6, 1.0], UNKNOWN)],
+)
+def test_alpha_governs(low: list[float], high: list[float], said: str) -> None:
+    assert caused.alpha_governs(clamped(low, high)).said == said  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_a_planted_model_gets_its_planted_verdicts(share: float, tmp_path: Path) -> None:
+    planted = plant("sd3", channels=[5], block=0, strength=60.0, timestep_share=share)
+    texts = tuple(planted.prompts(12))
+    prompts = prompt_sets.PromptSet("file", texts, (None,) * len(texts), "planted")
+    made = campaign(planted.model, prompts, tmp_path / "c", only=["few channels", "every block", "timestep, not text"])
+    assert [stage.name for stage in made.stages] == ["crossed"]
+    found = {one.claim.name: one.verdict for one in made.run()}
+    assert found["few channels"].said == HOLDS
+    assert found["few channels"].numbers["channels"] == [5]
+    assert found["every block"].said == HOLDS
+    assert found["timestep, not text"].said == (HOLDS if share else FAILS)
+
+
+SIZES = {"steps": 2, "budget": 60, "repeats": 2}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A whole campaign, as small as it gets, by the command: on a planted model, whose folder it leaves beside its stores."""
+    folder = tmp_path_factory.mktemp("findings")
+    planted = plant("sd3", channels=[5], block=0, strength=60.0, timestep_share=1.0, blocks=2)
+    planted.save(folder / "model")
+    (folder / "prompts.txt").write_text("\n".join(planted.prompts(4)))
+    words = ["findings", "--model", str(folder / "model"), "--prompts", str(folder / "prompts.txt")]
+    options = [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
+    code, _, err = command([*words, *options, "--other", str(folder / "model"), "--out", str(folder / "out")])
+    assert code == 0, err
+    return folder, err
+
+
+def setup_of(folder: Path, **changed: Any) -> Setup:
+    prompts = prompt_sets.read(str(folder / "prompts.txt"))
+    given = {**SIZES, "others": (str(folder / "model"),), **changed}
+    return Setup(interp.load(folder / "model"), prompts, folder / "out", **given)
+
+
+def test_every_finding(ran: tuple[Path, str]) -> None:
+    folder, said = ran
+    numbers = json.loads((folder / "out" / "findings.json").read_text())
+    found = {one["name"]: one["said"] for one in numbers["findings"]}
+    assert list(found) == [claim.name for claim in CLAIMS]
+    assert found["early, all sizes"] == HOLDS
+    assert found["DG helps"] == UNKNOWN, "nothing here can measure detail"
+    page = (folder / "out" / "findings.html").read_text()
+    for claim in CLAIMS:
+        assert claim.name in page
+    assert 'src="http' not in page
+    for stage in STAGES:
+        assert f"{stage.name}: up to" in said
+        name = "other-0" if stage.name == "others" else stage.name
+        assert (folder / "out" / f"{name}.zarr").exists()
+
+
+def test_costs_are_upper_bounds(ran: tuple[Path, str]) -> None:
+    setup = setup_of(ran[0])
+    for stage in STAGES:
+        if stage.name in ("disrupt", "collapse", "dose", "transport", "patch", "guidance"):
+            taken = float(np.nansum(interp.open_experiment(stage.path(setup)).cells["forwards"]))
+            assert 0.2 * stage.most(setup) < taken <= stage.most(setup), stage.name
+
+
+def test_again_goes_on_and_another_question_is_refused(ran: tuple[Path, str]) -> None:
+    folder, _ = ran
+    setup = setup_of(folder)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file() and "image" in path.parts}
+    assert before
+    made = campaign(setup.model, setup.prompts, setup.folder, **SIZES, others=setup.others)
+    assert [one.verdict.said for one in made.run()] == [
+        one["said"] for one in json.loads((folder / "out" / "findings.json").read_text())["findings"]
+    ]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was drawn again"
+    with pytest.raises(PlanError, match=r"holds a campaign with another steps \(2, not 3\)"):
+        campaign(setup.model, setup.prompts, setup.folder, **{**SIZES, "steps": 3}, others=setup.others).run()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "nothing of the kind"], "only must name findings: few channels"),
+        (["--count", "3"], "prompts must be 4 different ones or more"),
+        (["--repeats", "0"], "repeats must be"),
+        (["--budget", "50"], "budget must be at least 96 pictures"),
+        (["--model", "sd3"], "give --prompts FILE for sd3"),
+    ],
+)
+def test_what_is_said(words: list[str], said: str, tmp_path: Path) -> None:
+    code, out, err = command(["findings", *words, "--out", str(tmp_path / "x")])
+    assert code == 2, err
+    assert said in err
+    assert out == ""
+
+
+def test_masks_must_fit(demo_model: interp.Model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="masks must be one for each of 4 prompts; got 2"):
+        Setup(demo_model, prompt_sets.demo(4), tmp_path, masks=np.zeros((2, 64, 64), bool))
