@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the suite may reach for the network
 
@@ -87,3 +88,34 @@ def dashboard_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dashboard_stores import build
 
     return build(tmp_path_factory.mktemp("dashboard") / "stores")
+
+
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny random weights of metrics: clip/ and blip/."""
+    import weights_made
+
+    place = tmp_path_factory.mktemp("weights")
+    weights_made.clip_folder(place / "clip")
+    weights_made.blip_folder(place / "blip")
+    return place
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Random weights in the layout of FID's Inception, and the tensors in them."""
+    import weights_made
+
+    return weights_made.inception_file(tmp_path_factory.mktemp("inception"))
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without weights of metrics and without a network: its hub cache."""
+    import torch
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    return tmp_path / "hub"

@@ -1,4 +1,4 @@
-"""Tiny random weights in the files and under the names of the real ones, for test_weighted_metrics.py."""
+"""Tiny random weights in the files and under the names of the real ones, for the tests of metrics."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 WORDS = "a red circle blue square on the black"
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 24, 31, 3), np.uint8)
+PROMPTS = ["a red circle", "blue", "a square on the black & square black blue red circle on the black square"]
 
 
 def clip_tokenizer(folder: Path) -> dict[str, int]:

@@ -108,7 +108,7 @@ class Weighted:
         if "fid" in asked:
             found["fid"] = features.frechet_distance(looked, self._real)
         if "precision" in asked or "recall" in asked:
-            found["precision"], found["recall"] = features.precision_recall(looked, self._real)
+            found["precision"], found["recall"] = features.precision_recall(looked, self._real, reach_of_real=self._reach)
         return {self._measure(metric).name: found[metric] for metric in asked}
 
     def _measure(self, metric: str) -> Measure:
@@ -173,6 +173,10 @@ class Weighted:
     def _real(self) -> Array:
         assert self.real is not None  # `_checked` has seen to it
         return self.looked_at(self.real, [""] * len(self.real))
+
+    @functools.cached_property
+    def _reach(self) -> Array:
+        return features.reach(self._real)
 
 
 def _checked(metrics: Sequence[str], weights: Mapping[str, str | Path], real: Array | None) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """Weights of the papers' metrics: which files, where they are looked for, and whether they are the published ones.
 
 A metric's weights are looked for where they are said to be (a folder, a file, a hub id), else in the caches of Hugging Face and
-of torch.hub, else they are fetched, unless HF_HUB_OFFLINE forbids it. Only tensors are read: safetensors, or torch.load with
-weights_only=True.
+of torch.hub, else they are fetched, unless HF_HUB_OFFLINE forbids it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from interp.errors import InputError
 
@@ -108,7 +106,7 @@ def find(name: str, given: str | Path | None = None) -> Weights:
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)) and source.on_hub:
         place, origin = _from_hub(name, str(given), source.file), str(given)
     else:
-        raise InputError(f"weights {name}={given}: no such folder or file{' or hub id' if source.on_hub else ''}; {_how(name)}")
+        raise InputError(f"weights {name}={given}: no such folder or file{' or hub id' if source.on_hub else ''}; {how(name)}")
     path = _weights_in(name, source, place)
     files = sorted(_files(path)) if path.is_dir() else [path]
     hashes = {file: _sha256(file) for file in files}
@@ -145,46 +143,11 @@ def _tokenizer(folder: Path) -> Weights:
     return Weights("clip", folder, _together(hashes), False, folder.name)
 
 
-def tensors_of(weights: Weights) -> dict[str, Any]:
-    """Every tensor of a file by name, on the CPU; `state_dict` inside is opened, `module.` in front of names dropped."""
-    import torch
-
-    path = weights.path
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file's content can make the unpickler raise anything
-        raise InputError(
-            f"weights {weights.name}={path} cannot be read as tensors ({_first_line(error)}); "
-            f"code in pickles is never run; {_how(weights.name)}"
-        ) from None
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise InputError(f"weights {weights.name}={path} hold no dictionary of tensors; {_how(weights.name)}")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
-
-
-def fill(module: Any, tensors: Mapping[str, Any], weights: Weights) -> None:
-    """Put tensors into a torch module: every parameter must be there, in its shape; others are left out."""
-    own = {name: value for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
-    for name, value in own.items():
-        if name not in tensors:
-            raise InputError(f"weights {weights.name}={weights.path} lack {name}; {_how(weights.name)}")
-        if tensors[name].shape != value.shape:
-            got, rule = tuple(tensors[name].shape), tuple(value.shape)
-            raise InputError(f"weights {weights.name}={weights.path}: {name} must be {rule}; got {got}; {_how(weights.name)}")
-    module.load_state_dict({name: tensors[name] for name in own}, strict=False)
-
-
 def _weights_in(name: str, source: Source, place: Path) -> Path:
     """The folder for transformers, or the file."""
     if not source.file:
         if not place.is_dir() or not (place / "config.json").exists():
-            raise InputError(f"weights {name}={place} must be a folder with a config.json; {_how(name)}")
+            raise InputError(f"weights {name}={place} must be a folder with a config.json; {how(name)}")
         return place
     if place.is_file():
         return place
@@ -192,7 +155,7 @@ def _weights_in(name: str, source: Source, place: Path) -> Path:
     named = [file for file in inside if file.name == source.file] or inside
     if len(named) != 1:
         raise InputError(
-            f"weights {name}={place} must hold {source.file}; {len(inside)} files of tensors are there; {_how(name)}"
+            f"weights {name}={place} must hold {source.file}; {len(inside)} files of tensors are there; {how(name)}"
         )
     return named[0]
 
@@ -214,7 +177,7 @@ def _from_hub(name: str, hub_id: str, file: str) -> Path:
             folder = Path(hub.snapshot_download(hub_id, allow_patterns=[*BESIDE, "pytorch_model.bin"]))
         return folder
     except Exception as error:  # the hub client, its cache and the network below it each have their own
-        raise _absent(name, _first_line(error)) from None
+        raise _absent(name, first_line(error)) from None
 
 
 def _from_torch_hub(name: str, source: Source) -> Path:
@@ -231,17 +194,17 @@ def _from_torch_hub(name: str, source: Source) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(source.of, str(path), hash_prefix=source.digest, progress=False)
     except (OSError, RuntimeError) as error:
-        raise _absent(name, _first_line(error)) from None
+        raise _absent(name, first_line(error)) from None
     return path
 
 
 def _absent(name: str, reason: str) -> InputError:
     return InputError(
-        f"weights {name}: {SOURCES[name].what} is not on this machine and cannot be fetched ({reason}); {_how(name)}"
+        f"weights {name}: {SOURCES[name].what} is not on this machine and cannot be fetched ({reason}); {how(name)}"
     )
 
 
-def _how(name: str) -> str:
+def how(name: str) -> str:
     """What to type next."""
     source = SOURCES[name]
     if not source.on_hub:
@@ -260,6 +223,7 @@ def _together(hashes: Mapping[Path, str]) -> str:
     return hashlib.sha256("\n".join(f"{file.name} {value}" for file, value in sorted(hashes.items())).encode()).hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of an error's text, not too long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

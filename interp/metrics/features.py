@@ -40,21 +40,25 @@ def frechet_distance(one: Array, other: Array) -> float:
     return float(((means[0] - means[1]) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * inner)
 
 
-def precision_recall(generated: Array, real: Array, neighbour: int = NEIGHBOUR) -> tuple[float, float]:
+def precision_recall(
+    generated: Array, real: Array, neighbour: int = NEIGHBOUR, reach_of_real: Array | None = None
+) -> tuple[float, float]:
     """Precision and recall (Kynkaanniemi et al. 2019): the share of generated pictures inside the real ones' manifold, and of
     real ones inside the generated ones'. A manifold is the union of balls around its pictures, as far as the k-th neighbour.
+    `reach_of_real` spares many calls with the same real pictures their distances: `reach(real, neighbour)`.
     """
     generated, real = _checked(generated), _checked(real)
     if min(len(generated), len(real)) <= neighbour:
         raise InputError(f"precision and recall need more than {neighbour} pictures; got {len(generated)} and {len(real)}")
     between = cdist(generated, real)
-    precision = (between <= _reach(real, neighbour)[None]).any(axis=1).mean()
-    recall = (between <= _reach(generated, neighbour)[:, None]).any(axis=0).mean()
+    of_real = reach(real, neighbour) if reach_of_real is None else reach_of_real
+    precision = (between <= of_real[None]).any(axis=1).mean()
+    recall = (between <= reach(generated, neighbour)[:, None]).any(axis=0).mean()
     return float(precision), float(recall)
 
 
-def _reach(features: Array, neighbour: int) -> Array:
-    """Each picture's distance to its k-th neighbour; itself is the first of the sorted."""
+def reach(features: Array, neighbour: int = NEIGHBOUR) -> Array:
+    """Each picture's distance to its k-th neighbour, (picture); itself is the first of the sorted."""
     return np.asarray(np.sort(cdist(features, features), axis=1)[:, neighbour])
 
 

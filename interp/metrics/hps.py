@@ -14,8 +14,9 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.metrics import prepare
-from interp.metrics.checkpoints import Weights, fill, tensors_of, tokenizer_of
+from interp.metrics.checkpoints import Weights, tokenizer_of
 from interp.metrics.prepare import Array
+from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import Clip, device_of, dtype_of, reading
 
 HEAD = {"vision": 80, "text": 64}

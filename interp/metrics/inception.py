@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp.metrics import prepare
-from interp.metrics.checkpoints import Weights, fill, tensors_of
+from interp.metrics.checkpoints import Weights
 from interp.metrics.features import inception_score
 from interp.metrics.prepare import Array
+from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import device_of, dtype_of
 
 SIZE, FEATURES, CLASSES = 299, 2048, 1008

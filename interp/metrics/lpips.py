@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.metrics import prepare
-from interp.metrics.checkpoints import SOURCES, Weights, fill, tensors_of
+from interp.metrics.checkpoints import SOURCES, Weights
 from interp.metrics.prepare import Array
+from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import device_of, numbers
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from interp.errors import InputError
 from interp.metrics import prepare
-from interp.metrics.checkpoints import Weights, fill, tensors_of
+from interp.metrics.checkpoints import Weights, first_line
 from interp.metrics.prepare import Array, paired
+from interp.metrics.tensors import fill, tensors_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 BLIP_TOKENS = 35  # to which BLIP cuts captions when it retrieves (Li et al. 2022, code)
@@ -144,9 +145,8 @@ def reading(weights: Weights) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # a folder's content can make transformers raise anything
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
-            f"weights {weights.name}={weights.path} cannot be loaded ({said}); fetch or save the folder again"
+            f"weights {weights.name}={weights.path} cannot be loaded ({first_line(error)}); fetch or save the folder again"
         ) from error
 
 
@@ -173,6 +173,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = (str(error).splitlines() or [""])[0][:120]
-        raise InputError(f"device must be one that torch can use here, such as cpu; got {name!r} ({said})") from None
+        raise InputError(
+            f"device must be one that torch can use here, such as cpu; got {name!r} ({first_line(error)})"
+        ) from None
     return device
