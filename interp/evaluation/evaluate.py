@@ -132,6 +132,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
             source=gallery.source,
             rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
             set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
+            metric_weights="; ".join(text for scorer in scored.scorers for text in getattr(scorer, "weights", {}).values()),
             **gallery.facts,
         )
     )

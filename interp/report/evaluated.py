@@ -74,6 +74,8 @@ def _page(made: Experiment | Run, results: Mapping[str, xr.Dataset]) -> Page:
 
 def _scores(page: Page, found: xr.Dataset) -> None:
     page.text(f"{found.attrs['rows']}; baseline: {found.attrs['baseline']}. Intervals: {found.attrs['interval']}.")
+    if found.attrs.get("metric_weights"):
+        page.text(f"Weights of the metrics: {found.attrs['metric_weights']}.")
     if found.sizes["measure"]:
         page.text(f"P values: {found.attrs['p']}.")
         page.figure(figures.scores(found))
@@ -84,7 +86,7 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.table((*head, "p, Holm", "effect", "verdict"), _score_rows(found))
     if "paper" in found.coords and any(found["paper"].to_numpy()):
         pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)
-        page.text("The paper's own numbers, on its models, prompts and metrics; no number of ours goes by their names:")
+        page.text("The paper's own numbers, on its models and prompts, by its metrics; not measured here:")
         page.table(("setting", "the paper"), [(str(setting), str(said)) for setting, said in pairs if said])
     for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
         for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):
