@@ -323,6 +323,14 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
     assert np.allclose(mean, seen.states("image", 2).swapaxes(0, 1).mean(-2), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [20, 28])
+def test_timesteps_that_are_rounded_twice_are_known_again(steps: int, flux_model: interp.Model, tmp_path: Path) -> None:
+    """Flux in half precision: t is rounded, and t / 1000 again."""
+    model = interp.load(flux_model.name, dtype="bfloat16")
+    run = interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=steps)
+    assert run.rows_done == 1
+
+
 @pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
 def test_predictions_equal_a_plain_hook(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """DiT's learned sigma is kept apart from its epsilon; the others predict a velocity."""

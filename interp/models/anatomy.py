@@ -9,6 +9,7 @@ give alpha, shift and scale, and which branches alpha multiplies. What is not li
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -140,13 +141,13 @@ class Anatomy:
     last_norm: Norm | None = None
     """The LayerNorm after the blocks, if it reads the image state."""
 
-    @property
+    @functools.cached_property
     def streams(self) -> tuple[str, ...]:
         """The streams that at least one block has."""
         found = {stream for block in self.blocks for stream in block.hidden}
         return tuple(stream for stream in STREAMS if stream in found)
 
-    @property
+    @functools.cached_property
     def gates(self) -> tuple[str, ...]:
         """The gates that at least one block has."""
         found = {site.gate for site in self.sites() if site.kind == "alpha"}

@@ -7,6 +7,7 @@ import numpy as np
 from interp.store.schema import Array
 
 MOMENTS = ("mean", "variance")
+PART = 2**15  # elements at a time: what is worked on stays in the processor's cache
 
 
 class Moments:
@@ -23,9 +24,13 @@ class Moments:
     def add(self, value: Array) -> None:
         """Take one more array into account."""
         self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.square += delta * (value - self.mean)
+        flat, means, squares = np.reshape(value, -1), self.mean.reshape(-1), self.square.reshape(-1)
+        for start in range(0, means.size, PART):
+            part = slice(start, start + PART)
+            given, mean, square = flat[part], means[part], squares[part]
+            delta = given - mean
+            mean += delta / self.count
+            square += delta * (given - mean)
 
     def join(self, mean: Array, variance: Array, count: int) -> None:
         """Take mean and population variance of `count` more arrays into account (Chan, Golub, LeVeque, 1979)."""
@@ -41,4 +46,7 @@ class Moments:
         """(moment, ...) float32: mean, variance."""
         if not self.count:
             return np.full((2, *self.mean.shape), np.nan, np.float32)
-        return np.stack([self.mean, self.square / self.count]).astype(np.float32)
+        found = np.empty((2, *self.mean.shape), np.float32)
+        found[0] = self.mean
+        np.divide(self.square, self.count, out=found[1, ...], casting="same_kind")
+        return found

@@ -6,14 +6,17 @@ is their median and a 95% bootstrap interval of it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,10 @@ class Options:
     """Where large stores are kept between runs."""
     prompts: int = 100
     """Of the store that does not fit in memory."""
+    size: str | None = None
+    """A random model of a published size (`full_size.SIZES`) in place of a small one."""
+    limit: float = math.inf
+    """Seconds after which tracing and guidance begin no further round, once they have three."""
 
 
 def machine(options: Options) -> dict[str, str]:
@@ -45,8 +52,15 @@ def machine(options: Options) -> dict[str, str]:
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return {
         "machine": ", ".join(part for part in (processor or platform.machine(), cores, card, options.dtype) if part),
-        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+        "versions": ", ".join(_versions()),
     }
+
+
+def _versions() -> Iterator[str]:
+    """Of the packages that are there."""
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield f"{name} {importlib.metadata.version(name)}"
 
 
 def _lines(path: str) -> list[str]:
@@ -54,7 +68,8 @@ def _lines(path: str) -> list[str]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """How long a call takes, the card's work included."""
+    """How long a call takes, the card's work included. What others left behind is swept up before."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -64,14 +79,32 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> list[dict[str, float]]:
-    """Seconds of every call in every round, after one that warms up."""
-    for call in calls.values():
+def card_peaks(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Peak memory on the card in MB of every call, weights included."""
+    found = {}
+    for name, call in calls.items():
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
         call()
-    found = []
+        found[name] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    return found
+
+
+def turns(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, *, warm: bool = False, limit: float = math.inf
+) -> list[dict[str, float]]:
+    """Seconds of every call in every round, after one that warms up where nothing has."""
+    for call in () if warm else calls.values():
+        call()
+    found: list[dict[str, float]] = []
+    start = time.perf_counter()
     for number in range(rounds):
+        if number >= 3 and time.perf_counter() - start > limit:
+            break
         order = np.random.default_rng(number).permutation(list(calls))
         found.append({str(name): seconds(calls[str(name)]) for name in order})
+        print(f"  round {number + 1}:", {name: round(one, 3) for name, one in found[-1].items()}, file=sys.stderr, flush=True)
     return found
 
 

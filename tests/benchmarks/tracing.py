@@ -1,19 +1,20 @@
 """What tracing costs: the plain pipeline, plain torch hooks that do the same reductions, nnsight's `tracer.cache` that keeps
 the states and reduces them afterwards, and `interp.trace` to disk. The first keeps nothing; the others keep statistics and
 gates of every block and step. Memory is the peak of a process that does one of them, over that of one that draws without
-tracing.
+tracing; on a card, the card's.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import full_size
 import torch
-from common import Options, interval, peak_of, ratio, said, shown, table, turns
+from common import Options, card_peaks, interval, peak_of, ratio, said, shown, table, turns
 from torch import Tensor
 
 import interp
@@ -30,20 +31,21 @@ STEPS = 20
 WAYS = ("untraced", "hooks", "tracer.cache", "interp")
 
 
-def each(prepared: Prepared, draw: Callable[[Prepared], Any]) -> None:
-    """Draw the prompts one by one."""
-    for text in prepared.plan.prompts:
-        draw(prepare(prepared.model, [text], steps=prepared.plan.steps))
+def singles(prepared: Prepared) -> list[Prepared]:
+    """The prompts one by one."""
+    return [prepare(prepared.model, [text], steps=prepared.plan.steps) for text in prepared.plan.prompts]
 
 
-def plain(prepared: Prepared) -> None:
+def plain(prepared: Sequence[Prepared]) -> None:
     """The pipeline alone."""
-    each(prepared, lambda one: untraced(one.model, one))
+    for one in prepared:
+        untraced(one.model, one)
 
 
-def hooked(prepared: Prepared) -> None:
+def hooked(prepared: Sequence[Prepared]) -> None:
     """Plain hooks with the reductions of record=Record(stats=True, gates=True), kept in memory, nothing written."""
-    each(prepared, _hooked)
+    for one in prepared:
+        _hooked(one)
 
 
 def _hooked(prepared: Prepared) -> None:
@@ -86,9 +88,10 @@ def _hooked(prepared: Prepared) -> None:
     assert len(kept) == prepared.plan.steps
 
 
-def cached(prepared: Prepared) -> None:
+def cached(prepared: Sequence[Prepared]) -> None:
     """nnsight's own way: `tracer.cache` of every block and AdaLN projection, reduced when the picture is drawn."""
-    each(prepared, _cached)
+    for one in prepared:
+        _cached(one)
 
 
 def _cached(prepared: Prepared) -> None:
@@ -141,7 +144,9 @@ def traced(prepared: Prepared, folder: Path) -> None:
 
 
 def load(options: Options, folder: Path) -> interp.Model:
-    """The random model, or the one that was named."""
+    """The random model, small or of a published size, or the one that was named."""
+    if options.size is not None:
+        return full_size.build(options.size, options.device, options.dtype)
     source = options.model or str(folder / "model")
     if options.model is None and not Path(source).exists():
         tiny.build("sd3", Path(source), **SHAPE)
@@ -153,21 +158,26 @@ def measure(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bare, model = load(options, folder), load(options, folder)  # the first is never wrapped by nnsight
-        alone, prepared = (prepare(one, PROMPTS, steps=STEPS) for one in (bare, model))
-        calls = (
-            lambda: plain(alone),
-            lambda: hooked(alone),
-            lambda: cached(prepared),
-            lambda: traced(prepared, folder),
-        )
-        rounds = turns(dict(zip(WAYS, calls, strict=True)), options.rounds)
-        memory = {} if options.device != "cpu" else {name: _memory(options, folder, name) for name in WAYS}
+        texts = PROMPTS[:2] if options.size else PROMPTS
+        alone, prepared = (prepare(one, texts, steps=STEPS) for one in (bare, model))
+        apart, together = singles(alone), singles(prepared)
+        calls = {
+            "untraced": lambda: plain(apart),
+            "hooks": lambda: hooked(apart),
+            "tracer.cache": lambda: cached(together),
+            "interp": lambda: traced(prepared, folder),
+        }
+        on_card = options.device.startswith("cuda")
+        memory = card_peaks(calls) if on_card else {}
+        rounds = turns(calls, options.rounds, warm=on_card, limit=options.limit)
+        if not on_card and not options.size:
+            memory = {name: _memory(options, folder, name) for name in WAYS}
         pairs = [("interp", "untraced"), ("interp", "hooks"), ("hooks", "untraced"), ("tracer.cache", "untraced")]
         return {
-            "model": options.model or SHAPE,
-            "prompts": len(PROMPTS),
+            "model": full_size.said(model) if options.size else options.model or SHAPE,
+            "prompts": len(texts),
             "steps": STEPS,
-            "rounds": options.rounds,
+            "rounds": len(rounds),
             "seconds": {name: interval([one[name] for one in rounds], 2) for name in WAYS},
             "ratios": {f"{over} / {under}": ratio(rounds, over, under) for over, under in pairs},
             "peak MB": memory,
@@ -184,8 +194,8 @@ from common import Options
 folder = Path({str(folder)!r})
 prepared = tracing.prepare(tracing.load(Options(dtype={options.dtype!r}), folder), tracing.PROMPTS[:1], steps=tracing.STEPS)
 calls = {{"untraced": tracing.plain, "hooks": tracing.hooked, "tracer.cache": tracing.cached,
-         "interp": lambda given: tracing.traced(given, folder / "memory")}}
-calls[{which!r}](prepared)
+         "interp": lambda given: tracing.traced(given[0], folder / "memory")}}
+calls[{which!r}]([prepared])
 """
     return float(peak_of(code)["peak_mb"])
 
@@ -205,7 +215,8 @@ def page(report: dict[str, Any]) -> str:
     if memory:
         lines.append(["peak memory over untraced, MB", *(f"{memory[n] - memory['untraced']:.0f}" for n in report["seconds"])])
     model, runs = said(report["model"]), f"{report['prompts']} prompts x {report['steps']} steps"
-    about = f"Runs of {runs}, {report['rounds']} rounds; model: {model}."
+    peak = f" Untraced, memory peaks at {memory['untraced'] / 1000:.2f} GB." if memory else ""
+    about = f"Runs of {runs}, {report['rounds']} rounds; model: {model}.{peak}"
     return "\n\n".join([about, ratios, table(columns, lines)])
 
 
