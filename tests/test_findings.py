@@ -16,8 +16,9 @@ import interp
 from interp.errors import InputError, PlanError
 from interp.evaluation import prompt_sets
 from interp.findings import caused, observed
-from interp.findings.campaign import CLAIMS, campaign
+from interp.findings.campaign import campaign
 from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
+from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES
 from interp.testing import plant

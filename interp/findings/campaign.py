@@ -13,8 +13,8 @@ from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorers import Scorer
 from interp.executor import Stopped
 from interp.experiments.clean import sample
-from interp.findings import caused, observed
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
+from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Hooks, Stage
 from interp.plan import Record
@@ -22,7 +22,6 @@ from interp.provenance import provenance
 from interp.tracing.model import Model
 from interp.tracing.prepare import prepare
 
-CLAIMS: tuple[Claim, ...] = (*observed.CLAIMS, *caused.CLAIMS)
 OnStage = Callable[[int, int, Stage], None]
 
 

@@ -9,14 +9,11 @@ from scipy import stats
 from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import of_experiment
 from interp.findings.claims import (
-    DG,
     FAILS,
-    FC,
     HOLDS,
     MEASURED,
     PARTLY,
     UNKNOWN,
-    Claim,
     Evidence,
     Verdict,
     finite,
@@ -205,77 +202,3 @@ def dg_helps(evidence: Evidence) -> Verdict:
 def dg_helps_cfg(evidence: Evidence) -> Verdict:
     """Detail Guidance beside classifier-free guidance."""
     return guidance_helps(evidence, "cfg+dg", "cfg")
-
-
-_HELPS = (
-    "holds: a measure of detail is better, whole interval and after correction, and none of the prompt or of detail worse; "
-    "in part: better in one, worse in another; fails: worse and nothing better"
-)
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "alpha governs",
-        "alpha governs the massive channels",
-        f"{DG}, 4.1",
-        f"holds: some one gate's alpha taken away leaves less than {LEFT:g} of the size at the last block; fails: none does",
-        ("govern",),
-        alpha_governs,
-    ),
-    Claim(
-        "detail goes",
-        "zeroed in one block, detail goes and structure stays",
-        f"{DG}, 4.2",
-        "holds: structure proved minimal and the fine spectrum changed for the worse; fails: structure changed, or the "
-        "spectrum nearer to the reference",
-        ("disrupt",),
-        detail_goes,
-    ),
-    Claim(
-        "random does nothing",
-        "random channels zeroed do nothing",
-        f"{DG}, 4.2",
-        "holds: every measure proved minimal; fails: any changed",
-        ("disrupt",),
-        random_does_nothing,
-    ),
-    Claim("norm alone", "-", "-", "-", ("disrupt",), norm_alone),
-    Claim(
-        "collapse",
-        "top channels zeroed: collapse; the lowest: marginal",
-        FC,
-        f"holds: structure moves by {COLLAPSE:g} of another prompt's or more, whole interval, the lowest less, and the "
-        "difference is above 0; fails: less, or no difference",
-        ("collapse",),
-        collapses,
-    ),
-    Claim(
-        "two doses",
-        "small doses take detail alone (DG), large ones the picture (FC)",
-        f"{DG}; {FC}",
-        "holds: both outcomes come more often with the largest channels than with random ones (Fisher's exact test, 5%)",
-        ("dose",),
-        doses,
-    ),
-    Claim(
-        "carries the prompt",
-        "massive channels carry the prompt: transport moves the target to the source",
-        FC,
-        f"holds: more than {CARRIES:g} of the way, whole interval, and more than a control; in part: more than a control; "
-        f"fails: less than {NOTHING:g}",
-        ("transport",),
-        carries_the_prompt,
-    ),
-    Claim("patched", "-", "-", "-", ("patch",), patched),
-    Claim(
-        "timestep, by intervention",
-        "set by the timestep, not the text",
-        f"{DG}, 4.1",
-        "holds: the timestep moves the size more than any text, intervals apart, in all blocks; fails: less in all",
-        ("swap",),
-        timestep_by_intervention,
-    ),
-    Claim("lens", "-", "-", "-", ("lens",), lensed),
-    Claim(
-        "DG helps", "Detail Guidance improves detail and keeps the prompt", f"{DG}, Table 1", _HELPS, ("guidance",), dg_helps
-    ),
-    Claim("DG helps CFG", "so it does beside CFG", f"{DG}, Table 1", _HELPS, ("guidance",), dg_helps_cfg),
-)

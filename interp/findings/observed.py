@@ -6,15 +6,11 @@ import numpy as np
 
 from interp.analysis import massive
 from interp.findings.claims import (
-    DG,
     FAILS,
-    FC,
     HOLDS,
     MEASURED,
     PARTLY,
-    SPARK,
     UNKNOWN,
-    Claim,
     Evidence,
     Verdict,
     finite,
@@ -209,99 +205,3 @@ def _by(good: Array, bad: Array) -> str:
     if bad.all():
         return FAILS
     return PARTLY if good.any() and bad.any() else UNKNOWN
-
-
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "few channels",
-        "one or two fixed channels are massive, far above the rest",
-        f"{DG}, 4.1",
-        f"holds: at most 2 (or {FEW:.0%} of the channels) by the criterion, one in {SURE:.0%} of resamples; fails: none",
-        ("crossed",),
-        few_channels,
-    ),
-    Claim(
-        "every block",
-        "they are massive in every block",
-        f"{DG}, Figs. 3a, 10-12",
-        f"holds: all selected in every block, in {SURE:.0%} of resamples; fails: none of them is; in part: some of them",
-        ("crossed",),
-        every_block,
-    ),
-    Claim(
-        "every token",
-        "they are massive in every token",
-        f"{DG}, 4.1, Fig. 2",
-        f"holds: the smallest token, mean over samples, is {TOKENS:g} times the median channel in all blocks; fails: in none",
-        ("crossed",),
-        every_token,
-    ),
-    Claim(
-        "steady over prompts",
-        "their magnitude is nearly constant over prompts",
-        f"{DG}, Fig. 4b",
-        f"holds: coefficient of variation below {STEADY:g}, whole interval, all blocks and steps; fails: above in all",
-        ("crossed",),
-        steady_over_prompts,
-    ),
-    Claim(
-        "grows",
-        "their magnitude grows steadily as the timestep falls to 0",
-        f"{DG}, Fig. 4b",
-        "holds: rank correlation with the timestep below 0, whole interval, all blocks; fails: above 0 in all",
-        ("crossed",),
-        grows,
-    ),
-    Claim(
-        "timestep, not text",
-        "set by the timestep; the text has negligible influence",
-        f"{DG}, 4.1",
-        "holds: all terms with the prompt proved below 5% in all blocks; in part: the timestep more than half; "
-        "fails: less than half, whole intervals",
-        ("crossed",),
-        text_negligible,
-    ),
-    Claim(
-        "gates by timestep",
-        "so are the gates",
-        f"{DG}, 4.1",
-        "holds: the timestep's Shapley share of alpha above half in all gates, exact for these prompts; fails: in none",
-        ("crossed", "gates"),
-        gates_by_timestep,
-    ),
-    Claim(
-        "alpha peaks",
-        "alpha has its peak at the massive channel",
-        f"{DG}, Fig. 4a",
-        f"holds: among the first {FEW:.0%} of |alpha| in all gates; fails: in none",
-        ("crossed",),
-        alpha_peaks,
-    ),
-    Claim("who writes", "-", "-", "-", ("crossed",), who_writes),
-    Claim("same set", "-", "-", "-", ("crossed",), same_set),
-    Claim(
-        "energy",
-        "8 channels hold most of the energy",
-        SPARK,
-        "holds: more than half, whole intervals, in all blocks; fails: less in all",
-        ("crossed",),
-        energy_of_eight,
-    ),
-    Claim(
-        "subject in clusters",
-        "tokens clustered on the top channels are subject and background, above random channels",
-        FC,
-        "holds: in half of the blocks or more the top channels' interval lies above random ones' and above trivial masks; "
-        "fails: below them",
-        ("states",),
-        subject_in_clusters,
-    ),
-    Claim(
-        "early, all sizes",
-        "they emerge early in training and in all sizes",
-        f"{DG}, Figs. 3b, 3c",
-        "holds: in each other checkpoint or size a channel is massive; fails: in none",
-        ("others",),
-        early_and_in_all,
-    ),
-)
