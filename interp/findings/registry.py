@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from interp.findings import caused, observed
+from interp.findings.caused import CARRIES, COLLAPSE, LEFT, NOTHING
 from interp.findings.claims import DG, FC, SPARK, Claim
+from interp.findings.observed import FEW, STEADY, SURE, TOKENS
 
 _HELPS = (
     "holds: a measure of detail is better, whole interval and after correction, and none of the prompt or of detail worse; "
@@ -15,7 +17,7 @@ CLAIMS: tuple[Claim, ...] = (
         "few channels",
         "one or two fixed channels are massive, far above the rest",
         f"{DG}, 4.1",
-        f"holds: at most 2 (or {observed.FEW:.0%} of the channels) by the criterion, one in {observed.SURE:.0%} of resamples; fails: none",
+        f"holds: at most 2 (or {FEW:.0%} of the channels) by the criterion, one in {SURE:.0%} of resamples; fails: none",
         ("crossed",),
         observed.few_channels,
     ),
@@ -23,7 +25,7 @@ CLAIMS: tuple[Claim, ...] = (
         "every block",
         "they are massive in every block",
         f"{DG}, Figs. 3a, 10-12",
-        f"holds: all selected in every block, in {observed.SURE:.0%} of resamples; fails: none of them is; in part: some of them",
+        f"holds: all selected in every block, in {SURE:.0%} of resamples; fails: none of them is; in part: some of them",
         ("crossed",),
         observed.every_block,
     ),
@@ -31,7 +33,7 @@ CLAIMS: tuple[Claim, ...] = (
         "every token",
         "they are massive in every token",
         f"{DG}, 4.1, Fig. 2",
-        f"holds: the smallest token, mean over samples, is {observed.TOKENS:g} times the median channel in all blocks; fails: in none",
+        f"holds: the smallest token, mean over samples, is {TOKENS:g} times the median channel in all blocks; fails: in none",
         ("crossed",),
         observed.every_token,
     ),
@@ -39,7 +41,7 @@ CLAIMS: tuple[Claim, ...] = (
         "steady over prompts",
         "their magnitude is nearly constant over prompts",
         f"{DG}, Fig. 4b",
-        f"holds: coefficient of variation below {observed.STEADY:g}, whole interval, all blocks and steps; fails: above in all",
+        f"holds: coefficient of variation below {STEADY:g}, whole interval, all blocks and steps; fails: above in all",
         ("crossed",),
         observed.steady_over_prompts,
     ),
@@ -72,7 +74,7 @@ CLAIMS: tuple[Claim, ...] = (
         "alpha peaks",
         "alpha has its peak at the massive channel",
         f"{DG}, Fig. 4a",
-        f"holds: among the first {observed.FEW:.0%} of |alpha| in all gates; fails: in none",
+        f"holds: among the first {FEW:.0%} of |alpha| in all gates; fails: in none",
         ("crossed",),
         observed.alpha_peaks,
     ),
@@ -107,7 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
         "alpha governs",
         "alpha governs the massive channels",
         f"{DG}, 4.1",
-        f"holds: some one gate's alpha taken away leaves less than {caused.LEFT:g} of the size at the last block; fails: none does",
+        f"holds: some one gate's alpha taken away leaves less than {LEFT:g} of the size at the last block; fails: none does",
         ("govern",),
         caused.alpha_governs,
     ),
@@ -133,7 +135,7 @@ CLAIMS: tuple[Claim, ...] = (
         "collapse",
         "top channels zeroed: collapse; the lowest: marginal",
         FC,
-        f"holds: structure moves by {caused.COLLAPSE:g} of another prompt's or more, whole interval, the lowest less, and the "
+        f"holds: structure moves by {COLLAPSE:g} of another prompt's or more, whole interval, the lowest less, and the "
         "difference is above 0; fails: less, or no difference",
         ("collapse",),
         caused.collapses,
@@ -150,8 +152,8 @@ CLAIMS: tuple[Claim, ...] = (
         "carries the prompt",
         "massive channels carry the prompt: transport moves the target to the source",
         FC,
-        f"holds: more than {caused.CARRIES:g} of the way, whole interval, and more than a control; in part: more than a control; "
-        f"fails: less than {caused.NOTHING:g}",
+        f"holds: more than {CARRIES:g} of the way, whole interval, and more than a control; in part: more than a control; "
+        f"fails: less than {NOTHING:g}",
         ("transport",),
         caused.carries_the_prompt,
     ),
