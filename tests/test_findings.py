@@ -119,9 +119,9 @@ def test_timestep_not_text(share: tuple[float, float], negligible: bool, said: s
     assert observed.text_negligible(attributed(share, negligible)).said == said  # type: ignore[arg-type]
 
 
-def disrupted(structure: str, detail: tuple[float, float, float], said: str) -> SimpleNamespace:
-    """One arm: the verdict of structure, the interval of detail and its verdict."""
-    low, value, high = (np.array([[0.0], [number], [0.0]]) for number in detail)
+def disrupted(structure: str, detail: tuple[float, float, float], said: str, sharper: float = 0.0) -> SimpleNamespace:
+    """One arm: the verdict of structure, the interval of detail and its verdict, and sharpness."""
+    low, value, high = (np.array([[0.0], [number], [sharper]]) for number in detail)
     found = xr.Dataset(
         {name: (("measure", "arm"), one) for name, one in (("low", low), ("value", value), ("high", high))},
         {"measure": ["structure", "detail", "sharpness"], "arm": ["zero 4"]},
@@ -143,6 +143,11 @@ def disrupted(structure: str, detail: tuple[float, float, float], said: str) -> 
 )
 def test_detail_goes(structure: str, detail: tuple[float, float, float], changed: str, said: str) -> None:
     assert caused.detail_goes(disrupted(structure, detail, changed)).said == said  # type: ignore[arg-type]
+
+
+def test_sharper_is_no_loss() -> None:
+    assert caused.detail_goes(disrupted("minimal", (0.1, 0.2, 0.3), "changed", sharper=0.4)).said == PARTLY  # type: ignore[arg-type]
+    assert caused.detail_goes(disrupted("minimal", (0.1, 0.2, 0.3), "changed", sharper=-0.4)).said == HOLDS  # type: ignore[arg-type]
 
 
 def transported(moved: tuple[float, float], more: float) -> SimpleNamespace:

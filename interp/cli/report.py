@@ -11,6 +11,7 @@ import typer
 def report(
     store: Annotated[Path, typer.Argument(help="A store that `interp evaluate` drew or scored.")],
     out: Annotated[Path | None, typer.Option(help="The page to write. [default: STORE.html]")] = None,
+    static: Annotated[bool, typer.Option("--static", help="Drawn figures, no scripts (needs the extra `export`).")] = False,
 ) -> None:
     """Write an evaluated store as one self-contained HTML page, and its numbers as JSON."""
     from interp.report import report as write
@@ -18,5 +19,5 @@ def report(
     from interp.store.opened import open_run
 
     made = open_experiment(store) if is_experiment(store) else open_run(store)
-    for path in write(made, out or store.with_suffix(".html")):
+    for path in write(made, out or store.with_suffix(".html"), static=static):
         print(path)

@@ -70,7 +70,7 @@ def of_experiment(experiment: Experiment) -> Gallery:
         tuple(axes["prompt_text"].to_numpy().astype(str)[rows]),
         tuple(int(seed) for seed in axes["seed"].to_numpy()[rows]),
         read,
-        str(experiment.path),
+        experiment.path.name,
         {"model": str(experiment.plan.get("model")), "weights": str(experiment.plan.get("weights", ""))},
     )
 
@@ -81,7 +81,7 @@ def of_run(run: Run, name: str | None = None) -> Gallery:
     texts, seeds = images["prompt_text"].to_numpy().astype(str), images["seed"].to_numpy()
     facts = {"model": str(run.plan.get("model")), "weights": str(run.plan.get("weights", ""))}
     setting = name or run.path.name.removesuffix(".zarr")
-    return Gallery((setting,), tuple(texts), tuple(int(s) for s in seeds), lambda _: images.to_numpy(), str(run.path), facts)
+    return Gallery((setting,), tuple(texts), tuple(int(s) for s in seeds), lambda _: images.to_numpy(), run.path.name, facts)
 
 
 def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None = None) -> Gallery:

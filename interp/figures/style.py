@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,25 @@ def write(made: go.Figure, path: str | Path) -> Path:
     if kind == "html":
         made.write_html(path, include_plotlyjs=True)
         return path
-    try:
+    with _needing_chrome(f"{path.name}: pictures", "use .html"):
         made.write_image(path, width=made.layout.width or 1000, height=made.layout.height or 560, scale=2)
+    return path
+
+
+def svg(made: go.Figure) -> str:
+    """A figure as SVG, to stand in a page: its ids are its own, so that several can."""
+    with _needing_chrome("drawn figures", "leave --static out"):
+        drawn = made.to_image(format="svg", width=made.layout.width or 1000, height=made.layout.height or 560)
+    return str(drawn.decode("utf-8"))
+
+
+@contextlib.contextmanager
+def _needing_chrome(what: str, instead: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path.name}: pictures need kaleido and a Chrome ({reason}); pip install 'interp[export]', or use .html"
-        ) from None
-    return path
+        raise InputError(f"{what} need kaleido and a Chrome ({reason}); pip install 'interp[export]', or {instead}") from None
 
 
 def log_ticks(values: Any) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def detail_goes(evidence: Evidence) -> Verdict:
     )
     lost = detail["verdict"].item() == "changed" and float(detail["low"]) > 0
     kept, moved = structure["verdict"].item() == "minimal", structure["verdict"].item() == "changed"
-    gained = float(detail["high"]) < 0
+    gained, sharper = float(detail["high"]) < 0, float(sharp["low"]) > 0
+    if lost and kept and sharper:
+        return Verdict(PARTLY, f"the fine spectrum is farther off, but by being sharper: nothing is shown to be lost. {here}")
     said = HOLDS if lost and kept else FAILS if moved or gained else UNKNOWN
     return Verdict(said, here)
 

@@ -117,8 +117,8 @@ CLAIMS: tuple[Claim, ...] = (
         "detail goes",
         "zeroed in one block, detail goes and structure stays",
         f"{DG}, 4.2",
-        "holds: structure proved minimal and the fine spectrum changed for the worse; fails: structure changed, or the "
-        "spectrum nearer to the reference",
+        "holds: structure proved minimal and the fine spectrum changed for the worse; in part: the "
+        "same, but sharper than before; fails: structure changed, or the spectrum nearer to the reference",
         ("disrupt",),
         caused.detail_goes,
     ),

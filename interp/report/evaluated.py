@@ -22,10 +22,12 @@ PICTURES = 6  # prompts in the gallery
 TOPICS = {"segmentation_score": "segmentation", "collapse": "disruption", "evaluation": "guidance"}
 
 
-def report(made: Experiment | Run, out: str | Path) -> tuple[Path, Path]:
-    """Write OUT (.html), and the same numbers beside it as .json. The store must hold an evaluation (`interp evaluate`)."""
+def report(made: Experiment | Run, out: str | Path, *, static: bool = False) -> tuple[Path, Path]:
+    """Write OUT (.html), and the same numbers beside it as .json. The store must hold an evaluation (`interp evaluate`).
+    `static` draws the figures once, so that the page is small and needs no script.
+    """
     results = _evaluations(made)
-    page = _page(made, results)
+    page = _page(made, results, static)
     topics = dict.fromkeys(TOPICS[kind] for kind in (str(one.attrs["analysis"]) for one in results.values()) if kind in TOPICS)
     published = [finding for topic in topics for finding in about(topic)]
     if published:
@@ -33,7 +35,7 @@ def report(made: Experiment | Run, out: str | Path) -> tuple[Path, Path]:
         page.text("Not measured here.")
         page.table(("claim", "model", "value", "source"), [(f.claim, f.model, f.value, f.source) for f in published])
     numbers = {
-        "source": str(made.path),
+        "source": made.path.name,
         "plan": made.plan,
         "provenance": made.provenance,
         "results": {name: clean(found.to_dict()) for name, found in results.items()},
@@ -52,10 +54,10 @@ def _evaluations(made: Experiment | Run) -> dict[str, xr.Dataset]:
     return {name: made.result(name) for name in kept}
 
 
-def _page(made: Experiment | Run, results: Mapping[str, xr.Dataset]) -> Page:
+def _page(made: Experiment | Run, results: Mapping[str, xr.Dataset], static: bool) -> Page:
     plan, first = made.plan, next(iter(results.values()))
     asked = str(first.attrs.get("table") or made.path.name)
-    page = Page(f"{plan.get('model')}: {asked}")
+    page = Page(f"{plan.get('model')}: {asked}", static)
     page.text(f"{plan.get('steps')} steps, {plan.get('width')} x {plan.get('height')} pixels, {made.path.name}.")
     if first.attrs.get("prompts"):
         digest = str(first.attrs["prompts_sha256"])[:16]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from interp.errors import InputError
+from interp.figures import style
 from interp.store.create import storage_errors
 
 NOTHING = 1e-12  # shown as 0
@@ -33,8 +34,8 @@ figcaption{font-size:12px;color:#666;overflow-wrap:anywhere}img{image-rendering:
 class Page:
     """A page as it is put together: text, tables, figures, pictures."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, static: bool = False) -> None:
+        self.title, self.static = title, static
         self.parts = [f"<h1>{html.escape(title)}</h1>"]
         self._scripts: bool | str = True  # plotly's own code once, in the page itself
 
@@ -55,7 +56,10 @@ class Page:
         self.parts.append(f"<table>{''.join(lines)}</table>")
 
     def figure(self, made: Any) -> None:
-        """A plotly figure."""
+        """A plotly figure: alive, or as a drawing that needs no script."""
+        if self.static:
+            self.parts.append(f"<div>{style.svg(made)}</div>")
+            return
         self.parts.append(made.to_html(full_html=False, include_plotlyjs=self._scripts))
         self._scripts = False
 
