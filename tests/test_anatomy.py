@@ -189,7 +189,7 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
         return result
 
     blocks = [block.path for block in anatomy.blocks]
-    again = [path for path, _ in anatomy.reentries]
+    again = [reentry.module for reentry in anatomy.reentries]
     original = run(one, blocks + again, replay=False)
     assert not torch.equal(run(other, blocks, replay=True), original)
     assert torch.equal(run(other, blocks + again, replay=True), original)
