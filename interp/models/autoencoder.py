@@ -23,6 +23,7 @@ def decode(pipe: Any, spec: PipelineSpec, latents: Tensor, height: int, width: i
 def encode(pipe: Any, spec: PipelineSpec, pictures: Tensor) -> Tensor:
     """Pictures (row, y, x, rgb) in 0..1 to latents as the scheduler has them: the mode of the posterior, where there is one."""
     given = (2 * pictures.permute(0, 3, 1, 2) - 1).to(pipe.device, pipe.vae.dtype)
+    given = given.unsqueeze(2) if spec.moving else given
     with torch.no_grad():
         encoded = pipe.vae.encode(given)
     spatial = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents  # tiny ones have no posterior

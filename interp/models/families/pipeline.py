@@ -117,6 +117,8 @@ class PipelineSpec:
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
     """Its inverse."""
+    moving: bool = False
+    """Whether the autoencoder is of videos: (row, channel, frame, y, x)."""
 
     def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's arguments for these prompts, but for steps, generators and the kind of output."""
