@@ -108,9 +108,9 @@ def sana(*, blocks: int = 3, heads: int = 2, head_width: int = 16, resolution: i
 
 
 def pixart(
-    *, blocks: int = 3, heads: int = 2, head_width: int = 16, resolution: int = 64, sigma: bool = False
+    *, blocks: int = 3, heads: int = 2, head_width: int = 24, resolution: int = 64, sigma: bool = False
 ) -> tuple[Any, Defaults]:
-    """A tiny PixArt-alpha pipeline, or PixArt-Sigma's."""
+    """A tiny PixArt-alpha pipeline, with weights that are told the picture's size; or PixArt-Sigma's, which are not."""
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
     tokenizer = components.t5_tokenizer(WORDS, TEXT_TOKENS)
@@ -122,7 +122,7 @@ def pixart(
         attention_head_dim=head_width,
         cross_attention_dim=heads * head_width,
         caption_channels=32,
-        sample_size=resolution // 4,
+        sample_size=resolution // 4 if sigma else 128,  # by which the pipeline knows what to tell
     )
     pipe = (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
         transformer=transformer.eval(),

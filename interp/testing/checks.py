@@ -47,9 +47,9 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
     """Prove a model's anatomy on itself: the residual identity of every block and stream, the chain from block to block, and
     gates computed without running a block. It fails when two gates or the streams are swapped.
     """
-    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=1)
+    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=2)
     try:
-        _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=1)
+        _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=2)
     except (ValueError, RuntimeError, IndexError) as error:
         return [Check("sites can be read", float("inf"), 0.0, f"{type(error).__name__}: {error}")]
     limit = ROUNDING[model.loaded.dtype]
@@ -203,7 +203,7 @@ def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int 
         *_massive_claim(model, cache),
     )
     usual = prepare(model, prepared.plan.prompts[:1])
-    short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (1, 5))
+    short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (2, 6))
     seconds = max(long - short, 0.0) / 4  # without the text encoders and the VAE
     size = sum(variable.bytes for variable in make_schema(usual).variables().values())
     return Report(checks, seconds, size, usual.plan.steps)

@@ -120,7 +120,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     """Tokens to (row, four channels in one, y, x)."""
     multiple = 2 * pipe.vae_scale_factor
-    return latents.transpose(1, 2).unflatten(2, (height // multiple, width // multiple))
+    return latents.transpose(1, 2).reshape(len(latents), -1, height // multiple, width // multiple)
 
 
 def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:

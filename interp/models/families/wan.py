@@ -1,8 +1,8 @@
-"""Wan 2.1 text to video (`WanTransformer3DModel`, `WanPipeline`), as diffusers 0.42 has it: one stream, text by cross-attention.
+"""Wan 2.1, text to video (`WanTransformer3DModel`, `WanPipeline`), as diffusers 0.42 has it: text by cross-attention.
 
-Tokens are (frame, y, x). As in PixArt, AdaLN is projected once from the timestep and every block adds a table of its own, here in
-float32; cross-attention (`attn2`) has no gate, no text enters the gates. After the blocks the embedded timestep enters again
-outside of any module. `num_frames=1` draws pictures.
+One stream, whose tokens are (frame, y, x). As in PixArt, AdaLN is projected once from the timestep and every block adds a table
+of its own, here in float32; cross-attention (`attn2`) has no gate, no text enters the gates. After the blocks the embedded
+timestep enters again outside of any module. `num_frames=1` draws pictures.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, as the transformer's forward makes it; the text, which does not enter it, is one empty token."""
+    """What the blocks are given, as the transformer's forward makes it; the text, which does not enter it, is one token."""
     import torch
 
     timestep = inputs["timestep"]
@@ -80,9 +80,8 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     """Tokens and latents of a video of height x width pixels."""
     config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_scale_factor_temporal
     if (frames - 1) % every:
-        raise InputError(
-            f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {frames // every * every + 1})"
-        )
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
     of_time, of_y, of_x = config.patch_size
     latent_frames = (frames - 1) // every + 1
     rows, columns = height // pipe.vae_scale_factor_spatial, width // pipe.vae_scale_factor_spatial
