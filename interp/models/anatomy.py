@@ -136,10 +136,9 @@ class Anatomy:
     lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
     """The transformer's arguments -> tokens of the streams beside the image's, where blocks hold streams in one state."""
 
-    @property
-    def forks(self) -> bool:
-        """Whether rows can join the batch at a block: not where conditioning enters again outside of any module."""
-        return all(reentry.argument is not None for reentry in self.reentries)
+    forks: bool = True
+    """Whether rows can join the batch at a block: not where conditioning enters again outside of any module, nor where the
+    transformer counts its rows before the blocks and uses the count after them. Rows then join at the input."""
 
     @property
     def joint(self) -> bool:

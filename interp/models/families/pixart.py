@@ -81,6 +81,7 @@ def describe(transformer: Any) -> Anatomy:
         position=position,
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning, further=sized),
         last_norm=Norm("norm_out"),
+        forks=False,
     )
 
 

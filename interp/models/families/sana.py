@@ -8,6 +8,7 @@ enters again in `norm_out`.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def describe(transformer: Any) -> Anatomy:
         timestep_scale=1.0 / config.timestep_scale,
         conditioning=Conditioning({"timestep": "timestep", **{name: name for name in guided}}, block_conditioning),
         last_norm=Norm("norm_out.norm"),
+        forks=False,
     )
 
 
@@ -94,7 +96,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
         image_grid=(rows // config.patch_size, columns // config.patch_size),
         text_tokens=0,
         latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
+        pixel_multiple=math.lcm(32, pipe.vae_scale_factor * config.patch_size),
     )
 
 

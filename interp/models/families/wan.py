@@ -64,6 +64,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(Reentry("condition_embedder", item=0),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
         last_norm=Norm("norm_out"),
+        forks=False,
     )
 
 
