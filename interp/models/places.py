@@ -121,14 +121,14 @@ class Tap:
     argument: str | None = None
     """Which argument of the module, by name, where it is not the first."""
     spatial: bool = False
-    """Whether it is a map, (batch, channel, y, x), not tokens."""
+    """Whether its channels come first, (batch, channel, y, x) or (batch, channel, token)."""
 
     def take(self, value: Any, lengths: Lengths) -> Tensor:
         """The stream's tokens, (batch, token, channel), of what the module was given or gave."""
         if isinstance(value, tuple):
             value = value[self.item or 0]
         if self.spatial:
-            value = value.flatten(2, 3).transpose(1, 2)
+            value = value.flatten(2).transpose(1, 2)
         found: Tensor = cut(value, self.joint, self.stream, lengths) if self.joint else value
         return found
 
