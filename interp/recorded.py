@@ -19,6 +19,7 @@ from interp.tracing.recorders import (
     OwnRecorder,
     Recorder,
     StatisticsRecorder,
+    branch_present,
     gate_present,
     stream_present,
 )
@@ -77,6 +78,9 @@ def make_schema(prepared: Prepared) -> Schema:
         statistics=record.stats,
         gate_kinds=kinds if record.gates else (),
         branches=record.branches,
+        writers=anatomy.writers,
+        branch_present=branch_present(anatomy),
+        frames=layout.frames,
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
         bundle=record.bundle,
@@ -110,6 +114,7 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
             tokens=resolve_indices(select.tokens, layout.tokens(stream), f"tokens of the {stream} stream"),
             channels=resolve_indices(select.channels, anatomy.channels, "channels"),
             grid=layout.image_grid if stream == "image" else None,
+            frames=layout.token_frames if stream == "image" else 1,
         )
     if not found:
         streams = " and ".join(select.streams)

@@ -15,7 +15,11 @@ from interp.models import tiny
 PROMPTS = ["a red cat", "two dog and a blue square", "the green circle", "a photo of a dog"]
 DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
 CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
-MODELS = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
+CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
+FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model"]
+MODELS = [*CORE, *FAMILIES]
+ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model"]
+TWO_STREAMS = [name for name in MODELS if name not in ONE_STREAM]
 
 
 def prompts_for(name: str) -> list[str]:
@@ -63,6 +67,42 @@ def schnell_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 @pytest.fixture(scope="session")
 def dit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     return interp.load(tiny.build("dit", tmp_path_factory.mktemp("models") / "tiny-dit"))
+
+
+@pytest.fixture(scope="session")
+def flux2_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Gates shared by all blocks of a kind; single blocks hold both streams in one state."""
+    return interp.load(tiny.build("flux2", tmp_path_factory.mktemp("models") / "tiny-flux2"))
+
+
+@pytest.fixture(scope="session")
+def qwenimage_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Prompts that are encoded and padded, under a mask."""
+    return interp.load(tiny.build("qwenimage", tmp_path_factory.mktemp("models") / "tiny-qwenimage"))
+
+
+@pytest.fixture(scope="session")
+def sana_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Gates from a table in the block, a convolution for an MLP, cross-attention without a gate."""
+    return interp.load(tiny.build("sana", tmp_path_factory.mktemp("models") / "tiny-sana"))
+
+
+@pytest.fixture(scope="session")
+def pixart_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """The same, with conditioning that enters again outside of any module, and weights that are told the picture's size."""
+    return interp.load(tiny.build("pixart", tmp_path_factory.mktemp("models") / "tiny-pixart"))
+
+
+@pytest.fixture(scope="session")
+def sigma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """PixArt-Sigma: weights that are told the timestep alone."""
+    return interp.load(tiny.build("pixart", tmp_path_factory.mktemp("models") / "tiny-sigma", sigma=True))
+
+
+@pytest.fixture(scope="session")
+def wan_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Videos: tokens have a frame."""
+    return interp.load(tiny.build("wan", tmp_path_factory.mktemp("models") / "tiny-wan"))
 
 
 @pytest.fixture(scope="session")

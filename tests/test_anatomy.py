@@ -12,8 +12,51 @@ from conftest import MODELS
 from torch import Tensor, nn
 
 import interp
-from interp.models.anatomy import Anatomy, Modulation, bind_inputs
+from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
 from interp.models.families import ANATOMIES
+
+
+def cross_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Any]:
+    """Of PixArt and SANA."""
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0]])[: len(times)]
+    text: dict[str, Any] = {"encoder_hidden_states": noise(7, config.caption_channels), "encoder_attention_mask": mask}
+    if config.sample_size == 128:  # PixArt-alpha's weights that are told the picture's size
+        text["added_cond_kwargs"] = {"resolution": noise(2), "aspect_ratio": noise(1)}
+    return {"hidden_states": noise(config.in_channels, 16, 16), **text, "timestep": times}
+
+
+def wan_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Tensor]:
+    text = {"encoder_hidden_states": noise(7, config.text_dim)}
+    return {"hidden_states": noise(config.in_channels, 3, 16, 16), **text, "timestep": times}
+
+
+def flux2_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Tensor]:
+    image_ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(5.0), torch.zeros(1))
+    text_ids = torch.cartesian_prod(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.arange(9.0))
+    text = {"encoder_hidden_states": noise(9, config.joint_attention_dim), "txt_ids": text_ids}
+    return {"hidden_states": noise(20, config.in_channels), **text, "timestep": times / 1000, "img_ids": image_ids}
+
+
+def qwenimage_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Any]:
+    mask = torch.tensor([[1] * 6 + [0] * 3, [1] * 4 + [0] * 5])[: len(times)]
+    text = {"encoder_hidden_states": noise(9, config.joint_attention_dim), "encoder_hidden_states_mask": mask}
+    shapes = {"img_shapes": [[(1, 4, 5)]] * len(times)}
+    return {"hidden_states": noise(20, config.in_channels), **text, "timestep": times / 1000, **shapes}
+
+
+OTHERS = {
+    "pixart": cross_inputs,
+    "sana": cross_inputs,
+    "wan": wan_inputs,
+    "flux2": flux2_inputs,
+    "qwenimage": qwenimage_inputs,
+}
+
+
+LENGTHS = {"text": 9}
+UNREAD = {
+    "qwenimage_model": [f"block.2/text/{kind}" for kind in ("alpha.attn", "alpha.mlp", "shift.mlp", "scale.mlp")],
+}
 
 
 def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
@@ -28,6 +71,8 @@ def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
     if family == "dit":
         latents = noise(config.in_channels, config.sample_size, config.sample_size)
         return {"hidden_states": latents, "timestep": times.long(), "class_labels": torch.tensor([3, 8])[:batch]}
+    if family in OTHERS:
+        return OTHERS[family](config, noise, times)
     text = {
         "encoder_hidden_states": noise(9, config.joint_attention_dim),
         "pooled_projections": noise(config.pooled_projection_dim),
@@ -55,12 +100,16 @@ def block_records(transformer: nn.Module, anatomy: Anatomy, inputs: dict[str, Te
 
         handles.append(module.register_forward_pre_hook(on_input, with_kwargs=True))
         handles.append(module.register_forward_hook(on_output))
-        for name in {b.module for b in block.branches} | {m.module for m in block.modulations}:
+        for name in {b.module for b in block.branches} | {m.module for m in block.modulations if m.module is not None}:
             hook = lambda m, a, o, record=record, name=name: on_output(m, a, o, record, name)  # noqa: E731
             handles.append(module.get_submodule(name).register_forward_hook(hook))
     transformer(**inputs)
     for handle in handles:
         handle.remove()
+    for block, record in zip(anatomy.blocks, records, strict=True):
+        module = transformer.get_submodule(block.path)
+        for modulation in (m for m in block.modulations if m.module is None):
+            record[modulation.name] = modulation.compute(module, record["inputs"])
     return records
 
 
@@ -71,19 +120,19 @@ def residual_error(anatomy: Anatomy, records: list[dict[str, Any]]) -> float:
         alpha = {}
         for modulation, number, site in block.chunk_sites(index):
             if site.kind == "alpha":
-                alpha[site.stream, site.gate] = record[modulation.module].chunk(len(modulation.chunks), dim=-1)[number]
-        for stream, item in block.hidden.items():
-            before = record["inputs"][block.state_inputs[stream]]
-            output = record["output"]
-            after = output if item is None else output[item]
+                alpha[site.stream, site.gate] = modulation.split(record[modulation.name])[number]
+        given, after_all = (block.states_given(record["inputs"], LENGTHS), block.states(record["output"], LENGTHS))
+        for stream in block.hidden:
+            before, after = given[stream], after_all[stream]
             update = torch.zeros_like(before)
             for branch in (b for b in block.branches if b.stream == stream):
                 value = record[branch.module]
                 value = value if branch.item is None or not isinstance(value, tuple) else value[branch.item]
+                value = value.flatten(2).transpose(1, 2) if branch.spatial else value
                 if branch.joint:
-                    lengths = [record["inputs"][block.state_inputs[name]].shape[1] for name in branch.joint]
-                    value = value.split(lengths, dim=1)[branch.joint.index(stream)]
-                update = update + alpha[stream, branch.gate].unsqueeze(1) * value
+                    first = LENGTHS["text"] if branch.joint[0] == "text" else value.shape[1] - LENGTHS["text"]
+                    value = value[:, :first] if branch.joint[0] == stream else value[:, first:]
+                update = update + (alpha[stream, branch.gate].unsqueeze(1) if branch.gated else 1.0) * value
             errors.append(((after - before - update).abs().max() / (after - before).abs().max()).item())
     return max(errors)
 
@@ -141,7 +190,7 @@ def test_gates_computed_without_running_the_block_are_the_ones_it_uses(name: str
         for block, record in zip(model.anatomy.blocks, records, strict=True):
             for modulation in block.modulations:
                 computed = modulation.compute(transformer.get_submodule(block.path), record["inputs"])
-                assert torch.equal(computed, record[modulation.module])
+                assert torch.equal(computed, record[modulation.name])
                 assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.channels
 
 
@@ -152,7 +201,8 @@ def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.Fi
     transformer, anatomy = model.pipe.transformer, model.anatomy
     two = inputs_for(model)
     assert set(anatomy.row_inputs) == {key for key in two if not key.endswith("_ids")}
-    three = {key: torch.cat([value, value[:1]]) if key in anatomy.row_inputs else value for key, value in two.items()}
+    more = {key: add_rows(two[key], take_rows(two[key], slice(1))) for key in anatomy.row_inputs}
+    three = {**two, **more}
     with torch.no_grad():
         short, long = transformer(**two).sample, transformer(**three).sample
     assert torch.allclose(long[:2], short, atol=1e-5)
@@ -167,6 +217,7 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
     """With what the blocks are given held, another timestep moves the output; with the re-entries held too, it does not."""
     model = request.getfixturevalue(name)
     transformer, anatomy = model.pipe.transformer, model.anatomy
+    of_output = {reentry.module for reentry in anatomy.reentries if reentry.argument is None}
     one = inputs_for(model, batch=1)
     other = {**one, "timestep": (one["timestep"] * 0.4).to(one["timestep"].dtype)}
     kept: dict[str, Any] = {}
@@ -178,8 +229,13 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
             kept[path] = (args, dict(kwargs))
             return None
 
+        def on_output(module: nn.Module, args: Any, output: Any, path: str) -> Any:
+            return kept.setdefault(path, output)
+
         handles = [
-            transformer.get_submodule(path).register_forward_pre_hook(partial(hook, path=path), with_kwargs=True)
+            transformer.get_submodule(path).register_forward_hook(partial(on_output, path=path))
+            if path in of_output
+            else transformer.get_submodule(path).register_forward_pre_hook(partial(hook, path=path), with_kwargs=True)
             for path in paths
         ]
         with torch.no_grad():
@@ -189,7 +245,7 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
         return result
 
     blocks = [block.path for block in anatomy.blocks]
-    again = [path for path, _ in anatomy.reentries]
+    again = [reentry.module for reentry in anatomy.reentries]
     original = run(one, blocks + again, replay=False)
     assert not torch.equal(run(other, blocks, replay=True), original)
     assert torch.equal(run(other, blocks + again, replay=True), original)
@@ -205,15 +261,23 @@ def test_every_site_matters(name: str, request: pytest.FixtureRequest) -> None:
         for index, block in enumerate(anatomy.blocks):
             module = transformer.get_submodule(block.path)
             for modulation, number, site in block.chunk_sites(index):
-                if site.stream in modulation.shared_with:
-                    continue  # the same chunk under another name
+                if site.stream in modulation.shared_with or str(site) in UNREAD.get(name, ()):
+                    continue  # the same chunk under another name; or of a last text state, which nobody reads
 
                 def edit(m: nn.Module, a: Any, output: Tensor, n: int = number, c: int = len(modulation.chunks)) -> Tensor:
                     chunks = list(output.chunk(c, dim=-1))
                     chunks[n] = chunks[n] + torch.linspace(0.5, 1.5, chunks[n].shape[-1])
                     return torch.cat(chunks, dim=-1)
 
-                handle = module.get_submodule(modulation.module).register_forward_hook(edit)
+                def edit_given(m: nn.Module, a: Any, kw: Any, name: str = str(modulation.argument), edit: Any = edit) -> Any:
+                    bound = bind_inputs(m, a, kw)
+                    flat = bound[name].reshape(len(bound[name]), -1)
+                    return (), {**bound, name: edit(m, a, flat).reshape(bound[name].shape)}
+
+                if modulation.module is None:
+                    handle = module.register_forward_pre_hook(edit_given, with_kwargs=True)
+                else:
+                    handle = module.get_submodule(modulation.module).register_forward_hook(edit)
                 after = transformer(**inputs).sample
                 handle.remove()
                 assert not torch.equal(after, before), site

@@ -84,6 +84,11 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
     assert str(found["verdict"].sel(arm=f"zero {BLOCK}").values) == "changed"
 
 
+# later blocks are told of the text by cross-attention, or (Qwen-Image) how long it is
+CROSS = ("sana_model", "pixart_model", "sigma_model", "wan_model", "qwenimage_model")
+CONDITIONED = dict.fromkeys((*CROSS, "flux2_model"), "timestep")  # what the gates are told
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_state_and_conditioning_together_are_the_clean_run(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Both streams' whole state at a block and all conditioning that enters after it reproduce the clean run. Neither alone:
@@ -100,9 +105,10 @@ def test_state_and_conditioning_together_are_the_clean_run(name: str, request: p
     names = [str(arm) for arm in drawn.axes["arm"].to_numpy()]
     for block in (1, last):
         everything = drawn.latents(0, names.index(f"everything {block} 0-2"))
-        np.testing.assert_allclose(everything, clean.latents, rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(everything, clean.latents, rtol=1e-4, atol=2e-5 * max(1.0, np.abs(clean.latents).max() / 10))
         state = drawn.latents(0, names.index(f"hidden {block} 0-2"))
-        assert np.abs(state - clean.latents).max() > 1e-4, block
+        told = "text" in CONDITIONED.get(name, "text") or (name in CROSS and block != last)
+        assert (np.abs(state - clean.latents).max() > 1e-5 * max(10.0, np.abs(clean.latents).max())) == told, block
     recovered = patching.recovered(drawn, "latents")["recovered"].sel(what="everything").to_numpy()
     np.testing.assert_allclose(recovered, 1.0, atol=1e-3)
     corrupted = prepare(model, prompts[1:2], steps=3)

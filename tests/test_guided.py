@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, prompts_for
+from conftest import CORE, prompts_for
 
 import interp
 from interp.guidance import APG, ClassifierFree, DetailGuidance, PerturbedAttention, SkipLayer
@@ -26,17 +28,21 @@ def arguments(model: interp.Model, name: str, scale: float) -> dict[str, Any]:
     if name == "dit_model":
         labels = [model.loaded.spec.prompts(model.pipe, [p])["class_labels"][0] for p in prompts]
         return {**given, "class_labels": labels, "guidance_scale": scale}
-    given |= {"prompt": prompts, "height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}
+    settings = {key: value for key, value in model.settings().items() if key != "embedded_guidance"}
+    exact = {"use_resolution_binning": False} if name in ("sana_model", "pixart_model") else {}
+    given |= {"prompt": prompts, "height": 64, "width": 64, **exact, **settings}
+    if name == "qwenimage_model":
+        return {**given, "true_cfg_scale": scale}
     if name in ("flux_model", "schnell_model"):
         return {**given, "negative_prompt": ["", ""], "true_cfg_scale": scale}
     return {**given, "guidance_scale": scale}
 
 
 def own(model: interp.Model, name: str, scale: float, guidance: Any = None) -> np.ndarray:
-    if guidance is None:
-        return (model.pipe(**arguments(model, name, scale)).images * 255).round()
-    with interp.guided(model.pipe, guidance):
-        return (model.pipe(**arguments(model, name, scale)).images * 255).round()
+    with contextlib.nullcontext() if guidance is None else interp.guided(model.pipe, guidance):
+        output = model.pipe(**arguments(model, name, scale))
+    images = output.frames[:, output.frames.shape[1] // 2] if name == "wan_model" else output.images
+    return (images * 255).round()
 
 
 def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
@@ -47,8 +53,11 @@ def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-@pytest.mark.parametrize("name", MODELS)
+BOTH = list(itertools.product([*CORE, "flux2_model", "sana_model"], [1.0, 3.0]))
+ONE = [("pixart_model", 3.0), ("wan_model", 3.0), ("qwenimage_model", 1.0)]
+
+
+@pytest.mark.parametrize(("name", "scale"), [*BOTH, *ONE])
 def test_on_a_pipeline_with_its_own_guidance(name: str, scale: float, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     before = own(model, name, scale)

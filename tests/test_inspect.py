@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from bad_inputs import run
 from conftest import MODELS
 
@@ -21,6 +22,20 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "flux-schnell": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
     "flux-dedistilled": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
     "dit-xl": ({"class-conditional": 28}, 1152, ("attn", "mlp"), (0.6, 0.8)),
+    "flux2-klein": ({"double": 5, "single": 20}, 3072, ("attn", "mlp"), (3.7, 4.1)),
+    "flux2-klein-9b": ({"double": 8, "single": 24}, 4096, ("attn", "mlp"), (8.8, 9.3)),
+    "qwen-image": ({"joint": 60}, 3072, ("attn", "mlp"), (20.0, 20.8)),
+    "sana1.5": ({"cross": 20}, 2240, ("attn", "mlp"), (1.55, 1.65)),
+    "sana1.5-4.8b": ({"cross": 60}, 2240, ("attn", "mlp"), (4.6, 4.9)),
+    "pixart": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
+    "pixart-sigma": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
+    "wan2.1": ({"cross": 30}, 1536, ("attn", "mlp"), (1.3, 1.45)),
+    "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
+}
+EMITTED = {  # outside of the blocks, for those that are given their gates
+    "temb_mod_img": "double_stream_modulation_img.linear",
+    "temb_mod_txt": "double_stream_modulation_txt.linear",
+    "temb_mod": "single_stream_modulation.linear",
 }
 
 
@@ -37,8 +52,14 @@ def test_published_models_have_their_published_shapes(name: str) -> None:
     assert all(parameter.is_meta for parameter in bones.transformer.parameters())
     for index, block in enumerate(bones.anatomy.blocks):
         for modulation in block.modulations:  # each projection is as wide as its chunks say
-            linear = bones.transformer.get_submodule(f"{block.path}.{modulation.module}")
-            assert linear.out_features == len(modulation.chunks) * channels, (index, modulation.module)
+            wide = len(modulation.chunks) * channels
+            if modulation.table is not None:
+                assert getattr(bones.transformer.get_submodule(block.path), modulation.table).numel() == wide
+                continue
+            place = f"{block.path}.{modulation.module}" if modulation.module else EMITTED[str(modulation.argument)]
+            linear = bones.transformer.get_submodule(place)
+            linear = linear[-1] if isinstance(linear, torch.nn.Sequential) else linear
+            assert linear.out_features == wide, (index, modulation.name)
         for tap in block.taps:
             bones.transformer.get_submodule(f"{block.path}.{tap.module}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, prompts_for
+from conftest import MODELS, TWO_STREAMS, prompts_for
 from torch import Tensor
 
 import interp
@@ -89,7 +89,7 @@ def raised(value: Tensor) -> Tensor:
 
 def averaged(value: Tensor) -> Tensor:
     value = value.clone()
-    value[:, :, 3] = value[:, :, 3].mean(dim=1, keepdim=True, dtype=torch.float32)
+    value[:, :, 3] = value[:, :, [3]].mean(dim=1, dtype=torch.float32)
     return value
 
 
@@ -115,7 +115,7 @@ def test_each_edit_equals_a_hook_written_by_hand(name: str, number: int, request
         np.testing.assert_array_equal(picture(model, name), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "dit_model"])
+@pytest.mark.parametrize("name", TWO_STREAMS)
 def test_text_and_both_streams(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     with by_hand(model, 1, "text", zeroed):
@@ -156,13 +156,56 @@ def test_edited_alpha_is_what_the_store_holds_and_both_drivers_agree(
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", steps=STEPS, batch_size=2, interventions=edits)
     here = {"stream": "image", "gate": "attn", "block": 1}
     before, after = (r.gates["alpha"].sel(here).to_numpy() for r in (plain, run))
-    np.testing.assert_array_equal(after[..., [2, 7]], before[..., [2, 7]] * np.float32(3.0))
-    np.testing.assert_array_equal(after[..., 4], before[..., 4].clip(-0.01, 0.01))
+    # a block that adds a table of its own to what it is given can be given any alpha to one rounding of the table
+    rounding = {"rtol": 2e-7, "atol": 2e-7 if any(m.table for m in model.anatomy.blocks[1].modulations) else 0}
+    same = np.testing.assert_allclose if rounding["atol"] else np.testing.assert_array_equal
+    given = rounding if rounding["atol"] else {}
+    same(after[..., [2, 7]], before[..., [2, 7]] * np.float32(3.0), **given)
+    same(after[..., 4], before[..., 4].clip(-0.01, 0.01), **given)
     np.testing.assert_array_equal(after[..., 8:], before[..., 8:])
     assert run.plan["interventions"] == [edit.to_json() for edit in edits]
     with edited(model, edits):
         np.testing.assert_array_equal(picture(model, name), run.images["image"])
     assert np.abs(run.images["latents"] - plain.images["latents"]).max() > 0
+
+
+def test_edits_where_both_streams_are_one_state(flux2_model: interp.Model) -> None:
+    model, name = flux2_model, "flux2_model"
+    text = prepare(model, ["a red cat"], steps=STEPS).layout.text_tokens
+    single = model.pipe.transformer.single_transformer_blocks[1]
+    for stream, place in (("image", slice(text, None)), ("text", slice(0, text)), ("both", slice(None))):
+
+        def hook(module: Any, arguments: Any, output: Tensor, place: slice = place) -> Tensor:
+            output = output.clone()
+            output[:, place, 3] = 0.0
+            return output
+
+        handle = single.register_forward_hook(hook)
+        expected = picture(model, name)
+        handle.remove()
+        edit = Zero(channels=3, blocks=3, stream=stream)
+        np.testing.assert_array_equal(drawn(model, name, edit), expected)
+        with edited(model, [edit]):
+            np.testing.assert_array_equal(picture(model, name), expected)
+
+
+def test_a_shared_gate_is_edited_for_one_block_alone(flux2_model: interp.Model) -> None:
+    """All blocks of a kind are given the same alpha; an edit of one block's leaves the others', and equals a hook by hand."""
+    model, name = flux2_model, "flux2_model"
+
+    def hook(module: Any, arguments: Any, named: Any) -> Any:
+        values = list(named["temb_mod_img"].chunk(6, dim=-1))
+        values[5] = values[5] * 4.0
+        return arguments, {**named, "temb_mod_img": torch.cat(values, dim=-1)}
+
+    handle = model.pipe.transformer.transformer_blocks[1].register_forward_pre_hook(hook, with_kwargs=True)
+    expected = picture(model, name)
+    handle.remove()
+    edit = Scale(4.0, channels=None, blocks=1, at="alpha.mlp")
+    np.testing.assert_array_equal(drawn(model, name, edit), expected)
+    assert not np.array_equal(expected, picture(model, name))
+    _, cache = model.run_with_cache("a red cat", "*/image/alpha.mlp", steps=2, interventions=[edit])
+    assert np.array_equal(cache["alpha.mlp", 1], 4 * cache["alpha.mlp", 0])
 
 
 def test_edits_compose_in_order(tiny_model: interp.Model) -> None:
@@ -335,7 +378,8 @@ def test_swapped_text_equals_a_call_with_the_other_embeddings(
     assert found.attrs["plan"]["interventions"][0]["prompt"] == other
 
 
-@pytest.mark.parametrize("name", MODELS)
+# the gates of weights that are told the picture's size are tabulated at the size they were made for
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "pixart_model"])
 def test_a_swapped_timestep_changes_the_gates_as_the_table_says(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -345,7 +389,9 @@ def test_a_swapped_timestep_changes_the_gates_as_the_table_says(
     plain = interp.trace(model, prompts, out=tmp_path / "plain.zarr", steps=STEPS)
     table = interp.gates.tabulate(model, prompts, list(range(model.anatomy.channels)), timesteps=[300.0, 900.0])
     alpha = run.gates["alpha"].sel(prompt=0)
-    np.testing.assert_allclose(alpha.sel(step=1), table["alpha"].sel(timestep=300.0).isel(prompt=0), atol=1e-5)
+    np.testing.assert_allclose(
+        alpha.sel(step=1), table["alpha"].sel(timestep=300.0).isel(prompt=0, missing_dims="ignore"), atol=1e-5
+    )
     np.testing.assert_array_equal(alpha.sel(step=[0, 2]), plain.gates["alpha"].sel(prompt=0, step=[0, 2]))
     with edited(model, [swap]):
         np.testing.assert_array_equal(untraced(model, prepare(model, prompts, steps=STEPS)), run.images["image"])

@@ -47,7 +47,7 @@ def test_no_block_runs_inside_the_head(tiny_model: interp.Model) -> None:
     predict(prepared, clean.calls.arguments[0], state)
     handle.remove()
     assert not ran
-    with pytest.raises(ZeroDivisionError), only_the_head(tiny_model.pipe.transformer, tiny_model.anatomy, state):
+    with pytest.raises(ZeroDivisionError), only_the_head(tiny_model.pipe.transformer, tiny_model.anatomy, state, {}):
         _ = 1 / 0
     assert tiny_model.pipe.transformer.transformer_blocks[0].__dict__.get("forward") is before
 

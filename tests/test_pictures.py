@@ -87,7 +87,8 @@ def test_decoded_latents_are_the_pipelines_picture(name: str, request: pytest.Fi
     latents = torch.from_numpy(clean.latents)[None]
     decoded = autoencoder.decode(pipe, spec, latents, prepared.plan.height, prepared.plan.width)
     np.testing.assert_array_equal((decoded[0].numpy() * 255).round().astype(np.uint8), clean.image)
-    assert autoencoder.encode(pipe, spec, decoded).shape == latents.shape
+    if not prepared.layout.frames:
+        assert autoencoder.encode(pipe, spec, decoded).shape == latents.shape
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from bad_inputs import run
-from conftest import MODELS
+from conftest import MODELS, TWO_STREAMS
 
 import interp
 from interp.models.anatomy import Anatomy, Modulation
@@ -52,7 +52,12 @@ def swapped_gates(anatomy: Anatomy) -> Anatomy:
 
 def swapped_streams(anatomy: Anatomy) -> Anatomy:
     both = {"text": 1, "image": 0}
-    blocks = [dataclasses.replace(b, hidden=both if len(b.hidden) == 2 else b.hidden) for b in anatomy.blocks]
+    blocks = [
+        dataclasses.replace(b, joint=b.joint[::-1])
+        if b.joint
+        else dataclasses.replace(b, hidden=both if len(b.hidden) == 2 else b.hidden)
+        for b in anatomy.blocks
+    ]
     return dataclasses.replace(anatomy, blocks=tuple(blocks))
 
 
@@ -63,7 +68,7 @@ def test_swapped_gates_fail(name: str, request: pytest.FixtureRequest) -> None:
     assert not checks["residual identity"].passed
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "dit_model"])
+@pytest.mark.parametrize("name", TWO_STREAMS)
 def test_swapped_streams_fail(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     assert not all(check.passed for check in check_anatomy(with_anatomy(model, swapped_streams(model.anatomy))))

@@ -25,11 +25,10 @@ def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureReq
             state = cache["input", index, stream].astype(np.float64)
             if index and f"block.{index - 1}/{stream}/hidden" in cache:
                 assert np.array_equal(cache["input", index, stream], cache["hidden", index - 1, stream])
-            gates = [tap.gate for tap in block.branches if tap.stream == stream]
-            update = {
-                gate: cache[f"branch.{gate}", index, stream].astype(np.float64) * cache[f"alpha.{gate}", index, stream]
-                for gate in gates
-            }
+            update = {}
+            for tap in (tap for tap in block.branches if tap.stream == stream):
+                alpha = cache[f"alpha.{tap.gate}", index, stream] if tap.gated else 1.0
+                update[tap.gate] = cache[f"branch.{tap.gate}", index, stream].astype(np.float64) * alpha
             total = state + sum(update.values())
             scale = float(np.abs(cache["hidden", index, stream]).max())
             assert np.allclose(cache["hidden", index, stream], total, atol=1e-5 * scale)
@@ -42,7 +41,7 @@ def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureReq
 def test_what_a_branch_is_given_is_the_modulated_norm(name: str, request: pytest.FixtureRequest) -> None:
     """modulated = (1 + scale) LayerNorm(state) + shift, computed here in float64."""
     model = request.getfixturevalue(name)
-    _, cache = model.run_with_cache(prompts_for(name)[:2], "*", steps=1)
+    _, cache = model.run_with_cache(prompts_for(name)[:2], "*", steps=2)
     checked = 0
     for index, block in enumerate(model.anatomy.blocks):
         for tap in (tap for tap in block.taps if tap.kind == "modulated"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import MODELS, PROMPTS, prompts_for
+from conftest import CORE, FAMILIES, PROMPTS, prompts_for
 
 import interp
 from interp.models.catalog import CATALOG
@@ -31,14 +32,15 @@ def never_wrapped(model: interp.Model) -> Any:
     return pipe
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("size", [(64, 64), (32, 48)])
+EVERY_WAY = list(itertools.product(CORE, [1, 3], [(64, 64), (32, 48)]))
+
+
+@pytest.mark.parametrize(("name", "batch_size", "size"), [*EVERY_WAY, *((name, 2, (32, 64)) for name in FAMILIES)])
 def test_everything_stored_equals_plain_hooks(
     name: str, batch_size: int, size: tuple[int, int], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     model = request.getfixturevalue(name)
-    prompts = prompts_for(name)
+    prompts, steps = (prompts_for(name), 5) if name in CORE else (prompts_for(name)[:2], 2)
     height, width = size
     if not model.loaded.spec.takes_size:
         if height != width:
@@ -48,7 +50,7 @@ def test_everything_stored_equals_plain_hooks(
         model,
         prompts,
         out=tmp_path / "run.zarr",
-        steps=5,
+        steps=steps,
         seed=11,
         height=height,
         width=width,
@@ -60,7 +62,7 @@ def test_everything_stored_equals_plain_hooks(
         part = prompts[start : start + batch_size]
         rows = slice(start, start + len(part))
         with reference.hooked(plain) as seen:
-            pictures, latents = reference.untraced(plain, part, [11] * len(part), **arguments_of(model, 5, height, width))
+            pictures, latents = reference.untraced(plain, part, [11] * len(part), **arguments_of(model, steps, height, width))
         assert np.array_equal(run.images["image"][rows], pictures)
         assert np.array_equal(run.images["latents"][rows], latents)
         assert len(seen.hidden) == int(run.stats["present"].sum())

@@ -92,7 +92,7 @@ def _writers(written: xr.Dataset, alpha: xr.DataArray, chosen: list[int]) -> xr.
 
 
 def _factors(written: xr.Dataset, alpha: xr.DataArray) -> Iterator[tuple[str, Any, xr.DataArray]]:
-    """(writer, alpha, branch) in the order of writing, float64; alpha is 1 for the embedding."""
+    """(writer, alpha, branch) in the order of writing, float64; alpha is 1 for the embedding and where no gate is."""
     embedding = written["embedding"].compute().astype(np.float64)
     position = written["position"].compute().astype(np.float64)
     if bool((position != 0).any()):
@@ -103,12 +103,12 @@ def _factors(written: xr.Dataset, alpha: xr.DataArray) -> Iterator[tuple[str, An
     present, gates = written["present"].to_numpy(), written["gate"].to_numpy()
     along = ["block", "gate", "block_path", "block_kind"]
     for place, block in enumerate(written["block"].to_numpy()):
-        here = {name: array.isel(block=place).compute() for name, array in (("a", alpha), ("b", written["branch"]))}
+        here, factors = written["branch"].isel(block=place).compute(), alpha.isel(block=place).compute()
+        gated = factors["gate"].to_numpy()[factors.notnull().any([name for name in factors.dims if name != "gate"]).to_numpy()]
         for number, gate in enumerate(gates):
             if present[place, number]:
-                factor, branch = (
-                    here[name].isel(gate=number).drop_vars(along, errors="ignore").astype(np.float64) for name in ("a", "b")
-                )
+                branch = here.isel(gate=number).drop_vars(along, errors="ignore").astype(np.float64)
+                factor = factors.sel(gate=gate).drop_vars(along, errors="ignore").astype(np.float64) if gate in gated else 1.0
                 yield f"block.{block}/{gate}", factor, branch
 
 

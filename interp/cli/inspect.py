@@ -33,7 +33,7 @@ def inspect(
         ["blocks", f"{len(anatomy.blocks)}, {anatomy.channels} channels"],
         ["streams", ", ".join(anatomy.streams)],
         ["gates", ", ".join(anatomy.gates)],
-        ["conditioning enters again in", ", ".join(path for path, _ in anatomy.reentries)],
+        ["conditioning enters again in", ", ".join(reentry.module for reentry in anatomy.reentries)],
     ]
     print_table("", ["", ""], facts)
     print_table("", ["blocks", "kind", "path", "sites of the image stream", "sites of the text stream"], block_rows(bones))
@@ -88,5 +88,5 @@ def as_values(model: str, bones: Skeleton) -> dict[str, Any]:
             for index, block in enumerate(anatomy.blocks)
         ],
         "row_inputs": list(anatomy.row_inputs),
-        "reentries": [path for path, _ in anatomy.reentries],
+        "reentries": [reentry.module for reentry in anatomy.reentries],
     }

@@ -9,8 +9,27 @@ import typer
 from interp.cli.console import print_json, print_table
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False) -> None:
+def models(
+    support: Annotated[bool, typer.Option("--support", help="What is known of every family: blocks, gates, guidance.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the README's table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+) -> None:
     """List the models known by name, and whether this version can trace them."""
+    if not support and not markdown:
+        _print_names(as_json)
+        return
+    from interp.models import support as known
+
+    rows = known.support()
+    if markdown:
+        print(known.markdown(rows), end="")
+    elif as_json:
+        print_json(rows)
+    else:
+        print_table("", list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _print_names(as_json: bool) -> None:
     from interp.models.catalog import CATALOG
     from interp.models.families import PIPELINES
 

@@ -15,7 +15,8 @@ from interp.errors import InputError, InterpError, TraceError
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import Calls, around_calls
 from interp.interventions.values import Values
-from interp.models.anatomy import bind_inputs
+from interp.models.anatomy import Reentry, bind_inputs
+from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.plan import Row
@@ -61,11 +62,12 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
     try:
         watching = watch_scheduler(scheduler, keep_all=False, on_step=on_step)
         with keep_offload_hooks(model.pipe), watching as watch, quiet(), torch.no_grad():
-            images = np.asarray(model.pipe(**pipeline_arguments(model, prepared.plan, rows)).images)
+            output = model.pipe(**pipeline_arguments(model, prepared.plan, rows))
     except InterpError:
         raise
     except Exception as error:
         raise TraceError(f"the pipeline failed on {rows[0].text[:40]!r}: {type(error).__name__}: {error}") from error
+    images = np.stack([still(picture) for picture in drawn(output)])
     for position, row in enumerate(rows):
         if position in watch.not_finite or not np.isfinite(images[position]).all():
             where = f"the latents, step {watch.not_finite[position][0]}" if position in watch.not_finite else "the VAE"
@@ -73,7 +75,7 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
                 f"NaN or Inf at {where}, prompt {row.index} ({row.text!r}, seed {row.seed}), place {position} of its batch "
                 "(float16 overflows easily; try another --dtype)"
             )
-    return (images * 255).round().astype(np.uint8), watch.latents[0].numpy()
+    return as_bytes(images), watch.latents[0].numpy()
 
 
 class _Keeper(Driver):
@@ -116,6 +118,10 @@ def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (
     for path, arguments in _conditioned(prepared) if keep_conditioning else ():
         hook = _keep_arguments(keeper, path, arguments, conditioning)
         handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
+    for reentry in prepared.model.anatomy.reentries if keep_conditioning else ():
+        if reentry.argument is None:
+            hook = _keep_output(keeper, reentry, conditioning)
+            handles.append(transformer.get_submodule(reentry.module).register_forward_hook(hook))
     try:
         with prepared.model.lock, around_calls(transformer, record):
             images, latents = sample(prepared, [row])
@@ -135,13 +141,20 @@ def _conditioned(prepared: Prepared) -> list[tuple[str, list[str]]]:
     inside = [
         (block.path, [name for name in block.row_inputs if name not in block.state_inputs.values()]) for block in anatomy.blocks
     ]
-    return [*inside, *((path, [argument]) for path, argument in anatomy.reentries)]
+    return [*inside, *((one.module, [one.argument]) for one in anatomy.reentries if one.argument is not None)]
 
 
 def _keep_arguments(keeper: _Keeper, path: str, names: Sequence[str], kept: dict[tuple[int, str, str], Tensor]) -> Any:
     def hook(module: Any, arguments: Any, named: Any) -> None:
         bound = bind_inputs(module, arguments, named)
         kept.update({(keeper.step, path, name): bound[name].detach() for name in names if bound.get(name) is not None})
+
+    return hook
+
+
+def _keep_output(keeper: _Keeper, reentry: Reentry, kept: dict[tuple[int, str, str], Tensor]) -> Any:
+    def hook(module: Any, arguments: Any, output: Any) -> None:
+        kept[keeper.step, reentry.module, f"output.{reentry.item}"] = output[reentry.item or 0].detach()
 
     return hook
 

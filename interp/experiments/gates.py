@@ -7,6 +7,7 @@ independent players splits into them exactly (Hoeffding 1948; Sobol 1993), and a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from interp.analysis import intervals
 from interp.errors import InputError, ModelError
-from interp.models.anatomy import Conditioning
+from interp.models.anatomy import Conditioning, add_rows, take_rows
 from interp.models.identity import fingerprint
 from interp.models.quiet import quiet
 from interp.prompts import check_prompts, read_prompts
@@ -138,7 +139,7 @@ class _Grid:
         batches = [texts[start : start + ENCODE_BATCH] for start in range(0, len(texts), ENCODE_BATCH)]
         with torch.no_grad(), quiet():
             encoded = [spec.conditions(model.pipe, batch, chosen) for batch in batches]
-        text = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
+        text = {name: functools.reduce(add_rows, [part[name] for part in encoded]) for name in encoded[0]}
         values = {"timestep": _timesteps(timesteps)}
         if guidance is not None and "guidance" not in conditioning.players:
             raise InputError(f"guidance: {model.name} has no embedded guidance, so its gates cannot depend on it")
@@ -188,8 +189,8 @@ class _Grid:
 
     def _compute(self, transformer: Any, number: int, cells: list[tuple[float, ...]]) -> Iterator[Array]:
         anatomy = self.model.anatomy
-        given = {name: value[number : number + 1].expand(len(cells), *value.shape[1:]) for name, value in self.text.items()}
-        device = next(iter(given.values())).device
+        given = {name: take_rows(value, [number] * len(cells)) for name, value in self.text.items()}
+        device = self.model.pipe._execution_device
         for place, player in enumerate(self.values):
             column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
             given[player] = column / anatomy.timestep_scale if player == "timestep" else column
@@ -198,10 +199,10 @@ class _Grid:
             found: dict[tuple[int, str], Any] = {}
             alphas = []
             for modulation, chunk, site in self.sites:
-                key = (site.block, modulation.module)
+                key = (site.block, modulation.name)
                 if key not in found:
                     module = transformer.get_submodule(anatomy.blocks[site.block].path)
-                    found[key] = modulation.compute(module, inputs).chunk(len(modulation.chunks), dim=-1)
+                    found[key] = modulation.split(modulation.compute(module, inputs))
                 alphas.append(found[key][chunk].float().cpu())
         yield from torch.stack(alphas, dim=1).numpy()
 

@@ -24,7 +24,7 @@ from interp.experiments.clean import Array, clean_run, sample
 from interp.experiments.draw import Arm, ByRows, OnProgress, Outputs, fill, measures
 from interp.interventions.rows import Calls, around_calls
 from interp.models import autoencoder, noise
-from interp.models.anatomy import Anatomy, bind_inputs
+from interp.models.anatomy import Anatomy, Lengths, bind_inputs, take_rows
 from interp.models.quiet import quiet
 from interp.plan import Record, Row, as_json
 from interp.sites import Site, parse_indices, resolve_indices
@@ -42,7 +42,7 @@ States = dict[tuple[int, int], Tensor]
 
 
 @contextlib.contextmanager
-def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor) -> Iterator[None]:
+def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor, lengths: Lengths) -> Iterator[None]:
     """Inside, no block runs: the transformer's output layer is given `states`, (row, token, channel)."""
     patched = [transformer.get_submodule(block.path) for block in anatomy.blocks]
     shadowed = [module.__dict__.get("forward") for module in patched]
@@ -51,15 +51,10 @@ def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor) -> Iterato
 
         def forward(*given: Any, _module: Any = module, _block: Any = block, _last: bool = last, **named: Any) -> Any:
             bound = bind_inputs(_module, given, named)
-            passed = {stream: bound[_block.state_inputs[stream]] for stream in _block.hidden}
+            passed = _block.states_given(bound, lengths)
             if _last:
                 passed["image"] = states
-            if _block.hidden["image"] is None:
-                return passed["image"]
-            items: list[Any] = [None] * 2
-            for stream, item in _block.hidden.items():
-                items[item] = passed[stream]
-            return tuple(items)
+            return _block.output_of(passed)
 
         module.forward = forward
     try:
@@ -75,8 +70,9 @@ def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Te
     """The transformer's output from image states after any block, (row, token, channel), in one call's conditioning."""
     transformer, anatomy = prepared.model.pipe.transformer, prepared.model.anatomy
     states = states.to(transformer.device, transformer.dtype)
-    wide = {name: arguments[name].expand(len(states), *arguments[name].shape[1:]) for name in anatomy.row_inputs}
-    with prepared.model.lock, only_the_head(transformer, anatomy, states), torch.no_grad(), quiet():
+    wide = {name: take_rows(arguments.get(name), [0] * len(states)) for name in anatomy.row_inputs}
+    head = only_the_head(transformer, anatomy, states, prepared.layout.lengths)
+    with prepared.model.lock, head, torch.no_grad(), quiet():
         output: Tensor = transformer(**{**arguments, **wide, "return_dict": False})[0]
     return output
 
@@ -218,7 +214,8 @@ def _from_store(prepared: Prepared, row: Row, kept: Run, steps: Sequence[int], b
     def answer(step: int, bound: dict[str, Any], run: Any) -> Tensor:
         state = torch.from_numpy(held.sel(step=step, block=last).to_numpy().copy())[None]
         transformer, anatomy = prepared.model.pipe.transformer, prepared.model.anatomy
-        with only_the_head(transformer, anatomy, state.to(transformer.device, transformer.dtype)):
+        given = state.to(transformer.device, transformer.dtype)
+        with only_the_head(transformer, anatomy, given, prepared.layout.lengths):
             prediction: Tensor = run(bound)
         calls.arguments.append(bound)
         calls.predictions.append(prediction)

@@ -243,7 +243,7 @@ def sites_of(anatomy: Anatomy, what: str, block: int, streams: Sequence[str]) ->
     """The sites that a cell replaces: those of its block that exist."""
     described = anatomy.blocks[block]
     if what == "alpha":
-        owned = [site for owner, _, site in described.chunk_sites(block) if site.stream == owner.stream]
+        owned = [site for owner, _, site in described.chunk_sites(block) if site.stream not in owner.shared_with]
         return [site for site in owned if site.kind == "alpha" and site.stream in streams]
     wanted = STREAMS["both"] if what == "everything" else streams
     return [Site(block, stream, "hidden") for stream in wanted if stream in described.hidden]

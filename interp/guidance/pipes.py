@@ -84,7 +84,7 @@ class _Added(Guide):
     def __init__(self, anatomy: Anatomy, guidance: Combined, own: OwnGuidance, transformer: Any) -> None:
         super().__init__(anatomy, guidance, {}, lambda step: (0.0, 0.0), parts=own.parts(transformer))
         self.own = own
-        self.drawn = self.made = self.given = 0
+        self.drawn = self.made = 0
         self.scale: float | None = None
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class _Added(Guide):
         rows = self._conditional(batch)
         self.batch = rows.stop - rows.start
         self._begin_pipeline(batch, rows, branches)
-        output = run(bound)
+        output = run(self._widened(bound))
         split = {name: output[place].chunk(self.parts, dim=1)[0] for name, place in self.rows.items()}
         context = Context(number, 0.0, 0.0, True, self.remembered)
         answered, width = output[:batch].clone(), split[COND].shape[1]
@@ -131,7 +131,3 @@ class _Added(Guide):
         self.waiting, self.here = list(branches), []
         self.source = list(range(batch))
         self.arms, self.touched, self.pieces = [], [], []
-
-    @property
-    def _input_rows(self) -> int:
-        return self.given

@@ -18,7 +18,7 @@ from interp.guidance.method import COND, UNCOND, Branch, Context
 from interp.guidance.methods import Amplify
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import BEFORE_THE_BLOCKS, Place, around_calls, first_place
-from interp.models.anatomy import Anatomy, bind_inputs
+from interp.models.anatomy import Anatomy, add_rows, bind_inputs, take_rows
 
 Levels = Callable[[int], tuple[float, float]]
 """step -> (sigma, the next step's)."""
@@ -55,7 +55,7 @@ class Guide(Driver):
         self.remembered: dict[str, Tensor] = {}
         self.values: Tensor | None = None
         self.states: dict[str, Tensor] = {}
-        self.batch = self.count = 0
+        self.batch = self.count = self.given = 0
         self.waiting: list[Branch] = []
         self.rows: dict[str, slice] = {}
         self.here: list[Branch] = []
@@ -66,14 +66,15 @@ class Guide(Driver):
         """Guide the pipeline's calls inside; leaves nothing behind."""
         handles: list[Any] = []
         try:
-            for index, block in enumerate(self.anatomy.blocks):
+            handles += self.attach(transformer, first=True)
+            for index, block in enumerate(self.anatomy.blocks):  # after attach: rows move before their arguments are edited
                 module = transformer.get_submodule(block.path)
                 handles.append(module.register_forward_pre_hook(self.before_block(index), with_kwargs=True, prepend=True))
-            handles += self.attach(transformer, first=True)
             handles += self._attach_attention(transformer)
-            for path, argument in self.anatomy.reentries:
+            for path, argument in ((one.module, one.argument) for one in self.anatomy.reentries if one.argument is not None):
+                module = transformer.get_submodule(path)
                 hook = self.before_reentry(argument)
-                handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
             with around_calls(transformer, self.call):
                 yield self
         finally:
@@ -108,7 +109,7 @@ class Guide(Driver):
         own = [branch for branch in branches if branch.model is None]
         given = self._with_uncond(bound) if any(branch.name == UNCOND for branch in own) else bound
         self._begin(own, amplified)
-        output = run(given)
+        output = run(self._widened(given))
         predictions = {name: output[rows] for name, rows in self.rows.items()}
         return {**predictions, **self._others(bound, branches)}
 
@@ -133,14 +134,24 @@ class Guide(Driver):
     def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:
         rows = {}
         for name, value in self.unconditional.items():
-            old = bound[name]
-            rows[name] = value.to(old.device, old.dtype).expand_as(old) if value.shape != old.shape else value.to(old)
+            old = torch.ones_like(value) if bound.get(name) is None else bound[name]  # a mask that hides nothing is left out
+            shape = (self.batch, *value.shape[1:])
+            rows[name] = value.to(old.device, old.dtype).expand(shape)
         return rows
 
     def _with_uncond(self, bound: dict[str, Any]) -> dict[str, Any]:
         theirs = self._uncond_rows(bound)
-        names = [name for name in self.anatomy.row_inputs if bound.get(name) is not None]
-        return {**bound, **{name: torch.cat([bound[name], theirs.get(name, bound[name])]) for name in names}}
+        names = [name for name in self.anatomy.row_inputs if name in theirs or bound.get(name) is not None]
+        ours = {name: torch.ones_like(theirs[name]) if bound.get(name) is None else bound[name] for name in names}
+        return {**bound, **{name: add_rows(ours[name], theirs.get(name, ours[name])) for name in names}}
+
+    def _widened(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """The call's arguments with the rows of all branches, where rows cannot join at a block."""
+        if self.anatomy.forks or not self.waiting:
+            return bound
+        index = self._join_all(list(self.waiting))
+        self.given, self.source = self.count, list(range(self.count))
+        return {**bound, **{name: take_rows(bound.get(name), index) for name in self.anatomy.row_inputs}}
 
     def _begin(self, branches: list[Branch], amplified: list[Any]) -> None:
         """Which rows there are at the input, and which are to come."""
@@ -148,7 +159,7 @@ class Guide(Driver):
         self.rows = {COND: slice(0, self.batch)}
         if any(branch.name == UNCOND for branch in branches):
             self.rows[UNCOND] = slice(self.batch, 2 * self.batch)
-        self.count = self.batch * len(self.rows)
+        self.count = self.given = self.batch * len(self.rows)
         self.waiting = [branch for branch in branches if branch.name != UNCOND]
         self.here = []
         self.source = list(range(self.count))
@@ -174,6 +185,11 @@ class Guide(Driver):
         joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
         if not joining:
             return None
+        index = self._join_all(joining)
+        self.source = [self.source[row] for row in index]
+        return index
+
+    def _join_all(self, joining: list[Branch]) -> list[int]:
         index = list(range(self.count))
         for branch in joining:
             source = self.rows[branch.source]
@@ -181,7 +197,6 @@ class Guide(Driver):
             self._join(branch, slice(self.count, self.count + self.batch))
             self.count += self.batch
         self.waiting = [branch for branch in self.waiting if branch not in joining]
-        self.source = [self.source[row] for row in index]
         return index
 
     def before_block(self, index: int) -> Any:
@@ -192,30 +207,25 @@ class Guide(Driver):
         def hook(module: Any, arguments: Any, named: Any) -> Any:
             moved = self._fork(index, 0)
             skipping = any(index in branch.skips for branch in [*self.here, *self.waiting])
-            behind = len(self.source) != self._input_rows
+            behind = len(self.source) != self.given
             if moved is None and not behind and not skipping:
                 return None
             bound = bind_inputs(module, arguments, named)
             for name in block.row_inputs if moved is not None or behind else ():
                 rows = moved if name in states else self.source
-                if bound.get(name) is not None and rows is not None:
-                    bound[name] = bound[name][rows]
+                if rows is not None:
+                    bound[name] = take_rows(bound.get(name), rows)
             if skipping:
-                self.states = {stream: bound[argument] for stream, argument in block.state_inputs.items()}
+                self.states = block.states_given(bound, self.lengths)
             return (), bound
 
         return hook
-
-    @property
-    def _input_rows(self) -> int:
-        """Rows of the transformer's arguments."""
-        return self.batch * (2 if UNCOND in self.rows and self.rows[UNCOND].start == self.batch and not self.sequential else 1)
 
     def before_reentry(self, argument: str) -> Any:
         """A hook before a module that conditioning enters after the blocks."""
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
-            if len(self.source) == self._input_rows:
+            if len(self.source) == self.given:
                 return None
             bound = bind_inputs(module, arguments, named)
             return (), {**bound, argument: bound[argument][self.source]}
@@ -224,24 +234,23 @@ class Guide(Driver):
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output: branches that differ there join, skipping ones hand on what the block was given."""
-        places, edit = self.anatomy.blocks[index].hidden, super().on_states(index)
+        block, edit = self.anatomy.blocks[index], super().on_states(index)
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             moved = self._fork(index, 1)
             skipping = [branch for branch in self.here if index in branch.skips]
-            if moved is not None or skipping:
-                items = list(output) if isinstance(output, tuple) else [output]
-                for stream, item in places.items():
-                    value = items[item or 0] if moved is None else items[item or 0][moved]
-                    given = self.states.get(stream)
+            output = output if moved is None else block.with_rows(output, moved)
+            if skipping:
+                states = block.states(output, self.lengths)
+                for stream, state in states.items():
+                    given = self.states[stream] if moved is None else self.states[stream][moved]
                     for branch in skipping:
-                        assert given is not None
-                        was = given if moved is None else given[moved]
-                        value = _with(value, self.rows[branch.name], was[self.rows[branch.name]])
-                    items[item or 0] = value
-                output = tuple(items) if isinstance(output, tuple) else items[0]
+                        state = _with(state, self.rows[branch.name], given[self.rows[branch.name]])
+                    states[stream] = state
+                output = block.with_states(output, states)
             self.states = {}
-            return edit(module, arguments, output)
+            edited = edit(module, arguments, output)
+            return output if edited is None else edited
 
         return hook
 

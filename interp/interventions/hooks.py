@@ -13,14 +13,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.errors import InputError
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
-from interp.models.anatomy import Anatomy, Norm, bind_inputs
+from interp.models.anatomy import Anatomy, Lengths, Modulation, Norm, bind_inputs
 from interp.sites import Site
 
 Piece = tuple[slice, int]
@@ -53,17 +52,28 @@ class Driver:
         self.step, self.called = 0, False
         self.touched = [[0] * len(edits) for edits in self.arms]
         self.memory = Memory()
+        self.lengths: Lengths = {}
 
     def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks that these edits need; what comes back has `remove`."""
         handles = self.attach_norms(transformer, first=first)
+        if self.anatomy.joint:
+            handles.append(transformer.register_forward_pre_hook(self.note_lengths, with_kwargs=True))
         for index, block in enumerate(self.anatomy.blocks):
             module = transformer.get_submodule(block.path)
             handles.append(module.register_forward_hook(self.on_states(index), prepend=first))
             for modulation in block.modulations:
-                hook = self.on_chunks(index, modulation.module)
-                handles.append(module.get_submodule(modulation.module).register_forward_hook(hook, prepend=first))
+                if modulation.module is None:
+                    hook = self.before_chunks(index, modulation)
+                    handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=first))
+                else:
+                    hook = self.on_chunks(index, modulation)
+                    handles.append(module.get_submodule(modulation.module).register_forward_hook(hook, prepend=first))
         return handles
+
+    def note_lengths(self, module: Any, arguments: Any, named: Any) -> None:
+        """A hook before a call: how many tokens the streams have."""
+        self.lengths = self.anatomy.lengths(bind_inputs(module, arguments, named))
 
     def attach_norms(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks on LayerNorms, where an edit needs them."""
@@ -97,31 +107,54 @@ class Driver:
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output."""
-        places = self.anatomy.blocks[index].hidden
-
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            items = list(output) if isinstance(output, tuple) else [output]
-            for stream, item in places.items():
-                items[item or 0] = self.edit(Site(index, stream, "hidden"), items[item or 0])
-            return tuple(items) if isinstance(output, tuple) else items[0]
-
-        return hook
-
-    def on_chunks(self, index: int, path: str) -> Any:
-        """A hook on the output of an AdaLN projection: (batch, chunk * channel)."""
         block = self.anatomy.blocks[index]
-        found = [(number, site, owner) for owner, number, site in block.chunk_sites(index) if owner.module == path]
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
-            if not any(self.concerns(site) for _, site, _ in found):
+            before = block.states(output, self.lengths)
+            after = {stream: self.edit(Site(index, stream, "hidden"), state) for stream, state in before.items()}
+            if all(after[stream] is before[stream] for stream in after):
                 return None
-            chunks = list(output.chunk(len(found[0][2].chunks), dim=-1))
-            for number, site, owner in found:
-                if site.stream == owner.stream:
-                    chunks[number] = self.edit(site, chunks[number])
-            return torch.cat(chunks, dim=-1)
+            return block.with_states(output, after)
 
         return hook
+
+    def on_chunks(self, index: int, modulation: Modulation) -> Any:
+        """A hook on the output of an AdaLN projection: (batch, chunk * channel)."""
+        sites = self._own_sites(index, modulation)
+
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            return self._edit_chunks(modulation, sites, output)
+
+        return hook
+
+    def before_chunks(self, index: int, modulation: Modulation) -> Any:
+        """A hook before a block that is given its AdaLN values as an argument."""
+        sites = self._own_sites(index, modulation)
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            if not any(self.concerns(site) for _, site in sites):
+                return None
+            bound = bind_inputs(module, arguments, named)
+            before = modulation.compute(module, bound)
+            after = self._edit_chunks(modulation, sites, before)
+            return None if after is None else ((), modulation.write(module, bound, before, after))
+
+        return hook
+
+    def _own_sites(self, index: int, modulation: Modulation) -> list[tuple[int, Site]]:
+        found = [(number, site) for owner, number, site in self.anatomy.blocks[index].chunk_sites(index) if owner is modulation]
+        return [(number, site) for number, site in found if site.stream not in modulation.shared_with]
+
+    def _edit_chunks(self, modulation: Modulation, sites: list[tuple[int, Site]], values: Tensor) -> Tensor | None:
+        """The values with their chunks edited; `None` where nothing is."""
+        if not any(self.concerns(site) for _, site in sites):
+            return None
+        before = modulation.split(values)
+        after = list(before)
+        for number, site in sites:
+            after[number] = self.edit(site, after[number])
+        changed = any(new is not old for new, old in zip(after, before, strict=True))
+        return modulation.join(values, after) if changed else None
 
     def on_norm(self, norm: Norm) -> Any:
         """A hook on a LayerNorm: norm edits give it other statistics."""

@@ -23,7 +23,7 @@ from interp.interventions import Intervention
 from interp.interventions.conditioning import ReplaceLater, SwapConditioning
 from interp.interventions.hooks import Driver
 from interp.interventions.selection import Selection
-from interp.models.anatomy import Anatomy, as_output, bind_inputs
+from interp.models.anatomy import Anatomy, Reentry, as_output, bind_inputs, take_rows
 from interp.sites import Site
 
 Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
@@ -142,9 +142,13 @@ class Forks(Driver):
                 module = transformer.get_submodule(block.path)
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             handles += self.attach(transformer)
-            for path, argument in self.anatomy.reentries:
-                hook = self.before_reentry(path, argument)
-                handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
+            for reentry in self.anatomy.reentries:
+                module = transformer.get_submodule(reentry.module)
+                if reentry.argument is not None:
+                    hook = self.before_reentry(reentry.module, reentry.argument)
+                    handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                else:
+                    handles.append(module.register_forward_hook(self.on_reentry(reentry)))
             with around_calls(transformer, self.call):
                 yield
         finally:
@@ -159,14 +163,15 @@ class Forks(Driver):
         begun = [arm for arm, place in enumerate(self.places) if place is not None and place[0] <= step]
         if not begun:
             return self.clean.predictions[step].expand(len(self.arms), *self.clean.predictions[step].shape[1:])
-        joined = [arm for arm in begun if self.places[arm][:1] == (step,) and self.places[arm][1] >= 0]  # type: ignore[index]
+        joined = [arm for arm in begun if self.anatomy.forks and self._begins(arm, step)]
         apart = [arm for arm in begun if arm not in joined]
         self.trunk = joined
         self.owners = ([joined] if joined else []) + [[arm] for arm in apart]
         self.source = list(range(len(self.owners)))
         self._aim()
         rows = [owners[0] for owners in self.owners]
-        narrow = {name: value if rows == list(range(len(value))) else value[rows] for name, value in self._rows(bound)}
+        every = list(range(len(self.arms)))
+        narrow = {name: value if rows == every else take_rows(value, rows) for name, value in self._rows(bound)}
         arguments, _ = self.swap({**bound, **narrow})
         prediction = run(arguments)
         if begun == list(range(len(self.arms))) == [owners[0] for owners in self.owners]:
@@ -174,6 +179,11 @@ class Forks(Driver):
         row_of = {arm: row for row, owners in enumerate(self.owners) for arm in owners}
         kept = self.clean.predictions[step]
         return torch.cat([prediction[row_of[arm]][None] if arm in row_of else kept for arm in range(len(self.arms))])
+
+    def _begins(self, arm: int, step: int) -> bool:
+        """Whether an arm first differs inside the blocks of this step."""
+        place = self.places[arm]
+        return place is not None and place[0] == step and place[1] >= 0
 
     def _rows(self, bound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for name in self.anatomy.row_inputs:
@@ -222,8 +232,8 @@ class Forks(Driver):
             bound = bind_inputs(module, arguments, named)
             for name in block.row_inputs:
                 rows = moved if name in states else self.source
-                if bound.get(name) is not None and rows is not None:
-                    bound[name] = bound[name][rows]
+                if rows is not None:
+                    bound[name] = take_rows(bound.get(name), rows)
             for name in (name for name in block.row_inputs if name not in states and bound.get(name) is not None):
                 bound[name] = self._replace(later, block.path, name, bound[name])
             return (), bound
@@ -239,6 +249,20 @@ class Forks(Driver):
                 return None
             bound = bind_inputs(module, arguments, named)
             return (), {**bound, argument: self._replace(later, path, argument, bound[argument][self.source])}
+
+        return hook
+
+    def on_reentry(self, reentry: Reentry) -> Any:
+        """A hook on a module before the blocks, an item of whose output is used after them."""
+
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            later = self._later(len(self.anatomy.blocks))
+            if not later:
+                return None
+            items = list(output)
+            name = f"output.{reentry.item}"
+            items[reentry.item or 0] = self._replace(later, reentry.module, name, items[reentry.item or 0])
+            return tuple(items)
 
         return hook
 
@@ -262,16 +286,14 @@ class Forks(Driver):
 
     def on_states(self, index: int) -> Any:
         """A hook on a block's output: arms that change it leave first."""
-        places, edit = self.anatomy.blocks[index].hidden, super().on_states(index)
+        block, edit = self.anatomy.blocks[index], super().on_states(index)
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             moved = self._leave(index, 1)
             if moved is not None:
-                items = list(output) if isinstance(output, tuple) else [output]
-                for item in places.values():
-                    items[item or 0] = items[item or 0][moved]
-                output = tuple(items) if isinstance(output, tuple) else items[0]
-            return edit(module, arguments, output)
+                output = block.with_rows(output, moved)
+            edited = edit(module, arguments, output)
+            return output if edited is None else edited
 
         return hook
 

@@ -15,55 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
+from interp.models.places import Inputs, Lengths, Modulation, Norm, Reentry, Tap, add_rows, cut, given_chunks, take_rows
 from interp.sites import GATES, STREAMS, Site
 
 if TYPE_CHECKING:  # families are data: listing them loads no torch
     from torch import Tensor, nn
-
-Inputs = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Modulation:
-    """One AdaLN projection of a block: a module whose output, (batch, chunk * channel), holds gates, shifts and scales."""
-
-    stream: str
-    module: str
-    """Path inside the block of the module that emits the chunks."""
-    chunks: tuple[str, ...]
-    """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ..."""
-    compute: Callable[[nn.Module, Inputs], Tensor]
-    """The same output from the block and its bound inputs, without running the block. It calls modules and never reads
-    `.weight`, which offloading, quantisation and LoRA replace."""
-    shared_with: tuple[str, ...] = ()
-    """Other streams that use the very same chunks: their sites show them, and are edited through `stream`'s."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tap:
-    """A place in a block that can be read: what a module in it is given, or gives."""
-
-    stream: str
-    kind: str
-    """`mid`, or `modulated` or `branch` of a gate."""
-    gate: str | None
-    module: str
-    side: str = "output"
-    """`output`, or `input`: the module's first argument."""
-    item: int | None = None
-    """Which item of that output, where it is a tuple."""
-    joint: tuple[str, ...] = ()
-    """Streams whose tokens stand one after the other in it, where it holds more than one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """A LayerNorm, without weights of its own, that reads a state."""
-
-    module: str
-    """Path inside the block, or inside the transformer for the one after the blocks."""
-    streams: tuple[str, ...] = ("image",)
-    """Whose tokens stand in it, one after the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +40,8 @@ class Block:
     """The LayerNorms that read the states."""
     attention: tuple[str, str] | None = None
     """(the layer that gives image tokens' values, the layer that attention's result enters next), of the same shape."""
+    joint: tuple[str, ...] = ()
+    """Streams whose tokens stand one after the other in one state, where the block takes and gives such a one."""
 
     @property
     def modulations(self) -> tuple[Modulation, ...]:
@@ -103,10 +61,44 @@ class Block:
     def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
         """Every (modulation, chunk number, site) of the block, whose global index is `index`."""
         for modulation in self.modulations:
-            for number, chunk in enumerate(modulation.chunks):
-                kind, gate = chunk.split(".")
-                for stream in (modulation.stream, *modulation.shared_with):
-                    yield modulation, number, Site(index, stream, kind, gate)
+            for number, stream, kind, gate in modulation.sites():
+                yield modulation, number, Site(index, stream, kind, gate)
+
+    def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, Tensor]:
+        """Each stream's state in the block's bound inputs: (batch, token, channel)."""
+        return {stream: self._cut(inputs[argument], stream, lengths) for stream, argument in self.state_inputs.items()}
+
+    def states(self, output: Any, lengths: Lengths) -> dict[str, Tensor]:
+        """Each stream's state in the block's output: (batch, token, channel)."""
+        items = output if isinstance(output, tuple) else (output,)
+        return {stream: self._cut(items[item or 0], stream, lengths) for stream, item in self.hidden.items()}
+
+    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
+        """The block's output with every stream's state put in its place."""
+        items = list(output) if isinstance(output, tuple) else [output]
+        for stream, item in self.hidden.items():
+            items[item or 0] = states[stream]
+        if self.joint:
+            import torch
+
+            items[0] = torch.cat([states[stream] for stream in self.joint], dim=1)
+        return tuple(items) if isinstance(output, tuple) else items[0]
+
+    def with_rows(self, output: Any, rows: Any) -> Any:
+        """The block's output with other rows of its states."""
+        items = list(output) if isinstance(output, tuple) else [output]
+        for item in {item or 0 for item in self.hidden.values()}:
+            items[item] = items[item][rows]
+        return tuple(items) if isinstance(output, tuple) else items[0]
+
+    def output_of(self, states: Mapping[str, Tensor]) -> Any:
+        """An output of the block that holds these states."""
+        if None in self.hidden.values():
+            return self.with_states(None, states)
+        return self.with_states((None,) * max(2, len(self.hidden)), states)
+
+    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
+        return cut(state, self.joint, stream, lengths) if self.joint else state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +110,8 @@ class Conditioning:
     label is `text`; where text is missing, it cannot enter the gates."""
     inputs: Callable[[nn.Module, Inputs], Inputs]
     """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
+    further: tuple[str, ...] = ()
+    """Further arguments that `inputs` is given: what a run holds fixed, such as the picture's size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +124,8 @@ class Anatomy:
     blocks: tuple[Block, ...]
     row_inputs: tuple[str, ...]
     """Arguments of the transformer's forward that have a leading batch axis."""
-    reentries: tuple[tuple[str, str], ...]
-    """Modules after the blocks that conditioning enters again, as (module path, argument)."""
+    reentries: tuple[Reentry, ...]
+    """Where conditioning enters again after the blocks."""
     timestep_scale: float = 1.0
     """What the scheduler's timestep is divided by before it is given to the transformer."""
     position: Callable[[nn.Module, tuple[int, int]], Tensor] | None = None
@@ -140,6 +134,17 @@ class Anatomy:
     """What sets the gates; without it, `interp gates` is not available."""
     last_norm: Norm | None = None
     """The LayerNorm after the blocks, if it reads the image state."""
+    lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
+    """The transformer's arguments -> tokens of the streams beside the image's, where blocks hold streams in one state."""
+
+    forks: bool = True
+    """Whether rows can join the batch at a block: not where conditioning enters again outside of any module, nor where the
+    transformer counts its rows before the blocks and uses the count after them. Rows then join at the input."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether any block holds streams in one state."""
+        return any(block.joint for block in self.blocks)
 
     @functools.cached_property
     def streams(self) -> tuple[str, ...]:
@@ -151,6 +156,12 @@ class Anatomy:
     def gates(self) -> tuple[str, ...]:
         """The gates that at least one block has."""
         found = {site.gate for site in self.sites() if site.kind == "alpha"}
+        return tuple(gate for gate in GATES if gate in found)
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The gates, and the branches without one, that at least one block has."""
+        found = {*self.gates, *(tap.gate for block in self.blocks for tap in block.branches)}
         return tuple(gate for gate in GATES if gate in found)
 
     def sites(self) -> Iterator[Site]:
@@ -165,6 +176,27 @@ class Anatomy:
                     yield from (site for owner, _, site in block.chunk_sites(index) if owner is read)
             for stream in block.hidden:
                 yield Site(index, stream, "hidden")
+
+
+__all__ = [
+    "Anatomy",
+    "Block",
+    "Conditioning",
+    "Describe",
+    "Inputs",
+    "Lengths",
+    "Modulation",
+    "Norm",
+    "Reentry",
+    "Tap",
+    "add_rows",
+    "as_output",
+    "bind_inputs",
+    "cut",
+    "describe",
+    "given_chunks",
+    "take_rows",
+]
 
 
 def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

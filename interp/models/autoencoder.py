@@ -12,21 +12,20 @@ from interp.models.families.pipeline import PipelineSpec
 
 def decode(pipe: Any, spec: PipelineSpec, latents: Tensor, height: int, width: int) -> Tensor:
     """Latents as the scheduler has them, (row, ...), to pictures (row, y, x, rgb) float in 0..1."""
-    config = pipe.vae.config
-    spatial = spec.unpack(pipe, latents.to(pipe.device), height, width)
-    spatial = spatial / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    spatial = spec.to_autoencoder(pipe, spec.unpack(pipe, latents.to(pipe.device), height, width))
     with torch.no_grad():
         pictures: Tensor = pipe.vae.decode(spatial.to(pipe.vae.dtype), return_dict=False)[0]
+    if pictures.ndim == 5:  # of a video, the middle frame
+        pictures = pictures[:, :, pictures.shape[2] // 2]
     return (pictures.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
 
 
 def encode(pipe: Any, spec: PipelineSpec, pictures: Tensor) -> Tensor:
     """Pictures (row, y, x, rgb) in 0..1 to latents as the scheduler has them: the mode of the posterior, where there is one."""
-    config = pipe.vae.config
     given = (2 * pictures.permute(0, 3, 1, 2) - 1).to(pipe.device, pipe.vae.dtype)
+    given = given.unsqueeze(2) if spec.moving else given
     with torch.no_grad():
         encoded = pipe.vae.encode(given)
     spatial = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents  # tiny ones have no posterior
-    scaled: Tensor = (spatial - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-    packed: Tensor = spec.pack(pipe, scaled)
+    packed: Tensor = spec.pack(pipe, spec.from_autoencoder(pipe, spatial))
     return packed

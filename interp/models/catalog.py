@@ -57,6 +57,7 @@ class Entry:
 
 _DG = "Detail Guidance (arXiv 2510.11538), Table 4"
 _SD3, _FLUX, _DIT = "StableDiffusion3Pipeline", "FluxPipeline", "DiTPipeline"
+_KLEIN, _QWEN, _SANA, _WAN = "Flux2KleinPipeline", "QwenImagePipeline", "SanaPipeline", "WanPipeline"
 CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -100,6 +101,25 @@ CATALOG: dict[str, Entry] = {
             massive=MassiveClaim(22, (154, 1446), _DG),
         ),
         Entry("dit-xl", "facebook/DiT-XL-2-256", _DIT, "DiT-XL/2, ImageNet classes", Defaults(steps=50)),
+        Entry("flux2-klein", "black-forest-labs/FLUX.2-klein-4B", _KLEIN, "FLUX.2 klein 4B, distilled", Defaults(steps=4)),
+        Entry("flux2-klein-9b", "black-forest-labs/FLUX.2-klein-9B", _KLEIN, "FLUX.2 klein 9B, distilled", Defaults(steps=4)),
+        Entry("qwen-image", "Qwen/Qwen-Image", _QWEN, "Qwen-Image", Defaults(steps=50)),
+        Entry("sana1.5", "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers", _SANA, "SANA 1.5 1.6B", Defaults(steps=20)),
+        Entry(
+            "sana1.5-4.8b", "Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers", _SANA, "SANA 1.5 4.8B", Defaults(steps=20)
+        ),
+        Entry(
+            "pixart", "PixArt-alpha/PixArt-XL-2-1024-MS", "PixArtAlphaPipeline", "PixArt-alpha XL/2, 1024", Defaults(steps=20)
+        ),
+        Entry(
+            "pixart-sigma",
+            "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+            "PixArtSigmaPipeline",
+            "PixArt-Sigma XL/2, 1024",
+            Defaults(steps=20),
+        ),
+        Entry("wan2.1", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", _WAN, "Wan 2.1 1.3B, text to video", Defaults(steps=50)),
+        Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }
 

@@ -21,6 +21,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
+"""What the tiny models' tokenizers know."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -29,7 +31,7 @@ def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(list(words), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
-    merges = [tuple(merge) for merge in _merges(learner)]
+    merges = [tuple(merge) for merge in merges_of(learner)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]  # end is the highest id, as CLIP's pooling expects
@@ -37,7 +39,8 @@ def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
 
 
-def _merges(learner: Tokenizer) -> list[list[str]]:
+def merges_of(learner: Tokenizer) -> list[list[str]]:
+    """The merges that a byte-pair tokenizer has learned."""
     merges: list[list[str]] = json.loads(learner.to_str())["model"]["merges"]
     return merges
 

@@ -1,4 +1,9 @@
-"""Published transformer configs of catalog models (from their hub repositories), so that their shapes need no network."""
+"""Published transformer configs of catalog models, so that their shapes need no network.
+
+Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt and Wan from diffusers' own
+conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image the defaults of
+diffusers' class. Where the hub's own config is on the machine, `interp inspect` uses that one.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +31,46 @@ _FLUX: dict[str, Any] = {
     "axes_dims_rope": [16, 56, 56],
 }
 SD3, FLUX, DIT = "SD3Transformer2DModel", "FluxTransformer2DModel", "DiTTransformer2DModel"
+FLUX2, QWEN, SANA = "Flux2Transformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"
+PIXART, WAN = "PixArtTransformer2DModel", "WanTransformer3DModel"
+_KLEIN: dict[str, Any] = {
+    "in_channels": 128,
+    "attention_head_dim": 128,
+    "timestep_guidance_channels": 256,
+    "axes_dims_rope": [32, 32, 32, 32],
+    "guidance_embeds": False,
+}
+_SANA: dict[str, Any] = {
+    "in_channels": 32,
+    "out_channels": 32,
+    "num_attention_heads": 70,
+    "attention_head_dim": 32,
+    "num_cross_attention_heads": 20,
+    "cross_attention_head_dim": 112,
+    "cross_attention_dim": 2240,
+    "caption_channels": 2304,
+    "mlp_ratio": 2.5,
+    "sample_size": 32,
+    "qk_norm": "rms_norm_across_heads",
+}
+_PIXART: dict[str, Any] = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "cross_attention_dim": 1152,
+    "caption_channels": 4096,
+    "sample_size": 128,
+}
+_WAN: dict[str, Any] = {
+    "attention_head_dim": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "patch_size": [1, 2, 2],
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "sd3": {"_class_name": SD3, **_SD3, **_MEDIUM, "pos_embed_max_size": 192},
@@ -63,4 +108,36 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "activation_fn": "gelu-approximate",
         "attention_bias": True,
     },
+    "flux2-klein": {
+        "_class_name": FLUX2,
+        **_KLEIN,
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+    },
+    "flux2-klein-9b": {
+        "_class_name": FLUX2,
+        **_KLEIN,
+        "num_layers": 8,
+        "num_single_layers": 24,
+        "num_attention_heads": 32,
+        "joint_attention_dim": 12288,
+    },
+    "qwen-image": {
+        "_class_name": QWEN,
+        "in_channels": 64,
+        "out_channels": 16,
+        "num_layers": 60,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 3584,
+        "axes_dims_rope": [16, 56, 56],
+    },
+    "sana1.5": {"_class_name": SANA, **_SANA, "num_layers": 20},
+    "sana1.5-4.8b": {"_class_name": SANA, **_SANA, "num_layers": 60},
+    "pixart": {"_class_name": PIXART, **_PIXART, "use_additional_conditions": True},
+    "pixart-sigma": {"_class_name": PIXART, **_PIXART, "use_additional_conditions": False},
+    "wan2.1": {"_class_name": WAN, **_WAN, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
+    "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

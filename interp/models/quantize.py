@@ -80,8 +80,8 @@ def _projections(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
     """The linear layers of the AdaLN modules: projections, and embedders of the condition where a block has its own (DiT)."""
     found = []
     for block in anatomy.blocks:
-        for modulation in block.modulations:
-            module = f"{block.path}.{modulation.module.rpartition('.')[0] or modulation.module}"
+        for place in (modulation.module for modulation in block.modulations if modulation.module is not None):
+            module = f"{block.path}.{place.rpartition('.')[0] or place}"
             layers = transformer.get_submodule(module).named_modules()
             found += [f"{module}.{name}" if name else module for name, layer in layers if _linear(layer)]
     return found

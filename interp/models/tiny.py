@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from interp.errors import InputError
-from interp.models import components
+from interp.models import components, tiny_text
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.quiet import quiet
 
-WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
+WORDS = components.WORDS
 TEXT_TOKENS = 8
 
 
@@ -149,4 +149,4 @@ def _defaults(resolution: int, **settings: Any) -> Defaults:
     return Defaults(steps=4, height=resolution, width=resolution, settings=settings)
 
 
-BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {"sd3": sd3, "flux": flux, "dit": dit}
+BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {"sd3": sd3, "flux": flux, "dit": dit, **tiny_text.BUILDERS}

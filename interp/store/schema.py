@@ -11,6 +11,7 @@
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
       recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
+                of a video: video (prompt, frame, y, x, rgb), and its middle frame as the image
       analysis/NAME/  results of analyses, each with the parameters that made it
       summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
 
@@ -50,6 +51,8 @@ class HiddenAxes:
     channels: tuple[int, ...]
     grid: tuple[int, int] | None = None
     """Image tokens as (y, x); `None` for text."""
+    frames: int = 1
+    """Frames of a video's tokens, each a grid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,12 @@ class Schema:
     recorded: Mapping[str, RecordedAxes] = dataclasses.field(default_factory=dict)
     bundle: int = 0
     """Prompts of which statistics and gates are kept together, as mean and variance; 0 keeps every prompt's."""
+    writers: tuple[str, ...] = ()
+    """The gates, and the branches that no gate multiplies."""
+    branch_present: Array | None = None
+    """(block, stream, writer) booleans."""
+    frames: int = 0
+    """Pictures in a video; 0 for a picture alone."""
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
@@ -107,7 +116,7 @@ class Schema:
             chunk = {**shape, "prompt": 1, "block": 1}
             found[f"gates/{name}"] = Variable(shape, chunk, {**shape, "prompt": 1})
         if self.branches:
-            shape = {**sizes, "gate": len(self.gates), "channel": self.channels}
+            shape = {**sizes, "gate": len(self.writers), "channel": self.channels}
             found["branches/branch"] = Variable(shape, {**shape, "prompt": 1, "block": 1}, {**shape, "prompt": 1})
             entering = {"prompt": prompts, "step": steps, "stream": len(self.streams), "channel": self.channels}
             found["branches/embedding"] = Variable(entering, {**entering, "prompt": 1}, None)
@@ -120,6 +129,9 @@ class Schema:
             found[f"recorded/{name}/value"] = Variable(shape, {**shape, "prompt": 1}, None)
         picture = {"prompt": prompts, "y": self.image[0], "x": self.image[1], "rgb": 3}
         found["outputs/image"] = Variable(picture, {**picture, "prompt": 1}, None, "uint8")
+        if self.frames:
+            video = {"prompt": prompts, "frame": self.frames, "y": self.image[0], "x": self.image[1], "rgb": 3}
+            found["outputs/video"] = Variable(video, {**video, "prompt": 1, "frame": 1}, None, "uint8")
         every = {"step": steps} if self.latents_every_step else {}
         latents = {"prompt": prompts, **every, **self.latents}
         found["outputs/latents"] = Variable(latents, {**latents, "prompt": 1}, None)
@@ -157,13 +169,14 @@ class Schema:
         if group == "outputs":
             return prompt.assign_coords(self._steps()) if self.latents_every_step or self.prediction else prompt
         data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
-        if group in ("gates", "branches"):
-            data = data.assign_coords(gate=_texts(self.gates))
-            data = data.assign_coords(channel=np.arange(self.channels))
-            axes = ("block", "stream", "gate")
-            kinds = self.gate_kinds if group == "gates" else ("alpha",)
-            names = {kind: "present" if kind == "alpha" else f"{kind}_present" for kind in kinds}
-            flags = {names[kind]: (axes, self.gate_present[kind]) for kind in kinds}
+        axes = ("block", "stream", "gate")
+        if group == "branches":
+            data = data.assign_coords(gate=_texts(self.writers), channel=np.arange(self.channels))
+            return data if self.branch_present is None else data.assign(present=(axes, self.branch_present))
+        if group == "gates":
+            data = data.assign_coords(gate=_texts(self.gates), channel=np.arange(self.channels))
+            names = {kind: "present" if kind == "alpha" else f"{kind}_present" for kind in self.gate_kinds}
+            flags = {names[kind]: (axes, self.gate_present[kind]) for kind in self.gate_kinds}
             return data.assign(flags)
         return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
 
@@ -187,8 +200,10 @@ class Schema:
             "channel": np.array(axes.channels),
         }
         if axes.grid is not None:
-            found["token_y"] = ("token", tokens // axes.grid[1])
-            found["token_x"] = ("token", tokens % axes.grid[1])
+            frame, within = np.divmod(tokens, axes.grid[0] * axes.grid[1])
+            found |= {"token_frame": ("token", frame)} if axes.frames > 1 else {}
+            found["token_y"] = ("token", within // axes.grid[1])
+            found["token_x"] = ("token", within % axes.grid[1])
         return found
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from interp.models.anatomy import bind_inputs
+from interp.models.anatomy import Block, Tap, bind_inputs
 from interp.models.catalog import CATALOG, MassiveClaim
+from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.recorded import make_schema
 from interp.tracing.cache import Cache
@@ -46,9 +47,9 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
     """Prove a model's anatomy on itself: the residual identity of every block and stream, the chain from block to block, and
     gates computed without running a block. It fails when two gates or the streams are swapped.
     """
-    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=1)
+    prepared = prepare(model, prompts or model.loaded.spec.examples, steps=2)
     try:
-        _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=1)
+        _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=2)
     except (ValueError, RuntimeError, IndexError) as error:
         return [Check("sites can be read", float("inf"), 0.0, f"{type(error).__name__}: {error}")]
     limit = ROUNDING[model.loaded.dtype]
@@ -79,10 +80,15 @@ def _residual_error(model: Model, cache: Cache) -> float:
                 branch = cache[f"branch.{tap.gate}", index, stream].to_numpy().astype(np.float64)
                 if branch.shape != update.shape:
                     return float("inf")
-                explained += cache[f"alpha.{tap.gate}", index, stream].to_numpy()[:, :, None] * branch
+                explained += _alpha(cache, tap, index) * branch
             unexplained = np.abs(update - explained) - rounding * np.maximum(np.abs(before), np.abs(after))
             errors.append(max(unexplained.max(), 0.0) / max(np.abs(update).max(), 1e-30))
     return float(max(errors))
+
+
+def _alpha(cache: Cache, tap: Tap, index: int) -> Any:
+    """What multiplies a branch, (prompt, step, 1, channel); 1 for one that is added as it is."""
+    return cache[f"alpha.{tap.gate}", index, tap.stream].to_numpy()[:, :, None] if tap.gated else 1.0
 
 
 def _chain_error(model: Model, cache: Cache) -> float:
@@ -97,20 +103,40 @@ def _chain_error(model: Model, cache: Cache) -> float:
 
 
 def _compute_error(model: Model, prepared: Prepared) -> float:
-    """Largest relative difference of AdaLN projections computed from a block's inputs to the ones it used (plain hooks)."""
+    """Largest relative difference of AdaLN values computed without running a block to the ones it used (plain hooks).
+
+    A projection inside a block is computed from what the block is given; what the block is given as an argument, from what the
+    transformer is given.
+    """
     errors = []
-    for block, record in _hooked_blocks(model, prepared):
+    call, records = _hooked_blocks(model, prepared)
+    conditioning, transformer = model.anatomy.conditioning, model.pipe.transformer
+    for block, record in records:
         for modulation in block.modulations:
-            used = record[modulation.module].float()
+            inputs, used = record["inputs"], record.get(modulation.name)
             with torch.no_grad():
-                computed = modulation.compute(record["module"], record["inputs"]).float()
-            errors.append(((computed - used).abs().max() / used.abs().max().clamp_min(1e-30)).item())
-    return float(max(errors))
+                if modulation.module is None:
+                    if conditioning is None:
+                        continue
+                    used = modulation.compute(record["module"], inputs)
+                    players = {name: call[name] for name in (*conditioning.players.values(), *conditioning.further)}
+                    inputs = conditioning.inputs(transformer, {name: v for name, v in players.items() if v is not None})
+                assert used is not None
+                computed = modulation.compute(record["module"], inputs).float()
+            errors.append(((computed - used.float()).abs().max() / used.float().abs().max().clamp_min(1e-30)).item())
+    return float(max(errors, default=0.0))
 
 
-def _hooked_blocks(model: Model, prepared: Prepared) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each block and what plain hooks saw of it in the first step of an untraced run."""
-    transformer, records, handles = model.pipe.transformer, [], []
+def _hooked_blocks(model: Model, prepared: Prepared) -> tuple[dict[str, Any], list[tuple[Block, dict[str, Any]]]]:
+    """The transformer's arguments, and each block with what plain hooks saw of it, in the first step of an untraced run."""
+    transformer, handles = model.pipe.transformer, []
+    call: dict[str, Any] = {}
+    records: list[tuple[Block, dict[str, Any]]] = []
+
+    def on_call(module: Any, args: Any, kwargs: Any) -> None:
+        call.update({} if call else bind_inputs(module, args, kwargs))
+
+    handles.append(transformer.register_forward_pre_hook(on_call, with_kwargs=True))
     for block in model.anatomy.blocks:
         module = transformer.get_submodule(block.path)
         record: dict[str, Any] = {"module": module}
@@ -124,25 +150,25 @@ def _hooked_blocks(model: Model, prepared: Prepared) -> Iterator[tuple[Any, dict
 
         handles.append(module.register_forward_pre_hook(on_input, with_kwargs=True))
         handles.append(module.register_forward_hook(on_output))
-        for modulation in block.modulations:
+        for modulation in (one for one in block.modulations if one.module is not None):
 
-            def on_chunks(m: Any, a: Any, output: Any, record: dict[str, Any] = record, name: str = modulation.module) -> None:
+            def on_chunks(m: Any, a: Any, output: Any, record: dict[str, Any] = record, name: str = modulation.name) -> None:
                 record.setdefault(name, output)
 
-            handles.append(module.get_submodule(modulation.module).register_forward_hook(on_chunks))
+            handles.append(module.get_submodule(str(modulation.module)).register_forward_hook(on_chunks))
     try:
         untraced(model, prepared)
     finally:
         for handle in handles:
             handle.remove()
-    yield from records
+    return call, records
 
 
 def untraced(model: Model, prepared: Prepared) -> np.ndarray[Any, Any]:
     """Pictures of the plain pipeline, (prompt, y, x, rgb) uint8."""
     with quiet():
-        images = model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows())).images
-    return np.asarray((np.stack(images) * 255).round().astype(np.uint8))
+        output = model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows()))
+    return as_bytes(np.stack([still(picture) for picture in drawn(output)]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +203,7 @@ def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int 
         *_massive_claim(model, cache),
     )
     usual = prepare(model, prepared.plan.prompts[:1])
-    short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (1, 5))
+    short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (2, 6))
     seconds = max(long - short, 0.0) / 4  # without the text encoders and the VAE
     size = sum(variable.bytes for variable in make_schema(usual).variables().values())
     return Report(checks, seconds, size, usual.plan.steps)
@@ -213,13 +239,17 @@ def _difference(images: xr.DataArray, plain: np.ndarray[Any, Any]) -> float:
 def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
     """Largest difference of the first step's hidden states and gates to what plain hooks saw."""
     errors = []
-    for index, (block, record) in enumerate(_hooked_blocks(model, prepared)):
-        output = record["output"] if isinstance(record["output"], tuple) else (record["output"],)
-        for stream, item in block.hidden.items():
-            seen = output[item or 0].float().cpu().numpy()
+    _, records = _hooked_blocks(model, prepared)
+    lengths = prepared.layout.lengths
+    for index, (block, record) in enumerate(records):
+        for stream, state in block.states(record["output"], lengths).items():
+            seen = state.float().cpu().numpy()
             errors.append(float(np.abs(cache["hidden", index, stream].to_numpy()[:, 0] - seen).max()))
         for modulation, number, site in block.chunk_sites(index):
             if site.kind == "alpha":
-                chunk = record[modulation.module].chunk(len(modulation.chunks), dim=-1)[number].float().cpu().numpy()
+                with torch.no_grad():
+                    given = record.get(modulation.name)
+                    values = modulation.compute(record["module"], record["inputs"]) if given is None else given
+                chunk = modulation.split(values)[number].float().cpu().numpy()
                 errors.append(float(np.abs(cache[str(site)].to_numpy()[:, 0] - chunk).max()))
     return max(errors)

@@ -113,7 +113,7 @@ def plant(
         for channel in channels:
             writer.weight[channel], writer.bias[channel] = 0.0, size
         modulation, number = _gate(described, stream, gate)
-        projection = module.get_submodule(modulation.module)
+        projection = module.get_submodule(str(modulation.module))
         rows = [number * model.anatomy.channels + channel for channel in channels]
         _set_alpha(model, described, modulation, projection, rows, population, timestep_share, spread)
     return Planted(
@@ -168,7 +168,7 @@ def _set_alpha(
 def _projections(model: Model) -> list[str]:
     """Every module that projects the conditioning: of the blocks, and after them."""
     inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
-    return [*inside, *(path for path, _ in model.anatomy.reentries)]
+    return [*inside, *(reentry.module for reentry in model.anatomy.reentries)]
 
 
 def _gate(block: Block, stream: str, gate: str) -> tuple[Modulation, int]:

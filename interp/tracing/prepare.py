@@ -99,7 +99,7 @@ def prepare(
     if not isinstance(record, Record | None):
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
     model = model if isinstance(model, Model) else load(model)
-    model.loaded.spec.prompts(model.pipe, texts)  # a class-conditional model knows what is no class
+    model.loaded.spec.check_texts(model.pipe, texts)
     guided = as_guidance(guidance, model)
     if negative_prompt and (guided is None or not needs_unconditional(guided)):
         warnings.warn(

@@ -107,13 +107,13 @@ class GatesRecorder:
 class BranchRecorder:
     """What the blocks write: branches before alpha multiplies them, and the embedding, as means over tokens.
 
-    alpha x `branch`, summed over gates and blocks, and `embedding` are together the mean of the state. `position` is the part
-    of the embedding that the position alone sets, where the model adds one.
+    alpha x `branch` (1 x, where no gate is), summed over gates and blocks, and `embedding` are together the mean of the state.
+    `position` is the part of the embedding that the position alone sets, where the model adds one.
     """
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int, position: Array | None) -> None:
-        self.streams, self.gates = anatomy.streams, anatomy.gates
-        shape = (batch, steps, len(anatomy.blocks), len(self.streams), len(self.gates), anatomy.channels)
+        self.streams, self.writers = anatomy.streams, anatomy.writers
+        shape = (batch, steps, len(anatomy.blocks), len(self.streams), len(self.writers), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)
         self.embedding = np.full((batch, steps, len(self.streams), anatomy.channels), np.nan, np.float32)
         self.position = np.zeros((len(self.streams), anatomy.channels), np.float32)
@@ -138,7 +138,7 @@ class BranchRecorder:
             if site.kind == "input":
                 self.embedding[:, step, stream] = value
             else:
-                self.values[:, step, site.block, stream, self.gates.index(str(site.gate))] = value
+                self.values[:, step, site.block, stream, self.writers.index(str(site.gate))] = value
         self.passed.clear()
 
     def row(self, position: int) -> RowArrays:
@@ -247,6 +247,15 @@ class FiniteCheck:
 def stream_present(anatomy: Anatomy) -> Array:
     """(block, stream) booleans: where a hidden state exists."""
     return np.array([[stream in block.hidden for stream in anatomy.streams] for block in anatomy.blocks])
+
+
+def branch_present(anatomy: Anatomy) -> Array:
+    """(block, stream, gate) booleans over the anatomy's writers: where a branch writes."""
+    present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(anatomy.writers)), bool)
+    for site in anatomy.sites():
+        if site.kind == "branch":
+            present[site.block, anatomy.streams.index(site.stream), anatomy.writers.index(str(site.gate))] = True
+    return present
 
 
 def gate_present(anatomy: Anatomy, kind: str = "alpha") -> Array:

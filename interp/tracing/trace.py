@@ -25,7 +25,7 @@ from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import Slot
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
-from interp.models.families.pipeline import Layout, Schedule
+from interp.models.families.pipeline import Layout, Schedule, as_bytes, drawn, still
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.plan import Plan, Row
@@ -83,7 +83,7 @@ def trace_group(
             envoy,
             rows,
             schedule,
-            {stream: layout.tokens(stream) for stream in model.anatomy.streams},
+            layout.lengths,
             list(recorders),
             list(interventions),
             on_step,
@@ -114,7 +114,7 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
 
 
 def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
-    """Run the pipeline in a trace; pictures as (y, x, rgb) float in 0..1."""
+    """Run the pipeline in a trace; what it drew, float in 0..1."""
     outputs: list[Any] = []
 
     def sample(**arguments: Any) -> None:
@@ -136,7 +136,7 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
         raise PipelineError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
     if not outputs:
         raise TraceError("the pipeline gave no picture inside the trace; nothing was recorded")
-    return list(outputs[0].images)
+    return drawn(outputs[0])
 
 
 class _AllRowsFailedError(Exception):
@@ -150,11 +150,12 @@ class Stop:
     envoy: Any
     module: nn.Module
     inputs: list[tuple[str, Site]]
-    """(argument of the block, site)."""
+    """(stream, site)."""
     reads: list[tuple[Any, Modulation | Tap, list[tuple[int, Site]]]]
     """(envoy, what is read there, [(chunk number, site)])."""
-    states: list[tuple[int, Site]]
-    """(item of the block's output, site)."""
+    states: dict[str, Site]
+    """By stream."""
+    block: Block
 
 
 def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop:
@@ -165,10 +166,10 @@ def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop
             sites = [(0, Site(index, read.stream, read.kind, read.gate))]
         else:
             sites = [(number, site) for owner, number, site in block.chunk_sites(index) if owner is read]
-        reads.append((here.get(read.module), read, sites))
-    inputs = [(argument, Site(index, stream, "input")) for stream, argument in block.state_inputs.items()]
-    states = [(item or 0, Site(index, stream, "hidden")) for stream, item in block.hidden.items()]
-    return Stop(here, transformer.get_submodule(block.path), inputs, reads, states)
+        reads.append((here.get(read.module) if read.module else here, read, sites))
+    inputs = [(stream, Site(index, stream, "input")) for stream in block.state_inputs]
+    states = {stream: Site(index, stream, "hidden") for stream in block.hidden}
+    return Stop(here, transformer.get_submodule(block.path), inputs, reads, states, block)
 
 
 class Visitor:
@@ -253,26 +254,26 @@ class Visitor:
             if any(self._concerned(site, step) for _, site in sites):
                 if isinstance(read, Tap):
                     self._see_tap(envoy, read, sites[0][1], step)
+                elif read.module is None:
+                    self._see_given(stop, read, sites, step)
                 else:
-                    self._see_chunks(envoy, sites, len(read.chunks), step)
-        self._see_states(stop.envoy, stop.states, step)
+                    self._see_emitted(envoy, read, sites, step)
+        self._see_states(stop, step)
 
     def _see_inputs(self, stop: Stop, step: int) -> None:
         """The states that a block is given."""
         given, named = stop.envoy.inputs
-        bound = bind_inputs(stop.module, given, named)
-        for argument, site in stop.inputs:
-            self._read_only(site, step, bound[argument])
+        states = stop.block.states_given(bind_inputs(stop.module, given, named), self.tokens)
+        for stream, site in stop.inputs:
+            self._read_only(site, step, states[stream])
 
     def _see_tap(self, envoy: Any, tap: Tap, site: Site, step: int) -> None:
         """What a module in the block is given or gives, cut to its stream."""
-        value = envoy.input if tap.side == "input" else envoy.output
-        if isinstance(value, tuple):
-            value = value[tap.item or 0]
-        if tap.joint:
-            lengths = [self.tokens[stream] for stream in tap.joint]
-            value = value.split(lengths, dim=1)[tap.joint.index(tap.stream)]
-        self._read_only(site, step, value)
+        if tap.argument is not None:
+            value = envoy.inputs[1][tap.argument]
+        else:
+            value = envoy.input if tap.side == "input" else envoy.output
+        self._read_only(site, step, tap.take(value, self.tokens))
 
     def _read_only(self, site: Site, step: int, value: Tensor) -> None:
         for edit in self.interventions:
@@ -292,9 +293,38 @@ class Visitor:
         wanted = any(recorder.wants(site) for recorder in self.recorders)
         return wanted or any(edit.touches(site, step) for edit in self.interventions)
 
-    def _see_chunks(self, envoy: Any, sites: list[tuple[int, Site]], count: int, step: int) -> None:
-        """Gates, shifts and scales of one AdaLN projection: (batch, chunk * channel)."""
-        chunks = list(envoy.output.chunk(count, dim=-1))
+    def _see_emitted(self, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
+        """Gates, shifts and scales that a module in the block gives."""
+
+        def put(after: Tensor) -> Tensor:
+            envoy.output = after
+            return after
+
+        self._see_chunks(read, envoy.output, sites, step, put)
+
+    def _see_given(self, stop: Stop, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
+        """Gates, shifts and scales that the block is given as an argument; what it will use is what is recorded."""
+        given, named = stop.envoy.inputs
+        bound = bind_inputs(stop.module, given, named)
+        before = read.compute(stop.module, bound)
+
+        def put(after: Tensor) -> Tensor:
+            changed = read.write(stop.module, bound, before, after)
+            stop.envoy.inputs = ((), changed)
+            return read.compute(stop.module, changed)
+
+        self._see_chunks(read, before, sites, step, put)
+
+    def _see_chunks(
+        self,
+        read: Modulation,
+        values: Tensor,
+        sites: list[tuple[int, Site]],
+        step: int,
+        put: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Gates, shifts and scales of one AdaLN projection, (batch, chunk * channel); `put` gives back what is then used."""
+        chunks = read.split(values)
         owners: dict[int, Site] = {}
         edited = False
         for number, site in sites:
@@ -304,9 +334,10 @@ class Visitor:
                 edited = edited or changed
             else:
                 self._refuse_shared(site, owner, step)
-            self._record(site, step, chunks[number])
         if edited:
-            envoy.output = torch.cat(chunks, dim=-1)
+            chunks = read.split(put(read.join(values, chunks)))
+        for number, site in sites:
+            self._record(site, step, chunks[number])
 
     def _refuse_shared(self, site: Site, owner: Site, step: int) -> None:
         """A gate that two streams share cannot be edited for one of them: edit the owner, knowing that it is both."""
@@ -314,18 +345,18 @@ class Visitor:
             if edit.touches(site, step) and not edit.touches(owner, step):
                 raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
 
-    def _see_states(self, envoy: Any, states: list[tuple[int, Site]], step: int) -> None:
-        """Hidden states in a block's output: a tensor, or a tuple that holds one per stream."""
-        output = envoy.output
-        items = list(output) if isinstance(output, tuple) else [output]
+    def _see_states(self, stop: Stop, step: int) -> None:
+        """Hidden states in a block's output."""
+        output = stop.envoy.output
+        states = stop.block.states(output, self.tokens)
         edited = False
-        for item, site in states:
-            value, changed = self._edit(site, step, items[item])
-            items[item], edited = value, edited or changed
+        for stream, site in stop.states.items():
+            value, changed = self._edit(site, step, states[stream])
+            states[stream], edited = value, edited or changed
             self.finite.see(site, value[: len(self.rows)])
             self._record(site, step, value)
         if edited:
-            envoy.output = tuple(items) if isinstance(output, tuple) else items[0]
+            stop.envoy.output = stop.block.with_states(output, states)
 
     def _edit(self, site: Site, step: int, value: Tensor) -> tuple[Tensor, bool]:
         changed = False
@@ -378,9 +409,11 @@ class Visitor:
             arrays.update(recorder.row(position))
         latents = np.stack([step[position].numpy() for step in watch.latents])
         arrays["outputs"] = {
-            "image": (images[position] * 255).round().astype(np.uint8),  # as diffusers makes its PIL images
+            "image": as_bytes(still(images[position])),
             "latents": latents if watch.keep_all else latents[0],
         }
+        if images[position].ndim == 4:
+            arrays["outputs"]["video"] = as_bytes(images[position])
         if self.prediction:
             parts = torch.stack([step[position] for step in self.predicted]).chunk(len(self.prediction), dim=1)
             named = zip(self.prediction, parts, strict=True)

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from interp.models.anatomy import Describe
-from interp.models.families import dit, flux, sd3
-from interp.models.families.pipeline import PipelineSpec
+from interp.models.families import dit, flux, flux2, pixart, qwenimage, sana, sd3, wan
+from interp.models.families.pipeline import OwnGuidance, PipelineSpec
 
 ANATOMIES: dict[str, Describe] = {
     "SD3Transformer2DModel": sd3.describe,
     "FluxTransformer2DModel": flux.describe,
     "DiTTransformer2DModel": dit.describe,
+    "Flux2Transformer2DModel": flux2.describe,
+    "QwenImageTransformer2DModel": qwenimage.describe,
+    "SanaTransformer2DModel": sana.describe,
+    "PixArtTransformer2DModel": pixart.describe,
+    "WanTransformer3DModel": wan.describe,
 }
-PIPELINES: dict[str, PipelineSpec] = {family.PIPELINE.pipeline_class: family.PIPELINE for family in (sd3, flux, dit)}
-OWN_GUIDANCE = {"sd3": sd3.OWN_GUIDANCE, "flux": flux.OWN_GUIDANCE, "dit": dit.OWN_GUIDANCE}
+_SPECS = (
+    sd3.PIPELINE,
+    flux.PIPELINE,
+    dit.PIPELINE,
+    flux2.PIPELINE,
+    qwenimage.PIPELINE,
+    sana.PIPELINE,
+    pixart.ALPHA,
+    pixart.SIGMA,
+    wan.PIPELINE,
+)
+PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
+OWN_GUIDANCE: dict[str, OwnGuidance] = {
+    "sd3": sd3.OWN_GUIDANCE,
+    "flux": flux.OWN_GUIDANCE,
+    "dit": dit.OWN_GUIDANCE,
+    "flux2": flux2.OWN_GUIDANCE,
+    "qwenimage": qwenimage.OWN_GUIDANCE,
+    "sana": sana.OWN_GUIDANCE,
+    "pixart": pixart.OWN_GUIDANCE,
+    "wan": wan.OWN_GUIDANCE,
+}
 """How the pipelines of a family run their own guidance, by the anatomy's family."""
 
 

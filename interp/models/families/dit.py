@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps, position
 
@@ -60,14 +60,14 @@ def describe(transformer: Any) -> Anatomy:
         channels=transformer.inner_dim,
         blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
         row_inputs=("hidden_states", "timestep", "class_labels"),
-        reentries=(("proj_out_1", "input"),),
+        reentries=(Reentry("proj_out_1", "input"),),
         position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "class_labels"}, block_conditioning),
         last_norm=Norm("norm_out"),
     )
 
 
-def class_labels(pipe: Any, texts: list[str]) -> dict[str, Any]:
+def class_labels(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Class numbers of prompts that are ImageNet labels (one of a class's names) or numbers."""
     return {"class_labels": [class_number(pipe, text) for text in texts]}
 
@@ -76,7 +76,7 @@ def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> di
     """Class numbers, (batch,)."""
     import torch
 
-    return {"class_labels": torch.tensor(class_labels(pipe, texts)["class_labels"], device=pipe.device)}
+    return {"class_labels": torch.tensor(class_labels(pipe, texts, settings)["class_labels"], device=pipe.device)}
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -136,6 +136,7 @@ PIPELINE = PipelineSpec(
     layout=layout,
     guidance_off={"guidance_scale": 1.0},
     prompts=class_labels,
+    check_texts=lambda pipe, texts: class_labels(pipe, texts, {}),
     examples=("1", "2"),
     default_size=default_size,
     takes_size=False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
 
@@ -110,7 +110,7 @@ def describe(transformer: Any) -> Anatomy:
         channels=transformer.inner_dim,
         blocks=(*doubles, *singles),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
-        reentries=(("norm_out", "conditioning_embedding"),),
+        reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
         conditioning=Conditioning(
             {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}}, block_conditioning

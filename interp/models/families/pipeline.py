@@ -27,21 +27,51 @@ class Layout:
     """Height and width must be multiples of this many pixels."""
     prediction: tuple[str, ...] = ("velocity",)
     """What the transformer's output holds: equal parts, one after the other along its second axis."""
+    token_frames: int = 1
+    """Frames of a video's tokens: each is a grid, one after the other."""
+    frames: int = 0
+    """Pictures in a video; 0 for a pipeline of pictures."""
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """Tokens of every stream."""
+        return {stream: self.tokens(stream) for stream in ("image", "text")}
 
     def tokens(self, stream: str) -> int:
         """Tokens of a stream."""
-        return self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
+        return self.token_frames * self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
 
 
-def text_prompts(pipe: Any, texts: list[str]) -> dict[str, Any]:
+def text_prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Prompts given as they are."""
     return {"prompt": texts}
+
+
+def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """For gates that no text enters."""
+    return {}
+
+
+def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
+    """What a call of a pipeline drew, an array a row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video."""
+    return list(output.frames if hasattr(output, "frames") else output.images)
+
+
+def still(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A picture as it is; of a video its middle frame: (y, x, rgb)."""
+    return picture[len(picture) // 2] if picture.ndim == 4 else picture
 
 
 def pipeline_size(pipe: Any) -> tuple[int, int]:
     """The pipeline's own default height and width, pixels."""
     side = pipe.default_sample_size * pipe.vae_scale_factor
     return side, side
+
+
+def as_bytes(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """0..1 to uint8, as diffusers makes its PIL images."""
+    found: np.ndarray[Any, Any] = (picture * 255).round().astype(np.uint8)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +82,11 @@ class PipelineSpec:
     layout: Callable[[Any, int, int, Mapping[str, Any]], Layout]
     """(pipe, height, width, settings) -> Layout."""
     guidance_off: Mapping[str, Any]
-    """Arguments that turn the pipeline's own guidance off."""
-    prompts: Callable[[Any, list[str]], dict[str, Any]] = text_prompts
-    """(pipe, texts) -> the arguments that carry the prompts; an error for a text that is none."""
+    """Arguments that turn the pipeline's own guidance off, and whatever else changes what was asked for."""
+    prompts: Callable[[Any, list[str], Mapping[str, Any]], dict[str, Any]] = text_prompts
+    """(pipe, texts, settings) -> the arguments that carry the prompts."""
+    check_texts: Callable[[Any, list[str]], Any] = lambda pipe, texts: None
+    """(pipe, texts): an error for a text that is no prompt: a class-conditional model knows what is no class."""
     examples: tuple[str, str] = ("a red circle", "a photo of a dog")
     """Two prompts that any model of the pipeline takes."""
     default_size: Callable[[Any], tuple[int, int]] = pipeline_size
@@ -79,12 +111,20 @@ class PipelineSpec:
     """(pipe, the autoencoder's latents) -> the scheduler's."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
+    shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
+    """(scheduler's config, image tokens, steps) -> the shift of its noise levels, where it shifts them dynamically."""
+    to_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_out(pipe, latents)
+    """(pipe, unpacked latents) -> what the autoencoder decodes."""
+    from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
+    """Its inverse."""
+    moving: bool = False
+    """Whether the autoencoder is of videos: (row, channel, frame, y, x)."""
 
     def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's arguments for these prompts, but for steps, generators and the kind of output."""
         size = {"height": height, "width": width} if self.takes_size else {}
         named = {self.argument_of.get(name, name): value for name, value in settings.items()}
-        return {**self.prompts(pipe, texts), **size, **self.guidance_off, **named}
+        return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +157,7 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     else:
         arguments["num_inference_steps"] = steps
     if getattr(scheduler.config, "use_dynamic_shifting", False):
-        arguments["mu"] = shift_of(scheduler.config, layout.tokens("image"))
+        arguments["mu"] = spec.shift(scheduler.config, layout.tokens("image"), steps)
     try:
         scheduler.set_timesteps(**arguments)
     except (ValueError, TypeError) as error:
@@ -125,6 +165,18 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
         raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
     timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
     return Schedule(timesteps, noise_levels(scheduler, timesteps))
+
+
+def scaled_out(pipe: Any, latents: Any) -> Any:
+    """Latents over the autoencoder's scale, its shift added."""
+    config = pipe.vae.config
+    return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+
+
+def scaled_in(pipe: Any, latents: Any) -> Any:
+    """The inverse."""
+    config = pipe.vae.config
+    return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
 
 def shift_of(config: Any, image_tokens: int) -> float:

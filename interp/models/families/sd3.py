@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def describe(transformer: Any) -> Anatomy:
         channels=transformer.inner_dim,
         blocks=tuple(joint_block(f"transformer_blocks.{index}", block) for index, block in blocks),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"),
-        reentries=(("norm_out", "conditioning_embedding"),),
+        reentries=(Reentry("norm_out", "conditioning_embedding"),),
         position=position,
         conditioning=Conditioning({"timestep": "timestep", "text": "pooled_projections"}, block_conditioning),
         last_norm=Norm("norm_out.norm"),

@@ -1,0 +1,68 @@
+"""What is supported, a row a family, worked out from the anatomies, the pipelines and the published configs."""
+
+from __future__ import annotations
+
+import collections
+
+from interp.models.anatomy import Anatomy
+from interp.models.catalog import CATALOG
+from interp.models.families import OWN_GUIDANCE, PIPELINES
+from interp.models.published import CONFIGS
+from interp.models.skeleton import build
+from interp.models.tiny import BUILDERS
+
+OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two calls"}
+
+
+def support() -> list[dict[str, str]]:
+    """A row a family: models, pipelines, blocks, streams, gates, what sets them, guidance, how it was tested."""
+    models: dict[str, list[str]] = {}
+    anatomies: dict[str, Anatomy] = {}
+    for name, config in CONFIGS.items():
+        anatomy = build(name, config, "published").anatomy
+        models.setdefault(anatomy.family, []).append(name)
+        anatomies.setdefault(anatomy.family, anatomy)
+    return [_row(names, anatomies[family]) for family, names in models.items()]
+
+
+def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
+    counts = collections.Counter(block.kind for block in anatomy.blocks)
+    pipelines = [name for name in dict.fromkeys(CATALOG[name].pipeline_class for name in names) if name in PIPELINES]
+    return {
+        "models": ", ".join(names),
+        "pipeline": ", ".join(pipelines) or "none yet",
+        "blocks of the first": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+        "streams": ", ".join(anatomy.streams),
+        "gates": gates(anatomy),
+        "set by": ", ".join(anatomy.conditioning.players) if anatomy.conditioning is not None else "not said",
+        "guidance": guidance(anatomy),
+        "tested on": tested(anatomy),
+    }
+
+
+def gates(anatomy: Anatomy) -> str:
+    """The gates, where they come from, and the branches without one."""
+    given = [modulation for block in anatomy.blocks for modulation in block.modulations if modulation.module is None]
+    shared = all(modulation.table is None for modulation in given)
+    source = "" if not given else " (the same in all blocks of a kind)" if shared else " (shared, plus each block's table)"
+    without = [writer for writer in anatomy.writers if writer not in anatomy.gates]
+    return ", ".join(anatomy.gates) + source + (f"; {', '.join(without)} has none" if without else "")
+
+
+def guidance(anatomy: Anatomy) -> str:
+    """How the pipeline's own guidance runs, and how the rows of degraded branches do."""
+    own = OWN[OWN_GUIDANCE[anatomy.family].rows] if anatomy.family in OWN_GUIDANCE else "unknown"
+    return f"own: {own}; degraded rows {'fork' if anatomy.forks else 'are whole'}"
+
+
+def tested(anatomy: Anatomy) -> str:
+    """What ran in the tests."""
+    ran = {"tiny random pipelines": anatomy.family in BUILDERS, "the demo model": anatomy.family == "sd3"}
+    return ", ".join(name for name, did in ran.items() if did) or "nothing"
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The rows as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,0 +1,170 @@
+"""What single families have that others have not: videos, padded text, tables, tanh gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROMPTS
+from torch import Tensor, nn
+
+import interp
+from interp.interventions import Scale, Zero, edited
+from interp.models import tiny
+from interp.models.anatomy import Modulation
+from interp.tracing.prepare import prepare
+
+
+def test_a_video_is_stored_frame_by_frame(wan_model: interp.Model, tmp_path: Path) -> None:
+    prompts, pipe = PROMPTS[:2], wan_model.pipe
+    run = interp.trace(
+        wan_model,
+        prompts,
+        out=tmp_path / "run.zarr",
+        steps=2,
+        height=32,
+        width=48,
+        batch_size=2,
+        settings={"num_frames": 5},
+        record=interp.Record(hidden=interp.Select(blocks="0", steps=(1,))),
+    )
+    generators = [torch.Generator().manual_seed(0) for _ in prompts]
+    own = pipe(
+        prompts,
+        guidance_scale=1.0,
+        num_frames=5,
+        height=32,
+        width=48,
+        num_inference_steps=2,
+        generator=generators,
+        max_sequence_length=wan_model.settings()["max_sequence_length"],
+    ).frames
+    expected = (own * 255).round().astype(np.uint8)
+    assert run.images["video"].dims == ("prompt", "frame", "y", "x", "rgb")
+    np.testing.assert_array_equal(run.images["video"], expected)
+    np.testing.assert_array_equal(run.images["image"], expected[:, 2])
+    assert run.images["latents"].dims == ("prompt", "latent_channel", "latent_frame", "latent_y", "latent_x")
+    states = run.hidden["image"]["hidden"]
+    frames, rows, columns = 3, 4, 6  # two pictures a latent frame, four pixels a latent, two latents a token
+    assert states.sizes["token"] == frames * rows * columns
+    places = np.stack([states[f"token_{axis}"].to_numpy() for axis in ("frame", "y", "x")])
+    grid = np.stack(np.meshgrid(np.arange(frames), np.arange(rows), np.arange(columns), indexing="ij")).reshape(3, -1)
+    np.testing.assert_array_equal(places, grid)
+
+
+def test_a_tokens_frame_is_the_one_it_is_said_to_be(wan_model: interp.Model) -> None:
+    """Latents changed in one frame alone change the embedded tokens of that frame alone."""
+    prepared = prepare(wan_model, PROMPTS[:1], steps=1, settings={"num_frames": 5})
+    transformer, tokens = wan_model.pipe.transformer, prepared.layout.tokens("image") // 3
+    latents = torch.zeros(1, 4, 3, 16, 16)
+    other = latents.clone()
+    other[:, :, 1] += 1.0
+    with torch.no_grad():
+        embedded = [transformer.patch_embedding(x).flatten(2).transpose(1, 2) for x in (latents, other)]
+    moved = (embedded[0] != embedded[1]).any(-1)[0]
+    assert moved[tokens : 2 * tokens].all()
+    assert not moved[:tokens].any()
+    assert not moved[2 * tokens :].any()
+
+
+def test_frames_that_the_autoencoder_cannot_make_are_refused(wan_model: interp.Model, tmp_path: Path) -> None:
+    with pytest.raises(interp.InputError, match=r"num_frames must be a multiple of 2 and 1 more; got 4 \(try 5\)"):
+        interp.trace(wan_model, PROMPTS[:1], out=tmp_path / "run.zarr", settings={"num_frames": 4})
+
+
+def test_pipelines_of_two_transformers_are_refused() -> None:
+    pipe, _ = tiny.make("wan")
+    pipe.register_to_config(boundary_ratio=0.9)
+    with pytest.raises(interp.ModelError, match="two transformers"):
+        interp.wrap(pipe)
+    pipe.register_to_config(boundary_ratio=None, expand_timesteps=True)
+    with pytest.raises(interp.ModelError, match="a timestep of its own for every token"):
+        interp.wrap(pipe)
+
+
+def test_padding_changes_nothing_but_rounding(qwenimage_model: interp.Model) -> None:
+    """Qwen-Image's prompts, given as text to the plain pipeline one at a time and without padding, draw the same."""
+    found = interp.generate(qwenimage_model, PROMPTS[:3], steps=3, batch_size=3)["latents"].to_numpy()
+    size = {"height": 64, "width": 64, "num_inference_steps": 3, "true_cfg_scale": 1.0}
+    for row, prompt in enumerate(PROMPTS[:3]):
+        generator = torch.Generator().manual_seed(0)
+        own = qwenimage_model.pipe(prompt, generator=generator, output_type="latent", **size).images
+        np.testing.assert_allclose(found[row], own[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_as_long_as_it_may_be_needs_no_mask(qwenimage_model: interp.Model) -> None:
+    """The pipeline then leaves the mask out; an unconditional row, which has one, still joins."""
+    long = " ".join(["a red cat and the blue dog"] * 4)
+    with pytest.warns(interp.InterpWarning, match="is cut|are cut"):
+        found = interp.generate(qwenimage_model, [long], steps=2, guidance="cfg:3")
+    with pytest.warns(interp.InterpWarning, match="is cut|are cut"):
+        plain = interp.generate(qwenimage_model, [long], steps=2)
+    assert not np.array_equal(found["latents"], plain["latents"])
+
+
+@pytest.mark.parametrize("name", ["sana_model", "pixart_model", "wan_model"])
+def test_an_edited_alpha_is_the_one_that_multiplies(name: str, request: pytest.FixtureRequest) -> None:
+    """With a table: the block's update is the edited alpha times its branches, and untouched channels keep their bits."""
+    model = request.getfixturevalue(name)
+    edit = Scale(-2.0, channels=[1, 5], blocks=1, at="alpha.mlp")
+    _, plain = model.run_with_cache(PROMPTS[0], "block.1/*", steps=2)
+    _, cache = model.run_with_cache(PROMPTS[0], "block.1/*", steps=2, interventions=[edit])
+    before, after = (kept["alpha.mlp", 1].to_numpy() for kept in (plain, cache))
+    np.testing.assert_allclose(after[..., [1, 5]], -2.0 * before[..., [1, 5]], rtol=1e-6, atol=1e-7)
+    others = [channel for channel in range(before.shape[-1]) if channel not in (1, 5)]
+    np.testing.assert_array_equal(after[..., others], before[..., others])
+    update = cache["hidden", 1].to_numpy().astype(np.float64) - cache["mid", 1].to_numpy()
+    expected = after[:, :, None].astype(np.float64) * cache["branch.mlp", 1].to_numpy()
+    np.testing.assert_allclose(update, expected, atol=1e-5 * np.abs(cache["hidden", 1].to_numpy()).max())
+
+
+class TanhBlock(nn.Module):
+    """A block whose gate is a tanh, as in Z-Image and Lumina 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 8)
+        self.branch = nn.Linear(4, 4)
+
+    def forward(self, state: Tensor, condition: Tensor) -> Tensor:
+        scale, gate = self.project(condition).unsqueeze(1).chunk(2, dim=-1)
+        return state + gate.tanh() * self.branch((1 + scale) * state)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0])
+def test_a_tanh_gate_is_read_and_edited_as_what_multiplies(factor: float) -> None:
+    torch.manual_seed(0)
+    block, state, condition = TanhBlock(), torch.randn(2, 3, 4), torch.randn(2, 4)
+    modulation = Modulation("image", "project", ("scale.mlp", "alpha.mlp"), lambda b, i: b.project(i["condition"]), tanh=True)
+
+    def hook(module: Any, arguments: Any, output: Tensor) -> Tensor:
+        chunks = modulation.split(output)
+        chunks[1] = torch.cat([chunks[1][:1], chunks[1][1:] * factor])  # the second row alone
+        return modulation.join(output, chunks)
+
+    with torch.no_grad():
+        plain = block(state, condition)
+        scale, gate = block.project(condition).unsqueeze(1).chunk(2, dim=-1)
+        handle = block.project.register_forward_hook(hook)
+        found = block(state, condition)
+        handle.remove()
+        expected = state + factor * gate.tanh() * block.branch((1 + scale) * state)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-6)
+    assert torch.equal(found[0], plain[0])
+
+
+def test_a_tanh_gate_cannot_leave_its_range() -> None:
+    modulation = Modulation("image", "project", ("alpha.mlp",), lambda b, i: i["x"], tanh=True)
+    values = torch.tensor([[0.5, -0.5]])
+    with pytest.raises(interp.InputError, match=r"alpha is a tanh; what an edit gives must lie in -1..1"):
+        modulation.join(values, [modulation.split(values)[0] * 5])
+
+
+def test_gates_that_differ_from_token_to_token_are_refused(wan_model: interp.Model) -> None:
+    transformer = wan_model.pipe.transformer
+    latents, text, edit = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 3, 32), Zero(channels=2, blocks=1, at="alpha.mlp")
+    with pytest.raises(interp.ModelError, match="differ from token to token"), edited(wan_model, [edit]):
+        transformer(latents, torch.full((1, 32), 500.0), text)

@@ -1,0 +1,84 @@
+"""What is said to be supported is what the code says, and a model of one's own is taught as the docs show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bad_inputs import run
+
+import interp
+from interp.models import families, support, tiny
+from interp.models.anatomy import Modulation
+from interp.testing import check_anatomy, untraced
+from interp.tracing.prepare import prepare
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_readmes_table_is_current() -> None:
+    block = re.search(r"<!-- models -->(.*)<!-- /models -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    written = block[1][block[1].index("| models") :]
+    assert written == support.markdown(support.support()), "write the README's table with `interp models --markdown`"
+
+
+def test_every_family_is_in_the_table_and_has_a_tiny_model() -> None:
+    named = {name.strip() for row in support.support() for name in row["pipeline"].split(",")}
+    assert named == set(families.PIPELINES)
+    assert set(tiny.BUILDERS) == set(families.OWN_GUIDANCE)
+    assert all("tiny random" in row["tested on"] for row in support.support())
+
+
+def test_the_command_prints_it() -> None:
+    code, out, err = run(["models", "--support", "--json"])
+    assert (code, err) == (0, "")
+    assert json.loads(out) == support.support()
+
+
+@pytest.fixture(scope="module")
+def own_model() -> Any:
+    """The worked example of docs/models.md, executed as it stands there."""
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (code,) = [part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class MyDiT" in part]
+    anatomies, pipelines = dict(families.ANATOMIES), dict(families.PIPELINES)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "docs/models.md", "exec"), names)
+    yield names["model"]
+    for known, before in ((families.ANATOMIES, anatomies), (families.PIPELINES, pipelines)):
+        known.clear()
+        known.update(before)
+
+
+def test_a_model_of_ones_own_is_proved_and_traced(own_model: interp.Model, tmp_path: Path) -> None:
+    prompts = ["a cat", "a red dog"]
+    assert [check.name for check in check_anatomy(own_model, prompts) if not check.passed] == []
+    run_of_it = interp.trace(own_model, prompts, out=tmp_path / "run.zarr", steps=3, batch_size=2)
+    np.testing.assert_array_equal(run_of_it.images["image"], untraced(own_model, prepare(own_model, prompts, steps=3)))
+    assert run_of_it.gates["alpha"].sizes["block"] == 2
+    table = interp.gates.tabulate(own_model, prompts, [0, 1], timesteps=[200.0, 800.0])
+    assert float(table["share"].sum("term").min()) == pytest.approx(1.0)
+
+
+def test_a_wrong_anatomy_of_ones_own_is_found_out(own_model: interp.Model) -> None:
+    names = {"alpha.attn": "alpha.mlp", "alpha.mlp": "alpha.attn"}
+    blocks = [
+        dataclasses.replace(
+            block,
+            reads=tuple(
+                dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+                if isinstance(read, Modulation)
+                else read
+                for read in block.reads
+            ),
+        )
+        for block in own_model.anatomy.blocks
+    ]
+    wrong = dataclasses.replace(own_model.anatomy, blocks=tuple(blocks))
+    checks = check_anatomy(interp.Model(dataclasses.replace(own_model.loaded, anatomy=wrong)), ["a cat", "a red dog"])
+    assert not {check.name: check for check in checks}["residual identity"].passed
