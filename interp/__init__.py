@@ -77,6 +77,7 @@ _PARTS = {
     "dose": "interp.experiments.dose",
     "energy": "interp.analysis.energy",
     "evaluation": "interp.evaluation.evaluate",
+    "features": "interp.experiments.features",
     "figures": "interp.figures",
     "findings": "interp.findings",
     "gates": "interp.experiments.gates",

@@ -18,6 +18,7 @@ from interp.cli import (
     dose,
     evaluate,
     export,
+    features,
     findings,
     generate,
     govern,
@@ -69,6 +70,7 @@ app.command("lens")(lens.lens)
 app.command("generate")(generate.generate)
 app.command("sweep")(generate.sweep)
 app.command("patch")(patch.patch)
+app.command("features")(features.features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("findings")(findings.findings)

@@ -135,6 +135,23 @@ def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (
     return Clean(row, calls, images[0], latents[0], keeper.states, conditioning)
 
 
+def calls_of(prepared: Prepared, row: Row) -> Calls:
+    """What the transformer is told at every step of a row, at the price of one forward: the first prediction stands for all
+    later ones, so that of the arguments all but the latents are those of a true run.
+    """
+    calls = Calls()
+
+    def record(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        prediction: Tensor = run(bound) if not calls.predictions else calls.predictions[0]
+        calls.arguments.append(bound)
+        calls.predictions.append(prediction.detach().clone())
+        return prediction
+
+    with prepared.model.lock, around_calls(prepared.model.pipe.transformer, record):
+        sample(prepared, [row])
+    return calls
+
+
 def _conditioned(prepared: Prepared) -> list[tuple[str, list[str]]]:
     """Every module that conditioning enters, with the arguments that carry it."""
     anatomy = prepared.model.anatomy

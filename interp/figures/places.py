@@ -139,3 +139,46 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
     made.update_annotations(font_size=9)
     made.update_layout(title={"text": "traced pictures"}, height=300, margin={"t": 120, "b": 10})
     return made
+
+
+def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
+    """PCK of every kind of descriptor over blocks, a panel for every step; the grid's best and chance as lines. From
+    `interp.features.correspond`.
+    """
+    here, steps = found.isel(threshold=threshold), found["step"].to_numpy()
+    level = float(here["threshold"])
+    made = style.subplots(1, len(steps), subplot_titles=[f"step {step}" for step in steps], shared_yaxes=True)
+    blocks = found["block"].to_numpy()
+    for place, step in enumerate(steps):
+        where = {"row": 1, "col": place + 1}
+        for number, kind in enumerate(found["kind"].to_numpy()):
+            one = here.sel(kind=kind, step=step)
+            made.add_scatter(
+                x=blocks + 0.06 * (number - 2),
+                y=one["pck"].to_numpy(),
+                name=str(kind).replace("_", ", "),
+                legendgroup=str(kind),
+                showlegend=place == 0,
+                mode="lines+markers",
+                line={"color": style.COLOURS[number]},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": np.nan_to_num((one["pck_high"] - one["pck"]).to_numpy()),
+                    "arrayminus": np.nan_to_num((one["pck"] - one["pck_low"]).to_numpy()),
+                    "thickness": 1,
+                },
+                **where,
+            )
+        for baseline in found["baseline"].to_numpy():
+            value = float(here["beside"].sel(baseline=baseline))
+            made.add_hline(y=value, line={"color": style.CONTROL, "dash": "dash"}, annotation_text=str(baseline), **where)
+    made.update_xaxes(title_text="block whose input is described")
+    made.update_yaxes(title_text=f"PCK@{level:g}", range=[0, 1.02], col=1)
+    made.update_layout(
+        title={"text": f"correspondence, channels {style.some(found.attrs['channels'])} discarded", "font": {"size": 15}},
+        margin={"t": 110, "b": 60},
+        width=1200,
+        height=460,
+    )
+    return style.caption(made, found.attrs)

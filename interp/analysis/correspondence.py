@@ -1,0 +1,124 @@
+"""Semantic correspondence by descriptors of image tokens, scored by PCK: numpy alone.
+
+A keypoint of the source is matched to the target's token of the most similar descriptor (cosine), and predicted at that token's
+centre. PCK at t is the share of keypoints predicted within t times the larger side of the target subject's bounding box
+(SPair-71k, arXiv 1908.10543).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from interp.analysis import intervals
+from interp.errors import InputError
+
+Array = NDArray[Any]
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
+CONTROLS = ("oracle", "chance")
+GAINS = {"adaln": ("adaln", "raw"), "discard": ("adaln_discard", "adaln"), "control": ("adaln_control", "adaln")}
+"""Differences of kinds that are asked for: with AdaLN, with massive channels discarded, with as many others discarded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two pictures of the same kind of thing, and points of it that are the same in both."""
+
+    pictures: Array
+    """(2, y, x, rgb) uint8: source and target."""
+    prompts: tuple[str, str]
+    points: Array
+    """(2, keypoint, 2): pixels (y, x) in source and target."""
+    box: float
+    """The larger side of the target subject's bounding box, pixels."""
+
+    def __post_init__(self) -> None:
+        size = np.array(self.pictures.shape[1:3])
+        if self.points.ndim != 3 or self.points.shape[0] != 2 or self.points.shape[2] != 2 or not self.points.shape[1]:
+            raise InputError(f"keypoints must be (2, keypoint, 2), one or more; got shape {self.points.shape}")
+        if (self.points < 0).any() or (self.points >= size).any():
+            raise InputError(f"keypoints must lie inside the picture, 0..{size[0] - 1} down and 0..{size[1] - 1} across")
+        if not self.box > 0:
+            raise InputError(f"box must be above 0 pixels; got {self.box}")
+
+
+def token_of(points: Array, grid: tuple[int, int], size: tuple[int, int]) -> Array:
+    """The token whose cell holds each point: (keypoint) of pixels (keypoint, 2)."""
+    cells = (np.asarray(points) * np.array(grid) / np.array(size)).astype(int)
+    return np.asarray(cells[:, 0] * grid[1] + cells[:, 1])
+
+
+def centres(grid: tuple[int, int], size: tuple[int, int]) -> Array:
+    """Pixels (token, 2) of the tokens' centres."""
+    y, x = np.mgrid[: grid[0], : grid[1]]
+    cells = np.stack([y.ravel(), x.ravel()], axis=1)
+    return np.asarray((cells + 0.5) * np.array(size) / np.array(grid))
+
+
+def match(source: Array, target: Array, tokens: Sequence[int] | Array) -> Array:
+    """For source tokens, the target tokens of the most similar descriptors, both (token, channel)."""
+    one, other = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12) for values in (source, target))
+    return np.asarray((one[np.asarray(tokens)] @ other.T).argmax(axis=1))
+
+
+def correct(pair: Pair, predicted: Array, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> Array:
+    """Share of the keypoints whose predicted token, (keypoint), is near enough: (threshold)."""
+    size = pair.pictures.shape[1:3]
+    away = np.linalg.norm(centres(grid, size)[predicted] - pair.points[1], axis=1)
+    return np.array([(away <= threshold * pair.box).mean() for threshold in thresholds])
+
+
+def controls(pair: Pair, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Array]:
+    """What this grid allows at best (each keypoint's own token), and a random token's expectation: (threshold)."""
+    size = pair.pictures.shape[1:3]
+    away = np.linalg.norm(centres(grid, size)[None] - pair.points[1][:, None], axis=2)
+    chance = np.array([(away <= threshold * pair.box).mean() for threshold in thresholds])
+    return {"oracle": correct(pair, token_of(pair.points[1], grid, size), grid, thresholds), "chance": chance}
+
+
+def summarise(
+    shares: Mapping[str, Array], beside: Mapping[str, Array], coordinates: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """PCK of every kind, with intervals over pairs.
+
+    `shares` are (pair, step, block, threshold) by kind; `beside` the controls' (pair, threshold).
+
+    pck, pck_low, pck_high      (kind, step, block, threshold)   mean over pairs, 95% bootstrap
+    gain, gain_low, gain_high   (difference, step, block, threshold)   paired differences of kinds: `GAINS`
+    beside                      (baseline, threshold)            oracle, chance
+    """
+    kinds = list(shares)
+    gains = {name: (one, other) for name, (one, other) in GAINS.items() if one in shares and other in shares}
+    data: dict[str, Any] = {}
+    for name, axis, values in (
+        ("pck", "kind", [shares[kind] for kind in kinds]),
+        ("gain", "difference", [shares[one] - shares[other] for one, other in gains.values()]),
+    ):
+        dims = (axis, "step", "block", "threshold")
+        bounds = [intervals.bootstrap(one) for one in values]
+        data[name] = (dims, np.array([one.mean(axis=0) for one in values]))
+        data[f"{name}_low"] = (dims, np.array([low for low, _ in bounds]))
+        data[f"{name}_high"] = (dims, np.array([high for _, high in bounds]))
+    data["beside"] = (("baseline", "threshold"), np.array([beside[name].mean(axis=0) for name in CONTROLS]))
+    pairs = len(next(iter(shares.values())))
+    return xr.Dataset(
+        data,
+        {
+            "kind": np.array(kinds, object),
+            "difference": np.array([f"{one} less {other}" for one, other in gains.values()], object),
+            "baseline": np.array(CONTROLS, object),
+            **coordinates,
+        },
+        {
+            "analysis": "correspondence",
+            "averaged_over": "keypoints, then pairs",
+            "interval": intervals.said(pairs).replace("prompt texts", "pairs"),
+            "control": "as many random ordinary channels discarded; the grid's best; a random token",
+            **attributes,
+        },
+    )

@@ -1,0 +1,218 @@
+"""Descriptors of image tokens from one call of the transformer, and what corresponds by them. After DiTF (arXiv 2505.18584).
+
+DiTF takes the state that enters a block, sets the massive channels to zero, and applies the block's own AdaLN:
+
+    descriptor = (1 + scale) LayerNorm(z without the massive channels) + shift
+
+Here beside the state itself, without either step, and with as many random ordinary channels discarded. The picture is encoded
+by the model's autoencoder and brought to the noise level of a sampling step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.analysis import correspondence
+from interp.analysis.correspondence import Pair
+from interp.errors import InputError, ModelError
+from interp.experiments.clean import Array, calls_of, measure
+from interp.models import autoencoder, noise
+from interp.models.anatomy import Block
+from interp.models.catalog import CATALOG
+from interp.plan import Record, at_least
+from interp.sites import Site, parse_indices, resolve_indices
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared, prepare
+
+KINDS = ("raw", "raw_discard", "adaln", "adaln_discard", "adaln_control")
+DRAWS = 3  # of the control's channels
+OnPair = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What DiTF publishes for a model."""
+
+    channels: tuple[int, ...]
+    block: int | None
+    """The block whose input is taken; `None` where none is given."""
+
+
+PRESETS: Mapping[str, Preset] = {
+    "flux": Preset((154, 1446), 28),
+    "flux-schnell": Preset((154, 1446), 28),
+    "flux-dedistilled": Preset((154, 1446), 28),
+    "sd3.5": Preset((676,), None),
+}
+"""Of DiTF's text and README (FLUX.1's two channels and block 28 of 57, counted through; SD3.5's one)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A model ready to describe pictures: one call of its transformer each."""
+
+    prepared: Prepared
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    steps: tuple[int, ...]
+    seed: int = 0
+
+    def sites(self) -> list[Site]:
+        """The states that enter the blocks, and their AdaLN shift and scale."""
+        entering = [Site(block - 1, "image", "hidden") for block in self.blocks]
+        return [*entering, *(Site(block, "image", kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
+
+    def describe(self, picture: Array, prompt: int) -> dict[tuple[int, int], dict[str, Array]]:
+        """Descriptors of a picture, (y, x, rgb) uint8, told the plan's prompt of that number: by (step, block), then kind,
+        (token, channel); of the control a list of draws, (draw, token, channel).
+        """
+        told = calls_of(self.prepared, self.prepared.plan.rows()[prompt])
+        states = measure(self.prepared, [self._call(told.arguments, step, picture) for step in self.steps], self.sites())
+        return {
+            (step, block): self._kinds(here, block)
+            for step, here in zip(self.steps, states, strict=True)
+            for block in self.blocks
+        }
+
+    def _call(self, told: Sequence[dict[str, Any]], step: int, picture: Array) -> dict[str, Any]:
+        """The transformer's arguments for a picture at a step's level, with the run's own noise."""
+        model, name = self.prepared.model, self.prepared.model.anatomy.row_inputs[0]
+        start = told[0][name]
+        latents = autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
+        if latents.shape != start.shape:
+            raise InputError(
+                f"pictures must be {self.prepared.plan.height} x {self.prepared.plan.width} pixels, what the model draws here; "
+                f"got {picture.shape[0]} x {picture.shape[1]}"
+            )
+        sigma = float(self.prepared.schedule.sigmas[step])
+        level = noise.noised(self.prepared.layout.prediction, latents.to(start.device, start.dtype), start, sigma)
+        return {**told[step], name: level}
+
+    def _kinds(self, states: Mapping[Site, Tensor], block: int) -> dict[str, Array]:
+        state = states[Site(block - 1, "image", "hidden")].float()
+        shift, scale = (states[Site(block, "image", kind, "attn")].float() for kind in ("shift", "scale"))
+        norm, transformer = norm_of(self.prepared.model, block), self.prepared.model.pipe.transformer
+        device, dtype = transformer.device, transformer.dtype
+
+        def modulated(values: Tensor) -> Array:
+            with torch.no_grad():
+                normed = norm(values[None].to(device, dtype))[0].float().cpu()
+            return np.asarray((1 + scale) * normed + shift)
+
+        return {
+            "raw": state.numpy(),
+            "raw_discard": without(state, self.channels).numpy(),
+            "adaln": modulated(state),
+            "adaln_discard": modulated(without(state, self.channels)),
+            "adaln_control": np.stack([modulated(without(state, chosen)) for chosen in self.controls(state.shape[-1])]),
+        }
+
+    def controls(self, count: int) -> list[tuple[int, ...]]:
+        """As many random ordinary channels, several draws."""
+        others = np.setdiff1d(np.arange(count), self.channels)
+        draws = [np.random.default_rng([self.seed, n]).choice(others, len(self.channels), replace=False) for n in range(DRAWS)]
+        return [tuple(int(channel) for channel in drawn) for drawn in draws]
+
+
+def without(state: Tensor, channels: Sequence[int]) -> Tensor:
+    """A state, (token, channel), with channels set to zero."""
+    cut = state.clone()
+    cut[:, list(channels)] = 0.0
+    return cut
+
+
+def norm_of(model: Model, block: int) -> Any:
+    """The LayerNorm that a block applies to the image state it is given, without weights of its own."""
+    described: Block = model.anatomy.blocks[block]
+    own = [norm for norm in described.norms if "image" in norm.streams]
+    if not own:
+        raise ModelError(f"block {block} ({described.kind}) has no LayerNorm of its image state; describe raw states alone")
+    return model.pipe.transformer.get_submodule(f"{described.path}.{own[0].module}")
+
+
+def extractor(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    channels: Sequence[int] | str,
+    blocks: Sequence[int] | str | None = None,
+    steps_at: Sequence[int] | str | None = None,
+    **arguments: Any,
+) -> Extractor:
+    """Prepare descriptors. `blocks` are those whose input is taken (1 or later; by default all); `steps_at` sampling steps to
+    whose noise level pictures are brought, by default the middle one; `arguments` are those of `interp.trace`.
+    """
+    prepared = prepare(model, list(prompts), record=Record(stats=False, gates=False), **arguments)
+    count, steps = len(model.anatomy.blocks), len(prepared.schedule.timesteps)
+    wanted = resolve_indices(range(1, count) if blocks is None else parse_indices(blocks, "blocks"), count, "blocks")
+    if 0 in wanted:
+        raise InputError("blocks must be 1 or later: what enters block 0 is the embedding, which no channel is massive in yet")
+    at = resolve_indices((steps // 2,) if steps_at is None else parse_indices(steps_at, "steps_at"), steps, "steps_at")
+    chosen = resolve_indices(parse_indices(channels, "channels"), model.anatomy.channels, "channels")
+    if 2 * len(chosen) > model.anatomy.channels:
+        raise InputError(f"channels must be at most half of {model.anatomy.channels}; got {len(chosen)}")
+    return Extractor(prepared, chosen, wanted, at, prepared.plan.seed)
+
+
+def default_channels(model: Model) -> list[int]:
+    """DiTF's channels of a model, or those that the catalog says are massive in it."""
+    if model.name in PRESETS:
+        return list(PRESETS[model.name].channels)
+    entry = CATALOG.get(model.name)
+    if entry is None or entry.massive is None:
+        raise InputError(f"channels must be given for {model.name}: --channels 1,2 (`interp massive` finds them)")
+    return list(entry.massive.channels)
+
+
+def default_blocks(model: Model) -> list[int] | None:
+    """DiTF's block, or all."""
+    preset = PRESETS.get(model.name)
+    return [preset.block] if preset is not None and preset.block is not None else None
+
+
+def correspond(
+    model: Model,
+    pairs: Sequence[Pair],
+    *,
+    channels: Sequence[int] | str,
+    thresholds: Sequence[float] = correspondence.THRESHOLDS,
+    on_pair: OnPair = lambda done, total: None,
+    **given: Any,
+) -> xr.Dataset:
+    """PCK of every kind of descriptor over pairs; `given` are arguments of `extractor`. See `correspondence.summarise`."""
+    at_least("pairs", len(pairs), 1)
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair.prompts))
+    made = extractor(model, texts, channels=channels, **given)
+    grid = made.prepared.layout.image_grid
+    shape = (len(pairs), len(made.steps), len(made.blocks), len(thresholds))
+    shares = {kind: np.zeros(shape) for kind in KINDS}
+    beside = {name: np.zeros((len(pairs), len(thresholds))) for name in correspondence.CONTROLS}
+    for number, pair in enumerate(pairs):
+        source, target = (made.describe(pair.pictures[n], texts.index(pair.prompts[n])) for n in (0, 1))
+        tokens = correspondence.token_of(pair.points[0], grid, pair.pictures.shape[1:3])
+        for place in np.ndindex(*shape[1:3]):
+            at = made.steps[place[0]], made.blocks[place[1]]
+            for kind in KINDS:
+                ours, theirs = (np.atleast_3d(one[at][kind].T).T for one in (source, target))  # (draw, token, channel)
+                found = [correspondence.match(a, b, tokens) for a, b in zip(ours, theirs, strict=True)]
+                each = [correspondence.correct(pair, predicted, grid, thresholds) for predicted in found]
+                shares[kind][(number, *place)] = np.mean(each, axis=0)
+        for name, values in correspondence.controls(pair, grid, thresholds).items():
+            beside[name][number] = values
+        on_pair(number + 1, len(pairs))
+    coordinates = {"step": list(made.steps), "block": list(made.blocks), "threshold": list(thresholds)}
+    attributes = {
+        "model": model.name,
+        "weights": made.prepared.plan.weights,
+        "channels": list(made.channels),
+        "grid": list(grid),
+        "pairs": len(pairs),
+    }
+    return correspondence.summarise(shares, beside, coordinates, attributes)

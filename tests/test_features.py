@@ -1,0 +1,193 @@
+"""Descriptors against plain hooks and formulas written by hand; correspondence against planted answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bad_inputs import run as command
+from PIL import Image
+
+import interp
+from interp.analysis import correspondence
+from interp.analysis.correspondence import Pair
+from interp.errors import InputError
+from interp.experiments.features import KINDS, correspond, default_blocks, default_channels, extractor
+from interp.experiments.pairs import demo_pairs, read_pairs
+from interp.models.demo import pairs as demo
+from interp.models.demo import world
+
+CASES = {"tiny_model": "norm1", "flux_model": "norm1", "dit_model": "norm1"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_descriptors_are_the_blocks_own(name: str, request: pytest.FixtureRequest) -> None:
+    model: interp.Model = request.getfixturevalue(name)
+    texts = list(model.loaded.spec.examples) if name != "dit_model" else ["3", "5"]
+    made = extractor(model, texts, channels=[2, 7], blocks=[1], steps_at=[1], steps=3)
+    picture = np.random.default_rng(0).integers(0, 255, (made.prepared.plan.height, made.prepared.plan.width, 3), np.uint8)
+    module = model.pipe.transformer.transformer_blocks[1]
+    seen: dict[str, torch.Tensor] = {}
+
+    def enters(block: object, arguments: tuple[object, ...], named: dict[str, torch.Tensor]) -> None:
+        seen["state"] = (named["hidden_states"] if "hidden_states" in named else arguments[0])[0].clone()  # type: ignore[index]
+
+    def modulates(norm: object, arguments: object, output: tuple[torch.Tensor, ...]) -> None:
+        seen["adaln"] = output[0][0].clone()
+
+    handles = [
+        module.register_forward_pre_hook(enters, with_kwargs=True),
+        getattr(module, CASES[name]).register_forward_hook(modulates),
+    ]
+    try:
+        found = made.describe(picture, 0)[1, 1]  # the last of its calls is the one at the level
+    finally:
+        for handle in handles:
+            handle.remove()
+    np.testing.assert_allclose(found["raw"], seen["state"], atol=1e-6)
+    np.testing.assert_allclose(found["adaln"], seen["adaln"], atol=1e-5)
+    cut = seen["state"].clone()
+    cut[:, [2, 7]] = 0
+    np.testing.assert_allclose(found["raw_discard"], cut, atol=1e-6)
+    normed = lambda x: (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + 1e-6)  # noqa: E731
+    whole, kept = normed(seen["state"]), normed(cut)
+    scale = ((seen["adaln"][0] - seen["adaln"][1]) / (whole[0] - whole[1])).detach()  # 1 + scale, from two tokens
+    shift = seen["adaln"][0] - scale * whole[0]
+    np.testing.assert_allclose(found["adaln_discard"], scale * kept + shift, atol=2e-3)
+    assert np.abs(found["adaln_discard"] - found["adaln"]).max() > 1e-3
+    assert found["adaln_control"].shape == (3, *found["adaln"].shape)
+    assert all(not {2, 7} & set(chosen) for chosen in made.controls(found["raw"].shape[1]))
+
+
+def test_the_level_is_the_steps(tiny_model: interp.Model) -> None:
+    made = extractor(tiny_model, ["a red cat"], channels=[1], blocks=[1], steps_at="0,2", steps=3)
+    picture = np.full((64, 64, 3), 120, np.uint8)
+    found = made.describe(picture, 0)
+    assert not np.allclose(found[0, 1]["raw"], found[2, 1]["raw"])
+    again = made.describe(picture, 0)
+    np.testing.assert_array_equal(found[2, 1]["raw"], again[2, 1]["raw"])
+
+
+def test_keypoints_are_where_the_pictures_show_them() -> None:
+    pairs = demo.scenes(40)
+    assert len(pairs) == 40
+    for scene in (scene for pair in pairs for scene in pair):
+        cover, found = scene.coverage(), demo.points(scene)
+        assert (cover[tuple(found.astype(int).T)] > 0.4).all(), (scene.shape, found)
+        rows, columns = np.nonzero(scene.mask())
+        assert demo.box(scene) == max(rows.max() - rows.min(), columns.max() - columns.min()) + 1
+    for one, other in pairs:
+        assert (one.shape, one.texture) == (other.shape, other.texture)
+        assert (one.position, one.size) != (other.position, other.size)
+        moved = (demo.points(other) - demo.points(other).mean(0)) / world.SIZES[other.size]
+        np.testing.assert_allclose(moved, (demo.points(one) - demo.points(one).mean(0)) / world.SIZES[one.size], atol=1e-9)
+
+
+def planted() -> Pair:
+    points = np.array([[[4.0, 4.0], [60.0, 20.0]], [[12.0, 44.0], [36.0, 60.0]]])
+    return Pair(np.zeros((2, 64, 64, 3), np.uint8), ("a", "b"), points, 16.0)
+
+
+def test_pck_of_planted_descriptors() -> None:
+    pair, grid = planted(), (8, 8)
+    tokens = correspondence.token_of(pair.points[0], grid, (64, 64))
+    assert tokens.tolist() == [0, 7 * 8 + 2]
+    assert correspondence.token_of(pair.points[1], grid, (64, 64)).tolist() == [1 * 8 + 5, 4 * 8 + 7]
+    source, target = np.eye(64), np.zeros((64, 64))
+    target[13], target[39] = 5 * source[0], 0.1 * source[58]  # the true tokens, whatever their size
+    target[0] = 0.01
+    found = correspondence.match(source, target, tokens)
+    assert found.tolist() == [13, 39]
+    assert correspondence.correct(pair, found, grid, [0.0, 0.3]).tolist() == [1.0, 1.0]
+    wrong = correspondence.correct(pair, np.array([13, 38]), grid, [0.3, 0.5])
+    assert wrong.tolist() == [0.5, 1.0], "a neighbour is 8 pixels off: half of the box"
+    beside = correspondence.controls(pair, grid, [0.3])
+    assert beside["oracle"].tolist() == [1.0]
+    assert beside["chance"][0] == pytest.approx(1 / 64)
+
+
+def test_intervals_and_paired_gains() -> None:
+    draw = np.random.default_rng(0)
+    raw = draw.random((30, 1, 1, 1))
+    shares = {kind: raw + 0.1 * number for number, kind in enumerate(KINDS)}
+    beside = {name: np.full((30, 1), 0.5) for name in correspondence.CONTROLS}
+    found = correspondence.summarise(shares, beside, {"step": [0], "block": [1], "threshold": [0.1]}, {})
+    assert found["difference"].to_numpy().tolist() == ["adaln less raw", "adaln_discard less adaln", "adaln_control less adaln"]
+    np.testing.assert_allclose(found["gain"].squeeze(), [0.2, 0.1, 0.2])
+    np.testing.assert_allclose(found["gain_low"].squeeze(), [0.2, 0.1, 0.2]), "paired: nothing varies"
+    assert float(found["pck_low"][0].squeeze()) < float(found["pck"][0].squeeze()) < float(found["pck_high"][0].squeeze())
+
+
+def test_the_command(tmp_path: Path) -> None:
+    words = ["features", "--model", "demo", "--pairs", "2", "--blocks", "4", "--steps-at", "2", "--steps", "4", "--json"]
+    code, out, err = command([*words, "--out", str(tmp_path / "f.zarr"), "--figures", str(tmp_path)])
+    assert code == 0, err
+    found = json.loads(out)
+    assert {row["descriptor"] for row in found["PCK"]["rows"]} == {*KINDS, "none: oracle", "none: chance"}
+    assert len(found["differences"]["rows"]) == 3 * 4
+    assert found["PCK"]["channels"] == [29]
+    assert (tmp_path / "pck.html").exists()
+    by_hand = correspond(interp.load("demo"), demo_pairs(2), channels=[29], blocks=[4], steps_at=[2], steps=4)
+    row = next(row for row in found["PCK"]["rows"] if row["descriptor"] == "adaln")
+    assert row["PCK@0.2"] == pytest.approx(float(by_hand["pck"].sel(kind="adaln", threshold=0.2).squeeze()))
+
+
+def test_pairs_of_a_file(tmp_path: Path, tiny_model: interp.Model) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    entry = {"source": "a.png", "target": "b.png", "prompts": ["a red cat", "the dog"], "keypoints": [[[3, 4], [50, 60]]]}
+    (tmp_path / "p.json").write_text(json.dumps([{**entry, "box": [20, 30]}]))
+    (pair,) = read_pairs(tmp_path / "p.json")
+    assert pair.points.tolist() == [[[3.0, 4.0]], [[50.0, 60.0]]]
+    assert pair.box == 30.0
+    found = correspond(tiny_model, [pair], channels=[1, 2], blocks=[1, 2], steps=2)
+    assert np.isnan(found["pck_low"]).all(), "one pair has no interval"
+    assert found.sizes["block"] == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ([], "must hold a list of one pair or more"),
+        ([{"source": "a.png"}], "pair 0: needs target"),
+        ([{"keypoints": [[1, 2]], "box": [1, 1]}], "pair 0: keypoints must be"),
+        ([{"keypoints": [[[1, 2], [99, 2]]], "box": [1, 1]}], "keypoints must lie inside the picture"),
+        ([{"keypoints": [[[1, 2], [9, 2]]], "box": [0, 0]}], "box must be above 0"),
+        ([{"source": "no.png", "keypoints": [[[1, 2], [9, 2]]], "box": [1, 1]}], "a picture cannot be read"),
+    ],
+)
+def test_what_is_said_of_pairs(entry: list[dict[str, object]], said: str, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    whole = {"source": "a.png", "target": "a.png", "prompts": ["a", "b"]}
+    entries = [one if one == {"source": "a.png"} else {**whole, **one} for one in entry]
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    with pytest.raises(InputError) as error:
+        read_pairs(tmp_path / "p.json")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--blocks", "0"], "blocks must be 1 or later"),
+        (["--channels", "0-60"], "channels must be at most half of 96"),
+        (["--steps-at", "40"], "steps_at must lie in"),
+        (["--pairs", "none.json"], "does not exist; give a number for the demo model"),
+        (["--pairs", "0"], "pairs must be"),
+    ],
+)
+def test_what_is_said(words: list[str], said: str) -> None:
+    code, out, err = command(["features", "--model", "demo", *words])
+    assert code == 2, err
+    assert said in err
+    assert out == ""
+
+
+def test_published_channels_and_taps(demo_model: interp.Model, tiny_model: interp.Model) -> None:
+    assert default_channels(demo_model) == [29]
+    assert default_blocks(demo_model) is None
+    with pytest.raises(InputError, match="channels must be given"):
+        default_channels(tiny_model)
