@@ -22,7 +22,8 @@ from interp.store.reader import is_done
 from interp.store.schema import Schema
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
-from interp.tracing.trace import TracedRow, trace_group
+from interp.tracing.trace import trace_group
+from interp.tracing.visitor import TracedRow
 
 Outcome = list[tuple[int, str | None]]
 """Rows, each with the reason if it failed."""

@@ -16,7 +16,7 @@ PROMPTS = ["a red cat", "two dog and a blue square", "the green circle", "a phot
 DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
 CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
 CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
-FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model"]
+FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "auraflow_model"]
 MODELS = [*CORE, *FAMILIES]
 ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model"]
 TWO_STREAMS = [name for name in MODELS if name not in ONE_STREAM]
@@ -103,6 +103,12 @@ def sigma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 def wan_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """Videos: tokens have a frame."""
     return interp.load(tiny.build("wan", tmp_path_factory.mktemp("models") / "tiny-wan"))
+
+
+@pytest.fixture(scope="session")
+def auraflow_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """A gate inside the branch of another; register tokens before the text."""
+    return interp.load(tiny.build("auraflow", tmp_path_factory.mktemp("models") / "tiny-auraflow"))
 
 
 @pytest.fixture(scope="session")

@@ -167,12 +167,41 @@ def flux2_gates(transformer: Any, keep: Any, seen: Seen) -> Handles:
     return handles
 
 
+def auraflow_gates(transformer: Any, keep: Any, seen: Seen) -> Handles:
+    """AuraFlow: AdaLN-Zero norms give the gates; a single block returns one state, text first."""
+    handles: Handles = []
+    joints, singles = list(transformer.joint_transformer_blocks), list(transformer.single_transformer_blocks)
+    text: dict[str, int] = {}
+    for index, block in enumerate([*joints, *singles]):
+        streams = {"norm1": ("image",), "norm1_context": ("text",)} if index < len(joints) else {"norm1": ("image", "text")}
+        for name, shared in streams.items():
+
+            def on_norm(module: Any, args: Any, output: Any, index: int = index, shared: Any = shared) -> None:
+                for gate, item in ZERO.items():
+                    for stream in shared:
+                        keep(seen.alpha, (stream, gate, index), output[item])
+
+            handles.append(getattr(block, name).register_forward_hook(on_norm))
+
+        def on_block(module: Any, args: Any, output: Any, index: int = index) -> None:
+            if isinstance(output, tuple):
+                text["tokens"] = output[0].shape[1]
+            else:
+                output = output[:, : text["tokens"]], output[:, text["tokens"] :]
+            for stream, state in zip(("text", "image"), output, strict=True):
+                keep(seen.hidden, (stream, index), state)
+
+        handles.append(block.register_forward_hook(on_block))
+    return handles
+
+
 OTHERS = {
     "SanaTransformer2DModel": carried_gates("timestep", 4),
     "PixArtTransformer2DModel": carried_gates("timestep", 4),
     "WanTransformer3DModel": carried_gates("temb", 2),
     "QwenImageTransformer2DModel": qwen_gates,
     "Flux2Transformer2DModel": flux2_gates,
+    "AuraFlowTransformer2DModel": auraflow_gates,
 }
 
 

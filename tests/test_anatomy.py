@@ -37,6 +37,11 @@ def flux2_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Tensor]:
     return {"hidden_states": noise(20, config.in_channels), **text, "timestep": times / 1000, "img_ids": image_ids}
 
 
+def auraflow_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Tensor]:
+    text = {"encoder_hidden_states": noise(1, config.joint_attention_dim)}  # after eight register tokens
+    return {"hidden_states": noise(config.in_channels, 16, 16), **text, "timestep": times / 1000}
+
+
 def qwenimage_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Any]:
     mask = torch.tensor([[1] * 6 + [0] * 3, [1] * 4 + [0] * 5])[: len(times)]
     text = {"encoder_hidden_states": noise(9, config.joint_attention_dim), "encoder_hidden_states_mask": mask}
@@ -50,6 +55,7 @@ OTHERS = {
     "wan": wan_inputs,
     "flux2": flux2_inputs,
     "qwenimage": qwenimage_inputs,
+    "auraflow": auraflow_inputs,
 }
 
 

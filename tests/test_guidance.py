@@ -92,6 +92,8 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
         return {"encoder_hidden_states": pipe.encode_prompt("", max_sequence_length=length)[0]}
     if kind == "WanPipeline":
         return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
+    if kind == "AuraFlowPipeline":
+        return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[2]}
     if kind == "QwenImagePipeline":
         states, mask = reference.padded_text(pipe, [""], length).values()
         return {"encoder_hidden_states": states, "encoder_hidden_states_mask": mask}

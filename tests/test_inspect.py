@@ -29,6 +29,7 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "sana1.5-4.8b": ({"cross": 60}, 2240, ("attn", "mlp"), (4.6, 4.9)),
     "pixart": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
     "pixart-sigma": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
+    "auraflow": ({"joint": 4, "single": 32}, 3072, ("attn", "mlp"), (6.6, 7.0)),
     "wan2.1": ({"cross": 30}, 1536, ("attn", "mlp"), (1.3, 1.45)),
     "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
 }

@@ -17,7 +17,8 @@ from interp.interventions.hooks import edited
 from interp.plan import Record, Row, at_least, groups
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
-from interp.tracing.trace import TracedRow, trace_group
+from interp.tracing.trace import trace_group
+from interp.tracing.visitor import TracedRow
 
 
 def generate(

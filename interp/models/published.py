@@ -1,8 +1,8 @@
 """Published transformer configs of catalog models, so that their shapes need no network.
 
 Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt and Wan from diffusers' own
-conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image the defaults of
-diffusers' class. Where the hub's own config is on the machine, `interp inspect` uses that one.
+conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image and AuraFlow
+the defaults of diffusers' classes. Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
 from __future__ import annotations
@@ -139,5 +139,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "pixart": {"_class_name": PIXART, **_PIXART, "use_additional_conditions": True},
     "pixart-sigma": {"_class_name": PIXART, **_PIXART, "use_additional_conditions": False},
     "wan2.1": {"_class_name": WAN, **_WAN, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
+    "auraflow": {
+        "_class_name": "AuraFlowTransformer2DModel",
+        "num_mmdit_layers": 4,
+        "num_single_dit_layers": 32,
+        "attention_head_dim": 256,
+        "num_attention_heads": 12,
+        "joint_attention_dim": 2048,
+        "caption_projection_dim": 3072,
+    },
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

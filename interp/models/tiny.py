@@ -24,8 +24,9 @@ TEXT_TOKENS = 8
 def build(family: str, folder: str | Path, *, seed: int = 0, **sizes: Any) -> Path:
     """Write a tiny random pipeline of a family and return its folder; pictures are 64x64 by default.
 
-    `sizes` overrides the family's sizes: blocks=4 (flux: also single_blocks=3), heads=2, head_width=16, resolution=64 (pixels;
-    bigger for benchmarks); for sd3 dual_attention=() (block indices), for flux guidance_embeds=True.
+    `sizes` overrides the family's sizes: blocks=4 (flux, flux2, auraflow: also single_blocks), heads=2, head_width=16,
+    resolution=64 (pixels; bigger for benchmarks); for sd3 dual_attention=() (block indices), for flux guidance_embeds=True, for
+    pixart sigma=False, for wan frames=3.
     """
     folder = Path(folder)
     with quiet():

@@ -1,4 +1,4 @@
-"""Tiny random pipelines whose text comes from language models: FLUX.2, Qwen-Image, SANA, PixArt, Wan."""
+"""Tiny random pipelines whose text comes from one language model: FLUX.2, Qwen-Image, SANA, PixArt, Wan, AuraFlow."""
 
 from __future__ import annotations
 
@@ -168,6 +168,33 @@ def wan(
     return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS, num_frames=frames)
 
 
+def auraflow(
+    *, blocks: int = 2, single_blocks: int = 2, heads: int = 2, head_width: int = 16, resolution: int = 64
+) -> tuple[Any, Defaults]:
+    """A tiny AuraFlow pipeline."""
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    tokenizer = components.t5_tokenizer(WORDS, TEXT_TOKENS)
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=resolution // 4,
+        num_mmdit_layers=blocks,
+        num_single_dit_layers=single_blocks,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        joint_attention_dim=32,
+        caption_projection_dim=heads * head_width,
+        pos_embed_max_size=(resolution // 8) ** 2,
+    )
+    pipe = AuraFlowPipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=components.vae(latent_channels=4, width=8, levels=3),
+        text_encoder=languages.umt5(tokenizer, width=32),
+        tokenizer=tokenizer,
+    )
+    return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS)
+
+
 def _levels(count: int) -> dict[str, Any]:
     return {
         "block_out_channels": (8,) * count,
@@ -191,4 +218,5 @@ BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
     "sana": sana,
     "pixart": pixart,
     "wan": wan,
+    "auraflow": auraflow,
 }

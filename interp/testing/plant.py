@@ -92,6 +92,8 @@ def plant(
     `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`. With `carrier`,
     the prompt reaches the picture by the planted channels' gate alone: every other way of the text in is cut.
     """
+    if family not in PLANTABLE:
+        raise InputError(f"family must be one of {', '.join(PLANTABLE)}; got {family!r}")
     with quiet():
         pipe, defaults = tiny.make(family, seed=seed, **sizes)
     pipe.set_progress_bar_config(disable=True)

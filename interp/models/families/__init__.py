@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.models.anatomy import Describe
-from interp.models.families import dit, flux, flux2, pixart, qwenimage, sana, sd3, wan
+from interp.models.families import auraflow, dit, flux, flux2, pixart, qwenimage, sana, sd3, wan
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
 
 ANATOMIES: dict[str, Describe] = {
@@ -15,6 +15,7 @@ ANATOMIES: dict[str, Describe] = {
     "SanaTransformer2DModel": sana.describe,
     "PixArtTransformer2DModel": pixart.describe,
     "WanTransformer3DModel": wan.describe,
+    "AuraFlowTransformer2DModel": auraflow.describe,
 }
 _SPECS = (
     sd3.PIPELINE,
@@ -26,6 +27,7 @@ _SPECS = (
     pixart.ALPHA,
     pixart.SIGMA,
     wan.PIPELINE,
+    auraflow.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
 OWN_GUIDANCE: dict[str, OwnGuidance] = {
@@ -37,6 +39,7 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "sana": sana.OWN_GUIDANCE,
     "pixart": pixart.OWN_GUIDANCE,
     "wan": wan.OWN_GUIDANCE,
+    "auraflow": auraflow.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""
 
