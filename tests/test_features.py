@@ -115,9 +115,10 @@ def test_intervals_and_paired_gains() -> None:
     shares = {kind: raw + 0.1 * number for number, kind in enumerate(KINDS)}
     beside = {name: np.full((30, 1), 0.5) for name in correspondence.CONTROLS}
     found = correspondence.summarise(shares, beside, {"step": [0], "block": [1], "threshold": [0.1]}, {})
-    assert found["difference"].to_numpy().tolist() == ["adaln less raw", "adaln_discard less adaln", "adaln_control less adaln"]
-    np.testing.assert_allclose(found["gain"].squeeze(), [0.2, 0.1, 0.2])
-    np.testing.assert_allclose(found["gain_low"].squeeze(), [0.2, 0.1, 0.2]), "paired: nothing varies"
+    named = ["raw_discard less raw", "adaln less raw", "adaln_discard less adaln", "adaln_control less adaln"]
+    assert found["difference"].to_numpy().tolist() == named
+    np.testing.assert_allclose(found["gain"].squeeze(), [0.1, 0.2, 0.1, 0.2])
+    np.testing.assert_allclose(found["gain_low"].squeeze(), [0.1, 0.2, 0.1, 0.2], err_msg="paired: nothing varies")
     assert float(found["pck_low"][0].squeeze()) < float(found["pck"][0].squeeze()) < float(found["pck_high"][0].squeeze())
 
 
@@ -127,7 +128,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert code == 0, err
     found = json.loads(out)
     assert {row["descriptor"] for row in found["PCK"]["rows"]} == {*KINDS, "none: oracle", "none: chance"}
-    assert len(found["differences"]["rows"]) == 3 * 4
+    assert len(found["differences"]["rows"]) == 4 * 4
     assert found["PCK"]["channels"] == [29]
     assert (tmp_path / "pck.html").exists()
     by_hand = correspond(interp.load("demo"), demo_pairs(2), channels=[29], blocks=[4], steps_at=[2], steps=4)

@@ -21,7 +21,12 @@ from interp.errors import InputError
 Array = NDArray[Any]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
 CONTROLS = ("oracle", "chance")
-GAINS = {"adaln": ("adaln", "raw"), "discard": ("adaln_discard", "adaln"), "control": ("adaln_control", "adaln")}
+GAINS = {
+    "raw": ("raw_discard", "raw"),
+    "adaln": ("adaln", "raw"),
+    "discard": ("adaln_discard", "adaln"),
+    "control": ("adaln_control", "adaln"),
+}
 """Differences of kinds that are asked for: with AdaLN, with massive channels discarded, with as many others discarded."""
 
 
