@@ -4,62 +4,112 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from bad_inputs import run as command
+from conftest import FAMILIES, prompts_for
 from PIL import Image
 
 import interp
 from interp.analysis import correspondence
 from interp.analysis.correspondence import Pair
 from interp.errors import InputError
-from interp.experiments.features import KINDS, correspond, default_blocks, default_channels, extractor
+from interp.experiments.clean import calls_of, measure
+from interp.experiments.features import (
+    KINDS,
+    PRESETS,
+    Extractor,
+    correspond,
+    default_blocks,
+    default_channels,
+    extract,
+    extractor,
+)
 from interp.experiments.pairs import demo_pairs, read_pairs
+from interp.models import autoencoder
+from interp.models.catalog import CATALOG
 from interp.models.demo import pairs as demo
 from interp.models.demo import world
+from interp.models.skeleton import skeleton
+from interp.sites import Site
+from interp.store.results import read_dataset, write_dataset
 
-CASES = {"tiny_model": "norm1", "flux_model": "norm1", "dit_model": "norm1"}
+CASES = {  # a block of every kind: its number, its module, its norm
+    "tiny_model": [(1, "transformer_blocks.1", "norm1")],
+    "flux_model": [(1, "transformer_blocks.1", "norm1"), (3, "single_transformer_blocks.1", "norm")],
+    "dit_model": [(1, "transformer_blocks.1", "norm1")],
+}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_descriptors_are_the_blocks_own(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("name", "block", "path", "norm"), [(name, *case) for name, cases in CASES.items() for case in cases])
+def test_descriptors_are_the_blocks_own(name: str, block: int, path: str, norm: str, request: pytest.FixtureRequest) -> None:
     model: interp.Model = request.getfixturevalue(name)
-    texts = list(model.loaded.spec.examples) if name != "dit_model" else ["3", "5"]
-    made = extractor(model, texts, channels=[2, 7], blocks=[1], steps_at=[1], steps=3)
-    picture = np.random.default_rng(0).integers(0, 255, (made.prepared.plan.height, made.prepared.plan.width, 3), np.uint8)
-    module = model.pipe.transformer.transformer_blocks[1]
+    assert model.anatomy.blocks[block].path == path
+    made = extractor(model, prompts_for(name)[:2], channels=[2, 7], blocks=[block], steps_at=[1], steps=3)
+    picture = noise_picture(made)
+    module = model.pipe.transformer.get_submodule(path)
     seen: dict[str, torch.Tensor] = {}
 
     def enters(block: object, arguments: tuple[object, ...], named: dict[str, torch.Tensor]) -> None:
         seen["state"] = (named["hidden_states"] if "hidden_states" in named else arguments[0])[0].clone()  # type: ignore[index]
 
     def modulates(norm: object, arguments: object, output: tuple[torch.Tensor, ...]) -> None:
-        seen["adaln"] = output[0][0].clone()
+        seen["adaln"] = output[0][0][-len(seen["state"]) :].clone()  # image tokens come last
+
+    def projects(linear: object, arguments: object, output: torch.Tensor) -> None:
+        width = seen["state"].shape[-1]
+        seen["shift"], seen["scale"] = output[0, :width].clone(), output[0, width : 2 * width].clone()
 
     handles = [
         module.register_forward_pre_hook(enters, with_kwargs=True),
-        getattr(module, CASES[name]).register_forward_hook(modulates),
+        module.get_submodule(norm).register_forward_hook(modulates),
+        module.get_submodule(norm).linear.register_forward_hook(projects),
     ]
     try:
-        found = made.describe(picture, 0)[1, 1]  # the last of its calls is the one at the level
+        found = made.describe(picture, 0)[1, block]  # the last of its calls is the one at the level
     finally:
         for handle in handles:
             handle.remove()
-    np.testing.assert_allclose(found["raw"], seen["state"], atol=1e-6)
-    np.testing.assert_allclose(found["adaln"], seen["adaln"], atol=1e-5)
+
+    def by_hand(state: torch.Tensor) -> torch.Tensor:
+        deviation = torch.sqrt(state.var(-1, keepdim=True, unbiased=False) + 1e-6)
+        return (1 + seen["scale"]) * (state - state.mean(-1, keepdim=True)) / deviation + seen["shift"]
+
     cut = seen["state"].clone()
     cut[:, [2, 7]] = 0
-    np.testing.assert_allclose(found["raw_discard"], cut, atol=1e-6)
-    normed = lambda x: (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + 1e-6)  # noqa: E731
-    whole, kept = normed(seen["state"]), normed(cut)
-    scale = ((seen["adaln"][0] - seen["adaln"][1]) / (whole[0] - whole[1])).detach()  # 1 + scale, from two tokens
-    shift = seen["adaln"][0] - scale * whole[0]
-    np.testing.assert_allclose(found["adaln_discard"], scale * kept + shift, atol=2e-3)
+    np.testing.assert_array_equal(found["raw"], seen["state"])
+    np.testing.assert_array_equal(found["raw_discard"], cut)
+    np.testing.assert_allclose(found["adaln"], seen["adaln"], atol=1e-6)
+    np.testing.assert_allclose(found["adaln_discard"], by_hand(cut).detach(), atol=1e-5)
     assert np.abs(found["adaln_discard"] - found["adaln"]).max() > 1e-3
+    for draw, chosen in enumerate(made.controls(found["raw"].shape[1])):
+        assert len(set(chosen) - {2, 7}) == 2, "as many, and other ones"
+        other = seen["state"].clone()
+        other[:, list(chosen)] = 0
+        np.testing.assert_array_equal(found["raw_control"][draw], other)
+        np.testing.assert_allclose(found["adaln_control"][draw], by_hand(other).detach(), atol=1e-5)
     assert found["adaln_control"].shape == (3, *found["adaln"].shape)
-    assert all(not {2, 7} & set(chosen) for chosen in made.controls(found["raw"].shape[1]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adaln_of_every_family_is_what_its_blocks_are_given(name: str, request: pytest.FixtureRequest) -> None:
+    model: interp.Model = request.getfixturevalue(name)
+    made = extractor(model, prompts_for(name)[:1], channels=[2], steps_at=[0], steps=2)
+    picture = noise_picture(made)
+    call = made._call(calls_of(made.prepared, made.prepared.plan.rows()[0]).arguments, 0, picture, 0)
+    sites = [Site(block, "image", "modulated", "attn") for block in made.blocks]
+    (given,) = measure(made.prepared, [call], sites)
+    found = made.describe(picture, 0)
+    for site in sites:
+        np.testing.assert_allclose(found[0, site.block]["adaln"], given[site], atol=1e-5, err_msg=str(site))
+
+
+def noise_picture(made: Extractor) -> np.ndarray:
+    plan = made.prepared.plan
+    return np.random.default_rng(0).integers(0, 255, (plan.height, plan.width, 3), np.uint8)
 
 
 def test_the_level_is_the_steps(tiny_model: interp.Model) -> None:
@@ -69,6 +119,43 @@ def test_the_level_is_the_steps(tiny_model: interp.Model) -> None:
     assert not np.allclose(found[0, 1]["raw"], found[2, 1]["raw"])
     again = made.describe(picture, 0)
     np.testing.assert_array_equal(found[2, 1]["raw"], again[2, 1]["raw"])
+
+
+def test_every_picture_has_noise_of_its_own(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = extractor(tiny_model, ["a red cat"], channels=[1], blocks=[1], steps_at="0,2", steps=3)
+    picture, plan = np.full((64, 64, 3), 120, np.uint8), made.prepared.plan
+    told = calls_of(made.prepared, plan.rows()[0]).arguments
+    clean = autoencoder.encode(tiny_model.pipe, tiny_model.loaded.spec, torch.full((1, 64, 64, 3), 120 / 255))
+
+    def noise_at(step: int, draw: int) -> torch.Tensor:
+        sigma = float(made.prepared.schedule.sigmas[step])
+        return (made._call(told, step, picture, draw)["hidden_states"] - (1 - sigma) * clean) / sigma
+
+    torch.testing.assert_close(noise_at(0, 0), noise_at(2, 0), atol=1e-5, rtol=0)
+    assert abs(float(noise_at(0, 0).std()) - 1) < 0.1
+    both = torch.stack([noise_at(0, 0).flatten(), noise_at(0, 1).flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.15
+    drawn: list[int] = []
+    describe = Extractor.describe
+    monkeypatch.setattr(Extractor, "describe", lambda self, *given: drawn.append(given[2]) or describe(self, *given))
+    here = Pair(np.stack([picture, picture]), ("a red cat", "the dog"), np.full((2, 1, 2), 9.0), 20.0)
+    correspond(tiny_model, [here, here], channels=[1], blocks=[1], steps=2)
+    assert drawn == [0, 1, 2, 3]
+
+
+def test_descriptors_as_a_dataset(tiny_model: interp.Model, tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    given = {"channels": [1], "blocks": [1, 2], "steps_at": [0], "steps": 2}
+    found = extract(tiny_model, pictures, ["a red cat", "the dog"], **given)
+    made = extractor(tiny_model, ["a red cat", "the dog"], **given)
+    by_hand = made.describe(pictures[1], 1, 1)[0, 2]["adaln_discard"]
+    one = found["descriptors"].sel(kind="adaln_discard", step=0, block=2).isel(picture=1)
+    assert one.dims == ("token_y", "token_x", "channel")
+    np.testing.assert_array_equal(one.to_numpy().reshape(by_hand.shape), by_hand)
+    write_dataset(tmp_path / "d.zarr", found)
+    np.testing.assert_array_equal(read_dataset(tmp_path / "d.zarr")["descriptors"], found["descriptors"])
+    with pytest.raises(InputError, match="prompts must be one for each picture"):
+        extract(tiny_model, pictures, ["a red cat"], **given)
 
 
 def test_keypoints_are_where_the_pictures_show_them() -> None:
@@ -107,6 +194,9 @@ def test_pck_of_planted_descriptors() -> None:
     beside = correspondence.controls(pair, grid, [0.3])
     assert beside["oracle"].tolist() == [1.0]
     assert beside["chance"][0] == pytest.approx(1 / 64)
+    assert beside["same place"].tolist() == [0.0], "the points have moved"
+    stayed = Pair(pair.pictures, pair.prompts, pair.points[[1, 1]], pair.box)
+    assert correspondence.controls(stayed, grid, [0.3])["same place"].tolist() == [1.0]
 
 
 def test_intervals_and_paired_gains() -> None:
@@ -115,10 +205,16 @@ def test_intervals_and_paired_gains() -> None:
     shares = {kind: raw + 0.1 * number for number, kind in enumerate(KINDS)}
     beside = {name: np.full((30, 1), 0.5) for name in correspondence.CONTROLS}
     found = correspondence.summarise(shares, beside, {"step": [0], "block": [1], "threshold": [0.1]}, {})
-    named = ["raw_discard less raw", "adaln less raw", "adaln_discard less adaln", "adaln_control less adaln"]
-    assert found["difference"].to_numpy().tolist() == named
-    np.testing.assert_allclose(found["gain"].squeeze(), [0.1, 0.2, 0.1, 0.2])
-    np.testing.assert_allclose(found["gain_low"].squeeze(), [0.1, 0.2, 0.1, 0.2], err_msg="paired: nothing varies")
+    told = {
+        "raw_discard less raw": 0.1,
+        "raw_control less raw": 0.4,
+        "adaln less raw": 0.2,
+        "adaln_discard less adaln": 0.1,
+        "adaln_control less adaln": 0.3,
+    }
+    assert found["difference"].to_numpy().tolist() == list(told)
+    np.testing.assert_allclose(found["gain"].squeeze(), list(told.values()))
+    np.testing.assert_allclose(found["gain_low"].squeeze(), list(told.values()), err_msg="paired: nothing varies")
     assert float(found["pck_low"][0].squeeze()) < float(found["pck"][0].squeeze()) < float(found["pck_high"][0].squeeze())
 
 
@@ -127,8 +223,8 @@ def test_the_command(tmp_path: Path) -> None:
     code, out, err = command([*words, "--out", str(tmp_path / "f.zarr"), "--figures", str(tmp_path)])
     assert code == 0, err
     found = json.loads(out)
-    assert {row["descriptor"] for row in found["PCK"]["rows"]} == {*KINDS, "none: oracle", "none: chance"}
-    assert len(found["differences"]["rows"]) == 4 * 4
+    assert {row["descriptor"] for row in found["PCK"]["rows"]} == {*KINDS, "none: oracle", "none: chance", "none: same place"}
+    assert len(found["differences"]["rows"]) == 5 * 4
     assert found["PCK"]["channels"] == [29]
     assert (tmp_path / "pck.html").exists()
     by_hand = correspond(interp.load("demo"), demo_pairs(2), channels=[29], blocks=[4], steps_at=[2], steps=4)
@@ -190,5 +286,12 @@ def test_what_is_said(words: list[str], said: str) -> None:
 def test_published_channels_and_taps(demo_model: interp.Model, tiny_model: interp.Model) -> None:
     assert default_channels(demo_model) == [29]
     assert default_blocks(demo_model) is None
+    for name, preset in PRESETS.items():
+        claim = CATALOG[name].massive
+        assert claim is None or claim.channels == preset.channels, f"{name}: DG found the same"
+    flux = SimpleNamespace(name="flux")
+    assert default_channels(flux) == [154, 1446]
+    assert default_blocks(flux) == [28]
+    assert skeleton("flux").anatomy.blocks[28].kind == "single", "DiTF taps what enters a single block"
     with pytest.raises(InputError, match="channels must be given"):
         default_channels(tiny_model)

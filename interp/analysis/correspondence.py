@@ -20,9 +20,10 @@ from interp.errors import InputError
 
 Array = NDArray[Any]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
-CONTROLS = ("oracle", "chance")
+CONTROLS = ("oracle", "chance", "same place")
 GAINS = {
     "raw": ("raw_discard", "raw"),
+    "raw control": ("raw_control", "raw"),
     "adaln": ("adaln", "raw"),
     "discard": ("adaln_discard", "adaln"),
     "control": ("adaln_control", "adaln"),
@@ -79,11 +80,14 @@ def correct(pair: Pair, predicted: Array, grid: tuple[int, int], thresholds: Seq
 
 
 def controls(pair: Pair, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Array]:
-    """What this grid allows at best (each keypoint's own token), and a random token's expectation: (threshold)."""
+    """What this grid allows at best (each keypoint's own token), a random token's expectation, and the source's token taken for
+    the target's, as descriptors of position alone would: (threshold).
+    """
     size = pair.pictures.shape[1:3]
     away = np.linalg.norm(centres(grid, size)[None] - pair.points[1][:, None], axis=2)
     chance = np.array([(away <= threshold * pair.box).mean() for threshold in thresholds])
-    return {"oracle": correct(pair, token_of(pair.points[1], grid, size), grid, thresholds), "chance": chance}
+    stays, best = (correct(pair, token_of(points, grid, size), grid, thresholds) for points in pair.points)
+    return {"oracle": best, "chance": chance, "same place": stays}
 
 
 def summarise(
@@ -95,7 +99,7 @@ def summarise(
 
     pck, pck_low, pck_high      (kind, step, block, threshold)   mean over pairs, 95% bootstrap
     gain, gain_low, gain_high   (difference, step, block, threshold)   paired differences of kinds: `GAINS`
-    beside                      (baseline, threshold)            oracle, chance
+    beside                      (baseline, threshold)            oracle, chance, same place
     """
     kinds = list(shares)
     gains = {name: (one, other) for name, (one, other) in GAINS.items() if one in shares and other in shares}
@@ -123,7 +127,7 @@ def summarise(
             "analysis": "correspondence",
             "averaged_over": "keypoints, then pairs",
             "interval": intervals.said(pairs).replace("prompt texts", "pairs"),
-            "control": "as many random ordinary channels discarded; the grid's best; a random token",
+            "control": "as many random ordinary channels discarded; the grid's best; a random token; the source's own token",
             **attributes,
         },
     )

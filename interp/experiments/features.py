@@ -5,7 +5,8 @@ DiTF takes the state that enters a block, sets the massive channels to zero, and
     descriptor = (1 + scale) LayerNorm(z without the massive channels) + shift
 
 Here beside the state itself, without either step, and with as many random ordinary channels discarded. The picture is encoded
-by the model's autoencoder and brought to the noise level of a sampling step.
+by the model's autoencoder and brought to the noise level of a sampling step, every picture with noise of its own: two pictures
+under one noise correspond by that noise, a token with the same place of the other picture.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from interp.sites import Site, parse_indices, resolve_indices
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
-KINDS = ("raw", "raw_discard", "adaln", "adaln_discard", "adaln_control")
+PLAIN = ("raw", "raw_discard", "adaln", "adaln_discard")
+KINDS = (*PLAIN, "raw_control", "adaln_control")
 DRAWS = 3  # of the control's channels
 OnPair = Callable[[int, int], None]
 
@@ -51,7 +53,9 @@ PRESETS: Mapping[str, Preset] = {
     "flux-dedistilled": Preset((154, 1446), 28),
     "sd3.5": Preset((676,), None),
 }
-"""Of DiTF's text and README (FLUX.1's two channels and block 28 of 57, counted through; SD3.5's one)."""
+"""Of DiTF's code (FLUX.1's two channels and block 28 of 57, counted through; SD3.5's one). It says Flux and names no variant:
+the three that descend from one training are given the same.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +73,21 @@ class Extractor:
         entering = [Site(block - 1, "image", "hidden") for block in self.blocks]
         return [*entering, *(Site(block, "image", kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
 
-    def describe(self, picture: Array, prompt: int) -> dict[tuple[int, int], dict[str, Array]]:
+    def describe(self, picture: Array, prompt: int, draw: int = 0) -> dict[tuple[int, int], dict[str, Array]]:
         """Descriptors of a picture, (y, x, rgb) uint8, told the plan's prompt of that number: by (step, block), then kind,
-        (token, channel); of the control a list of draws, (draw, token, channel).
+        (token, channel); of the controls, (draw, token, channel). `draw` numbers the noise, which is the same at all levels.
         """
         told = calls_of(self.prepared, self.prepared.plan.rows()[prompt])
-        states = measure(self.prepared, [self._call(told.arguments, step, picture) for step in self.steps], self.sites())
+        calls = [self._call(told.arguments, step, picture, draw) for step in self.steps]
+        states = measure(self.prepared, calls, self.sites())
         return {
             (step, block): self._kinds(here, block)
             for step, here in zip(self.steps, states, strict=True)
             for block in self.blocks
         }
 
-    def _call(self, told: Sequence[dict[str, Any]], step: int, picture: Array) -> dict[str, Any]:
-        """The transformer's arguments for a picture at a step's level, with the run's own noise."""
+    def _call(self, told: Sequence[dict[str, Any]], step: int, picture: Array, draw: int) -> dict[str, Any]:
+        """The transformer's arguments for a picture at a step's level."""
         model, name = self.prepared.model, self.prepared.model.anatomy.row_inputs[0]
         start = told[0][name]
         latents = autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
@@ -92,7 +97,9 @@ class Extractor:
                 f"got {picture.shape[0]} x {picture.shape[1]}"
             )
         sigma = float(self.prepared.schedule.sigmas[step])
-        level = noise.noised(self.prepared.layout.prediction, latents.to(start.device, start.dtype), start, sigma)
+        source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, draw]).integers(2**62)))
+        unit = torch.randn(start.shape, generator=source).to(start.device, start.dtype)
+        level = noise.noised(self.prepared.layout.prediction, latents.to(start.device, start.dtype), unit, sigma)
         return {**told[step], name: level}
 
     def _kinds(self, states: Mapping[Site, Tensor], block: int) -> dict[str, Array]:
@@ -106,12 +113,14 @@ class Extractor:
                 normed = norm(values[None].to(device, dtype))[0].float().cpu()
             return np.asarray((1 + scale) * normed + shift)
 
+        others = [without(state, chosen) for chosen in self.controls(state.shape[-1])]
         return {
             "raw": state.numpy(),
             "raw_discard": without(state, self.channels).numpy(),
+            "raw_control": np.stack([other.numpy() for other in others]),
             "adaln": modulated(state),
             "adaln_discard": modulated(without(state, self.channels)),
-            "adaln_control": np.stack([modulated(without(state, chosen)) for chosen in self.controls(state.shape[-1])]),
+            "adaln_control": np.stack([modulated(other) for other in others]),
         }
 
     def controls(self, count: int) -> list[tuple[int, ...]]:
@@ -161,6 +170,28 @@ def extractor(
     return Extractor(prepared, chosen, wanted, at, prepared.plan.seed)
 
 
+def extract(model: Model, pictures: Array, prompts: Sequence[str], **given: Any) -> xr.Dataset:
+    """Descriptors of pictures, (picture, y, x, rgb) uint8, each told its prompt; `given` are arguments of `extractor`.
+
+    descriptors     (kind, picture, step, block, token_y, token_x, channel), float32; kinds are `PLAIN`
+    """
+    if len(pictures) != len(prompts) or not len(pictures):
+        raise InputError(f"prompts must be one for each picture, one or more; got {len(prompts)} for {len(pictures)} pictures")
+    texts = list(dict.fromkeys(prompts))
+    made = extractor(model, texts, **given)
+    found = [made.describe(one, texts.index(text), n) for n, (one, text) in enumerate(zip(pictures, prompts, strict=True))]
+    values = [[[[one[step, block][kind] for block in made.blocks] for step in made.steps] for one in found] for kind in PLAIN]
+    array = np.array(values, np.float32)
+    dims = ("kind", "picture", "step", "block", "token_y", "token_x", "channel")
+    coordinates = {"kind": np.array(PLAIN, object), "step": list(made.steps), "block": list(made.blocks)}
+    told = {"prompt_text": ("picture", np.array(prompts, object))}
+    return xr.Dataset(
+        {"descriptors": (dims, array.reshape(*array.shape[:4], *made.prepared.layout.image_grid, array.shape[-1]))},
+        {**coordinates, **told},
+        {"model": model.name, "weights": made.prepared.plan.weights, "channels": list(made.channels), "seed": made.seed},
+    )
+
+
 def default_channels(model: Model) -> list[int]:
     """DiTF's channels of a model, or those that the catalog says are massive in it."""
     if model.name in PRESETS:
@@ -195,7 +226,7 @@ def correspond(
     shares = {kind: np.zeros(shape) for kind in KINDS}
     beside = {name: np.zeros((len(pairs), len(thresholds))) for name in correspondence.CONTROLS}
     for number, pair in enumerate(pairs):
-        source, target = (made.describe(pair.pictures[n], texts.index(pair.prompts[n])) for n in (0, 1))
+        source, target = (made.describe(pair.pictures[n], texts.index(pair.prompts[n]), 2 * number + n) for n in (0, 1))
         tokens = correspondence.token_of(pair.points[0], grid, pair.pictures.shape[1:3])
         for place in np.ndindex(*shape[1:3]):
             at = made.steps[place[0]], made.blocks[place[1]]
@@ -214,5 +245,6 @@ def correspond(
         "channels": list(made.channels),
         "grid": list(grid),
         "pairs": len(pairs),
+        "seed": made.seed,
     }
     return correspondence.summarise(shares, beside, coordinates, attributes)
