@@ -94,7 +94,7 @@ class Extractor:
         if latents.shape != start.shape:
             raise InputError(
                 f"pictures must be {self.prepared.plan.height} x {self.prepared.plan.width} pixels, what the model draws here; "
-                f"got {picture.shape[0]} x {picture.shape[1]}"
+                f"got {picture.shape[0]} x {picture.shape[1]} (a model of videos also needs settings={{'num_frames': 1}})"
             )
         sigma = float(self.prepared.schedule.sigmas[step])
         source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, draw]).integers(2**62)))
