@@ -200,7 +200,9 @@ def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest)
     given["generator"] = [torch.Generator().manual_seed(0) for _ in prompts]
     if name == "dit_model":
         own = pipe(
-            class_labels=[model.loaded.spec.prompts(pipe, [p])["class_labels"][0] for p in prompts], guidance_scale=3.0, **given
+            class_labels=[model.loaded.spec.prompts(pipe, [p], {})["class_labels"][0] for p in prompts],
+            guidance_scale=3.0,
+            **given,
         )
     elif name in ("flux_model", "schnell_model"):
         size = {"height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}

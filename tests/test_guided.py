@@ -26,7 +26,7 @@ def arguments(model: interp.Model, name: str, scale: float) -> dict[str, Any]:
     given: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "np"}
     given["generator"] = [torch.Generator().manual_seed(0) for _ in prompts]
     if name == "dit_model":
-        labels = [model.loaded.spec.prompts(model.pipe, [p])["class_labels"][0] for p in prompts]
+        labels = [model.loaded.spec.prompts(model.pipe, [p], {})["class_labels"][0] for p in prompts]
         return {**given, "class_labels": labels, "guidance_scale": scale}
     settings = {key: value for key, value in model.settings().items() if key != "embedded_guidance"}
     exact = {"use_resolution_binning": False} if name in ("sana_model", "pixart_model") else {}
