@@ -97,8 +97,7 @@ def test_descriptors_are_the_blocks_own(name: str, block: int, path: str, norm: 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_adaln_of_every_family_is_what_its_blocks_are_given(name: str, request: pytest.FixtureRequest) -> None:
     model: interp.Model = request.getfixturevalue(name)
-    still = {"settings": {"num_frames": 1}} if name == "wan_model" else {}
-    made = extractor(model, prompts_for(name)[:1], channels=[2], steps_at=[0], steps=2, **still)
+    made = extractor(model, prompts_for(name)[:1], channels=[2], steps_at=[0], steps=2)
     picture = noise_picture(made)
     given: dict[int, torch.Tensor] = {}
     handles = []
@@ -135,6 +134,12 @@ def test_the_level_is_the_steps(tiny_model: interp.Model) -> None:
     assert not np.allclose(found[0, 1]["raw"], found[2, 1]["raw"])
     again = made.describe(picture, 0)
     np.testing.assert_array_equal(found[2, 1]["raw"], again[2, 1]["raw"])
+
+
+def test_pictures_are_as_large_as_the_model_draws(tiny_model: interp.Model) -> None:
+    made = extractor(tiny_model, ["a red cat"], channels=[1], blocks=[1], steps=2)
+    with pytest.raises(InputError, match="pictures must be 64 x 64 pixels, what the model draws here; got 32 x 64"):
+        made.describe(np.zeros((32, 64, 3), np.uint8), 0)
 
 
 def test_every_picture_has_noise_of_its_own(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> None:

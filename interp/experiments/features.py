@@ -90,12 +90,13 @@ class Extractor:
         """The transformer's arguments for a picture at a step's level."""
         model, name = self.prepared.model, self.prepared.model.anatomy.row_inputs[0]
         start = told[0][name]
-        latents = autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
-        if latents.shape != start.shape:
+        plan = self.prepared.plan
+        if picture.shape[:2] != (plan.height, plan.width):
             raise InputError(
-                f"pictures must be {self.prepared.plan.height} x {self.prepared.plan.width} pixels, what the model draws here; "
-                f"got {picture.shape[0]} x {picture.shape[1]} (a model of videos also needs settings={{'num_frames': 1}})"
+                f"pictures must be {plan.height} x {plan.width} pixels, what the model draws here; got {picture.shape[0]} x "
+                f"{picture.shape[1]}"
             )
+        latents = autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
         sigma = float(self.prepared.schedule.sigmas[step])
         source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, draw]).integers(2**62)))
         unit = torch.randn(start.shape, generator=source).to(start.device, start.dtype)
@@ -158,7 +159,9 @@ def extractor(
     """Prepare descriptors. `blocks` are those whose input is taken (1 or later; by default all); `steps_at` sampling steps to
     whose noise level pictures are brought, by default the middle one; `arguments` are those of `interp.trace`.
     """
-    prepared = prepare(model, list(prompts), record=Record(stats=False, gates=False), **arguments)
+    still = autoencoder.still_settings(model.pipe, model.loaded.spec)
+    settings = {**(arguments.pop("settings", None) or {}), **still}
+    prepared = prepare(model, list(prompts), record=Record(stats=False, gates=False), settings=settings, **arguments)
     count, steps = len(model.anatomy.blocks), len(prepared.schedule.timesteps)
     wanted = resolve_indices(range(1, count) if blocks is None else parse_indices(blocks, "blocks"), count, "blocks")
     if 0 in wanted:

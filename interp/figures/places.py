@@ -172,11 +172,12 @@ def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
             )
         for baseline in found["baseline"].to_numpy():
             value = float(here["beside"].sel(baseline=baseline))
-            side = "top left" if baseline == "same place" else "top right"  # it is often near chance
+            side = "bottom right" if baseline == "chance" else "top right"  # the same place is often near chance
             line = {"color": style.CONTROL, "dash": "dash"}
             made.add_hline(y=value, line=line, annotation_text=str(baseline), annotation_position=side, **where)
     made.update_xaxes(title_text="block whose input is described")
-    made.update_yaxes(title_text=f"PCK@{level:g}", range=[0, 1.02], col=1)
+    made.update_yaxes(range=[-0.07, 1.04])
+    made.update_yaxes(title_text=f"PCK@{level:g}", col=1)
     made.update_layout(
         title={"text": f"correspondence, channels {style.some(found.attrs['channels'])} discarded", "font": {"size": 15}},
         margin={"t": 110, "b": 60},

@@ -20,6 +20,11 @@ def decode(pipe: Any, spec: PipelineSpec, latents: Tensor, height: int, width: i
     return (pictures.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
 
 
+def still_settings(pipe: Any, spec: PipelineSpec) -> dict[str, int]:
+    """Settings under which a pipeline draws what `encode` gives: of videos, one frame."""
+    return {"num_frames": 1} if "num_frames" in spec.settings(pipe) else {}
+
+
 def encode(pipe: Any, spec: PipelineSpec, pictures: Tensor) -> Tensor:
     """Pictures (row, y, x, rgb) in 0..1 to latents as the scheduler has them: the mode of the posterior, where there is one."""
     given = (2 * pictures.permute(0, 3, 1, 2) - 1).to(pipe.device, pipe.vae.dtype)
