@@ -16,6 +16,8 @@ from conftest import DEMO_PROMPTS
 
 import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
+from interp.experiments.features import correspond
+from interp.experiments.pairs import demo_pairs
 from interp.figures import causes, evaluation, massive, places, style
 from interp.store.results import write_dataset, write_result
 
@@ -90,6 +92,7 @@ def every_figure(demo_run: interp.Run) -> dict[str, go.Figure]:
         "overlap": places.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
         "principal": places.principal(segmentation.principal_map(demo_run)),
         "pictures": places.pictures(demo_run.images["image"]),
+        "pck": places.pck(correspond(interp.load("demo"), demo_pairs(2), channels=[29], blocks=[3, 5], steps=2)),
         **at_a_glance(demo_run),
     }
 
