@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from interp.evaluation.demo import DemoScorer
 from interp.evaluation.evaluate import evaluate
 from interp.evaluation.gallery import Gallery, of_experiment, of_folders, of_run
 from interp.evaluation.presets import RECIPES, recipe, settings
-from interp.evaluation.scorers import Plain
+from interp.evaluation.scorers import Measure, Plain
 from interp.models.demo import world
 from interp.store.schema import Array
 
@@ -242,3 +243,47 @@ def test_what_is_said_of_weights(words: list[str], said: str, tmp_path: Path) ->
     code, _, err = command(["evaluate", str(shown), "--prompts", str(tmp_path / "p.txt"), *words])
     assert code == 2
     assert said in err
+
+
+def test_errors_of_two_seeds_do_not_cancel() -> None:
+    class Off:
+        measures = (Measure("off", "distance from right", "zero"),)
+
+        def pictures(self, images: Array, prompts: Sequence[str]) -> dict[str, Array]:
+            return {"off": images[:, 0, 0, 0].astype(float) - 100}
+
+        def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+            return np.zeros((len(images), 0))
+
+        def sets(self, looked: Array, prompts: Sequence[str]) -> dict[str, float]:
+            return {}
+
+    near = np.full((24, 16, 16, 3), 102, np.uint8)
+    far = np.full((24, 16, 16, 3), 110, np.uint8)
+    far[1::2] = 90  # ten off in every picture, the other way in every second seed
+    prompts = tuple(f"p{number // 2}" for number in range(24))
+    made = Gallery(("near", "far"), prompts, (0, 1) * 12, lambda number: (near, far)[number], "by hand")
+    found = evaluate(made, [Off()]).sel(setting="far", measure="off")
+    assert float(found["over"]) == pytest.approx(8.0)
+    assert str(found["verdict"].values) == "worse"
+
+
+def test_folders_are_read_by_number(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((16, 16, 3), number, np.uint8)).save(tmp_path / "one" / f"{number}.png")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "one" / "3-mask.png")
+    made = of_folders({"one": tmp_path / "one"}, [f"p{number}" for number in range(12)])
+    assert made.read(0)[:, 0, 0, 0].tolist() == list(range(12))
+
+
+def test_folders_of_other_prompts_are_no_pairs(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red circle\na blue star\n")
+    (tmp_path / "q.txt").write_text("a blue star\na red circle\n")
+    for name in ("p", "q"):
+        words = ["generate", "--model", "demo", "--prompts", str(tmp_path / f"{name}.txt"), "--steps", "1"]
+        code, _, err = command([*words, "--out", str(tmp_path / name)])
+        assert code == 0, err
+    code, _, err = command(["evaluate", str(tmp_path / "p"), str(tmp_path / "q"), "--scorer", "demo"])
+    assert code == 2
+    assert "settings are compared picture by picture" in err

@@ -102,9 +102,9 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
         "prompt": np.array(gallery.texts(), object),
     }
     table = xr.DataArray(gallery.by_prompt(scored.scores), coordinates, ("setting", "measure", "prompt"))
-    # what is best at zero is compared by how far it is from it
+    # what is best at zero is compared by how far each picture is from it: errors of two seeds must not cancel
     at_zero = np.array([m.better == "zero" for m in measures], bool)[None, :, None]
-    distance = table.copy(data=np.where(at_zero, np.abs(table.to_numpy()), table.to_numpy()))
+    distance = table.copy(data=gallery.by_prompt(np.where(at_zero, np.abs(scored.scores), scored.scores)))
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())

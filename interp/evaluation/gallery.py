@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
         raise InputError("folders must be one or more, by setting")
     found: dict[str, list[tuple[str | None, int | None, Array]]] = {}
     for setting, folder in folders.items():
-        paths = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in KINDS and p.stem != "sheet")
+        every = (p for p in Path(folder).glob("*") if p.suffix.lower() in KINDS)
+        paths = sorted((p for p in every if p.stem != "sheet" and not p.stem.endswith("-mask")), key=_by_number)
         if not paths:
             raise InputError(f"{folder} holds no pictures ({', '.join(KINDS)})")
         found[setting] = [_picture(path) for path in paths]
@@ -106,11 +108,23 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
         shapes = {picture.shape for _, _, picture in pictures}
         if len(shapes | {first[0][2].shape}) > 1:
             raise InputError(f"{setting}: pictures must all be of one size; got {sorted(shapes | {first[0][2].shape})[:3]}")
+        for number, (own, given) in enumerate(zip(pictures, first, strict=True)):
+            if None not in (own[0], given[0]) and own[:2] != given[:2]:
+                raise InputError(
+                    f"{setting}: picture {number} is of {own[0]!r}, seed {own[1]}, in the first folder of {given[0]!r}, seed "
+                    f"{given[1]}; settings are compared picture by picture: draw the same prompts and seeds, in one order"
+                )
     seeds = tuple(seed if seed is not None else number for number, (_, seed, _) in enumerate(first))
     settings = tuple(found)
     stacks = {setting: np.stack([picture for _, _, picture in pictures]) for setting, pictures in found.items()}
     where = ", ".join(str(folder) for folder in folders.values())
     return Gallery(settings, tuple(str(t) for t in texts), seeds, lambda number: stacks[settings[number]], where)
+
+
+def _by_number(path: Path) -> list[tuple[int, int, str]]:
+    """Names in the order of the numbers in them: 2 before 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def _picture(path: Path) -> tuple[str | None, int | None, Array]:
