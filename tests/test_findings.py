@@ -91,6 +91,8 @@ def test_few_channels_and_every_block() -> None:
     assert observed.every_block(unsure).said == UNKNOWN  # type: ignore[arg-type]
     one_of_two = selections([[True, False], [True, True]], [[1.0, 0.0], [1.0, 1.0]])
     assert observed.every_block(one_of_two).said == PARTLY  # type: ignore[arg-type]
+    unproved = selections([[False, False], [True, True]], [[0.45, 0.0], [1.0, 1.0]])
+    assert observed.every_block(unproved).said == UNKNOWN, "one of the two may be there"  # type: ignore[arg-type]
     late = selections([[False, False], [True, True]], [[0.0, 0.0], [1.0, 1.0]])
     assert observed.every_block(late).said == FAILS  # type: ignore[arg-type]
     assert observed.few_channels(selections([[False, False]], [[0.0, 0.0]], any_massive=False)).said == FAILS  # type: ignore[arg-type]
@@ -169,14 +171,15 @@ def test_carries_the_prompt(moved: tuple[float, float], more: float, said: str) 
     assert caused.carries_the_prompt(transported(moved, more)).said == said  # type: ignore[arg-type]
 
 
-def dosed(massive: list[int], random: list[int]) -> SimpleNamespace:
-    """Of 20 doses each: how many lose detail alone, how many collapse."""
+def dosed(massive: list[int], random: list[int], amounts: tuple[float, float] = (0.1, 0.9)) -> SimpleNamespace:
+    """Of 20 doses each: how many lose detail alone, how many collapse; and how large the doses of each are."""
     rows = []
     for kind, (lost, fallen) in (("massive", massive), ("random", random)):
         rows += [(kind, "detail lost alone (DG)")] * lost + [(kind, "collapse (FC)")] * fallen
         rows += [(kind, "nothing")] * (20 - lost - fallen)
     kinds, outcomes = (np.array(column, object) for column in zip(*rows, strict=True))
-    found = xr.Dataset({"outcome": ("dose", outcomes)}, {"kind": ("dose", kinds)})
+    size = np.array([amounts[1] if "collapse" in outcome else amounts[0] for outcome in outcomes])
+    found = xr.Dataset({"outcome": ("dose", outcomes), "amount": ("dose", size)}, {"kind": ("dose", kinds)})
     return SimpleNamespace(experiment=lambda name: SimpleNamespace(result=lambda name: found))
 
 
@@ -185,6 +188,51 @@ def dosed(massive: list[int], random: list[int]) -> SimpleNamespace:
 )
 def test_two_doses(massive: list[int], random: list[int], said: str) -> None:
     assert caused.doses(dosed(massive, random)).said == said  # type: ignore[arg-type]
+
+
+def test_doses_the_other_way_round() -> None:
+    assert caused.doses(dosed([8, 8], [0, 0], amounts=(0.9, 0.1))).said == PARTLY  # type: ignore[arg-type]
+
+
+def test_nothing_measured_is_no_verdict() -> None:
+    nothing = SimpleNamespace(
+        channels=[0],
+        profile=by_block(in_every_token=[NAN, NAN]),
+        alignment=by_block(alpha_rank=[NAN]),
+        massive=xr.Dataset(coords={"channel": range(4)}),
+        attribution=attributed((NAN, NAN), True).attribution.assign(any_prompt=(("block", "channel"), [[NAN]])),
+        dataset=lambda name: xr.Dataset(
+            {"shapley": (("player", "stream", "channel"), np.full((2, 1, 1), NAN))},
+            {"player": ["timestep", "text"], "stream": ["image"]},
+        ),
+    )
+    for rule in (observed.every_token, observed.alpha_peaks, observed.text_negligible, observed.gates_by_timestep):
+        assert rule(nothing).said == UNKNOWN, rule.__name__  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "detail", "said"),
+    [
+        ("no different, by more than the margin", "better", HOLDS),
+        ("not shown", "better", UNKNOWN),
+        ("worse by itself, not after correction", "better", UNKNOWN),
+        ("worse", "better", PARTLY),
+        ("better", "not shown", UNKNOWN),
+        ("worse", "not shown", FAILS),
+    ],
+)
+def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measure of the prompt stays one under the name that other weights give it."""
+    verdicts = np.array([["the baseline"] * 2, [prompt, detail]], object)
+    zeros = {name: (("setting", "measure"), np.zeros((2, 2))) for name in ("over", "over_low", "over_high")}
+    coordinates = {"setting": ["none", "dg"], "measure": ["clip_score (0a1b2c3d)", "hps_v2_1"]}
+    found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), verdicts)}, coordinates)
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
+    monkeypatch.setattr(caused, "compare", lambda part: found)
+    drawn = SimpleNamespace(axes={"arm": range(4)})
+    evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: drawn)
+    assert caused.dg_helps(evidence).said == said  # type: ignore[arg-type]
 
 
 def clamped(low: list[float], high: list[float]) -> SimpleNamespace:
@@ -199,7 +247,7 @@ def clamped(low: list[float], high: list[float]) -> SimpleNamespace:
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [([0.1, 0.9], [0.2, 1.0], HOLDS), ([0.8, 0.9], [0.9, 1.0], FAILS), ([0.4, 0.9], [0.6, 1.0], UNKNOWN)],
+    [([0.1, 0.9], [0.2, 1.0], HOLDS), ([0.8, 0.9], [0.9, 1.0], UNKNOWN), ([0.4, 0.9], [0.6, 1.0], UNKNOWN)],
 )
 def test_alpha_governs(low: list[float], high: list[float], said: str) -> None:
     assert caused.alpha_governs(clamped(low, high)).said == said  # type: ignore[arg-type]
@@ -247,7 +295,7 @@ def test_every_finding(ran: tuple[Path, str]) -> None:
     numbers = json.loads((folder / "out" / "findings.json").read_text())
     found = {one["name"]: one["said"] for one in numbers["findings"]}
     assert list(found) == [claim.name for claim in CLAIMS]
-    assert found["early, all sizes"] == HOLDS
+    assert found["early, all sizes"] == PARTLY
     assert found["DG helps"] == UNKNOWN, "nothing here can measure detail"
     page = (folder / "out" / "findings.html").read_text()
     for claim in CLAIMS:

@@ -59,14 +59,18 @@ def every_block(evidence: Evidence) -> Verdict:
         return Verdict(UNKNOWN, "no channel is massive.", numbers)
     if every.all():
         return Verdict(HOLDS if frequency.min() >= SURE else UNKNOWN, here, numbers)
-    sure = (~selected & (frequency <= 1 - SURE)).any()
-    return Verdict((PARTLY if every.any() else FAILS) if sure else UNKNOWN, here, numbers)
+    surely, lacking = (frequency >= SURE).all(axis=0), (~selected & (frequency <= 1 - SURE)).any(axis=0)
+    if lacking.all():
+        return Verdict(FAILS, here, numbers)
+    return Verdict(PARTLY if lacking.any() and surely.any() else UNKNOWN, here, numbers)
 
 
 def every_token(evidence: Evidence) -> Verdict:
     """The smallest token."""
     (least,) = finite(evidence.profile["in_every_token"])
     here = f"the smallest token of channels {evidence.channels}, mean over samples: {span(least)} times the median channel."
+    if not len(least):
+        return Verdict(UNKNOWN, here)
     said = HOLDS if (least >= TOKENS).all() else FAILS if (least < TOKENS).all() else PARTLY
     return Verdict(said, here, {"in_every_token": least})
 
@@ -103,7 +107,7 @@ def text_negligible(evidence: Evidence) -> Verdict:
     )
     numbers = {"timestep": time["share"].to_numpy(), "any_prompt": found["any_prompt"].to_numpy()}
     proved = found["prompt_negligible"].where(np.isfinite(found["any_prompt"]), True).to_numpy()
-    if proved.all():
+    if proved.all() and np.isfinite(found["any_prompt"]).any():
         return Verdict(HOLDS, here, numbers)
     low, high = finite(time["share_low"], time["share_high"])
     if not len(low):
@@ -122,6 +126,8 @@ def gates_by_timestep(evidence: Evidence) -> Verdict:
     here = (
         f"the timestep's Shapley share of alpha at channels {evidence.channels}: {span(share)}, median {np.median(share):.2g}."
     )
+    if not len(share):
+        return Verdict(UNKNOWN, "the gates were not split into players.")
     if (share > MAINLY).all():
         return Verdict(HOLDS, here, {"timestep": share})
     return Verdict(FAILS if (share < MAINLY).all() else PARTLY, here, {"timestep": share})
@@ -134,6 +140,8 @@ def alpha_peaks(evidence: Evidence) -> Verdict:
     count = evidence.massive.sizes["channel"]
     first = rank < max(1, round(FEW * count))
     here = f"rank of |alpha| at the largest channel, 0 is first of {count}: {', '.join(f'{value:.0f}' for value in rank)}."
+    if not len(rank):
+        return Verdict(UNKNOWN, here)
     said = HOLDS if first.all() else FAILS if not first.any() else PARTLY
     return Verdict(said, here, {"alpha_rank": rank})
 
@@ -195,7 +203,8 @@ def early_and_in_all(evidence: Evidence) -> Verdict:
         agreed = [int(c) for c in found["channel"].to_numpy()[found["consensus"].to_numpy()]]
         any_of.append(bool(agreed))
         parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")
-    return Verdict(HOLDS if all(any_of) else PARTLY if any(any_of) else FAILS, "; ".join(parts) + ".")
+    said = PARTLY if any(any_of) else FAILS  # a checkpoint says nothing of sizes, nor a size of training: never both from here
+    return Verdict(said, "; ".join(parts) + ".")
 
 
 def _by(good: Array, bad: Array) -> str:

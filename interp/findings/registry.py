@@ -8,7 +8,8 @@ from interp.findings.claims import DG, FC, SPARK, Claim
 from interp.findings.observed import FEW, STEADY, SURE, TOKENS
 
 _HELPS = (
-    "holds: a measure of detail is better, whole interval and after correction, and none of the prompt or of detail worse; "
+    "holds: a measure of detail is better, after correction, none is worse, and every measure of the prompt is "
+    "better or no different; "
     "in part: better in one, worse in another; fails: worse and nothing better"
 )
 
@@ -33,7 +34,8 @@ CLAIMS: tuple[Claim, ...] = (
         "every token",
         "they are massive in every token",
         f"{DG}, 4.1, Fig. 2",
-        f"holds: the smallest token, mean over samples, is {TOKENS:g} times the median channel in all blocks; fails: in none",
+        f"holds: the smallest token, mean over samples, is {TOKENS:g} times the median channel in all blocks since birth; "
+        "fails: in none",
         ("crossed",),
         observed.every_token,
     ),
@@ -41,7 +43,7 @@ CLAIMS: tuple[Claim, ...] = (
         "steady over prompts",
         "their magnitude is nearly constant over prompts",
         f"{DG}, Fig. 4b",
-        f"holds: coefficient of variation below {STEADY:g}, whole interval, all blocks and steps; fails: above in all",
+        f"holds: coefficient of variation below {STEADY:g}, whole interval, all steps, blocks since birth; fails: above in all",
         ("crossed",),
         observed.steady_over_prompts,
     ),
@@ -49,7 +51,7 @@ CLAIMS: tuple[Claim, ...] = (
         "grows",
         "their magnitude grows steadily as the timestep falls to 0",
         f"{DG}, Fig. 4b",
-        "holds: rank correlation with the timestep below 0, whole interval, all blocks; fails: above 0 in all",
+        "holds: rank correlation with the timestep below 0, whole interval, all blocks since birth; fails: above 0 in all",
         ("crossed",),
         observed.grows,
     ),
@@ -57,7 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
         "timestep, not text",
         "set by the timestep; the text has negligible influence",
         f"{DG}, 4.1",
-        "holds: all terms with the prompt proved below 5% in all blocks; in part: the timestep more than half; "
+        "holds: all terms with the prompt proved below 5% in all blocks since birth; in part: the timestep more than half; "
         "fails: less than half, whole intervals",
         ("crossed",),
         observed.text_negligible,
@@ -101,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
         "early, all sizes",
         "they emerge early in training and in all sizes",
         f"{DG}, Figs. 3b, 3c",
-        "holds: in each other checkpoint or size a channel is massive; fails: in none",
+        "in part: in some other checkpoint or size a channel is massive (which of the two, the name says); fails: in none",
         ("others",),
         observed.early_and_in_all,
     ),
@@ -109,7 +111,8 @@ CLAIMS: tuple[Claim, ...] = (
         "alpha governs",
         "alpha governs the massive channels",
         f"{DG}, 4.1",
-        f"holds: some one gate's alpha taken away leaves less than {LEFT:g} of the size at the last block; fails: none does",
+        f"holds: some one gate's alpha taken away leaves less than {LEFT:g} of the size at the last block; else cannot tell: "
+        "gates may act together",
         ("govern",),
         caused.alpha_governs,
     ),
@@ -144,7 +147,8 @@ CLAIMS: tuple[Claim, ...] = (
         "two doses",
         "small doses take detail alone (DG), large ones the picture (FC)",
         f"{DG}; {FC}",
-        "holds: both outcomes come more often with the largest channels than with random ones (Fisher's exact test, 5%)",
+        "holds: both outcomes come more often with the largest channels than with random ones (Fisher's exact test, 5%), and "
+        "every dose of the first is smaller than any of the second; in part: one comes more often, or the order is another",
         ("dose",),
         caused.doses,
     ),
