@@ -9,9 +9,12 @@ import numpy as np
 import pandas
 import pytest
 import torch
+import xarray as xr
 from bad_inputs import run as command
 
 import interp
+from interp.analysis.paired import EQUIVALENT
+from interp.analysis.paired import compare as compare_pairs
 from interp.analysis.study import win_rates
 from interp.errors import InputError
 from interp.evaluation import prompt_sets, published
@@ -19,6 +22,7 @@ from interp.evaluation.demo import SHAPES, DemoScorer, real_pictures, subject_ma
 from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.presets import RECIPES
+from interp.evaluation.protocols import plain_name
 from interp.evaluation.scorers import Plain
 from interp.experiments.collapse import block_orders, collapse
 from interp.models.demo import world
@@ -232,3 +236,29 @@ def test_the_papers_numbers_fit_the_recipes() -> None:
         if one.settings:
             assert {number.setting for number in numbers} <= set(one.settings), one.name
     assert published.of_setting(published.reported("dg-table-6"), "dg").startswith("DiT-XL/2: FID 5.77, IS 179.26")
+
+
+def test_styles_of_any_words_name_results() -> None:
+    assert plain_name("Food & Beverage") == "Food_Beverage"
+    assert plain_name("concept-art") == "concept_art"
+    assert all(f"evaluation_{plain_name(style)}".isidentifier() for style in ("World Knowledge", "Food & Beverage", "anime"))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_of_none(count: int) -> None:
+    with pytest.raises(InputError, match="count must be at least 1"):
+        prompt_sets.read("demo", count)
+
+
+def test_ties_few_prompts_and_gaps_prove_nothing() -> None:
+    def said(values: list[list[float]]) -> str:
+        scores = xr.DataArray(np.array(values)[:, None], dims=("setting", "measure", "prompt"))
+        found = compare_pairs(scores.assign_coords(setting=["a", "b"], measure=["m"]), margin=0.5)
+        return str(found["verdict"].sel(setting="b", measure="m").values)
+
+    own = list(np.arange(20.0))
+    assert said([own, own]) == "not shown", "ties"
+    near = [value + (-1) ** number * 0.01 for number, value in enumerate(own)]
+    assert said([own, near]) == EQUIVALENT
+    assert said([own[:5], near[:5]]) == "not shown", "five prompts"
+    assert said([own, [*near[:-1], float("nan")]]) == "cannot tell: not measured on 1 of 20 prompts"

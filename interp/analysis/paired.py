@@ -19,6 +19,8 @@ from interp.store.schema import Array
 
 PERMUTATIONS = 9_999
 ALPHA = 0.05
+EQUIVALENT = "no different, by more than the margin"
+FEWEST = 10  # prompts, below which nothing is called no different: a bootstrap of few is too narrow
 
 
 def compare(
@@ -44,6 +46,7 @@ def compare(
         raise InputError(f"baseline must be one of {', '.join(names)}; got {first!r}")
     values = scores.transpose("prompt", "setting", "measure").to_numpy().astype(float)
     own = values[:, [names.index(first)]]
+    pairs = np.isfinite(values - own).sum(axis=0)  # prompts that both measure
     sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
     differences = values - own
     won = np.where(np.isnan(differences), np.nan, np.sign(np.round(differences, 12)) * sign / 2 + 0.5)
@@ -64,6 +67,10 @@ def compare(
     said = np.empty(p.shape, object)
     for place in np.ndindex(*p.shape):
         said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), float(limit[0, place[1]]))
+        if not np.isfinite(low[place]) and 1 < pairs[place] < len(values):
+            said[place] = f"cannot tell: not measured on {len(values) - pairs[place]} of {len(values)} prompts"
+        if said[place] == EQUIVALENT and (len(values) < FEWEST or not spread[place] > 0):
+            said[place] = "not shown"  # ties, or few prompts, have narrow bootstrap intervals and prove nothing
     said[names.index(first)] = "the baseline"
     corrected = holm(p)
     for place in np.ndindex(*p.shape):
@@ -115,7 +122,7 @@ def _verdict(low: float, high: float, sign: float, limit: float) -> str:
     if not (np.isfinite(low) and np.isfinite(high)):
         return "cannot tell: too few prompts"
     if limit > 0 and -limit <= low and high <= limit:
-        return "no different, by more than the margin"
+        return EQUIVALENT
     if low > 0:
         return "better" if sign > 0 else "worse"
     if high < 0:

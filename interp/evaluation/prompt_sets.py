@@ -56,8 +56,6 @@ class PromptSet:
         """As many prompts, of every style in turn; all of them for None."""
         if count is None or count >= len(self.texts):
             return self
-        if count < 1:
-            raise InputError(f"count must be at least 1; got {count}")
         turns: dict[str | None, int] = {}
         order = []
         for place, style in enumerate(self.styles):
@@ -108,6 +106,8 @@ SETS: Mapping[str, Published] = {
 
 def read(given: str, count: int | None = None) -> PromptSet:
     """A published list, from the hub (`hpsv2`) or a copy (`hpsv2=FOLDER`, `geneval=FILE`); `demo`; or a prompts file."""
+    if count is not None and count < 1:
+        raise InputError(f"count must be at least 1; got {count}")
     name, _, where = given.partition("=")
     if name == DEMO and not where:
         return demo(DEMO_COUNT if count is None else count)

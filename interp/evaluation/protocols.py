@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,7 @@ def results(
             styles = [task.prompts.style_of(text) for text in scored.gallery.prompts]
             for style in sorted({style for style in styles if style is not None}):
                 rows = np.flatnonzero([own == style for own in styles]).tolist()
-                found[f"evaluation_{style.replace('-', '_')}"] = compare(
-                    scored.part(rows=rows), baseline=baseline, margin=margin
-                )
+                found[f"evaluation_{plain_name(style)}"] = compare(scored.part(rows=rows), baseline=baseline, margin=margin)
     said = {"preset": task.recipe.name if task.recipe is not None else "", **task.prompts.facts()}
     if task.recipe is not None:
         said |= {"table": task.recipe.table, "paper_prompts": task.recipe.prompts}
@@ -191,6 +190,11 @@ def results(
     if isinstance(made, Experiment) and task.recipe is not None and task.recipe.kind == "study":
         named |= _study(made)
     return named
+
+
+def plain_name(style: str) -> str:
+    """A style as part of a result's name: PartiPrompts has "Food & Beverage"."""
+    return re.sub(r"\W+", "_", style).strip("_")
 
 
 def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
