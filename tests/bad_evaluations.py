@@ -75,6 +75,15 @@ CASES = [
         "the demo judge looks at uint8 pictures of 64 x 64 pixels",
         prepare=pictures(a=32),  # type: ignore[arg-type]
     ),
+    Case(
+        "a baseline that is no setting",
+        f"{EVALUATE} dg-table-1 --baseline slg --out {{folder}}/e.zarr",
+        "baseline must be one of none, dg, cfg",
+    ),
+    Case("a margin below nothing", f"{EVALUATE} dg-table-1 --margin=-1 --out {{folder}}/e.zarr", "margin must be 0 or"),
+    Case("a page that is none", "findings --page {folder}/v.txt --out {folder}/f", "page must end in .html"),
+    Case("findings of one step", "findings --steps 1 --out {folder}/f", "steps must be 2 or more"),
+    Case("none of the prompts", f"{EVALUATE} dg-table-1 --count 0 --out {{folder}}/e.zarr", "count must be at least 1"),
     Case("an unknown finding", "findings --only beauty --out {folder}/f", "only must name findings"),
     Case("findings of three prompts", "findings --count 3 --out {folder}/f", "4 different ones or more"),
     Case("too small a budget for doses", "findings --count 4 --budget 10 --out {folder}/f", "budget must be at least"),

@@ -249,6 +249,9 @@ def test_errors_of_two_seeds_do_not_cancel() -> None:
     class Off:
         measures = (Measure("off", "distance from right", "zero"),)
 
+        def check(self, prompts: Sequence[str]) -> None:
+            pass
+
         def pictures(self, images: Array, prompts: Sequence[str]) -> dict[str, Array]:
             return {"off": images[:, 0, 0, 0].astype(float) - 100}
 

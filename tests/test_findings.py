@@ -16,8 +16,8 @@ import interp
 from interp.errors import InputError, PlanError
 from interp.evaluation import prompt_sets
 from interp.findings import caused, observed
-from interp.findings.campaign import campaign
-from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
+from interp.findings.campaign import campaign, judge
+from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN, Claim
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES
@@ -349,3 +349,11 @@ def test_what_is_said(words: list[str], said: str, tmp_path: Path) -> None:
 def test_masks_must_fit(demo_model: interp.Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="masks must be one for each of 4 prompts; got 2"):
         Setup(demo_model, prompt_sets.demo(4), tmp_path, masks=np.zeros((2, 64, 64), bool))
+
+
+def test_what_an_analysis_refuses_costs_no_other_claim() -> None:
+    def refuses(evidence: Any) -> Any:
+        raise InputError("a map needs all image tokens")
+
+    found = judge(Claim("x", "y", "z", "-", (), refuses), SimpleNamespace())  # type: ignore[arg-type]
+    assert (found.said, found.here) == (UNKNOWN, "not asked of this model: a map needs all image tokens.")

@@ -21,8 +21,8 @@ from interp.evaluation import prompt_sets, published
 from interp.evaluation.demo import SHAPES, DemoScorer, real_pictures, subject_masks
 from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import Gallery
-from interp.evaluation.presets import RECIPES
-from interp.evaluation.protocols import plain_name
+from interp.evaluation.presets import RECIPES, settings
+from interp.evaluation.protocols import plain_name, plan
 from interp.evaluation.scorers import Plain
 from interp.experiments.collapse import block_orders, collapse
 from interp.models.demo import world
@@ -262,3 +262,23 @@ def test_ties_few_prompts_and_gaps_prove_nothing() -> None:
     assert said([own, near]) == EQUIVALENT
     assert said([own[:5], near[:5]]) == "not shown", "five prompts"
     assert said([own, [*near[:-1], float("nan")]]) == "cannot tell: not measured on 1 of 20 prompts"
+
+
+def test_a_baseline_by_the_recipes_name_and_the_papers_scales(demo_model: interp.Model, tmp_path: Path) -> None:
+    task = plan("dg-table-1", demo_model, prompt_sets.demo(2), tmp_path / "e.zarr")
+    assert task.baseline("cfg") == task.baseline("cfg:4") == "cfg:4"
+    assert task.baseline(None) is None
+    with pytest.raises(InputError, match="baseline must be one of none, dg, cfg, cfg\\+dg"):
+        task.baseline("slg")
+    flux = settings(RECIPES["dg-table-3"], "flux-dedistilled", 57)
+    assert (flux["cfg"], flux["cfg+dg"]) == ("cfg:3.5", "cfg:4+dg:2:channels=154,1446:block=22")
+    assert settings(RECIPES["dg-table-1"], "sd3", 24)["cfg"] == "cfg:4"
+
+
+def test_foreign_prompts_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("an oil painting of Venice\n")
+    words = ["evaluate", "--preset", "dg-table-1", "--prompts", str(tmp_path / "p.txt"), "--out", str(tmp_path / "e.zarr")]
+    code, _, err = command([*words, "--steps", "2"])
+    assert code == 2
+    assert "'an oil painting of Venice' names nothing of the demo world" in err
+    assert not (tmp_path / "e.zarr").exists()

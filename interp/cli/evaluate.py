@@ -71,6 +71,8 @@ def evaluate(
         raise InputError("give pictures or stores to score, or --preset (or --guidance) to draw some; not both, not neither")
     if preset and guidance:
         raise InputError("give --preset or --guidance, not both")
+    if not 0 <= margin < float("inf"):
+        raise InputError(f"margin must be 0 or a finite share above it, such as 0.2; got {margin}")
     scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": real, "device": device}
     if sources:
         found = _scored(sources, prompts, scoring, baseline, margin)
@@ -81,13 +83,16 @@ def evaluate(
         given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size}
         task = _plan(preset or guidance or "", model, chosen, out, loading, given)
         truth = _masks(task, model, masks)
-        say_cost(dict(task.cost), task.rows, task.arms)
+        first = task.baseline(baseline)
+        say_cost(dict(task.cost), task.rows, len(task.arms))
         if dry_run:
             return
-        scorers = _scorers(model, **scoring)  # weights that are not there are said before anything is drawn
+        scorers = _scorers(model, **scoring)  # what is not there, or cannot be scored, is said before anything is drawn
+        for one in scorers:
+            one.check(chosen.texts)
         with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
             made = task.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
-        found = _results(task, made, scorers, baseline=baseline, margin=margin, masks=truth)
+        found = _results(task, made, scorers, baseline=first, margin=margin, masks=truth)
     show(sections_of(found), as_json)
 
 

@@ -11,6 +11,7 @@ from interp.cli.console import graceful, print_json, print_table, say
 from interp.cli.evaluate import _prompts, _scorers
 from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps
 from interp.cli.results import AsJson
+from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.findings.campaign import Campaign
@@ -49,6 +50,8 @@ def findings(
     from interp.report.findings import report
     from interp.tracing.model import load
 
+    if page is not None and page.suffix != ".html":
+        raise InputError(f"page must end in .html; got {page.name!r}")
     chosen = _prompts(prompts, model, count)
     loaded = load(model, device=device, dtype=dtype)
     of_demo = model.startswith("demo")
@@ -63,6 +66,8 @@ def findings(
         **_truth(masks, list(chosen.texts), of_demo),
     }
     scorers = [] if scorer == "auto" and not of_demo else _scorers(model, **scoring)
+    for one in scorers:
+        one.check(chosen.texts)
     folder = out or Path("cache") / f"findings-{Path(model).name}"
     made = campaign(loaded, chosen, folder, only=only, scorers=scorers, **given)
     _say_cost(made)

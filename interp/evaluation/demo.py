@@ -50,14 +50,20 @@ class DemoScorer:
         self.judge, self.count = judge or load_judge(), real
         self._real = functools.lru_cache(maxsize=None)(self._drawn)
 
+    def check(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts that name nothing of the demo world."""
+        for prompt in prompts:
+            if not any(asked_for(prompt)[name] for name in SEMANTIC):
+                raise InputError(
+                    f"prompt {str(prompt)!r} names nothing of the demo world; such as 'a large red circle in the center'"
+                )
+
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure, (picture)."""
+        self.check(prompts)
         verdicts, asked = self.judge(images), [asked_for(prompt) for prompt in prompts]
         right = np.stack([verdicts.right(name, [one[name] for one in asked]) for name in SEMANTIC])
         named = np.isfinite(right).sum(axis=0)
-        if not named.all():
-            first = prompts[int(np.argmin(named))]
-            raise InputError(f"prompt {first!r} names nothing of the demo world; such as 'a large red circle in the center'")
         own = [self._fidelity(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
         return {
             "semantics": np.nansum(right, axis=0) / named,

@@ -36,14 +36,14 @@ class Recipe:
     prompts: str
     """The paper's prompts, by name (`interp.evaluation.prompt_sets`); a class-conditional table has labels."""
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of a guidance: name -> text, with {cfg}, {dg} and {dg_cfg} for the model's own; the first is the baseline."""
+    """Of a guidance: name -> text, with {cfg}, {dg} and {cfg_dg} for the model's own; the first is the baseline."""
     comparisons: tuple[Comparison, ...] = ()
     """Further ones, beside all settings against the first."""
     styles: bool = False
     """Whether prompts are told apart by style."""
 
 
-_TABLE_1 = {"none": "none", "dg": "{dg}", "cfg": "{cfg}", "cfg+dg": "{cfg}+{dg_cfg}"}
+_TABLE_1 = {"none": "none", "dg": "{dg}", "cfg": "{cfg}", "cfg+dg": "{cfg_dg}"}
 _TYPES = (Comparison("cond", ("none", "dg")), Comparison("cfg", ("cfg", "cfg+dg")))
 RECIPES: Mapping[str, Recipe] = {
     one.name: one
@@ -69,7 +69,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "cfg++": "cfgpp:0.6",
                 "cfg-zero": "cfg0:{scale}",
                 "dg": "{dg}",
-                "cfg+dg": "{cfg}+{dg_cfg}",
+                "cfg+dg": "{cfg_dg}",
             },
             styles=True,
         ),
@@ -104,7 +104,7 @@ RECIPES: Mapping[str, Recipe] = {
             "pictures of CFG and CFG + DG for a blind study, and what its raters say",
             "study",
             "pick-a-pic",
-            {"cfg": "{cfg}", "cfg+dg": "{cfg}+{dg_cfg}"},
+            {"cfg": "{cfg}", "cfg+dg": "{cfg_dg}"},
         ),
         Recipe(
             "fc-disruption",
@@ -146,10 +146,10 @@ def settings(one: Recipe, model: str, blocks: int) -> dict[str, str]:
     channels = ",".join(map(str, preset.channels))
     depths = sorted({round(number * (blocks - 1) / 4) for number in range(5)} | {preset.block})
     words: dict[str, Any] = {
-        "scale": f"{factor + 1:g}",
-        "cfg": f"cfg:{factor + 1:g}",
+        "scale": f"{preset.guidance:g}",
+        "cfg": f"cfg:{preset.guidance:g}",
         "dg": f"dg:{preset.alone:g}:channels={channels}:block={preset.block}",
-        "dg_cfg": f"dg:{combined:g}:channels={channels}:block={preset.block}",
+        "cfg_dg": f"cfg:{factor + 1:g}+dg:{combined:g}:channels={channels}:block={preset.block}",
         "channels": channels,
         "depths": ",".join(map(str, depths)),
     }

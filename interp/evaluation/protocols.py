@@ -80,9 +80,21 @@ class Task:
     """A `Sweep`, `Disruption`, `Collapse` or `Tracing`."""
     texts: tuple[str, ...]
     """Of every row."""
-    arms: int
+    arms: tuple[str, ...]
     names: Mapping[str, str]
     """Arm -> the recipe's name of its setting."""
+
+    def baseline(self, given: str | None) -> str | None:
+        """The arm of that name, or of the recipe's; an error before anything is drawn."""
+        by_name: dict[str, str] = {}
+        for arm, name in self.names.items():
+            by_name.setdefault(name, arm)
+        if given is None or given in self.arms:
+            return given
+        if given not in by_name:
+            known = ", ".join(dict.fromkeys([*by_name, *self.arms]))
+            raise InputError(f"baseline must be one of {known}; got {given!r}")
+        return by_name[given]
 
     @property
     def rows(self) -> int:
@@ -122,7 +134,7 @@ def plan(
         given = list(settings.values())
         names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
     made = sweeps.sweep(model, texts, given, out=path, **arguments)
-    return Task(one, prompts, made, _texts(made.prepared[0]), len(made.settings), names)
+    return Task(one, prompts, made, _texts(made.prepared[0]), made.settings, names)
 
 
 def _texts(prepared: Prepared) -> tuple[str, ...]:
@@ -137,7 +149,7 @@ def _other(
     if one.kind == "segmentation":
         record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
         traced = Tracing(prepare(model, texts, record=record, **arguments), path)
-        return Task(one, prompts, traced, _texts(traced.prepared), 1, {})
+        return Task(one, prompts, traced, _texts(traced.prepared), (one.name,), {})
     made: Any
     if one.kind == "collapse":
         made = collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments)
@@ -146,7 +158,7 @@ def _other(
         given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
         made = disrupt.disrupt(model, texts, out=path, **given, **arguments)
     names = {arm.name: str(arm.labels["kind"]) for arm in made.arms}
-    return Task(one, prompts, made, _texts(made.prepared), len(made.arms), names)
+    return Task(one, prompts, made, _texts(made.prepared), tuple(arm.name for arm in made.arms), names)
 
 
 def results(

@@ -31,6 +31,9 @@ class Scorer(Protocol):
 
     measures: tuple[Measure, ...]
 
+    def check(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts that it cannot score, before anything is drawn."""
+
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture); NaN where it does not apply."""
 
@@ -55,6 +58,9 @@ class Plain:
             Measure("contrast", "deviation of the luminance", "higher"),
             *(() if real is None else spectrum),
         )
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Any will do."""
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure, (picture)."""

@@ -78,6 +78,9 @@ class Weighted:
         self.weights = {name: own.label for name, own in self.found.items()}
         """By name: where the weights came from, the first digits of their sha256, and whether they are the published ones."""
 
+    def check(self, prompts: Sequence[str]) -> None:
+        """Any will do: long ones are cut as the networks' tokenizers do."""
+
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture)."""
         return {

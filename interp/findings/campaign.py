@@ -79,11 +79,19 @@ class Campaign:
             on_stage(number + 1, len(self.stages), stage)
             stage.run(self.setup, Hooks(on_progress, stopped))
         evidence = Evidence(self.setup, self.scorers)
-        return [Judged(claim, claim.judge(evidence)) for claim in self.claims]
+        return [Judged(claim, judge(claim, evidence)) for claim in self.claims]
 
     def facts(self) -> dict[str, Any]:
         """What the verdicts are of."""
         return {**self.setup.to_json(), "provenance": provenance(self.setup.model, self.setup.batch_size)}
+
+
+def judge(claim: Claim, evidence: Evidence) -> Verdict:
+    """The claim's verdict; what its analysis refuses on this model is a reason, and costs no other claim its place."""
+    try:
+        return claim.judge(evidence)
+    except InputError as error:
+        return Verdict(UNKNOWN, f"not asked of this model: {error}.")
 
 
 def campaign(

@@ -50,6 +50,8 @@ class Setup:
     def __post_init__(self) -> None:
         for field in ("repeats", "batch_size"):
             at_least(field, getattr(self, field), 1)
+        if self.steps is not None and self.steps < 2:
+            raise InputError(f"steps must be 2 or more: a trend over timesteps is asked for; got {self.steps}")
         if len(set(self.prompts.texts)) < FEWEST:
             raise InputError(f"prompts must be {FEWEST} different ones or more: half of them are told the other half's")
         doses = len(self.counts) * len(nested_blocks(len(self.model.anatomy.blocks)))

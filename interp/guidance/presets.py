@@ -29,12 +29,16 @@ class Preset:
     """(lambda, w) with CFG: its native scale is lambda + 1."""
     source: str
     note: str = ""
+    guidance: float = 4.0
+    """Native scale of classifier-free guidance by itself: Table 5's, which does not say whether it is a scale or lambda."""
 
 
 PRESETS: dict[str, Preset] = {
     "sd3": Preset((810,), 6, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
     "sd3.5": Preset((676,), 20, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),
-    "flux-dedistilled": Preset((154, 1446), 22, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first"),
+    "flux-dedistilled": Preset(
+        (154, 1446), 22, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first", guidance=3.5
+    ),
     "dit-xl": Preset((), 7, 250, 1.0, None, OURS, "the paper gives m = 7 alone; name the channels, or use auto(run)"),
     "demo": Preset((29,), 5, 20, 1.0, None, OURS, "its one massive channel; m by a sweep over all blocks (docs/findings.md)"),
 }
