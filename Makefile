@@ -1,7 +1,7 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
-#   make test      environment, lint, types, test suite
-#   make test-all  the same, every page in a real browser (Chromium), the notebooks, and quantised models
+#   make test      environment, lint, types, test suite (WORKERS=8: as many processes)
+#   make test-all  the same, faults and clusters of real processes, every page in a real browser, the notebooks, quantised models
 #   make test-gpu  the tests that need a CUDA device
 #   make notebooks the notebooks, executed, into cache/notebooks/
 #   make bench     every benchmark, and docs/benchmarks.md written from them (BENCH="--only tracing --rounds 3" for a part)
@@ -10,11 +10,15 @@
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 QUANTIZED := $(VENV)/quantized
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+# one thread each: two of two threads on two cores take ten times as long
+PARALLEL := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+QUICK := not slow and not gpu and not browser and not notebook and not quantized
 
 .PHONY: demo test test-all notebooks test-gpu lint install docs bench clean
 
@@ -27,10 +31,11 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not notebook and not quantized"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK) and not processes"
 
 test-all: lint $(QUANTIZED)/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu and not quantized"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK)"
+	$(BIN)/python -m pytest -m "browser or notebook"
 	PYTHONPATH=$(QUANTIZED) $(BIN)/python -m pytest -m "quantized and not slow and not gpu"
 
 # apart from the environment: diffusers imports them wherever they are, which takes seconds

@@ -24,6 +24,7 @@ from interp import cluster
 from interp.errors import InputError, ModelError, StoreError
 from interp.store.verify import verify
 
+pytestmark = pytest.mark.processes
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
 ARGUMENTS = {"steps": 3, "repeats": 2, "record": interp.Record(hidden=True)}
 

@@ -121,6 +121,7 @@ def test_flow_pair_is_the_straight_line() -> None:
 TOY = train.TrainingPlan(size="small", steps=6, batch_size=4, scenes=40, vae_steps=2, warm_up=2, keep=(3,))
 
 
+@pytest.mark.processes
 def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: dict[str, list[tuple[int, float]]] = {"whole": [], "killed": []}
 

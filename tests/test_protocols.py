@@ -16,15 +16,17 @@ import interp
 from interp.analysis.paired import EQUIVALENT
 from interp.analysis.paired import compare as compare_pairs
 from interp.analysis.study import win_rates
+from interp.cli.scored import PAPERS, sections_of
 from interp.errors import InputError
 from interp.evaluation import prompt_sets, published
 from interp.evaluation.demo import SHAPES, DemoScorer, real_pictures, subject_masks
 from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.presets import RECIPES, settings
-from interp.evaluation.protocols import plain_name, plan
+from interp.evaluation.protocols import plain_name, plan, results
 from interp.evaluation.scorers import Plain
 from interp.experiments.collapse import block_orders, collapse
+from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.models.demo.judge import load_judge
 from interp.store.answers import append_answer
@@ -270,9 +272,9 @@ def test_a_baseline_by_the_recipes_name_and_the_papers_scales(demo_model: interp
     assert task.baseline(None) is None
     with pytest.raises(InputError, match="baseline must be one of none, dg, cfg, cfg\\+dg"):
         task.baseline("slg")
-    flux = settings(RECIPES["dg-table-3"], "flux-dedistilled", 57)
+    flux = settings(RECIPES["dg-table-3"], PRESETS["flux-dedistilled"], 57)
     assert (flux["cfg"], flux["cfg+dg"]) == ("cfg:3.5", "cfg:4+dg:2:channels=154,1446:block=22")
-    assert settings(RECIPES["dg-table-1"], "sd3", 24)["cfg"] == "cfg:4"
+    assert settings(RECIPES["dg-table-1"], PRESETS["sd3"], 24)["cfg"] == "cfg:4"
 
 
 def test_foreign_prompts_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -282,3 +284,36 @@ def test_foreign_prompts_are_refused_before_anything_is_drawn(tmp_path: Path) ->
     assert code == 2
     assert "'an oil painting of Venice' names nothing of the demo world" in err
     assert not (tmp_path / "e.zarr").exists()
+
+
+def test_any_model_has_a_table_by_its_channels(dit_model: interp.Model, tmp_path: Path) -> None:
+    classes = prompt_sets.PromptSet("labels", ("cat", "7", "dog", "999"), (None,) * 4, "typed")
+    with pytest.raises(InputError, match="give --channels, such as those that `interp massive RUN` finds"):
+        plan("dg-table-6", dit_model, classes, tmp_path / "e.zarr")
+    task = plan("dg-table-6", dit_model, classes, tmp_path / "e.zarr", channels=[3], block=1, steps=2, repeats=2)
+    assert set(task.names) >= {"none", "dg:1:channels=3:block=1", "cfg:0"}
+    found = results(task, task.run(), [Plain()])
+    assert found["evaluation_uncond"]["name"].to_numpy().tolist() == ["uncond", "uncond+dg"]
+    other = plan("dg-fig-5b", dit_model, classes, tmp_path / "d.zarr", channels=[3], steps=2)
+    assert other.draws.parameters["channels"] == (3,) or other.draws.parameters["channels"] == [3]
+    with pytest.raises(InputError, match="channels and block are for presets of Detail Guidance"):
+        plan("fc-disruption", dit_model, classes, tmp_path / "f.zarr", channels=[3])
+
+
+def test_scoring_a_presets_store_again_keeps_its_table(tmp_path: Path) -> None:
+    out = str(tmp_path / "e.zarr")
+    drawn = ["evaluate", "--preset", "dg-table-1", "--count", "4", "--steps", "2", "--repeats", "1", "--out", out]
+    assert command([*drawn, "--dry-run"])[0] == 0
+    code, _, _ = command(drawn)
+    assert code == 0
+    code, printed, err = command(["evaluate", out, "--scorer", "plain"])
+    assert code == 0
+    assert "not kept:" in err
+    assert "interp evaluate --preset dg-table-1 --out" in err
+    kept = interp.open_experiment(out).result("evaluation")
+    assert kept.attrs["preset"] == "dg-table-1"
+    assert any(kept["paper"].to_numpy())
+    assert "semantics" in kept["measure"].to_numpy()
+    sections = sections_of({"evaluation": kept})
+    assert "bootstrap" in sections["evaluation"][0].attrs["interval"]
+    assert sections[f"evaluation{PAPERS}"][0].attrs["interval"] == ""

@@ -16,6 +16,7 @@ import pytest
 import interp
 from interp.store.verify import verify
 
+pytestmark = pytest.mark.processes
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog"]
 SBATCH = """\
 #!{python}

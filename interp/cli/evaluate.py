@@ -13,6 +13,7 @@ from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
 from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread
 from interp.errors import InputError
+from interp.sites import parse_indices
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,6 +54,10 @@ def evaluate(
     ] = None,
     real: Annotated[Path | None, Option(help="Folder of real pictures, for measures of sets with weights.")] = None,
     masks: Annotated[Path | None, Option(help="fc-segmentation: folder of the subject's masks, NNNNN.png by row.")] = None,
+    channels: Annotated[
+        str | None, Option(help='Detail Guidance\'s, such as "29" or "3,20-22". [default: the model\'s preset]')
+    ] = None,
+    block: Annotated[int | None, Option(help="Detail Guidance's m. [default: the model's preset, or a quarter in]")] = None,
     baseline: Annotated[str | None, Option(help="The setting that others are compared with. [default: the first]")] = None,
     margin: Annotated[float, Option(help="What is no difference: a share of the baseline's deviation over prompts.")] = 0.2,
     steps: Steps = None,
@@ -80,7 +85,8 @@ def evaluate(
         loading: dict[str, Any] = {"device": device, "dtype": dtype}
         chosen = _prompts(prompts, model, count)
         through = spread(workers, scheduler, loading, model)
-        given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size}
+        edited = {"channels": None if channels is None else parse_indices(channels, "channels"), "block": block}
+        given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size, **edited}
         task = _plan(preset or guidance or "", model, chosen, out, loading, given)
         truth = _masks(task, model, masks)
         first = task.baseline(baseline)
@@ -109,10 +115,14 @@ def _plan(
 ) -> Task:
     from interp.evaluation import presets
     from interp.evaluation.protocols import plan
+    from interp.experiments.choose import ROWS
     from interp.tracing.model import load
 
-    name = presets.recipe(what).name if isinstance(what, str) else "evaluation"
-    path = out or Path("cache") / f"{name}-{Path(model).name}.zarr"
+    one = presets.recipe(what) if isinstance(what, str) else None
+    path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(model).name}.zarr"
+    if one is not None and one.kind in ("disruption", "collapse"):
+        rows = min(ROWS, len(prompts.texts))
+        say(f"first {rows} prompts are traced, so that channels can be ranked ({path.stem}-channels.zarr; once)")
     return plan(what, load(model, **loading), prompts, path, **given)
 
 
@@ -152,15 +162,24 @@ def _scored(
 ) -> dict[str, xr.Dataset]:
     """Pictures that are there; what is found is kept in the store, if it is one experiment."""
     from interp.evaluation.evaluate import evaluate as score
-    from interp.store.experiment import is_experiment
+    from interp.store.experiment import is_experiment, open_experiment
     from interp.store.results import write_result
 
     gallery = _gallery(sources, prompts)
-    found = {
-        "evaluation": score(gallery, _scorers(str(gallery.facts.get("model", "")), **scoring), baseline=baseline, margin=margin)
-    }
-    if len(sources) == 1 and (sources[0] / "zarr.json").exists() and is_experiment(sources[0]):
-        write_result(sources[0], "evaluation", found["evaluation"])
+    one = len(sources) == 1 and (sources[0] / "zarr.json").exists() and is_experiment(sources[0])
+    kept = open_experiment(sources[0]) if one else None
+    before = kept.result("evaluation") if kept is not None and "evaluation" in kept.results else None
+    table = str(before.attrs.get("preset", "")) if before is not None else ""
+    if before is not None and table:
+        compared = set(before["setting"].to_numpy())  # those that a prompt was asked of
+        gallery = gallery.of_settings([number for number, one in enumerate(gallery.settings) if one in compared])
+    scorers = _scorers(str(gallery.facts.get("model", "")), **scoring)
+    found = {"evaluation": score(gallery, scorers, baseline=baseline, margin=margin)}
+    if table:
+        again = f"interp evaluate --preset {table} --out {sources[0]} with the arguments it was drawn with"
+        say(f"not kept: {sources[0]} holds preset {table}'s own evaluation, and its table; {again} scores and keeps all of it")
+    elif kept is not None:
+        write_result(kept.path, "evaluation", found["evaluation"])
         say(f"kept in {sources[0]}: analysis/evaluation")
     return found
 
@@ -209,7 +228,8 @@ def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> 
         known = ", ".join(SINGLES | SETS)
         raise InputError(f"scorer must be demo, plain, auto, or some of {known} between commas; got {name!r}")
     pairs = dict(given.partition("=")[::2] for given in weights)
-    if any(not where for where in pairs.values()):
-        raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {weights[0]!r}")
+    for name, where in pairs.items():
+        if not where:
+            raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {name!r}")
     pictures = None if real is None else read_reference(real)
     return Weighted(asked, pairs, real=pictures, device=device, cache=CACHE)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Rows = list[dict[str, Any]]
+SETS, PAPERS = ", of sets", ", the paper's numbers"
 
 
 def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset, Rows]]:
@@ -21,8 +22,15 @@ def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset
         name = key.replace("_", ": ", 1) if key.startswith("evaluation_") else key.replace("_", " ")
         for title, make in TABLES[str(found.attrs["analysis"])].items():
             if rows := make(found):
-                sections[f"{name}{title}"] = (found, rows)
+                sections[f"{name}{title}"] = (_of_table(found, title), rows)
     return sections
+
+
+def _of_table(found: xr.Dataset, title: str) -> xr.Dataset:
+    """The result with that table's own interval in place of single pictures'."""
+    if title == SETS:
+        return found.assign_attrs(interval=found.attrs.get("set_interval", ""))
+    return found.assign_attrs(interval="", set_interval="") if title == PAPERS else found
 
 
 def picture_rows(found: xr.Dataset) -> Rows:
@@ -103,7 +111,7 @@ def study_rows(found: xr.Dataset) -> Rows:
 
 
 TABLES: Mapping[str, Mapping[str, Callable[[Any], Rows]]] = {
-    "evaluation": {"": picture_rows, ", of sets": set_rows, ", the paper's numbers": paper_rows},
+    "evaluation": {"": picture_rows, SETS: set_rows, PAPERS: paper_rows},
     "segmentation_score": {"": score_rows},
     "collapse": {"": collapse_rows},
     "study": {"": study_rows},

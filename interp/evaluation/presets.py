@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interp.errors import InputError
 from interp.guidance.presets import PRESETS as GUIDANCE
+from interp.guidance.presets import Preset
 
 DG, FC = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974"
 
@@ -131,17 +132,22 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def guidance_of(model: str, what: str) -> Any:
-    """The model's own Detail Guidance preset, with its channels."""
-    if model not in GUIDANCE or not GUIDANCE[model].channels:
+def guidance_of(model: str, blocks: int, what: str, *, channels: Sequence[int] | None, block: int | None) -> Preset:
+    """The model's own Detail Guidance preset; with `channels` and `block` where they are given, of any model."""
+    if channels is None and (model not in GUIDANCE or not GUIDANCE[model].channels):
         known = ", ".join(name for name, preset in GUIDANCE.items() if preset.channels)
-        raise InputError(f"{what}: {model} has no Detail Guidance preset ({known} have); give --guidance settings of your own")
-    return GUIDANCE[model]
+        raise InputError(
+            f"{what}: channels of {model} are not known (those of {known} are); give --channels, such as those that "
+            "`interp massive RUN` finds, and --block"
+        )
+    # a quarter into the model, where neither the paper nor a sweep says m: what findings take too
+    preset = GUIDANCE.get(model, Preset((), blocks // 4, 0, 1.0, None, "given"))
+    chosen = preset.channels if channels is None else tuple(channels)
+    return dataclasses.replace(preset, channels=chosen, block=preset.block if block is None else block)
 
 
-def settings(one: Recipe, model: str, blocks: int) -> dict[str, str]:
-    """The recipe's settings for a model by name: {name: guidance}."""
-    preset = guidance_of(model, f"preset {one.name}")
+def settings(one: Recipe, preset: Preset, blocks: int) -> dict[str, str]:
+    """The recipe's settings for a model's Detail Guidance by name: {name: guidance}."""
     factor, combined = preset.combined if preset.combined is not None else (3.0, preset.alone)
     channels = ",".join(map(str, preset.channels))
     depths = sorted({round(number * (blocks - 1) / 4) for number in range(5)} | {preset.block})

@@ -119,21 +119,33 @@ def plan(
     prompts: PromptSet,
     out: str | Path,
     *,
+    channels: Sequence[int] | None = None,
+    block: int | None = None,
     batch_size: int = BATCH_SIZE,
     **arguments: Any,
 ) -> Task:
-    """Prepare a preset by name, or a list of guidances (first the baseline); `arguments` are those of `interp.trace`."""
+    """Prepare a preset by name, or a list of guidances (first the baseline); `arguments` are those of `interp.trace`.
+
+    `channels` and `block` are Detail Guidance's, in place of the model's own preset: any model has a table so.
+    """
     one = presets.recipe(what) if isinstance(what, str) else None
     texts, path = list(prompts.texts), located(out)
-    if one is not None and one.kind not in ("guidance", "study"):
-        return _other(one, model, prompts, path, batch_size, arguments)
+    unedited = one is None or one.kind in ("collapse", "segmentation")
+    if unedited and (channels is not None or block is not None):
+        raise InputError("channels and block are for presets of Detail Guidance and dg-fig-5b")
     if one is None:
-        given, names = list(what), {}
-    else:
-        settings = presets.settings(one, model.name, len(model.anatomy.blocks))
-        given = list(settings.values())
-        names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
-    made = sweeps.sweep(model, texts, given, out=path, **arguments)
+        made = sweeps.sweep(model, texts, list(what), out=path, **arguments)
+        return Task(None, prompts, made, _texts(made.prepared[0]), made.settings, {})
+    if unedited:
+        return _other(one, model, prompts, path, batch_size, arguments)
+    blocks = len(model.anatomy.blocks)
+    preset = presets.guidance_of(model.name, blocks, f"preset {one.name}", channels=channels, block=block)
+    if one.kind == "disruption":
+        given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
+        return _armed(one, prompts, disrupt.disrupt(model, texts, out=path, **given, **arguments))
+    settings = presets.settings(one, preset, blocks)
+    names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
+    made = sweeps.sweep(model, texts, list(settings.values()), out=path, **arguments)
     return Task(one, prompts, made, _texts(made.prepared[0]), made.settings, names)
 
 
@@ -144,19 +156,17 @@ def _texts(prepared: Prepared) -> tuple[str, ...]:
 def _other(
     one: presets.Recipe, model: Model, prompts: PromptSet, path: Path, batch_size: int, arguments: Mapping[str, Any]
 ) -> Task:
-    """Recipes that are no guidance."""
+    """Recipes that rank every channel of every block: nothing is Detail Guidance's."""
     texts = list(prompts.texts)
     if one.kind == "segmentation":
         record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
         traced = Tracing(prepare(model, texts, record=record, **arguments), path)
         return Task(one, prompts, traced, _texts(traced.prepared), (one.name,), {})
-    made: Any
-    if one.kind == "collapse":
-        made = collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments)
-    else:
-        preset = presets.guidance_of(model.name, f"preset {one.name}")
-        given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
-        made = disrupt.disrupt(model, texts, out=path, **given, **arguments)
+    return _armed(one, prompts, collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments))
+
+
+def _armed(one: presets.Recipe, prompts: PromptSet, made: Any) -> Task:
+    """A task whose arms an experiment has made."""
     names = {arm.name: str(arm.labels["kind"]) for arm in made.arms}
     return Task(one, prompts, made, _texts(made.prepared), tuple(arm.name for arm in made.arms), names)
 
