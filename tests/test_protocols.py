@@ -18,7 +18,7 @@ from interp.analysis.paired import compare as compare_pairs
 from interp.analysis.study import win_rates
 from interp.cli.scored import PAPERS, sections_of
 from interp.errors import InputError
-from interp.evaluation import prompt_sets, published
+from interp.evaluation import prompt_sets, protocols, published
 from interp.evaluation.demo import SHAPES, DemoScorer, real_pictures, subject_masks
 from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import Gallery
@@ -30,6 +30,7 @@ from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.models.demo.judge import load_judge
 from interp.store.answers import append_answer
+from interp.store.studies import read_study, study_file
 
 
 def evaluated(preset: str, out: Path, *more: str) -> dict[str, object]:
@@ -306,7 +307,7 @@ def test_scoring_a_presets_store_again_keeps_its_table(tmp_path: Path) -> None:
     assert command([*drawn, "--dry-run"])[0] == 0
     code, _, _ = command(drawn)
     assert code == 0
-    code, printed, err = command(["evaluate", out, "--scorer", "plain"])
+    code, _, err = command(["evaluate", out, "--scorer", "plain"])
     assert code == 0
     assert "not kept:" in err
     assert "interp evaluate --preset dg-table-1 --out" in err
@@ -317,3 +318,13 @@ def test_scoring_a_presets_store_again_keeps_its_table(tmp_path: Path) -> None:
     sections = sections_of({"evaluation": kept})
     assert "bootstrap" in sections["evaluation"][0].attrs["interval"]
     assert sections[f"evaluation{PAPERS}"][0].attrs["interval"] == ""
+
+
+def test_a_study_has_many_prompts_before_many_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "PAIRS", 3)
+    out = tmp_path / "e.zarr"
+    words = ["evaluate", "--preset", "dg-app-i", "--count", "3", "--steps", "2", "--repeats", "2", "--out", str(out)]
+    assert command(words)[0] == 0
+    texts = interp.open_experiment(out).axes["prompt_text"].to_numpy()
+    rows = read_study(study_file(tmp_path, "e")).rows
+    assert len(rows) == len({texts[row] for row in rows}) == 3

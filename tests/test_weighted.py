@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import weights_made as made
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp.errors import InputError
@@ -163,3 +164,15 @@ def test_sets_of_one_and_other_wrong_questions(weights_folder: Path, inception_f
     assert clip.looked_at(made.PICTURES, made.PROMPTS).shape == (3, 0)
     assert clip.sets(np.zeros((3, 0)), made.PROMPTS) == {}
     assert set(weighted.NEEDS) == set(weighted.SINGLES) | set(weighted.SETS)
+
+
+def test_damaged_weights_are_known_before_anything_is_drawn(weights_folder: Path, tmp_path: Path) -> None:
+    whole = Weighted(["clip"], {"clip": weights_folder / "clip"})
+    whole.check(made.PROMPTS)
+    assert not {"_clip", "_inception"} & vars(whole).keys(), "the model that draws needs the room"
+    damaged = made.clip_folder(tmp_path / "damaged")
+    tensors = load_file(damaged / "model.safetensors")
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, damaged / "model.safetensors")
+    with pytest.raises(InputError, match="clip"):
+        Weighted(["clip"], {"clip": damaged}).check(made.PROMPTS)

@@ -83,7 +83,7 @@ def evaluate(
         found = _scored(sources, prompts, scoring, baseline, margin)
     else:
         loading: dict[str, Any] = {"device": device, "dtype": dtype}
-        chosen = _prompts(prompts, model, count)
+        chosen = prompts_of(prompts, model, count)
         through = spread(workers, scheduler, loading, model)
         edited = {"channels": None if channels is None else parse_indices(channels, "channels"), "block": block}
         given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size, **edited}
@@ -93,7 +93,7 @@ def evaluate(
         say_cost(dict(task.cost), task.rows, len(task.arms))
         if dry_run:
             return
-        scorers = _scorers(model, **scoring)  # what is not there, or cannot be scored, is said before anything is drawn
+        scorers = scorers_of(model, **scoring)  # what is not there, or cannot be scored, is said before anything is drawn
         for one in scorers:
             one.check(chosen.texts)
         with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
@@ -102,7 +102,7 @@ def evaluate(
     show(sections_of(found), as_json)
 
 
-def _prompts(given: str | None, model: str, count: int | None) -> PromptSet:
+def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
     from interp.evaluation import prompt_sets
 
     if given is None and not model.startswith("demo"):
@@ -173,7 +173,7 @@ def _scored(
     if before is not None and table:
         compared = set(before["setting"].to_numpy())  # those that a prompt was asked of
         gallery = gallery.of_settings([number for number, one in enumerate(gallery.settings) if one in compared])
-    scorers = _scorers(str(gallery.facts.get("model", "")), **scoring)
+    scorers = scorers_of(str(gallery.facts.get("model", "")), **scoring)
     found = {"evaluation": score(gallery, scorers, baseline=baseline, margin=margin)}
     if table:
         again = f"interp evaluate --preset {table} --out {sources[0]} with the arguments it was drawn with"
@@ -204,7 +204,7 @@ def _gallery(sources: list[Path], prompts: str | None) -> Gallery:
     return of_folders({source.name: source for source in sources}, texts)
 
 
-def _scorers(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
+def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
     from interp.evaluation.demo import DemoScorer
     from interp.evaluation.scorers import Plain
 

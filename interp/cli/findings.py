@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import graceful, print_json, print_table, say
-from interp.cli.evaluate import _prompts, _scorers
+from interp.cli.evaluate import prompts_of, scorers_of
 from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps
 from interp.cli.results import AsJson
 from interp.errors import InputError
@@ -52,7 +52,7 @@ def findings(
 
     if page is not None and page.suffix != ".html":
         raise InputError(f"page must end in .html; got {page.name!r}")
-    chosen = _prompts(prompts, model, count)
+    chosen = prompts_of(prompts, model, count)
     loaded = load(model, device=device, dtype=dtype)
     of_demo = model.startswith("demo")
     scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": None, "device": device}
@@ -65,7 +65,7 @@ def findings(
         "others": tuple(other if other is not None else ["demo-early"] if model == "demo" else []),
         **_truth(masks, list(chosen.texts), of_demo),
     }
-    scorers = [] if scorer == "auto" and not of_demo else _scorers(model, **scoring)
+    scorers = [] if scorer == "auto" and not of_demo else scorers_of(model, **scoring)
     for one in scorers:
         one.check(chosen.texts)
     folder = out or Path("cache") / f"findings-{Path(model).name}"

@@ -132,9 +132,17 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
             source=gallery.source,
             rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
             set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
+            note=_said_of_zero([m.name for m in measures if m.better == "zero"]),
             metric_weights="; ".join(text for scorer in scored.scorers for text in getattr(scorer, "weights", {}).values()),
             **gallery.facts,
         )
+    )
+
+
+def _said_of_zero(names: Sequence[str]) -> str:
+    """What is compared where the best value is zero."""
+    return (
+        f"{', '.join(names)}: best at zero, so that what is compared is the distance from it, of either sign" if names else ""
     )
 
 

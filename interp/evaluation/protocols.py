@@ -236,12 +236,22 @@ def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
     return segmentation.score(run, masks[done], k=min(K, run.stats.sizes["channel"] // 4))
 
 
+def _one_of_each(made: Experiment) -> list[int]:
+    """Rows that are drawn, the first seed of every prompt before the second of any."""
+    texts, seen = made.axes["prompt_text"].to_numpy(), dict[str, int]()
+    turns = []
+    for row in np.flatnonzero(made.done.all(axis=1)):
+        seen[texts[row]] = seen.get(texts[row], 0) + 1
+        turns.append((seen[texts[row]], int(row)))
+    return [row for _, row in sorted(turns)]
+
+
 def _study(made: Experiment) -> dict[str, xr.Dataset]:
     """The blind study of the two settings, made beside the store; what its raters said, once there are any."""
     arms = [str(arm) for arm in made.axes["arm"].to_numpy()]
-    rows = np.flatnonzero(made.done.all(axis=1))[:PAIRS]
+    rows = _one_of_each(made)[:PAIRS]
     name = made.path.name.removesuffix(".zarr").replace(".", "-")
-    of = Study(made.path.name, 1, 0, arms[1], arms[0], tuple(int(row) for row in rows))
+    of = Study(made.path.name, 1, 0, arms[1], arms[0], tuple(rows))
     write_study(made.path.parent, name, of)
     answers = read_answers(study_file(made.path.parent, name).with_suffix(".jsonl"))
     if not answers:

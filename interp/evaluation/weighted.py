@@ -39,6 +39,8 @@ NEEDS = {
     **dict.fromkeys(SETS, ("inception",)),
 }
 """Weights of each metric."""
+NETWORKS = {"clip": "_clip", "blip": "_blip", "blip_cosine": "_blip", "hps": "_hps", "aesthetic": "_aesthetics"}
+"""Of single pictures; those of sets have Inception."""
 FEWEST = {"fid": 2, "inception_score": 2, "precision": features.NEIGHBOUR + 1, "recall": features.NEIGHBOUR + 1}
 """Pictures of a set."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
@@ -79,7 +81,14 @@ class Weighted:
         """By name: where the weights came from, the first digits of their sha256, and whether they are the published ones."""
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Any will do: long ones are cut as the networks' tokenizers do."""
+        """Any will do: long ones are cut as the networks' tokenizers do. Networks are loaded once, so that damaged weights are
+        known before anything is drawn, and let go again: the model that draws needs the room.
+        """
+        networks = dict.fromkeys(NETWORKS.get(metric, "_inception") for metric in self.metrics)
+        for name in networks:
+            getattr(self, name)
+        for name in (*networks, "_clip"):
+            self.__dict__.pop(name, None)
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture)."""

@@ -20,6 +20,8 @@ from interp.metrics.prepare import Array, as_bytes, paired
 Compute = Callable[[Array, Sequence[str]], Array]
 """One batch: pictures (picture, y, x, rgb), prompts -> (picture) or (picture, feature)."""
 BATCH = 16
+FORMULA = "1"
+"""To be raised when a metric or the way pictures are prepared changes: scores of before are then computed anew."""
 
 
 class Cache:
@@ -79,7 +81,7 @@ def scored(
 ) -> Array:
     """Batch by batch what `compute` says of pictures, read from the cache where it is there: (picture), or (picture, width).
 
-    `weights` is their sha256; the key is of them, the metric's name, the picture's bytes and size, and the prompt.
+    `weights` is their sha256; the key is of them, the metric's name and formula, the picture's bytes and size, and the prompt.
     """
     images = as_bytes(images)
     paired(images, prompts)
@@ -102,7 +104,7 @@ def scored(
 def key_of(metric: str, weights: str, image: Array, prompt: str) -> str:
     """Of one picture, (y, x, rgb) uint8, and its prompt."""
     digest = hashlib.sha256()
-    for part in (metric, weights, prompt, str(image.shape)):
+    for part in (FORMULA, metric, weights, prompt, str(image.shape)):
         digest.update(part.encode() + b"\0")
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()

@@ -80,6 +80,8 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.text(f"Weights of the metrics: {found.attrs['metric_weights']}.")
     if found.sizes["measure"]:
         page.text(f"P values: {found.attrs['p']}.")
+        if found.attrs.get("note"):
+            page.text(f"{found.attrs['note']}.")
         page.figure(figures.scores(found))
     if found["set_value"].notnull().any():
         page.figure(figures.set_scores(found))

@@ -1,0 +1,163 @@
+"""Rules of findings on numbers whose verdict is known: energy, segmentation, checkpoints, controls, collapse, the swap."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from interp.findings import caused, observed
+from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
+
+NAN = float("nan")
+
+
+def experiment(name: str, result: str, found: xr.Dataset, **more: Any) -> Any:
+    """Evidence of one experiment with one result."""
+
+    def opened(asked: str) -> Any:
+        assert asked == name
+        return SimpleNamespace(result={result: found}.__getitem__)
+
+    return SimpleNamespace(experiment=opened, **more)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        ([0.6, 0.7], [0.8, 0.9], HOLDS),
+        ([0.1, 0.2], [0.3, 0.4], FAILS),
+        ([0.1, 0.7], [0.3, 0.9], PARTLY),
+        ([0.4, 0.7], [0.6, 0.9], UNKNOWN),
+        ([NAN, NAN], [NAN, NAN], UNKNOWN),
+    ],
+)
+def test_energy_of_eight(low: list[float], high: list[float], said: str) -> None:
+    values = {"share_low": low, "share_high": high, "share": (np.array(low) + np.array(high)) / 2}
+    one = {name: (("k", "block"), np.array([np.zeros(2), value])) for name, value in values.items()}
+    found = xr.Dataset(one, {"k": [4, 8]}).assign(even=("k", [0.01, 0.02]))
+    assert observed.energy_of_eight(SimpleNamespace(energy=found)).said == said  # type: ignore[arg-type]
+
+
+def segmented(top: tuple[float, float], random: tuple[float, float], trivial: float) -> SimpleNamespace:
+    """Three blocks alike, the last of two steps; the first step would say the opposite."""
+    pairs = {"top": top, "random": random, "bottom": (0.1, 0.2)}
+    values = {
+        name: (("strategy", "step", "block"), np.array([[[value] * 3, [pair[place]] * 3] for pair in pairs.values()]))
+        for name, place, value in (("iou_low", 0, 0.0), ("iou_high", 1, 0.01))
+    }
+    middle = (("strategy", "step", "block"), np.full((3, 2, 3), 0.5))
+    found = xr.Dataset({**values, "iou": middle, "either": middle}, {"strategy": list(pairs)})
+    return SimpleNamespace(segmentation=found.assign(trivial=("mask", [trivial, 0.0])))
+
+
+@pytest.mark.parametrize(
+    ("top", "random", "trivial", "said"),
+    [
+        ((0.5, 0.6), (0.2, 0.3), 0.4, HOLDS),
+        ((0.5, 0.6), (0.2, 0.3), 0.55, UNKNOWN),  # random ones are beaten, a mask that needs no model is not
+        ((0.5, 0.6), (0.2, 0.3), 0.7, FAILS),
+        ((0.2, 0.3), (0.4, 0.5), 0.1, FAILS),
+        ((0.3, 0.5), (0.4, 0.6), 0.1, UNKNOWN),
+        ((NAN, NAN), (0.4, 0.6), 0.1, UNKNOWN),
+    ],
+)
+def test_subject_in_clusters(top: tuple[float, float], random: tuple[float, float], trivial: float, said: str) -> None:
+    assert observed.subject_in_clusters(segmented(top, random, trivial)).said == said  # type: ignore[arg-type]
+
+
+def test_no_masks_no_verdict() -> None:
+    assert observed.subject_in_clusters(SimpleNamespace(segmentation=None)).said == UNKNOWN  # type: ignore[arg-type]
+
+
+def test_early_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(run: list[bool], resamples: int) -> xr.Dataset:
+        values = {"consensus": (("stream", "channel"), [run]), "score": (("stream", "channel"), [[9.0, 1.0]])}
+        return xr.Dataset(values, {"stream": ["image"], "channel": [3, 4]})
+
+    monkeypatch.setattr(observed.massive, "find", find)
+
+    def said(*others: list[bool]) -> str:
+        names = tuple(f"other {number}" for number in range(len(others)))
+        return observed.early_and_in_all(SimpleNamespace(others=others, setup=SimpleNamespace(others=names))).said  # type: ignore[arg-type]
+
+    assert said() == UNKNOWN
+    assert said([False, False]) == FAILS
+    assert said([True, False]) == said([False, False], [False, True]) == PARTLY, "never the whole claim from here"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["minimal", "minimal"], HOLDS),
+        (["minimal", "changed"], FAILS),
+        (["minimal", "not shown"], UNKNOWN),
+        (["changed", "not shown"], FAILS),
+    ],
+)
+def test_random_does_nothing(verdicts: list[str], said: str) -> None:
+    arms = ["zero 4", "random 4"]
+    words = (("measure", "arm"), np.array([["changed", one] for one in verdicts], object))
+    numbers = {name: (("measure", "arm"), np.zeros((2, 2))) for name in ("low", "value", "high")}
+    found = xr.Dataset({"verdict": words, **numbers}, {"measure": ["structure", "sharpness"], "arm": arms})
+    evidence = experiment("disrupt", "disruption", found, setup=SimpleNamespace(block=4))
+    assert caused.random_does_nothing(evidence).said == said
+
+
+@pytest.mark.parametrize(
+    ("top", "lowest", "over", "said"),
+    [
+        ((0.6, 0.8), (0.0, 0.2), (0.4, 0.8), HOLDS),
+        ((0.2, 0.4), (0.0, 0.1), (0.1, 0.4), FAILS),  # half the way is not reached
+        ((0.6, 0.8), (0.6, 0.8), (-0.1, 0.0), FAILS),  # the lowest do as much
+        ((0.4, 0.8), (0.0, 0.2), (0.2, 0.8), UNKNOWN),
+        ((0.6, 0.8), (0.3, 0.6), (0.1, 0.4), UNKNOWN),  # the lowest may do it too
+        ((NAN, NAN), (NAN, NAN), (NAN, NAN), UNKNOWN),
+    ],
+)
+def test_collapses(top: tuple[float, float], lowest: tuple[float, float], over: tuple[float, float], said: str) -> None:
+    axes = ("measure", "kind", "k")
+
+    def ends(place: int) -> Any:
+        return (axes, [[[0.0, top[place]], [0.0, lowest[place]]]])
+
+    def differences(value: float) -> Any:
+        return (axes, np.full((1, 2, 2), value))
+
+    values = {
+        "low": ends(0),
+        "high": ends(1),
+        "value": (axes, [[[0.0, float(np.mean(top))], [0.0, float(np.mean(lowest))]]]),
+        "over_lowest_low": differences(over[0]),
+        "over_lowest": differences(float(np.mean(over))),
+        "over_lowest_high": differences(over[1]),
+    }
+    found = xr.Dataset(values, {"measure": ["structure"], "kind": ["top", "lowest"], "k": [1, 24]})
+    assert caused.collapses(experiment("collapse", "collapse", found)).said == said
+
+
+def swapped(time: list[tuple[float, float]], text: list[tuple[float, float]] | None) -> Any:
+    """Intervals by block of the massive set; the ordinary set would say the opposite."""
+    factors = {"timestep": time} | ({} if text is None else {"pooled": [(0.0, 0.01)] * len(time), "tokens": text})
+    values = np.array([[own, [(0.3, 0.4)] * len(time)] for own in factors.values()])  # factor, set, block, end
+    axes = ("factor", "set", "block")
+    data = {"moved_low": (axes, values[..., 0]), "moved_high": (axes, values[..., 1]), "moved": (axes, values.mean(-1))}
+    return experiment("swap", "swap", xr.Dataset(data, {"factor": list(factors), "set": ["massive", "ordinary"]}))
+
+
+@pytest.mark.parametrize(
+    ("time", "text", "said"),
+    [
+        ([(0.5, 0.7), (0.6, 0.8)], [(0.1, 0.2), (0.1, 0.3)], HOLDS),
+        ([(0.1, 0.2), (0.1, 0.3)], [(0.5, 0.7), (0.6, 0.8)], FAILS),
+        ([(0.1, 0.2), (0.6, 0.8)], [(0.5, 0.7), (0.1, 0.2)], PARTLY),
+        ([(0.1, 0.6), (0.6, 0.8)], [(0.5, 0.7), (0.1, 0.2)], UNKNOWN),
+        ([(NAN, NAN)], [(NAN, NAN)], UNKNOWN),
+        ([(0.1, 0.2)], None, HOLDS),  # a model that is told no text
+    ],
+)
+def test_timestep_by_intervention(time: Any, text: Any, said: str) -> None:
+    assert caused.timestep_by_intervention(swapped(time, text)).said == said
