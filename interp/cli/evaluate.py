@@ -103,6 +103,7 @@ def evaluate(
 
 
 def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
+    """Prompts by name or file; the demo model's own where none are given."""
     from interp.evaluation import prompt_sets
 
     if given is None and not model.startswith("demo"):
@@ -205,6 +206,7 @@ def _gallery(sources: list[Path], prompts: str | None) -> Gallery:
 
 
 def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
+    """What measures: by name, or what fits the model."""
     from interp.evaluation.demo import DemoScorer
     from interp.evaluation.scorers import Plain
 
