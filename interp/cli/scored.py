@@ -27,10 +27,10 @@ def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset
 
 
 def _of_table(found: xr.Dataset, title: str) -> xr.Dataset:
-    """The result with that table's own interval in place of single pictures'."""
+    """The result with that table's own interval, and no note, in place of single pictures'."""
     if title == SETS:
-        return found.assign_attrs(interval=found.attrs.get("set_interval", ""))
-    return found.assign_attrs(interval="", set_interval="") if title == PAPERS else found
+        return found.assign_attrs(interval=found.attrs.get("set_interval", ""), note="")
+    return found.assign_attrs(interval="", note="") if title == PAPERS else found
 
 
 def picture_rows(found: xr.Dataset) -> Rows:
