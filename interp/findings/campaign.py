@@ -47,7 +47,7 @@ class Campaign:
         wanted = {name for claim in self.claims for name in claim.needs} | {"crossed"}
         if not self.setup.others:
             wanted -= {"others"}
-        if self.setup.masks is None and not any(claim.needs == ("states",) for claim in self.claims):
+        if self.setup.masks is None:  # nothing else reads them, and they are the largest store
             wanted -= {"states"}
         return tuple(stage for stage in STAGES if stage.name in wanted)
 
