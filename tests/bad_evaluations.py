@@ -35,7 +35,7 @@ CASES = [
     Case(
         "a table for a model without a preset",
         f"{EVALUATE} dg-table-1 --model {{tiny}} --prompts {{prompts}}",
-        "has no Detail Guidance preset",
+        "give --channels, such as those that `interp massive RUN` finds",
     ),
     Case("a model without prompts", f"{EVALUATE} dg-table-1 --model sd3", "give --prompts FILE for sd3"),
     Case("a list that is none", f"{EVALUATE} dg-table-1 --prompts mine", "or one of demo, hpsv2, pick-a-pic"),

@@ -136,7 +136,7 @@ def test_folders(tmp_path: Path) -> None:
         (["SIZES", "--prompts", "TWO"], "pictures must all be of one size"),
         (["PLAIN", "--prompts", "TWO"], "1 pictures for 2 prompts"),
         (["BROKEN", "--prompts", "ONE"], "is no readable picture"),
-        (["--preset", "dg-table-1", "--model", "TINY", "--prompts", "ONE"], "has no Detail Guidance preset"),
+        (["--preset", "dg-table-1", "--model", "TINY", "--prompts", "ONE"], "give --channels"),
     ],
 )
 def test_what_is_said(words: list[str], said: str, tmp_path: Path, tiny_folder: Path) -> None:
