@@ -20,6 +20,7 @@ from interp.evaluation.evaluate import evaluate
 from interp.evaluation.gallery import Gallery, of_experiment, of_folders, of_run
 from interp.evaluation.presets import RECIPES, recipe, settings
 from interp.evaluation.scorers import Measure, Plain
+from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.store.schema import Array
 
@@ -162,7 +163,9 @@ def test_a_preset_end_to_end(demo_folder_prompts: Path, tmp_path: Path) -> None:
     code, out, err = command(words)
     assert code == 0, err
     found = json.loads(out)
-    assert {row["setting"] for row in found["evaluation"]["rows"]} == set(settings(recipe("dg-table-1"), "demo", 8).values())
+    assert {row["setting"] for row in found["evaluation"]["rows"]} == set(
+        settings(recipe("dg-table-1"), PRESETS["demo"], 8).values()
+    )
     stored = interp.open_experiment(tmp_path / "e.zarr")
     assert "evaluation" in stored.results
     code, out, err = command(["report", str(tmp_path / "e.zarr"), "--out", str(tmp_path / "page.html")])
@@ -206,11 +209,11 @@ def test_a_traced_run_is_a_gallery(tiny_run: interp.Run) -> None:
 
 def test_every_recipe_has_settings_for_the_demo() -> None:
     for one in RECIPES.values():
-        found = settings(one, "demo", 8)
+        found = settings(one, PRESETS["demo"], 8)
         assert list(found) == list(one.settings)
         assert not any("{" in text and "," not in text for text in found.values())
         assert {name for comparison in one.comparisons for name in comparison.settings} <= set(found)
-    assert settings(recipe("dg-table-1"), "flux-dedistilled", 57)["cfg+dg"] == "cfg:4+dg:2:channels=154,1446:block=22"
+    assert settings(recipe("dg-table-1"), PRESETS["flux-dedistilled"], 57)["cfg+dg"] == "cfg:4+dg:2:channels=154,1446:block=22"
 
 
 def test_metrics_with_weights_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
