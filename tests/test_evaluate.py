@@ -293,3 +293,34 @@ def test_folders_of_other_prompts_are_no_pairs(tmp_path: Path) -> None:
     code, _, err = command(["evaluate", str(tmp_path / "p"), str(tmp_path / "q"), "--scorer", "demo"])
     assert code == 2
     assert "settings are compared picture by picture" in err
+
+
+def test_intervals_of_sets_end_where_the_measure_does() -> None:
+    class Shares:
+        measures = (
+            Measure("of one", "of a picture", "higher"),
+            Measure("share", "within 0..1", "higher", "set", limits=(0, 1)),
+            Measure("any", "without limits", "higher", "set"),
+        )
+
+        def check(self, prompts: Sequence[str]) -> None:
+            pass
+
+        def pictures(self, images: Array, prompts: Sequence[str]) -> dict[str, Array]:
+            return {"of one": images[:, 0, 0, 0].astype(float)}
+
+        def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+            return images[:, 0, 0, :1] / 255
+
+        def sets(self, looked: Array, prompts: Sequence[str]) -> dict[str, float]:
+            share = float((looked > 0.1).mean())
+            return {"share": share, "any": share}
+
+    images = np.full((20, 8, 8, 3), 200, np.uint8)
+    images[0] = 0  # 19 of 20: halves are 0.9 or 1, so that two deviations reach beyond 1
+    gallery = Gallery(("only",), tuple(f"prompt {number}" for number in range(20)), (0,) * 20, lambda number: images, "made")
+    found = evaluate(gallery, [Shares()]).isel(setting=0)
+    value, low, high = (found[name].to_numpy() for name in ("set_value", "set_low", "set_high"))
+    assert value.tolist() == [0.95, 0.95]
+    assert high[0] == 1 < high[1]
+    assert low[0] == low[1] < 0.95

@@ -43,7 +43,7 @@ class DemoScorer:
     measures = (
         *(Measure(name, meaning, better, asks=True) for name, meaning, better in ASKED),
         *set_measures(NAME),
-        Measure(SHAPES, SHAPES_MEANING, "higher", of="set"),
+        Measure(SHAPES, SHAPES_MEANING, "higher", of="set", limits=(1, np.inf)),
     )
 
     def __init__(self, judge: Judge | None = None, real: int = REAL) -> None:

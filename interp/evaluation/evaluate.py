@@ -162,7 +162,8 @@ def _sets(scored: Scored, setting: int) -> Array:
 
 def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
     """Value, low and high of a scorer's set measures, (3, set measure)."""
-    own = [m.name for m in scorer.measures if m.of == "set"]
+    measures = [m for m in scorer.measures if m.of == "set"]
+    own = [m.name for m in measures]
     if not own:
         return np.zeros((3, 0))
     if len(looked) <= NEIGHBOUR:
@@ -179,4 +180,5 @@ def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
         again = scorer.sets(looked[rows], [str(text) for text in prompts[rows]])
         drawn.append([again[name] for name in own])
     reach = stats.norm.ppf(0.975) * np.std(drawn, axis=0)
-    return np.array([value, value - reach, value + reach])
+    least, most = np.array([m.limits for m in measures]).T
+    return np.array([value, np.maximum(value - reach, least), np.minimum(value + reach, most)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -24,6 +25,8 @@ class Measure:
     """picture, or set."""
     asks: bool = False
     """Whether it holds a picture against its prompt: it says nothing of unconditional pictures."""
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """What it can be: a set's interval, drawn about its value, ends there."""
 
 
 class Scorer(Protocol):
@@ -83,10 +86,14 @@ class Plain:
 
 def set_measures(name: str) -> tuple[Measure, ...]:
     """The measures of sets in the features of a network that is called so."""
+
+    def one(what: str, meaning: str, better: str, limits: tuple[float, float]) -> Measure:
+        return Measure(f"{name} {what}", meaning, better, "set", limits=limits)
+
     return (
-        Measure(f"{name} Frechet distance", f"to real pictures, in the {name}'s features; it is no FID", "lower", "set"),
-        Measure(f"{name} precision", f"share of pictures among the real ones, in the {name}'s features", "higher", "set"),
-        Measure(f"{name} recall", f"share of real pictures among them, in the {name}'s features", "higher", "set"),
+        one("Frechet distance", f"to real pictures, in the {name}'s features; it is no FID", "lower", limits=(0, math.inf)),
+        one("precision", f"share of pictures among the real ones, in the {name}'s features", "higher", limits=(0, 1)),
+        one("recall", f"share of real pictures among them, in the {name}'s features", "higher", limits=(0, 1)),
     )
 
 

@@ -5,6 +5,7 @@ Their names are kept for the published weights. What other weights say is named 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +26,14 @@ SINGLES = {
     "aesthetic": Measure("laion_aesthetics", "LAION-Aesthetics V2 (sac+logos+ava1, linear), about 1 to 10", "higher"),
 }
 SETS = {
-    "fid": Measure("fid", "Frechet distance to real pictures in Inception's features", "lower", "set"),
-    "inception_score": Measure("inception_score", "exp of the mean divergence of each picture's classes", "higher", "set"),
-    "precision": Measure("precision", "share of pictures among the real ones, in Inception's features", "higher", "set"),
-    "recall": Measure("recall", "share of real pictures among them, in Inception's features", "higher", "set"),
+    "fid": Measure("fid", "Frechet distance to real pictures in Inception's features", "lower", "set", limits=(0, np.inf)),
+    "inception_score": Measure(
+        "inception_score", "exp of the mean divergence of each picture's classes", "higher", "set", limits=(1, np.inf)
+    ),
+    "precision": Measure(
+        "precision", "share of pictures among the real ones, in Inception's features", "higher", "set", limits=(0, 1)
+    ),
+    "recall": Measure("recall", "share of real pictures among them, in Inception's features", "higher", "set", limits=(0, 1)),
 }
 NEEDS = {
     "clip": ("clip",),
@@ -131,7 +136,7 @@ class Weighted:
             return measure
         digits = "+".join(own.digest[:8] for own in unknown)
         told = "; not the published weights, or not known to be"
-        return Measure(f"{measure.name} ({digits})", measure.meaning + told, measure.better, measure.of, measure.asks)
+        return dataclasses.replace(measure, name=f"{measure.name} ({digits})", meaning=measure.meaning + told)
 
     def _scored(
         self,
