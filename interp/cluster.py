@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import pickle
 import re
@@ -117,22 +118,28 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
         LocalCluster(n_workers=count, **given) as cluster,
         Client(cluster) as client,
     ):
-        client.register_plugin(_deaf())
+        client.register_plugin(_led())
         yield client
 
 
-def _deaf() -> Any:
-    """For workers here, those that replace dead ones too: Ctrl-C is for the client, which lets them finish what they are at."""
+def _led() -> Any:
+    """For workers here, those that replace dead ones too: what ends them is the client's to say and do."""
     from distributed import WorkerPlugin
 
-    class Deaf(WorkerPlugin):  # type: ignore[misc]
-        """Ignores SIGINT, which a terminal sends to all of them."""
+    class Led(WorkerPlugin):  # type: ignore[misc]
+        """Ignores SIGINT, which a terminal sends to all of them: the client lets them finish what they are at."""
 
         def setup(self, worker: Any) -> None:
+            logging.getLogger("distributed.worker").addFilter(_of_a_lost_scheduler)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    return Deaf()
+    return Led()
+
+
+def _of_a_lost_scheduler(record: logging.LogRecord) -> bool:
+    """False for a heartbeat that a closing scheduler no longer answers: `Workers` says which units came to nothing."""
+    return not (record.exc_info and isinstance(record.exc_info[1], OSError) and "heartbeat" in record.getMessage())
 
 
 @contextlib.contextmanager

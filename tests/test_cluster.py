@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -205,6 +206,27 @@ def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path
     assert "rows already done are kept" in errors
     assert 3 <= interp.open_run(out).rows_done < 60
     assert verify(out) == []
+
+
+def test_a_heartbeat_unanswered_is_not_said_by_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """Its scheduler closes first, now and then; other failures are said."""
+    from distributed.comm import CommClosedError
+
+    log = logging.getLogger("distributed.worker")
+    log.addFilter(cluster._of_a_lost_scheduler)
+    try:
+        for error, text in (
+            (CommClosedError(), "during heartbeat."),
+            (CommClosedError(), "no answer"),
+            (KeyError(), "heartbeat"),
+        ):
+            try:
+                raise error
+            except (OSError, KeyError):
+                log.exception(text)
+    finally:
+        log.removeFilter(cluster._of_a_lost_scheduler)
+    assert [record.getMessage() for record in caplog.records] == ["no answer", "heartbeat"]
 
 
 def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
