@@ -96,7 +96,7 @@ def trace(
         guidance=guidance,
         negative_prompt=negative_prompt,
         interventions=interventions,
-        record=record,
+        record=record or Record(),
         settings=settings,
     )
     return execute(

@@ -17,9 +17,12 @@ DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ri
 CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
 CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
 FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "auraflow_model"]
+LATER = ["chroma_model", "hunyuandit_model"]
 MODELS = [*CORE, *FAMILIES]
-ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model"]
-TWO_STREAMS = [name for name in MODELS if name not in ONE_STREAM]
+ALL = [*MODELS, *LATER]
+GATELESS = ["hunyuandit_model"]
+ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "hunyuandit_model"]
+TWO_STREAMS = [name for name in ALL if name not in ONE_STREAM]
 
 
 def prompts_for(name: str) -> list[str]:
@@ -109,6 +112,18 @@ def wan_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 def auraflow_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """A gate inside the branch of another; register tokens before the text."""
     return interp.load(tiny.build("auraflow", tmp_path_factory.mktemp("models") / "tiny-auraflow"))
+
+
+@pytest.fixture(scope="session")
+def chroma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Gates of all blocks from one network; a mask over text and image tokens."""
+    return interp.load(tiny.build("chroma", tmp_path_factory.mktemp("models") / "tiny-chroma"))
+
+
+@pytest.fixture(scope="session")
+def hunyuandit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """No gates; blocks with a long skip; predicts v, and draws noise at every step."""
+    return interp.load(tiny.build("hunyuandit", tmp_path_factory.mktemp("models") / "tiny-hunyuandit"))
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,13 @@ Written from diffusers' source; it knows nothing of anatomies, sites or recorder
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from reference_later import LATER
 
 
 class Seen:
@@ -202,6 +204,7 @@ OTHERS = {
     "QwenImageTransformer2DModel": qwen_gates,
     "Flux2Transformer2DModel": flux2_gates,
     "AuraFlowTransformer2DModel": auraflow_gates,
+    **LATER,
 }
 
 
@@ -218,7 +221,7 @@ def padded_text(pipe: Any, prompts: list[str], length: int) -> dict[str, torch.T
 
 
 CLEANED = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
-BINNED = (*CLEANED, "SanaPipeline")
+BINNED = (*CLEANED, "SanaPipeline", "HunyuanDiTPipeline")
 
 
 def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +229,7 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
     last: list[torch.Tensor] = []
     step = pipe.scheduler.step
 
+    @functools.wraps(step)  # pipelines look what it takes
     def watched(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         last[:] = [(result[0] if isinstance(result, tuple) else result.prev_sample).clone()]

@@ -12,8 +12,8 @@ from conftest import PROMPTS
 from torch import Tensor, nn
 
 import interp
-from interp.interventions import Scale, Zero, edited
-from interp.models import tiny
+from interp.interventions import Scale, SwapConditioning, Zero, edited
+from interp.models import noise, tiny
 from interp.models.anatomy import Modulation
 from interp.tracing.prepare import prepare
 
@@ -168,3 +168,68 @@ def test_gates_that_differ_from_token_to_token_are_refused(wan_model: interp.Mod
     latents, text, edit = torch.randn(1, 4, 2, 8, 8), torch.randn(1, 3, 32), Zero(channels=2, blocks=1, at="alpha.mlp")
     with pytest.raises(interp.ModelError, match="differ from token to token"), edited(wan_model, [edit]):
         transformer(latents, torch.full((1, 32), 500.0), text)
+
+
+def test_a_model_without_gates_says_so_and_traces_its_states(hunyuandit_model: interp.Model, tmp_path: Path) -> None:
+    prompts, out = PROMPTS[:2], tmp_path / "run.zarr"
+    with pytest.warns(interp.InterpWarning, match="has no gates: no alpha multiplies what its blocks add. Hidden states are"):
+        run = interp.trace(hunyuandit_model, prompts, out=out, steps=2)
+    assert run.stats["max_abs"].sizes["block"] == 4
+    with pytest.raises(interp.StoreError, match="keeps no AdaLN gates; .* where the model has any"):
+        run.gates  # noqa: B018
+    for field in ("modulation", "branches"):
+        with pytest.raises(interp.InputError, match=f"record.{field} goes with gates, and .* has none"):
+            interp.trace(hunyuandit_model, prompts, out=tmp_path / "no.zarr", record=interp.Record(**{field: True}))
+    with pytest.raises(interp.ModelError, match="has no gates"):
+        interp.gates.tabulate(hunyuandit_model, prompts)
+    with pytest.raises(interp.ModelError, match="has no gates: .* so none can be clamped"):
+        interp.govern.clamp_alpha(hunyuandit_model, prompts, out=tmp_path / "govern", channels=[3])
+    assert not (tmp_path / "no.zarr").exists()
+
+
+def test_a_long_skip_is_what_the_identity_leaves_open(hunyuandit_model: interp.Model) -> None:
+    """Blocks without one: hidden = input + branches. With one: the state that they add to is `skip_linear`'s."""
+    transformer, seen = hunyuandit_model.pipe.transformer, []
+    skipping = [index for index, block in enumerate(hunyuandit_model.anatomy.blocks) if block.remakes]
+    assert skipping == [3]
+    handle = transformer.blocks[3].skip_linear.register_forward_hook(lambda m, a, output: seen.append(output.double().numpy()))
+    try:
+        _, cache = hunyuandit_model.run_with_cache(PROMPTS[0], "*", steps=2)
+    finally:
+        handle.remove()
+    added = sum(cache[f"branch.{gate}", 3].to_numpy().astype(np.float64) for gate in ("attn", "attn2", "mlp"))
+    remade = np.stack(seen, axis=1)
+    np.testing.assert_allclose(remade + added, cache["hidden", 3], atol=1e-5)
+    assert np.abs(remade - cache["input", 3].to_numpy()).max() > 0.1
+
+
+def test_each_block_has_its_own_part_of_what_one_network_gives(chroma_model: interp.Model, tmp_path: Path) -> None:
+    """Chroma's gates over a grid of timesteps, without running a block, are those that a run uses."""
+    run = interp.trace(chroma_model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=3)
+    timesteps = [float(value) for value in run.gates["timestep"]]
+    found = interp.gates.tabulate(chroma_model, PROMPTS[:1], channels=list(range(32)), timesteps=timesteps)
+    stored = run.gates["alpha"].isel(prompt=0).to_numpy()[::-1]  # the grid is in ascending order
+    np.testing.assert_allclose(found["alpha"].transpose("timestep", "block", "stream", "gate", "channel"), stored, rtol=1e-5)
+    assert "text cannot enter the gates of this model at all" in found.attrs["note"]
+
+
+def test_other_text_keeps_the_image_part_of_a_mask(chroma_model: interp.Model) -> None:
+    """The swap of text tokens draws the other prompt's picture from the same noise, its mask over text alone and all."""
+    swap = SwapConditioning.of(chroma_model, prompt=PROMPTS[1], tokens=True)
+    found = interp.generate(chroma_model, PROMPTS[:1], steps=3, interventions=[swap])["latents"].to_numpy()
+    other = interp.generate(chroma_model, [PROMPTS[1]], steps=3)["latents"].to_numpy()
+    np.testing.assert_allclose(found, other, atol=1e-6)
+
+
+def test_v_is_what_its_schedulers_take_it_for() -> None:
+    """The clean picture of a v prediction, as diffusers' DDIM finds it; the level is sqrt((1 - a) / a)."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+    scheduler.set_timesteps(5)
+    x, v = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    for timestep in scheduler.timesteps:
+        kept = scheduler.alphas_cumprod[timestep]
+        own = scheduler.step(v, timestep, x).pred_original_sample
+        found = noise.denoised(("v", "sigma"), x, torch.cat([v, v * 0], dim=1), float(((1 - kept) / kept) ** 0.5))
+        torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)

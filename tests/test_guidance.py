@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import CORE, FAMILIES, MODELS, prompts_for
+from conftest import CORE, FAMILIES, LATER, MODELS, prompts_for
 from torch import Tensor
 
 import interp
@@ -52,8 +52,8 @@ class ByHand:
     def _null(self, name: str) -> dict[str, Tensor]:
         pipe = self.model.pipe
         with torch.no_grad():
-            if name in FAMILIES:
-                return no_prompt(pipe, self.prepared.plan.settings["max_sequence_length"])
+            if name in (*FAMILIES, *LATER):
+                return no_prompt(pipe, self.prepared.plan.settings.get("max_sequence_length", 0))
             if name == "dit_model":
                 return {"class_labels": torch.tensor([1000])}
             if name in ("flux_model", "schnell_model"):
@@ -70,7 +70,8 @@ class ByHand:
 
         def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
             def uncond(*edits: Any) -> Tensor:
-                wide = {name: value.expand(len(bound["hidden_states"]), *value.shape[1:]) for name, value in self.null.items()}
+                rows = len(bound["hidden_states"])
+                wide = {name: value.expand(rows, *value.shape[1:]).contiguous() for name, value in self.null.items()}
                 return call({**bound, **wide}, *edits)
 
             def call(arguments: dict[str, Any], *edits: Any) -> Tensor:
@@ -90,6 +91,17 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
     kind = type(pipe).__name__
     if kind == "Flux2KleinPipeline":
         return {"encoder_hidden_states": pipe.encode_prompt("", max_sequence_length=length)[0]}
+    if kind == "ChromaPipeline":
+        states, _, mask = pipe.encode_prompt(["x"], "", max_sequence_length=length)[3:]
+        image = torch.ones(len(mask), 8 * 8)
+        return {"encoder_hidden_states": states, "attention_mask": torch.cat([mask, image], dim=1)}
+    if kind == "HunyuanDiTPipeline":
+        (clip, clip_mask), (t5, t5_mask) = (
+            pipe.encode_prompt(["x"], text_encoder_index=number, max_sequence_length=tokens)[1::2]
+            for number, tokens in ((0, 77), (1, 256))
+        )
+        names = ("encoder_hidden_states", "text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5")
+        return dict(zip(names, (clip, clip_mask, t5, t5_mask), strict=True))
     if kind == "WanPipeline":
         return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
     if kind == "AuraFlowPipeline":
@@ -166,7 +178,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 
 
 EVERY_CASE = list(itertools.product(CORE, CASES, [False, True]))
-SOME_CASES = [*itertools.product(FAMILIES, ["cfg+dg"], [False]), ("wan_model", "unconditional dg", False)]
+SOME_CASES = [*itertools.product([*FAMILIES, *LATER], ["cfg+dg"], [False]), ("wan_model", "unconditional dg", False)]
 
 
 @pytest.mark.parametrize(

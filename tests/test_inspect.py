@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_inputs import run
-from conftest import MODELS
+from conftest import ALL
 
 import interp
 from interp.models.published import CONFIGS
@@ -31,12 +31,15 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "pixart-sigma": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
     "auraflow": ({"joint": 4, "single": 32}, 3072, ("attn", "mlp"), (6.6, 7.0)),
     "wan2.1": ({"cross": 30}, 1536, ("attn", "mlp"), (1.3, 1.45)),
+    "chroma": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (8.8, 9.0)),
+    "hunyuandit": ({"cross": 21, "skip": 19}, 1408, (), (1.49, 1.51)),
     "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
 }
 EMITTED = {  # outside of the blocks, for those that are given their gates
     "temb_mod_img": "double_stream_modulation_img.linear",
     "temb_mod_txt": "double_stream_modulation_txt.linear",
     "temb_mod": "single_stream_modulation.linear",
+    "temb": "distilled_guidance_layer.out_proj",  # a chunk at a time
 }
 
 
@@ -60,7 +63,8 @@ def test_published_models_have_their_published_shapes(name: str) -> None:
             place = f"{block.path}.{modulation.module}" if modulation.module else EMITTED[str(modulation.argument)]
             linear = bones.transformer.get_submodule(place)
             linear = linear[-1] if isinstance(linear, torch.nn.Sequential) else linear
-            assert linear.out_features == wide, (index, modulation.name)
+            chunks = len(modulation.chunks) if modulation.argument == "temb" else 1
+            assert linear.out_features * chunks == wide, (index, modulation.name)
         for tap in block.taps:
             bones.transformer.get_submodule(f"{block.path}.{tap.module}")
 
@@ -71,7 +75,7 @@ def test_every_catalog_model_has_a_shape() -> None:
     assert set(PUBLISHED) == set(CONFIGS) == {name for name, entry in CATALOG.items() if entry.folder is None}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_skeleton_has_the_anatomy_of_the_loaded_model(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     bones = skeleton(model.name)

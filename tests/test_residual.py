@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, prompts_for
+from conftest import ALL, GATELESS, prompts_for
 
 import interp
 from interp.experiments.gates import split_grid
@@ -15,7 +15,7 @@ from interp.models.families.pipeline import schedule
 from interp.testing import plant
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in ALL if name not in GATELESS])
 def test_the_parts_sum_to_the_state(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model, prompts = request.getfixturevalue(name), prompts_for(name)[:3]
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=3, record=interp.Record(branches=True))

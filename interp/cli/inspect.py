@@ -32,7 +32,7 @@ def inspect(
         ["config", bones.origin],
         ["blocks", f"{len(anatomy.blocks)}, {anatomy.channels} channels"],
         ["streams", ", ".join(anatomy.streams)],
-        ["gates", ", ".join(anatomy.gates)],
+        ["gates", ", ".join(anatomy.gates) or "none: no alpha multiplies what the blocks add"],
         ["conditioning enters again in", ", ".join(reentry.module for reentry in anatomy.reentries)],
     ]
     print_table("", ["", ""], facts)

@@ -130,6 +130,8 @@ class _Grid:
         settings: dict[str, Any] | None,
     ) -> _Grid:
         conditioning, spec = model.anatomy.conditioning, model.loaded.spec
+        if not model.anatomy.gates:
+            raise ModelError(f"{model.name} has no gates: no alpha multiplies what its blocks add")
         if conditioning is None or spec.conditions is None:
             raise ModelError(
                 f"the anatomy of {model.name} does not say what sets its gates; trace it and use `interp attribute`"
@@ -202,7 +204,8 @@ class _Grid:
                 key = (site.block, modulation.name)
                 if key not in found:
                     module = transformer.get_submodule(anatomy.blocks[site.block].path)
-                    found[key] = modulation.split(modulation.compute(module, inputs))
+                    own = self.conditioning.of_block(inputs, site.block)
+                    found[key] = modulation.split(modulation.compute(module, own))
                 alphas.append(found[key][chunk].float().cpu())
         yield from torch.stack(alphas, dim=1).numpy()
 

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import intervals, massive, sources
-from interp.errors import InputError
+from interp.errors import InputError, ModelError
 from interp.interventions.edits import Replace, Scale
 from interp.interventions.values import Values
 from interp.plan import at_least
@@ -71,6 +71,8 @@ def clamp_alpha(
     Every run is a store in the folder `out`, original.zarr and one an arm: a killed experiment goes on with the same call.
     """
     loaded = model if isinstance(model, Model) else load(model)
+    if not loaded.anatomy.gates:
+        raise ModelError(f"{loaded.name} has no gates: no alpha multiplies what its blocks add, so none can be clamped")
     folder = Path(out)
     given: dict[str, Any] = {"steps": steps, "seed": seed, "batch_size": at_least("batch_size", batch_size, 1), **arguments}
     original = trace(loaded, prompts, out=folder / "original.zarr", **given)

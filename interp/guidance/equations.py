@@ -68,7 +68,7 @@ def plus_plus_velocity(c: Tensor, u: Tensor, scale: float, sigma: float, next_si
 
 
 def plus_plus_noise(c: Tensor, u: Tensor, scale: float, sigma: float, next_sigma: float) -> Tensor:
-    """The same for noise predictions and DDIM steps, x = (x0 + sigma e) / sqrt(1 + sigma^2):
+    """The same for noise predictions and DDIM steps, x = (x0 + sigma e) / sqrt(1 + sigma^2), and for v of the same x:
 
     e = (sigma (u + scale (c - u)) - sigma' u) / (sigma - sigma')
     """

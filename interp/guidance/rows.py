@@ -18,7 +18,7 @@ from interp.guidance.method import COND, UNCOND, Branch, Context
 from interp.guidance.methods import Amplify
 from interp.interventions.hooks import Driver
 from interp.interventions.rows import BEFORE_THE_BLOCKS, Place, around_calls, first_place
-from interp.models.anatomy import Anatomy, add_rows, bind_inputs, take_rows
+from interp.models.anatomy import Anatomy, add_rows, bind_inputs, in_place_of, take_rows
 
 Levels = Callable[[int], tuple[float, float]]
 """step -> (sigma, the next step's)."""
@@ -135,8 +135,7 @@ class Guide(Driver):
         rows = {}
         for name, value in self.unconditional.items():
             old = torch.ones_like(value) if bound.get(name) is None else bound[name]  # a mask that hides nothing is left out
-            shape = (self.batch, *value.shape[1:])
-            rows[name] = value.to(old.device, old.dtype).expand(shape)
+            rows[name] = in_place_of(value, old if len(old) == self.batch else old.expand(self.batch, *old.shape[1:]))
         return rows
 
     def _with_uncond(self, bound: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.models.anatomy import in_place_of
 from interp.sites import parse_indices
 
 
@@ -88,11 +89,11 @@ class SwapConditioning:
         found = {}
         for name, value in self.arguments.items():
             old = given[name]
-            if value.shape[1:] != old.shape[1:]:
+            found[name] = in_place_of(value, old)
+            if found[name].shape != old.shape:
                 raise InputError(
                     f"SwapConditioning: {name} is {tuple(old.shape[1:])} in this run; got {tuple(value.shape[1:])}"
                 )
-            found[name] = value.to(old.device, old.dtype).expand_as(old).contiguous()
         return found
 
     @property

@@ -15,7 +15,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
-from interp.models.places import Inputs, Lengths, Modulation, Norm, Reentry, Tap, add_rows, cut, given_chunks, take_rows
+from interp.models.places import (
+    Inputs,
+    Lengths,
+    Modulation,
+    Norm,
+    Reentry,
+    Tap,
+    add_rows,
+    cut,
+    given_chunks,
+    in_place_of,
+    take_rows,
+)
 from interp.sites import GATES, STREAMS, Site
 
 if TYPE_CHECKING:  # families are data: listing them loads no torch
@@ -42,6 +54,9 @@ class Block:
     """(the layer that gives image tokens' values, the layer that attention's result enters next), of the same shape."""
     joint: tuple[str, ...] = ()
     """Streams whose tokens stand one after the other in one state, where the block takes and gives such a one."""
+    remakes: bool = False
+    """Whether it begins by making a new state of its input and an earlier block's output (a long skip): what it adds to its
+    input is then not the sum of its branches."""
 
     @property
     def modulations(self) -> tuple[Modulation, ...]:
@@ -112,6 +127,8 @@ class Conditioning:
     """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
     further: tuple[str, ...] = ()
     """Further arguments that `inputs` is given: what a run holds fixed, such as the picture's size."""
+    of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
+    """(what `inputs` gave, block) -> the block's own, where the transformer makes every block's at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +156,8 @@ class Anatomy:
 
     forks: bool = True
     """Whether rows can join the batch at a block: not where conditioning enters again outside of any module, nor where the
-    transformer counts its rows before the blocks and uses the count after them. Rows then join at the input."""
+    transformer counts its rows before the blocks and uses the count after them, nor where a block is given an earlier one's
+    output. Rows then join at the input."""
 
     @property
     def joint(self) -> bool:
@@ -195,6 +213,7 @@ __all__ = [
     "cut",
     "describe",
     "given_chunks",
+    "in_place_of",
     "take_rows",
 ]
 

@@ -120,6 +120,14 @@ CATALOG: dict[str, Entry] = {
         ),
         Entry("wan2.1", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", _WAN, "Wan 2.1 1.3B, text to video", Defaults(steps=50)),
         Entry("auraflow", "fal/AuraFlow", "AuraFlowPipeline", "AuraFlow 0.1", Defaults(steps=50)),
+        Entry("chroma", "lodestones/Chroma1-HD", "ChromaPipeline", "Chroma 1 HD", Defaults(steps=35)),
+        Entry(
+            "hunyuandit",
+            "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+            "HunyuanDiTPipeline",
+            "Hunyuan-DiT 1.2, no gates",
+            Defaults(steps=50),
+        ),
         Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }

@@ -1,4 +1,4 @@
-"""Tiny random language models and their tokenizers, as text encoders of pipelines: Qwen, Gemma, UMT5. No download."""
+"""Tiny random language models and their tokenizers, as text encoders of pipelines: Qwen, Gemma, UMT5, BERT. No download."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
@@ -90,6 +93,27 @@ def umt5(tokenizer: Any, *, width: int, layers: int = 2, heads: int = 2) -> UMT5
         dropout_rate=0.0,
     )
     return UMT5EncoderModel(config).eval()
+
+
+def bert_tokenizer(words: Sequence[str], length: int) -> BertTokenizer:
+    """A BERT tokenizer in which each of `words` is one token and other words are spelled in letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    return BertTokenizer(vocab=vocabulary, model_max_length=length)
+
+
+def bert(tokenizer: Any, *, width: int, layers: int = 2, heads: int = 2) -> BertModel:
+    """A BERT encoder, `width` wide, random weights."""
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=tokenizer.model_max_length,
+    )
+    return BertModel(config).eval()
 
 
 def _sizes(tokenizer: Any, width: int, layers: int) -> dict[str, Any]:

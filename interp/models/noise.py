@@ -2,6 +2,7 @@
 
 velocity:  x = (1 - sigma) x0 + sigma e,          v = e - x0             (rectified flow, arXiv 2209.03003, 2403.03206)
 epsilon:   x = (x0 + sigma e) / sqrt(1 + sigma^2)                        (DDPM, arXiv 2006.11239, sigma^2 = (1 - a) / a)
+v:         the same x,                            v = (e - sigma x0) / sqrt(1 + sigma^2)       (arXiv 2202.00512)
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from interp.errors import ModelError
 def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma: float) -> Tensor:
     """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
     first = output.chunk(len(prediction), dim=1)[0] if len(prediction) > 1 else output
-    scale = 1.0 if _kind(prediction) == "velocity" else float((1 + sigma**2) ** 0.5)
-    return scale * latents - sigma * first
+    kind, size = _kind(prediction), float((1 + sigma**2) ** 0.5)
+    if kind == "v":
+        return (latents - sigma * first) / size
+    return (1.0 if kind == "velocity" else size) * latents - sigma * first
 
 
 def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
@@ -36,6 +39,6 @@ def last_level(scheduler: Any) -> float:
 
 
 def _kind(prediction: tuple[str, ...]) -> str:
-    if prediction[0] not in ("velocity", "epsilon"):
-        raise ModelError(f"prediction {prediction[0]!r} is not known: it must be velocity or epsilon")
+    if prediction[0] not in ("velocity", "epsilon", "v"):
+        raise ModelError(f"prediction {prediction[0]!r} is not known: it must be velocity, epsilon or v")
     return prediction[0]

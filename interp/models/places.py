@@ -165,6 +165,18 @@ def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> T
     return found
 
 
+def in_place_of(value: Tensor, old: Tensor) -> Tensor:
+    """One row's argument in place of every row's: of the old one's dtype and device, and with the old one's last tokens where
+    it says nothing of them (a mask over the text alone, in place of one over text and image).
+    """
+    import torch
+
+    wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])
+    if value.ndim == old.ndim > 1 and value.shape[1] < old.shape[1] and value.shape[2:] == old.shape[2:]:
+        return torch.cat([wide, old[:, value.shape[1] :]], dim=1)
+    return wide.contiguous()
+
+
 def take_rows(value: Any, rows: Any) -> Any:
     """Some rows of an argument of a call: a tensor, a list with an item a row, or a mapping of such; `rows` is a slice or
     indices.

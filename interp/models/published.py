@@ -1,8 +1,9 @@
 """Published transformer configs of catalog models, so that their shapes need no network.
 
 Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt and Wan from diffusers' own
-conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image and AuraFlow
-the defaults of diffusers' classes. Where the hub's own config is on the machine, `interp inspect` uses that one.
+conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image, AuraFlow and
+Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637).
+Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _FLUX: dict[str, Any] = {
 }
 SD3, FLUX, DIT = "SD3Transformer2DModel", "FluxTransformer2DModel", "DiTTransformer2DModel"
 FLUX2, QWEN, SANA = "Flux2Transformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"
+CHROMA, HUNYUANDIT = "ChromaTransformer2DModel", "HunyuanDiT2DModel"
 PIXART, WAN = "PixArtTransformer2DModel", "WanTransformer3DModel"
 _KLEIN: dict[str, Any] = {
     "in_channels": 128,
@@ -147,6 +149,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 12,
         "joint_attention_dim": 2048,
         "caption_projection_dim": 3072,
+    },
+    "chroma": {"_class_name": CHROMA, "num_layers": 19, "num_single_layers": 38},
+    "hunyuandit": {
+        "_class_name": HUNYUANDIT,
+        "num_attention_heads": 16,
+        "attention_head_dim": 88,
+        "in_channels": 4,
+        "patch_size": 2,
+        "sample_size": 128,
+        "hidden_size": 1408,
+        "num_layers": 40,
+        "mlp_ratio": 4.3637,
+        "cross_attention_dim": 1024,
+        "cross_attention_dim_t5": 2048,
+        "pooled_projection_dim": 1024,
+        "use_style_cond_and_image_meta_size": False,
     },
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

@@ -34,7 +34,7 @@ def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
         "blocks of the first": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
         "streams": ", ".join(anatomy.streams),
         "gates": gates(anatomy),
-        "set by": ", ".join(anatomy.conditioning.players) if anatomy.conditioning is not None else "not said",
+        "set by": ", ".join(anatomy.conditioning.players) if anatomy.conditioning is not None else "-",
         "guidance": guidance(anatomy),
         "tested on": tested(anatomy),
     }
@@ -46,6 +46,8 @@ def gates(anatomy: Anatomy) -> str:
     shared = all(modulation.table is None for modulation in given)
     source = "" if not given else " (the same in all blocks of a kind)" if shared else " (shared, plus each block's table)"
     without = [writer for writer in anatomy.writers if writer not in anatomy.gates]
+    if not anatomy.gates:
+        return "none: hidden states alone"
     return ", ".join(anatomy.gates) + source + (f"; {', '.join(without)} has none" if without else "")
 
 

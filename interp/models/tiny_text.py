@@ -1,4 +1,4 @@
-"""Tiny random pipelines whose text comes from one language model: FLUX.2, Qwen-Image, SANA, PixArt, Wan, AuraFlow."""
+"""Tiny random pipelines whose text comes from language models: FLUX.2, Qwen-Image, SANA, PixArt, Wan, AuraFlow, ..."""
 
 from __future__ import annotations
 
@@ -195,6 +195,70 @@ def auraflow(
     return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS)
 
 
+def chroma(
+    *, blocks: int = 2, single_blocks: int = 3, heads: int = 2, head_width: int = 16, resolution: int = 64
+) -> tuple[Any, Defaults]:
+    """A tiny Chroma pipeline."""
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    tokenizer = components.t5_tokenizer(WORDS, TEXT_TOKENS)
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=blocks,
+        num_single_layers=single_blocks,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        joint_attention_dim=32,
+        axes_dims_rope=(head_width // 4, head_width * 3 // 8, head_width * 3 // 8),
+        approximator_num_channels=16,
+        approximator_hidden_dim=32,
+        approximator_layers=2,
+    )
+    pipe = ChromaPipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=components.vae(latent_channels=4, width=8, levels=3),
+        text_encoder=components.t5_text_encoder(tokenizer, width=32),
+        tokenizer=tokenizer,
+    )
+    return pipe, _defaults(resolution, max_sequence_length=TEXT_TOKENS)
+
+
+def hunyuandit(*, blocks: int = 4, heads: int = 2, head_width: int = 16, resolution: int = 64) -> tuple[Any, Defaults]:
+    """A tiny Hunyuan-DiT pipeline: the last of its blocks have a long skip. Its pipeline takes eight pixels for a latent."""
+    from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+
+    noise = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.03, "clip_sample": False}
+    noise |= {"prediction_type": "v_prediction"}
+    bert, t5 = languages.bert_tokenizer(WORDS, 77), components.t5_tokenizer(WORDS, 256)
+    width = heads * head_width
+    transformer = HunyuanDiT2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        in_channels=4,
+        patch_size=2,
+        sample_size=resolution // 8,
+        hidden_size=width,
+        num_layers=blocks,
+        cross_attention_dim=16,
+        cross_attention_dim_t5=32,
+        pooled_projection_dim=16,
+    )
+    pipe = HunyuanDiTPipeline(
+        vae=components.vae(latent_channels=4, width=8, levels=4),
+        text_encoder=languages.bert(bert, width=16),
+        tokenizer=bert,
+        transformer=transformer.eval(),
+        scheduler=DDPMScheduler(**noise),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=components.t5_text_encoder(t5, width=32),
+        tokenizer_2=t5,
+    )
+    return pipe, _defaults(resolution)
+
+
 def _levels(count: int) -> dict[str, Any]:
     return {
         "block_out_channels": (8,) * count,
@@ -219,4 +283,6 @@ BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
     "pixart": pixart,
     "wan": wan,
     "auraflow": auraflow,
+    "chroma": chroma,
+    "hunyuandit": hunyuandit,
 }

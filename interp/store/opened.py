@@ -17,7 +17,7 @@ from interp.store.summary import summarise
 
 WHAT = {
     "stats": "statistics over tokens; record=Record(stats=True) keeps them",
-    "gates": "AdaLN gates; record=Record(gates=True) keeps them",
+    "gates": "AdaLN gates; record=Record(gates=True) keeps them, where the model has any",
     "branches": "branches; record=Record(branches=True) keeps them (--record stats,gates,branches)",
     "hidden": "hidden states; record=Record(hidden=True) keeps them (--record stats,gates,hidden)",
 }

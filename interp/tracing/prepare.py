@@ -100,6 +100,7 @@ def prepare(
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
     model = model if isinstance(model, Model) else load(model)
     model.loaded.spec.check_texts(model.pipe, texts)
+    record = recordable(record, model)
     guided = as_guidance(guidance, model)
     if negative_prompt and (guided is None or not needs_unconditional(guided)):
         warnings.warn(
@@ -124,7 +125,7 @@ def prepare(
         settings=chosen,
         guidance=None if guided is None else guided.to_json(),
         interventions=tuple(edit.to_json() for edit in interventions),
-        record=record or Record(),
+        record=record,
         scheduler=scheduler_settings(model.pipe),
         weights=fingerprint(model.pipe),
     )
@@ -140,6 +141,28 @@ def prepare(
     model.warn_unknown_words(texts)
     model.warn_long_prompts(texts, chosen)
     return Prepared(model, plan, layout, times, tuple(interventions), guided)
+
+
+def recordable(asked: Record | None, model: Model) -> Record:
+    """What can be recorded of the model: where there are no gates, what was asked for without them, which is said."""
+    record = asked or Record()
+    if model.anatomy.gates or not record.gates:
+        return record
+    if asked is None:  # nothing is to be recorded
+        return dataclasses.replace(record, gates=False)
+    if record.modulation or record.branches:
+        what = "modulation" if record.modulation else "branches"
+        raise InputError(f"record.{what} goes with gates, and {model.name} has none: no alpha multiplies what its blocks add")
+    if not (record.stats or record.hidden or record.prediction or record.recorders):
+        raise InputError(
+            f"record.gates: {model.name} has no gates: no alpha multiplies what its blocks add; record stats or hidden"
+        )
+    warnings.warn(
+        f"{model.name} has no gates: no alpha multiplies what its blocks add. Hidden states are traced, gates are not",
+        InterpWarning,
+        stacklevel=3,
+    )
+    return dataclasses.replace(record, gates=False)
 
 
 def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.models.anatomy import Describe
-from interp.models.families import auraflow, dit, flux, flux2, pixart, qwenimage, sana, sd3, wan
+from interp.models.families import auraflow, chroma, dit, flux, flux2, hunyuandit, pixart, qwenimage, sana, sd3, wan
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
 
 ANATOMIES: dict[str, Describe] = {
@@ -16,6 +16,8 @@ ANATOMIES: dict[str, Describe] = {
     "PixArtTransformer2DModel": pixart.describe,
     "WanTransformer3DModel": wan.describe,
     "AuraFlowTransformer2DModel": auraflow.describe,
+    "ChromaTransformer2DModel": chroma.describe,
+    "HunyuanDiT2DModel": hunyuandit.describe,
 }
 _SPECS = (
     sd3.PIPELINE,
@@ -28,6 +30,8 @@ _SPECS = (
     pixart.SIGMA,
     wan.PIPELINE,
     auraflow.PIPELINE,
+    chroma.PIPELINE,
+    hunyuandit.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
 OWN_GUIDANCE: dict[str, OwnGuidance] = {
@@ -40,6 +44,8 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "pixart": pixart.OWN_GUIDANCE,
     "wan": wan.OWN_GUIDANCE,
     "auraflow": auraflow.OWN_GUIDANCE,
+    "chroma": chroma.OWN_GUIDANCE,
+    "hunyuandit": hunyuandit.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""
 

@@ -26,7 +26,8 @@ class Layout:
     pixel_multiple: int
     """Height and width must be multiples of this many pixels."""
     prediction: tuple[str, ...] = ("velocity",)
-    """What the transformer's output holds: equal parts, one after the other along its second axis."""
+    """What the transformer's output holds: equal parts, one after the other along its second axis. The first is `velocity`,
+    `epsilon` or `v` (see `interp.models.noise`)."""
     token_frames: int = 1
     """Frames of a video's tokens: each is a grid, one after the other."""
     frames: int = 0

@@ -1,0 +1,56 @@
+"""Plain torch hooks for the later families, written from diffusers' source as `reference.py` is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CHUNKS = {"attn": 2, "mlp": 5}  # shift, scale, gate of attention, then of the MLP
+Handles = list[Any]
+
+
+def on_states(blocks: list[Any], keep: Any, seen: Any, order: tuple[str, ...], text: dict[str, int]) -> Handles:
+    """Every block's output: a tuple of states in this order, or one state of both, text first."""
+    handles: Handles = []
+    for index, block in enumerate(blocks):
+
+        def on_block(module: Any, args: Any, output: Any, index: int = index) -> None:
+            if not isinstance(output, tuple):
+                cut = text["tokens"]
+                output = tuple({"text": output[:, :cut], "image": output[:, cut:]}[stream] for stream in order)
+            text["tokens"] = output[order.index("text")].shape[1]
+            for stream, state in zip(order, output, strict=True):
+                keep(seen.hidden, (stream, index), state)
+
+        handles.append(block.register_forward_hook(on_block))
+    return handles
+
+
+def chroma(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """Chroma: a block is given (batch, chunk, channel): six chunks of the image and six of the text, or three of both."""
+    doubles, singles = list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)
+    handles = on_states([*doubles, *singles], keep, seen, ("text", "image"), {})
+    for index, block in enumerate([*doubles, *singles]):
+
+        def before(module: Any, args: Any, kwargs: Any, index: int = index) -> None:
+            given = kwargs["temb"]
+            if index >= len(doubles):
+                for stream in ("image", "text"):
+                    keep(seen.alpha, (stream, "attn", index), given[:, 2])
+                return
+            for stream, first in (("image", 0), ("text", 6)):
+                for gate, chunk in CHUNKS.items():
+                    keep(seen.alpha, (stream, gate, index), given[:, first + chunk])
+
+        handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
+    return handles
+
+
+def hunyuandit(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """Hunyuan-DiT: no gates."""
+    return [
+        block.register_forward_hook(lambda m, a, o, i=index: keep(seen.hidden, ("image", i), o))
+        for index, block in enumerate(transformer.blocks)
+    ]
+
+
+LATER = {"ChromaTransformer2DModel": chroma, "HunyuanDiT2DModel": hunyuandit}
