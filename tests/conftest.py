@@ -17,11 +17,13 @@ DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ri
 CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
 CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
 FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "auraflow_model"]
-LATER = ["chroma_model", "hunyuandit_model"]
+LATER = ["chroma_model", "hunyuandit_model", "ltx_model", "cogvideox_model"]
+KINDS = ["dual_model", "flux_model", "dit_model", "flux2_model", "qwenimage_model", "sana_model"]
+"""One of every kind of block, for what does not differ from family to family."""
 MODELS = [*CORE, *FAMILIES]
 ALL = [*MODELS, *LATER]
 GATELESS = ["hunyuandit_model"]
-ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "hunyuandit_model"]
+ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "hunyuandit_model", "ltx_model"]
 TWO_STREAMS = [name for name in ALL if name not in ONE_STREAM]
 
 
@@ -124,6 +126,18 @@ def chroma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 def hunyuandit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """No gates; blocks with a long skip; predicts v, and draws noise at every step."""
     return interp.load(tiny.build("hunyuandit", tmp_path_factory.mktemp("models") / "tiny-hunyuandit"))
+
+
+@pytest.fixture(scope="session")
+def ltx_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Videos whose latents are tokens."""
+    return interp.load(tiny.build("ltx", tmp_path_factory.mktemp("models") / "tiny-ltx"))
+
+
+@pytest.fixture(scope="session")
+def cogvideox_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Videos of two streams, the image's first; two projections of both; v from pure noise, where sigma is infinite."""
+    return interp.load(tiny.build("cogvideox", tmp_path_factory.mktemp("models") / "tiny-cogvideox"))
 
 
 @pytest.fixture(scope="session")

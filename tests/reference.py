@@ -201,6 +201,7 @@ OTHERS = {
     "SanaTransformer2DModel": carried_gates("timestep", 4),
     "PixArtTransformer2DModel": carried_gates("timestep", 4),
     "WanTransformer3DModel": carried_gates("temb", 2),
+    "LTXVideoTransformer3DModel": carried_gates("temb", 2),
     "QwenImageTransformer2DModel": qwen_gates,
     "Flux2Transformer2DModel": flux2_gates,
     "AuraFlowTransformer2DModel": auraflow_gates,
@@ -254,7 +255,7 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
     pipe.scheduler.step = watched
     try:
         output = pipe(**{"output_type": "pil", **arguments})
-        images = [video[len(video) // 2] for video in output.frames] if kind == "WanPipeline" else output.images
+        images = [video[len(video) // 2] for video in output.frames] if hasattr(output, "frames") else output.images
     finally:
         del pipe.scheduler.step
     return np.stack([np.asarray(image) for image in images]), last[0].float().numpy()

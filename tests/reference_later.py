@@ -53,4 +53,18 @@ def hunyuandit(transformer: Any, keep: Any, seen: Any) -> Handles:
     ]
 
 
-LATER = {"ChromaTransformer2DModel": chroma, "HunyuanDiT2DModel": hunyuandit}
+def cogvideox(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """CogVideoX: both norms give (image, text, image's gate, text's gate); a block returns (image, text)."""
+    handles = on_states(list(transformer.transformer_blocks), keep, seen, ("image", "text"), {})
+    for index, block in enumerate(transformer.transformer_blocks):
+        for gate, norm in (("attn", block.norm1), ("mlp", block.norm2)):
+
+            def on_norm(module: Any, args: Any, output: Any, index: int = index, gate: str = gate) -> None:
+                for stream, item in (("image", 2), ("text", 3)):
+                    keep(seen.alpha, (stream, gate, index), output[item][:, 0])
+
+            handles.append(norm.register_forward_hook(on_norm))
+    return handles
+
+
+LATER = {"ChromaTransformer2DModel": chroma, "HunyuanDiT2DModel": hunyuandit, "CogVideoXTransformer3DModel": cogvideox}

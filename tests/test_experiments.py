@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MODELS, prompts_for
+from conftest import KINDS, prompts_for
 
 import interp
 from interp.analysis import disruption as analysis
@@ -89,7 +89,7 @@ CROSS = ("sana_model", "pixart_model", "sigma_model", "wan_model", "qwenimage_mo
 CONDITIONED = dict.fromkeys((*CROSS, "flux2_model", "auraflow_model"), "timestep")  # what the gates are told
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_state_and_conditioning_together_are_the_clean_run(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Both streams' whole state at a block and all conditioning that enters after it reproduce the clean run. Neither alone:
     not the state (later blocks and the output layer are told of the corrupted prompt), not the conditioning.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from conftest import PROMPTS
 from torch import Tensor, nn
 
 import interp
-from interp.interventions import Scale, SwapConditioning, Zero, edited
+from interp.experiments.disrupt import disrupt
+from interp.guidance import equations
+from interp.interventions import Scale, SwapConditioning, Zero, ZeroNormsKept, edited
 from interp.models import noise, tiny
 from interp.models.anatomy import Modulation
 from interp.tracing.prepare import prepare
@@ -233,3 +236,31 @@ def test_v_is_what_its_schedulers_take_it_for() -> None:
         own = scheduler.step(v, timestep, x).pred_original_sample
         found = noise.denoised(("v", "sigma"), x, torch.cat([v, v * 0], dim=1), float(((1 - kept) / kept) ** 0.5))
         torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
+
+
+def test_v_is_one_even_of_pure_noise() -> None:
+    """CogVideoX's schedules begin there: sigma is infinite, the clean picture is -v, and CFG++ is the guided prediction."""
+    x, v, other = (torch.randn(2, 4, 8, 8) for _ in range(3))
+    torch.testing.assert_close(noise.denoised(("v",), x, v, math.inf), -v)
+    torch.testing.assert_close(noise.noised(("v",), x, other, math.inf), other)
+    torch.testing.assert_close(equations.plus_plus_noise(v, other, 0.6, math.inf, 2.0), other + 0.6 * (v - other))
+    clean = noise.denoised(("v",), x, v, 1.3)
+    implied = (v * (1 + 1.3**2) ** 0.5) + 1.3 * clean
+    torch.testing.assert_close(noise.noised(("v",), clean, implied, 1.3), x, rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedule_may_begin_at_pure_noise(cogvideox_model: interp.Model) -> None:
+    prepared = prepare(cogvideox_model, PROMPTS[:1], steps=3)
+    assert np.isposinf(prepared.schedule.sigmas[0])
+    assert np.isfinite(prepared.schedule.sigmas[1:]).all()
+    found = interp.generate(cogvideox_model, PROMPTS[:1], steps=3, guidance="cfgpp:0.5")
+    assert np.isfinite(found["latents"]).all()
+
+
+def test_norms_that_cannot_be_held_are_refused_or_left_out(ltx_model: interp.Model, tmp_path: Path) -> None:
+    edit = ZeroNormsKept(channels=[3], blocks=1)
+    with pytest.raises(interp.ModelError, match="LTXVideoTransformer3DModel have none without weights of its own; leave out"):
+        interp.generate(ltx_model, PROMPTS[:1], steps=2, interventions=[edit])
+    experiment = disrupt(ltx_model, PROMPTS[:1], out=tmp_path / "d.zarr", channels=[3], blocks=[1], steps=2)
+    assert not any(arm.name.startswith("norms") for arm in experiment.arms)
+    assert "arms left out" in experiment.parameters["norms"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, prompts_for
+from conftest import ALL, KINDS, prompts_for
 
 import interp
 from interp.experiments.clean import clean_run, sample
@@ -29,12 +29,14 @@ def arms_for(model: interp.Model, name: str) -> list[list[Any]]:
         [Scale(1.5, channels=3, blocks=0)],
         [Zero(channels=[3, 5], blocks=1)],
         [Zero(channels=[3, 5], blocks=1, steps=1), Scale(2.0, channels=1, blocks="2-3", steps="2-3")],
-        [Scale(0.0, channels=[3, 5], blocks=1, at="alpha.attn")],
         [Zero(channels=4, blocks=2, steps=2, tokens="0-3")],
-        [ZeroNormsKept(channels=[2], blocks=1, steps=3)],
         [Zero(channels=[3], blocks=len(model.anatomy.blocks) - 1)],
         [],
     ]
+    if model.anatomy.gates:
+        arms.append([Scale(0.0, channels=[3, 5], blocks=1, at="alpha.attn")])
+    if model.anatomy.has_norms:
+        arms.append([ZeroNormsKept(channels=[2], blocks=1, steps=3)])
     pooled = model.anatomy.conditioning is not None and "text" in model.anatomy.conditioning.players
     arms.append([SwapConditioning.of(model, prompt=text, pooled=pooled, tokens=not pooled, steps="1-3")])
     if "text" in model.anatomy.streams:
@@ -43,7 +45,7 @@ def arms_for(model: interp.Model, name: str) -> list[list[Any]]:
     return arms
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=STEPS)
@@ -58,7 +60,9 @@ def test_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pytest.Fi
         close = {**CLOSE, "atol": CLOSE["atol"] * max(1.0, np.abs(alone).max() / 10)}
         np.testing.assert_allclose(latents[number], alone[0], err_msg=repr(edits), **close)
         assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
-    np.testing.assert_array_equal(latents[7], clean.latents)  # an arm without edits replays the clean run bit for bit
+    np.testing.assert_array_equal(
+        latents[arms.index([])], clean.latents
+    )  # no edits: the clean run bit for bit
     slot = model.pipe.transformer.__dict__.get(Slot.name)
     assert "forward" not in model.pipe.transformer.__dict__ if slot is None else slot.around is None
 
@@ -167,7 +171,7 @@ def test_norm_controls_in_joined_streams(flux_model: interp.Model) -> None:
     assert not np.allclose(expected, clean_run(prepared, row).latents, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_norm_controls_of_nothing_change_nothing(name: str, request: pytest.FixtureRequest) -> None:
     """A channel that is 0 already: with it gone, no LayerNorm has another mean or variance."""
     model = request.getfixturevalue(name)
@@ -182,7 +186,7 @@ def test_norm_controls_of_nothing_change_nothing(name: str, request: pytest.Fixt
         np.testing.assert_allclose(found, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_zero_and_its_norm_controls_are_three_different_pictures(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import CORE, FAMILIES, LATER, MODELS, prompts_for
+from conftest import ALL, CORE, FAMILIES, LATER, prompts_for
 from torch import Tensor
 
 import interp
@@ -102,6 +102,11 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
         )
         names = ("encoder_hidden_states", "text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5")
         return dict(zip(names, (clip, clip_mask, t5, t5_mask), strict=True))
+    if kind == "CogVideoXPipeline":
+        return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
+    if kind == "LTXPipeline":
+        states, mask = pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[2:]
+        return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
     if kind == "WanPipeline":
         return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
     if kind == "AuraFlowPipeline":
@@ -177,6 +182,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 }
 
 
+BINNED = ("sana_model", "pixart_model", "sigma_model", "hunyuandit_model")
 EVERY_CASE = list(itertools.product(CORE, CASES, [False, True]))
 SOME_CASES = [*itertools.product([*FAMILIES, *LATER], ["cfg+dg"], [False]), ("wan_model", "unconditional dg", False)]
 
@@ -204,7 +210,7 @@ def test_guidance_equals_separate_calls_by_hand(name: str, case: str, sequential
     assert nothing_left(model)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "qwenimage_model"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "qwenimage_model"])
 def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     pipe, prompts = model.pipe, prompts_for(name)[:2]
@@ -220,10 +226,10 @@ def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest)
         size = {"height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}
         own = pipe(prompts, negative_prompt=["", ""], true_cfg_scale=3.0, **size, **given)
     else:
-        exact = {"use_resolution_binning": False} if name in ("sana_model", "pixart_model", "sigma_model") else {}
+        exact = {"use_resolution_binning": False} if name in BINNED else {}
         own = pipe(prompt=prompts, guidance_scale=3.0, height=64, width=64, **exact, **model.settings(), **given)
     found = interp.generate(model, prompts, steps=STEPS, batch_size=2, guidance=ClassifierFree(3.0))["image"].to_numpy()
-    expected = own.frames[:, own.frames.shape[1] // 2] if name == "wan_model" else own.images
+    expected = own.frames[:, own.frames.shape[1] // 2] if hasattr(own, "frames") else own.images
     assert np.abs(found.astype(int) - (expected * 255).round().astype(int)).max() <= 1
 
 

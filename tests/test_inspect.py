@@ -33,6 +33,9 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "wan2.1": ({"cross": 30}, 1536, ("attn", "mlp"), (1.3, 1.45)),
     "chroma": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (8.8, 9.0)),
     "hunyuandit": ({"cross": 21, "skip": 19}, 1408, (), (1.49, 1.51)),
+    "ltx-video": ({"cross": 28}, 2048, ("attn", "mlp"), (1.9, 1.95)),
+    "cogvideox-2b": ({"joint": 30}, 1920, ("attn", "mlp"), (1.65, 1.75)),
+    "cogvideox-5b": ({"joint": 42}, 3072, ("attn", "mlp"), (5.5, 5.65)),
     "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
 }
 EMITTED = {  # outside of the blocks, for those that are given their gates

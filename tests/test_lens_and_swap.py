@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, prompts_for
+from conftest import ALL, prompts_for
 
 import interp
 from interp.analysis import factorial
@@ -20,7 +20,7 @@ from interp.testing import plant
 from interp.tracing.prepare import prepare
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_head_alone_gives_the_models_own_prediction(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=3)

@@ -35,27 +35,29 @@ def with_anatomy(model: interp.Model, anatomy: Anatomy) -> interp.Model:
 
 def swapped_gates(anatomy: Anatomy) -> Anatomy:
     names = {"alpha.attn": "alpha.mlp", "alpha.mlp": "alpha.attn"}
+    names |= {f"text/{one}": f"text/{other}" for one, other in names.items()}
     blocks = [
         dataclasses.replace(
             block,
             reads=tuple(
                 dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
-                if isinstance(read, Modulation) and set(names) <= set(read.chunks)
+                if isinstance(read, Modulation)
                 else read
                 for read in block.reads
             ),
         )
+        if {"alpha.attn", "alpha.mlp"} <= {chunk for one in block.modulations for chunk in one.chunks}
+        else block
         for block in anatomy.blocks
     ]
     return dataclasses.replace(anatomy, blocks=tuple(blocks))
 
 
 def swapped_streams(anatomy: Anatomy) -> Anatomy:
-    both = {"text": 1, "image": 0}
     blocks = [
         dataclasses.replace(b, joint=b.joint[::-1])
         if b.joint
-        else dataclasses.replace(b, hidden=both if len(b.hidden) == 2 else b.hidden)
+        else dataclasses.replace(b, hidden=dict(zip(b.hidden, reversed(b.hidden.values()), strict=True)))
         for b in anatomy.blocks
     ]
     return dataclasses.replace(anatomy, blocks=tuple(blocks))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, PROMPTS, prompts_for
+from conftest import GATELESS, KINDS, LATER, MODELS, PROMPTS, prompts_for
 
 import interp
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*KINDS, *(name for name in LATER if name not in GATELESS)])
 def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureRequest) -> None:
     """hidden = input + sum alpha x branch; mid lies between; each block's input is the last one's hidden."""
     model = request.getfixturevalue(name)
@@ -57,7 +57,7 @@ def test_what_a_branch_is_given_is_the_modulated_norm(name: str, request: pytest
     assert checked >= len(model.anatomy.blocks)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_cache_holds_what_a_trace_stores(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model = request.getfixturevalue(name)
     prompts = prompts_for(name)[:2]

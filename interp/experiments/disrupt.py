@@ -110,14 +110,16 @@ def disrupt(
     half = half_of(prepared) if stream == "image" else None
     draws = at_least("repeats_of_controls", repeats_of_controls, 1)
     arms = [Arm(ORIGINAL, (), _labels(ORIGINAL, "-", stream))]
+    norms = prepared.model.anatomy.has_norms
     for chosen in sets:
-        arms += _arms(ranked, chosen, said_blocks(chosen, count), stream, half, draws, reach)
+        arms += _arms(ranked, chosen, said_blocks(chosen, count), stream, half, draws, reach if norms else None)
     parameters = {
         "channels": first.massive if len(ranked) == 1 else {name: one.massive for name, one in ranked.items()},
         "lowest": first.lowest if len(ranked) == 1 else {name: one.lowest for name, one in ranked.items()},
         "ranked_by": first.source,
         "stream": stream,
         "reach": reach,
+        "norms": "held in two arms" if norms else "arms left out: these blocks have no LayerNorm without weights of its own",
         "half": "left out: it is of the image stream alone" if half is None else "left half of the picture",
     }
     return Disruption(prepared, path, tuple(arms), as_json(parameters, "parameters"))
@@ -153,9 +155,9 @@ def _arms(
     stream: str,
     half: tuple[int, ...] | None,
     draws: int,
-    reach: str,
+    reach: str | None,
 ) -> list[Arm]:
-    """All arms of one set of blocks; of both streams each with its own channels."""
+    """All arms of one set of blocks; of both streams each with its own channels. Without `reach`, none that holds norms."""
 
     def edits(make: Callable[[dict[str, Any], Ranked], Selection]) -> tuple[Selection, ...]:
         return tuple(make({"blocks": blocks, "stream": name}, one) for name, one in ranked.items())
@@ -163,10 +165,11 @@ def _arms(
     single = {
         "zero": edits(lambda where, one: Zero(channels=one.massive, **where)),
         "mean": edits(lambda where, one: SetMean(channels=one.massive, **where)),
-        "norms_kept": edits(lambda where, one: ZeroNormsKept(reach=reach, channels=one.massive, **where)),
-        "norms_as_if_zero": edits(lambda where, one: NormsAsIfZero(reach=reach, channels=one.massive, **where)),
         "lowest": edits(lambda where, one: Zero(channels=one.lowest, **where)),
     }
+    if reach is not None:
+        for kind, norm_edit in (("norms_kept", ZeroNormsKept), ("norms_as_if_zero", NormsAsIfZero)):
+            single[kind] = edits(lambda where, one, make=norm_edit: make(reach=reach, channels=one.massive, **where))  # type: ignore[misc]
     if half:
         single["half"] = edits(lambda where, one: Zero(tokens=half, channels=one.massive, **where))
     arms = [Arm(f"{kind} {said}", given, _labels(kind, said, stream)) for kind, given in single.items()]

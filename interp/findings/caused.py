@@ -80,6 +80,8 @@ def norm_alone(evidence: Evidence) -> Verdict:
     """What LayerNorm's change of scale does, without the loss."""
     found = evidence.experiment("disrupt").result("disruption")
     block = evidence.setup.block
+    if f"norms_kept {block}" not in found["arm"].to_numpy():
+        return Verdict(UNKNOWN, "not measured: this model's blocks have no LayerNorm without weights of its own.")
     parts = []
     for kind, said in (("zero", "zeroed"), ("norms_kept", "zeroed, scale kept"), ("norms_as_if_zero", "scale alone")):
         one = found.sel(arm=f"{kind} {block}")

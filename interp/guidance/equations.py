@@ -70,10 +70,10 @@ def plus_plus_velocity(c: Tensor, u: Tensor, scale: float, sigma: float, next_si
 def plus_plus_noise(c: Tensor, u: Tensor, scale: float, sigma: float, next_sigma: float) -> Tensor:
     """The same for noise predictions and DDIM steps, x = (x0 + sigma e) / sqrt(1 + sigma^2), and for v of the same x:
 
-    e = (sigma (u + scale (c - u)) - sigma' u) / (sigma - sigma')
+    e = (u + scale (c - u) - r u) / (1 - r),    r = sigma' / sigma, which is 0 at pure noise
     """
-    guided = u + scale * (c - u)
-    return (sigma * guided - next_sigma * u) / (sigma - next_sigma)
+    guided, ratio = u + scale * (c - u), next_sigma / sigma
+    return (guided - ratio * u) / (1 - ratio)
 
 
 def away_from(base: Tensor, good: Tensor, bad: Tensor, scale: float) -> Tensor:

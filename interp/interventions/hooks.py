@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, ModelError
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
@@ -79,6 +79,11 @@ class Driver:
         """Register the hooks on LayerNorms, where an edit needs them."""
         if not any(isinstance(edit, NormEdit) for edits in self.arms for edit in edits):
             return []
+        if not self.anatomy.has_norms:
+            raise ModelError(
+                f"edits of LayerNorms: the blocks of {self.anatomy.model_class} have none without weights of its own; leave "
+                "out ZeroNormsKept and NormsAsIfZero"
+            )
         modules = [(f"{block.path}.{norm.module}", norm) for block in self.anatomy.blocks for norm in block.norms]
         last = self.anatomy.last_norm
         modules += [(last.module, last)] if last is not None else []

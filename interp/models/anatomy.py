@@ -164,6 +164,11 @@ class Anatomy:
         """Whether any block holds streams in one state."""
         return any(block.joint for block in self.blocks)
 
+    @property
+    def has_norms(self) -> bool:
+        """Whether any block has a LayerNorm whose mean and variance an edit can hold."""
+        return any(block.norms for block in self.blocks)
+
     @functools.cached_property
     def streams(self) -> tuple[str, ...]:
         """The streams that at least one block has."""

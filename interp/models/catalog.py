@@ -58,6 +58,7 @@ class Entry:
 _DG = "Detail Guidance (arXiv 2510.11538), Table 4"
 _SD3, _FLUX, _DIT = "StableDiffusion3Pipeline", "FluxPipeline", "DiTPipeline"
 _KLEIN, _QWEN, _SANA, _WAN = "Flux2KleinPipeline", "QwenImagePipeline", "SanaPipeline", "WanPipeline"
+_COG = "CogVideoXPipeline"
 CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -128,6 +129,9 @@ CATALOG: dict[str, Entry] = {
             "Hunyuan-DiT 1.2, no gates",
             Defaults(steps=50),
         ),
+        Entry("ltx-video", "Lightricks/LTX-Video", "LTXPipeline", "LTX-Video 2B, text to video", Defaults(steps=50)),
+        Entry("cogvideox-2b", "THUDM/CogVideoX-2b", _COG, "CogVideoX 2B, text to video", Defaults(steps=50)),
+        Entry("cogvideox-5b", "THUDM/CogVideoX-5b", _COG, "CogVideoX 5B, text to video", Defaults(steps=50)),
         Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }

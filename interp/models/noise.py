@@ -7,6 +7,7 @@ v:         the same x,                            v = (e - sigma x0) / sqrt(1 + 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -17,17 +18,19 @@ from interp.errors import ModelError
 def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma: float) -> Tensor:
     """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
     first = output.chunk(len(prediction), dim=1)[0] if len(prediction) > 1 else output
-    kind, size = _kind(prediction), float((1 + sigma**2) ** 0.5)
-    if kind == "v":
-        return (latents - sigma * first) / size
-    return (1.0 if kind == "velocity" else size) * latents - sigma * first
+    kind = _kind(prediction)
+    if kind == "v":  # which is one even of pure noise, where sigma is infinite
+        kept = 1 / math.hypot(1.0, sigma)
+        return kept * latents - math.sqrt(1 - kept**2) * first
+    return (1.0 if kind == "velocity" else math.hypot(1.0, sigma)) * latents - sigma * first
 
 
 def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """X at a level, from clean latents and unit noise."""
     if _kind(prediction) == "velocity":
         return (1 - sigma) * clean + sigma * noise
-    return (clean + sigma * noise) / float((1 + sigma**2) ** 0.5)
+    kept = 1 / math.hypot(1.0, sigma)
+    return kept * clean + math.sqrt(1 - kept**2) * noise
 
 
 def last_level(scheduler: Any) -> float:

@@ -1,8 +1,8 @@
 """Published transformer configs of catalog models, so that their shapes need no network.
 
-Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt and Wan from diffusers' own
-conversion scripts (`scripts/convert_{flux2,sana,pixart_alpha,pixart_sigma,wan}_to_diffusers.py`). Of Qwen-Image, AuraFlow and
-Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637).
+Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt, Wan, LTX-Video and CogVideoX
+from diffusers' own conversion scripts (`scripts/convert_{flux2,sana,wan,...}_to_diffusers.py`). Of Qwen-Image, AuraFlow
+and Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637).
 Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
@@ -33,6 +33,7 @@ _FLUX: dict[str, Any] = {
 }
 SD3, FLUX, DIT = "SD3Transformer2DModel", "FluxTransformer2DModel", "DiTTransformer2DModel"
 FLUX2, QWEN, SANA = "Flux2Transformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"
+LTX, COGVIDEOX = "LTXVideoTransformer3DModel", "CogVideoXTransformer3DModel"
 CHROMA, HUNYUANDIT = "ChromaTransformer2DModel", "HunyuanDiT2DModel"
 PIXART, WAN = "PixArtTransformer2DModel", "WanTransformer3DModel"
 _KLEIN: dict[str, Any] = {
@@ -72,6 +73,20 @@ _WAN: dict[str, Any] = {
     "text_dim": 4096,
     "freq_dim": 256,
     "patch_size": [1, 2, 2],
+}
+
+_COGVIDEOX: dict[str, Any] = {
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "out_channels": 16,
+    "time_embed_dim": 512,
+    "text_embed_dim": 4096,
+    "patch_size": 2,
+    "temporal_compression_ratio": 4,
+    "max_text_seq_length": 226,
+    "sample_height": 60,
+    "sample_width": 90,
+    "sample_frames": 49,
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -165,6 +180,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "cross_attention_dim_t5": 2048,
         "pooled_projection_dim": 1024,
         "use_style_cond_and_image_meta_size": False,
+    },
+    "ltx-video": {
+        "_class_name": LTX,
+        "in_channels": 128,
+        "out_channels": 128,
+        "num_attention_heads": 32,
+        "attention_head_dim": 64,
+        "cross_attention_dim": 2048,
+        "num_layers": 28,
+        "caption_channels": 4096,
+    },
+    "cogvideox-2b": {"_class_name": COGVIDEOX, **_COGVIDEOX, "num_attention_heads": 30, "num_layers": 30},
+    "cogvideox-5b": {
+        "_class_name": COGVIDEOX,
+        **_COGVIDEOX,
+        "num_attention_heads": 48,
+        "num_layers": 42,
+        "use_rotary_positional_embeddings": True,
     },
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

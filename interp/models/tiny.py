@@ -16,6 +16,8 @@ from interp.errors import InputError
 from interp.models import components, tiny_text
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.quiet import quiet
+from interp.models.tiny_cogvideox import cogvideox
+from interp.models.tiny_ltx import ltx
 
 WORDS = components.WORDS
 TEXT_TOKENS = 8
@@ -26,7 +28,7 @@ def build(family: str, folder: str | Path, *, seed: int = 0, **sizes: Any) -> Pa
 
     `sizes` overrides the family's sizes: blocks=4 (flux, flux2, auraflow: also single_blocks), heads=2, head_width=16,
     resolution=64 (pixels; bigger for benchmarks); for sd3 dual_attention=() (block indices), for flux guidance_embeds=True, for
-    pixart sigma=False, for wan frames=3.
+    pixart sigma=False, for videos frames (wan: 3).
     """
     folder = Path(folder)
     with quiet():
@@ -150,4 +152,11 @@ def _defaults(resolution: int, **settings: Any) -> Defaults:
     return Defaults(steps=4, height=resolution, width=resolution, settings=settings)
 
 
-BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {"sd3": sd3, "flux": flux, "dit": dit, **tiny_text.BUILDERS}
+BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
+    "sd3": sd3,
+    "flux": flux,
+    "dit": dit,
+    **tiny_text.BUILDERS,
+    "ltx": ltx,
+    "cogvideox": cogvideox,
+}

@@ -149,7 +149,7 @@ class Visitor:
         for envoy, read, sites in stop.reads:
             if any(self._concerned(site, step) for _, site in sites):
                 if isinstance(read, Tap):
-                    self._see_tap(envoy, read, sites[0][1], step)
+                    self._see_tap(stop, envoy, read, sites[0][1], step)
                 elif read.module is None:
                     self._see_given(stop, read, sites, step)
                 else:
@@ -163,10 +163,10 @@ class Visitor:
         for stream, site in stop.inputs:
             self._read_only(site, step, states[stream])
 
-    def _see_tap(self, envoy: Any, tap: Tap, site: Site, step: int) -> None:
+    def _see_tap(self, stop: Stop, envoy: Any, tap: Tap, site: Site, step: int) -> None:
         """What a module in the block is given or gives, cut to its stream."""
         if tap.argument is not None:
-            value = envoy.inputs[1][tap.argument]
+            value = bind_inputs(stop.module.get_submodule(tap.module), *envoy.inputs)[tap.argument]
         else:
             value = envoy.input if tap.side == "input" else envoy.output
         self._read_only(site, step, tap.take(value, self.tokens))

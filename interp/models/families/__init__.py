@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from interp.models.anatomy import Describe
-from interp.models.families import auraflow, chroma, dit, flux, flux2, hunyuandit, pixart, qwenimage, sana, sd3, wan
+from interp.models.families import (
+    auraflow,
+    chroma,
+    cogvideox,
+    dit,
+    flux,
+    flux2,
+    hunyuandit,
+    ltx,
+    pixart,
+    qwenimage,
+    sana,
+    sd3,
+    wan,
+)
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
 
 ANATOMIES: dict[str, Describe] = {
@@ -18,6 +32,8 @@ ANATOMIES: dict[str, Describe] = {
     "AuraFlowTransformer2DModel": auraflow.describe,
     "ChromaTransformer2DModel": chroma.describe,
     "HunyuanDiT2DModel": hunyuandit.describe,
+    "LTXVideoTransformer3DModel": ltx.describe,
+    "CogVideoXTransformer3DModel": cogvideox.describe,
 }
 _SPECS = (
     sd3.PIPELINE,
@@ -32,6 +48,8 @@ _SPECS = (
     auraflow.PIPELINE,
     chroma.PIPELINE,
     hunyuandit.PIPELINE,
+    ltx.PIPELINE,
+    cogvideox.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
 OWN_GUIDANCE: dict[str, OwnGuidance] = {
@@ -46,6 +64,8 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "auraflow": auraflow.OWN_GUIDANCE,
     "chroma": chroma.OWN_GUIDANCE,
     "hunyuandit": hunyuandit.OWN_GUIDANCE,
+    "ltx": ltx.OWN_GUIDANCE,
+    "cogvideox": cogvideox.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""
 

@@ -192,4 +192,5 @@ def noise_levels(scheduler: Any, timesteps: np.ndarray[Any, Any]) -> np.ndarray[
     if hasattr(scheduler, "sigmas"):
         return np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])
     kept = scheduler.alphas_cumprod.double().cpu().numpy()[timesteps.astype(int)]
-    return np.asarray(np.sqrt((1 - kept) / kept))
+    with np.errstate(divide="ignore"):  # a schedule may begin at pure noise, sigma infinite
+        return np.asarray(np.sqrt((1 - kept) / kept))

@@ -1,0 +1,174 @@
+"""CogVideoX 1.0 and 1.5, text to video (`CogVideoXTransformer3DModel`, `CogVideoXPipeline`), as diffusers 0.42 has it.
+
+Joint blocks return (image, text), the reverse of most others; image tokens are (frame, y, x). A block projects the timestep
+twice, `norm1.linear` for attention and `norm2.linear` for the MLP, and each projection holds both streams' chunks, the image's
+first: no text enters the gates. Attention gives each stream its tokens; the MLP reads and gives both as one state, text first.
+`temb` enters again in `norm_out`. The transformer counts its rows before the blocks and uses the count after them.
+
+Particular: one LayerNorm, with weights of its own, serves both streams, so none is listed. The values of attention are both
+streams', so it cannot be perturbed. Latents are (row, frame,
+channel, y, x). Version 1.5 puts two latent frames into a token: the pipeline draws one more than it keeps, the first. The
+published schedulers are of v-predictions and begin at pure noise, sigma infinite. The 2B model adds a position embedding of
+space and time, which a table of space alone does not tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import InputError, ModelError
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
+from interp.models.families.flux import JOINED, STATES
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.sd3 import BLOCK_ROW_INPUTS, project
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HIDDEN = {"image": 0, "text": 1}
+PREDICTIONS = {"v_prediction": "v"}  # by the scheduler's name for it
+
+
+def both_streams(norm: str, gate: str) -> Modulation:
+    """The projection of one gate, for the image and then for the text."""
+    chunks = tuple(f"{kind}.{gate}" for kind in ("shift", "scale", "alpha"))
+    return Modulation("image", f"{norm}.linear", (*chunks, *(f"text/{chunk}" for chunk in chunks)), partial(project, norm))
+
+
+def joint_block(path: str) -> Block:
+    """A joint block: two streams that meet in attention, and share an MLP."""
+    return Block(
+        path=path,
+        kind="joint",
+        hidden=HIDDEN,
+        reads=(
+            both_streams("norm1", "attn"),
+            *(Tap(stream, "modulated", "attn", "norm1", item=item) for stream, item in HIDDEN.items()),
+            *(Tap(stream, "branch", "attn", "attn1", item=item) for stream, item in HIDDEN.items()),
+            Tap("image", "mid", None, "norm2", "input"),
+            Tap("text", "mid", None, "norm2", "input", argument="encoder_hidden_states"),
+            both_streams("norm2", "mlp"),
+            *(Tap(stream, "modulated", "mlp", "norm2", item=item) for stream, item in HIDDEN.items()),
+            *(Tap(stream, "branch", "mlp", "ff", joint=JOINED) for stream in HIDDEN),
+        ),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs=STATES,
+    )
+
+
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    import torch
+
+    embedded = transformer.time_proj(inputs["timestep"]).to(transformer.dtype)
+    return {"temb": transformer.time_embedding(embedded, None), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `CogVideoXTransformer3DModel`."""
+    config = transformer.config
+    if config.ofs_embed_dim is not None:
+        raise ModelError("CogVideoXTransformer3DModel: weights that are told an offset (1.5, image to video) cannot be traced")
+    return Anatomy(
+        family="cogvideox",
+        model_class="CogVideoXTransformer3DModel",
+        channels=config.num_attention_heads * config.attention_head_dim,
+        blocks=tuple(joint_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
+        reentries=(Reentry("norm_out", "temb"),),
+        conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
+        forks=False,
+    )
+
+
+def settings(pipe: Any) -> dict[str, Any]:
+    """Text length and frames: the length is that of the weights' position embedding, where there is one."""
+    config = pipe.transformer.config
+    length = 226 if config.use_rotary_positional_embeddings else config.max_text_seq_length
+    return {"max_sequence_length": length, "num_frames": config.sample_frames}
+
+
+def padding(pipe: Any) -> int:
+    """Latent frames that the pipeline draws before those it keeps, to fill the first token."""
+    return (pipe.transformer.config.patch_size_t or 1) - 1
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a video of height x width pixels. The autoencoder decodes an odd number of latent frames."""
+    config, frames, length = pipe.transformer.config, settings["num_frames"], settings["max_sequence_length"]
+    if not config.use_rotary_positional_embeddings and length != config.max_text_seq_length:
+        raise InputError(f"max_sequence_length must be {config.max_text_seq_length} for these weights; got {length}")
+    of_time, scale, kind = config.patch_size_t or 1, pipe.vae_scale_factor_spatial, pipe.scheduler.config.prediction_type
+    every = pipe.vae_scale_factor_temporal * math.lcm(2, of_time)
+    if (frames - 1) % every:
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    latent_frames = (frames - 1) // pipe.vae_scale_factor_temporal + 1 + padding(pipe)
+    rows, columns = height // scale, width // scale
+    return Layout(
+        image_grid=(rows // config.patch_size, columns // config.patch_size),
+        text_tokens=length,
+        latents={"latent_frame": latent_frames, "latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=math.lcm(8, scale * config.patch_size),
+        prediction=(PREDICTIONS.get(kind, kind),),
+        token_frames=latent_frames // of_time,
+        frames=frames,
+    )
+
+
+def default_size(pipe: Any) -> tuple[int, int]:
+    """The size the weights are said to be for, pixels."""
+    config, scale = pipe.transformer.config, pipe.vae_scale_factor_spatial
+    return config.sample_height * scale, config.sample_width * scale
+
+
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, (batch, token, channel)."""
+    states, _ = pipe.encode_prompt(texts, None, False, max_sequence_length=settings["max_sequence_length"])
+    return {"encoder_hidden_states": states}
+
+
+def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """(row, frame, channel, y, x) to (row, channel, frame, y, x), less the frames that are not kept."""
+    return latents[:, padding(pipe) :].transpose(1, 2)
+
+
+def pack(pipe: Any, latents: Tensor) -> Tensor:
+    """(row, channel, frame, y, x) to (row, frame, channel, y, x), the first frame again for those that are not kept."""
+    import torch
+
+    found = latents.transpose(1, 2)
+    return torch.cat([*[found[:, :1]] * padding(pipe), found], dim=1)
+
+
+def own_scale(given: Mapping[str, Any]) -> float | None:
+    """The pipeline's scale, or an error where it changes from step to step."""
+    if given["guidance_scale"] <= 1:
+        return None
+    if given["use_dynamic_cfg"]:
+        raise InputError(
+            "guided: with use_dynamic_cfg the scale of CogVideoXPipeline's own guidance changes from step to step, and what is "
+            "added would with it; leave it out, or use interp.generate(guidance=...)"
+        )
+    return float(given["guidance_scale"])
+
+
+OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
+PIPELINE = PipelineSpec(
+    pipeline_class="CogVideoXPipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    default_size=default_size,
+    settings=settings,
+    tokenizers={"tokenizer": "max_sequence_length"},
+    settings_maximum={"max_sequence_length": 512},
+    conditions=no_conditions,
+    text_states=text_states,
+    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
+    unpack=unpack,
+    pack=pack,
+    moving=True,
+)
