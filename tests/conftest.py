@@ -17,13 +17,30 @@ DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ri
 CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
 CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
 FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "auraflow_model"]
-LATER = ["chroma_model", "hunyuandit_model", "ltx_model", "cogvideox_model"]
+LATER = [
+    "chroma_model",
+    "hunyuandit_model",
+    "ltx_model",
+    "cogvideox_model",
+    "hunyuanimage_model",
+    "mochi_model",
+    "hunyuanvideo_model",
+]
 KINDS = ["dual_model", "flux_model", "dit_model", "flux2_model", "qwenimage_model", "sana_model"]
 """One of every kind of block, for what does not differ from family to family."""
 MODELS = [*CORE, *FAMILIES]
 ALL = [*MODELS, *LATER]
 GATELESS = ["hunyuandit_model"]
-ONE_STREAM = ["dit_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "hunyuandit_model", "ltx_model"]
+ONE_STREAM = [
+    "dit_model",
+    "sana_model",
+    "pixart_model",
+    "sigma_model",
+    "wan_model",
+    "hunyuandit_model",
+    "ltx_model",
+    "mochi_model",
+]
 TWO_STREAMS = [name for name in ALL if name not in ONE_STREAM]
 
 
@@ -138,6 +155,24 @@ def ltx_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 def cogvideox_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """Videos of two streams, the image's first; two projections of both; v from pure noise, where sigma is infinite."""
     return interp.load(tiny.build("cogvideox", tmp_path_factory.mktemp("models") / "tiny-cogvideox"))
+
+
+@pytest.fixture(scope="session")
+def hunyuanimage_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Two texts under masks, which the transformer puts in another order; its own guidance is a part of the pipeline."""
+    return interp.load(tiny.build("hunyuanimage", tmp_path_factory.mktemp("models") / "tiny-hunyuanimage"))
+
+
+@pytest.fixture(scope="session")
+def mochi_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Videos; tanh gates of normalised branches, set by the text tokens too; a scheduler that runs backwards."""
+    return interp.load(tiny.build("mochi", tmp_path_factory.mktemp("models") / "tiny-mochi"))
+
+
+@pytest.fixture(scope="session")
+def hunyuanvideo_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Videos; an embedded guidance that is given times 1000."""
+    return interp.load(tiny.build("hunyuanvideo", tmp_path_factory.mktemp("models") / "tiny-hunyuanvideo"))
 
 
 @pytest.fixture(scope="session")

@@ -242,14 +242,14 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
         arguments = {key: value for key, value in arguments.items() if key not in ("height", "width")}
         arguments |= {"class_labels": [pipe.labels.get(text, text) for text in prompts], "guidance_scale": 1.0}
         arguments["class_labels"] = [int(label) for label in arguments["class_labels"]]
-    elif kind == "FluxPipeline":
+    elif kind in ("FluxPipeline", "HunyuanVideoPipeline"):
         arguments["prompt"] = prompts
         if "embedded_guidance" in arguments:
             arguments["guidance_scale"] = arguments.pop("embedded_guidance")
     elif kind == "QwenImagePipeline":
         arguments |= {**padded_text(pipe, prompts, arguments["max_sequence_length"]), "true_cfg_scale": 1.0}
     else:
-        arguments |= {"prompt": prompts, "guidance_scale": 1.0}
+        arguments |= {"prompt": prompts} | ({"guidance_scale": 1.0} if kind != "HunyuanImagePipeline" else {})
         arguments |= {} if kind not in BINNED else {"use_resolution_binning": False}
         arguments |= {} if kind not in CLEANED else {"clean_caption": False}
     pipe.scheduler.step = watched

@@ -67,4 +67,47 @@ def cogvideox(transformer: Any, keep: Any, seen: Any) -> Handles:
     return handles
 
 
-LATER = {"ChromaTransformer2DModel": chroma, "HunyuanDiT2DModel": hunyuandit, "CogVideoXTransformer3DModel": cogvideox}
+def hunyuanimage(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """HunyuanImage and HunyuanVideo: AdaLN-Zero norms; blocks return (image, text); a single block's gate is both streams'."""
+    doubles, singles = list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)
+    handles = on_states([*doubles, *singles], keep, seen, ("image", "text"), {})
+    for index, block in enumerate(doubles):
+        for stream, norm in (("image", block.norm1), ("text", block.norm1_context)):
+
+            def on_norm(module: Any, args: Any, output: Any, index: int = index, stream: str = stream) -> None:
+                for gate, item in (("attn", 1), ("mlp", 4)):
+                    keep(seen.alpha, (stream, gate, index), output[item])
+
+            handles.append(norm.register_forward_hook(on_norm))
+    for index, block in enumerate(singles, start=len(doubles)):
+
+        def on_shared(module: Any, args: Any, output: Any, index: int = index) -> None:
+            for stream in ("image", "text"):
+                keep(seen.alpha, (stream, "attn", index), output[1])
+
+        handles.append(block.norm.register_forward_hook(on_shared))
+    return handles
+
+
+def mochi(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """Mochi: norm1 gives (state, gate, scale, gate), and their tanh multiplies; the narrower text is no stream."""
+    handles: Handles = []
+    for index, block in enumerate(transformer.transformer_blocks):
+        handles.append(block.register_forward_hook(lambda m, a, o, i=index: keep(seen.hidden, ("image", i), o[0])))
+
+        def on_norm(module: Any, args: Any, output: Any, index: int = index) -> None:
+            for gate, item in (("attn", 1), ("mlp", 3)):
+                keep(seen.alpha, ("image", gate, index), output[item].tanh())
+
+        handles.append(block.norm1.register_forward_hook(on_norm))
+    return handles
+
+
+LATER = {
+    "MochiTransformer3DModel": mochi,
+    "HunyuanVideoTransformer3DModel": hunyuanimage,
+    "HunyuanImageTransformer2DModel": hunyuanimage,
+    "ChromaTransformer2DModel": chroma,
+    "HunyuanDiT2DModel": hunyuandit,
+    "CogVideoXTransformer3DModel": cogvideox,
+}

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MODELS
+from conftest import ALL, MODELS, PROMPTS
 from torch import Tensor, nn
 
 import interp
 from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
 from interp.models.families import ANATOMIES
+from interp.testing import untraced
+from interp.tracing.prepare import prepare
 
 
 def cross_inputs(config: Any, noise: Any, times: Tensor) -> dict[str, Any]:
@@ -61,8 +63,25 @@ OTHERS = {
 
 LENGTHS = {"text": 9}
 UNREAD = {
-    "qwenimage_model": [f"block.2/text/{kind}" for kind in ("alpha.attn", "alpha.mlp", "shift.mlp", "scale.mlp")],
+    name: [f"block.2/text/{kind}" for kind in ("alpha.attn", "alpha.mlp", "shift.mlp", "scale.mlp")]
+    for name in ("qwenimage_model", "cogvideox_model")
 }
+
+
+def pipelines_inputs(model: interp.Model, batch: int) -> dict[str, Any]:
+    """What the pipeline itself gives its transformer in a step that is not at time 0, for two prompts."""
+    calls: list[dict[str, Any]] = []
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        bound = bind_inputs(module, args, kwargs)
+        calls.append({name: value for name, value in bound.items() if value is not None and not name.endswith("kwargs")})
+
+    handle = model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
+    untraced(model, prepare(model, PROMPTS[:2], steps=2))
+    handle.remove()
+    call = next(call for call in calls if (call[model.anatomy.timestep] > 0).all())
+    rows = {name: take_rows(call[name], slice(batch)) for name in model.anatomy.row_inputs if name in call}
+    return {**call, **rows, "return_dict": True}
 
 
 def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
@@ -79,6 +98,8 @@ def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
         return {"hidden_states": latents, "timestep": times.long(), "class_labels": torch.tensor([3, 8])[:batch]}
     if family in OTHERS:
         return OTHERS[family](config, noise, times)
+    if family not in ("sd3", "flux"):
+        return pipelines_inputs(model, batch)
     text = {
         "encoder_hidden_states": noise(9, config.joint_attention_dim),
         "pooled_projections": noise(config.pooled_projection_dim),
@@ -187,7 +208,7 @@ def test_swapping_the_streams_breaks_it(tiny_model: interp.Model) -> None:
         residual_error(swapped_streams(tiny_model.anatomy), records)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_gates_computed_without_running_the_block_are_the_ones_it_uses(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     transformer = model.pipe.transformer
@@ -200,14 +221,15 @@ def test_gates_computed_without_running_the_block_are_the_ones_it_uses(name: str
                 assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.channels
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.FixtureRequest) -> None:
     """Appending rows by argument name alone gives a valid call, whose first rows are unchanged."""
     model = request.getfixturevalue(name)
     transformer, anatomy = model.pipe.transformer, model.anatomy
     two = inputs_for(model)
-    assert set(anatomy.row_inputs) == {key for key in two if not key.endswith("_ids")}
-    more = {key: add_rows(two[key], take_rows(two[key], slice(1))) for key in anatomy.row_inputs}
+    shared = {key for key in two if key.endswith("_ids") or not isinstance(two[key], Tensor | list | dict)}
+    assert {key for key in anatomy.row_inputs if key in two} == set(two) - shared
+    more = {key: add_rows(two[key], take_rows(two[key], slice(1))) for key in anatomy.row_inputs if key in two}
     three = {**two, **more}
     with torch.no_grad():
         short, long = transformer(**two).sample, transformer(**three).sample
@@ -215,10 +237,10 @@ def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.Fi
     assert torch.allclose(long[2], short[0], atol=1e-5)
     for block, record in zip(anatomy.blocks, block_records(transformer, anatomy, two), strict=True):
         tensors = {key for key, value in record["inputs"].items() if isinstance(value, Tensor)}
-        assert tensors == set(block.row_inputs)
+        assert tensors == {key for key in block.row_inputs if record["inputs"].get(key) is not None}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytest.FixtureRequest) -> None:
     """With what the blocks are given held, another timestep moves the output; with the re-entries held too, it does not."""
     model = request.getfixturevalue(name)
@@ -257,7 +279,7 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
     assert torch.equal(run(other, blocks + again, replay=True), original)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_site_matters(name: str, request: pytest.FixtureRequest) -> None:
     """Changing the value at any site changes the transformer's output: no site is a place nobody reads."""
     model = request.getfixturevalue(name)

@@ -37,7 +37,8 @@ def arms_for(model: interp.Model, name: str) -> list[list[Any]]:
         arms.append([Scale(0.0, channels=[3, 5], blocks=1, at="alpha.attn")])
     if model.anatomy.has_norms:
         arms.append([ZeroNormsKept(channels=[2], blocks=1, steps=3)])
-    pooled = model.anatomy.conditioning is not None and "text" in model.anatomy.conditioning.players
+    told = model.anatomy.conditioning
+    pooled = told is not None and told.pooled and "text" in told.players
     arms.append([SwapConditioning.of(model, prompt=text, pooled=pooled, tokens=not pooled, steps="1-3")])
     if "text" in model.anatomy.streams:
         arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
@@ -60,9 +61,7 @@ def test_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pytest.Fi
         close = {**CLOSE, "atol": CLOSE["atol"] * max(1.0, np.abs(alone).max() / 10)}
         np.testing.assert_allclose(latents[number], alone[0], err_msg=repr(edits), **close)
         assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
-    np.testing.assert_array_equal(
-        latents[arms.index([])], clean.latents
-    )  # no edits: the clean run bit for bit
+    np.testing.assert_array_equal(latents[arms.index([])], clean.latents)  # no edits: the clean run bit for bit
     slot = model.pipe.transformer.__dict__.get(Slot.name)
     assert "forward" not in model.pipe.transformer.__dict__ if slot is None else slot.around is None
 

@@ -12,6 +12,7 @@ import pytest
 import reference
 import torch
 from conftest import ALL, CORE, FAMILIES, LATER, prompts_for
+from diffusers.guiders import ClassifierFreeGuidance
 from torch import Tensor
 
 import interp
@@ -102,9 +103,16 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
         )
         names = ("encoder_hidden_states", "text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5")
         return dict(zip(names, (clip, clip_mask, t5, t5_mask), strict=True))
+    if kind == "HunyuanImagePipeline":
+        states, mask, glyphs, glyph_mask = pipe.encode_prompt([""], batch_size=1)
+        given = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+        return given | {"encoder_hidden_states_2": glyphs, "encoder_attention_mask_2": glyph_mask}
+    if kind == "HunyuanVideoPipeline":
+        states, pooled, mask = pipe.encode_prompt("", max_sequence_length=length)
+        return {"encoder_hidden_states": states, "pooled_projections": pooled, "encoder_attention_mask": mask.float()}
     if kind == "CogVideoXPipeline":
         return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
-    if kind == "LTXPipeline":
+    if kind in ("LTXPipeline", "MochiPipeline"):
         states, mask = pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[2:]
         return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
     if kind == "WanPipeline":
@@ -222,6 +230,13 @@ def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest)
             guidance_scale=3.0,
             **given,
         )
+    elif name == "hunyuanimage_model":
+        pipe.register_modules(guider=ClassifierFreeGuidance(guidance_scale=3.0))
+        own = pipe(prompt=prompts, height=64, width=64, **given)
+        pipe.register_modules(guider=None)
+    elif name == "hunyuanvideo_model":
+        frames = {"num_frames": 5, "max_sequence_length": 8, "guidance_scale": 6.0}
+        own = pipe(prompts, negative_prompt=["", ""], true_cfg_scale=3.0, height=64, width=64, **frames, **given)
     elif name in ("flux_model", "schnell_model"):
         size = {"height": 64, "width": 64, "max_sequence_length": model.settings()["max_sequence_length"]}
         own = pipe(prompts, negative_prompt=["", ""], true_cfg_scale=3.0, **size, **given)

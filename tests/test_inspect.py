@@ -36,6 +36,10 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "ltx-video": ({"cross": 28}, 2048, ("attn", "mlp"), (1.9, 1.95)),
     "cogvideox-2b": ({"joint": 30}, 1920, ("attn", "mlp"), (1.65, 1.75)),
     "cogvideox-5b": ({"joint": 42}, 3072, ("attn", "mlp"), (5.5, 5.65)),
+    "hunyuanimage2.1": ({"double": 20, "single": 40}, 3584, ("attn", "mlp"), (17.2, 17.6)),
+    "hunyuanimage2.1-distilled": ({"double": 20, "single": 40}, 3584, ("attn", "mlp"), (17.2, 17.6)),
+    "mochi": ({"joint": 48}, 3072, ("attn", "mlp"), (10.0, 10.1)),
+    "hunyuanvideo": ({"double": 20, "single": 40}, 3072, ("attn", "mlp"), (12.8, 12.9)),
     "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
 }
 EMITTED = {  # outside of the blocks, for those that are given their gates

@@ -102,9 +102,11 @@ def test_the_last_steps_clean_estimate_is_the_picture(name: str, request: pytest
         sigma = float(prepared.schedule.sigmas[step])
         latents, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
         estimate = noise.denoised(kind, latents, output, sigma)
-        implied = estimate + output if kind[0] == "velocity" else output.chunk(len(kind), dim=1)[0]
+        implied = output.chunk(len(kind), dim=1)[0]
+        if kind[0].endswith("velocity"):
+            implied = estimate + (output if kind[0] == "velocity" else -output)
         if kind[0] == "v":
             implied = (1 + sigma**2) ** 0.5 * implied + sigma * estimate
         torch.testing.assert_close(noise.noised(kind, estimate, implied, sigma), latents, rtol=1e-4, atol=1e-4)
-    if kind[0] == "velocity":
+    if kind[0].endswith("velocity"):
         np.testing.assert_allclose(estimate[0].numpy(), clean.latents, rtol=1e-4, atol=1e-4)

@@ -195,7 +195,8 @@ class _Grid:
         device = self.model.pipe._execution_device
         for place, player in enumerate(self.values):
             column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
-            given[player] = column / anatomy.timestep_scale if player == "timestep" else column
+            value = column / anatomy.timestep_scale if player == "timestep" else column * anatomy.guidance_scale
+            given[self.conditioning.players[player]] = value
         with torch.no_grad():
             inputs = self.conditioning.inputs(transformer, given)
             found: dict[tuple[int, str], Any] = {}

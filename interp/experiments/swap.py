@@ -135,7 +135,7 @@ def factors_of(prepared: Prepared) -> tuple[str, ...]:
     """The factors that this model has."""
     spec, conditioning = prepared.model.loaded.spec, prepared.model.anatomy.conditioning
     has = {
-        "pooled": conditioning is not None and "text" in conditioning.players,
+        "pooled": conditioning is not None and conditioning.pooled and "text" in conditioning.players,
         "tokens": spec.text_states is not None,
     }
     return tuple(factor for factor in FACTORS if has.get(factor, True))
@@ -152,13 +152,14 @@ def _call(prepared: Prepared, clean: Clean, partner: Clean, pair: tuple[int, int
     anatomy, own = prepared.model.anatomy, clean.calls.arguments[pair[0]]
     state, given = anatomy.row_inputs[0], dict(own)
     given[state] = renoised(prepared, clean, pair[told["latents"]]).to(own[state].dtype)
-    given["timestep"] = clean.calls.arguments[pair[told["timestep"]]]["timestep"]
+    given[anatomy.timestep] = clean.calls.arguments[pair[told["timestep"]]][anatomy.timestep]
     theirs = partner.calls.arguments[pair[0]]
-    pooled = anatomy.conditioning.players.get("text") if anatomy.conditioning is not None else None
+    conditioning = anatomy.conditioning
+    pooled = conditioning.players.get("text") if conditioning is not None and conditioning.pooled else None
     if told.get("pooled") and pooled is not None:
         given[pooled] = theirs[pooled]
     if told.get("tokens"):
-        names = [name for name in anatomy.row_inputs if name not in (state, "timestep", "guidance", pooled)]
+        names = [name for name in anatomy.row_inputs if name not in (state, anatomy.timestep, "guidance", pooled)]
         given.update({name: theirs[name] for name in names})
     return given
 

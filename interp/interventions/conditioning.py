@@ -62,13 +62,16 @@ class SwapConditioning:
             if pooled:
                 if "text" not in players or spec.conditions is None:
                     raise InputError(f"pooled: no pooled text enters {model.name}; swap its tokens")
+                assert anatomy.conditioning is not None
+                if not anatomy.conditioning.pooled:
+                    raise InputError(f"pooled: the text that sets the gates of {model.name} comes by its tokens; swap them")
                 found[players["text"]] = spec.conditions(model.pipe, [prompt], chosen)[players["text"]]
             if tokens:
                 if spec.text_states is None:
                     raise InputError(f"tokens: {model.name} has no text tokens; its class label is pooled=True")
                 found |= spec.text_states(model.pipe, [prompt], chosen)
         if timestep is not None:
-            found["timestep"] = torch.tensor([timestep / anatomy.timestep_scale], dtype=torch.float32)
+            found[anatomy.timestep] = torch.tensor([timestep / anatomy.timestep_scale], dtype=torch.float32)
         said = {"prompt": prompt, "pooled": pooled, "tokens": tokens, "timestep": timestep}
         return cls(found, said, steps)
 

@@ -170,7 +170,7 @@ class Memory:
 
 def layer_norm(state: Tensor, statistics_of: Tensor, module: Any) -> Tensor:
     """(state - mean) / sqrt(variance + eps) over channels, mean and variance being those of another state."""
-    if getattr(module, "elementwise_affine", True):
+    if not isinstance(module, torch.nn.LayerNorm) or module.elementwise_affine:
         raise ModelError(f"norm edits need a LayerNorm without weights of its own; this is {module}")
     wide = statistics_of.float()
     mean, variance = wide.mean(dim=-1, keepdim=True), wide.var(dim=-1, keepdim=True, correction=0)

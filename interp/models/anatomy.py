@@ -127,6 +127,8 @@ class Conditioning:
     """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
     further: tuple[str, ...] = ()
     """Further arguments that `inputs` is given: what a run holds fixed, such as the picture's size."""
+    pooled: bool = True
+    """Whether text enters by an argument of its own; where it enters by the text tokens, these are swapped with it."""
     of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
     """(what `inputs` gave, block) -> the block's own, where the transformer makes every block's at once."""
 
@@ -143,8 +145,12 @@ class Anatomy:
     """Arguments of the transformer's forward that have a leading batch axis."""
     reentries: tuple[Reentry, ...]
     """Where conditioning enters again after the blocks."""
+    timestep: str = "timestep"
+    """The transformer's argument that carries it."""
     timestep_scale: float = 1.0
     """What the scheduler's timestep is divided by before it is given to the transformer."""
+    guidance_scale: float = 1.0
+    """What an embedded guidance is multiplied by before it is given to the transformer."""
     position: Callable[[nn.Module, tuple[int, int]], Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None

@@ -132,6 +132,28 @@ CATALOG: dict[str, Entry] = {
         Entry("ltx-video", "Lightricks/LTX-Video", "LTXPipeline", "LTX-Video 2B, text to video", Defaults(steps=50)),
         Entry("cogvideox-2b", "THUDM/CogVideoX-2b", _COG, "CogVideoX 2B, text to video", Defaults(steps=50)),
         Entry("cogvideox-5b", "THUDM/CogVideoX-5b", _COG, "CogVideoX 5B, text to video", Defaults(steps=50)),
+        Entry(
+            "hunyuanimage2.1",
+            "hunyuanvideo-community/HunyuanImage-2.1-Diffusers",
+            "HunyuanImagePipeline",
+            "HunyuanImage 2.1, without its guider",
+            Defaults(steps=50),
+        ),
+        Entry(
+            "hunyuanimage2.1-distilled",
+            "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers",
+            "HunyuanImagePipeline",
+            "HunyuanImage 2.1, distilled (MeanFlow)",
+            Defaults(steps=8),
+        ),
+        Entry("mochi", "genmo/mochi-1-preview", "MochiPipeline", "Mochi 1 preview, text to video", Defaults(steps=64)),
+        Entry(
+            "hunyuanvideo",
+            "hunyuanvideo-community/HunyuanVideo",
+            "HunyuanVideoPipeline",
+            "HunyuanVideo, text to video, guidance-distilled",
+            Defaults(steps=50),
+        ),
         Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }

@@ -26,6 +26,9 @@ def fetch(name: str, source: str, *, revision: str | None, local_files_only: boo
             check_parts(name, Path(source), config)
         with no_invented_weights(name):
             pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, **place)
+    left_out = [part for part in PIPELINES[type(pipe).__name__].left_out if pipe.components.get(part) is not None]
+    if left_out:
+        pipe.register_modules(**dict.fromkeys(left_out))
     for part, module in pipe.components.items():
         if hasattr(module, "parameters") and any(parameter.is_meta for parameter in module.parameters()):
             raise ModelError(f"model {name!r}: weights of its {part} are incomplete; fetch or save the folder again")
@@ -41,6 +44,9 @@ def check_pipeline_class(name: str, pipeline_class: str) -> None:
         )
 
 
+OF_BYTES = ("ByT5Tokenizer",)  # tokenizers without a vocabulary
+
+
 def check_parts(name: str, folder: Path, config: dict[str, Any]) -> None:
     """Every part that model_index.json names must have its folder, with something in it."""
     for part, value in config.items():
@@ -48,7 +54,8 @@ def check_parts(name: str, folder: Path, config: dict[str, Any]) -> None:
         if named and not (folder / part).is_dir():
             raise ModelError(f"model {name!r}: {folder} has no {part} folder, which its model_index.json names; save it again")
         vocabularies = [file for pattern in ("*vocab*", "tokenizer.json", "*.model") for file in (folder / part).glob(pattern)]
-        if named and part.startswith("tokenizer") and not vocabularies:
+        needs = named and part.startswith("tokenizer") and value[1] not in OF_BYTES
+        if needs and not vocabularies:
             raise ModelError(f"model {name!r}: {folder / part} holds no vocabulary (tokenizer.json); save it again")
 
 

@@ -1,6 +1,7 @@
 """Noise levels: what a prediction says of the clean picture, and a clean picture brought to a level.
 
 velocity:  x = (1 - sigma) x0 + sigma e,          v = e - x0             (rectified flow, arXiv 2209.03003, 2403.03206)
+           Mochi and HiDream predict minus it, `minus_velocity`
 epsilon:   x = (x0 + sigma e) / sqrt(1 + sigma^2)                        (DDPM, arXiv 2006.11239, sigma^2 = (1 - a) / a)
 v:         the same x,                            v = (e - sigma x0) / sqrt(1 + sigma^2)       (arXiv 2202.00512)
 """
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from interp.errors import ModelError
 
+VELOCITIES = ("velocity", "minus_velocity")
+
 
 def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma: float) -> Tensor:
     """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
@@ -22,12 +25,14 @@ def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma
     if kind == "v":  # which is one even of pure noise, where sigma is infinite
         kept = 1 / math.hypot(1.0, sigma)
         return kept * latents - math.sqrt(1 - kept**2) * first
-    return (1.0 if kind == "velocity" else math.hypot(1.0, sigma)) * latents - sigma * first
+    if kind == "epsilon":
+        return math.hypot(1.0, sigma) * latents - sigma * first
+    return latents + (sigma if kind == "minus_velocity" else -sigma) * first
 
 
 def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """X at a level, from clean latents and unit noise."""
-    if _kind(prediction) == "velocity":
+    if is_velocity(prediction):
         return (1 - sigma) * clean + sigma * noise
     kept = 1 / math.hypot(1.0, sigma)
     return kept * clean + math.sqrt(1 - kept**2) * noise
@@ -41,7 +46,13 @@ def last_level(scheduler: Any) -> float:
     return float(((1 - kept) / kept) ** 0.5)
 
 
+def is_velocity(prediction: tuple[str, ...]) -> bool:
+    """Whether latents are (1 - sigma) x0 + sigma e."""
+    return _kind(prediction) in VELOCITIES
+
+
 def _kind(prediction: tuple[str, ...]) -> str:
-    if prediction[0] not in ("velocity", "epsilon", "v"):
-        raise ModelError(f"prediction {prediction[0]!r} is not known: it must be velocity, epsilon or v")
+    kinds = (*VELOCITIES, "epsilon", "v")
+    if prediction[0] not in kinds:
+        raise ModelError(f"prediction {prediction[0]!r} is not known: it must be one of {', '.join(kinds)}")
     return prediction[0]

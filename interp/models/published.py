@@ -1,9 +1,9 @@
 """Published transformer configs of catalog models, so that their shapes need no network.
 
-Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt, Wan, LTX-Video and CogVideoX
-from diffusers' own conversion scripts (`scripts/convert_{flux2,sana,wan,...}_to_diffusers.py`). Of Qwen-Image, AuraFlow
-and Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637).
-Where the hub's own config is on the machine, `interp inspect` uses that one.
+Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt, Wan, LTX-Video, CogVideoX,
+HunyuanImage, HunyuanVideo and Mochi from diffusers' own conversion scripts (`scripts/convert_{flux2,wan,...}_to_diffusers.py`).
+Of Qwen-Image, AuraFlow and Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408
+channels, mlp_ratio 4.3637). Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _FLUX: dict[str, Any] = {
 }
 SD3, FLUX, DIT = "SD3Transformer2DModel", "FluxTransformer2DModel", "DiTTransformer2DModel"
 FLUX2, QWEN, SANA = "Flux2Transformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"
+HUNYUANIMAGE = "HunyuanImageTransformer2DModel"
+MOCHI, HUNYUANVIDEO = "MochiTransformer3DModel", "HunyuanVideoTransformer3DModel"
 LTX, COGVIDEOX = "LTXVideoTransformer3DModel", "CogVideoXTransformer3DModel"
 CHROMA, HUNYUANDIT = "ChromaTransformer2DModel", "HunyuanDiT2DModel"
 PIXART, WAN = "PixArtTransformer2DModel", "WanTransformer3DModel"
@@ -87,6 +89,22 @@ _COGVIDEOX: dict[str, Any] = {
     "sample_height": 60,
     "sample_width": 90,
     "sample_frames": 49,
+}
+
+_HUNYUANIMAGE: dict[str, Any] = {
+    "in_channels": 64,
+    "out_channels": 64,
+    "num_attention_heads": 28,
+    "attention_head_dim": 128,
+    "num_layers": 20,
+    "num_single_layers": 40,
+    "num_refiner_layers": 2,
+    "patch_size": [1, 1],
+    "qk_norm": "rms_norm",
+    "text_embed_dim": 3584,
+    "text_embed_2_dim": 1472,
+    "rope_theta": 256.0,
+    "rope_axes_dim": [64, 64],
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -198,6 +216,29 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 48,
         "num_layers": 42,
         "use_rotary_positional_embeddings": True,
+    },
+    "hunyuanimage2.1": {"_class_name": HUNYUANIMAGE, **_HUNYUANIMAGE, "guidance_embeds": False},
+    "hunyuanimage2.1-distilled": {"_class_name": HUNYUANIMAGE, **_HUNYUANIMAGE, "guidance_embeds": True, "use_meanflow": True},
+    "mochi": {
+        "_class_name": MOCHI,
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "num_layers": 48,
+        "pooled_projection_dim": 1536,
+        "in_channels": 12,
+        "text_embed_dim": 4096,
+    },
+    "hunyuanvideo": {
+        "_class_name": HUNYUANVIDEO,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "num_layers": 20,
+        "num_single_layers": 40,
+        "guidance_embeds": True,
+        "text_embed_dim": 4096,
+        "pooled_projection_dim": 768,
     },
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

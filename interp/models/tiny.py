@@ -17,7 +17,10 @@ from interp.models import components, tiny_text
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.quiet import quiet
 from interp.models.tiny_cogvideox import cogvideox
+from interp.models.tiny_hunyuanimage import hunyuanimage
+from interp.models.tiny_hunyuanvideo import hunyuanvideo
 from interp.models.tiny_ltx import ltx
+from interp.models.tiny_mochi import mochi
 
 WORDS = components.WORDS
 TEXT_TOKENS = 8
@@ -159,4 +162,7 @@ BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
     **tiny_text.BUILDERS,
     "ltx": ltx,
     "cogvideox": cogvideox,
+    "hunyuanimage": hunyuanimage,
+    "mochi": mochi,
+    "hunyuanvideo": hunyuanvideo,
 }

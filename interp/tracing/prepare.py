@@ -20,7 +20,7 @@ from interp.interventions.controls import NormEdit
 from interp.interventions.selection import Selection
 from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.identity import fingerprint, scheduler_settings
-from interp.models.noise import last_level
+from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
 from interp.plan import Plan, Record, at_least
 from interp.prompts import check_prompts, read_prompts
@@ -48,7 +48,7 @@ class Prepared:
             self.guidance,
             self.unconditional,
             lambda step: (sigmas[step], sigmas[step + 1]),
-            velocity=self.layout.prediction[0] == "velocity",
+            velocity=is_velocity(self.layout.prediction),
             parts=len(self.layout.prediction),
             sequential=sequential,
         )

@@ -137,7 +137,7 @@ class Visitor:
                 f"{len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
             )
         expected = self.schedule.timesteps[step]
-        timesteps = inputs["timestep"].flatten()
+        timesteps = inputs[self.anatomy.timestep].flatten()
         given = timesteps.double().cpu().numpy() * self.anatomy.timestep_scale
         if not np.allclose(given, expected, rtol=TIMESTEP_ROUNDING.get(timesteps.dtype, 1e-6), atol=1e-6):
             raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given}: the scheduler changed")

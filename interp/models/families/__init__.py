@@ -11,7 +11,10 @@ from interp.models.families import (
     flux,
     flux2,
     hunyuandit,
+    hunyuanimage,
+    hunyuanvideo,
     ltx,
+    mochi,
     pixart,
     qwenimage,
     sana,
@@ -33,6 +36,9 @@ ANATOMIES: dict[str, Describe] = {
     "ChromaTransformer2DModel": chroma.describe,
     "HunyuanDiT2DModel": hunyuandit.describe,
     "LTXVideoTransformer3DModel": ltx.describe,
+    "HunyuanImageTransformer2DModel": hunyuanimage.describe,
+    "MochiTransformer3DModel": mochi.describe,
+    "HunyuanVideoTransformer3DModel": hunyuanvideo.describe,
     "CogVideoXTransformer3DModel": cogvideox.describe,
 }
 _SPECS = (
@@ -50,6 +56,9 @@ _SPECS = (
     hunyuandit.PIPELINE,
     ltx.PIPELINE,
     cogvideox.PIPELINE,
+    hunyuanimage.PIPELINE,
+    mochi.PIPELINE,
+    hunyuanvideo.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
 OWN_GUIDANCE: dict[str, OwnGuidance] = {
@@ -66,6 +75,9 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "hunyuandit": hunyuandit.OWN_GUIDANCE,
     "ltx": ltx.OWN_GUIDANCE,
     "cogvideox": cogvideox.OWN_GUIDANCE,
+    "hunyuanimage": hunyuanimage.OWN_GUIDANCE,
+    "mochi": mochi.OWN_GUIDANCE,
+    "hunyuanvideo": hunyuanvideo.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""
 

@@ -27,7 +27,7 @@ class Layout:
     """Height and width must be multiples of this many pixels."""
     prediction: tuple[str, ...] = ("velocity",)
     """What the transformer's output holds: equal parts, one after the other along its second axis. The first is `velocity`,
-    `epsilon` or `v` (see `interp.models.noise`)."""
+    `minus_velocity`, `epsilon` or `v` (see `interp.models.noise`)."""
     token_frames: int = 1
     """Frames of a video's tokens: each is a grid, one after the other."""
     frames: int = 0
@@ -118,6 +118,8 @@ class PipelineSpec:
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
     """Its inverse."""
+    left_out: tuple[str, ...] = ()
+    """Parts that a loaded pipeline goes without: what guides, and no argument turns off."""
     moving: bool = False
     """Whether the autoencoder is of videos: (row, channel, frame, y, x)."""
 
@@ -188,9 +190,12 @@ def shift_of(config: Any, image_tokens: int) -> float:
 
 
 def noise_levels(scheduler: Any, timesteps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Sigma of each step: the scheduler's own, or sqrt((1 - a) / a) from its cumulative alphas."""
+    """Sigma of each step: the scheduler's own (of one that runs backwards, 1 less it), or sqrt((1 - a) / a) from its
+    cumulative alphas.
+    """
     if hasattr(scheduler, "sigmas"):
-        return np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])
+        levels = np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])
+        return 1 - levels if getattr(scheduler.config, "invert_sigmas", False) else levels
     kept = scheduler.alphas_cumprod.double().cpu().numpy()[timesteps.astype(int)]
     with np.errstate(divide="ignore"):  # a schedule may begin at pure noise, sigma infinite
         return np.asarray(np.sqrt((1 - kept) / kept))

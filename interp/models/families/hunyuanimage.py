@@ -1,0 +1,171 @@
+"""HunyuanImage 2.1 (`HunyuanImageTransformer2DModel`, `HunyuanImagePipeline`), as diffusers 0.42 has it.
+
+Double blocks, then single ones; both return (image, text). A double block has an AdaLN-Zero projection per stream. A single
+block joins the streams, image first, and has one projection: one gate, shared by both streams and by attention and MLP, which
+`proj_out` has joined. Only the timestep enters the gates, and in distilled weights an embedded guidance and the next step's
+timestep (MeanFlow): no text. `temb` enters again in `norm_out`.
+
+The text has a fixed length, under a mask: 128 tokens of the words in quotes (the glyphs), 1000 of the prompt. The transformer
+puts what a mask shows first and what it hides last, so that a token's place depends on its row's prompt.
+
+The pipeline's own guidance is a component of it, a guider, which no argument turns off: it is left out when one is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.errors import InputError, ModelError
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
+from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.sd3 import ADALN_ZERO, TWO_STREAM_NORMS, project
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HIDDEN = {"image": 0, "text": 1}
+JOINED = ("image", "text")  # order of the tokens inside a single block
+BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "attention_mask")
+TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
+GUIDERS = ("guider", "ocr_guider")
+
+
+def double_block(path: str) -> Block:
+    """A double block: two streams that meet in attention."""
+    return Block(
+        path=path,
+        kind="double",
+        hidden=HIDDEN,
+        reads=(
+            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
+            Tap("image", "modulated", "attn", "norm1", item=0),
+            Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
+            Tap("text", "modulated", "attn", "norm1_context", item=0),
+            Tap("image", "branch", "attn", "attn", item=0),
+            Tap("text", "branch", "attn", "attn", item=1),
+            Tap("image", "mid", None, "norm2", "input"),
+            Tap("text", "mid", None, "norm2_context", "input"),
+            Tap("image", "modulated", "mlp", "ff", "input"),
+            Tap("image", "branch", "mlp", "ff"),
+            Tap("text", "modulated", "mlp", "ff_context", "input"),
+            Tap("text", "branch", "mlp", "ff_context"),
+        ),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs=STATES,
+        norms=TWO_STREAM_NORMS,
+        attention=("attn.to_v", "attn.to_out.0"),
+    )
+
+
+def single_block(path: str) -> Block:
+    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    return Block(
+        path=path,
+        kind="single",
+        hidden=HIDDEN,
+        reads=(
+            Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),
+            *(Tap(stream, "modulated", "attn", "norm", item=0, joint=JOINED) for stream in STATES),
+            *(Tap(stream, "branch", "attn", "proj_out", joint=JOINED) for stream in STATES),
+        ),
+        row_inputs=BLOCK_ROW_INPUTS,
+        state_inputs=STATES,
+        norms=(Norm("norm.norm", JOINED),),
+    )
+
+
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    import torch
+
+    of_dtype = torch.empty(0, dtype=transformer.dtype)
+    return {"temb": transformer.time_guidance_embed(inputs["timestep"].to(transformer.dtype)), "hidden_states": of_dtype}
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `HunyuanImageTransformer2DModel`: blocks are numbered through, double ones first."""
+    config = transformer.config
+    if len(config.patch_size) != 2:
+        raise ModelError("HunyuanImageTransformer2DModel: the refiner, whose latents have frames, cannot be traced; 2.1 can")
+    doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
+    singles = [
+        single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
+    ]
+    distilled = config.guidance_embeds or config.use_meanflow  # of a timestep alone, its gates cannot be computed
+    return Anatomy(
+        family="hunyuanimage",
+        model_class="HunyuanImageTransformer2DModel",
+        channels=config.num_attention_heads * config.attention_head_dim,
+        blocks=(*doubles, *singles),
+        row_inputs=("hidden_states", *TEXT_INPUTS, "timestep", "timestep_r", "guidance"),
+        reentries=(Reentry("norm_out", "conditioning_embedding"),),
+        conditioning=None if distilled else Conditioning({"timestep": "timestep"}, block_conditioning),
+        last_norm=Norm("norm_out.norm"),
+        forks=False,
+    )
+
+
+def guiding(pipe: Any) -> list[str]:
+    """The pipeline's guiders that would guide."""
+    found = {name: getattr(pipe, name, None) for name in GUIDERS}
+    return [name for name, guider in found.items() if guider is not None and guider._enabled]
+
+
+def settings(pipe: Any) -> dict[str, Any]:
+    """The embedded guidance, where the weights take one; of a pipeline whose own guidance is off."""
+    if guiding(pipe):
+        raise ModelError(
+            f"HunyuanImagePipeline: its {guiding(pipe)[0]} guides, which no argument turns off; set pipe.guider and "
+            "pipe.ocr_guider to None and give the pipeline to interp.wrap"
+        )
+    return {"embedded_guidance": 3.25} if pipe.transformer.config.guidance_embeds else {}
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a picture of height x width pixels."""
+    transformer, config = pipe.transformer, pipe.transformer.config
+    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
+    of_y, of_x = config.patch_size
+    glyphs = 0 if transformer.context_embedder_2 is None else pipe.tokenizer_2_max_length
+    return Layout(
+        image_grid=(rows // of_y, columns // of_x),
+        text_tokens=glyphs + pipe.tokenizer_max_length,
+        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=pipe.vae_scale_factor * math.lcm(2, of_y, of_x),
+    )
+
+
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens and their masks, of the prompt and of its glyphs, as the transformer takes them."""
+    return dict(zip(TEXT_INPUTS, pipe.encode_prompt(texts, batch_size=len(texts)), strict=True))
+
+
+def own_scale(given: Mapping[str, Any]) -> float | None:
+    """Off, or an error: what a guider makes of its rows is not u + scale (c - u) at every step."""
+    if guiding(given["self"]):
+        raise InputError(
+            "guided: HunyuanImagePipeline's guider projects and remembers, to which nothing can be added; set pipe.guider and "
+            "pipe.ocr_guider to None, or use interp.generate(guidance=...)"
+        )
+    return None
+
+
+OWN_GUIDANCE = OwnGuidance("calls", own_scale)
+PIPELINE = PipelineSpec(
+    pipeline_class="HunyuanImagePipeline",
+    layout=layout,
+    guidance_off={},
+    settings=settings,
+    argument_of={"embedded_guidance": "distilled_guidance_scale"},
+    left_out=GUIDERS,
+    conditions=no_conditions,
+    text_states=text_states,
+    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
+    sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
+)

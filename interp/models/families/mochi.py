@@ -1,0 +1,186 @@
+"""Mochi 1, text to video (`MochiTransformer3DModel`, `MochiPipeline`), as diffusers 0.42 has it.
+
+Joint blocks return (image, text); tokens are (frame, y, x). The last block hands its text on unchanged: it has no text output,
+and its text projection is a scale alone. Norms are RMS norms, there are no shifts, and each branch is normalised again before
+its gate, which is a tanh:
+
+    z[k+1] = mid + tanh(alpha.mlp) RMSNorm(MLP(...)),        mid = z[k] + tanh(alpha.attn) RMSNorm(attention)
+
+so a branch here is what the second norm gives, and no norm is listed as a LayerNorm. The gates depend on the timestep and the
+text: the transformer pools the text tokens by itself, under their mask. `temb` enters again in `norm_out`.
+
+The scheduler runs backwards: its timesteps and sigmas rise, from noise at 0, and the transformer predicts minus the velocity.
+Mochi's text is half as wide as its image (1536 and 3072 channels): such text is conditioning here, and no stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
+from interp.models.families.flux import STATES
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.qwenimage import normalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
+ROWS = ("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask")
+LINEAR_UP_TO = 0.025  # noise taken away in the first half of the steps
+
+
+def project(path: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
+    norm, _, linear = path.rpartition(".")
+    module: Any = block.get_submodule(norm)
+    projected: Tensor = getattr(module, linear)(module.silu(inputs["temb"]))
+    return projected
+
+
+def modulation(stream: str, path: str, chunks: tuple[str, ...]) -> Modulation:
+    """The AdaLN projection of a stream, whose gates are a tanh."""
+    return Modulation(stream, path, chunks, partial(project, path), tanh=True)
+
+
+def branches(stream: str, suffix: str = "") -> list[Tap]:
+    """A stream's branches, normalised as its gates multiply them, and the state between them."""
+    return [
+        Tap(stream, "branch", "attn", f"norm2{suffix}.norm"),
+        Tap(stream, "mid", None, f"norm3{suffix}", "input"),
+        Tap(stream, "modulated", "mlp", f"ff{suffix}", "input"),
+        Tap(stream, "branch", "mlp", f"norm4{suffix}.norm"),
+    ]
+
+
+def joint_block(path: str, *, last: bool, text: bool) -> Block:
+    """A joint block; without `text` its image stream alone."""
+    reads: list[Modulation | Tap] = [
+        modulation("image", "norm1.linear", CHUNKS),
+        Tap("image", "modulated", "attn", "norm1", item=0),
+    ]
+    if text:
+        linear = modulation("text", "norm1_context.linear_1", CHUNKS[:1]) if last else None
+        reads.append(linear or modulation("text", "norm1_context.linear", CHUNKS))
+        reads.append(Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0))
+    reads += branches("image")
+    reads += branches("text", "_context") if text and not last else []
+    return Block(
+        path=path,
+        kind="joint",
+        hidden={"image": 0, "text": 1} if text and not last else {"image": 0},
+        reads=tuple(reads),
+        row_inputs=ROWS,
+        state_inputs=STATES if text else {"image": STATES["image"]},
+        attention=("attn1.to_v", "attn1.to_out.0"),
+    )
+
+
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it, from the text tokens under their mask."""
+    states = inputs["encoder_hidden_states"]
+    temb, _ = transformer.time_embed(
+        inputs["timestep"], states, inputs["encoder_attention_mask"], hidden_dtype=transformer.dtype
+    )
+    return {"temb": temb}
+
+
+def has_text(transformer: Any) -> bool:
+    """Whether text tokens are as wide as the image's, so that both are streams."""
+    config = transformer.config
+    same: bool = config.pooled_projection_dim == config.num_attention_heads * config.attention_head_dim
+    return same
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `MochiTransformer3DModel`."""
+    config, count = transformer.config, len(transformer.transformer_blocks)
+    text = has_text(transformer)
+    return Anatomy(
+        family="mochi",
+        model_class="MochiTransformer3DModel",
+        channels=config.num_attention_heads * config.attention_head_dim,
+        blocks=tuple(joint_block(f"transformer_blocks.{n}", last=n == count - 1, text=text) for n in range(count)),
+        row_inputs=("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"),
+        reentries=(Reentry("norm_out", "conditioning_embedding"),),
+        conditioning=Conditioning(
+            {"timestep": "timestep", "text": "encoder_hidden_states"},
+            block_conditioning,
+            further=("encoder_attention_mask",),
+            pooled=False,
+        ),
+        forks=False,
+    )
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a video of height x width pixels."""
+    config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_temporal_scale_factor
+    if (frames - 1) % every:
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    latent_frames = (frames - 1) // every + 1
+    rows, columns = height // pipe.vae_spatial_scale_factor, width // pipe.vae_spatial_scale_factor
+    return Layout(
+        image_grid=(rows // config.patch_size, columns // config.patch_size),
+        text_tokens=settings["max_sequence_length"] if has_text(pipe.transformer) else 0,
+        latents={"latent_channel": config.in_channels, "latent_frame": latent_frames, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=math.lcm(8, pipe.vae_spatial_scale_factor * config.patch_size),
+        prediction=("minus_velocity",),
+        token_frames=latent_frames,
+        frames=frames,
+    )
+
+
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens and their mask, as the transformer takes them; the gates depend on both."""
+    states, mask, _, _ = pipe.encode_prompt(texts, None, False, max_sequence_length=settings["max_sequence_length"])
+    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+
+
+def sigmas(steps: int) -> np.ndarray[Any, Any]:
+    """The pipeline's noise levels: the first half of the steps linear, the others quadratic."""
+    from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+
+    if steps < 2:
+        raise InputError(f"steps: MochiPipeline needs at least 2 steps; got {steps}")
+    return np.array(linear_quadratic_schedule(steps, LINEAR_UP_TO))
+
+
+def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents as the autoencoder has them, not normalised."""
+    mean, deviation = normalisation(pipe, latents)
+    scale: float = pipe.vae.config.scaling_factor
+    return latents * deviation / scale + mean
+
+
+def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+    """The inverse."""
+    mean, deviation = normalisation(pipe, latents)
+    scale: float = pipe.vae.config.scaling_factor
+    return (latents - mean) * scale / deviation
+
+
+OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+PIPELINE = PipelineSpec(
+    pipeline_class="MochiPipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    default_size=lambda pipe: (pipe.default_height, pipe.default_width),
+    settings=lambda pipe: {"max_sequence_length": 256, "num_frames": 19},
+    tokenizers={"tokenizer": "max_sequence_length"},
+    settings_maximum={"max_sequence_length": 256},
+    conditions=text_states,
+    text_states=text_states,
+    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
+    sigmas=sigmas,
+    to_autoencoder=to_autoencoder,
+    from_autoencoder=from_autoencoder,
+    moving=True,
+)
