@@ -25,6 +25,7 @@ LATER = [
     "hunyuanimage_model",
     "mochi_model",
     "hunyuanvideo_model",
+    "hidream_model",
 ]
 KINDS = ["dual_model", "flux_model", "dit_model", "flux2_model", "qwenimage_model", "sana_model"]
 """One of every kind of block, for what does not differ from family to family."""
@@ -173,6 +174,12 @@ def mochi_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
 def hunyuanvideo_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """Videos; an embedded guidance that is given times 1000."""
     return interp.load(tiny.build("hunyuanvideo", tmp_path_factory.mktemp("models") / "tiny-hunyuanvideo"))
+
+
+@pytest.fixture(scope="session")
+def hidream_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Text tokens that every block is given anew; an argument whose rows are its second axis; squares of one size."""
+    return interp.load(tiny.build("hidream", tmp_path_factory.mktemp("models") / "tiny-hidream"))
 
 
 @pytest.fixture(scope="session")

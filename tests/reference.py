@@ -238,6 +238,8 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
 
     arguments["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
     kind = type(pipe).__name__
+    if kind == "HiDreamImagePipeline":
+        arguments = {key: value for key, value in arguments.items() if key not in ("height", "width")}
     if kind == "DiTPipeline":
         arguments = {key: value for key, value in arguments.items() if key not in ("height", "width")}
         arguments |= {"class_labels": [pipe.labels.get(text, text) for text in prompts], "guidance_scale": 1.0}

@@ -103,7 +103,30 @@ def mochi(transformer: Any, keep: Any, seen: Any) -> Handles:
     return handles
 
 
+def hidream(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """HiDream: one projection a block; 8 + 8 text tokens are handed on, 8 more cut off; single blocks have the image first."""
+    doubles = list(transformer.double_stream_blocks)
+    handles: Handles = []
+    for index, block in enumerate([*doubles, *transformer.single_stream_blocks]):
+
+        def on_block(module: Any, args: Any, output: Any, index: int = index) -> None:
+            image, text = output if isinstance(output, tuple) else (output[:, :64], output[:, 64:])
+            keep(seen.hidden, ("image", index), image)
+            keep(seen.hidden, ("text", index), text[:, :16])
+
+        def on_chunks(module: Any, args: Any, output: Any, index: int = index) -> None:
+            chunks = output.chunk(12 if index < len(doubles) else 6, dim=-1)
+            for stream, first in (("image", 0), ("text", 6 if index < len(doubles) else 0)):
+                for gate, chunk in CHUNKS.items():
+                    keep(seen.alpha, (stream, gate, index), chunks[first + chunk])
+
+        handles.append(block.register_forward_hook(on_block))
+        handles.append(block.block.adaLN_modulation.register_forward_hook(on_chunks))
+    return handles
+
+
 LATER = {
+    "HiDreamImageTransformer2DModel": hidream,
     "MochiTransformer3DModel": mochi,
     "HunyuanVideoTransformer3DModel": hunyuanimage,
     "HunyuanImageTransformer2DModel": hunyuanimage,

@@ -79,9 +79,9 @@ def pipelines_inputs(model: interp.Model, batch: int) -> dict[str, Any]:
     handle = model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
     untraced(model, prepare(model, PROMPTS[:2], steps=2))
     handle.remove()
-    call = next(call for call in calls if (call[model.anatomy.timestep] > 0).all())
+    call = next(model.anatomy.rows_first(call) for call in calls if (call[model.anatomy.timestep] > 0).all())
     rows = {name: take_rows(call[name], slice(batch)) for name in model.anatomy.row_inputs if name in call}
-    return {**call, **rows, "return_dict": True}
+    return {**model.anatomy.as_called({**call, **rows}), "return_dict": True}
 
 
 def inputs_for(model: interp.Model, batch: int = 2) -> dict[str, Tensor]:
@@ -229,8 +229,8 @@ def test_row_inputs_are_all_that_carries_the_batch(name: str, request: pytest.Fi
     two = inputs_for(model)
     shared = {key for key in two if key.endswith("_ids") or not isinstance(two[key], Tensor | list | dict)}
     assert {key for key in anatomy.row_inputs if key in two} == set(two) - shared
-    more = {key: add_rows(two[key], take_rows(two[key], slice(1))) for key in anatomy.row_inputs if key in two}
-    three = {**two, **more}
+    rows = {key: value for key, value in anatomy.rows_first(two).items() if key in anatomy.row_inputs}
+    three = {**two, **anatomy.as_called({key: add_rows(value, take_rows(value, slice(1))) for key, value in rows.items()})}
     with torch.no_grad():
         short, long = transformer(**two).sample, transformer(**three).sample
     assert torch.allclose(long[:2], short, atol=1e-5)
@@ -247,7 +247,8 @@ def test_conditioning_enters_again_where_it_is_said_to(name: str, request: pytes
     transformer, anatomy = model.pipe.transformer, model.anatomy
     of_output = {reentry.module for reentry in anatomy.reentries if reentry.argument is None}
     one = inputs_for(model, batch=1)
-    other = {**one, "timestep": (one["timestep"] * 0.4).to(one["timestep"].dtype)}
+    told = one[anatomy.timestep]
+    other = {**one, anatomy.timestep: (told * 0.4).to(told.dtype)}
     kept: dict[str, Any] = {}
 
     def run(inputs: dict[str, Tensor], paths: list[str], replay: bool) -> Tensor:

@@ -83,7 +83,7 @@ class ByHand:
 
             return rule(lambda *edits: call(bound, *edits), uncond, step)
 
-        with self.model.lock, around_calls(self.model.pipe.transformer, around):
+        with self.model.lock, around_calls(self.model.pipe.transformer, around, self.model.anatomy):
             return sample(self.prepared, self.prepared.plan.rows())[1]
 
 
@@ -107,6 +107,10 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
         states, mask, glyphs, glyph_mask = pipe.encode_prompt([""], batch_size=1)
         given = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
         return given | {"encoder_hidden_states_2": glyphs, "encoder_attention_mask_2": glyph_mask}
+    if kind == "HiDreamImagePipeline":
+        _, t5, _, llama, _, pooled = pipe.encode_prompt(["x"], do_classifier_free_guidance=True, max_sequence_length=length)
+        llama = llama.movedim(1, 0)  # rows first
+        return {"encoder_hidden_states_t5": t5, "encoder_hidden_states_llama3": llama, "pooled_embeds": pooled}
     if kind == "HunyuanVideoPipeline":
         states, pooled, mask = pipe.encode_prompt("", max_sequence_length=length)
         return {"encoder_hidden_states": states, "pooled_projections": pooled, "encoder_attention_mask": mask.float()}
@@ -234,6 +238,8 @@ def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest)
         pipe.register_modules(guider=ClassifierFreeGuidance(guidance_scale=3.0))
         own = pipe(prompt=prompts, height=64, width=64, **given)
         pipe.register_modules(guider=None)
+    elif name == "hidream_model":
+        own = pipe(prompt=prompts, guidance_scale=3.0, max_sequence_length=8, **given)
     elif name == "hunyuanvideo_model":
         frames = {"num_frames": 5, "max_sequence_length": 8, "guidance_scale": 6.0}
         own = pipe(prompts, negative_prompt=["", ""], true_cfg_scale=3.0, height=64, width=64, **frames, **given)
@@ -401,7 +407,7 @@ def test_autoguidance_and_amplification(demo_model: interp.Model) -> None:
         bad = early.pipe.transformer(**{**bound, "return_dict": False})[0]
         return c + 0.5 * (c - bad)
 
-    with around_calls(demo_model.pipe.transformer, around):
+    with around_calls(demo_model.pipe.transformer, around, demo_model.anatomy):
         expected = sample(prepared, prepared.plan.rows())[1]
     assert_close(drawn(demo_model, name, AutoGuidance(early, 0.5)), expected)
     with edited(demo_model, [Scale(1.3, channels=[29], blocks=1)]):

@@ -123,7 +123,7 @@ def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (
             hook = _keep_output(keeper, reentry, conditioning)
             handles.append(transformer.get_submodule(reentry.module).register_forward_hook(hook))
     try:
-        with prepared.model.lock, around_calls(transformer, record):
+        with prepared.model.lock, around_calls(transformer, record, prepared.model.anatomy):
             images, latents = sample(prepared, [row])
     finally:
         for handle in handles:
@@ -147,7 +147,7 @@ def calls_of(prepared: Prepared, row: Row) -> Calls:
         calls.predictions.append(prediction.detach().clone())
         return prediction
 
-    with prepared.model.lock, around_calls(prepared.model.pipe.transformer, record):
+    with prepared.model.lock, around_calls(prepared.model.pipe.transformer, record, prepared.model.anatomy):
         sample(prepared, [row])
     return calls
 
@@ -185,7 +185,7 @@ def measure(prepared: Prepared, calls: Sequence[dict[str, Any]], sites: Sequence
         handles = keeper.attach(transformer)
         try:
             with prepared.model.lock, torch.no_grad(), quiet():
-                transformer(**bound)
+                transformer(**prepared.model.anatomy.as_called(bound))
         finally:
             for handle in handles:
                 handle.remove()

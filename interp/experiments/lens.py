@@ -73,7 +73,7 @@ def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Te
     wide = {name: take_rows(arguments.get(name), [0] * len(states)) for name in anatomy.row_inputs}
     head = only_the_head(transformer, anatomy, states, prepared.layout.lengths)
     with prepared.model.lock, head, torch.no_grad(), quiet():
-        output: Tensor = transformer(**{**arguments, **wide, "return_dict": False})[0]
+        output: Tensor = transformer(**{**anatomy.as_called({**arguments, **wide}), "return_dict": False})[0]
     return output
 
 
@@ -221,7 +221,7 @@ def _from_store(prepared: Prepared, row: Row, kept: Run, steps: Sequence[int], b
         calls.predictions.append(prediction)
         return prediction
 
-    with prepared.model.lock, around_calls(prepared.model.pipe.transformer, answer):
+    with prepared.model.lock, around_calls(prepared.model.pipe.transformer, answer, prepared.model.anatomy):
         images, latents = sample(prepared, [row])
     states = {
         (step, block): torch.from_numpy(held.sel(step=step, block=block).to_numpy().copy())

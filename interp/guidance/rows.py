@@ -75,7 +75,7 @@ class Guide(Driver):
                 module = transformer.get_submodule(path)
                 hook = self.before_reentry(argument)
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
-            with around_calls(transformer, self.call):
+            with around_calls(transformer, self.call, self.anatomy):
                 yield self
         finally:
             for handle in handles:
@@ -128,7 +128,7 @@ class Guide(Driver):
         found = {}
         for branch in (branch for branch in branches if branch.model is not None):
             with torch.no_grad():
-                found[branch.name] = branch.model(**{**bound, "return_dict": False})[0]
+                found[branch.name] = branch.model(**{**self.anatomy.as_called(bound), "return_dict": False})[0]
         return found
 
     def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:

@@ -96,8 +96,8 @@ class Driver:
 
     def on_arguments(self, module: Any, arguments: Any, named: Any) -> Any:
         """A hook before a call: replace what a `SwapConditioning` names."""
-        bound, changed = self.swap(bind_inputs(module, arguments, named))
-        return ((), bound) if changed else None
+        bound, changed = self.swap(self.anatomy.rows_first(bind_inputs(module, arguments, named)))
+        return ((), self.anatomy.as_called(bound)) if changed else None
 
     def swap(self, bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The call's arguments with every arm's swaps in its rows, and whether there were any."""

@@ -67,17 +67,17 @@ def install_slot(transformer: Any) -> None:
 
 
 @contextlib.contextmanager
-def around_calls(transformer: Any, around: Around) -> Iterator[None]:
-    """Hand every call of the transformer inside to `around`, which may change, answer or record it."""
+def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator[None]:
+    """Hand every call of the transformer inside to `around`, which may change, answer or record it; rows stand first."""
     slot: Slot | None = transformer.__dict__.get(Slot.name)
     original = transformer.forward if slot is None else slot.inner
     steps = itertools.count()
 
     def forward(*given: Any, **named: Any) -> Any:
-        bound = bind_inputs(transformer, given, named)
+        bound = anatomy.rows_first(bind_inputs(transformer, given, named))
 
         def call(arguments: dict[str, Any]) -> Tensor:
-            prediction: Tensor = original(**{**arguments, "return_dict": False})[0]
+            prediction: Tensor = original(**{**anatomy.as_called(arguments), "return_dict": False})[0]
             return prediction
 
         return as_output(around(next(steps), bound, call), bound["return_dict"])
@@ -149,7 +149,7 @@ class Forks(Driver):
                     handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
                 else:
                     handles.append(module.register_forward_hook(self.on_reentry(reentry)))
-            with around_calls(transformer, self.call):
+            with around_calls(transformer, self.call, self.anatomy):
                 yield
         finally:
             for handle in handles:

@@ -142,9 +142,11 @@ class Anatomy:
     channels: int
     blocks: tuple[Block, ...]
     row_inputs: tuple[str, ...]
-    """Arguments of the transformer's forward that have a leading batch axis."""
+    """Arguments of the transformer's forward that have a batch axis: the leading one, but for `row_axes`."""
     reentries: tuple[Reentry, ...]
     """Where conditioning enters again after the blocks."""
+    row_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By argument: the axis of the batch, where it is not the first."""
     timestep: str = "timestep"
     """The transformer's argument that carries it."""
     timestep_scale: float = 1.0
@@ -169,6 +171,16 @@ class Anatomy:
     def joint(self) -> bool:
         """Whether any block holds streams in one state."""
         return any(block.joint for block in self.blocks)
+
+    def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the transformer with the batch as every one's first axis, as all of this package has them."""
+        return {
+            name: value.movedim(self.row_axes[name], 0) if name in self.row_axes else value for name, value in given.items()
+        }
+
+    def as_called(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse: arguments as the transformer takes them."""
+        return {name: value.movedim(0, self.row_axes[name]) if name in self.row_axes else value for name, value in rows.items()}
 
     @property
     def has_norms(self) -> bool:

@@ -154,6 +154,7 @@ CATALOG: dict[str, Entry] = {
             "HunyuanVideo, text to video, guidance-distilled",
             Defaults(steps=50),
         ),
+        Entry("hidream", "HiDream-ai/HiDream-I1-Full", "HiDreamImagePipeline", "HiDream-I1 Full", Defaults(steps=50)),
         Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }

@@ -3,7 +3,8 @@
 Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt, Wan, LTX-Video, CogVideoX,
 HunyuanImage, HunyuanVideo and Mochi from diffusers' own conversion scripts (`scripts/convert_{flux2,wan,...}_to_diffusers.py`).
 Of Qwen-Image, AuraFlow and Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408
-channels, mlp_ratio 4.3637). Where the hub's own config is on the machine, `interp inspect` uses that one.
+channels, mlp_ratio 4.3637). Of HiDream the class's defaults, and what these leave open as loaders of its weights have it: its
+own config was not seen. Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SD3, FLUX, DIT = "SD3Transformer2DModel", "FluxTransformer2DModel", "DiTTransfor
 FLUX2, QWEN, SANA = "Flux2Transformer2DModel", "QwenImageTransformer2DModel", "SanaTransformer2DModel"
 HUNYUANIMAGE = "HunyuanImageTransformer2DModel"
 MOCHI, HUNYUANVIDEO = "MochiTransformer3DModel", "HunyuanVideoTransformer3DModel"
+HIDREAM = "HiDreamImageTransformer2DModel"
 LTX, COGVIDEOX = "LTXVideoTransformer3DModel", "CogVideoXTransformer3DModel"
 CHROMA, HUNYUANDIT = "ChromaTransformer2DModel", "HunyuanDiT2DModel"
 PIXART, WAN = "PixArtTransformer2DModel", "WanTransformer3DModel"
@@ -239,6 +241,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "guidance_embeds": True,
         "text_embed_dim": 4096,
         "pooled_projection_dim": 768,
+    },
+    "hidream": {
+        "_class_name": HIDREAM,
+        "patch_size": 2,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 16,
+        "num_single_layers": 32,
+        "attention_head_dim": 128,
+        "num_attention_heads": 20,
+        "caption_channels": [4096, 4096],
+        "text_emb_dim": 2048,
+        "num_routed_experts": 4,
+        "num_activated_experts": 2,
+        "axes_dims_rope": [64, 32, 32],
+        "max_resolution": [128, 128],
+        "llama_layers": [*range(32), *[31] * 16],
     },
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

@@ -17,6 +17,7 @@ from interp.models import components, tiny_text
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.quiet import quiet
 from interp.models.tiny_cogvideox import cogvideox
+from interp.models.tiny_hidream import hidream
 from interp.models.tiny_hunyuanimage import hunyuanimage
 from interp.models.tiny_hunyuanvideo import hunyuanvideo
 from interp.models.tiny_ltx import ltx
@@ -164,5 +165,6 @@ BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
     "cogvideox": cogvideox,
     "hunyuanimage": hunyuanimage,
     "mochi": mochi,
+    "hidream": hidream,
     "hunyuanvideo": hunyuanvideo,
 }

@@ -123,10 +123,10 @@ class Visitor:
         swapped: dict[str, Any] = {}
         for number, edit in enumerate(self.interventions):
             if isinstance(edit, SwapConditioning) and edit.swaps(step):
-                swapped |= edit.swapped(bound)
+                swapped |= edit.swapped(self.anatomy.rows_first(bound))
                 self.touched[number] += 1
         if swapped:
-            self.envoy.inputs = ((), {**bound, **swapped})
+            self.envoy.inputs = ((), {**bound, **self.anatomy.as_called(swapped)})
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
         """The step under way, checked against the rows and the timestep the transformer was given."""

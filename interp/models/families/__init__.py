@@ -10,6 +10,7 @@ from interp.models.families import (
     dit,
     flux,
     flux2,
+    hidream,
     hunyuandit,
     hunyuanimage,
     hunyuanvideo,
@@ -38,6 +39,7 @@ ANATOMIES: dict[str, Describe] = {
     "LTXVideoTransformer3DModel": ltx.describe,
     "HunyuanImageTransformer2DModel": hunyuanimage.describe,
     "MochiTransformer3DModel": mochi.describe,
+    "HiDreamImageTransformer2DModel": hidream.describe,
     "HunyuanVideoTransformer3DModel": hunyuanvideo.describe,
     "CogVideoXTransformer3DModel": cogvideox.describe,
 }
@@ -58,6 +60,7 @@ _SPECS = (
     cogvideox.PIPELINE,
     hunyuanimage.PIPELINE,
     mochi.PIPELINE,
+    hidream.PIPELINE,
     hunyuanvideo.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
@@ -77,6 +80,7 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "cogvideox": cogvideox.OWN_GUIDANCE,
     "hunyuanimage": hunyuanimage.OWN_GUIDANCE,
     "mochi": mochi.OWN_GUIDANCE,
+    "hidream": hidream.OWN_GUIDANCE,
     "hunyuanvideo": hunyuanvideo.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""

@@ -1,0 +1,226 @@
+"""HiDream-I1 (`HiDreamImageTransformer2DModel`, `HiDreamImagePipeline`), as diffusers 0.42 has it.
+
+Double blocks return (image, text); single ones take and give one state, image first. Each block has one projection of `temb`,
+timestep and pooled text: twelve chunks in a double block, the image's and then the text's; six in a single one, for both. The
+image's MLP is a mixture of experts. `temb` enters again in `final_layer`. The transformer predicts minus the velocity.
+
+The text stream is what is handed from block to block: T5's tokens, then those of the last of the chosen Llama layers. Behind
+them every block is given the tokens of a Llama layer of its own. They take part in it like text, under the text's gates, and
+the transformer cuts them off after the block: no stream but conditioning, new in every block, which no site shows. In a single
+block the text's tokens stand in the middle, where an edit that holds LayerNorms does not reach: no norm is listed.
+
+The pipeline draws as many pixels whatever size it is asked for. Pictures that are not square would be padded: squares alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import ModelError
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
+from interp.models.families.flux import STATES
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.sd3 import ADALN_ZERO
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+JOINED = ("image", "text")  # order of the tokens inside a single block
+BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
+LLAMA = "encoder_hidden_states_llama3"  # (layer, batch, token, channel)
+ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_masks", "image_rotary_emb")
+
+
+def part(state: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
+    """A stream's tokens out of those that stand first in a state, one stream after the other: (batch, token, channel)."""
+    start = sum(lengths[name] for name in order[: list(order).index(stream)])
+    return state[:, start : start + lengths[stream]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PassingBlock(Block):
+    """A block that is given tokens behind those of its streams."""
+
+    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
+        """The block's output with every stream's state put in its place; what stands behind them stays."""
+        import torch
+
+        items = list(output) if isinstance(output, tuple) else [output]
+        for item in {item or 0 for item in self.hidden.values()}:
+            streams = self.joint or [stream for stream, place in self.hidden.items() if place == item]
+            parts = [states[stream] for stream in streams]
+            behind = [] if items[item] is None else [items[item][:, sum(state.shape[1] for state in parts) :]]
+            items[item] = torch.cat([*parts, *behind], dim=1)
+        return tuple(items) if isinstance(output, tuple) else items[0]
+
+    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
+        return part(state, self.joint or (stream,), stream, lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassingTap(Tap):
+    """A place where tokens stand behind those of the streams."""
+
+    def take(self, value: Any, lengths: Lengths) -> Tensor:
+        """The stream's tokens, (batch, token, channel)."""
+        given = value[self.item or 0] if isinstance(value, tuple) else value
+        return part(given, self.joint or (self.stream,), self.stream, lengths)
+
+
+def project(block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block, (batch, chunk * channel)."""
+    projected: Tensor = block.get_submodule("adaLN_modulation")(inputs["temb"])
+    return projected
+
+
+def double_block(path: str) -> Block:
+    """A double block: two streams that meet in attention."""
+    return PassingBlock(
+        path=path,
+        kind="double",
+        hidden={"image": 0, "text": 1},
+        reads=(
+            Modulation("image", "adaLN_modulation", BOTH, project),
+            Tap("image", "modulated", "attn", "attn1", "input"),
+            PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
+            Tap("image", "branch", "attn", "attn1", item=0),
+            PassingTap("text", "branch", "attn", "attn1", item=1),
+            Tap("image", "mid", None, "norm3_i", "input"),
+            PassingTap("text", "mid", None, "norm3_t", "input"),
+            Tap("image", "modulated", "mlp", "ff_i", "input"),
+            Tap("image", "branch", "mlp", "ff_i"),
+            PassingTap("text", "modulated", "mlp", "ff_t", "input"),
+            PassingTap("text", "branch", "mlp", "ff_t"),
+        ),
+        row_inputs=ROW_INPUTS,
+        state_inputs=STATES,
+        attention=("attn1.to_v", "attn1.to_out"),
+    )
+
+
+def single_block(path: str) -> Block:
+    """A single block: both streams as one, behind the same gates."""
+    taps: tuple[tuple[str, str | None, str, str], ...] = (
+        ("modulated", "attn", "attn1", "input"),
+        ("branch", "attn", "attn1", "output"),
+        ("mid", None, "norm3_i", "input"),
+        ("modulated", "mlp", "ff_i", "input"),
+        ("branch", "mlp", "ff_i", "output"),
+    )
+    return PassingBlock(
+        path=path,
+        kind="single",
+        hidden=dict.fromkeys(JOINED),
+        reads=(
+            Modulation("image", "adaLN_modulation", ADALN_ZERO, project, shared_with=("text",)),
+            *(
+                PassingTap(stream, kind, gate, module, side, joint=JOINED)
+                for kind, gate, module, side in taps
+                for stream in JOINED
+            ),
+        ),
+        row_inputs=ROW_INPUTS,
+        state_inputs=dict.fromkeys(JOINED, "hidden_states"),
+        joint=JOINED,
+    )
+
+
+def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` as the transformer's forward makes it."""
+    pooled = inputs["pooled_embeds"]
+    return {"temb": transformer.t_embedder(inputs["timesteps"], pooled.dtype) + transformer.p_embedder(pooled)}
+
+
+def lengths(patch: int, given: Inputs) -> Lengths:
+    """Tokens of the streams, from the transformer's arguments; Llama's are (layer, batch, token, channel)."""
+    height, width = given["hidden_states"].shape[-2:]
+    text = given["encoder_hidden_states_t5"].shape[1] + given[LLAMA].shape[2]
+    return {"image": (height // patch) * (width // patch), "text": text}
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `HiDreamImageTransformer2DModel`: blocks are numbered through, double ones first."""
+    doubles = [double_block(f"double_stream_blocks.{index}.block") for index in range(len(transformer.double_stream_blocks))]
+    singles = [single_block(f"single_stream_blocks.{index}.block") for index in range(len(transformer.single_stream_blocks))]
+    return Anatomy(
+        family="hidream",
+        model_class="HiDreamImageTransformer2DModel",
+        channels=transformer.inner_dim,
+        blocks=(*doubles, *singles),
+        row_inputs=(
+            "hidden_states",
+            "timesteps",
+            "encoder_hidden_states_t5",
+            LLAMA,
+            "pooled_embeds",
+        ),
+        reentries=(Reentry("final_layer", "temb"),),
+        conditioning=Conditioning({"timestep": "timesteps", "text": "pooled_embeds"}, block_conditioning),
+        row_axes={LLAMA: 1},
+        timestep="timesteps",
+        lengths=partial(lengths, transformer.config.patch_size),
+        forks=False,
+    )
+
+
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """T5's tokens (batch, token, channel), Llama's (layer, batch, token, channel) and the pooled text (batch, channel)."""
+    length = settings["max_sequence_length"]
+    t5, _, llama, _, pooled, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=length)
+    return t5, llama, pooled
+
+
+def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The pooled text, (batch, channel): all of the text that reaches the gates."""
+    return {"pooled_embeds": encode(pipe, texts, settings)[2]}
+
+
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, a row's first: of Llama (batch, layer, token, channel)."""
+    t5, llama, _ = encode(pipe, texts, settings)
+    return {"encoder_hidden_states_t5": t5, LLAMA: llama.movedim(1, 0)}
+
+
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The negative prompt, pooled and as tokens."""
+    return {**conditions(pipe, [negative_prompt], settings), **text_states(pipe, [negative_prompt], settings)}
+
+
+def settings(pipe: Any) -> dict[str, Any]:
+    """Text length, of each of the encoders; of a pipeline that has them all, which the published ones come without."""
+    if pipe.text_encoder_4 is None or pipe.tokenizer_4 is None:
+        raise ModelError(
+            "HiDreamImagePipeline: its Llama is missing; load it with text_encoder_4= and tokenizer_4=, then interp.wrap it"
+        )
+    return {"max_sequence_length": 128}
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a picture of height x width pixels."""
+    config, length = pipe.transformer.config, settings["max_sequence_length"]
+    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
+    return Layout(
+        image_grid=(rows // config.patch_size, columns // config.patch_size),
+        text_tokens=sum(min(length, tokenizer.model_max_length) for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)),
+        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
+        prediction=("minus_velocity",),
+    )
+
+
+OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+PIPELINE = PipelineSpec(
+    pipeline_class="HiDreamImagePipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    takes_size=False,
+    settings=settings,
+    tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
+    conditions=conditions,
+    text_states=text_states,
+    unconditional=unconditional,
+    shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
+)
