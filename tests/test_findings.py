@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from interp.findings.campaign import campaign, judge
 from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN, Claim
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
-from interp.findings.stages import STAGES
+from interp.findings.stages import STAGES, Hooks
 from interp.testing import plant
 
 NAN = float("nan")
@@ -316,6 +318,42 @@ def test_costs_are_upper_bounds(ran: tuple[Path, str]) -> None:
         if stage.name in ("disrupt", "collapse", "dose", "transport", "patch", "guidance"):
             taken = float(np.nansum(interp.open_experiment(stage.path(setup)).cells["forwards"]))
             assert 0.2 * stage.most(setup) < taken <= stage.most(setup), stage.name
+    traced = {"crossed": ["crossed.zarr"], "others": ["other-0.zarr"]}
+    traced["govern"] = [str(path.relative_to(setup.folder)) for path in (setup.folder / "govern").glob("*.zarr")]
+    for stage in (stage for stage in STAGES if stage.name in traced):
+        runs = [interp.open_run(setup.folder / name) for name in traced[stage.name]]
+        taken = sum(run.rows_done for run in runs) * SIZES["steps"]
+        assert 0.2 * stage.most(setup) < taken <= stage.most(setup), stage.name
+        assert len(runs) <= stage.stores(setup), stage.name
+
+
+@pytest.mark.parametrize("name", ["swap", "lens"])
+def test_costs_of_single_calls_are_upper_bounds(name: str, ran: tuple[Path, str], tmp_path: Path) -> None:
+    """Counted where they happen: every row of every call of the transformer."""
+    setup = setup_of(ran[0])
+    copied = dataclasses.replace(setup, folder=tmp_path)
+    shutil.copytree(setup.folder / "crossed.zarr", tmp_path / "crossed.zarr")
+    (stage,) = (stage for stage in STAGES if stage.name == name)
+    rows: list[int] = []
+    handle = setup.model.pipe.transformer.register_forward_pre_hook(
+        lambda m, args, kwargs: rows.append(len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])),
+        with_kwargs=True,
+    )
+    stage.run(copied, Hooks())
+    handle.remove()
+    assert 0.2 * stage.most(copied) < sum(rows) <= stage.most(copied)
+
+
+def test_the_pace_is_measured(ran: tuple[Path, str]) -> None:
+    made = campaign(setup_of(ran[0]).model, setup_of(ran[0]).prompts, ran[0] / "out", **SIZES)
+    pace = made.pace()
+    assert 0 < pace.drawn <= pace.traced
+    assert pace.store >= 0
+    by_name = {stage.name: stage for stage in made.stages}
+    govern, disrupt = by_name["govern"], by_name["disrupt"]
+    expected = govern.most(made.setup) * pace.traced + govern.stores(made.setup) * pace.store
+    assert govern.seconds(made.setup, pace) == pytest.approx(expected)
+    assert disrupt.seconds(made.setup, pace) == pytest.approx(disrupt.most(made.setup) * pace.drawn)
 
 
 def test_again_goes_on_and_another_question_is_refused(ran: tuple[Path, str]) -> None:

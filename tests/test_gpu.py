@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS
+from conftest import ALL, PROMPTS
 
 import interp
 from interp.testing import selfcheck
@@ -20,9 +20,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["tiny", "dual", "flux", "dit"])
+@pytest.mark.parametrize("name", ALL)
 def test_selfcheck_passes_on_the_card(name: str, dtype: str, request: pytest.FixtureRequest) -> None:
-    source = request.getfixturevalue(f"{name}_model").name
+    source = request.getfixturevalue(name).name
     report = selfcheck(interp.load(source, device="cuda", dtype=dtype))
     assert [check for check in report.checks if not check.passed] == []
 

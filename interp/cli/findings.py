@@ -105,11 +105,12 @@ def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any
 
 def _say_cost(made: Campaign) -> None:
     """What every experiment takes at most, and about how long."""
-    seconds = made.seconds_a_forward()
-    for name, forwards in made.cost().items():
-        say(f"{name}: up to {forwards:,.0f} forwards of one picture, {forwards * seconds / 60:.1f} min")
-    total = sum(made.cost().values())
-    say(f"together up to {total:,.0f} forwards: {total * seconds / 60:.0f} min at {seconds * 1000:.3g} ms each, one by one")
+    pace, cost = made.pace(), made.cost()
+    minutes = {stage.name: stage.seconds(made.setup, pace) / 60 for stage in made.stages}
+    for name, forwards in cost.items():
+        say(f"{name}: up to {forwards:,.0f} forwards of one picture, {minutes[name]:.1f} min")
+    each = f"{pace.drawn * 1000:.3g} ms each drawn, {pace.traced * 1000:.3g} traced, {pace.store:.2g} s a traced store"
+    say(f"together up to {sum(cost.values()):,.0f} forwards: {sum(minutes.values()):.0f} min ({each})")
 
 
 def _say_stage(number: int, total: int, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from interp.experiments.clean import sample
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
-from interp.findings.stages import STAGES, Hooks, Stage
-from interp.plan import Record
+from interp.findings.stages import STAGES, Hooks, Pace, Stage
+from interp.models.quiet import quiet
 from interp.provenance import provenance
+from interp.run import execute
 from interp.tracing.model import Model
-from interp.tracing.prepare import prepare
+from interp.tracing.prepare import Prepared, prepare
 
 OnStage = Callable[[int, int, Stage], None]
 
@@ -55,16 +57,19 @@ class Campaign:
         """Forwards of one row by stage, at most."""
         return {stage.name: float(stage.most(self.setup)) for stage in self.stages}
 
-    def seconds_a_forward(self) -> float:
-        """How long a forward of one row takes here: the shortest of three pictures, so that what else runs counts little."""
-        given: dict[str, Any] = {**self.setup.sampling, "record": Record(stats=False, gates=False)}
-        prepared = prepare(self.setup.model, self.setup.texts[:1], **given)
-        taken = []
-        for _ in range(3):
-            start = time.perf_counter()
-            sample(prepared, prepared.plan.rows())
-            taken.append(time.perf_counter() - start)
-        return min(taken) / len(prepared.schedule.timesteps)
+    def pace(self) -> Pace:
+        """How fast this machine draws and traces this model: the shorter of two tries, so that what else runs counts little."""
+        few = self.setup.texts[: self.setup.batch_size]
+        one, all_of_them = (prepare(self.setup.model, texts, **self.setup.sampling) for texts in (few[:1], few))
+        steps = len(one.schedule.timesteps)
+        drawn = min(_seconds(lambda: sample(all_of_them, all_of_them.plan.rows())) for _ in range(2)) / len(few) / steps
+        first, whole = (min(self._traced(prepared) for _ in range(2)) for prepared in (one, all_of_them))
+        traced = max((whole - first) / (len(few) - 1), 0.0) / steps if len(few) > 1 else first / steps
+        return Pace(drawn, max(traced, drawn), max(first - traced * steps, 0.0) if len(few) > 1 else 0.0)
+
+    def _traced(self, prepared: Prepared) -> float:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            return _seconds(lambda: execute(prepared, Path(folder) / "pace.zarr", batch_size=self.setup.batch_size))
 
     def run(
         self,
@@ -84,6 +89,12 @@ class Campaign:
     def facts(self) -> dict[str, Any]:
         """What the verdicts are of."""
         return {**self.setup.to_json(), "provenance": provenance(self.setup.model, self.setup.batch_size)}
+
+
+def _seconds(do: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:

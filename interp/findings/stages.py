@@ -40,6 +40,18 @@ class Hooks:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pace:
+    """Seconds, measured on this machine and model."""
+
+    drawn: float
+    """Of a forward of one row in a plain draw."""
+    traced: float
+    """Of one in a trace of statistics and gates."""
+    store: float
+    """Of a traced store, whatever its rows: created, summed up, closed."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One experiment."""
 
@@ -48,6 +60,13 @@ class Stage:
     most: Callable[[Setup], float]
     """Forwards of one row through the transformer, at most: what is forked off or shared makes them fewer."""
     run: Callable[[Setup, Hooks], None]
+    stores: Callable[[Setup], int] = lambda setup: 0
+    """Stores of traces that it makes; 0 of one that draws."""
+
+    def seconds(self, setup: Setup, pace: Pace) -> float:
+        """How long it takes at most, forwards being as slow as measured."""
+        stores = self.stores(setup)
+        return self.most(setup) * (pace.traced if stores else pace.drawn) + stores * pace.store
 
     def path(self, setup: Setup) -> Path:
         """Where it is kept."""
@@ -208,14 +227,27 @@ def _blocks(setup: Setup) -> int:
     return len(setup.model.anatomy.blocks)
 
 
+def _one(setup: Setup) -> int:
+    return 1
+
+
+def _clamped(setup: Setup) -> int:
+    """Runs of the clamp test: the original, and three for every block and gate."""
+    return 1 + 3 * _blocks(setup) * len(setup.model.anatomy.gates)
+
+
 STAGES: tuple[Stage, ...] = (
-    Stage("crossed", "statistics, gates and branches, prompts x seeds", lambda s: _rows(s, s.repeats), _crossed),
-    Stage("states", "image tokens after the last step", _rows, _states),
-    Stage("others", "statistics of other checkpoints or sizes", lambda s: len(s.others) * _rows(s), _others),
-    Stage("gates", "alpha over prompts x timesteps, no block run", lambda s: 0.0, _gates),
+    Stage("crossed", "statistics, gates and branches, prompts x seeds", lambda s: _rows(s, s.repeats), _crossed, _one),
+    Stage("states", "image tokens after the last step", _rows, _states, _one),
     Stage(
-        "govern", "alpha clamped, gate by gate", lambda s: (1 + 3 * _blocks(s) * len(s.model.anatomy.gates)) * _rows(s), _govern
+        "others",
+        "statistics of other checkpoints or sizes",
+        lambda s: len(s.others) * _rows(s),
+        _others,
+        lambda s: len(s.others),
     ),
+    Stage("gates", "alpha over prompts x timesteps, no block run", lambda s: 0.0, _gates),
+    Stage("govern", "alpha clamped, gate by gate", lambda s: _clamped(s) * _rows(s), _govern, lambda s: _clamped(s)),
     Stage(
         "disrupt",
         "massive channels zeroed, with every control",
