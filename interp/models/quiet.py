@@ -30,6 +30,7 @@ def quiet() -> Iterator[None]:
             library.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "In CPU autocast", UserWarning)  # Mochi's transformer asks for float32 in it
             yield
     finally:
         for name, level in before.items():
