@@ -15,6 +15,7 @@ import xarray as xr
 from bad_inputs import run as command
 
 import interp
+from interp.analysis import paired
 from interp.errors import InputError, PlanError
 from interp.evaluation import prompt_sets
 from interp.findings import caused, observed
@@ -220,6 +221,7 @@ def test_nothing_measured_is_no_verdict() -> None:
         ("worse by itself, not after correction", "better", UNKNOWN),
         ("worse", "better", PARTLY),
         ("better", "not shown", UNKNOWN),
+        ("better", "worse", PARTLY),
         ("worse", "not shown", FAILS),
     ],
 )
@@ -235,6 +237,24 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
     drawn = SimpleNamespace(axes={"arm": range(4)})
     evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: drawn)
     assert caused.dg_helps(evidence).said == said  # type: ignore[arg-type]
+
+
+def test_detail_alone_does_not_keep_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No measure of the prompt: nothing is kept; and another measure of detail that is worse by itself holds nothing."""
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
+    evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: SimpleNamespace(axes={"arm": range(4)}))
+
+    def said(**verdicts: str) -> str:
+        zeros = {n: (("setting", "measure"), np.zeros((2, len(verdicts)))) for n in ("over", "over_low", "over_high")}
+        both = np.array([["the baseline"] * len(verdicts), list(verdicts.values())], object)
+        found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), both)}, {"setting": [0, 1], "measure": list(verdicts)})
+        monkeypatch.setattr(caused, "compare", lambda part: found)
+        return caused.dg_helps(evidence).said  # type: ignore[arg-type]
+
+    assert said(hps_v2_1="better", aesthetic="better") == UNKNOWN
+    assert said(hps_v2_1="better", clip_score="better") == HOLDS
+    assert said(hps_v2_1="better", aesthetic=f"worse{paired.ALONE}", clip_score="better") == UNKNOWN
 
 
 def clamped(low: list[float], high: list[float]) -> SimpleNamespace:

@@ -6,7 +6,7 @@ Scores are averaged over seeds first: prompts are what results are to hold for, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from interp.store.schema import Array
 PERMUTATIONS = 9_999
 ALPHA = 0.05
 EQUIVALENT = "no different, by more than the margin"
+DIRECTIONS = ("better", "worse")
+ALONE = " by itself, not after correction"
 FEWEST = 10  # prompts, below which nothing is called no different: a bootstrap of few is too narrow
 
 
@@ -70,12 +72,13 @@ def compare(
         if not np.isfinite(low[place]) and 1 < pairs[place] < len(values):
             said[place] = f"cannot tell: not measured on {len(values) - pairs[place]} of {len(values)} prompts"
         if said[place] == EQUIVALENT and (len(values) < FEWEST or not spread[place] > 0):
-            said[place] = "not shown"  # ties, or few prompts, have narrow bootstrap intervals and prove nothing
+            # ties, or few prompts, have narrow bootstrap intervals and show no equivalence
+            said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), 0.0)
+        if said[place] in DIRECTIONS and not p[place] <= ALPHA:
+            said[place] = "not shown"  # of few prompts the bootstrap's interval is too narrow
     said[names.index(first)] = "the baseline"
     corrected = holm(p)
-    for place in np.ndindex(*p.shape):
-        if said[place] in ("better", "worse") and not corrected[place] <= ALPHA:
-            said[place] = f"{said[place]} by itself, not after correction"
+    said = _after(said, corrected)
     data |= {"p": (dims, p), "p_holm": (dims, corrected), "effect": (dims, effect), "verdict": (dims, said)}
     attributes = {
         "analysis": "paired",
@@ -85,6 +88,40 @@ def compare(
         "p": f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {int(np.isfinite(p).sum())} comparisons",
     }
     return xr.Dataset(data, {"setting": scores["setting"], "measure": scores["measure"]}, attributes)
+
+
+def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Tables of `compare`, their p corrected over all of them: a comparison that stands in two tables counts once."""
+    keys: dict[tuple[Any, ...], float] = {}
+    places: dict[str, list[tuple[Any, ...]]] = {}
+    for name, table in found.items():
+        own = table["p"].transpose("setting", "measure")
+        prompts = tuple(str(text) for text in table["prompt"].to_numpy())
+        base = str(table.attrs["baseline"])
+        places[name] = [(base, str(s), str(m), prompts) for s in own["setting"].to_numpy() for m in own["measure"].to_numpy()]
+        keys |= dict(zip(places[name], own.to_numpy().ravel().tolist(), strict=True))
+    corrected = dict(zip(keys, holm(np.array(list(keys.values()))).tolist(), strict=True))
+    count = int(np.isfinite(np.array(list(keys.values()), float)).sum())
+    together = {}
+    for name, table in found.items():
+        shape = table.sizes["setting"], table.sizes["measure"]
+        p_holm = np.array([corrected[key] for key in places[name]], float).reshape(shape)
+        said = _after(
+            np.array([str(v).removesuffix(ALONE) for v in table["verdict"].to_numpy().ravel()], object).reshape(shape), p_holm
+        )
+        dims = ("setting", "measure")
+        text = f"paired permutation of signs, {PERMUTATIONS} draws; Holm over the {count} comparisons of all tables"
+        together[name] = table.assign(p_holm=(dims, p_holm), verdict=(dims, said)).assign_attrs(p=text)
+    return together
+
+
+def _after(said: Array, corrected: Array) -> Array:
+    """Verdicts, with what the correction leaves of them."""
+    found = said.copy()
+    for place in np.ndindex(*said.shape):
+        if said[place] in DIRECTIONS and not corrected[place] <= ALPHA:
+            found[place] = f"{said[place]}{ALONE}"
+    return found
 
 
 def _permutation_p(differences: Array) -> Array:

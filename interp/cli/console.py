@@ -9,7 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import InputError
+
 if TYPE_CHECKING:
+    import typer
+
     from interp.run import Progress
 
 
@@ -116,6 +120,14 @@ def rate_text(state: Progress) -> str:
     minutes, seconds = divmod(round(left), 60)
     each = ", ".join(f"worker {name}: {value:.1f}" for name, value in state.rates.items())
     return f"{60 * rate:.1f} prompts/min{f' ({each})' if each else ''}, {minutes}:{seconds:02d} left"
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """An error that names the first of some options that was given, where they say nothing."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"{name.replace('_', '-')} {why}")
 
 
 def say(message: str) -> None:

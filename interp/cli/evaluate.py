@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import graceful, say
+from interp.cli.console import graceful, refuse_given, say
 from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps, drawing_progress, say_cost
 from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
@@ -27,7 +27,15 @@ SEEDS = 2
 CACHE = Path("cache") / "scores.sqlite"
 
 
+DRAWING = (
+    *("model", "count", "out", "masks", "channels", "block", "steps", "seed", "repeats", "batch_size"),
+    *("workers", "scheduler", "dtype", "dry_run"),
+)
+"""Options of pictures that are drawn."""
+
+
 def evaluate(
+    context: typer.Context,
     sources: Annotated[list[Path] | None, typer.Argument(help="Folders of pictures, or stores (traces, sweeps).")] = None,
     preset: Annotated[
         str | None,
@@ -59,6 +67,9 @@ def evaluate(
     ] = None,
     block: Annotated[int | None, Option(help="Detail Guidance's m. [default: the model's preset, or a quarter in]")] = None,
     baseline: Annotated[str | None, Option(help="The setting that others are compared with. [default: the first]")] = None,
+    page: Annotated[
+        Path | None, Option(help="Of folders of pictures: the page to write, .html, and its numbers as .json.")
+    ] = None,
     margin: Annotated[float, Option(help="What is no difference: a share of the baseline's deviation over prompts.")] = 0.2,
     steps: Steps = None,
     seed: Seed = 0,
@@ -80,7 +91,8 @@ def evaluate(
         raise InputError(f"margin must be 0 or a finite share above it, such as 0.2; got {margin}")
     scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": real, "device": device}
     if sources:
-        found = _scored(sources, prompts, scoring, baseline, margin)
+        refuse_given(context, DRAWING, "goes with --preset or --guidance, which draw; these pictures are there already")
+        found = _scored(sources, prompts, scoring, baseline, margin, page)
     else:
         loading: dict[str, Any] = {"device": device, "dtype": dtype}
         chosen = prompts_of(prompts, model, count)
@@ -159,16 +171,25 @@ def _results(task: Task, made: Made, scorers: list[Any], **given: Any) -> dict[s
 
 
 def _scored(
-    sources: list[Path], prompts: str | None, scoring: dict[str, Any], baseline: str | None, margin: float
+    sources: list[Path],
+    prompts: str | None,
+    scoring: dict[str, Any],
+    baseline: str | None,
+    margin: float,
+    page: Path | None,
 ) -> dict[str, xr.Dataset]:
-    """Pictures that are there; what is found is kept in the store, if it is one experiment."""
+    """Pictures that are there; what is found is kept in the store, if it is one; of folders, on a page that is asked for."""
     from interp.evaluation.evaluate import evaluate as score
+    from interp.report import report_pictures
     from interp.store.experiment import is_experiment, open_experiment
+    from interp.store.opened import open_run
     from interp.store.results import write_result
 
     gallery = _gallery(sources, prompts)
-    one = len(sources) == 1 and (sources[0] / "zarr.json").exists() and is_experiment(sources[0])
-    kept = open_experiment(sources[0]) if one else None
+    one = len(sources) == 1 and (sources[0] / "zarr.json").exists()
+    if one and page is not None:
+        raise InputError(f"page is for folders of pictures; of a store, interp report {sources[0]} writes it")
+    kept = (open_experiment(sources[0]) if is_experiment(sources[0]) else open_run(sources[0])) if one else None
     before = kept.result("evaluation") if kept is not None and "evaluation" in kept.results else None
     table = str(before.attrs.get("preset", "")) if before is not None else ""
     if before is not None and table:
@@ -182,6 +203,9 @@ def _scored(
     elif kept is not None:
         write_result(kept.path, "evaluation", found["evaluation"])
         say(f"kept in {sources[0]}: analysis/evaluation")
+    elif page is not None:
+        for path in report_pictures(gallery, found, page):
+            say(f"written: {path}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,9 @@ def findings(
     ] = None,
     count: Annotated[int | None, Option(help="So many of the prompts. [default: all; demo: 24]")] = None,
     out: Annotated[Path | None, Option(help="The folder of all its stores. [default: cache/findings-MODEL]")] = None,
-    page: Annotated[Path | None, Option(help="The verdict page. [default: findings.html in that folder]")] = None,
+    page: Annotated[
+        Path | None, Option(help="The verdict page. [default: findings.html in that folder; of --only, findings-NAME.html]")
+    ] = None,
     only: Annotated[list[str] | None, Option(help="A finding by name; give it again for more. [default: all]")] = None,
     other: Annotated[
         list[str] | None, Option(help="An earlier checkpoint or another size. [default for demo: demo-early]")
@@ -75,7 +78,8 @@ def findings(
         return
     with graceful() as stopped:
         judged = made.run(on_stage=_say_stage, on_progress=_tenths(), stopped=stopped)
-    paths = report(made, judged, page or folder / "findings.html")
+    some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # a part keeps off the whole's page
+    paths = report(made, judged, page or folder / f"{some}.html")
     if as_json:
         print_json(
             {

@@ -18,6 +18,7 @@ from interp.store.schema import Array
 
 MARGIN = 0.2  # of the baseline's deviation over prompts: what is called a small effect (Cohen 1988)
 FEWEST = 10  # prompts, below which halves are too small for neighbours' distances: no interval
+CHUNK = 64  # pictures looked at together
 HALVES = 100
 """Halves of the prompts that set measures are taken of again: drawn without repeats, since a picture that occurs twice changes
 distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
@@ -55,9 +56,9 @@ class Scored:
 def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = lambda done, total: None) -> Scored:
     """Score every picture of every setting."""
     singles = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "picture"]
-    if not singles:
-        raise InputError("scorers must measure something of single pictures")
     names = [m.name for scorer in scorers for m in scorer.measures]
+    if not names:
+        raise InputError("scorers must measure something")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"scorers must not share a measure; {twice} is measured by two of them")
@@ -65,13 +66,27 @@ def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = l
         raise InputError(f"{gallery.source} holds no pictures")
     scores, looked = [], []
     for number in range(len(gallery.settings)):
-        images = gallery.read(number)
-        found = {m: values for scorer in scorers for m, values in scorer.pictures(images, gallery.prompts).items()}
-        scores.append([np.asarray(found[m.name], float) for _, m in singles])
-        looked.append([scorer.looked_at(images, gallery.prompts) for scorer in scorers])
+        found, seen = _looked(gallery, number, scorers)
+        scores.append([found[m.name] for _, m in singles])
+        looked.append(seen)
         on_setting(number + 1, len(gallery.settings))
     by_scorer = tuple(tuple(own[place] for own in looked) for place in range(len(scorers)))
-    return Scored(gallery, tuple(m for _, m in singles), np.array(scores), tuple(scorers), by_scorer)
+    table = np.array(scores, float).reshape(len(gallery.settings), len(singles), len(gallery.prompts))
+    return Scored(gallery, tuple(m for _, m in singles), table, tuple(scorers), by_scorer)
+
+
+def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array]]:
+    """Scores of a setting's pictures by measure, and what each scorer compares sets by; a part of them in memory at a time."""
+    found: list[dict[str, Array]] = []
+    seen: list[list[Array]] = []
+    images = gallery.read(number)
+    for start in range(0, len(images), CHUNK):
+        part, prompts = images[start : start + CHUNK], gallery.prompts[start : start + CHUNK]
+        scored = (scorer.pictures(part, prompts) for scorer in scorers)
+        found.append({name: np.asarray(values, float) for one in scored for name, values in one.items()})
+        seen.append([scorer.looked_at(part, prompts) for scorer in scorers])
+    together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    return together, [np.concatenate([one[place] for one in seen]) for place in range(len(scorers))]
 
 
 def evaluate(

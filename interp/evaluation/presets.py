@@ -94,10 +94,15 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "dg-fig-8",
             f"{DG}, Fig. 8",
-            "Detail Guidance over depth and scale",
+            "Detail Guidance over depth and scale, and beside classifier-free guidance over its scale",
             "guidance",
             "pick-a-pic",
-            {"none": "none", "dg": "dg:{{0.5,1,2}}:channels={channels}:block={{{depths}}}"},
+            {
+                "none": "none",
+                "dg": "dg:{{0.5,1,2}}:channels={channels}:block={{{depths}}}",
+                "cfg": "cfg:{{2,4,6}}",
+                "cfg+dg": "cfg:{{2,4,6}}+{combined}",
+            },
         ),
         Recipe(
             "dg-app-i",
@@ -156,6 +161,7 @@ def settings(one: Recipe, preset: Preset, blocks: int) -> dict[str, str]:
         "cfg": f"cfg:{preset.guidance:g}",
         "dg": f"dg:{preset.alone:g}:channels={channels}:block={preset.block}",
         "cfg_dg": f"cfg:{factor + 1:g}+dg:{combined:g}:channels={channels}:block={preset.block}",
+        "combined": f"dg:{combined:g}:channels={channels}:block={preset.block}",
         "channels": channels,
         "depths": ",".join(map(str, depths)),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import segmentation, study
+from interp.analysis import paired, segmentation, study
 from interp.errors import InputError
 from interp.evaluation import presets, published
 from interp.evaluation.evaluate import MARGIN, OnSetting, compare, score
@@ -203,6 +203,8 @@ def results(
             for style in sorted({style for style in styles if style is not None}):
                 rows = np.flatnonzero([own == style for own in styles]).tolist()
                 found[f"evaluation_{plain_name(style)}"] = compare(scored.part(rows=rows), baseline=baseline, margin=margin)
+    compared = {name: table for name, table in found.items() if "p_holm" in table}
+    found |= paired.correct_together(compared)
     said = {"preset": task.recipe.name if task.recipe is not None else "", **task.prompts.facts()}
     if task.recipe is not None:
         said |= {"table": task.recipe.table, "paper_prompts": task.recipe.prompts}

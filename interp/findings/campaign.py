@@ -88,7 +88,10 @@ class Campaign:
 
     def facts(self) -> dict[str, Any]:
         """What the verdicts are of."""
-        return {**self.setup.to_json(), "provenance": provenance(self.setup.model, self.setup.batch_size)}
+        scorers = [f"{m.name}" for one in self.scorers for m in one.measures]
+        told = [text for one in self.scorers for text in getattr(one, "weights", {}).values()]
+        said = {"scorers": ", ".join(scorers), "metric_weights": "; ".join(told)}
+        return {**self.setup.to_json(), **said, "provenance": provenance(self.setup.model, self.setup.batch_size)}
 
 
 def _seconds(do: Callable[[], Any]) -> float:

@@ -194,10 +194,13 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     detail = [m for m in said if m not in about]
     parts = [f"{m.replace('_', ' ')} {_over(found.sel(measure=m))}: {word}" for m, word in said.items()]
     here = "; ".join(parts) + "."
-    if any(said[m] == "worse" for m in about) or any(said[m] == "worse" for m in detail):
-        return Verdict(PARTLY if any(said[m] == "better" for m in detail) else FAILS, here)
-    kept = all(said[m] in KEPT for m in about)  # "not shown" shows nothing kept
-    return Verdict(HOLDS if kept and any(said[m] == "better" for m in detail) else UNKNOWN, here)
+    if "worse" in said.values():
+        return Verdict(PARTLY if "better" in said.values() else FAILS, here)
+    if not about:
+        here += " No measure of the prompt: give one, such as --scorer clip."
+    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" shows nothing kept
+    harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
+    return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
 
 
 KEPT = ("better", "no different, by more than the margin")

@@ -8,8 +8,8 @@ from interp.findings.claims import DG, FC, SPARK, Claim
 from interp.findings.observed import FEW, STEADY, SURE, TOKENS
 
 _HELPS = (
-    "holds: a measure of detail is better, after correction, none is worse, and every measure of the prompt is "
-    "better or no different; "
+    "holds: a measure of detail is better, after correction, none is worse, by itself either, and the prompt is measured and "
+    "every measure of it better or no different; "
     "in part: better in one, worse in another; fails: worse and nothing better"
 )
 

@@ -22,7 +22,7 @@ from interp.store.opened import Run
 from interp.store.schema import Array
 from interp.tracing.model import Model
 
-FILE = "findings.json"
+FILE = "campaign.json"
 FEWEST = 4  # prompts: two pairs
 
 
@@ -108,7 +108,10 @@ class Setup:
         """Take the folder for this campaign; one of another is refused, naming the field that differs."""
         path, own = self.folder / FILE, self.to_json()
         if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                theirs = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise PlanError(f"{path} is damaged, so what the campaign asked is not known; give another --out") from None
             for field, value in own.items():
                 if theirs.get(field) != value:
                     raise PlanError(

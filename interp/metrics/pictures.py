@@ -19,6 +19,7 @@ BLUR = 1 / 16  # of the picture's shorter side: standard deviation of the low-pa
 DETAIL_FROM = 0.125  # cycles per pixel: a period of eight pixels; 0.5 is the finest
 BINS = 16
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
+TOLERANCE = 1e-4  # beyond 0..1: rounding
 FLOOR = 1e-10  # power of a flat picture, so that its logarithm exists
 
 
@@ -32,6 +33,8 @@ def as_floats(pictures: Array) -> Array:
     floats = pictures / 255.0 if pictures.dtype == np.uint8 else pictures.astype(np.float64)
     if not np.isfinite(floats).all():
         raise InputError("pictures hold NaN or Inf")
+    if floats.size and (floats.min() < -TOLERANCE or floats.max() > 1 + TOLERANCE):
+        raise InputError(f"pictures must be uint8 or floats in 0..1; got {floats.min():.3g} to {floats.max():.3g}")
     return np.asarray(floats)
 
 

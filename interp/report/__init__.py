@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from interp.report.evaluated import report
+from interp.report.evaluated import report, report_pictures
 
-__all__ = ["report"]
+__all__ = ["report", "report_pictures"]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from interp.analysis.published import about
 from interp.errors import InputError
+from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
 from interp.figures import people, places
 from interp.report.page import Page, clean, short, write
@@ -41,6 +42,21 @@ def report(made: Experiment | Run, out: str | Path, *, static: bool = False) -> 
         "results": {name: clean(found.to_dict()) for name, found in results.items()},
         "published": [dataclasses.asdict(finding) for finding in published],
     }
+    return write(page, numbers, out)
+
+
+def report_pictures(gallery: Gallery, results: Mapping[str, xr.Dataset], out: str | Path) -> tuple[Path, Path]:
+    """The same page of folders of pictures, which keep no result of their own: (OUT.html, OUT.json)."""
+    page = Page(f"{gallery.source}: evaluation")
+    page.text(f"{len(gallery.prompts)} pictures of each setting. What holds here holds of these pictures and these measures.")
+    for name, found in results.items():
+        page.heading(name)
+        SECTIONS[str(found.attrs["analysis"])](page, found)
+    page.heading("Pictures")
+    for number, setting in enumerate(gallery.settings):
+        images = gallery.read(number)[:PICTURES]
+        page.pictures((image, f"{setting}: {text}") for image, text in zip(images, gallery.prompts, strict=False))
+    numbers = {"source": gallery.source, "results": {name: clean(found.to_dict()) for name, found in results.items()}}
     return write(page, numbers, out)
 
 
@@ -85,6 +101,7 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.figure(figures.scores(found))
     if found["set_value"].notnull().any():
         page.figure(figures.set_scores(found))
+        page.table(("measure of sets", "setting", "value", "interval"), _set_rows(found))
     if found.sizes["measure"]:
         head = ("measure", "setting", "value", "interval", "less the baseline", "its interval", "wins", "wins, interval")
         page.table((*head, "p, Holm", "effect", "verdict"), _score_rows(found))
@@ -95,6 +112,15 @@ def _scores(page: Page, found: xr.Dataset) -> None:
     for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
         for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):
             page.text(f"{name}: {text}.")
+
+
+def _set_rows(found: xr.Dataset) -> list[tuple[Any, ...]]:
+    return [
+        (str(measure), str(setting), short(one["set_value"]), short([one["set_low"], one["set_high"]]))
+        for measure in found["set_measure"].to_numpy()
+        for setting in found["setting"].to_numpy()
+        for one in [found.sel(set_measure=measure, setting=setting)]
+    ]
 
 
 def _score_rows(found: xr.Dataset) -> list[tuple[Any, ...]]:

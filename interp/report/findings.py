@@ -20,13 +20,14 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
     page = Page(f"{campaign.setup.model.name}: the papers' findings")
     page.text(", ".join(f"{number} {word}" for word, number in counted(judged).items()) + ".", quiet=False)
     page.text(
-        "A verdict says no more than its interval does. What holds here holds of this model, these prompts and these measures."
+        "A verdict says no more than its interval does; every token and alpha peaks have none, and are of means alone. What "
+        "holds here holds of this model, these prompts and these measures."
     )
     repeats, steps = campaign.setup.repeats, campaign.setup.steps or campaign.setup.model.defaults.steps
     page.text(
         f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} seeds "
         f"where they are crossed, {steps} steps, seed {campaign.setup.seed}; weights {facts['weights']}; the one block that is "
-        f"disrupted: {campaign.setup.block}."
+        f"disrupted: {campaign.setup.block}. Detail and prompt are judged by: {facts['scorers'] or 'nothing'}."
     )
     claimed = [one for one in judged if one.verdict.said != MEASURED]
     page.heading("Claims")

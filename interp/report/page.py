@@ -84,9 +84,16 @@ def write(page: Page, numbers: Any, out: str | Path) -> tuple[Path, Path]:
     beside = path.with_suffix(".json")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page.html(), encoding="utf-8")
-        beside.write_text(json.dumps(clean(numbers), indent=1, ensure_ascii=False), encoding="utf-8")
+        whole(path, page.html())
+        whole(beside, json.dumps(clean(numbers), indent=1, ensure_ascii=False))
     return path, beside
+
+
+def whole(path: Path, text: str) -> None:
+    """Write a file, all of it or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def clean(value: Any) -> Any:
