@@ -212,7 +212,7 @@ CASES = [
     Case(
         "folder of a class nobody knows",
         "trace --model {folder}/m --prompts {prompts}",
-        "is a NoSuchPipeline, which cannot be traced; supported: AuraFlowPipeline, DiTPipeline",
+        "is a NoSuchPipeline, which cannot be traced; supported: AuraFlowPipeline, ChromaPipeline",
         prepare=broken_folder("m", edit_json("model_index.json", _class_name="NoSuchPipeline")),
     ),
     Case("pickled weights", "trace --model {folder}/m --prompts {prompts}", "safetensors", prepare=broken_folder("m", pickled)),

@@ -176,7 +176,7 @@ def test_gates_that_differ_from_token_to_token_are_refused(wan_model: interp.Mod
 
 def test_a_model_without_gates_says_so_and_traces_its_states(hunyuandit_model: interp.Model, tmp_path: Path) -> None:
     prompts, out = PROMPTS[:2], tmp_path / "run.zarr"
-    with pytest.warns(interp.InterpWarning, match="has no gates: no alpha multiplies what its blocks add. Hidden states are"):
+    with pytest.warns(interp.InterpWarning, match="has no gates: no alpha multiplies what its blocks add. What its states are"):
         run = interp.trace(hunyuandit_model, prompts, out=out, steps=2)
     assert run.stats["max_abs"].sizes["block"] == 4
     with pytest.raises(interp.StoreError, match="keeps no AdaLN gates; .* where the model has any"):
@@ -281,7 +281,9 @@ def test_a_scheduler_that_runs_backwards_has_levels_that_fall(mochi_model: inter
     assert times.sigmas[0] == 1.0
 
 
-@pytest.mark.parametrize("name", ["mochi_model", "hunyuanvideo_model", "hunyuanimage_model", "ltx_model", "cogvideox_model"])
+@pytest.mark.parametrize(
+    "name", ["mochi_model", "hunyuanvideo_model", "hunyuanimage_model", "ltx_model", "cogvideox_model", "hidream_model"]
+)
 def test_the_table_of_gates_is_what_a_run_uses(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model, prompts = request.getfixturevalue(name), PROMPTS[:2]
     guided = {"embedded_guidance": 2.0} if name == "hunyuanvideo_model" else {}

@@ -123,7 +123,7 @@ def _summary(run: Run, variable: str) -> xr.Dataset:
     summary = run.summary
     if variable not in summary:
         what = "gates" if variable == "alpha" else "stats"
-        raise StoreError(f"store {run.path} keeps no {what}; trace with --record stats,gates")
+        raise StoreError(f"store {run.path} keeps no {what}; trace with --record stats,gates (a model without gates has none)")
     if not int(summary.attrs.get("rows", 0)):
         raise StoreError(f"no row of {run.path} is done yet, so there is nothing to look at; let its trace go on first")
     return summary

@@ -218,6 +218,8 @@ def grid_of(states: xr.DataArray) -> tuple[int, int]:
     """Image tokens as (y, x); an error when only some were recorded."""
     if "token_y" not in states.coords:
         raise InputError("hidden states must carry token_y and token_x (image stream)")
+    if "token_frame" in states.coords and int(states["token_frame"].max()) > 0:
+        raise InputError("hidden states are of a video's frames; maps are of one picture: trace with --num-frames 1")
     grid = int(states["token_y"].max()) + 1, int(states["token_x"].max()) + 1
     if grid[0] * grid[1] != states.sizes["token"]:
         raise InputError(f"tokens: a map needs all {grid[0]} x {grid[1]} image tokens; {states.sizes['token']} were recorded")

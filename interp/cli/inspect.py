@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def _description(bones: Skeleton, index: int) -> list[str]:
     block = bones.anatomy.blocks[index]
     sites = [site for site in bones.anatomy.sites() if site.block == index]
     streams = [_site_names([s for s in sites if s.stream == stream]) for stream in ("image", "text")]
-    return [block.kind, f"{block.path.rpartition('.')[0]}.*", *streams]
+    return [block.kind, re.sub(r"\.\d+(?=\.|$)", ".*", block.path), *streams]
 
 
 def _site_names(sites: Sequence[Any]) -> str:

@@ -126,9 +126,9 @@ def disrupt(
 
 
 def half_of(prepared: Prepared) -> tuple[int, ...]:
-    """Image tokens of the left half of the picture."""
+    """Image tokens of the left half of the picture, of every frame."""
     rows, columns = prepared.layout.image_grid
-    return tuple(y * columns + x for y in range(rows) for x in range(columns // 2))
+    return prepared.layout.everywhere([y * columns + x for y in range(rows) for x in range(columns // 2)])
 
 
 def said_blocks(chosen: Sequence[int], count: int) -> str:

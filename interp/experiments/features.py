@@ -138,12 +138,25 @@ def without(state: Tensor, channels: Sequence[int]) -> Tensor:
     return cut
 
 
+def described(model: Model, block: int) -> None:
+    """An error for a block whose image state no LayerNorm, scale and shift make what attention reads."""
+    norm_of(model, block)
+    sites = {str(site) for site in model.anatomy.sites()}
+    missing = [kind for kind in ("scale", "shift") if f"block.{block}/image/{kind}.attn" not in sites]
+    if missing:
+        raise ModelError(
+            f"block {block} has no AdaLN {missing[0]}, which these descriptors are made with: {model.name} has none"
+        )
+
+
 def norm_of(model: Model, block: int) -> Any:
     """The LayerNorm that a block applies to the image state it is given, without weights of its own."""
     described: Block = model.anatomy.blocks[block]
     own = [norm for norm in described.norms if "image" in norm.streams]
     if not own:
-        raise ModelError(f"block {block} ({described.kind}) has no LayerNorm of its image state; describe raw states alone")
+        raise ModelError(
+            f"block {block} ({described.kind}) has no LayerNorm without weights on its image state, which descriptors need"
+        )
     return model.pipe.transformer.get_submodule(f"{described.path}.{own[0].module}")
 
 
@@ -166,6 +179,8 @@ def extractor(
     wanted = resolve_indices(range(1, count) if blocks is None else parse_indices(blocks, "blocks"), count, "blocks")
     if 0 in wanted:
         raise InputError("blocks must be 1 or later: what enters block 0 is the embedding, which no channel is massive in yet")
+    for block in wanted:
+        described(model, block)
     at = resolve_indices((steps // 2,) if steps_at is None else parse_indices(steps_at, "steps_at"), steps, "steps_at")
     chosen = resolve_indices(parse_indices(channels, "channels"), model.anatomy.channels, "channels")
     if 2 * len(chosen) > model.anatomy.channels:

@@ -270,7 +270,7 @@ def _columns(
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {}
     for y, band in enumerate(np.array_split(grid, side, axis=0)):
         for x, part in enumerate(np.array_split(band, side, axis=1)):
-            found[f"y{y} x{x}"] = (tuple(range(steps)), tuple(int(token) for token in part.ravel()))
+            found[f"y{y} x{x}"] = (tuple(range(steps)), prepared.layout.everywhere(part.ravel().tolist()))
     return found
 
 

@@ -23,7 +23,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.analysis import factorial
-from interp.errors import InputError
+from interp.errors import InputError, ModelError
 from interp.experiments.choose import Ranked, rank
 from interp.experiments.clean import Array, Clean, clean_run, measure
 from interp.models import noise
@@ -69,6 +69,10 @@ def swap(
     `set` is massive or control: as many random ordinary channels. The result is written to `out`.
     """
     prepared = prepare(model, prompts, record=Record(stats=False, gates=False), **arguments)
+    if not prepared.model.anatomy.one_timestep:
+        raise ModelError(
+            f"{prepared.model.name} is told two timesteps, this step's and the next's; one alone cannot be swapped"
+        )
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
     if len({row.text for row in rows}) < 2:
         raise InputError("prompts must be two different ones or more: each is told another's text")

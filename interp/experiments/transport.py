@@ -151,6 +151,15 @@ class Transported:
         return Clean(row, Calls(), picture, latents[0].float().cpu().numpy(), states)
 
 
+def _stills(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings for pictures as sources: one frame, of a model of videos."""
+    still = autoencoder.still_settings(model.pipe, model.loaded.spec)
+    for name, value in still.items():
+        if settings.get(name, value) != value:
+            raise InputError(f"pictures: they have one frame; {name} must be {value}, got {settings[name]}")
+    return {**settings, **still}
+
+
 def transport(
     model: Model | str | Path,
     source: Sequence[str] | str | Path,
@@ -174,6 +183,8 @@ def transport(
     """
     model = model if isinstance(model, Model) else load(model)
     arguments = {"record": Record(stats=False, gates=False), **arguments}
+    if pictures is not None:
+        arguments["settings"] = _stills(model, arguments.get("settings") or {})
     theirs, ours = prepare(model, source, **arguments), prepare(model, target, **arguments)
     check_pairs(theirs.plan.rows(), ours.plan.rows(), ("source", "target"))
     if mask not in MASKS:

@@ -57,6 +57,10 @@ class SwapConditioning:
         if timestep is not None and not (math.isfinite(timestep) and 0 <= timestep <= 1000):
             raise InputError(f"timestep must lie in 0..1000, the scheduler's units; got {timestep!r}")
         players = anatomy.conditioning.players if anatomy.conditioning is not None else {}
+        if timestep is not None and not anatomy.one_timestep:
+            raise InputError(
+                f"timestep: {model.name} is told two of them, this step's and the next's; one alone cannot be swapped"
+            )
         chosen, found = model.settings(settings), {}
         with torch.no_grad():
             if pooled:

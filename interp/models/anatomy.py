@@ -149,6 +149,8 @@ class Anatomy:
     """By argument: the axis of the batch, where it is not the first."""
     timestep: str = "timestep"
     """The transformer's argument that carries it."""
+    one_timestep: bool = True
+    """Whether it is told no other timestep besides."""
     timestep_scale: float = 1.0
     """What the scheduler's timestep is divided by before it is given to the transformer."""
     guidance_scale: float = 1.0

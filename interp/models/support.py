@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, Conditioning
 from interp.models.catalog import CATALOG
 from interp.models.families import OWN_GUIDANCE, PIPELINES
 from interp.models.published import CONFIGS
 from interp.models.skeleton import build
 from interp.models.tiny import BUILDERS
 
+SAME = Conditioning.of_block
 OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two calls"}
 
 
@@ -45,6 +46,8 @@ def gates(anatomy: Anatomy) -> str:
     given = [modulation for block in anatomy.blocks for modulation in block.modulations if modulation.module is None]
     shared = all(modulation.table is None for modulation in given)
     source = "" if not given else " (the same in all blocks of a kind)" if shared else " (shared, plus each block's table)"
+    if anatomy.conditioning is not None and anatomy.conditioning.of_block is not SAME:
+        source = " (of all blocks at once, each its own)"
     without = [writer for writer in anatomy.writers if writer not in anatomy.gates]
     if not anatomy.gates:
         return "none: hidden states alone"

@@ -107,27 +107,28 @@ def _chain_error(model: Model, cache: Cache) -> float:
 def _compute_error(model: Model, prepared: Prepared) -> float:
     """Largest relative difference of AdaLN values computed without running a block to the ones it used (plain hooks).
 
-    A projection inside a block is computed from what the block is given; what the block is given as an argument, from what the
+    They are computed twice: from what the block is given, and, where the anatomy says what sets the gates, from what the
     transformer is given.
     """
-    errors = []
+    errors = [0.0]
     call, records = _hooked_blocks(model, prepared)
-    conditioning, transformer = model.anatomy.conditioning, model.pipe.transformer
-    for block, record in records:
+    conditioning, made = model.anatomy.conditioning, None
+    if conditioning is not None:
+        players = {name: call[name] for name in (*conditioning.players.values(), *conditioning.further)}
+        with torch.no_grad():
+            made = conditioning.inputs(
+                model.pipe.transformer, {name: value for name, value in players.items() if value is not None}
+            )
+    for index, (block, record) in enumerate(records):
         for modulation in block.modulations:
-            inputs, used = record["inputs"], record.get(modulation.name)
             with torch.no_grad():
-                if modulation.module is None:
-                    if conditioning is None:
-                        continue
-                    used = modulation.compute(record["module"], inputs)
-                    players = {name: call[name] for name in (*conditioning.players.values(), *conditioning.further)}
-                    made = conditioning.inputs(transformer, {name: v for name, v in players.items() if v is not None})
-                    inputs = conditioning.of_block(made, model.anatomy.blocks.index(block))
-                assert used is not None
-                computed = modulation.compute(record["module"], inputs).float()
-            errors.append(((computed - used.float()).abs().max() / used.float().abs().max().clamp_min(1e-30)).item())
-    return float(max(errors, default=0.0))
+                computed = modulation.compute(record["module"], record["inputs"]).float()
+                used = record.get(modulation.name, computed).float()
+                found = [computed]
+                if conditioning is not None and made is not None:
+                    found.append(modulation.compute(record["module"], conditioning.of_block(made, index)).float())
+            errors += [((one - used).abs().max() / used.abs().max().clamp_min(1e-30)).item() for one in found]
+    return float(max(errors))
 
 
 def _hooked_blocks(model: Model, prepared: Prepared) -> tuple[dict[str, Any], list[tuple[Block, dict[str, Any]]]]:

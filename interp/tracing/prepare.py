@@ -158,7 +158,7 @@ def recordable(asked: Record | None, model: Model) -> Record:
             f"record.gates: {model.name} has no gates: no alpha multiplies what its blocks add; record stats or hidden"
         )
     warnings.warn(
-        f"{model.name} has no gates: no alpha multiplies what its blocks add. Hidden states are traced, gates are not",
+        f"{model.name} has no gates: no alpha multiplies what its blocks add. What its states are is traced, gates are not",
         InterpWarning,
         stacklevel=3,
     )

@@ -219,6 +219,7 @@ PIPELINE = PipelineSpec(
     takes_size=False,
     settings=settings,
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
+    settings_maximum={"max_sequence_length": 128},
     conditions=conditions,
     text_states=text_states,
     unconditional=unconditional,

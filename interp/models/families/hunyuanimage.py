@@ -107,6 +107,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=None if distilled else Conditioning({"timestep": "timestep"}, block_conditioning),
         last_norm=Norm("norm_out.norm"),
+        one_timestep=not config.use_meanflow,
         forks=False,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class Layout:
     def lengths(self) -> Mapping[str, int]:
         """Tokens of every stream."""
         return {stream: self.tokens(stream) for stream in ("image", "text")}
+
+    def everywhere(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Image tokens at some places of the grid, of every frame."""
+        size = self.image_grid[0] * self.image_grid[1]
+        return tuple(frame * size + place for frame in range(self.token_frames) for place in places)
 
     def tokens(self, stream: str) -> int:
         """Tokens of a stream."""
@@ -167,6 +172,9 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
         name = type(scheduler).__name__
         raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
     timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
+    if not np.isfinite(timesteps).all():
+        name = type(scheduler).__name__
+        raise InputError(f"steps: the model's {name} has no timesteps for {steps} steps; give another --steps")
     return Schedule(timesteps, noise_levels(scheduler, timesteps))
 
 
