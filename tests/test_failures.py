@@ -181,6 +181,7 @@ def test_failures_read_back_and_go(tiny_run: interp.Run, tmp_path: Path) -> None
     assert interp.open_run(path).rows_done == tiny_run.rows_done, "a plain reader is not disturbed"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_stop_finishes_the_row_in_flight(number: int, tiny_folder: Path, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"

@@ -63,6 +63,7 @@ def assert_same_store(a: Path, b: Path) -> None:
         assert np.array_equal(x, y, equal_nan=x.dtype.kind == "f"), name
 
 
+@pytest.mark.processes
 def test_killed_and_resumed_equals_uninterrupted(tiny_folder: Path, tmp_path: Path) -> None:
     """Through the command line; docs/faults.md has the campaign of every kind of fault."""
     out, counts = kill_and_resume(tiny_folder, tmp_path, kills=3, seed=0)

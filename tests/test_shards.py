@@ -48,6 +48,7 @@ def check_equal(store: Path, whole: Path) -> None:
     assert np.array_equal(one.summary["mean_abs"], other.summary["mean_abs"], equal_nan=True)
 
 
+@pytest.mark.processes
 def test_three_processes_write_one_store(command: list[str], whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     running = [
@@ -59,6 +60,7 @@ def test_three_processes_write_one_store(command: list[str], whole: Path, tmp_pa
     check_equal(out, whole)
 
 
+@pytest.mark.processes
 def test_a_shard_goes_on_after_a_kill_and_alone(command: list[str], whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     for share in ("1/2", "0/2", "1/2"):

@@ -119,7 +119,7 @@ def disrupt(
         "ranked_by": first.source,
         "stream": stream,
         "reach": reach,
-        "norms": "held in two arms" if norms else "arms left out: these blocks have no LayerNorm without weights of its own",
+        **({} if norms else {"norms": "arms left out: these blocks have no LayerNorm without weights of its own"}),
         "half": "left out: it is of the image stream alone" if half is None else "left half of the picture",
     }
     return Disruption(prepared, path, tuple(arms), as_json(parameters, "parameters"))
@@ -165,11 +165,11 @@ def _arms(
     single = {
         "zero": edits(lambda where, one: Zero(channels=one.massive, **where)),
         "mean": edits(lambda where, one: SetMean(channels=one.massive, **where)),
-        "lowest": edits(lambda where, one: Zero(channels=one.lowest, **where)),
     }
     if reach is not None:
         for kind, norm_edit in (("norms_kept", ZeroNormsKept), ("norms_as_if_zero", NormsAsIfZero)):
             single[kind] = edits(lambda where, one, make=norm_edit: make(reach=reach, channels=one.massive, **where))  # type: ignore[misc]
+    single["lowest"] = edits(lambda where, one: Zero(channels=one.lowest, **where))
     if half:
         single["half"] = edits(lambda where, one: Zero(tokens=half, channels=one.massive, **where))
     arms = [Arm(f"{kind} {said}", given, _labels(kind, said, stream)) for kind, given in single.items()]
