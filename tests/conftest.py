@@ -26,12 +26,13 @@ LATER = [
     "mochi_model",
     "hunyuanvideo_model",
     "hidream_model",
+    "stableaudio_model",
 ]
 KINDS = ["dual_model", "flux_model", "dit_model", "flux2_model", "qwenimage_model", "sana_model"]
 """One of every kind of block, for what does not differ from family to family."""
 MODELS = [*CORE, *FAMILIES]
 ALL = [*MODELS, *LATER]
-GATELESS = ["hunyuandit_model"]
+GATELESS = ["hunyuandit_model", "stableaudio_model"]
 ONE_STREAM = [
     "dit_model",
     "sana_model",
@@ -41,6 +42,7 @@ ONE_STREAM = [
     "hunyuandit_model",
     "ltx_model",
     "mochi_model",
+    "stableaudio_model",
 ]
 TWO_STREAMS = [name for name in ALL if name not in ONE_STREAM]
 
@@ -180,6 +182,12 @@ def hunyuanvideo_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model
 def hidream_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
     """Text tokens that every block is given anew; an argument whose rows are its second axis; squares of one size."""
     return interp.load(tiny.build("hidream", tmp_path_factory.mktemp("models") / "tiny-hidream"))
+
+
+@pytest.fixture(scope="session")
+def stableaudio_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+    """Sound: its picture is a spectrogram. No gates; a token before the stream's; a timestep for all rows."""
+    return interp.load(tiny.build("stableaudio", tmp_path_factory.mktemp("models") / "tiny-stableaudio"))
 
 
 @pytest.fixture(scope="session")

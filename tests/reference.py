@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from reference_later import LATER
 
+from interp.models.families.pipeline import spectrogram
+
 
 class Seen:
     """What the hooks saw: one entry a call, in order."""
@@ -238,7 +240,7 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
 
     arguments["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
     kind = type(pipe).__name__
-    if kind == "HiDreamImagePipeline":
+    if kind in ("HiDreamImagePipeline", "StableAudioPipeline"):
         arguments = {key: value for key, value in arguments.items() if key not in ("height", "width")}
     if kind == "DiTPipeline":
         arguments = {key: value for key, value in arguments.items() if key not in ("height", "width")}
@@ -257,7 +259,11 @@ def untraced(pipe: Any, prompts: list[str], seeds: list[int], **arguments: Any) 
     pipe.scheduler.step = watched
     try:
         output = pipe(**{"output_type": "pil", **arguments})
-        images = [video[len(video) // 2] for video in output.frames] if hasattr(output, "frames") else output.images
+        images = (
+            [video[len(video) // 2] for video in output.frames] if hasattr(output, "frames") else getattr(output, "images", [])
+        )
+        if hasattr(output, "audios"):
+            images = [(spectrogram(sound.double().numpy()) * 255).round().astype(np.uint8) for sound in output.audios]
     finally:
         del pipe.scheduler.step
     return np.stack([np.asarray(image) for image in images]), last[0].float().numpy()

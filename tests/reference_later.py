@@ -125,7 +125,16 @@ def hidream(transformer: Any, keep: Any, seen: Any) -> Handles:
     return handles
 
 
+def stableaudio(transformer: Any, keep: Any, seen: Any) -> Handles:
+    """Stable Audio: no gates; the first token is none of the sound's."""
+    return [
+        block.register_forward_hook(lambda m, a, o, i=index: keep(seen.hidden, ("image", i), o[:, 1:]))
+        for index, block in enumerate(transformer.transformer_blocks)
+    ]
+
+
 LATER = {
+    "StableAudioDiTModel": stableaudio,
     "HiDreamImageTransformer2DModel": hidream,
     "MochiTransformer3DModel": mochi,
     "HunyuanVideoTransformer3DModel": hunyuanimage,

@@ -15,11 +15,13 @@ import interp
 from interp.analysis import segmentation
 from interp.experiments.disrupt import half_of
 from interp.experiments.features import extractor
+from interp.experiments.lens import lens
 from interp.experiments.patch import patch
 from interp.experiments.swap import swap
 from interp.experiments.transport import transport
 from interp.interventions import SwapConditioning
 from interp.models import support, tiny
+from interp.models.families.pipeline import spectrogram, spectrogram_size
 from interp.testing import check_anatomy
 from interp.tracing.prepare import prepare
 
@@ -122,3 +124,20 @@ def test_one_of_two_timesteps_is_not_swapped(tmp_path: Path) -> None:
     with pytest.raises(interp.ModelError, match="is told two timesteps"):
         swap(model, PROMPTS[:2], out=tmp_path / "s.zarr", channels=[3], steps=2)
     assert all(check.passed for check in check_anatomy(model))
+
+
+def test_a_sound_is_seen_as_its_spectrogram(stableaudio_model: interp.Model, tmp_path: Path) -> None:
+    """A tone is a line at its frequency; louder is brighter; high ones are at the top. Latents are no pictures."""
+    time = np.arange(4096)
+    low, high = (0.5 * np.sin(2 * np.pi * row / 128 * time)[None] for row in (8, 48))  # periods of 16 and of 2.7 samples
+    for tone, row in ((low, 8), (high, 48)):
+        picture = spectrogram(tone)
+        assert picture.shape == (*spectrogram_size(4096), 3)
+        assert int(picture[:, 100, 0].argmax()) == 64 - row
+    assert spectrogram(low).max() > spectrogram(low / 10).max()
+    assert spectrogram(np.zeros((2, 4096))).max() == 0
+    run = interp.trace(stableaudio_model, PROMPTS[:2], out=tmp_path / "r.zarr", steps=2)
+    assert run.images["image"].shape == (2, *stableaudio_model.sizes(), 3)
+    assert run.images["latents"].dims == ("prompt", "latent_channel", "latent_token")
+    with pytest.raises(interp.ModelError, match="draws sound: its latents are no pictures"):
+        lens(stableaudio_model, PROMPTS[:1], out=tmp_path / "l.zarr", steps=2, without=[3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from interp.guidance import (
 )
 from interp.interventions import Scale, SetMean, Zero, edited
 from interp.interventions.rows import Slot, around_calls
+from interp.models.families.pipeline import spectrogram
 from interp.tracing.prepare import prepare
 
 STEPS = 3
@@ -111,6 +113,8 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
         _, t5, _, llama, _, pooled = pipe.encode_prompt(["x"], do_classifier_free_guidance=True, max_sequence_length=length)
         llama = llama.movedim(1, 0)  # rows first
         return {"encoder_hidden_states_t5": t5, "encoder_hidden_states_llama3": llama, "pooled_embeds": pooled}
+    if kind == "StableAudioPipeline":  # nothing at all, not an empty prompt
+        return {"encoder_hidden_states": torch.zeros(1, pipe.tokenizer.model_max_length + 2, 16)}
     if kind == "HunyuanVideoPipeline":
         states, pooled, mask = pipe.encode_prompt("", max_sequence_length=length)
         return {"encoder_hidden_states": states, "pooled_projections": pooled, "encoder_attention_mask": mask.float()}
@@ -130,6 +134,9 @@ def no_prompt(pipe: Any, length: int) -> dict[str, Tensor]:
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
+LEADING = {"stableaudio": 1}  # tokens before the stream's
+
+
 class plain_edits:  # noqa: N801
     """Plain hooks on blocks' outputs: (block, item of the output or None, function)."""
 
@@ -144,7 +151,8 @@ class plain_edits:  # noqa: N801
             def hook(m: Any, a: Any, kw: Any, output: Any, item: Any = item, change: Any = change) -> Any:
                 given = kw.get("hidden_states", a[0] if a else None)
                 if not isinstance(output, tuple):
-                    return change(output, given)
+                    first = LEADING.get(self.model.anatomy.family, 0)
+                    return torch.cat([output[:, :first], change(output[:, first:], given)], dim=1)
                 return tuple(change(v, given) if n == item else v for n, v in enumerate(output))
 
             module = self.model.pipe.transformer.get_submodule(described.path)
@@ -238,6 +246,9 @@ def test_cfg_equals_the_pipelines_own(name: str, request: pytest.FixtureRequest)
         pipe.register_modules(guider=ClassifierFreeGuidance(guidance_scale=3.0))
         own = pipe(prompt=prompts, height=64, width=64, **given)
         pipe.register_modules(guider=None)
+    elif name == "stableaudio_model":
+        sounds = pipe(prompts, guidance_scale=3.0, **given).audios
+        own = SimpleNamespace(images=np.stack([spectrogram(sound.astype(np.float64)) for sound in sounds]))
     elif name == "hidream_model":
         own = pipe(prompt=prompts, guidance_scale=3.0, max_sequence_length=8, **given)
     elif name == "hunyuanvideo_model":

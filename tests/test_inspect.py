@@ -41,6 +41,7 @@ PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)
     "mochi": ({"joint": 48}, 3072, ("attn", "mlp"), (10.0, 10.1)),
     "hunyuanvideo": ({"double": 20, "single": 40}, 3072, ("attn", "mlp"), (12.8, 12.9)),
     "hidream": ({"double": 16, "single": 32}, 2560, ("attn", "mlp"), (17.0, 17.2)),
+    "stable-audio": ({"cross": 24}, 1536, (), (1.05, 1.06)),
     "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
 }
 EMITTED = {  # outside of the blocks, for those that are given their gates

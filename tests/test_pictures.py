@@ -78,7 +78,7 @@ def test_what_is_no_picture_is_refused(pictures: np.ndarray, message: str) -> No
         metrics.laplacian_variance(pictures)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "stableaudio_model"])
 def test_decoded_latents_are_the_pipelines_picture(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=2)

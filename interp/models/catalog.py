@@ -155,6 +155,13 @@ CATALOG: dict[str, Entry] = {
             Defaults(steps=50),
         ),
         Entry("hidream", "HiDream-ai/HiDream-I1-Full", "HiDreamImagePipeline", "HiDream-I1 Full", Defaults(steps=50)),
+        Entry(
+            "stable-audio",
+            "stabilityai/stable-audio-open-1.0",
+            "StableAudioPipeline",
+            "Stable Audio Open 1.0, no gates",
+            Defaults(steps=100),
+        ),
         Entry("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", _WAN, "Wan 2.1 14B, text to video", Defaults(steps=50)),
     )
 }

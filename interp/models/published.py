@@ -2,9 +2,9 @@
 
 Of Stable Diffusion 3, FLUX.1 and DiT from their hub repositories. Of FLUX.2 klein, SANA, PixArt, Wan, LTX-Video, CogVideoX,
 HunyuanImage, HunyuanVideo and Mochi from diffusers' own conversion scripts (`scripts/convert_{flux2,wan,...}_to_diffusers.py`).
-Of Qwen-Image, AuraFlow and Chroma the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40 blocks, 1408
-channels, mlp_ratio 4.3637). Of HiDream the class's defaults, and what these leave open as loaders of its weights have it: its
-own config was not seen. Where the hub's own config is on the machine, `interp inspect` uses that one.
+Of Qwen-Image, AuraFlow, Chroma and Stable Audio the defaults of diffusers' classes. Of Hunyuan-DiT its authors' DiT-g/2 (40
+blocks, 1408 channels, mlp_ratio 4.3637). Of HiDream the class's defaults, and what these leave open as loaders of its weights
+have it: its own config was not seen. Where the hub's own config is on the machine, `interp inspect` uses that one.
 """
 
 from __future__ import annotations
@@ -259,5 +259,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_resolution": [128, 128],
         "llama_layers": [*range(32), *[31] * 16],
     },
+    "stable-audio": {"_class_name": "StableAudioDiTModel"},
     "wan2.1-14b": {"_class_name": WAN, **_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
 }

@@ -22,6 +22,7 @@ from interp.models.tiny_hunyuanimage import hunyuanimage
 from interp.models.tiny_hunyuanvideo import hunyuanvideo
 from interp.models.tiny_ltx import ltx
 from interp.models.tiny_mochi import mochi
+from interp.models.tiny_stableaudio import stableaudio
 
 WORDS = components.WORDS
 TEXT_TOKENS = 8
@@ -166,5 +167,6 @@ BUILDERS: dict[str, Callable[..., tuple[Any, Defaults]]] = {
     "hunyuanimage": hunyuanimage,
     "mochi": mochi,
     "hidream": hidream,
+    "stableaudio": stableaudio,
     "hunyuanvideo": hunyuanvideo,
 }

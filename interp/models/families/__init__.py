@@ -20,6 +20,7 @@ from interp.models.families import (
     qwenimage,
     sana,
     sd3,
+    stableaudio,
     wan,
 )
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
@@ -40,6 +41,7 @@ ANATOMIES: dict[str, Describe] = {
     "HunyuanImageTransformer2DModel": hunyuanimage.describe,
     "MochiTransformer3DModel": mochi.describe,
     "HiDreamImageTransformer2DModel": hidream.describe,
+    "StableAudioDiTModel": stableaudio.describe,
     "HunyuanVideoTransformer3DModel": hunyuanvideo.describe,
     "CogVideoXTransformer3DModel": cogvideox.describe,
 }
@@ -61,6 +63,7 @@ _SPECS = (
     hunyuanimage.PIPELINE,
     mochi.PIPELINE,
     hidream.PIPELINE,
+    stableaudio.PIPELINE,
     hunyuanvideo.PIPELINE,
 )
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for spec in _SPECS}
@@ -81,6 +84,7 @@ OWN_GUIDANCE: dict[str, OwnGuidance] = {
     "hunyuanimage": hunyuanimage.OWN_GUIDANCE,
     "mochi": mochi.OWN_GUIDANCE,
     "hidream": hidream.OWN_GUIDANCE,
+    "stableaudio": stableaudio.OWN_GUIDANCE,
     "hunyuanvideo": hunyuanvideo.OWN_GUIDANCE,
 }
 """How the pipelines of a family run their own guidance, by the anatomy's family."""

@@ -59,8 +59,36 @@ def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> d
 
 
 def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
-    """What a call of a pipeline drew, an array a row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video."""
+    """What a call of a pipeline drew, an array a row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video. Of sound
+    its spectrogram.
+    """
+    if hasattr(output, "audios"):
+        return [spectrogram(np.asarray(sound, np.float64)) for sound in output.audios]
     return list(output.frames if hasattr(output, "frames") else output.images)
+
+
+BINS, COLUMNS, QUIET = 64, 1024, 80.0  # of a spectrogram: frequencies, moments at most, and dB below full scale that are black
+
+
+def spectrogram_size(samples: int) -> tuple[int, int]:
+    """(frequencies, moments) of a sound's spectrogram."""
+    return BINS, samples // _hop(samples)
+
+
+def spectrogram(sound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A picture of a sound (channel, sample): loudness in dB over frequency, high ones at the top, and time: (y, x, rgb)."""
+    mono = sound.mean(axis=0)
+    hop = _hop(len(mono))
+    padded = np.pad(mono, (0, 2 * BINS))
+    parts = np.stack([padded[start : start + 2 * BINS] for start in range(0, len(mono) // hop * hop, hop)])
+    size = np.abs(np.fft.rfft(parts * np.hanning(2 * BINS), axis=1))[:, 1:] / BINS
+    level = 20 * np.log10(size + 1e-9) / QUIET + 1
+    grey = np.where(np.isfinite(level), np.clip(level, 0, 1), level).T[::-1]
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _hop(samples: int) -> int:
+    return max(samples // COLUMNS, 1)
 
 
 def still(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,0 +1,138 @@
+"""Stable Audio 1.0 (`StableAudioDiTModel`, `StableAudioPipeline`), as diffusers 0.42 has it: sound, and no gates.
+
+One stream of sound, under the image's name; text by cross-attention (`attn2`). Nothing modulates a block: no alpha, shift
+or scale. Time and duration enter as one token before the sound's, which no site shows; the duration stands behind the text too.
+Nothing enters after the blocks. The transformer is told its timestep once for all rows.
+
+What it draws is heard, not seen: the picture of a row is its spectrogram. Latents cannot be made pictures here, nor pictures
+latents. The published scheduler needs torchsde.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from interp.errors import ModelError
+from interp.models.anatomy import Anatomy, Block, Lengths, Tap
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class LedBlock(Block):
+    """A block whose first token is no token of the stream."""
+
+    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
+        """The block's output with the stream's state behind that token, which is zero where there is no output: nothing after
+        the blocks reads it.
+        """
+        import torch
+
+        state = states["image"]
+        return torch.cat([torch.zeros_like(state[:, :1]) if output is None else output[:, :1], state], dim=1)
+
+    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
+        return state[:, 1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class LedTap(Tap):
+    """A place in such a block."""
+
+    def take(self, value: Any, lengths: Lengths) -> Tensor:
+        """The stream's tokens, (batch, token, channel)."""
+        found: Tensor = value[:, 1:]
+        return found
+
+
+def block(path: str) -> Block:
+    """A block: self-attention, cross-attention and MLP, none of them gated."""
+    return LedBlock(
+        path=path,
+        kind="cross",
+        hidden={"image": None},
+        reads=(
+            LedTap("image", "modulated", "attn", "attn1", "input"),
+            LedTap("image", "branch", "attn", "attn1", gated=False),
+            LedTap("image", "branch", "attn2", "attn2", gated=False),
+            LedTap("image", "mid", None, "norm3", "input"),
+            LedTap("image", "modulated", "mlp", "ff", "input"),
+            LedTap("image", "branch", "mlp", "ff", gated=False),
+        ),
+        row_inputs=("hidden_states", "encoder_hidden_states"),
+        state_inputs={"image": "hidden_states"},
+        attention=("attn1.to_v", "attn1.to_out.0"),
+    )
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `StableAudioDiTModel`."""
+    return Anatomy(
+        family="stableaudio",
+        model_class="StableAudioDiTModel",
+        channels=transformer.inner_dim,
+        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
+        reentries=(),
+    )
+
+
+def seconds(pipe: Any) -> float:
+    """How long the sound is."""
+    return float(pipe.transformer.config.sample_size * pipe.vae.hop_length / pipe.vae.config.sampling_rate)
+
+
+def default_size(pipe: Any) -> tuple[int, int]:
+    """Height and width of the spectrogram, pixels."""
+    return spectrogram_size(int(seconds(pipe) * pipe.vae.config.sampling_rate))
+
+
+def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents: one a stretch of sound."""
+    config = pipe.transformer.config
+    return Layout(
+        image_grid=(1, config.sample_size),
+        text_tokens=0,
+        latents={"latent_channel": config.in_channels, "latent_token": config.sample_size},
+        pixel_multiple=1,
+        prediction=("v",),
+    )
+
+
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, zero where there is no text, and the duration's two: (batch, token, channel)."""
+    import torch
+
+    states = pipe.encode_prompt(texts, pipe._execution_device, False)
+    start, end = pipe.encode_duration(0.0, seconds(pipe), pipe._execution_device, False, len(texts))
+    return {"encoder_hidden_states": torch.cat([states, start, end], dim=1)}
+
+
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Nothing, as the pipeline has it, or a negative prompt."""
+    found = text_states(pipe, [negative_prompt], settings)
+    return found if negative_prompt else {name: value * 0 for name, value in found.items()}
+
+
+def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
+    """An error: of lenses, and of pictures as sources."""
+    raise ModelError("StableAudioPipeline draws sound: its latents are no pictures, and pictures are no latents of it")
+
+
+OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+PIPELINE = PipelineSpec(
+    pipeline_class="StableAudioPipeline",
+    layout=layout,
+    guidance_off={"guidance_scale": 1.0},
+    default_size=default_size,
+    takes_size=False,
+    tokenizers={"tokenizer": None},
+    text_states=text_states,
+    unconditional=unconditional,
+    to_autoencoder=no_pictures,
+    from_autoencoder=no_pictures,
+)
