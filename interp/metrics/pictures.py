@@ -25,17 +25,22 @@ FLOOR = 1e-10  # power of a flat picture, so that its logarithm exists
 
 def as_floats(pictures: Array) -> Array:
     """In 0..1, float64; anything but pictures is refused."""
-    pictures = np.asarray(pictures)
-    if pictures.ndim < 3 or pictures.shape[-1] != 3:
-        raise InputError(f"pictures must be (..., y, x, rgb); got shape {pictures.shape}")
-    if min(pictures.shape[-3:-1]) < 2:
-        raise InputError(f"pictures must be at least 2 x 2 pixels; got {pictures.shape[-3]} x {pictures.shape[-2]}")
+    pictures = check_shape(np.asarray(pictures))
     floats = pictures / 255.0 if pictures.dtype == np.uint8 else pictures.astype(np.float64)
     if not np.isfinite(floats).all():
         raise InputError("pictures hold NaN or Inf")
     if floats.size and (floats.min() < -TOLERANCE or floats.max() > 1 + TOLERANCE):
         raise InputError(f"pictures must be uint8 or floats in 0..1; got {floats.min():.3g} to {floats.max():.3g}")
     return np.asarray(floats)
+
+
+def check_shape(pictures: Array) -> Array:
+    """Pictures as they are, or an error: (..., y, x, rgb)."""
+    if pictures.ndim < 3 or pictures.shape[-1] != 3:
+        raise InputError(f"pictures must be (..., y, x, rgb); got shape {pictures.shape}")
+    if min(pictures.shape[-3:-1]) < 2:
+        raise InputError(f"pictures must be at least 2 x 2 pixels; got {pictures.shape[-3]} x {pictures.shape[-2]}")
+    return pictures
 
 
 def low_pass(pictures: Array, blur: float = BLUR) -> Array:

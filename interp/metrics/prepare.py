@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interp.errors import InputError
-from interp.metrics.pictures import as_floats
+from interp.metrics.pictures import as_floats, check_shape
 
 Array = NDArray[Any]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -30,8 +30,7 @@ def as_bytes(images: Array) -> Array:
     if images.ndim != 4:
         raise InputError(f"pictures must be (picture, y, x, rgb); got shape {images.shape}")
     if images.dtype == np.uint8:
-        as_floats(images[:0])  # their shape alone
-        return images
+        return check_shape(images)
     return np.asarray(np.round(as_floats(images) * 255), np.uint8)
 
 
