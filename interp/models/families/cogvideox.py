@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.flux import JOINED, STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
 from interp.models.families.sd3 import BLOCK_ROW_INPUTS, project
 
 if TYPE_CHECKING:
@@ -103,9 +103,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
         raise InputError(f"max_sequence_length must be {config.max_text_seq_length} for these weights; got {length}")
     of_time, scale, kind = config.patch_size_t or 1, pipe.vae_scale_factor_spatial, pipe.scheduler.config.prediction_type
     every = pipe.vae_scale_factor_temporal * math.lcm(2, of_time)
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    check_frames(frames, every)
     latent_frames = (frames - 1) // pipe.vae_scale_factor_temporal + 1 + padding(pipe)
     rows, columns = height // scale, width // scale
     return Layout(

@@ -15,69 +15,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.hunyuanvideo import double_block, single_block
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-from interp.models.families.sd3 import ADALN_ZERO, TWO_STREAM_NORMS, project
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-HIDDEN = {"image": 0, "text": 1}
-JOINED = ("image", "text")  # order of the tokens inside a single block
-BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "attention_mask")
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
 GUIDERS = ("guider", "ocr_guider")
-
-
-def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
-    return Block(
-        path=path,
-        kind="double",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
-            Tap("image", "modulated", "attn", "norm1", item=0),
-            Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
-            Tap("text", "modulated", "attn", "norm1_context", item=0),
-            Tap("image", "branch", "attn", "attn", item=0),
-            Tap("text", "branch", "attn", "attn", item=1),
-            Tap("image", "mid", None, "norm2", "input"),
-            Tap("text", "mid", None, "norm2_context", "input"),
-            Tap("image", "modulated", "mlp", "ff", "input"),
-            Tap("image", "branch", "mlp", "ff"),
-            Tap("text", "modulated", "mlp", "ff_context", "input"),
-            Tap("text", "branch", "mlp", "ff_context"),
-        ),
-        row_inputs=BLOCK_ROW_INPUTS,
-        state_inputs=STATES,
-        norms=TWO_STREAM_NORMS,
-        attention=("attn.to_v", "attn.to_out.0"),
-    )
-
-
-def single_block(path: str) -> Block:
-    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
-    return Block(
-        path=path,
-        kind="single",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),
-            *(Tap(stream, "modulated", "attn", "norm", item=0, joint=JOINED) for stream in STATES),
-            *(Tap(stream, "branch", "attn", "proj_out", joint=JOINED) for stream in STATES),
-        ),
-        row_inputs=BLOCK_ROW_INPUTS,
-        state_inputs=STATES,
-        norms=(Norm("norm.norm", JOINED),),
-    )
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:

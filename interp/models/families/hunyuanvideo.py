@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.errors import InputError, ModelError
+from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES, own_scale
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
 
 if TYPE_CHECKING:
@@ -118,9 +118,7 @@ def settings(pipe: Any) -> dict[str, Any]:
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_scale_factor_temporal
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    check_frames(frames, every)
     latent_frames = (frames - 1) // every + 1
     rows, columns = height // pipe.vae_scale_factor_spatial, width // pipe.vae_scale_factor_spatial
     return Layout(

@@ -19,7 +19,7 @@ import numpy as np
 
 from interp.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Reentry, Tap
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
 from interp.models.families.pixart import tabled
 from interp.models.families.sd3 import mlp_taps
 
@@ -81,9 +81,7 @@ def settings(pipe: Any) -> dict[str, Any]:
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels: a latent is a token."""
     frames, every, size = settings["num_frames"], pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    check_frames(frames, every)
     latent_frames, rows, columns = (frames - 1) // every + 1, height // size, width // size
     return Layout(
         image_grid=(rows, columns),

@@ -25,7 +25,7 @@ import numpy as np
 from interp.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.flux import STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
 from interp.models.families.qwenimage import normalisation
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def describe(transformer: Any) -> Anatomy:
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_temporal_scale_factor
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    check_frames(frames, every)
     latent_frames = (frames - 1) // every + 1
     rows, columns = height // pipe.vae_spatial_scale_factor, width // pipe.vae_spatial_scale_factor
     return Layout(

@@ -48,6 +48,13 @@ class Layout:
         return self.token_frames * self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
 
 
+def check_frames(frames: int, every: int) -> None:
+    """An error for a number of frames that the autoencoder cannot make: one, and so many more for every latent frame."""
+    if (frames - 1) % every:
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+
+
 def text_prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Prompts given as they are."""
     return {"prompt": texts}

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import InputError, ModelError
+from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
 from interp.models.families.pixart import tabled
 from interp.models.families.qwenimage import from_autoencoder, to_autoencoder
 from interp.models.families.sd3 import mlp_taps
@@ -80,9 +80,7 @@ def settings(pipe: Any) -> dict[str, Any]:
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_scale_factor_temporal
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+    check_frames(frames, every)
     of_time, of_y, of_x = config.patch_size
     latent_frames = (frames - 1) // every + 1
     rows, columns = height // pipe.vae_scale_factor_spatial, width // pipe.vae_scale_factor_spatial
