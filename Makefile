@@ -31,7 +31,7 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK) and not processes"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK) and not processes and not full"
 
 test-all: lint $(QUANTIZED)/installed
 	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK)"
