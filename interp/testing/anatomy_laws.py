@@ -1,0 +1,264 @@
+"""Laws of an anatomy, proved on a model with plain hooks: the residual identity, gates, the batch axis, conditioning, sites."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
+from interp.testing.checks import untraced
+from interp.testing.family import FamilyFixtures
+from interp.tracing.model import Model
+from interp.tracing.prepare import prepare
+
+Record = dict[str, Any]
+
+
+class AnatomyLaws(FamilyFixtures):
+    """What an anatomy says is true of the transformer."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def inputs(cls, model: Model) -> dict[str, Any]:
+        """What the pipeline gives its transformer for two prompts, at the first step whose timestep is above 0."""
+        calls: list[dict[str, Any]] = []
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            bound = bind_inputs(module, args, kwargs)
+            calls.append({name: value for name, value in bound.items() if value is not None and carries(value)})
+
+        handle = model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
+        untraced(model, prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)))
+        handle.remove()
+        return next(call for call in calls if (model.anatomy.rows_first(call)[model.anatomy.timestep] > 0).all())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def lengths(cls, model: Model) -> Mapping[str, int]:
+        """Tokens of each stream."""
+        return prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)).layout.lengths
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def records(cls, model: Model, inputs: dict[str, Any]) -> list[Record]:
+        """What plain hooks saw of every block."""
+        return block_records(model.pipe.transformer, model.anatomy, {**inputs, "return_dict": True})
+
+    def test_the_residual_identity_holds(self, model: Model, records: list[Record], lengths: Mapping[str, int]) -> None:
+        """Hidden = input + sum of alpha x branch, relative to the largest update."""
+        assert residual_error(model.anatomy, records, lengths) < 1e-5
+
+    def test_swapping_two_gates_breaks_the_identity(self, model: Model, records: list[Record], lengths: Any) -> None:
+        """Each pair of gates of one projection, and a gate with a shift."""
+        swapped = [swapped_chunks(model.anatomy, a, b) for a, b in gate_pairs(model.anatomy)]
+        assert bool(swapped) == any(len(one.chunks) > 3 for block in model.anatomy.blocks for one in block.modulations)
+        for anatomy in swapped:
+            assert residual_error(anatomy, records, lengths) > 0.01
+
+    def test_gates_computed_without_running_the_block_are_the_ones_it_uses(self, model: Model, records: list[Record]) -> None:
+        """Bit for bit: the same modules on the same inputs."""
+        with torch.no_grad():
+            for block, record in zip(model.anatomy.blocks, records, strict=True):
+                for modulation in block.modulations:
+                    module = model.pipe.transformer.get_submodule(block.path)
+                    computed = modulation.compute(module, record["inputs"])
+                    assert torch.equal(computed, record[modulation.name])
+                    assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.channels
+
+    def test_row_inputs_are_all_that_carries_the_batch(
+        self, model: Model, records: list[Record], inputs: dict[str, Any]
+    ) -> None:
+        """A row appended by argument name alone makes a valid call, and leaves the rows before it as they were."""
+        transformer, anatomy = model.pipe.transformer, model.anatomy
+        carried = {name for name, value in inputs.items() if rows_of(value, anatomy.row_axes.get(name, 0)) == 2}
+        carried -= {name for name in inputs if name.endswith("_ids")}  # positions of tokens
+        assert {name for name in anatomy.row_inputs if name in inputs} == carried
+        rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
+        one_more = {name: add_rows(value, take_rows(value, slice(1))) for name, value in rows.items()}
+        with torch.no_grad():
+            short = transformer(**{**inputs, "return_dict": True}).sample
+            long = transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True}).sample
+        near: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * float(short.abs().max().clamp_min(1.0))}
+        torch.testing.assert_close(long[:2], short, **near)
+        torch.testing.assert_close(long[2], short[0], **near)
+        for block, record in zip(anatomy.blocks, records, strict=True):
+            tensors = {name for name, value in record["inputs"].items() if isinstance(value, Tensor)}
+            assert tensors == {name for name in block.row_inputs if record["inputs"].get(name) is not None}
+
+    def test_conditioning_enters_again_where_the_anatomy_says(self, model: Model, inputs: dict[str, Any]) -> None:
+        """With the blocks' inputs held, another timestep moves the output; with the re-entries held too, it does not."""
+        anatomy, one = model.anatomy, one_row(model.anatomy, inputs)
+        given = one[anatomy.timestep]
+        other = {**one, anatomy.timestep: (given * 0.4).to(given.dtype)}
+        replay = Replay(model)
+        blocks = [block.path for block in anatomy.blocks]
+        again = [reentry.module for reentry in anatomy.reentries]
+        original = replay.run(one, blocks + again, replayed=False)
+        assert torch.equal(replay.run(other, blocks, replayed=True), original) == (not again)
+        assert torch.equal(replay.run(other, blocks + again, replayed=True), original)
+
+    def test_every_site_matters(self, model: Model, inputs: dict[str, Any]) -> None:
+        """Another value at any site changes the transformer's output."""
+        transformer, anatomy, one = model.pipe.transformer, model.anatomy, one_row(model.anatomy, inputs)
+        with torch.no_grad():
+            before = transformer(**one).sample
+            for index, block in enumerate(anatomy.blocks):
+                module = transformer.get_submodule(block.path)
+                for modulation, number, site in block.chunk_sites(index):
+                    if site.stream in modulation.shared_with or str(site) in self.unread:
+                        continue  # the same chunk under another name, or stated to be read by nothing
+                    handle = raise_chunk(module, modulation, number)
+                    after = transformer(**one).sample
+                    handle.remove()
+                    assert not torch.equal(after, before), site
+
+
+def carries(value: Any) -> bool:
+    """Whether an argument is anything but a mapping without tensors (options of a call)."""
+    return not isinstance(value, Mapping) or any(isinstance(item, Tensor) for item in value.values())
+
+
+def rows_of(value: Any, axis: int) -> int:
+    """Rows of an argument: of a tensor, of a list, or of the first tensor of a mapping; 0 of anything else."""
+    if isinstance(value, Mapping):
+        return next((rows_of(item, axis) for item in value.values() if item is not None), 0)
+    if isinstance(value, Tensor):
+        return value.shape[axis] if value.ndim > axis else 0
+    return len(value) if isinstance(value, list) else 0
+
+
+def one_row(anatomy: Anatomy, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The first row of a call, as the transformer takes it."""
+    rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
+    first = {name: take_rows(value, slice(1)) for name, value in rows.items()}
+    return {**inputs, **anatomy.as_called(first), "return_dict": True}
+
+
+@torch.no_grad()
+def block_records(transformer: nn.Module, anatomy: Anatomy, inputs: Mapping[str, Any]) -> list[Record]:
+    """For each block: its inputs by name, its output, and the output of every module that the anatomy names."""
+    records: list[Record] = [{} for _ in anatomy.blocks]
+    handles = []
+
+    def on_input(module: nn.Module, args: Any, kwargs: Any, *, record: Record) -> None:
+        record["inputs"] = bind_inputs(module, args, kwargs)
+
+    def on_output(module: nn.Module, args: Any, output: Any, *, record: Record, name: str = "output") -> None:
+        record[name] = output
+
+    for block, record in zip(anatomy.blocks, records, strict=True):
+        module = transformer.get_submodule(block.path)
+        handles.append(module.register_forward_pre_hook(partial(on_input, record=record), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(on_output, record=record)))
+        for name in {tap.module for tap in block.branches} | {one.module for one in block.modulations if one.module}:
+            handles.append(module.get_submodule(name).register_forward_hook(partial(on_output, record=record, name=name)))
+    transformer(**inputs)
+    for handle in handles:
+        handle.remove()
+    for block, record in zip(anatomy.blocks, records, strict=True):
+        for modulation in (one for one in block.modulations if one.module is None):
+            record[modulation.name] = modulation.compute(transformer.get_submodule(block.path), record["inputs"])
+    return records
+
+
+def residual_error(anatomy: Anatomy, records: list[Record], lengths: Mapping[str, int]) -> float:
+    """Largest |z[k+1] - z[k] - sum_j alpha_j D_j| over blocks and streams, relative to the largest update there."""
+    errors = [0.0]
+    for index, (block, record) in enumerate(zip(anatomy.blocks, records, strict=True)):
+        if block.remakes:
+            continue  # it adds to a state that it makes itself
+        alpha = {}
+        for modulation, number, site in block.chunk_sites(index):
+            if site.kind == "alpha":
+                alpha[site.stream, site.gate] = modulation.split(record[modulation.name])[number]
+        before, after = block.states_given(record["inputs"], lengths), block.states(record["output"], lengths)
+        for stream in block.hidden:
+            change = after[stream] - before[stream]
+            update = torch.zeros_like(change)
+            for tap in (one for one in block.branches if one.stream == stream):
+                gate = alpha[stream, tap.gate].unsqueeze(1) if tap.gated else 1.0
+                update = update + gate * tap.take(record[tap.module], lengths)
+            errors.append(((change - update).abs().max() / change.abs().max()).item())
+    return max(errors)
+
+
+def gate_pairs(anatomy: Anatomy) -> list[tuple[str, str]]:
+    """Pairs of chunks that must not be exchanged: a gate that multiplies a branch, and another gate or the shift of the MLP."""
+    found = set()
+    for block in anatomy.blocks:
+        multiplying = {f"alpha.{tap.gate}" for tap in block.branches if tap.gated}
+        for chunks in (modulation.chunks for modulation in block.modulations):
+            others = [chunk for chunk in chunks if chunk.startswith("alpha.") or chunk == "shift.mlp"]
+            found |= {tuple(sorted((a, b))) for a in multiplying & set(chunks) for b in others if a != b}
+    return sorted((a, b) for a, b in found)
+
+
+def swapped_chunks(anatomy: Anatomy, a: str, b: str) -> Anatomy:
+    """The anatomy with two chunks exchanged in every projection that has both."""
+    names = {a: b, b: a}
+
+    def swapped(read: Any) -> Any:
+        if not isinstance(read, Modulation) or not {a, b} <= set(read.chunks):
+            return read
+        return dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+
+    blocks = (dataclasses.replace(block, reads=tuple(swapped(read) for read in block.reads)) for block in anatomy.blocks)
+    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+
+
+class Replay:
+    """Runs a transformer with the inputs of some modules held at what they were in its first run."""
+
+    def __init__(self, model: Model) -> None:
+        self.transformer = model.pipe.transformer
+        self.of_output = {reentry.module for reentry in model.anatomy.reentries if reentry.argument is None}
+        self.kept: dict[str, Any] = {}
+
+    def run(self, inputs: Mapping[str, Any], paths: list[str], *, replayed: bool) -> Tensor:
+        """The output; `paths` name the modules whose inputs (or output) are kept, or held at what was kept."""
+
+        def on_input(module: nn.Module, args: Any, kwargs: Any, *, path: str) -> Any:
+            if not replayed:
+                self.kept[path] = (args, dict(kwargs))
+            return self.kept[path] if replayed else None
+
+        def on_output(module: nn.Module, args: Any, output: Any, *, path: str) -> Any:
+            return self.kept.setdefault(path, output)
+
+        handles = []
+        for path in paths:
+            module = self.transformer.get_submodule(path)
+            if path in self.of_output:
+                handles.append(module.register_forward_hook(partial(on_output, path=path)))
+            else:
+                handles.append(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
+        with torch.no_grad():
+            result: Tensor = self.transformer(**inputs).sample
+        for handle in handles:
+            handle.remove()
+        return result
+
+
+def raise_chunk(module: nn.Module, modulation: Modulation, number: int) -> Any:
+    """A hook that adds to one chunk of an AdaLN projection; remove the handle it returns."""
+    count = len(modulation.chunks)
+
+    def raised(values: Tensor) -> Tensor:
+        chunks = list(values.chunk(count, dim=-1))
+        chunks[number] = chunks[number] + torch.linspace(0.5, 1.5, chunks[number].shape[-1])
+        return torch.cat(chunks, dim=-1)
+
+    def on_input(m: nn.Module, args: Any, kwargs: Any) -> Any:
+        bound, name = bind_inputs(m, args, kwargs), str(modulation.argument)
+        flat = bound[name].reshape(len(bound[name]), -1)
+        return (), {**bound, name: raised(flat).reshape(bound[name].shape)}
+
+    if modulation.module is None:
+        return module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return module.get_submodule(modulation.module).register_forward_hook(lambda m, args, output: raised(output))

@@ -1,0 +1,207 @@
+"""Laws of edits and guidance: arms in one batch, separate calls of the plain transformer, the pipeline's own guidance."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.experiments.clean import clean_run, sample
+from interp.experiments.generate import generate
+from interp.guidance import ClassifierFree, DetailGuidance
+from interp.guidance.pipes import guided
+from interp.interventions import Scale, SwapConditioning, Zero, edited
+from interp.interventions.rows import Forks, Slot, around_calls
+from interp.testing.family import Family, FamilyFixtures, generators
+from interp.testing.reference import Array
+from interp.tracing.model import Model
+from interp.tracing.prepare import prepare
+
+STEPS = 3
+DETAIL = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
+Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
+Change = Callable[[Tensor, Tensor], Tensor]
+"""(a block's image state, the state it was given) -> another state."""
+
+
+class EditLaws(FamilyFixtures):
+    """Rows that fork off a clean run, and guided rows, equal runs of their own."""
+
+    def test_arms_in_one_batch_equal_runs_of_their_own(self, model: Model) -> None:
+        """To the rounding of another batch size; an arm without edits is the clean run bit for bit."""
+        prepared = prepare(model, list(self.prompts[:1]), steps=STEPS)
+        row, arms = prepared.plan.rows()[0], arms_for(model, self.prompts[1])
+        clean = clean_run(prepared, row)
+        with Forks(model.anatomy, arms, clean.calls).drawing(model.pipe.transformer):
+            _, latents = sample(prepared, [row] * len(arms))
+        for number, edits in enumerate(arms):
+            with edited(model, edits) if edits else contextlib.nullcontext():
+                _, alone = sample(prepared, [row])
+            assert_close(latents[number], alone[0], repr(edits))
+            assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
+        np.testing.assert_array_equal(latents[arms.index([])], clean.latents)
+        assert nothing_left(model)
+
+    def test_guidance_equals_separate_calls(self, model: Model) -> None:
+        """Classifier-free and detail guidance together (arXiv 2510.11538, equation 5), to rounding."""
+        prepared = prepare(model, list(self.prompts[:2]), steps=STEPS)
+        by_hand = ByHand(self, model, prepared)
+        expected = by_hand.guided(lambda c, u, d: c + 2.0 * (c - u) + 1.5 * (c - d))
+        found = latents_of(model, self.prompts[:2], ClassifierFree(3.0) + DETAIL)
+        assert_close(found, expected)
+        assert not np.allclose(found, latents_of(model, self.prompts[:2], None), atol=1e-4)
+        assert nothing_left(model)
+
+    def test_classifier_free_guidance_is_the_pipelines_own(self, model: Model) -> None:
+        """To one level of 255: two prompts, scale 3."""
+        if not self.own_guidance:
+            return
+        found = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(3.0))["image"]
+        assert np.abs(found.to_numpy().astype(int) - self.own_pictures(model, 3.0)).max() <= 1
+
+    def test_detail_guidance_joins_the_pipelines_own(self, model: Model) -> None:
+        """`interp.guided` on the plain pipeline with its own guidance at 3 and off, to one level; nothing is left behind."""
+        for scale in (3.0, 1.0) if self.guidable else ():
+            scale = scale if self.own_guidance else 1.0
+            before = self.own_pictures(model, scale)
+            with guided(model.pipe, DETAIL):
+                found = self.own_pictures(model, scale)
+            expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(scale) + DETAIL)
+            assert np.abs(found - expected["image"].to_numpy().astype(int)).max() <= 1
+            assert np.abs(found - before).max() > 1
+            np.testing.assert_array_equal(self.own_pictures(model, scale), before)
+
+    def own_pictures(self, model: Model, scale: float) -> Array:
+        """Pictures of the plain pipeline for two prompts, its own guidance at a scale."""
+        settings = model.settings()
+        height, width = model.sizes()
+        size = {"height": height, "width": width} if model.loaded.spec.takes_size else {}
+        more = {"num_inference_steps": STEPS, "generator": generators(2, 0), "output_type": "np", **size}
+        return self.pictures(self.draw(model.pipe, self.prompts[:2], settings, scale, **more)).astype(int)
+
+
+def arms_for(model: Model, text: str) -> list[list[Any]]:
+    """One arm of each kind: from the first block and step, from a later block, from a later step, of the last block, of a gate,
+    of conditioning, and none.
+    """
+    arms: list[list[Any]] = [
+        [Scale(1.5, channels=3, blocks=0)],
+        [Zero(channels=[3, 5], blocks=1, steps=1), Scale(2.0, channels=1, blocks="2-3", steps=2)],
+        [Zero(channels=4, blocks=2, steps=2, tokens="0-3")],
+        [Zero(channels=[3], blocks=len(model.anatomy.blocks) - 1)],
+        [],
+    ]
+    if model.anatomy.gates:
+        arms.append([Scale(0.0, channels=[3, 5], blocks=1, at="alpha.attn")])
+    conditioning = model.anatomy.conditioning
+    pooled = conditioning is not None and conditioning.pooled and "text" in conditioning.players
+    arms.append([SwapConditioning.of(model, prompt=text, pooled=pooled, tokens=not pooled, steps="1-2")])
+    if "text" in model.anatomy.streams:
+        arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
+    return arms
+
+
+class ByHand:
+    """Separate calls of the plain transformer with hand-made arguments: the reference of every guidance."""
+
+    def __init__(self, family: Family, model: Model, prepared: Any) -> None:
+        self.model, self.prepared, self.leading = model, prepared, family.leading
+        with torch.no_grad():
+            self.null = family.no_prompt(model.pipe, prepared.plan.settings)
+
+    def latents(self, rule: Callable[[Any, Any, int], Tensor]) -> Array:
+        """Last latents with `rule(cond, uncond, step)` in place of every prediction; `cond` and `uncond` each make a call of
+        their own, with the edits given to them: (block, change).
+        """
+
+        def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+            rows = len(bound[self.model.anatomy.row_inputs[0]])
+            wide = {name: value.expand(rows, *value.shape[1:]).contiguous() for name, value in self.null.items()}
+
+            def call(arguments: Mapping[str, Any], *edits: tuple[int, Change]) -> Tensor:
+                with plain_edits(self.model, edits, self.leading):
+                    result: Tensor = run(dict(arguments))
+                return result
+
+            return rule(lambda *edits: call(bound, *edits), lambda *edits: call({**bound, **wide}, *edits), step)
+
+        with self.model.lock, around_calls(self.model.pipe.transformer, around, self.model.anatomy):
+            return sample(self.prepared, self.prepared.plan.rows())[1]
+
+    def guided(
+        self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], of: str = "cond", change: Change | None = None
+    ) -> Array:
+        """Last latents of formula(cond, uncond, degraded), the degraded branch with an edit of block 1."""
+        edit = (1, change or zeroed)
+
+        def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+            c, u, d = cond(), uncond(), (uncond if of == "uncond" else cond)(edit)
+            return self.merged(c, formula(self.first(c), self.first(u), self.first(d)))
+
+        return self.latents(rule)
+
+    def first(self, output: Tensor) -> Tensor:
+        """The guided part of the transformer's output."""
+        parts = len(self.prepared.layout.prediction)
+        return output.chunk(parts, dim=1)[0] if parts > 1 else output
+
+    def merged(self, output: Tensor, first: Tensor) -> Tensor:
+        """An output with another first part: DiT keeps the conditional variance."""
+        parts = len(self.prepared.layout.prediction)
+        return torch.cat([first, output[:, first.shape[1] :]], dim=1) if parts > 1 else first
+
+
+@contextlib.contextmanager
+def plain_edits(model: Model, edits: Any, leading: int = 0) -> Iterator[None]:
+    """Plain hooks that change the image state after a block; the `leading` tokens before it stay."""
+    handles = []
+    for block, change in edits:
+        described = model.anatomy.blocks[block]
+
+        def hook(
+            m: Any, args: Any, named: Any, output: Any, item: Any = described.hidden["image"], change: Any = change
+        ) -> Any:
+            given = named.get("hidden_states", args[0] if args else None)
+            if isinstance(output, tuple):
+                return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
+            return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
+
+        handles.append(model.pipe.transformer.get_submodule(described.path).register_forward_hook(hook, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def zeroed(value: Tensor, given: Tensor) -> Tensor:
+    """Two channels set to 0."""
+    value = value.clone()
+    value[..., [2, 5]] = 0
+    return value
+
+
+def latents_of(model: Model, prompts: Any, guidance: Any, **more: Any) -> Array:
+    """Last latents of a guided batch."""
+    found: Array = generate(model, prompts, steps=STEPS, batch_size=len(prompts), guidance=guidance, **more)[
+        "latents"
+    ].to_numpy()
+    return found
+
+
+def assert_close(found: Any, expected: Any, message: str = "") -> None:
+    """Equal to the rounding of another batch composition; latents of a random model may run into the hundreds."""
+    near = 2e-5 * max(1.0, float(np.abs(expected).max()) / 10)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=near, err_msg=message)
+
+
+def nothing_left(model: Model) -> bool:
+    """Whether no hook and no replaced forward is left on the transformer."""
+    transformer = model.pipe.transformer
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in transformer.modules())
+    slot = transformer.__dict__.get(Slot.name)
+    return not hooks and (slot is None or slot.around is None)

@@ -1,0 +1,147 @@
+"""What a trace must give, computed without tracing: a plain pipeline, plain torch hooks, and numpy in float64.
+
+It knows nothing of anatomies, sites or recorders. A family's test file writes its hooks with `Seen`, from diffusers' source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[Any]
+
+
+class Seen:
+    """What plain hooks saw of a pipeline's run: one entry for each call of the transformer, in order."""
+
+    def __init__(self) -> None:
+        self.hidden: dict[tuple[str, int], list[Array]] = {}
+        self.alpha: dict[tuple[str, str, int], list[Array]] = {}
+        self.predictions: list[Array] = []
+        self.handles: list[Any] = []
+        self._text_tokens = 0
+
+    def states(self, stream: str, block: int) -> Array:
+        """States after a block, (prompt, step, token, channel)."""
+        return np.stack(self.hidden[stream, block], axis=1)
+
+    def gates(self, stream: str, gate: str, block: int) -> Array:
+        """A gate's alpha, (prompt, step, channel)."""
+        return np.stack(self.alpha[stream, gate, block], axis=1)
+
+    def after(self, module: nn.Module, keep: Callable[[Any], None]) -> None:
+        """Call `keep` with every output of a module."""
+        self.handles.append(module.register_forward_hook(lambda m, args, output: keep(output)))
+
+    def before(self, module: nn.Module, keep: Callable[[Mapping[str, Any]], None]) -> None:
+        """Call `keep` with every call's arguments of a module, by name."""
+        signature = inspect.signature(type(module).forward)
+        self.handles.append(
+            module.register_forward_pre_hook(
+                lambda m, args, named: keep(signature.bind(m, *args, **named).arguments), with_kwargs=True
+            )
+        )
+
+    def keep_state(self, stream: str, block: int, value: Tensor) -> None:
+        """One stream's state after a block, (batch, token, channel)."""
+        self.hidden.setdefault((stream, block), []).append(_copied(value))
+
+    def keep_gate(self, streams: Sequence[str], gate: str, block: int, value: Tensor) -> None:
+        """One gate's alpha, (batch, channel); of several streams where they share it."""
+        for stream in streams:
+            self.alpha.setdefault((stream, gate, block), []).append(_copied(value))
+
+    def states_after(self, module: nn.Module, block: int, order: Sequence[str] = ("image",)) -> None:
+        """Keep a block's output: the streams' states in this order, or one state of both, text first."""
+
+        def keep(output: Any) -> None:
+            if not isinstance(output, tuple):
+                cut = self._text_tokens if len(order) > 1 else 0
+                output = tuple({"text": output[:, :cut], "image": output[:, cut:]}[stream] for stream in order)
+            for stream, state in zip(order, output, strict=True):
+                if state is not None:
+                    self._text_tokens = state.shape[1] if stream == "text" else self._text_tokens
+                    self.keep_state(stream, block, state)
+
+        self.after(module, keep)
+
+    def gates_after(
+        self, module: nn.Module, block: int, streams: Sequence[str], items: Mapping[str, int], chunks: int = 0
+    ) -> None:
+        """Keep gates from a module's output: which item of a tuple each is, or which of so many chunks of channels."""
+
+        def keep(output: Any) -> None:
+            parts = output.chunk(chunks, dim=-1) if chunks else output
+            for gate, item in items.items():
+                self.keep_gate(streams, gate, block, parts[item])
+
+        self.after(module, keep)
+
+    def table_gates_before(self, module: Any, block: int, argument: str) -> None:
+        """Keep the gates of a block that adds a table of six rows to an argument: shift, scale, gate, of attention and MLP."""
+
+        def keep(given: Mapping[str, Any]) -> None:
+            value = given[argument]
+            rows = module.scale_shift_table.reshape(1, 6, -1) + value.reshape(len(value), 6, -1).float()
+            for gate, row in (("attn", 2), ("mlp", 5)):
+                self.keep_gate(("image",), gate, block, rows[:, row])
+
+        self.before(module, keep)
+
+
+@contextlib.contextmanager
+def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterator[Seen]:
+    """Plain hooks on a transformer for the duration of the block."""
+    seen = Seen()
+    seen.after(transformer, lambda output: seen.predictions.append(_copied(output[0])))
+    hooks(transformer, seen)
+    try:
+        yield seen
+    finally:
+        for handle in seen.handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def last_latents(pipe: Any) -> Iterator[list[Tensor]]:
+    """A list that holds the latents after the latest step of a pipeline's scheduler."""
+    last: list[Tensor] = []
+    step = pipe.scheduler.step
+
+    @functools.wraps(step)  # pipelines inspect its parameters
+    def watched(*args: Any, **named: Any) -> Any:
+        result = step(*args, **named)
+        last[:] = [(result[0] if isinstance(result, tuple) else result.prev_sample).clone()]
+        return result
+
+    pipe.scheduler.step = watched
+    try:
+        yield last
+    finally:
+        del pipe.scheduler.step
+
+
+def statistics(states: Array) -> dict[str, Array]:
+    """Statistics over the token axis (-2), in float64."""
+    states = states.astype(np.float64)
+    size = np.abs(states)
+    return {
+        "mean": states.mean(-2),
+        "mean_abs": size.mean(-2),
+        "max_abs": size.max(-2),
+        "min_abs": size.min(-2),
+        "var": states.var(-2),
+    }
+
+
+def _copied(value: Tensor) -> Array:
+    copy: Array = value.detach().to("cpu", torch.float32, copy=True).numpy()
+    return copy

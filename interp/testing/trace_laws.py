@@ -1,0 +1,183 @@
+"""Laws of a trace: what it stores is what plain hooks see on a pipeline that was never wrapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.experiments import gates
+from interp.experiments.clean import Clean, clean_run
+from interp.models import autoencoder, noise
+from interp.models.quiet import quiet
+from interp.plan import Record
+from interp.run import trace
+from interp.store.opened import Run
+from interp.testing.checks import selfcheck
+from interp.testing.family import FamilyFixtures, generators
+from interp.testing.reference import Array, Seen, hooked, last_latents, statistics
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared, prepare
+
+STEPS, SEED, BATCH = 2, 11, 2
+
+
+class TraceLaws(FamilyFixtures):
+    """A trace of three prompts, in a batch of two and one of one, holds what plain hooks see."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """The trace: everything is recorded."""
+        family = cls()
+        kept = Record(hidden=True, branches=bool(model.anatomy.gates), prediction=True, latents="all")
+        out = tmp_path_factory.mktemp(family.name) / "run.zarr"
+        return trace(
+            model,
+            family.prompts[:3],
+            out=out,
+            steps=STEPS,
+            seed=SEED,
+            batch_size=BATCH,
+            record=kept,
+            **family.given_size(model),
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def batches(cls, model: Model) -> list[tuple[Seen, Array, Array]]:
+        """What plain hooks saw, pictures and last latents, for each batch."""
+        family = cls()
+        pipe, found = family.plain_pipeline(model), []
+        for start in range(0, 3, BATCH):
+            prompts = family.prompts[start : min(start + BATCH, 3)]
+            more = {
+                "num_inference_steps": STEPS,
+                "generator": generators(len(prompts), SEED),
+                "output_type": "np",
+                **family.given_size(model),
+            }
+            with hooked(pipe.transformer, family.hooks) as seen, last_latents(pipe) as last:
+                output = family.draw(pipe, prompts, model.settings(), 1.0, **more)
+            found.append((seen, family.pictures(output), last[0].float().numpy()))
+        return found
+
+    def test_pictures_and_latents_are_those_of_the_plain_pipeline(self, run: Run, batches: Any) -> None:
+        """Bit for bit: the same operations in the same batches."""
+        np.testing.assert_array_equal(run.images["image"], np.concatenate([pictures for _, pictures, _ in batches]))
+        np.testing.assert_array_equal(run.images["latents"].isel(step=-1), np.concatenate([last for *_, last in batches]))
+
+    def test_states_and_predictions_are_what_plain_hooks_see(self, model: Model, run: Run, batches: Any) -> None:
+        """Bit for bit, every stream and block; and no state is missing or made up."""
+        assert len(batches[0][0].hidden) == int(run.stats["present"].sum())
+        for stream, block in batches[0][0].hidden:
+            stored = run.hidden[stream]["hidden"].sel(block=block)
+            np.testing.assert_array_equal(stored, np.concatenate([seen.states(stream, block) for seen, *_ in batches]))
+        parts = prepare(model, list(self.prompts[:1]), steps=STEPS, **self.given_size(model)).layout.prediction
+        predicted = np.concatenate([np.stack(seen.predictions, axis=1) for seen, *_ in batches])
+        for name, part in zip(parts, np.split(predicted, len(parts), axis=2), strict=True):
+            np.testing.assert_array_equal(run.images[f"predicted_{name}"], part)
+
+    def test_statistics_are_those_of_the_states(self, run: Run, batches: Any) -> None:
+        """To 1e-5 of numpy's in float64."""
+        for stream, block in batches[0][0].hidden:
+            states = np.concatenate([seen.states(stream, block) for seen, *_ in batches])
+            here = run.stats.sel(block=block, stream=stream)
+            for statistic, expected in statistics(states).items():
+                error = np.abs(here[statistic].to_numpy() - expected)
+                assert (error <= 1e-5 * np.abs(expected)).all(), (stream, block, statistic)
+
+    def test_gates_are_what_plain_hooks_see(self, model: Model, run: Run, batches: Any) -> None:
+        """Bit for bit; a gate that a block does not have is NaN and not present."""
+        if not model.anatomy.gates:
+            assert not batches[0][0].alpha
+            return
+        for gate in run.gates["gate"].values:
+            for stream in run.gates["stream"].values:
+                for block in range(len(model.anatomy.blocks)):
+                    here = run.gates.sel(stream=stream, gate=gate, block=block)
+                    assert bool(here["present"]) == ((stream, gate, block) in batches[0][0].alpha)
+                    if bool(here["present"]):
+                        expected = np.concatenate([seen.gates(stream, gate, block) for seen, *_ in batches])
+                        np.testing.assert_array_equal(here["alpha"], expected)
+                    else:
+                        assert np.isnan(here["alpha"]).all()
+
+    def test_the_parts_of_a_channel_sum_to_its_state(self, model: Model, run: Run) -> None:
+        """Embedding and alpha x branch of every block, against the mean state of the last block, to float32 rounding."""
+        from interp.analysis.residual import decompose
+
+        for stream in model.anatomy.streams if model.anatomy.gates else ():
+            channels = list(range(0, model.anatomy.channels, 5))
+            found = decompose(run, channels, stream=stream)
+            near = 1e-5 * max(float(np.abs(run.stats["mean"].sel(stream=stream)).max()), 1.0)
+            assert float(found["remainder"].max()) < near
+            last = run.stats["mean"].sel(stream=stream, channel=channels).mean("prompt").dropna("block").isel(block=-1)
+            np.testing.assert_allclose(found["contribution"].sum("writer"), last, atol=near)
+            assert np.isfinite((found["alpha"] * found["branch"]).to_numpy()).all()
+            written = int(found["writer"].str.startswith("block").sum())
+            assert written == sum(tap.stream == stream for block in model.anatomy.blocks for tap in block.branches)
+
+    def test_the_table_of_gates_is_what_the_run_used(self, model: Model, run: Run) -> None:
+        """Gates over a grid of timesteps, computed without running a block, to 1e-5."""
+        if model.anatomy.conditioning is None or self.gates_follow_size:
+            return
+        times = [float(value) for value in run.gates["timestep"]]
+        every = list(range(model.anatomy.channels))
+        found = gates.tabulate(model, list(self.prompts[:3]), every, timesteps=times)["alpha"]
+        found = found.squeeze("guidance") if "guidance" in found.dims else found
+        found = found.sel(timestep=times).transpose(..., "timestep", "block", "stream", "gate", "channel")
+        stored = run.gates["alpha"].transpose("prompt", "step", "block", "stream", "gate", "channel").to_numpy()
+        for number in range(3):
+            here = found.isel(prompt=number) if "prompt" in found.dims else found
+            np.testing.assert_allclose(here, stored[number], rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")  # the example prompts' words, models without gates
+    def test_the_model_passes_its_selfcheck(self, model: Model) -> None:
+        """On the machine that runs the tests."""
+        report = selfcheck(model)
+        assert [check.name for check in report.checks if not check.passed] == []
+        assert len(report.checks) >= 5
+        assert np.isfinite(report.seconds_a_step)
+        assert report.bytes_a_prompt > 10_000
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def prepared(cls, model: Model) -> Prepared:
+        """One prompt over four steps."""
+        return prepare(model, list(cls.prompts[:1]), steps=4)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def clean(cls, prepared: Prepared) -> Clean:
+        """Its run without edits, and the transformer's calls."""
+        return clean_run(prepared, prepared.plan.rows()[0])
+
+    def test_decoded_latents_are_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
+        """To one level of 255: the pipeline decodes in another order."""
+        if not self.decodes:
+            return
+        spec, pipe, latents = model.loaded.spec, model.pipe, torch.from_numpy(clean.latents)[None]
+        with quiet():
+            decoded = autoencoder.decode(pipe, spec, latents, prepared.plan.height, prepared.plan.width)
+            assert np.abs((decoded[0].numpy() * 255).round() - clean.image).max() <= 1
+            if not prepared.layout.frames:
+                assert autoencoder.encode(pipe, spec, decoded).shape == latents.shape
+
+    def test_the_last_clean_estimate_is_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
+        """Noising the clean estimate with the noise it implies gives the latents; flow schedulers end on the estimate."""
+        kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
+        for step in (1, 3):
+            sigma = float(prepared.schedule.sigmas[step])
+            latents, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
+            estimate = noise.denoised(kind, latents, output, sigma)
+            implied = output.chunk(len(kind), dim=1)[0]
+            if kind[0].endswith("velocity"):
+                implied = estimate + (output if kind[0] == "velocity" else -output)
+            if kind[0] == "v":
+                implied = (1 + sigma**2) ** 0.5 * implied + sigma * estimate
+            torch.testing.assert_close(noise.noised(kind, estimate, implied, sigma), latents, rtol=1e-4, atol=1e-4)
+        if kind[0].endswith("velocity"):
+            np.testing.assert_allclose(estimate[0].numpy(), clean.latents, rtol=1e-4, atol=1e-4)

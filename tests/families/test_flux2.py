@@ -1,0 +1,25 @@
+"""FLUX.2: gates shared by all blocks of a kind; single blocks hold both streams in one state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.testing import FamilyTests
+
+
+class TestFlux2(FamilyTests):
+    name = kind = "flux2"
+
+    def hooks(self, transformer: Any, seen: Any) -> None:
+        """Three projections for all blocks; a single block returns one state, text first."""
+        doubles, singles = list(transformer.transformer_blocks), list(transformer.single_transformer_blocks)
+        for index, block in enumerate([*doubles, *singles]):
+            seen.states_after(block, index, ("text", "image"))
+            if index < len(doubles):
+                seen.gates_after(transformer.double_stream_modulation_img, index, ["image"], {"attn": 2, "mlp": 5}, chunks=6)
+                seen.gates_after(transformer.double_stream_modulation_txt, index, ["text"], {"attn": 2, "mlp": 5}, chunks=6)
+            else:
+                seen.gates_after(transformer.single_stream_modulation, index, ["image", "text"], {"attn": 2}, chunks=3)
+
+    def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
+        return {"encoder_hidden_states": pipe.encode_prompt("", **settings)[0]}

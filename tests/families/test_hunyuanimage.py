@@ -1,0 +1,41 @@
+"""HunyuanImage 2.1: two texts under masks, which the transformer reorders; its own guidance is a part of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.guiders import ClassifierFreeGuidance
+
+from interp.testing import FamilyTests
+
+
+class TestHunyuanImage(FamilyTests):
+    name = kind = "hunyuanimage"
+    guidable = False  # `interp.guided` refuses a guider; without one the pipeline has no guidance: tests/test_guided.py
+
+    def hooks(self, transformer: Any, seen: Any) -> None:
+        """AdaLN-Zero norms; blocks return (image, text); a single block's gate is both streams'."""
+        doubles = list(transformer.transformer_blocks)
+        for index, block in enumerate([*doubles, *transformer.single_transformer_blocks]):
+            seen.states_after(block, index, ("image", "text"))
+            if index < len(doubles):
+                seen.gates_after(block.norm1, index, ["image"], {"attn": 1, "mlp": 4})
+                seen.gates_after(block.norm1_context, index, ["text"], {"attn": 1, "mlp": 4})
+            else:
+                seen.gates_after(block.norm, index, ["image", "text"], {"attn": 1})
+
+    def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
+        states, mask, glyphs, glyph_mask = pipe.encode_prompt([""], batch_size=1)
+        given = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+        return given | {"encoder_hidden_states_2": glyphs, "encoder_attention_mask_2": glyph_mask}
+
+    def arguments(self, pipe: Any, prompts: list[str], settings: Any, scale: float) -> dict[str, Any]:
+        return {"prompt": prompts, **settings}
+
+    def draw(self, pipe: Any, prompts: Any, settings: Any, scale: float, **more: Any) -> Any:
+        """No argument turns its guidance on or off: the guider is a part of the pipeline."""
+        pipe.register_modules(guider=None if scale == 1 else ClassifierFreeGuidance(guidance_scale=scale))
+        try:
+            return super().draw(pipe, prompts, settings, scale, **more)
+        finally:
+            pipe.register_modules(guider=None)

@@ -1,0 +1,19 @@
+"""PixArt-alpha, whose transformer receives the picture's size, and PixArt-Sigma, whose transformer does not."""
+
+from __future__ import annotations
+
+from test_sana import TestSana as _Sana
+
+
+class TestPixArt(_Sana):
+    """Gates as in SANA; conditioning also enters outside of any module."""
+
+    name = kind = "pixart"
+    gates_follow_size = True
+    call = {"use_resolution_binning": False, "clean_caption": False}
+
+
+class TestSigma(TestPixArt):
+    name = "sigma"
+    gates_follow_size = False
+    sizes = {"sigma": True}

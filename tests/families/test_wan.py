@@ -1,0 +1,20 @@
+"""Wan 2.1: videos, so tokens have a frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interp.testing import FamilyTests
+
+
+class TestWan(FamilyTests):
+    name = kind = "wan"
+
+    def hooks(self, transformer: Any, seen: Any) -> None:
+        for index, block in enumerate(transformer.blocks):
+            seen.states_after(block, index)
+            seen.table_gates_before(block, index, "temb")
+
+    def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
+        length = settings["max_sequence_length"]
+        return {"encoder_hidden_states": pipe.encode_prompt(["x"], "", True, max_sequence_length=length)[1]}
