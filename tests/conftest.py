@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +12,43 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the suite may reach f
 import pytest
 
 import interp
-from interp.models import tiny
+from interp.testing.family import PROMPTS as TEXTS
+from interp.testing.family import Family, built, shared_folder
 
-PROMPTS = ["a red cat", "two dog and a blue square", "the green circle", "a photo of a dog"]
-DEMO_PROMPTS = ["a red circle", "a blue star on a white background", "a green ring", "a cross"]
-CLASSES = ["cat", "7", "dog", "999"]  # what a class-conditional model calls prompts
-CORE = ["tiny_model", "dual_model", "flux_model", "schnell_model", "dit_model", "demo_model"]
-FAMILIES = ["flux2_model", "qwenimage_model", "sana_model", "pixart_model", "sigma_model", "wan_model", "auraflow_model"]
-LATER = [
-    "chroma_model",
-    "hunyuandit_model",
-    "ltx_model",
-    "cogvideox_model",
-    "hunyuanimage_model",
-    "mochi_model",
-    "hunyuanvideo_model",
-    "hidream_model",
-    "stableaudio_model",
-]
+pytest.register_assert_rewrite("interp.testing.anatomy_laws", "interp.testing.edit_laws", "interp.testing.trace_laws")
+sys.path.insert(0, str(Path(__file__).parent / "families"))
+
+
+def _families() -> dict[str, Family]:
+    """Every family of tests/families/, by the name of its test model."""
+    files = sorted((Path(__file__).parent / "families").glob("test_*.py"))
+    modules = [importlib.import_module(file.stem) for file in files]
+    classes = [value for module in modules for name, value in vars(module).items() if name.startswith("Test")]
+    return {kind.name: kind() for kind in classes if kind.name}
+
+
+FAMILIES = _families()
+PROMPTS = list(TEXTS)
+DEMO_PROMPTS = list(FAMILIES["demo"].prompts)
+CLASSES = list(FAMILIES["dit"].prompts)
 KINDS = ["dual_model", "flux_model", "dit_model", "flux2_model", "qwenimage_model", "sana_model"]
-"""One of every kind of block, for what does not differ from family to family."""
-MODELS = [*CORE, *FAMILIES]
-ALL = [*MODELS, *LATER]
-GATELESS = ["hunyuandit_model", "stableaudio_model"]
-ONE_STREAM = [
-    "dit_model",
-    "sana_model",
-    "pixart_model",
-    "sigma_model",
-    "wan_model",
-    "hunyuandit_model",
-    "ltx_model",
-    "mochi_model",
-    "stableaudio_model",
-]
-TWO_STREAMS = [name for name in ALL if name not in ONE_STREAM]
+"""One model of each mechanism, for laws that do not depend on the family."""
 
 
-def prompts_for(name: str) -> list[str]:
-    return {"dit_model": CLASSES, "demo_model": DEMO_PROMPTS}.get(name, PROMPTS)
+def every_family(quick: Collection[str] = KINDS, without: Collection[str] = ()) -> list[Any]:
+    """Every family's model by fixture name; those not named in `quick` are of the whole cross, `make test-all`."""
+    names = [f"{name}_model" for name in FAMILIES if f"{name}_model" not in without]
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.full, id=name) for name in names]
+
+
+def family_of(model: str) -> Family:
+    """What the family's test file states, by fixture name."""
+    return FAMILIES["sd3" if model == "tiny_model" else model.removesuffix("_model")]
+
+
+def prompts_for(model: str) -> list[str]:
+    """Prompts that the model of a fixture takes."""
+    return list(family_of(model).prompts)
 
 
 def trace_command(model: Path, prompts: Path, out: Path, *more: str) -> list[str]:
@@ -57,142 +57,33 @@ def trace_command(model: Path, prompts: Path, out: Path, *more: str) -> list[str
     return [*words, *more]
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build("sd3", tmp_path_factory.mktemp("models") / "tiny-sd3")
+def _model_fixture(name: str) -> Any:
+    @pytest.fixture(scope="session", name=f"{name}_model")
+    def model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
+        return built(tmp_path_factory, name, FAMILIES[name].load)
+
+    return model
+
+
+globals().update({f"{name}_model": _model_fixture(name) for name in FAMILIES})
 
 
 @pytest.fixture(scope="session")
-def dual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SD3.5-Medium's shape: the first blocks have a second, image-only attention."""
-    return tiny.build("sd3", tmp_path_factory.mktemp("models") / "tiny-sd3-dual", dual_attention=(0, 1))
+def tiny_model(sd3_model: interp.Model) -> interp.Model:
+    """The model for what needs any model: Stable Diffusion 3's shape."""
+    return sd3_model
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_folder: Path) -> interp.Model:
-    return interp.load(tiny_folder)
+def dual_folder(dual_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of Stable Diffusion 3.5 Medium's shape."""
+    return shared_folder(tmp_path_factory) / "dual"
 
 
 @pytest.fixture(scope="session")
-def dual_model(dual_folder: Path) -> interp.Model:
-    return interp.load(dual_folder)
-
-
-@pytest.fixture(scope="session")
-def flux_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    return interp.load(tiny.build("flux", tmp_path_factory.mktemp("models") / "tiny-flux"))
-
-
-@pytest.fixture(scope="session")
-def schnell_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Flux without embedded guidance: the shape of schnell and of the de-distilled variant."""
-    return interp.load(tiny.build("flux", tmp_path_factory.mktemp("models") / "tiny-schnell", guidance_embeds=False))
-
-
-@pytest.fixture(scope="session")
-def dit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    return interp.load(tiny.build("dit", tmp_path_factory.mktemp("models") / "tiny-dit"))
-
-
-@pytest.fixture(scope="session")
-def flux2_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Gates shared by all blocks of a kind; single blocks hold both streams in one state."""
-    return interp.load(tiny.build("flux2", tmp_path_factory.mktemp("models") / "tiny-flux2"))
-
-
-@pytest.fixture(scope="session")
-def qwenimage_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Prompts that are encoded and padded, under a mask."""
-    return interp.load(tiny.build("qwenimage", tmp_path_factory.mktemp("models") / "tiny-qwenimage"))
-
-
-@pytest.fixture(scope="session")
-def sana_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Gates from a table in the block, a convolution for an MLP, cross-attention without a gate."""
-    return interp.load(tiny.build("sana", tmp_path_factory.mktemp("models") / "tiny-sana"))
-
-
-@pytest.fixture(scope="session")
-def pixart_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """The same, with conditioning that enters again outside of any module, and weights that are told the picture's size."""
-    return interp.load(tiny.build("pixart", tmp_path_factory.mktemp("models") / "tiny-pixart"))
-
-
-@pytest.fixture(scope="session")
-def sigma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """PixArt-Sigma: weights that are told the timestep alone."""
-    return interp.load(tiny.build("pixart", tmp_path_factory.mktemp("models") / "tiny-sigma", sigma=True))
-
-
-@pytest.fixture(scope="session")
-def wan_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Videos: tokens have a frame."""
-    return interp.load(tiny.build("wan", tmp_path_factory.mktemp("models") / "tiny-wan"))
-
-
-@pytest.fixture(scope="session")
-def auraflow_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """A gate inside the branch of another; register tokens before the text."""
-    return interp.load(tiny.build("auraflow", tmp_path_factory.mktemp("models") / "tiny-auraflow"))
-
-
-@pytest.fixture(scope="session")
-def chroma_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Gates of all blocks from one network; a mask over text and image tokens."""
-    return interp.load(tiny.build("chroma", tmp_path_factory.mktemp("models") / "tiny-chroma"))
-
-
-@pytest.fixture(scope="session")
-def hunyuandit_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """No gates; blocks with a long skip; predicts v, and draws noise at every step."""
-    return interp.load(tiny.build("hunyuandit", tmp_path_factory.mktemp("models") / "tiny-hunyuandit"))
-
-
-@pytest.fixture(scope="session")
-def ltx_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Videos whose latents are tokens."""
-    return interp.load(tiny.build("ltx", tmp_path_factory.mktemp("models") / "tiny-ltx"))
-
-
-@pytest.fixture(scope="session")
-def cogvideox_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Videos of two streams, the image's first; two projections of both; v from pure noise, where sigma is infinite."""
-    return interp.load(tiny.build("cogvideox", tmp_path_factory.mktemp("models") / "tiny-cogvideox"))
-
-
-@pytest.fixture(scope="session")
-def hunyuanimage_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Two texts under masks, which the transformer puts in another order; its own guidance is a part of the pipeline."""
-    return interp.load(tiny.build("hunyuanimage", tmp_path_factory.mktemp("models") / "tiny-hunyuanimage"))
-
-
-@pytest.fixture(scope="session")
-def mochi_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Videos; tanh gates of normalised branches, set by the text tokens too; a scheduler that runs backwards."""
-    return interp.load(tiny.build("mochi", tmp_path_factory.mktemp("models") / "tiny-mochi"))
-
-
-@pytest.fixture(scope="session")
-def hunyuanvideo_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Videos; an embedded guidance that is given times 1000."""
-    return interp.load(tiny.build("hunyuanvideo", tmp_path_factory.mktemp("models") / "tiny-hunyuanvideo"))
-
-
-@pytest.fixture(scope="session")
-def hidream_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Text tokens that every block is given anew; an argument whose rows are its second axis; squares of one size."""
-    return interp.load(tiny.build("hidream", tmp_path_factory.mktemp("models") / "tiny-hidream"))
-
-
-@pytest.fixture(scope="session")
-def stableaudio_model(tmp_path_factory: pytest.TempPathFactory) -> interp.Model:
-    """Sound: its picture is a spectrogram. No gates; a token before the stream's; a timestep for all rows."""
-    return interp.load(tiny.build("stableaudio", tmp_path_factory.mktemp("models") / "tiny-stableaudio"))
-
-
-@pytest.fixture(scope="session")
-def demo_model() -> interp.Model:
-    return interp.load("demo")
+def tiny_folder(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder; tests that change it copy it."""
+    return shared_folder(tmp_path_factory) / "sd3"
 
 
 @pytest.fixture(scope="session")

@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
-from conftest import CORE, FAMILIES, LATER, PROMPTS, prompts_for
+from conftest import FAMILIES, PROMPTS, prompts_for
+from messages import refused
 
 import interp
-from interp.models.catalog import CATALOG
 from interp.testing import check_anatomy, untraced
+from interp.testing.family import generators
+from interp.testing.reference import hooked, last_latents
 from interp.tracing.prepare import prepare
 
 
-def arguments_of(model: interp.Model, steps: int, height: int, width: int) -> dict[str, Any]:
-    return {"num_inference_steps": steps, "height": height, "width": width, **model.settings()}
-
-
-def never_wrapped(model: interp.Model) -> Any:
-    """The same pipeline loaded by diffusers alone: nnsight has never touched it."""
-    from diffusers import DiffusionPipeline
-
-    entry = CATALOG.get(model.name)
-    pipe = DiffusionPipeline.from_pretrained(entry.folder if entry else model.name)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-EVERY_WAY = list(itertools.product(CORE, [1, 3], [(64, 64), (32, 48)]))
-
-
-@pytest.mark.filterwarnings("ignore:.*has no gates")
-@pytest.mark.parametrize(("name", "batch_size", "size"), [*EVERY_WAY, *((name, 2, (32, 64)) for name in (*FAMILIES, *LATER))])
-def test_everything_stored_equals_plain_hooks(
-    name: str, batch_size: int, size: tuple[int, int], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    model = request.getfixturevalue(name)
-    prompts, steps = (prompts_for(name), 5) if name in CORE else (prompts_for(name)[:2], 2)
-    height, width = size
-    if not model.loaded.spec.takes_size:
-        if height != width:
-            pytest.skip("draws squares of one size only")
-        height, width = model.sizes()
-    run = interp.trace(
-        model,
-        prompts,
-        out=tmp_path / "run.zarr",
-        steps=steps,
-        seed=11,
-        height=height,
-        width=width,
-        batch_size=batch_size,
-        record=interp.Record(hidden=True),
-    )
-    plain = never_wrapped(model)
-    for start in range(0, len(prompts), batch_size):
-        part = prompts[start : start + batch_size]
-        rows = slice(start, start + len(part))
-        with reference.hooked(plain) as seen:
-            pictures, latents = reference.untraced(plain, part, [11] * len(part), **arguments_of(model, steps, height, width))
-        assert np.array_equal(run.images["image"][rows], pictures)
-        assert np.array_equal(run.images["latents"][rows], latents)
-        assert len(seen.hidden) == int(run.stats["present"].sum())
-        for stream, block in seen.hidden:
-            states = seen.states(stream, block).swapaxes(0, 1)  # (prompt, step, token, channel)
-            stored = run.hidden[stream]["hidden"].sel(block=block)[rows].to_numpy()
-            assert np.array_equal(stored, states)
-            here = run.stats.sel(block=block, stream=stream)
-            for statistic, expected in reference.statistics(states).items():
-                error = np.abs(here[statistic][rows].to_numpy() - expected)
-                assert (error <= 1e-5 * np.abs(expected)).all(), (stream, block, statistic)
-        for (stream, gate, block), values in seen.alpha.items():
-            stored = run.gates["alpha"].sel(stream=stream, gate=gate, block=block)[rows].to_numpy()
-            assert np.array_equal(stored, np.stack(values).swapaxes(0, 1)), (stream, gate, block)
-    if not model.anatomy.gates:
-        assert not seen.alpha
-        return
-    for gate in run.gates["gate"].values:
-        for stream in run.gates["stream"].values:
-            for block in range(len(model.anatomy.blocks)):
-                present = (stream, gate, block) in seen.alpha
-                assert bool(run.gates["present"].sel(stream=stream, gate=gate, block=block)) == present
-                assert np.isnan(run.gates["alpha"].sel(stream=stream, gate=gate, block=block)).all() == (not present)
+def drawn_plain(pipe: Any, count: int, steps: int = 4) -> tuple[Any, Any]:
+    """Pictures and last latents of a plain SD3 pipeline, its guidance off."""
+    more = {"num_inference_steps": steps, "height": 64, "width": 64, "generator": generators(count, 0), "output_type": "np"}
+    family = FAMILIES["sd3"]
+    with last_latents(pipe) as last:
+        output = family.draw(pipe, PROMPTS[:count], {"max_sequence_length": 8}, 1.0, **more)
+    return family.pictures(output), last[0].float().numpy()
 
 
 def test_absent_states_are_stated(tiny_run: interp.Run) -> None:
@@ -198,7 +136,7 @@ def test_edited_hidden_equals_a_hand_written_hook(tiny_model: interp.Model, tmp_
 
     handle = tiny_model.pipe.transformer.transformer_blocks[1].register_forward_hook(zero)
     try:
-        pictures, latents = reference.untraced(tiny_model.pipe, PROMPTS[:2], [0, 0], **arguments_of(tiny_model, 4, 64, 64))
+        pictures, latents = drawn_plain(tiny_model.pipe, 2)
     finally:
         handle.remove()
     assert np.array_equal(run.images["image"], pictures)
@@ -215,7 +153,7 @@ def test_a_row_that_is_not_finite_is_stopped_and_named(tiny_model: interp.Model,
             return value
 
     out = tmp_path / "poisoned.zarr"
-    with pytest.raises(interp.TraceError, match=r"block\.1/image/hidden, step 2, prompt 1 \('two dog"):
+    with refused(interp.TraceError, "block.1/image/hidden", "step 2", "prompt 1", "two dog"):
         interp.trace(tiny_model, PROMPTS[:3], out=out, interventions=[Poison()], batch_size=3)
     run = interp.open_run(out)
     assert run.prompts == [PROMPTS[0], PROMPTS[2]]
@@ -225,7 +163,7 @@ def test_a_row_that_is_not_finite_is_stopped_and_named(tiny_model: interp.Model,
 def test_a_scheduler_that_draws_its_own_noise_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     model = interp.load(tiny_folder)
     model.pipe.scheduler.register_to_config(stochastic_sampling=True)
-    with pytest.raises(interp.InputError, match="draws noise that no seed fixes"):
+    with refused(interp.InputError, "noise", "seed"):
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
     assert "step" not in model.pipe.scheduler.__dict__
 
@@ -233,7 +171,7 @@ def test_a_scheduler_that_draws_its_own_noise_is_refused(tiny_folder: Path, tmp_
 def test_a_compiled_transformer_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     model = interp.load(tiny_folder)
     model.pipe.transformer.transformer_blocks[0].compile(backend="eager")
-    with pytest.raises(interp.ModelError, match="compiled"):
+    with refused(interp.ModelError, "compiled"):
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
 
 
@@ -252,7 +190,7 @@ def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path) -> No
 
     prepared = prepare(model, PROMPTS[:1])
     scheduler.set_timesteps = other
-    with pytest.raises(interp.TraceError, match="planned at timestep"):
+    with refused(interp.TraceError, "timestep", "step 0"):
         execute(prepared, tmp_path / "run.zarr")
 
 
@@ -265,7 +203,7 @@ def test_guidance_left_on_is_noticed(tiny_folder: Path, tmp_path: Path) -> None:
             return super().__call__(*args, **{**kwargs, "guidance_scale": 2.0})
 
     model.pipe.__class__ = Guided
-    with pytest.raises(interp.TraceError, match="has 2 rows where call 0 with 1 rows was expected"):
+    with refused(interp.TraceError, "call 0", 2, 1, "rows"):
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
 
 
@@ -287,28 +225,28 @@ def test_two_calls_a_step_are_noticed(tiny_folder: Path, tmp_path: Path) -> None
             return getattr(real, name)
 
     model.pipe.transformer = Double()
-    with pytest.raises(interp.TraceError, match="in step 0 the pipeline's transformer call 1"):
+    with refused(interp.TraceError, "step 0", "call 1", "transformer"):
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
 
 
 def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
-    with reference.hooked(tiny_model.pipe) as seen:
-        pictures, _ = reference.untraced(tiny_model.pipe, PROMPTS[:1], [0], **arguments_of(tiny_model, 4, 64, 64))
+    with hooked(tiny_model.pipe.transformer, FAMILIES["sd3"].hooks) as seen:
+        pictures, _ = drawn_plain(tiny_model.pipe, 1)
     assert np.array_equal(pictures, tiny_run.images["image"][:1])
-    assert seen.states("image", 0).shape[0] == 4
+    assert seen.states("image", 0).shape[:2] == (1, 4)
 
 
 @pytest.mark.parametrize("offload", ["model", "group"])
 @pytest.mark.parametrize("name", ["tiny_model", "dual_model", "flux_model", "dit_model"])
 def test_offloaded_equals_plain(name: str, offload: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
-    plain = interp.trace(source, prompts, out=tmp_path / "plain.zarr", batch_size=2)
+    plain = interp.trace(source, prompts, out=tmp_path / "plain.zarr", batch_size=2, steps=2)
     if (name, offload) == ("dit_model", "group"):  # diffusers has no group offloading for DiT, and says so
-        with pytest.raises(interp.InputError, match="offload='group' does not work on device 'cpu': DiTTransformer2DModel"):
+        with refused(interp.InputError, "offload", "group", "cpu", "DiTTransformer2DModel"):
             interp.load(source.name, offload=offload, device="cpu")
         return
     model = interp.load(source.name, offload=offload, device="cpu")
-    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2)
+    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2, steps=2)
     assert np.array_equal(run.images["image"], plain.images["image"])
     assert np.array_equal(run.stats["var"], plain.stats["var"], equal_nan=True)
     assert np.array_equal(run.gates["alpha"], plain.gates["alpha"], equal_nan=True)
@@ -318,15 +256,13 @@ def test_offloaded_equals_plain(name: str, offload: str, request: pytest.Fixture
 def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_path: Path) -> None:
     model = interp.load(tiny_folder, dtype=dtype)
     run = interp.trace(model, PROMPTS[:2], out=tmp_path / "run.zarr", record=interp.Record(hidden=True), batch_size=2)
-    with reference.hooked(model.pipe) as seen:
-        pictures, _ = reference.untraced(model.pipe, PROMPTS[:2], [0, 0], **arguments_of(model, 4, 64, 64))
+    with hooked(model.pipe.transformer, FAMILIES["sd3"].hooks) as seen:
+        pictures, _ = drawn_plain(model.pipe, 2)
     assert np.array_equal(run.images["image"], pictures)
-    assert np.array_equal(run.hidden["image"]["hidden"].sel(block=2), seen.states("image", 2).swapaxes(0, 1))
-    assert np.array_equal(
-        run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1).swapaxes(0, 1)
-    )
+    assert np.array_equal(run.hidden["image"]["hidden"].sel(block=2), seen.states("image", 2))
+    assert np.array_equal(run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1))
     mean = run.stats["mean"].sel(block=2, stream="image")
-    assert np.allclose(mean, seen.states("image", 2).swapaxes(0, 1).mean(-2), rtol=1e-4, atol=1e-5)
+    assert np.allclose(mean, seen.states("image", 2).mean(-2), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [20, 28])
@@ -337,24 +273,12 @@ def test_timesteps_that_are_rounded_twice_are_known_again(steps: int, flux_model
     assert run.rows_done == 1
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
-def test_predictions_equal_a_plain_hook(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """DiT's learned sigma is kept apart from its epsilon; the others predict a velocity."""
-    model, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
-    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=2, record=interp.Record(prediction=True))
-    seen: list[Any] = []
-    handle = model.pipe.transformer.register_forward_hook(lambda m, a, output: seen.append(output[0].numpy()))
-    try:
-        untraced(model, prepare(model, prompts))
-    finally:
-        handle.remove()
-    outputs, stacked = run.images, np.stack(seen, axis=1)
-    if name != "dit_model":
-        np.testing.assert_array_equal(outputs["predicted_velocity"], stacked)
-        return
-    assert outputs["predicted_epsilon"].dims == ("prompt", "step", "latent_channel", "latent_y", "latent_x")
-    np.testing.assert_array_equal(outputs["predicted_epsilon"], stacked[:, :, :4])
-    np.testing.assert_array_equal(outputs["predicted_sigma"], stacked[:, :, 4:])
+def test_learned_sigma_is_stored_apart_from_epsilon(dit_model: interp.Model, tmp_path: Path) -> None:
+    prompts = prompts_for("dit_model")[:1]
+    run = interp.trace(dit_model, prompts, out=tmp_path / "run.zarr", steps=2, record=interp.Record(prediction=True))
+    for name in ("predicted_epsilon", "predicted_sigma"):
+        assert run.images[name].dims == ("prompt", "step", "latent_channel", "latent_y", "latent_x")
+        assert run.images[name].sizes["latent_channel"] == 4
 
 
 @pytest.mark.parametrize("name", ["tiny", "flux", "dit"])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from filelock import FileLock
 
 from interp.models import tiny
@@ -59,7 +58,7 @@ class Family:
         """The same pipeline loaded by diffusers alone: no tracer has touched it."""
         entry = CATALOG.get(model.name)
         with quiet():
-            pipe = DiffusionPipeline.from_pretrained(entry.folder if entry else model.name)
+            pipe = type(model.pipe).from_pretrained(entry.folder if entry else model.name)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
