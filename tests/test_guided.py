@@ -1,71 +1,45 @@
-"""Guidance on a user's own pipeline equals guidance with the pipeline's own off; nothing stays behind."""
+"""`interp.guided` on a user's own pipeline: other methods, callbacks, exceptions, image-to-image, LoRA, refusals.
+
+That it joins every family's own guidance is in `interp.testing.FamilyTests`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import CORE, prompts_for
+from conftest import family_of, prompts_for
+from messages import refused
 
 import interp
 from interp.guidance import APG, ClassifierFree, DetailGuidance, PerturbedAttention, SkipLayer
 from interp.models import tiny
 from interp.models.quiet import quiet
+from interp.testing.family import generators
 
 STEPS = 3
 DG = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
 
 
 def arguments(model: interp.Model, name: str, scale: float) -> dict[str, Any]:
-    """The pipeline's own arguments for two prompts."""
-    prompts = prompts_for(name)[:2]
-    given: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "np"}
-    given["generator"] = [torch.Generator().manual_seed(0) for _ in prompts]
-    if name == "dit_model":
-        labels = [model.loaded.spec.prompts(model.pipe, [p], {})["class_labels"][0] for p in prompts]
-        return {**given, "class_labels": labels, "guidance_scale": scale}
-    settings = {key: value for key, value in model.settings().items() if key != "embedded_guidance"}
-    exact = {"use_resolution_binning": False} if name in ("sana_model", "pixart_model") else {}
-    given |= {"prompt": prompts, "height": 64, "width": 64, **exact, **settings}
-    if name == "qwenimage_model":
-        return {**given, "true_cfg_scale": scale}
-    if name in ("flux_model", "schnell_model"):
-        return {**given, "negative_prompt": ["", ""], "true_cfg_scale": scale}
-    return {**given, "guidance_scale": scale}
+    """The plain pipeline's own arguments for two prompts."""
+    size = {"height": 64, "width": 64} if model.loaded.spec.takes_size else {}
+    more = {"num_inference_steps": STEPS, "generator": generators(2, 0), "output_type": "np", **size}
+    return {**family_of(name).arguments(model.pipe, prompts_for(name)[:2], model.settings(), scale), **more}
 
 
 def own(model: interp.Model, name: str, scale: float, guidance: Any = None) -> np.ndarray:
     with contextlib.nullcontext() if guidance is None else interp.guided(model.pipe, guidance):
         output = model.pipe(**arguments(model, name, scale))
-    images = output.frames[:, output.frames.shape[1] // 2] if name == "wan_model" else output.images
-    return (images * 255).round()
+    return family_of(name).pictures(output).astype(float)
 
 
 def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
-    return (
-        interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, guidance=guidance)["image"]
-        .to_numpy()
-        .astype(float)
-    )
-
-
-BOTH = list(itertools.product([*CORE, "flux2_model", "sana_model"], [1.0, 3.0]))
-ONE = [("pixart_model", 3.0), ("wan_model", 3.0), ("qwenimage_model", 1.0)]
-
-
-@pytest.mark.parametrize(("name", "scale"), [*BOTH, *ONE])
-def test_on_a_pipeline_with_its_own_guidance(name: str, scale: float, request: pytest.FixtureRequest) -> None:
-    model = request.getfixturevalue(name)
-    before = own(model, name, scale)
-    found = own(model, name, scale, DG)
-    expected = ours(model, name, ClassifierFree(scale) + DG)
-    assert np.abs(found - expected).max() <= 1
-    assert np.abs(found - before).max() > 1
-    np.testing.assert_array_equal(own(model, name, scale), before)  # nothing is left behind
+    drawn = interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, guidance=guidance)
+    return drawn["image"].to_numpy().astype(float)
 
 
 @pytest.mark.parametrize(
@@ -148,19 +122,19 @@ def test_lora_weights_are_guided_too() -> None:
 
 def test_what_cannot_be_guided_is_refused(tiny_model: interp.Model) -> None:
     with (
-        pytest.raises(interp.InputError, match="apg does not add to a pipeline's own guidance"),
+        refused(interp.InputError, "apg", "guidance"),
         interp.guided(tiny_model.pipe, APG(4.0)),
     ):
         pass
-    with pytest.raises(interp.InputError, match="no call of the pipeline was made inside"), interp.guided(tiny_model.pipe, DG):
+    with refused(interp.InputError, "pipeline", "call"), interp.guided(tiny_model.pipe, DG):
         pass
-    with pytest.raises(interp.InputError, match=r"blocks must lie in 0..3; got 9"):
+    with refused(interp.InputError, "blocks", "0..3", 9):
         own(tiny_model, "tiny_model", 3.0, DetailGuidance(channels=[2], block=9, scale=1.0))
     block = tiny_model.pipe.transformer.transformer_blocks[0]
     compiled = torch.compile(block)
     tiny_model.pipe.transformer.transformer_blocks[0] = compiled
     try:
-        with pytest.raises(interp.ModelError, match="compiled transformer"), interp.guided(tiny_model.pipe, DG):
+        with refused(interp.ModelError, "compiled", "transformer"), interp.guided(tiny_model.pipe, DG):
             pass
     finally:
         tiny_model.pipe.transformer.transformer_blocks[0] = block

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, TWO_STREAMS, prompts_for
+from conftest import KINDS, PROMPTS, prompts_for
+from messages import refused
 from torch import Tensor
 
 import interp
@@ -102,8 +103,14 @@ HANDS: list[tuple[Any, Callable[[Tensor], Tensor], int | None]] = [
 ]
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("number", range(len(HANDS)))
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(name, number, marks=() if number == 0 or name in ("dual_model", "flux2_model") else pytest.mark.full)
+        for name in KINDS
+        for number in range(len(HANDS))
+    ],
+)
 def test_each_edit_equals_a_hook_written_by_hand(name: str, number: int, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     edit, change, step = HANDS[number]
@@ -115,7 +122,7 @@ def test_each_edit_equals_a_hook_written_by_hand(name: str, number: int, request
         np.testing.assert_array_equal(picture(model, name), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name in TWO_STREAMS])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("dit_model", "sana_model")])
 def test_text_and_both_streams(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     with by_hand(model, 1, "text", zeroed):
@@ -267,77 +274,73 @@ def test_values_are_known_by_their_digest(tiny_run: interp.Run) -> None:
     assert from_json(stored, values) == edit
     other = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=1, block=[1]), "run B")
     for given in (None, other):
-        with pytest.raises(interp.InputError, match=rf"Replace needs its values again \(run A, digest {values.digest}\)"):
+        with refused(interp.InputError, "Replace", "run A", values.digest):
             from_json(stored, given)
 
 
 def test_an_edit_that_touches_nothing_is_an_error(tiny_model: interp.Model) -> None:
     last_text = Zero(channels=1, blocks=3, stream="text")  # SD3's last text block does not exist
-    with pytest.raises(
-        interp.InputError, match=r"intervention Zero\(channels=\[1\], blocks=\[3\], stream='text'\) touched nothing"
-    ):
+    with refused(interp.InputError, "intervention", "Zero(channels=[1], blocks=[3], stream='text')"):
         interp.generate(tiny_model, ["a cat"], steps=2, interventions=[last_text])
-    with pytest.raises(interp.InputError, match="touched nothing"), edited(tiny_model, [last_text]):
+    with refused(interp.InputError, "intervention", "stream='text'"), edited(tiny_model, [last_text]):
         picture(tiny_model, "tiny_model")
-    with pytest.raises(interp.InputError, match="no call of the transformer was made"), edited(tiny_model, [last_text]):
+    with refused(interp.InputError, "transformer", "call"), edited(tiny_model, [last_text]):
         pass
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "words"),
     [
-        (lambda: Zero(channels=-1, blocks=1), "channels of an edit must be 0 or more"),
-        (lambda: Zero(channels=[1, 1], blocks=1), "channels must each be named once"),
-        (lambda: Zero(channels=1, blocks=1, stream="speech"), "stream must be image, text or both; got 'speech'"),
-        (lambda: Zero(channels=1, blocks=1, at="beta"), "at must be hidden, or a gate such as alpha.mlp; got 'beta'"),
-        (lambda: Zero(channels=1, blocks=1, at="alpha.mlp", tokens=[1]), "alpha.mlp has no tokens"),
-        (lambda: Scale(float("nan"), channels=1, blocks=1), "factor must be a finite number"),
-        (lambda: Clamp(2, 1, channels=1, blocks=1), "Clamp needs low <= high"),
-        (lambda: Clamp(None, None, channels=1, blocks=1), "Clamp needs low <= high"),
-        (lambda: SetMean(channels=1, blocks=1, at="alpha.mlp"), "a mean over tokens, which a gate has not"),
+        (lambda: Zero(channels=-1, blocks=1), ("channels", 0)),
+        (lambda: Zero(channels=[1, 1], blocks=1), ("channels", "once")),
+        (lambda: Zero(channels=1, blocks=1, stream="speech"), ("stream", "image, text", "'speech'")),
+        (lambda: Zero(channels=1, blocks=1, at="beta"), ("at", "hidden", "alpha.mlp", "'beta'")),
+        (lambda: Zero(channels=1, blocks=1, at="alpha.mlp", tokens=[1]), ("alpha.mlp", "tokens")),
+        (lambda: Scale(float("nan"), channels=1, blocks=1), ("factor", "nan")),
+        (lambda: Clamp(2, 1, channels=1, blocks=1), ("Clamp", "low <= high")),
+        (lambda: Clamp(None, None, channels=1, blocks=1), ("Clamp", "low <= high")),
+        (lambda: SetMean(channels=1, blocks=1, at="alpha.mlp"), ("mean", "tokens", "gate")),
     ],
 )
-def test_impossible_edits_are_refused(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(interp.InputError, match=message):
+def test_impossible_edits_are_refused(make: Callable[[], Any], words: tuple[Any, ...]) -> None:
+    with refused(interp.InputError, *words):
         make()
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("edit", "words"),
     [
-        (Zero(channels=99, blocks=1), r"channels must lie in 0..31; got 99"),
-        (Zero(channels=1, blocks=4), r"blocks must lie in 0..3; got 4"),
-        (Zero(channels=1, blocks=1, steps=5), r"steps must lie in 0..1; got 5"),
-        (Zero(channels=1, blocks=1, tokens=64), r"tokens of the image stream must lie in 0..63; got 64"),
+        (Zero(channels=99, blocks=1), ("channels", "0..31", 99)),
+        (Zero(channels=1, blocks=4), ("blocks", "0..3", 4)),
+        (Zero(channels=1, blocks=1, steps=5), ("steps", "0..1", 5)),
+        (Zero(channels=1, blocks=1, tokens=64), ("tokens", "image", "0..63", 64)),
     ],
 )
-def test_edits_beyond_the_model_are_refused_before_it_runs(edit: Any, message: str, tiny_model: interp.Model) -> None:
-    with pytest.raises(interp.InputError, match=message):
+def test_edits_beyond_the_model_are_refused_before_it_runs(edit: Any, words: Any, tiny_model: interp.Model) -> None:
+    with refused(interp.InputError, *words):
         interp.generate(tiny_model, ["a cat"], steps=2, interventions=[edit])
 
 
 def test_a_stream_the_model_has_not_is_refused(dit_model: interp.Model) -> None:
-    with pytest.raises(interp.InputError, match="this model has no text stream; it has image"):
+    with refused(interp.InputError, "text", "stream", "image"):
         interp.generate(dit_model, ["cat"], steps=1, interventions=[Zero(channels=1, blocks=1, stream="text")])
 
 
 def test_values_that_lack_what_is_selected_are_refused(tiny_run: interp.Run, tiny_model: interp.Model) -> None:
     values = Values.of(tiny_run.hidden["image"]["hidden"].sel(prompt=0, block=[1], step=[0]), "run A")
-    with pytest.raises(interp.InputError, match="values from run A have no block 2, which the edit's blocks select"):
+    with refused(interp.InputError, "run A", "block 2", "blocks"):
         Replace(values, channels=1, blocks=2)
-    with pytest.raises(interp.InputError, match="values from run A have no step 1; select steps that they have"):
+    with refused(interp.InputError, "run A", "step 1", "steps"):
         Replace(values, channels=[1], blocks=1).apply(interp.Site(1, "image", "hidden"), 1, torch.zeros(1, 64, 32))
-    with pytest.raises(interp.InputError, match=r"values of Replace must be \(step, block, channel\)"):
+    with refused(interp.InputError, "Replace", "(step, block, channel)"):
         Replace(values, channels=1, blocks=1, at="alpha.mlp")
-    with pytest.raises(interp.InputError, match="select one prompt first"):
+    with refused(interp.InputError, "prompt", "one"):
         Values.of(tiny_run.hidden["image"]["hidden"], "everything")
-    with pytest.raises(interp.InputError, match="hold NaN or Inf"):
+    with refused(interp.InputError, "text", "NaN"):
         Values.of(tiny_run.stats["mean"].sel(stream="text", prompt=0), "text")
 
 
 def test_generate_draws_the_rows_of_a_trace(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
-    from conftest import PROMPTS
-
     made = interp.generate(tiny_model, PROMPTS, repeats=2)
     np.testing.assert_array_equal(made["image"], tiny_run.images["image"])
     np.testing.assert_array_equal(made["seed"], tiny_run.images["seed"])
@@ -403,17 +406,17 @@ def test_a_class_is_swapped_as_pooled_text(dit_model: interp.Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        ({}, "give a prompt with pooled=True or tokens=True, or a timestep, or both"),
-        ({"prompt": "cat"}, "prompt goes with pooled=True or tokens=True"),
-        ({"pooled": True}, "prompt goes with pooled=True or tokens=True"),
-        ({"timestep": 2000.0}, r"timestep must lie in 0..1000"),
-        ({"prompt": "cat", "tokens": True}, "has no text tokens; its class label is pooled=True"),
+        ({}, ("prompt", "pooled=True", "tokens=True", "timestep")),
+        ({"prompt": "cat"}, ("prompt", "pooled=True", "tokens=True")),
+        ({"pooled": True}, ("prompt", "pooled=True", "tokens=True")),
+        ({"timestep": 2000.0}, ("timestep", "0..1000", 2000)),
+        ({"prompt": "cat", "tokens": True}, ("tokens", "class", "pooled=True")),
     ],
 )
-def test_impossible_swaps_are_refused(arguments: dict[str, Any], message: str, dit_model: interp.Model) -> None:
-    with pytest.raises(interp.InputError, match=message):
+def test_impossible_swaps_are_refused(arguments: dict[str, Any], words: tuple[Any, ...], dit_model: interp.Model) -> None:
+    with refused(interp.InputError, *words):
         SwapConditioning.of(dit_model, **arguments)
 
 
@@ -421,7 +424,7 @@ def test_a_swap_prints_what_it_does_and_must_act(tiny_model: interp.Model) -> No
     swap = SwapConditioning.of(tiny_model, prompt="a dog", pooled=True, timestep=10.0, steps=[7])
     assert repr(swap) == "SwapConditioning(prompt='a dog', pooled=True, timestep=10.0, steps=[7])"
     assert swap.to_json()["digest"] == swap.digest
-    with pytest.raises(interp.InputError, match="touched nothing"):
+    with refused(interp.InputError, "intervention", "SwapConditioning", "steps=[7]"):
         interp.generate(tiny_model, ["a cat"], steps=2, interventions=[swap])
 
 
@@ -429,9 +432,9 @@ def test_a_swap_reads_back_from_json_with_its_model(tiny_model: interp.Model) ->
     swap = SwapConditioning.of(tiny_model, prompt="two dog", pooled=True, steps="1-2")
     again = from_json(swap.to_json(), model=tiny_model)
     assert again.to_json() == swap.to_json()
-    with pytest.raises(interp.InputError, match="needs the model that encodes"):
+    with refused(interp.InputError, "SwapConditioning", "model"):
         from_json(swap.to_json())
-    with pytest.raises(interp.InputError, match="made by another model"):
+    with refused(interp.InputError, "model", "SwapConditioning"):
         from_json({**swap.to_json(), "digest": "0" * 16}, model=tiny_model)
 
 

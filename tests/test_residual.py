@@ -1,4 +1,4 @@
-"""Who writes a channel: the parts sum to the state, on every model; and gates without running a block."""
+"""Which branch writes a channel, and gates without running a block. That the parts sum to the state: `FamilyTests`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ALL, GATELESS, prompts_for
+from conftest import prompts_for
+from messages import refused
 
 import interp
 from interp.experiments.gates import split_grid
 from interp.models.families.pipeline import schedule
 from interp.testing import plant
-
-
-@pytest.mark.parametrize("name", [name for name in ALL if name not in GATELESS])
-def test_the_parts_sum_to_the_state(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    model, prompts = request.getfixturevalue(name), prompts_for(name)[:3]
-    run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=3, record=interp.Record(branches=True))
-    for stream in model.anatomy.streams:
-        channels = list(range(0, model.anatomy.channels, 5))
-        found = interp.residual.decompose(run, channels, stream=stream)
-        scale = float(np.abs(run.stats["mean"].sel(stream=stream)).max())
-        assert float(found["remainder"].max()) < 1e-5 * max(scale, 1.0)
-        last = run.stats["mean"].sel(stream=stream, channel=channels).mean("prompt").dropna("block").isel(block=-1)
-        np.testing.assert_allclose(found["contribution"].sum("writer"), last, atol=1e-5 * max(scale, 1.0))
-        apart = found["alpha"] * found["branch"]
-        constant = (found["writer"].str.startswith("block")).to_numpy()
-        assert np.isfinite(apart.to_numpy()).all()
-        assert constant.sum() == sum(tap.stream == stream for block in model.anatomy.blocks for tap in block.branches)
 
 
 def test_what_a_branch_writes_is_what_a_plain_hook_sees(tiny_model: interp.Model, tmp_path: Path) -> None:
@@ -85,7 +69,7 @@ def test_a_grid_splits_as_its_closed_form_says() -> None:
     np.testing.assert_allclose(split_grid(three, 3).sum(axis=0), three.var(axis=(0, 1, 2)))
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "dual_model", "flux_model", "dit_model", "demo_model"])
+@pytest.mark.parametrize("name", ["dual_model", "flux_model"])
 def test_the_table_equals_the_traced_gates(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model, prompts = request.getfixturevalue(name), prompts_for(name)[:3]
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=3, steps=3)
@@ -119,8 +103,8 @@ def test_embedded_guidance_is_a_third_player(flux_model: interp.Model, schnell_m
     assert table["alpha"].sizes["guidance"] == 2
     whole = interp.gates.tabulate(flux_model, ["a cat", "a dog"], timesteps=4, guidance=[1.0, 4.0])
     np.testing.assert_allclose(whole["share"].sel(channel=[3]), table["share"], atol=1e-6)
-    with pytest.raises(interp.InputError, match="has no embedded guidance"):
+    with refused(interp.InputError, "guidance", "schnell"):
         interp.gates.tabulate(schnell_model, ["a cat"], guidance=[1.0])
     for wrong in (1, [500.0], [0.0, 2000.0]):
-        with pytest.raises(interp.InputError, match="timesteps must be"):
+        with refused(interp.InputError, "timesteps"):
             interp.gates.tabulate(schnell_model, ["a cat"], timesteps=wrong)
