@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from messages import refused
+from bad_inputs import run as command
+from messages import names, refused
 from torch import nn
 
 import interp
@@ -39,3 +40,9 @@ def test_an_unknown_transformer_says_how_to_add_it(tiny_model: interp.Model, mon
 
     families.register_anatomy("MyDiT", lambda transformer: tiny_model.anatomy)
     assert describe(MyDiT(), families.ANATOMIES) is tiny_model.anatomy
+
+
+def test_blocks_of_a_nested_path_are_one_row() -> None:
+    code, out, err = command(["inspect", "--model", "hidream", "--local-files-only"])
+    assert code == 0, err
+    assert names(out, "double_stream_blocks.*.block", "0-15") == []
