@@ -114,4 +114,4 @@ def test_an_embedded_guidance_is_a_player_of_the_table(hunyuanvideo_model: inter
     found = table.sel(guidance=2.0, timestep=timesteps)
     found = found.isel(prompt=0, missing_dims="ignore").transpose("timestep", "block", "stream", "gate", "channel")
     np.testing.assert_allclose(found, run.gates["alpha"][0], rtol=1e-5, atol=1e-6)
-    assert np.abs(table.sel(guidance=5.0).to_numpy() - table.sel(guidance=2.0).to_numpy()).max() > 1e-3
+    assert np.abs(table.sel(guidance=5.0).to_numpy() - table.sel(guidance=2.0).to_numpy())[..., 0, 0, :].max() > 1e-3
