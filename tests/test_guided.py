@@ -6,6 +6,7 @@ That it joins every family's own guidance is in `interp.testing.FamilyTests`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,30 @@ def test_what_cannot_be_guided_is_refused(tiny_model: interp.Model) -> None:
             pass
     finally:
         tiny_model.pipe.transformer.transformer_blocks[0] = block
+
+
+def test_a_registered_class_is_guided_too(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transformer class of one's own joins its pipeline's own guidance once it is registered with it."""
+    from interp.models import families
+    from interp.models.families import sd3
+
+    for table in ("ANATOMIES", "PIPELINES", "OWN_GUIDANCE"):
+        monkeypatch.setattr(families, table, dict(getattr(families, table)))
+        monkeypatch.setattr("interp.guidance.pipes." + table, getattr(families, table), raising=False)
+    pipe, _ = tiny.make("sd3")
+    pipe.set_progress_bar_config(disable=True)
+    pipe.transformer.__class__ = type("MyDiT", (type(pipe.transformer),), {})
+
+    def describe(transformer: Any) -> interp.Anatomy:
+        return dataclasses.replace(sd3.describe(transformer), family="mine", model_class="MyDiT")
+
+    given = arguments(tiny_model, "tiny_model", 3.0)
+    interp.register_anatomy("MyDiT", describe, sd3.PIPELINE)
+    with refused(interp.InputError, "guidance", "own_guidance", "register_anatomy"), interp.guided(pipe, DG):
+        pipe(**given)
+    interp.register_anatomy("MyDiT", describe, sd3.PIPELINE, sd3.OWN_GUIDANCE)
+    with interp.guided(pipe, DG):
+        found = pipe(**{**given, "generator": generators(2, 0)}).images
+    with interp.guided(tiny_model.pipe, DG):
+        expected = tiny_model.pipe(**arguments(tiny_model, "tiny_model", 3.0)).images
+    np.testing.assert_array_equal(found, expected)

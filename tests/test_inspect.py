@@ -11,7 +11,7 @@ from bad_inputs import run
 from conftest import ALL
 
 import interp
-from interp.models.published import CONFIGS
+from interp.models.families import CONFIGS
 from interp.models.skeleton import skeleton
 
 PUBLISHED = {  # blocks by kind, channels, gates, parameters (milliards)

@@ -46,11 +46,12 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
         raise InputError(f"guided needs a diffusers pipeline with a transformer; got {type(pipe).__name__}")
     check_traceable(pipe.transformer)
     anatomy = describe(pipe.transformer, ANATOMIES)
-    if anatomy.family not in OWN_GUIDANCE:
+    if anatomy.model_class not in OWN_GUIDANCE:
         raise InputError(
-            f"guided: how {type(pipe).__name__} runs its own guidance is not known; use interp.generate(guidance=...)"
+            f"guided: how {type(pipe).__name__} runs its own guidance is not known; give own_guidance to "
+            "interp.register_anatomy, or use interp.generate(guidance=...)"
         )
-    driver = _Added(anatomy, combined, OWN_GUIDANCE[anatomy.family], pipe.transformer)
+    driver = _Added(anatomy, combined, OWN_GUIDANCE[anatomy.model_class], pipe.transformer)
     with driver.guiding(pipe.transformer), _told_of_calls(pipe, driver.begin):
         yield
     if not driver.drawn:

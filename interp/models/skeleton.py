@@ -13,9 +13,8 @@ from torch import nn
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG
-from interp.models.families import ANATOMIES
+from interp.models.families import ANATOMIES, CONFIGS
 from interp.models.fetch import load_errors
-from interp.models.published import CONFIGS
 from interp.models.quiet import quiet
 
 

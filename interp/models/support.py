@@ -6,8 +6,7 @@ import collections
 
 from interp.models.anatomy import Anatomy, Conditioning
 from interp.models.catalog import CATALOG
-from interp.models.families import OWN_GUIDANCE, PIPELINES
-from interp.models.published import CONFIGS
+from interp.models.families import CONFIGS, OWN_GUIDANCE, PIPELINES
 from interp.models.skeleton import build
 from interp.models.tiny import BUILDERS
 
@@ -56,7 +55,7 @@ def gates(anatomy: Anatomy) -> str:
 
 def guidance(anatomy: Anatomy) -> str:
     """How the pipeline's own guidance runs, and how the rows of degraded branches do."""
-    own = OWN[OWN_GUIDANCE[anatomy.family].rows] if anatomy.family in OWN_GUIDANCE else "unknown"
+    own = OWN[OWN_GUIDANCE[anatomy.model_class].rows] if anatomy.model_class in OWN_GUIDANCE else "unknown"
     return f"own: {own}; degraded rows {'fork' if anatomy.forks else 'are whole'}"
 
 

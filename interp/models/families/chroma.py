@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap, given_chunks
+from interp.models.families.described import ModelFamily
 from interp.models.families.flux import ADALN_ZERO_SINGLE, HIDDEN, JOINED, STATES, layout, pack, unpack
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
 from interp.models.families.sd3 import ADALN_ZERO, TWO_STREAM_NORMS, mlp_taps
@@ -126,3 +127,9 @@ PIPELINE = PipelineSpec(
     pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
+
+# published transformer configs: the defaults of diffusers' class
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "chroma": {"num_layers": 19, "num_single_layers": 38},
+}
+FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
 
@@ -172,3 +173,22 @@ PIPELINE = PipelineSpec(
     pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
+
+_SHARED: dict[str, Any] = {
+    "attention_head_dim": 128,
+    "in_channels": 64,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "patch_size": 1,
+    "pooled_projection_dim": 768,
+    "axes_dims_rope": [16, 56, 56],
+}
+# published transformer configs: from its hub repositories
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "flux": {**_SHARED, "guidance_embeds": True},
+    "flux-schnell": {**_SHARED, "guidance_embeds": False},
+    "flux-dedistilled": {**_SHARED, "guidance_embeds": False},
+}
+FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

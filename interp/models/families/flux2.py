@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap, given_chunks
+from interp.models.families.described import ModelFamily
 from interp.models.families.flux import ADALN_ZERO_SINGLE, HIDDEN, JOINED, STATES
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
@@ -176,3 +177,29 @@ PIPELINE = PipelineSpec(
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
     shift=shift,
 )
+
+_SHARED: dict[str, Any] = {
+    "in_channels": 128,
+    "attention_head_dim": 128,
+    "timestep_guidance_channels": 256,
+    "axes_dims_rope": [32, 32, 32, 32],
+    "guidance_embeds": False,
+}
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "flux2-klein": {
+        **_SHARED,
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+    },
+    "flux2-klein-9b": {
+        **_SHARED,
+        "num_layers": 8,
+        "num_single_layers": 24,
+        "num_attention_heads": 32,
+        "joint_attention_dim": 12288,
+    },
+}
+FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

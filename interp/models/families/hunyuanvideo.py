@@ -20,6 +20,7 @@ import numpy as np
 
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES, own_scale
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
 from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
@@ -177,3 +178,19 @@ PIPELINE = PipelineSpec(
     sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
     moving=True,
 )
+
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "hunyuanvideo": {
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "num_layers": 20,
+        "num_single_layers": 40,
+        "guidance_embeds": True,
+        "text_embed_dim": 4096,
+        "pooled_projection_dim": 768,
+    },
+}
+FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

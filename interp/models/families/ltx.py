@@ -19,6 +19,7 @@ import numpy as np
 
 from interp.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
 from interp.models.families.pixart import tabled
 from interp.models.families.sd3 import mlp_taps
@@ -161,3 +162,17 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
+
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "ltx-video": {
+        "in_channels": 128,
+        "out_channels": 128,
+        "num_attention_heads": 32,
+        "attention_head_dim": 64,
+        "cross_attention_dim": 2048,
+        "num_layers": 28,
+        "caption_channels": 4096,
+    },
+}
+FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

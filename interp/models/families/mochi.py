@@ -24,6 +24,7 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.flux import STATES
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
 from interp.models.families.qwenimage import normalisation
@@ -182,3 +183,16 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
+
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "mochi": {
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "num_layers": 48,
+        "pooled_projection_dim": 1536,
+        "in_channels": 12,
+        "text_embed_dim": 4096,
+    },
+}
+FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

@@ -17,6 +17,7 @@ import numpy as np
 
 from interp.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.flux import HIDDEN, STATES
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
 from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
@@ -182,3 +183,17 @@ PIPELINE = PipelineSpec(
     moving=True,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
+
+# published transformer configs: the defaults of diffusers' class
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "qwen-image": {
+        "in_channels": 64,
+        "out_channels": 16,
+        "num_layers": 60,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 3584,
+        "axes_dims_rope": [16, 56, 56],
+    },
+}
+FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

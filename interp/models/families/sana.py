@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
 from interp.models.families.pixart import CROSS_INPUTS, default_size, tabled
 
@@ -113,3 +114,23 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=unconditional,
 )
+
+_SHARED: dict[str, Any] = {
+    "in_channels": 32,
+    "out_channels": 32,
+    "num_attention_heads": 70,
+    "attention_head_dim": 32,
+    "num_cross_attention_heads": 20,
+    "cross_attention_head_dim": 112,
+    "cross_attention_dim": 2240,
+    "caption_channels": 2304,
+    "mlp_ratio": 2.5,
+    "sample_size": 32,
+    "qk_norm": "rms_norm_across_heads",
+}
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "sana1.5": {**_SHARED, "num_layers": 20},
+    "sana1.5-4.8b": {**_SHARED, "num_layers": 60},
+}
+FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

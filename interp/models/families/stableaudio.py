@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size
 
 if TYPE_CHECKING:
@@ -136,3 +137,9 @@ PIPELINE = PipelineSpec(
     to_autoencoder=no_pictures,
     from_autoencoder=no_pictures,
 )
+
+# published transformer configs: the defaults of diffusers' class
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "stable-audio": {},
+}
+FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)

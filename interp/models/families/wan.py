@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
+from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
 from interp.models.families.pixart import tabled
 from interp.models.families.qwenimage import from_autoencoder, to_autoencoder
@@ -116,3 +117,18 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
+
+_SHARED: dict[str, Any] = {
+    "attention_head_dim": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "patch_size": [1, 2, 2],
+}
+# published transformer configs: from diffusers' conversion script
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "wan2.1": {**_SHARED, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
+    "wan2.1-14b": {**_SHARED, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
+}
+FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
