@@ -1,7 +1,9 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
 #   make test      environment, lint, types, test suite (WORKERS=8: as many processes)
-#   make test-all  the same, faults and clusters of real processes, every page in a real browser, the notebooks, quantised models
+#   make test-processes  one case of each kind of fault and of cluster, with real processes
+#   make test-browser    every dashboard page in a real browser
+#   make test-all  all of these, the notebooks, quantised models, the whole cross of families, features and faults
 #   make test-gpu  the tests that need a CUDA device
 #   make notebooks the notebooks, executed, into cache/notebooks/
 #   make bench     every benchmark, and docs/benchmarks.md written from them (BENCH="--only tracing --rounds 3" for a part)
@@ -18,9 +20,9 @@ QUANTIZED := $(VENV)/quantized
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 # one thread each: two of two threads on two cores take ten times as long
 PARALLEL := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
-QUICK := not slow and not gpu and not browser and not notebook and not quantized
+HERE := not slow and not gpu and not browser and not notebook and not quantized
 
-.PHONY: demo test test-all notebooks test-gpu lint install docs bench clean
+.PHONY: demo test test-processes test-browser test-all notebooks test-gpu lint install docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
@@ -31,11 +33,17 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK) and not processes and not full"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and not processes and not full"
 
-test-all: lint $(QUANTIZED)/installed
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(QUICK)"
-	$(BIN)/python -m pytest -m "browser or notebook"
+test-processes: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and processes and not full"
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pytest -m browser
+
+test-all: lint $(QUANTIZED)/installed test-browser notebooks
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE)"
+	$(BIN)/python -m pytest -m notebook
 	PYTHONPATH=$(QUANTIZED) $(BIN)/python -m pytest -m "quantized and not slow and not gpu"
 
 # apart from the environment: diffusers imports them wherever they are, which takes seconds
