@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import family_of, prompts_for
+from conftest import every_family, family_of, prompts_for
 from messages import refused
 
 import interp
@@ -50,6 +50,16 @@ def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
 def test_the_others_on_a_pipeline(name: str, guidance: Any, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     assert np.abs(own(model, name, 3.0, guidance) - ours(model, name, ClassifierFree(3.0) + guidance)).max() <= 1
+
+
+@pytest.mark.parametrize("name", every_family(["tiny_model", "flux_model", "dit_model"], without=["hunyuanimage_model"]))
+def test_a_pipeline_with_its_own_guidance_off(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    before = own(model, name, 1.0)
+    found = own(model, name, 1.0, DG)
+    assert np.abs(found - ours(model, name, DG)).max() <= 1
+    assert np.abs(found - before).max() > 1
+    np.testing.assert_array_equal(own(model, name, 1.0), before)
 
 
 def test_windows_and_callbacks(tiny_model: interp.Model) -> None:

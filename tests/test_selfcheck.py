@@ -28,6 +28,16 @@ def test_the_demo_is_checked_for_its_massive_channels(demo_model: interp.Model) 
     assert len(report.checks) == 6
 
 
+@pytest.mark.parametrize("name", every_family())
+def test_right_models_pass(name: str, request: pytest.FixtureRequest) -> None:
+    report = selfcheck(request.getfixturevalue(name))
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert len(report.checks) == (6 if name == "demo_model" else 5)
+    assert report.passed
+    assert 0 <= report.seconds_a_step < 10
+    assert report.bytes_a_prompt > 10_000
+
+
 def with_anatomy(model: interp.Model, anatomy: Anatomy) -> interp.Model:
     return interp.Model(dataclasses.replace(model.loaded, anatomy=anatomy))
 

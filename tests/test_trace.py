@@ -236,8 +236,14 @@ def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny
     assert seen.states("image", 0).shape[:2] == (1, 4)
 
 
-@pytest.mark.parametrize("offload", ["model", "group"])
-@pytest.mark.parametrize("name", ["tiny_model", "dual_model", "flux_model", "dit_model"])
+@pytest.mark.parametrize(
+    ("name", "offload"),
+    [
+        *[("tiny_model", "group"), ("flux_model", "model"), ("dit_model", "model"), ("dit_model", "group")],
+        *(pytest.param(*case, marks=pytest.mark.full) for case in (("tiny_model", "model"), ("flux_model", "group"))),
+        *(pytest.param("dual_model", offload, marks=pytest.mark.full) for offload in ("model", "group")),
+    ],
+)
 def test_offloaded_equals_plain(name: str, offload: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source, prompts = request.getfixturevalue(name), prompts_for(name)[:2]
     plain = interp.trace(source, prompts, out=tmp_path / "plain.zarr", batch_size=2, steps=2)

@@ -64,16 +64,17 @@ class EditLaws(FamilyFixtures):
         assert np.abs(found.to_numpy().astype(int) - self.own_pictures(model, 3.0)).max() <= 1
 
     def test_detail_guidance_joins_the_pipelines_own(self, model: Model) -> None:
-        """`interp.guided` on the plain pipeline with its own guidance at 3 and off, to one level; nothing is left behind."""
-        for scale in (3.0, 1.0) if self.guidable else ():
-            scale = scale if self.own_guidance else 1.0
-            before = self.own_pictures(model, scale)
-            with guided(model.pipe, DETAIL):
-                found = self.own_pictures(model, scale)
-            expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(scale) + DETAIL)
-            assert np.abs(found - expected["image"].to_numpy().astype(int)).max() <= 1
-            assert np.abs(found - before).max() > 1
-            np.testing.assert_array_equal(self.own_pictures(model, scale), before)
+        """`interp.guided` on the plain pipeline, its own guidance at 3, to one level of 255; nothing is left behind."""
+        if not self.guidable:
+            return
+        scale = 3.0 if self.own_guidance else 1.0
+        before = self.own_pictures(model, scale)
+        with guided(model.pipe, DETAIL):
+            found = self.own_pictures(model, scale)
+        expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(scale) + DETAIL)
+        assert np.abs(found - expected["image"].to_numpy().astype(int)).max() <= 1
+        assert np.abs(found - before).max() > 1
+        np.testing.assert_array_equal(self.own_pictures(model, scale), before)
 
     def own_pictures(self, model: Model, scale: float) -> Array:
         """Pictures of the plain pipeline for two prompts, its own guidance at a scale."""
