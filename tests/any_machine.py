@@ -4,7 +4,7 @@
     python tests/any_machine.py --python python3.13      # the same suite on another Python, in an environment of its own
     python tests/any_machine.py -- tests/families -x     # pytest's own arguments after --
 
-It prints one line for each setting: what was set, pytest's last line, seconds. Instruction sets that this CPU lacks are left out.
+It prints a line for each setting: its name, pytest's last line, seconds. Instruction sets that this CPU lacks are left out.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ def every_family(quick: Collection[str] = KINDS, without: Collection[str] = ()) 
     return [pytest.param(name, marks=() if name in quick else pytest.mark.full, id=name) for name in names]
 
 
+def kinds(*quick: str) -> list[Any]:
+    """One model of each mechanism; those not in `quick` are of the whole cross."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.full, id=name) for name in KINDS]
+
+
 def family_of(model: str) -> Family:
     """What the family's test file states, by fixture name."""
     return FAMILIES["sd3" if model == "tiny_model" else model.removesuffix("_model")]

@@ -271,7 +271,7 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
     assert np.allclose(mean, seen.states("image", 2).mean(-2), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [20, 28])
+@pytest.mark.parametrize("steps", [20, pytest.param(28, marks=pytest.mark.full)])
 def test_timesteps_that_are_rounded_twice_are_known_again(steps: int, flux_model: interp.Model, tmp_path: Path) -> None:
     """Flux in half precision: t is rounded, and t / 1000 again."""
     model = interp.load(flux_model.name, dtype="bfloat16")
@@ -287,8 +287,16 @@ def test_learned_sigma_is_stored_apart_from_epsilon(dit_model: interp.Model, tmp
         assert run.images[name].sizes["latent_channel"] == 4
 
 
-@pytest.mark.parametrize("name", ["tiny", "flux", "dit"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *[("tiny", "float16"), ("flux", "bfloat16"), ("dit", "float16")],
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in (("tiny", "bfloat16"), ("flux", "float16"), ("dit", "bfloat16"))
+        ),
+    ],
+)
 def test_half_precision_is_traced_bit_for_bit(name: str, dtype: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source = request.getfixturevalue(f"{name}_model")
     model, prompts = interp.load(source.name, dtype=dtype), prompts_for(f"{name}_model")[:2]
