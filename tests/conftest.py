@@ -41,6 +41,11 @@ def every_family(quick: Collection[str] = KINDS, without: Collection[str] = ()) 
     return [pytest.param(name, marks=() if name in quick else pytest.mark.full, id=name) for name in names]
 
 
+def full(*cases: Any) -> list[Any]:
+    """Parameters that only the whole cross runs; a tuple holds one value for each name."""
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.full) for case in cases]
+
+
 def kinds(*quick: str) -> list[Any]:
     """One model of each mechanism; those not in `quick` are of the whole cross."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.full, id=name) for name in KINDS]

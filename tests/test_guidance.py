@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, family_of, prompts_for
+from conftest import KINDS, family_of, full, prompts_for
 from messages import refused, warned
 from torch import Tensor
 
@@ -62,7 +62,7 @@ QUICK = [("tiny_model", True), ("dit_model", False), ("flux_model", True)]
 """Models, and whether branches run one after the other."""
 
 
-SLOW_SKIPS = [pytest.param(f"{n}_model", marks=pytest.mark.full) for n in ("tiny", "schnell", "demo", "sana", "wan")]
+SLOW_SKIPS = full(*(f"{name}_model" for name in ("tiny", "schnell", "demo", "sana", "wan")))
 
 
 def every_case() -> list[Any]:
@@ -291,7 +291,7 @@ def test_a_guided_trace_records_the_conditional_rows(tiny_model: interp.Model, t
     np.testing.assert_allclose(stored, np.stack(seen, axis=1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model"])
+@pytest.mark.parametrize("name", ["tiny_model", "flux_model", *full("dit_model")])
 def test_counted_flops_are_those_of_the_fork(name: str, request: pytest.FixtureRequest) -> None:
     """At most 1 + (N - m - 1) / N and 2 + (N - m - 1) / N forwards, and 5% for the head and the embedders."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PROMPTS, prompts_for
+from conftest import FAMILIES, PROMPTS, full, prompts_for
 from messages import refused
 
 import interp
@@ -240,8 +240,7 @@ def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny
     ("name", "offload"),
     [
         *[("tiny_model", "group"), ("flux_model", "model"), ("dit_model", "model"), ("dit_model", "group")],
-        *(pytest.param(*case, marks=pytest.mark.full) for case in (("tiny_model", "model"), ("flux_model", "group"))),
-        *(pytest.param("dual_model", offload, marks=pytest.mark.full) for offload in ("model", "group")),
+        *full(("tiny_model", "model"), ("flux_model", "group"), ("dual_model", "model"), ("dual_model", "group")),
     ],
 )
 def test_offloaded_equals_plain(name: str, offload: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
     assert np.allclose(mean, seen.states("image", 2).mean(-2), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [20, pytest.param(28, marks=pytest.mark.full)])
+@pytest.mark.parametrize("steps", [20, *full(28)])
 def test_timesteps_that_are_rounded_twice_are_known_again(steps: int, flux_model: interp.Model, tmp_path: Path) -> None:
     """Flux in half precision: t is rounded, and t / 1000 again."""
     model = interp.load(flux_model.name, dtype="bfloat16")
