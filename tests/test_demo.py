@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import names, refused
 from PIL import Image
 
 import interp
@@ -81,7 +82,7 @@ def test_scenes_come_from_the_seed_alone() -> None:
     assert list(world.sample(5, seed=3)) != list(world.sample(5, seed=4))
     counts = {scene.shape for scene in world.sample(200)}
     assert counts == set(world.SHAPES)
-    with pytest.raises(ValueError, match="shape must be one of circle"):
+    with refused(ValueError, "shape", "circle", "blob"):
         world.Scene("blob", "red")
 
 
@@ -145,7 +146,7 @@ def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert np.allclose([loss for _, loss in losses["killed"]], [loss for _, loss in losses["whole"]], rtol=1e-3)
     assert (tmp_path / "killed" / "checkpoints" / "step-000003" / "model_index.json").exists()
     assert not list((tmp_path / "killed").glob("*.part*"))
-    with pytest.raises(interp.InputError, match="holds a training with other settings"):
+    with refused(interp.InputError, tmp_path / "killed"):
         train.train(tmp_path / "killed", dataclasses.replace(TOY, seed=1))
 
 
@@ -223,11 +224,11 @@ def nearest(colour: np.ndarray, table: dict[str, tuple[float, float, float]]) ->
 def test_unknown_words_warn_once_and_any_prompt_is_drawn(tmp_path: Path) -> None:
     model = interp.load("demo")
     prompt = ["A zebra, riding 3 red bicycles \N{RIGHT SINGLE QUOTATION MARK}uphill\N{HORIZONTAL ELLIPSIS} " * 6]
-    with pytest.warns(interp.InterpWarning) as warned:
+    with pytest.warns(interp.InterpWarning) as caught:
         run = interp.trace(model, prompt, out=tmp_path / "a.zarr", steps=1)
     assert run.rows_done == 1
-    assert "was not trained on 4 of these words (bicycles, riding, uphill, zebra)" in str(warned[0].message)
-    assert "1 prompts are cut: tokenizer reads 24 tokens" in str(warned[1].message)
+    assert names(str(caught[0].message), 4, "bicycles, riding, uphill, zebra") == []
+    assert names(str(caught[1].message), 1, "prompts", "tokenizer", 24) == []
     with warnings.catch_warnings():
         warnings.simplefilter("error", interp.InterpWarning)
         interp.trace(model, ["a zebra uphill"], out=tmp_path / "b.zarr", steps=1)

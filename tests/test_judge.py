@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from scipy import ndimage
 
 import interp
@@ -93,12 +94,12 @@ def test_training_again_learns_and_saves(demo_model: interp.Model, tmp_path: Pat
     "pictures", [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3))]
 )
 def test_other_pictures_are_refused(pictures: np.ndarray) -> None:
-    with pytest.raises(InputError, match="the demo judge looks at uint8 pictures of 64 x 64 pixels"):
+    with refused(InputError, "demo judge", "uint8", "64 x 64", pictures.dtype, pictures.shape):
         judging.load_judge()(pictures)
 
 
 def test_no_judge(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="interp demo train-judge --out FOLDER makes one"):
+    with refused(InputError, "none.safetensors", "interp demo train-judge --out FOLDER"):
         judging.load_judge(tmp_path / "none.safetensors")
 
 

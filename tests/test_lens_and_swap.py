@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALL, prompts_for
+from messages import refused
 
 import interp
 from interp.analysis import factorial
@@ -80,9 +81,9 @@ def test_lens_refuses_what_it_cannot_replay(tiny_model: interp.Model, tmp_path: 
     part = interp.trace(
         tiny_model, ["a red cat"], out=tmp_path / "p.zarr", record=interp.Record(hidden=interp.Select(blocks=[0])), steps=2
     )
-    with pytest.raises(interp.InputError, match="block 3 too"):
+    with refused(interp.InputError, "block 3"):
         lens(tiny_model, out=tmp_path / "l.zarr", stored=part, without=None)
-    with pytest.raises(interp.InputError, match="not both"):
+    with refused(interp.InputError, "prompts", "stored"):
         lens(tiny_model, ["a red cat"], out=tmp_path / "l.zarr", stored=part)
 
 
