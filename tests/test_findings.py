@@ -295,7 +295,7 @@ SIZES = {"steps": 2, "budget": 60, "repeats": 2}
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A whole campaign, as small as it gets, by the command: on a planted model, whose folder it leaves beside its stores."""
+    """A whole campaign, as small as it gets, by the command: a planted model, its prompts and the stores in one folder."""
     folder = tmp_path_factory.mktemp("findings")
     planted = plant("sd3", channels=[5], block=0, strength=60.0, timestep_share=1.0, blocks=2)
     planted.save(folder / "model")
@@ -377,15 +377,19 @@ def test_the_pace_is_measured(ran: tuple[Path, str]) -> None:
     assert disrupt.seconds(made.setup, pace) == pytest.approx(disrupt.most(made.setup) * pace.drawn)
 
 
-def test_again_goes_on_and_another_question_is_refused(ran: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(
+    "only", [["early, all sizes", "random does nothing", "alpha governs"], pytest.param(None, marks=pytest.mark.full)]
+)
+def test_a_campaign_resumes_and_another_question_is_refused(only: list[str] | None, ran: tuple[Path, str]) -> None:
     folder, _ = ran
     setup = setup_of(folder)
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file() and "image" in path.parts}
     assert before
-    made = campaign(setup.model, setup.prompts, setup.folder, **SIZES, others=setup.others)
-    assert [one.verdict.said for one in made.run()] == [
-        one["said"] for one in json.loads((folder / "out" / "findings.json").read_text())["findings"]
-    ]
+    made = campaign(setup.model, setup.prompts, setup.folder, **SIZES, only=only, others=setup.others)
+    kept = {one["name"]: one["said"] for one in json.loads((folder / "out" / "findings.json").read_text())["findings"]}
+    found = {one.claim.name: one.verdict.said for one in made.run()}
+    assert len(found) == len(only or CLAIMS)
+    assert found == {name: kept[name] for name in found}
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was drawn again"
     with refused(PlanError, "steps", setup.folder, 2, 3):
         campaign(setup.model, setup.prompts, setup.folder, **{**SIZES, "steps": 3}, others=setup.others).run()
@@ -419,3 +423,12 @@ def test_what_an_analysis_refuses_costs_no_other_claim() -> None:
 
     found = judge(Claim("x", "y", "z", "-", (), refuses), SimpleNamespace())  # type: ignore[arg-type]
     assert (found.said, found.here) == (UNKNOWN, "not asked of this model: a map needs all image tokens.")
+
+
+def test_a_damaged_campaign_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red cat\ntwo dog\nthe green circle\na photo of a dog\n")
+    made = campaign(interp.load(tiny_folder), prompt_sets.read(str(tmp_path / "p.txt")), tmp_path / "c", steps=2)
+    made.setup.claim()
+    (tmp_path / "c" / "campaign.json").write_text('{"model": ')
+    with refused(PlanError, "campaign.json", "--out"):
+        made.setup.claim()

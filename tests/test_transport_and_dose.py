@@ -18,7 +18,7 @@ from interp.plan import Row
 from interp.testing import plant
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "flux_model"])
+@pytest.mark.parametrize("name", ["tiny_model", pytest.param("flux_model", marks=pytest.mark.full)])
 def test_transport_of_everything_is_a_patch_of_the_whole_state(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -29,15 +29,18 @@ def test_transport_of_everything_is_a_patch_of_the_whole_state(
     ).run()
     found = drawn.result("transport")
     alone = [interp.generate(model, prompts[n : n + 1], steps=3)["image"].to_numpy()[0] for n in (1, 0)]
-    np.testing.assert_array_equal(drawn.picture(0, 0), alone[0])  # the target
-    np.testing.assert_array_equal(drawn.picture(0, 1), alone[1])  # the source
+    for arm, expected in enumerate(alone):  # the target, the source
+        assert np.abs(drawn.picture(0, arm).astype(int) - expected).max() <= 1
+    assert np.abs(alone[0].astype(int) - alone[1]).max() > 1
     latents = found.sel(metric="latents")
     far = {name: float(latents["moved"].sel(channels=name, strength=1.0)) for name in ("all", "massive", "control")}
     assert far["all"] > 5 * max(abs(far["massive"]), abs(far["control"]))
     assert float(latents["moved"].sel(channels="all", strength=0.5)) < far["all"]
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
+@pytest.mark.parametrize(
+    "family", ["sd3", pytest.param("flux", marks=pytest.mark.full), pytest.param("dit", marks=pytest.mark.full)]
+)
 def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_path: Path) -> None:
     """The prompt reaches the picture by channel 5 alone: transporting it from its own block on is all of the way."""
     planted = plant(family, channels=(5,), block=1, carrier=True, spread=0.5, timestep_share=0.3, strength=20.0)
@@ -46,11 +49,11 @@ def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_pa
         planted.model, texts[:2], texts[2:], out=tmp_path / "t.zarr", channels=[5], blocks=[1], strengths=[0.5, 1.0], steps=3
     ).run()
     found = drawn.result("transport").sel(metric="latents")
-    if len(planted.streams) == 1:  # Flux's double blocks and SD3 and DiT: the image stream alone
-        assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
-        assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
-        assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
-        assert float(found["over_control"].sel(strength=1.0)) > 0.8
+    assert planted.streams == ("image",)
+    assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
+    assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
+    assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
+    assert float(found["over_control"].sel(strength=1.0)) > 0.8
 
 
 def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
         ["a large red circle in the center on a black background"],
         ["a large blue square in the center on a white background"],
     )
-    picture = interp.generate(demo_model, source, steps=8)["image"].to_numpy()
+    picture = interp.generate(demo_model, source, steps=4)["image"].to_numpy()
     prepared = transport(
         demo_model,
         source,
@@ -69,14 +72,14 @@ def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
         channels=[29],
         strengths=[1.0],
         mask="subject",
-        steps=8,
+        steps=4,
     )
     drawn = prepared.run()
-    np.testing.assert_array_equal(drawn.picture(0, 1), picture[0])
+    assert np.abs(drawn.picture(0, 1).astype(int) - picture[0]).max() <= 1
     found = drawn.result("transport").sel(metric="structure", strength=1.0)
     assert float(found["moved"].sel(channels="all")) > 0.2
     everywhere = transport(
-        demo_model, source, target, out=tmp_path / "e.zarr", pictures=picture, channels=[29], strengths=[1.0], steps=8
+        demo_model, source, target, out=tmp_path / "e.zarr", pictures=picture, channels=[29], strengths=[1.0], steps=4
     ).run()
     whole = everywhere.result("transport").sel(metric="structure", strength=1.0)
     assert float(whole["moved"].sel(channels="all")) > 0.8

@@ -1,4 +1,4 @@
-"""Evaluation, what a second reading found: sets alone, few prompts, one correction over all tables, memory, options unheard."""
+"""Evaluation of sets alone, of stores and of folders: parts, options that draw, pages."""
 
 from __future__ import annotations
 
@@ -8,30 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from bad_inputs import run as command
-from messages import names, refused
+from messages import names
 from PIL import Image
 
 import interp
-from interp.analysis import paired
-from interp.errors import InputError, PlanError
 from interp.evaluation.evaluate import CHUNK, compare, score
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.scorers import Measure, Plain
-from interp.findings.campaign import campaign
-from interp.metrics import quality
-from interp.metrics.pictures import as_floats
-from interp.metrics.prepare import as_bytes
-
-
-def table(values: Any) -> xr.DataArray:
-    """(setting, measure, prompt) scores by name."""
-    values = np.asarray(values, float)
-    names = [[f"{letter}{n}" for n in range(size)] for letter, size in zip("smp", values.shape, strict=True)]
-    return xr.DataArray(
-        values, dict(zip(("setting", "measure", "prompt"), names, strict=True)), ("setting", "measure", "prompt")
-    )
 
 
 def made_of(count: int) -> Gallery:
@@ -79,51 +63,10 @@ def test_sets_alone_are_a_table_and_pictures_come_in_parts() -> None:
         np.testing.assert_allclose(whole.scores[1, number], single[measure.name], rtol=1e-12)
 
 
-@pytest.mark.parametrize("prompts", [2, 4, 5])
-def test_few_prompts_never_say_better(prompts: int) -> None:
-    """Under random signs the smallest p of five prompts is 0.0625: no interval of theirs is a finding."""
-    found = paired.compare(table([np.zeros((1, prompts)), 1 + 0.01 * np.arange(prompts)[None]]))
-    assert float(found["over_low"][1, 0]) > 0
-    assert str(found["verdict"][1, 0].values) == "not shown"
-
-
-def test_an_equivalence_that_is_withdrawn_leaves_the_direction() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.normal(0, 100, (1, 9))
-    found = paired.compare(table([base, base + 1 + 0.01 * rng.normal(size=(1, 9))]), margin=0.2)
-    assert str(found["verdict"][1, 0].values) == "better"
-
-
-def test_one_correction_over_all_tables() -> None:
-    """A comparison that stands in two tables has one p and one verdict, and counts once."""
-    rng = np.random.default_rng(3)
-    values = rng.normal(size=(3, 2, 12))
-    values[1] += 0.8
-    one, other = paired.compare(table(values)), paired.compare(table(values[:2]))
-    tables = {name: found.assign_coords(prompt=[f"p{n}" for n in range(12)]) for name, found in (("a", one), ("b", other))}
-    together = paired.correct_together(tables)
-    np.testing.assert_array_equal(together["a"]["p_holm"][1], together["b"]["p_holm"][1])
-    assert together["a"]["verdict"][1].to_numpy().tolist() == together["b"]["verdict"][1].to_numpy().tolist()
-    np.testing.assert_allclose(together["a"]["p_holm"], paired.holm(one["p"].to_numpy()))
-    assert "Holm over the 4 comparisons of all tables" in together["b"].attrs["p"]
-    other_prompts = tables["b"].assign_coords(prompt=[f"q{n}" for n in range(12)])
-    assert "6 comparisons" in paired.correct_together({"a": tables["a"], "b": other_prompts})["a"].attrs["p"]
-
-
-def test_pictures_beyond_their_range_are_refused() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
-    for wrong in (picture.astype(float), picture.astype(np.int64), picture / 255.0 - 0.5):
-        with refused(InputError, "pictures", "uint8", "0..1"):
-            quality.psnr(wrong, wrong)
-    assert as_floats(picture / 255.0).max() <= 1
-    assert as_bytes(picture) is picture
-    np.testing.assert_array_equal(as_bytes(picture / 255.0), picture)
-
-
 @pytest.mark.parametrize(
     "words", [["--steps", "9"], ["--dry-run"], ["--out", "x.zarr"], ["--masks", "nowhere"], ["--seed", "0"]]
 )
-def test_options_of_drawing_are_not_unheard(words: list[str], tmp_path: Path) -> None:
+def test_options_of_drawing_are_refused_for_drawn_pictures(words: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     code, _, err = command(["evaluate", str(folder), *words])
@@ -162,14 +105,3 @@ def test_a_run_keeps_its_evaluation_and_folders_have_a_page(tiny_model: interp.M
     code, _, err = command(["evaluate", str(run.path), "--scorer", "plain", "--page", str(tmp_path / "x.html")])
     assert code == 2
     assert names(err, "page", f"interp report {run.path}") == []
-
-
-def test_a_damaged_campaign_says_so(tiny_folder: Path, tmp_path: Path) -> None:
-    from interp.evaluation import prompt_sets
-
-    (tmp_path / "p.txt").write_text("a red cat\ntwo dog\nthe green circle\na photo of a dog\n")
-    made = campaign(interp.load(tiny_folder), prompt_sets.read(str(tmp_path / "p.txt")), tmp_path / "c", steps=2)
-    made.setup.claim()
-    (tmp_path / "c" / "campaign.json").write_text('{"model": ')
-    with refused(PlanError, "campaign.json", "--out"):
-        made.setup.claim()
