@@ -94,6 +94,11 @@ def test_the_command_prints_its_cost_first_and_keeps_the_result(
     rows = json.loads(out)["govern"]["rows"]
     assert [row["alpha"] for row in rows] == ["removed", "removed ordinary", "raised ordinary"] * 3
     assert interp.open_run(tmp_path / "g" / "original.zarr").result("govern")["ratio"].shape == (3, 2, 2, 2)
-    code, _, err = run([*words, str(tmp_path / "h"), "--steps", "1"])
+
+
+def test_a_model_without_massive_channels_needs_some(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red cat\na dog\n")
+    words = ["govern", "--model", str(tiny_folder), "--prompts", str(tmp_path / "prompts.txt")]
+    code, _, err = run([*words, "--out", str(tmp_path / "h"), "--steps", "1"])
     assert code == 2
     assert names(err, "channels") == []

@@ -214,7 +214,7 @@ def test_a_list_is_known_by_its_hash(tmp_path: Path) -> None:
         ("geneval", ("geneval", "prompts/generation_prompts.txt", "geneval=FILE")),
         ("partiprompts=BAD.tsv", ("BAD.tsv", "prompt", "text")),
         ("hpsv2=BAD", ("anime.json", "JSON")),
-        ("pick-a-pic=BAD", ("pick-a-pic", "test_unique-0.parquet")),
+        ("pick-a-pic=BAD", ("prompts", "test_unique-0.parquet")),
         ("hpsv2", ("hpsv2", "anime.json", "hpsv2=")),
     ],
 )
