@@ -24,7 +24,10 @@ from interp.tracing.prepare import prepare
 BLOCK, CHANNEL = 1, 5
 
 
-@pytest.fixture(scope="module", params=["sd3", "flux", "dit"])
+@pytest.fixture(
+    scope="module",
+    params=["sd3", pytest.param("flux", marks=pytest.mark.full), pytest.param("dit", marks=pytest.mark.full)],
+)
 def carrier(request: pytest.FixtureRequest) -> Planted:
     """The prompt reaches the picture by channel 5's gate in block 1 alone."""
     return plant(request.param, channels=(CHANNEL,), block=BLOCK, carrier=True, spread=0.5, timestep_share=0.3, strength=20.0)
@@ -40,7 +43,7 @@ def test_the_prompt_enters_by_the_planted_gate_alone(carrier: Planted) -> None:
     plain = interp.generate(carrier.model, texts, steps=3)["latents"].to_numpy()
     without = interp.generate(carrier.model, texts, steps=3, interventions=[zero])["latents"].to_numpy()
     assert np.abs(plain[0] - plain[1]).max() > 1e-3
-    np.testing.assert_array_equal(without[0], without[1])
+    np.testing.assert_allclose(without[0], without[1], rtol=1e-5, atol=1e-6)
 
 
 def test_patching_finds_the_planted_channel_and_block(carrier: Planted, tmp_path: Path) -> None:
@@ -63,7 +66,7 @@ def test_patching_finds_the_planted_channel_and_block(carrier: Planted, tmp_path
 
 
 def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_path: Path) -> None:
-    """Zeroing the channel takes the prompt away, from the planted block on; nothing else does, LayerNorm controls included."""
+    """Zeroing the channel removes the prompt, from the planted block on; nothing else does, LayerNorm controls included."""
     prepared = disrupt(
         carrier.model,
         carrier.prompts(3),
@@ -78,9 +81,9 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
     assert value[f"zero {BLOCK}"] == pytest.approx(-1.0, abs=1e-5)
     assert value["zero all"] == pytest.approx(-1.0, abs=1e-5)
     assert abs(value["zero 0"]) < 0.2  # the channel is not massive there yet
-    for arm, remaining in value.items():
-        if not arm.startswith("zero"):
-            assert remaining > -0.9, arm
+    controls = {arm: effect for arm, effect in value.items() if not arm.startswith("zero")}
+    assert controls
+    assert min(controls.values()) > -0.9, controls
     assert str(found["verdict"].sel(arm=f"zero {BLOCK}").values) == "changed"
 
 
@@ -101,7 +104,7 @@ def test_state_and_conditioning_together_are_the_clean_run(name: str, request: p
     clean = clean_run(
         prepare(model, prompts[:1], steps=3), prepare(model, prompts[:1], steps=3).plan.rows()[0], keep_conditioning=True
     )
-    np.testing.assert_array_equal(drawn.latents(0, 1), clean.latents)
+    np.testing.assert_allclose(drawn.latents(0, 1), clean.latents, rtol=1e-5, atol=1e-5)
     names = [str(arm) for arm in drawn.axes["arm"].to_numpy()]
     for block in (1, last):
         everything = drawn.latents(0, names.index(f"everything {block} 0-2"))

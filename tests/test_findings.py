@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from bad_inputs import run as command
+from messages import names, refused
 
 import interp
 from interp.analysis import paired
@@ -294,7 +295,7 @@ SIZES = {"steps": 2, "budget": 60, "repeats": 2}
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A whole campaign, as small as it gets, by the command: on a planted model, whose folder it leaves beside its stores."""
+    """A whole campaign, as small as it gets, by the command: a planted model, its prompts and the stores in one folder."""
     folder = tmp_path_factory.mktemp("findings")
     planted = plant("sd3", channels=[5], block=0, strength=60.0, timestep_share=1.0, blocks=2)
     planted.save(folder / "model")
@@ -327,7 +328,7 @@ def test_every_finding(ran: tuple[Path, str]) -> None:
     for stage in STAGES:
         if stage.name == "states":
             continue
-        assert f"{stage.name}: up to" in said
+        assert names(said, stage.name) == []
         name = "other-0" if stage.name == "others" else stage.name
         assert (folder / "out" / f"{name}.zarr").exists()
 
@@ -376,39 +377,43 @@ def test_the_pace_is_measured(ran: tuple[Path, str]) -> None:
     assert disrupt.seconds(made.setup, pace) == pytest.approx(disrupt.most(made.setup) * pace.drawn)
 
 
-def test_again_goes_on_and_another_question_is_refused(ran: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(
+    "only", [["early, all sizes", "random does nothing", "alpha governs"], pytest.param(None, marks=pytest.mark.full)]
+)
+def test_a_campaign_resumes_and_another_question_is_refused(only: list[str] | None, ran: tuple[Path, str]) -> None:
     folder, _ = ran
     setup = setup_of(folder)
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file() and "image" in path.parts}
     assert before
-    made = campaign(setup.model, setup.prompts, setup.folder, **SIZES, others=setup.others)
-    assert [one.verdict.said for one in made.run()] == [
-        one["said"] for one in json.loads((folder / "out" / "findings.json").read_text())["findings"]
-    ]
+    made = campaign(setup.model, setup.prompts, setup.folder, **SIZES, only=only, others=setup.others)
+    kept = {one["name"]: one["said"] for one in json.loads((folder / "out" / "findings.json").read_text())["findings"]}
+    found = {one.claim.name: one.verdict.said for one in made.run()}
+    assert len(found) == len(only or CLAIMS)
+    assert found == {name: kept[name] for name in found}
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was drawn again"
-    with pytest.raises(PlanError, match=r"holds a campaign with another steps \(2, not 3\)"):
+    with refused(PlanError, "steps", setup.folder, 2, 3):
         campaign(setup.model, setup.prompts, setup.folder, **{**SIZES, "steps": 3}, others=setup.others).run()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
-        (["--only", "nothing of the kind"], "only must name findings: few channels"),
-        (["--count", "3"], "prompts must be 4 different ones or more"),
-        (["--repeats", "0"], "repeats must be"),
-        (["--budget", "50"], "budget must be at least 96 pictures"),
-        (["--model", "sd3"], "give --prompts FILE for sd3"),
+        (["--only", "nothing of the kind"], ("only", "few channels", "nothing of the kind")),
+        (["--count", "3"], ("prompts", 4)),
+        (["--repeats", "0"], ("repeats", 1, 0)),
+        (["--budget", "50"], ("budget", 96, 50)),
+        (["--model", "sd3"], ("prompts", "--prompts FILE", "sd3")),
     ],
 )
-def test_what_is_said(words: list[str], said: str, tmp_path: Path) -> None:
+def test_bad_options_are_refused(words: list[str], named: tuple[object, ...], tmp_path: Path) -> None:
     code, out, err = command(["findings", *words, "--out", str(tmp_path / "x")])
     assert code == 2, err
-    assert said in err
+    assert names(err, *named) == []
     assert out == ""
 
 
 def test_masks_must_fit(demo_model: interp.Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="masks must be one for each of 4 prompts; got 2"):
+    with refused(InputError, "masks", 4, 2):
         Setup(demo_model, prompt_sets.demo(4), tmp_path, masks=np.zeros((2, 64, 64), bool))
 
 
@@ -418,3 +423,12 @@ def test_what_an_analysis_refuses_costs_no_other_claim() -> None:
 
     found = judge(Claim("x", "y", "z", "-", (), refuses), SimpleNamespace())  # type: ignore[arg-type]
     assert (found.said, found.here) == (UNKNOWN, "not asked of this model: a map needs all image tokens.")
+
+
+def test_a_damaged_campaign_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red cat\ntwo dog\nthe green circle\na photo of a dog\n")
+    made = campaign(interp.load(tiny_folder), prompt_sets.read(str(tmp_path / "p.txt")), tmp_path / "c", steps=2)
+    made.setup.claim()
+    (tmp_path / "c" / "campaign.json").write_text('{"model": ')
+    with refused(PlanError, "campaign.json", "--out"):
+        made.setup.claim()

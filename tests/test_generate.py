@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_inputs import run
+from messages import names, refused
 from PIL import Image
 
 import interp
@@ -55,7 +56,7 @@ def test_pictures_carry_their_recipe(tiny_folder: Path, tmp_path: Path) -> None:
     wide, tall = sheet(again).size
     assert wide > 64
     assert tall > 2 * 64
-    with pytest.raises(interp.InputError, match="carries no recipe"):
+    with refused(interp.InputError, files[-1], "recipe", "interp generate"):
         read_recipe(files[-1])
 
 
@@ -70,22 +71,22 @@ def test_sequential_branches_draw_the_same(tiny_folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "named"),
     [
-        ([], "give --prompt TEXT"),
-        (["--prompt", "a cat", "--seeds", "x"], "seeds must read like"),
-        (["--prompt", "a cat", "--branches", "trees"], "branches must be one of rows, sequential; got 'trees'"),
-        (["--prompt", "a cat", "--guidance", "cfg:nan"], "scale of cfg must be a finite number"),
-        (["--prompt", "a cat", "--guidance", "dg:1:channels=99:block=1"], "channels must lie in 0..31; got 99"),
-        (["--prompt", "a cat", "--guidance", "dg:1:channels=3:block=9"], "blocks must lie in 0..3; got 9"),
-        (["--prompt", "a cat", "--guidance", "dg:1"], "no preset for"),
-        (["--prompt", "a cat", "--guidance", "pag:1"], "pag needs blocks"),
+        ([], ("--prompt",)),
+        (["--prompt", "a cat", "--seeds", "x"], ("seeds", "x")),
+        (["--prompt", "a cat", "--branches", "trees"], ("branches", "rows, sequential", "trees")),
+        (["--prompt", "a cat", "--guidance", "cfg:nan"], ("scale", "cfg", "nan")),
+        (["--prompt", "a cat", "--guidance", "dg:1:channels=99:block=1"], ("channels", "0..31", 99)),
+        (["--prompt", "a cat", "--guidance", "dg:1:channels=3:block=9"], ("blocks", "0..3", 9)),
+        (["--prompt", "a cat", "--guidance", "dg:1"], ("guidance", "dg:SCALE", "DetailGuidance.auto(run)")),
+        (["--prompt", "a cat", "--guidance", "pag:1"], ("pag", "blocks")),
     ],
 )
-def test_bad_input_gets_one_clear_line(more: list[str], message: str, tiny_folder: Path, tmp_path: Path) -> None:
+def test_bad_input_gets_one_clear_line(more: list[str], named: tuple[object, ...], tiny_folder: Path, tmp_path: Path) -> None:
     code, out, err = run(["generate", "--model", str(tiny_folder), "--out", str(tmp_path / "g"), "--steps", "1", *more])
     assert (code, out) == (2, "")
-    assert message in err
+    assert names(err, *named) == []
     assert err.count("\n") == 1
 
 
@@ -97,7 +98,7 @@ def test_braces_are_all_combinations() -> None:
         ("cfg:2+dg:0.5:block=3", ("2", "0.5")),
         ("cfg:2+dg:1:block=3", ("2", "1")),
     ]
-    with pytest.raises(interp.InputError, match="braces must hold values"):
+    with refused(interp.InputError, "braces", "{1,,2}"):
         expand("cfg:{1,,2}")
 
 
@@ -119,7 +120,7 @@ def test_a_sweep_is_what_generate_draws_and_goes_on(tiny_model: interp.Model, tm
         on_progress=lambda p: pytest.fail("drawn again")
     )
     assert again.done.all()
-    with pytest.raises(interp.PlanError, match="its parameters is"):
+    with refused(interp.PlanError, "parameters", tmp_path / "s.zarr"):
         sweep(tiny_model, prompts, ["none", "cfg:9"], out=tmp_path / "s.zarr", steps=2).run()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from scipy import ndimage
 
 import interp
@@ -75,14 +76,18 @@ def test_what_a_caption_asks_for() -> None:
     assert len(asked) == 6
 
 
-def test_training_again_learns_and_saves(demo_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("scenes", "steps"), [(64, 16), pytest.param(300, 40, marks=pytest.mark.full)])
+def test_training_learns_and_saves(
+    scenes: int, steps: int, demo_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from interp.models.demo import train_judge
 
-    monkeypatch.setattr(train_judge, "SCENES", 300)
-    monkeypatch.setattr(train_judge, "HELD_OUT", 40)
+    monkeypatch.setattr(train_judge, "SCENES", scenes)
+    monkeypatch.setattr(train_judge, "HELD_OUT", min(scenes // 4, 40))
     losses: list[float] = []
-    made = train(tmp_path, demo_model.pipe.vae, steps=40, report=lambda step, loss: losses.append(loss))
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    made = train(tmp_path, demo_model.pipe.vae, steps=steps, report=lambda step, loss: losses.append(loss))
+    assert len(losses) >= 10
+    assert np.mean(losses[-5:]) < (0.8 if steps == 40 else 0.9) * np.mean(losses[:5])
     again = judging.load_judge(tmp_path / "judge.safetensors")
     stack = np.stack([scene.picture() for scene in world.sample(4, 1)])
     assert np.allclose(made(stack).features, again(stack).features, atol=0.05), "half precision on disk"
@@ -93,12 +98,12 @@ def test_training_again_learns_and_saves(demo_model: interp.Model, tmp_path: Pat
     "pictures", [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3))]
 )
 def test_other_pictures_are_refused(pictures: np.ndarray) -> None:
-    with pytest.raises(InputError, match="the demo judge looks at uint8 pictures of 64 x 64 pixels"):
+    with refused(InputError, "demo judge", "uint8", "64 x 64", pictures.dtype, pictures.shape):
         judging.load_judge()(pictures)
 
 
 def test_no_judge(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="interp demo train-judge --out FOLDER makes one"):
+    with refused(InputError, "none.safetensors", "interp demo train-judge --out FOLDER"):
         judging.load_judge(tmp_path / "none.safetensors")
 
 
@@ -108,7 +113,7 @@ def test_features_are_of_the_net() -> None:
     with torch.no_grad():
         features, logits = judge.net(judging.as_input(stack))
     found = judge(stack)
-    assert np.array_equal(found.features, features.numpy())
+    np.testing.assert_allclose(found.features, features.numpy(), rtol=1e-4, atol=1e-5)
     assert found.features.shape == (3, judging.FEATURES)
     for name, values in logits.items():
-        assert np.allclose(found.probability[name], values.softmax(-1).numpy())
+        np.testing.assert_allclose(found.probability[name], values.softmax(-1).numpy(), rtol=1e-4, atol=1e-5)

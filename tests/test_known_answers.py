@@ -13,19 +13,42 @@ import planted
 
 
 @pytest.mark.parametrize("family", planted.FAMILIES)
-def test_random_plants_are_found(family: str) -> None:
+def test_a_random_plant_is_found(family: str) -> None:
+    """From 8 prompts; with whole populations: below."""
+    (verdict,) = planted.plants(family, 1, first_seed=500, traced=8)
+    assert verdict.exact_set
+    assert verdict.birth
+    assert verdict.writer
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("family", planted.FAMILIES)
+def test_random_plants_are_found_in_whole_populations(family: str) -> None:
     verdicts = list(planted.plants(family, 2, first_seed=500))
+    assert len(verdicts) == 2
     assert all(verdict.exact_set and verdict.birth and verdict.writer for verdict in verdicts)
 
 
-@pytest.mark.parametrize("family", planted.FAMILIES)
-def test_unplanted_models_raise_no_alarm(family: str) -> None:
-    assert not any(planted.unplanted(family, 2, first_seed=500))
+@pytest.mark.parametrize(
+    ("family", "count"),
+    [("sd3", 1), *(pytest.param(family, 2, marks=pytest.mark.full) for family in planted.FAMILIES)],
+)
+def test_unplanted_models_raise_no_alarm(family: str, count: int) -> None:
+    """Fixed seeds; over many, none of 60 models of a family raised one: a rate of 0 to 6% (docs/findings.md)."""
+    assert list(planted.unplanted(family, count, first_seed=500)) == [False] * count
 
 
-def test_rotated_states_raise_no_alarm_where_the_states_themselves_do(tmp_path: Path) -> None:
-    states = planted.demo_states(tmp_path)
-    assert sum(planted.rotated(states, 8, first_seed=500)) <= 1  # about one in a hundred does: docs/findings.md
+@pytest.mark.parametrize(
+    ("prompts", "steps", "rotations"), [(2, 2, 3), pytest.param(8, None, 8, marks=pytest.mark.full)], ids=["short", "whole"]
+)
+def test_rotated_states_raise_no_alarm_where_the_states_themselves_do(
+    prompts: int, steps: int | None, rotations: int, tmp_path: Path
+) -> None:
+    """Fixed seeds; over many, 1 of 65 rotations raised an alarm: two of three or of eight are rarer than 1 in 100."""
+    states = planted.demo_states(tmp_path, prompts, steps)
+    alarms = list(planted.rotated(states, rotations, first_seed=500))
+    assert len(alarms) == rotations
+    assert sum(alarms) <= 1
     assert planted.alarm(states)
 
 

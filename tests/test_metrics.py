@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
+from messages import refused
 from scipy import ndimage
 
-from interp.analysis import paired
 from interp.errors import InputError
 from interp.metrics import features, quality
+from interp.metrics.pictures import as_floats
+from interp.metrics.prepare import as_bytes
 from interp.store.schema import Array
 
 DRAW = np.random.default_rng(0)
@@ -117,73 +117,27 @@ def test_edges_and_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "named"),
     [
-        (lambda: quality.psnr(np.zeros((1, 8, 8, 3)), np.zeros((1, 9, 8, 3))), "as many and as large in both"),
-        (lambda: quality.ssim(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3))), "at least 11 x 11 pixels"),
-        (lambda: quality.edge_density(np.full((4, 4, 3), np.nan)), "NaN or Inf"),
-        (lambda: features.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3))), "two or more pictures"),
-        (lambda: features.frechet_distance(np.zeros((4, 3)), np.zeros((5, 2))), "as many in both sets; got 3 and 2"),
-        (lambda: features.precision_recall(np.zeros((3, 3)), np.zeros((5, 3))), "more than 3 pictures; got 3 and 5"),
-        (lambda: features.inception_score(np.full((3, 2), np.inf)), "NaN or Inf"),
+        (lambda: quality.psnr(np.zeros((1, 8, 8, 3)), np.zeros((1, 9, 8, 3))), ("pictures", "(1, 8, 8, 3)", "(1, 9, 8, 3)")),
+        (lambda: quality.ssim(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3))), ("pictures", "11 x 11")),
+        (lambda: quality.edge_density(np.full((4, 4, 3), np.nan)), ("pictures", "NaN")),
+        (lambda: features.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3))), ("pictures", 1)),
+        (lambda: features.frechet_distance(np.zeros((4, 3)), np.zeros((5, 2))), ("features", 3, 2)),
+        (lambda: features.precision_recall(np.zeros((3, 3)), np.zeros((5, 3))), ("pictures", 3, 5)),
+        (lambda: features.inception_score(np.full((3, 2), np.inf)), ("Inf",)),
     ],
 )
-def test_refusals(call: object, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_bad_pictures_and_features_are_refused(call: object, named: tuple[object, ...]) -> None:
+    with refused(InputError, *named):
         call()  # type: ignore[operator]
 
 
-def scores(values: Array) -> object:
-    import xarray as xr
-
-    names = ["none", *(f"s{number}" for number in range(values.shape[0] - 1))]
-    measures = [f"m{number}" for number in range(values.shape[1])]
-    return xr.DataArray(values, {"setting": names, "measure": measures}, ("setting", "measure", "prompt"))
-
-
-def test_p_is_that_of_all_signs() -> None:
-    values = np.zeros((2, 1, 7))
-    values[1, 0] = [0.3, -0.1, 0.4, 0.2, 0.5, -0.05, 0.1]
-    found = paired.compare(scores(values))
-    means = [abs((np.array(signs) * values[1, 0]).mean()) for signs in itertools.product((1, -1), repeat=7)]
-    exact = np.mean(np.array(means) >= abs(values[1, 0].mean()) - 1e-12)
-    assert float(found["p"][1, 0]) == pytest.approx(exact, abs=1e-9)
-    assert float(found["effect"][1, 0]) == pytest.approx(values[1, 0].mean() / values[1, 0].std(ddof=1))
-    assert float(found["win"][1, 0]) == pytest.approx(5 / 7)
-    assert np.isnan(found["p"][0, 0])
-    assert str(found["verdict"][0, 0].values) == "the baseline"
-
-
-def test_holm_by_hand() -> None:
-    found = paired.holm(np.array([0.01, np.nan, 0.04, 0.03]))
-    assert found == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
-
-
-def test_a_verdict_says_no_more_than_its_interval() -> None:
-    """Nothing is called something in about one of twenty; something is found; small is called small, with a margin."""
-    draw = np.random.default_rng(5)
-    called = 0
-    for _ in range(200):
-        values = draw.normal(0, 1, (2, 1, 30))
-        called += str(paired.compare(scores(values))["verdict"][1, 0].values) in ("better", "worse")
-    assert called <= 0.12 * 200, "the bootstrap's own undercoverage at 30 prompts included"
-    base = draw.normal(0, 1, 60)
-    values = np.stack([base, base + draw.normal(0.8, 0.5, 60), base + draw.normal(0, 0.02, 60)])[:, None]
-    found = paired.compare(scores(values), margin=0.2)
-    assert [str(v) for v in found["verdict"][:, 0].to_numpy()] == [
-        "the baseline",
-        "better",
-        "no different, by more than the margin",
-    ]
-    worse = paired.compare(scores(values), lower_is_better=["m0"])
-    assert str(worse["verdict"][1, 0].values) == "worse"
-    assert float(worse["win"][1, 0]) < 0.1
-    crowd = np.concatenate([np.zeros((1, 1, 30)), draw.normal(0, 1, (40, 1, 30))])
-    crowd[1] += 0.45
-    lonely = paired.compare(scores(crowd))
-    corrected = lonely["p_holm"][:, 0].to_numpy()
-    for number, verdict in enumerate(str(v) for v in lonely["verdict"][:, 0].to_numpy()):
-        assert (verdict in ("better", "worse")) == (corrected[number] <= 0.05)
-    assert any("not after correction" in str(v) for v in lonely["verdict"][:, 0].to_numpy()), "of forty, some look so by chance"
-    few = paired.compare(scores(values[:, :, :1]))
-    assert str(few["verdict"][1, 0].values) == "cannot tell: too few prompts"
+def test_pictures_beyond_their_range_are_refused() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    for wrong in (picture.astype(float), picture.astype(np.int64), picture / 255.0 - 0.5):
+        with refused(InputError, "pictures", "uint8", "0..1"):
+            quality.psnr(wrong, wrong)
+    assert as_floats(picture / 255.0).max() <= 1
+    assert as_bytes(picture) is picture
+    np.testing.assert_array_equal(as_bytes(picture / 255.0), picture)

@@ -1,12 +1,14 @@
-"""Planted models are what they say: checked from traces, by other arithmetic than that of the plant."""
+"""Planted models have the planted channels, blocks and shares: from traces, by other arithmetic than that of the plant."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from messages import refused
 
 import interp
 from interp.testing import check_anatomy, plant
@@ -21,9 +23,15 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("population", [16, pytest.param(128, marks=pytest.mark.full)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
-def test_planted_channels_blocks_and_shares_are_there(case: dict[str, Any], tmp_path: Path) -> None:
+def test_planted_channels_blocks_and_shares_are_there(
+    case: dict[str, Any], population: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shares are those of the whole population, of whatever size."""
+    monkeypatch.setattr(sys.modules[plant.__module__], "POPULATION", population)
     planted = plant(**case, seed=1)
+    assert len(planted.population) == population
     run = interp.trace(planted.model, planted.population, out=tmp_path / "run.zarr", batch_size=64)
     for stream in planted.streams:
         size = run.stats["mean_abs"].sel(stream=stream).mean(("prompt", "step"))
@@ -57,16 +65,16 @@ def test_planted_models_keep_their_anatomy_and_can_be_saved(family: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        ({"family": "sd4"}, "family must be one of sd3, flux, dit"),
-        ({"family": "sd3", "channels": (99,)}, r"channels must lie in 0..31; got 99"),
-        ({"family": "sd3", "channels": (1, 1)}, "each once"),
-        ({"family": "sd3", "block": 9}, r"block must lie in 0..3; got 9"),
-        ({"family": "sd3", "block": 3, "stream": "text"}, "stream and gate must be one of image.attn, image.mlp in block 3"),
-        ({"family": "dit", "timestep_share": 1.5}, r"timestep_share must lie in 0..1; got 1.5"),
+        ({"family": "sd4"}, ("family", "sd3, flux, dit", "sd4")),
+        ({"family": "sd3", "channels": (99,)}, ("channels", "0..31", 99)),
+        ({"family": "sd3", "channels": (1, 1)}, ("channels", "[1, 1]")),
+        ({"family": "sd3", "block": 9}, ("block", "0..3", 9)),
+        ({"family": "sd3", "block": 3, "stream": "text"}, ("stream", "gate", "image.attn, image.mlp", "text.mlp", 3)),
+        ({"family": "dit", "timestep_share": 1.5}, ("timestep_share", "0..1", 1.5)),
     ],
 )
-def test_impossible_plants_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(interp.InputError, match=message):
+def test_impossible_plants_are_refused(arguments: dict[str, Any], words: tuple[object, ...]) -> None:
+    with refused(interp.InputError, *words):
         plant(**arguments)

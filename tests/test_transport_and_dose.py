@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import prompts_for
+from messages import refused
 
 import interp
 from interp.analysis import dose as analysis
@@ -17,7 +18,7 @@ from interp.plan import Row
 from interp.testing import plant
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "flux_model"])
+@pytest.mark.parametrize("name", ["tiny_model", pytest.param("flux_model", marks=pytest.mark.full)])
 def test_transport_of_everything_is_a_patch_of_the_whole_state(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -27,16 +28,19 @@ def test_transport_of_everything_is_a_patch_of_the_whole_state(
         model, prompts[:1], prompts[1:2], out=tmp_path / "t.zarr", channels=[3], strengths=[0.5, 1.0], steps=3
     ).run()
     found = drawn.result("transport")
-    alone = [interp.generate(model, prompts[n : n + 1], steps=3)["image"].to_numpy()[0] for n in (1, 0)]
-    np.testing.assert_array_equal(drawn.picture(0, 0), alone[0])  # the target
-    np.testing.assert_array_equal(drawn.picture(0, 1), alone[1])  # the source
+    alone = [interp.generate(model, prompts[n : n + 1], steps=3)["latents"].to_numpy()[0] for n in (1, 0)]
+    for arm, expected in enumerate(alone):  # the target, the source
+        np.testing.assert_allclose(drawn.latents(0, arm), expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(alone[0], alone[1], rtol=1e-3, atol=1e-4)
     latents = found.sel(metric="latents")
     far = {name: float(latents["moved"].sel(channels=name, strength=1.0)) for name in ("all", "massive", "control")}
     assert far["all"] > 5 * max(abs(far["massive"]), abs(far["control"]))
     assert float(latents["moved"].sel(channels="all", strength=0.5)) < far["all"]
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
+@pytest.mark.parametrize(
+    "family", ["sd3", pytest.param("flux", marks=pytest.mark.full), pytest.param("dit", marks=pytest.mark.full)]
+)
 def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_path: Path) -> None:
     """The prompt reaches the picture by channel 5 alone: transporting it from its own block on is all of the way."""
     planted = plant(family, channels=(5,), block=1, carrier=True, spread=0.5, timestep_share=0.3, strength=20.0)
@@ -45,11 +49,11 @@ def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_pa
         planted.model, texts[:2], texts[2:], out=tmp_path / "t.zarr", channels=[5], blocks=[1], strengths=[0.5, 1.0], steps=3
     ).run()
     found = drawn.result("transport").sel(metric="latents")
-    if len(planted.streams) == 1:  # Flux's double blocks and SD3 and DiT: the image stream alone
-        assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
-        assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
-        assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
-        assert float(found["over_control"].sel(strength=1.0)) > 0.8
+    assert planted.streams == ("image",)
+    assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
+    assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
+    assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
+    assert float(found["over_control"].sel(strength=1.0)) > 0.8
 
 
 def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
@@ -58,7 +62,7 @@ def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
         ["a large red circle in the center on a black background"],
         ["a large blue square in the center on a white background"],
     )
-    picture = interp.generate(demo_model, source, steps=8)["image"].to_numpy()
+    picture = interp.generate(demo_model, source, steps=4)["image"].to_numpy()
     prepared = transport(
         demo_model,
         source,
@@ -68,14 +72,14 @@ def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
         channels=[29],
         strengths=[1.0],
         mask="subject",
-        steps=8,
+        steps=4,
     )
     drawn = prepared.run()
-    np.testing.assert_array_equal(drawn.picture(0, 1), picture[0])
+    assert np.abs(drawn.picture(0, 1).astype(int) - picture[0]).max() <= 1
     found = drawn.result("transport").sel(metric="structure", strength=1.0)
     assert float(found["moved"].sel(channels="all")) > 0.2
     everywhere = transport(
-        demo_model, source, target, out=tmp_path / "e.zarr", pictures=picture, channels=[29], strengths=[1.0], steps=8
+        demo_model, source, target, out=tmp_path / "e.zarr", pictures=picture, channels=[29], strengths=[1.0], steps=4
     ).run()
     whole = everywhere.result("transport").sel(metric="structure", strength=1.0)
     assert float(whole["moved"].sel(channels="all")) > 0.8
@@ -86,7 +90,7 @@ def test_blocks_of_a_dose_are_nested() -> None:
     assert nested_blocks(57, 22)[1] == tuple(range(22, 36))
     for sets in (nested_blocks(8), nested_blocks(4, 3), nested_blocks(24, 6), nested_blocks(1)):
         assert all(set(small) <= set(large) for small, large in itertools.pairwise(sets))
-    with pytest.raises(interp.InputError, match=r"block must lie in 0..7; got 9"):
+    with refused(interp.InputError, "block", "0..7", 9):
         nested_blocks(8, 9)
 
 
@@ -109,7 +113,7 @@ def test_a_fractional_design_is_balanced(texts: int, seeds: int, doses: int, bud
         assert len(set(drawn)) == min(len(drawn), texts)  # different prompts before further seeds
     if each[0] < len(rows):  # which rows go together is a matter of lot: no two factors share a pattern
         assert len({tuple(by_kind[:, 0, number]) for number in range(doses)}) > doses // 2
-    with pytest.raises(interp.InputError, match="budget must be at least"):
+    with refused(interp.InputError, "budget", 50, 100):
         share_out(rows, 100, 50, 0)
 
 

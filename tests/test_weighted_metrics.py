@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import weights_made as made
+from messages import refused
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,16 +69,16 @@ def test_bilinear_as_tensorflow_1_does_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "said"),
+    ("pictures", "named"),
     [
-        (np.full((1, 20, 20, 3), np.nan), "NaN"),
-        (np.full((1, 20, 20, 3), 2.0), r"0\.\.1; got 2 to 2"),
-        (np.zeros((20, 20, 3), np.uint8), r"must be \(picture, y, x, rgb\)"),
-        (np.zeros((1, 20, 20, 4), np.uint8), r"\(1, 20, 20, 4\)"),
+        (np.full((1, 20, 20, 3), np.nan), ("NaN",)),
+        (np.full((1, 20, 20, 3), 2.0), ("0..1", 2)),
+        (np.zeros((20, 20, 3), np.uint8), ("(picture, y, x, rgb)", "(20, 20, 3)")),
+        (np.zeros((1, 20, 20, 4), np.uint8), ("(1, 20, 20, 4)",)),
     ],
 )
-def test_what_is_no_picture_is_refused(pictures: Array, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_is_no_picture_is_refused(pictures: Array, named: tuple[object, ...]) -> None:
+    with refused(InputError, "pictures", *named):
         prepare.as_bytes(pictures)
 
 
@@ -151,10 +152,10 @@ def test_half_precision_is_near_and_a_device_must_be_here(weights_folder: Path) 
     whole, half = towers.Clip(weights), towers.Clip(weights, dtype="bfloat16")
     assert half.cosine(made.PICTURES, made.PROMPTS) == pytest.approx(whole.cosine(made.PICTURES, made.PROMPTS), abs=0.05)
     assert (half.cosine(made.PICTURES, made.PROMPTS) != whole.cosine(made.PICTURES, made.PROMPTS)).any()
-    with pytest.raises(InputError, match="dtype must be one of float32, bfloat16, float16; got 'int8'"):
+    with refused(InputError, "dtype", "float32, bfloat16, float16", "int8"):
         towers.Clip(weights, dtype="int8")
     for device in ["abacus"] if torch.cuda.is_available() else ["abacus", "cuda"]:
-        with pytest.raises(InputError, match=f"device must be one that torch can use here, such as cpu; got '{device}'"):
+        with refused(InputError, "device", "cpu", device):
             towers.Clip(weights, device=device)
 
 
@@ -234,8 +235,8 @@ def test_hps_configuration_is_vit_h_14() -> None:
 
 def test_hps_without_a_tokenizer_or_with_another_file(tmp_path: Path, no_weights: Path) -> None:
     path, _ = made.open_clip_file(tmp_path, 78)
-    with pytest.raises(InputError, match="no tokenizer of its own; put CLIP's beside it"):
+    with refused(InputError, "hps", path.name, "tokenizer.json"):
         hps.Hps(find("hps", path))
     torch.save({"some.weight": torch.zeros(3)}, path)
-    with pytest.raises(InputError, match=r"no open_clip checkpoint: they lack visual\.conv1\.weight"):
+    with refused(InputError, "hps", path, "visual.conv1.weight"):
         hps.Hps(find("hps", path))

@@ -62,11 +62,15 @@ def choose(family: str, draw: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def judge(planted: Planted, folder: Path, seed: int) -> Verdict:
-    """Trace the population, analyse a sample of it, compare with what is true."""
+def judge(planted: Planted, folder: Path, seed: int, traced: int | None = None) -> Verdict:
+    """Trace the population, analyse a sample of it, compare with what is true.
+
+    With `traced`, only as many of its prompts are traced: the shares of the size are then no truth, all else is.
+    """
+    population = planted.population[:traced]
     record = interp.Record(branches=True)
-    run = interp.trace(planted.model, planted.population, out=folder / "run.zarr", batch_size=64, record=record)
-    rows = np.sort(np.random.default_rng(seed).choice(len(planted.population), SAMPLE, replace=False))
+    run = interp.trace(planted.model, population, out=folder / "run.zarr", batch_size=64, record=record)
+    rows = np.sort(np.random.default_rng(seed).choice(len(population), min(SAMPLE, len(population)), replace=False))
     parts = [run.stats.drop_vars("present"), run.gates.drop_vars("present")]
     sample = xr.merge(parts, compat="override", join="exact").isel(prompt=rows).compute()
     found = interp.massive.find(sample, resamples=0)
@@ -99,13 +103,13 @@ def inside(found: xr.Dataset, block: int, truth: float) -> bool:
     return bool(float(here["share_low"]) <= truth <= float(here["share_high"]))
 
 
-def plants(family: str, count: int, first_seed: int = 0) -> Iterator[Verdict]:
+def plants(family: str, count: int, first_seed: int = 0, traced: int | None = None) -> Iterator[Verdict]:
     """Random plants of one family."""
     for seed in range(first_seed, first_seed + count):
         draw = np.random.default_rng([seed, FAMILIES.index(family)])
         asked = choose(family, draw)
         with tempfile.TemporaryDirectory() as folder:
-            verdict = judge(plant(family, seed=seed, **asked, **SIZES), Path(folder), seed)
+            verdict = judge(plant(family, seed=seed, **asked, **SIZES), Path(folder), seed, traced)
         if not all(dataclasses.astuple(verdict)):
             print(f"{family} seed {seed}: {asked} -> {verdict}", file=sys.stderr, flush=True)
         yield verdict
@@ -128,10 +132,12 @@ def unplanted(family: str, count: int, first_seed: int = 0) -> Iterator[bool]:
             yield bool(interp.massive.find(run, resamples=0)["consensus"].any())
 
 
-def demo_states(folder: Path) -> dict[str, xr.DataArray]:
-    """All hidden states of eight prompts on the demo model."""
-    prompts = Path(interp.models.__file__).parent / "demo" / "prompts.txt"
-    run = interp.trace("demo", prompts, out=folder / "demo.zarr", record=interp.Record(hidden=True), batch_size=8)
+def demo_states(folder: Path, prompts: int = 8, steps: int | None = None) -> dict[str, xr.DataArray]:
+    """All hidden states of the demo model's own prompts."""
+    texts = interp.read_prompts(Path(interp.models.__file__).parent / "demo" / "prompts.txt")[:prompts]
+    given: dict[str, Any] = {} if steps is None else {"steps": steps}
+    record = interp.Record(hidden=True)
+    run = interp.trace("demo", texts, out=folder / "demo.zarr", record=record, batch_size=8, **given)
     return {stream: run.hidden[stream]["hidden"].load() for stream in ("image", "text")}
 
 
