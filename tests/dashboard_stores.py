@@ -57,10 +57,11 @@ def build(folder: Path) -> Path:
     captions = [scene.caption() for scene in scenes()]
     interp.trace(model, captions[:2], out=folder / "other.zarr", record=interp.Record(), steps=STEPS, seed=5)
     given = {"steps": FEW, "batch_size": 8}
-    disrupt(model, captions[:2], out=folder / "disrupt.zarr", run=run, blocks=[4], **given).run()
-    dose(model, captions[:2], out=folder / "dose.zarr", run=run, counts=[1, 4], windows=["all"], budget=64, **given).run()
-    pairs = {"clean": captions[:2], "corrupted": captions[2:4]}
-    patch(model, **pairs, out=folder / "patch.zarr", run=run, blocks="0,3,7", windows=2, **given).run()
+    disrupt(model, captions[:2], out=folder / "disrupt.zarr", run=run, blocks=[4], repeats_of_controls=1, **given).run()
+    doses = {"counts": [1, 4], "block": 6, "windows": ["all"], "budget": 64}
+    dose(model, captions[:2], out=folder / "dose.zarr", run=run, **doses, **given).run()
+    cells = {"what": ["hidden", "massive"], "blocks": "0,3,7", "windows": 2}
+    patch(model, captions[:2], captions[2:4], out=folder / "patch.zarr", run=run, **cells, **given).run()
     transport(model, captions[:1], captions[1:2], out=folder / "transport.zarr", run=run, strengths=[0.5, 1.0], **given).run()
     swap(model, captions[:2], out=folder / "swap.zarr", run=run, steps=FEW)
     collapse(model, captions[:2], out=folder / "collapse.zarr", run=run, counts=[1, 4], **given).run()
@@ -79,7 +80,7 @@ def _keep_results(run: interp.Run, truth: list) -> None:
     from interp.store.results import write_result
 
     write_result(run.path, "massive", massive.find(run))
-    write_result(run.path, "segmentation_score", segmentation.score(run, np.stack(truth)))
+    write_result(run.path, "segmentation_score", segmentation.score(run, np.stack(truth), repeats=1))
 
 
 def _break(folder: Path) -> None:
@@ -88,9 +89,10 @@ def _break(folder: Path) -> None:
     without_rows(folder / "demo.zarr", folder / "empty.zarr", range(8))
     zarr.create_group(folder / "foreign.zarr")
     shutil.copytree(folder / "demo.zarr", folder / "truncated.zarr")
-    shards = [file for file in (folder / "truncated.zarr").glob("s*/**/mean_abs/c/**/*") if file.is_file()]
-    assert {"summary", "stats"} <= {file.relative_to(folder).parts[1] for file in shards}
-    for shard in shards:
+    folders = [folder / "truncated.zarr" / group / "mean_abs" / "c" for group in ("summary", "stats")]
+    shards = [[file for file in place.rglob("*") if file.is_file()] for place in folders]
+    assert all(shards)
+    for shard in sum(shards, []):
         shard.write_bytes(shard.read_bytes()[:50])
     shutil.copytree(folder / "other.zarr", folder / "damaged.zarr")
     (folder / "damaged.zarr" / "zarr.json").write_text("{ not json")
