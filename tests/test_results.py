@@ -19,7 +19,7 @@ import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
 from interp.experiments.features import correspond
 from interp.experiments.pairs import demo_pairs
-from interp.figures import causes, evaluation, massive, places, style
+from interp.figures import causes, massive, places, style
 from interp.store.results import write_dataset, write_result
 
 
@@ -230,25 +230,3 @@ def test_a_dataset_folder_appears_whole(demo_run: interp.Run, tmp_path: Path) ->
     write_dataset(tmp_path / "a" / "found.zarr", found)
     assert xr.open_zarr(tmp_path / "a" / "found.zarr", consolidated=False)["score"].shape == found["score"].shape
     assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["found.zarr"]
-
-
-def test_figures_of_an_evaluation() -> None:
-    from interp.evaluation.demo import DemoScorer
-    from interp.evaluation.evaluate import evaluate
-    from interp.evaluation.gallery import Gallery
-    from interp.models.demo import world
-
-    scenes = list(world.sample(12, 5))
-    real = np.stack([scene.picture() for scene in scenes])
-    stacks = {"real": real, "upside down": real[:, ::-1]}
-    prompts = tuple(scene.caption() for scene in scenes)
-    gallery = Gallery(tuple(stacks), prompts, (0,) * 12, lambda number: list(stacks.values())[number], "by hand")
-    found = evaluate(gallery, [DemoScorer()])
-    made = evaluation.scores(found)
-    markers = [trace for trace in made.data if trace.mode == "markers"]
-    assert len(markers) == found.sizes["measure"]
-    assert np.allclose(markers[0].x, found["value"].isel(measure=0))
-    assert np.allclose(markers[0].error_x.array, (found["high"] - found["value"]).isel(measure=0))
-    sets = evaluation.set_scores(found)
-    assert np.allclose(sets.data[0].x, found["set_value"].isel(set_measure=0))
-    assert np.isfinite(found["set_low"]).all(), "twelve prompts are enough for halves"
