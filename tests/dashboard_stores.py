@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import zarr
@@ -23,6 +23,7 @@ from interp.models.demo import world
 
 MARKUP = "a **red** circle <img src=x onerror=alert(1)> $x$ :smile: [here](http://example.org)"
 STEPS, FEW = 4, 2
+EXPERIMENTS = ("disrupt", "dose", "patch", "transport", "swap", "lens", "collapse")
 
 
 def demo_run(model: interp.Model, folder: Path) -> interp.Run:
@@ -48,8 +49,8 @@ def without_rows(store: Path, out: Path, rows: Iterable[int]) -> Path:
     return out
 
 
-def build(folder: Path) -> Path:
-    """Every kind of store that a folder may hold."""
+def build(folder: Path, kinds: Sequence[str] = EXPERIMENTS) -> Path:
+    """Every kind of store that a folder may hold, with experiments of these kinds."""
     folder.mkdir(parents=True, exist_ok=True)
     model = interp.load("demo")
     run = demo_run(model, folder)
@@ -57,15 +58,20 @@ def build(folder: Path) -> Path:
     captions = [scene.caption() for scene in scenes()]
     interp.trace(model, captions[:2], out=folder / "other.zarr", record=interp.Record(), steps=STEPS, seed=5)
     given = {"steps": FEW, "batch_size": 8}
-    disrupt(model, captions[:2], out=folder / "disrupt.zarr", run=run, blocks=[4], repeats_of_controls=1, **given).run()
     doses = {"counts": [1, 4], "block": 6, "windows": ["all"], "budget": 64}
-    dose(model, captions[:2], out=folder / "dose.zarr", run=run, **doses, **given).run()
     cells = {"what": ["hidden", "massive"], "blocks": "0,3,7", "windows": 2}
-    patch(model, captions[:2], captions[2:4], out=folder / "patch.zarr", run=run, **cells, **given).run()
-    transport(model, captions[:1], captions[1:2], out=folder / "transport.zarr", run=run, strengths=[0.5, 1.0], **given).run()
-    swap(model, captions[:2], out=folder / "swap.zarr", run=run, steps=FEW)
-    collapse(model, captions[:2], out=folder / "collapse.zarr", run=run, counts=[1, 4], **given).run()
-    lens(model, captions[:1], out=folder / "lens.zarr", run=run, blocks="0,4,7", steps_shown="0,-1", steps=FEW)
+    shown = {"blocks": "0,4,7", "steps_shown": "0,-1", "steps": FEW}
+    made = {
+        "disrupt": lambda **to: disrupt(model, captions[:2], blocks=[4], repeats_of_controls=1, **given, **to).run(),
+        "dose": lambda **to: dose(model, captions[:2], **doses, **given, **to).run(),
+        "patch": lambda **to: patch(model, captions[:2], captions[2:4], **cells, **given, **to).run(),
+        "transport": lambda **to: transport(model, captions[:1], captions[1:2], strengths=[0.5, 1.0], **given, **to).run(),
+        "swap": lambda **to: swap(model, captions[:2], steps=FEW, **to),
+        "collapse": lambda **to: collapse(model, captions[:2], counts=[1, 4], **given, **to).run(),
+        "lens": lambda **to: lens(model, captions[:1], **shown, **to),
+    }
+    for kind in kinds:
+        made[kind](out=folder / f"{kind}.zarr", run=run)
     settings = ["none", "cfg:{2,4}+dg:{1,2}"]
     sweep(model, captions[:2], settings, out=folder / "sweep.zarr", steps=FEW, repeats=2).run(batch_size=8)
     _break(folder)

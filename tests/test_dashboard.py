@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_stores import MARKUP
+from dashboard_stores import EXPERIMENTS, MARKUP, build
 from messages import names, refused
 from streamlit.testing.v1 import AppTest
 
@@ -22,7 +22,7 @@ from interp.errors import InputError
 
 APP = Path(__file__).parent.parent / "dashboards" / "app.py"
 PAGES = list(frame.TITLES)
-EXPERIMENTS = ["disrupt", "dose", "patch", "transport", "swap", "lens", "collapse"]
+QUICK_EXPERIMENTS = ("disrupt", "patch")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,12 @@ def _fresh_listing() -> Iterator[None]:
     choose._stores.clear()
     yield
     choose._stores.clear()
+
+
+@pytest.fixture(scope="module")
+def few_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whole and broken stores, with two kinds of experiments alone; `dashboard_stores` has all kinds."""
+    return build(tmp_path_factory.mktemp("few") / "stores", QUICK_EXPERIMENTS)
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, folder: Path, page: str, **asked: str) -> AppTest:
@@ -52,9 +58,9 @@ def full(*values: Any) -> Any:
 
 
 @pytest.mark.parametrize("page", [page if page in ("runs", "study") else full(page) for page in PAGES])
-def test_every_page_opens_on_real_stores(page: str, dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_page_opens_on_real_stores(page: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"study": {}, "runs": {"store": "demo.zarr"}}.get(page, {"run": "demo.zarr"})
-    app = opened(monkeypatch, dashboard_stores, page, **asked)
+    app = opened(monkeypatch, few_stores, page, **asked)
     assert not app.exception
     assert not app.error, text_of(app, "error")
     assert app.title[0].value == frame.TITLES[page][0]
@@ -66,14 +72,17 @@ def test_every_page_opens_on_real_stores(page: str, dashboard_stores: Path, monk
         *((page, {"run": "demo.zarr"}) for page in ("massive", "timestep_or_text", "writes")),
         ("where", {"run": "demo.zarr", "set": "one channel"}),
         full("where", {"run": "demo.zarr", "set": "the 12 largest of this state"}),
-        *(("causal", {"experiment": f"{kind}.zarr"}) for kind in EXPERIMENTS),
+        *(("causal", {"experiment": f"{kind}.zarr"}) for kind in QUICK_EXPERIMENTS),
+        *(full("causal", {"experiment": f"{kind}.zarr"}) for kind in EXPERIMENTS if kind not in QUICK_EXPERIMENTS),
         ("guidance", {"view": "Sweep"}),
         ("compare", {"run": "demo.zarr", "other": "other.zarr"}),
     ],
 )
 def test_a_page_opens_and_the_python_of_each_panel_makes_its_figure(
-    page: str, asked: dict[str, str], dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, asked: dict[str, str], few_stores: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    here = "experiment" not in asked or (few_stores / asked["experiment"]).exists()
+    folder = few_stores if here else request.getfixturevalue("dashboard_stores")
     drawn: list[tuple[str, Any, list[str]]] = []
     original = panel.panel
 
@@ -82,7 +91,7 @@ def test_a_page_opens_and_the_python_of_each_panel_makes_its_figure(
         original(key, make, data, code, **more)
 
     monkeypatch.setattr(panel, "panel", keep)
-    app = opened(monkeypatch, dashboard_stores, page, **asked)
+    app = opened(monkeypatch, folder, page, **asked)
     assert not app.exception
     assert not app.error, text_of(app, "error")
     assert page != "causal" or not app.info, text_of(app, "info")
@@ -98,8 +107,8 @@ def test_a_page_opens_and_the_python_of_each_panel_makes_its_figure(
 
 
 @pytest.mark.parametrize("view", ["Gallery", "Two settings", "Live"])
-def test_every_view_of_guidance(view: str, dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = opened(monkeypatch, dashboard_stores, "guidance", view=view)
+def test_every_view_of_guidance(view: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(monkeypatch, few_stores, "guidance", view=view)
     assert not app.exception
     assert not app.error, text_of(app, "error")
 
@@ -134,24 +143,24 @@ QUICK = {
     [(page, store) if QUICK[page] == store else full(page, store) for page in QUICK for store in BROKEN],
 )
 def test_a_broken_store_is_explained(
-    page: str, store: str, dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, store: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = opened(monkeypatch, dashboard_stores, page, **{"store" if page == "runs" else "run": store})
+    app = opened(monkeypatch, few_stores, page, **{"store" if page == "runs" else "run": store})
     assert not app.exception
     words = text_of(app, "error", "info", "warning", "caption", "markdown")
     assert not names(words.lower(), *(str(word).lower() for word in BROKEN[store](page))), words
     assert "Traceback" not in words + capsys.readouterr().err, "an error that is none of interp's"
 
 
-def test_what_an_address_asks_for_in_vain_is_named(dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = opened(monkeypatch, dashboard_stores, "massive", run="demo.zarr", block="99", blok="1")
+def test_what_an_address_asks_for_in_vain_is_named(few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(monkeypatch, few_stores, "massive", run="demo.zarr", block="99", blok="1")
     boxes = text_of(app, "warning").splitlines()
     assert any(not names(box, "block", 99, "0, 1, 2, 3, 4, 5, 6, 7", 4) for box in boxes), boxes
     assert any(not names(box, "blok=1") for box in boxes), boxes
 
 
-def test_only_stores_under_the_roots(dashboard_stores: Path, tmp_path: Path) -> None:
-    found = {store.name: store for store in roots.stores([dashboard_stores])}
+def test_only_stores_under_the_roots(few_stores: Path, tmp_path: Path) -> None:
+    found = {store.name: store for store in roots.stores([few_stores])}
     assert "link.zarr" not in found, "a link that leads out"
     assert found["foreign.zarr"].problem
     assert found["damaged.zarr"].problem
@@ -159,47 +168,47 @@ def test_only_stores_under_the_roots(dashboard_stores: Path, tmp_path: Path) -> 
     assert found["patch.zarr"].kind == "patch"
     inner = tmp_path / "inner"
     inner.mkdir()
-    (inner / "up.zarr").symlink_to(dashboard_stores / "other.zarr")
+    (inner / "up.zarr").symlink_to(few_stores / "other.zarr")
     (tmp_path / "near.zarr").symlink_to(inner)
     assert roots.stores([tmp_path]) == []
-    one = roots.stores([dashboard_stores / "demo.zarr"])
+    one = roots.stores([few_stores / "demo.zarr"])
     assert [store.name for store in one] == ["demo.zarr"], "a store itself may be a root"
 
 
 @pytest.mark.parametrize("name", ["../outside/secret.zarr", full("link.zarr"), full("/etc")])
-def test_nothing_else_is_opened_by_the_address(name: str, dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = opened(monkeypatch, dashboard_stores, "massive", run=name)
+def test_nothing_else_is_opened_by_the_address(name: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(monkeypatch, few_stores, "massive", run=name)
     assert not names(text_of(app, "warning"), "run", name, "demo.zarr")
     assert app.query_params["run"] in ("demo.zarr", ["demo.zarr"])
 
 
-def test_a_store_with_a_link_inside_that_leads_out_is_not_opened(dashboard_stores: Path, tmp_path: Path) -> None:
-    shutil.copytree(dashboard_stores / "other.zarr", tmp_path / "x.zarr")
+def test_a_store_with_a_link_inside_that_leads_out_is_not_opened(few_stores: Path, tmp_path: Path) -> None:
+    shutil.copytree(few_stores / "other.zarr", tmp_path / "x.zarr")
     shutil.rmtree(tmp_path / "x.zarr" / "outputs")
-    (tmp_path / "x.zarr" / "outputs").symlink_to(dashboard_stores / "demo.zarr" / "outputs")
+    (tmp_path / "x.zarr" / "outputs").symlink_to(few_stores / "demo.zarr" / "outputs")
     (found,) = roots.stores([tmp_path])
     assert found.kind == "foreign"
     assert not names(found.problem, "link")
 
 
-def test_an_unfinished_run_is_named_every_time(dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_run_is_named_every_time(few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for page in ("where", "where"):
-        app = opened(monkeypatch, dashboard_stores, page, run="unfinished.zarr")
+        app = opened(monkeypatch, few_stores, page, run="unfinished.zarr")
         assert any(not names(line, "unfinished.zarr", 4, 8) for line in text_of(app, "caption").splitlines())
 
 
-def test_a_result_of_fewer_rows_is_not_taken_for_current(dashboard_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_of_fewer_rows_is_not_taken_for_current(few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.dashboard import ask
 
-    run = interp.open_run(dashboard_stores / "demo.zarr")
+    run = interp.open_run(few_stores / "demo.zarr")
     stored = run.result("massive")
     assert ask.current(run, stored)
     assert not ask.current(run, stored.assign_attrs(rows="4 of 8 done"))
 
 
-def test_two_roots_with_a_store_of_one_name(dashboard_stores: Path) -> None:
-    outside = dashboard_stores.parent / "outside"
-    names = [store.name for store in roots.stores([dashboard_stores / "demo.zarr", outside])]
+def test_two_roots_with_a_store_of_one_name(few_stores: Path) -> None:
+    outside = few_stores.parent / "outside"
+    names = [store.name for store in roots.stores([few_stores / "demo.zarr", outside])]
     assert names == ["demo.zarr", "secret.zarr"]
 
 
@@ -215,7 +224,7 @@ def test_prompts_are_shown_as_text() -> None:
 
 
 @pytest.mark.processes
-def test_no_page_imports_torch(dashboard_stores: Path) -> None:
+def test_no_page_imports_torch(few_stores: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['app.py', sys.argv[1]]\n"
         "from streamlit.testing.v1 import AppTest\n"
@@ -225,7 +234,7 @@ def test_no_page_imports_torch(dashboard_stores: Path) -> None:
         "loaded = [name for name in ('torch', 'diffusers', 'transformers', 'pickle5') if name in sys.modules]\n"
         "assert not loaded, loaded\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(dashboard_stores)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(few_stores)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

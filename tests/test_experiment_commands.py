@@ -28,7 +28,9 @@ COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full) if name in ("dose", "transport") else name for name in COMMANDS]
+)
 def test_a_command_prints_json_draws_and_resumes(name: str, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a red cat\ntwo dog\n")
     (tmp_path / "b.txt").write_text("the green circle\na blue square\n")
