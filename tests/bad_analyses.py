@@ -2,113 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from bad_inputs import TRACE, Case, places, run
-
-
-def traced(*more: str) -> Callable[[Path], None]:
-    """A finished store of one prompt, or what else was asked for."""
-
-    def prepare(folder: Path) -> None:
-        run([*TRACE.format(**places(folder)).split(), *more])
-
-    return prepare
-
-
-def two_prompts(folder: Path) -> None:
-    (folder / "prompts.txt").write_text("a red cat\na blue dog\n")
-    run(TRACE.format(**places(folder)).split())
-
-
-def one_step(folder: Path) -> None:
-    (folder / "prompts.txt").write_text("a red cat\na blue dog\n")
-    run([*TRACE.format(**places(folder)).split(), "--steps", "1"])
-
+from bad_inputs import Case, finished_store, traced
 
 STORE = traced()
 GATES = "gates --model {tiny} --prompts {prompts}"
 
+
+def two_prompts(folder: Path) -> None:
+    (folder / "prompts.txt").write_text("a red cat\na blue dog\n")
+    STORE(folder)
+
+
+def one_step(folder: Path) -> None:
+    (folder / "prompts.txt").write_text("a red cat\na blue dog\n")
+    finished_store(folder)
+
+
 CASES = [
-    Case("analysis of nothing", "massive {folder}/no.zarr", "does not exist; make one with `interp trace"),
-    Case("unknown criterion", "massive {out} --criterion best", "criterion must be one of robust, ratio, top", prepare=STORE),
-    Case("criterion without a number", "massive {out} --criterion top:many", "criterion top takes a number", prepare=STORE),
-    Case("more channels than there are", "massive {out} --criterion top:99", r"k must lie in 1..32; got 99", prepare=STORE),
+    Case("analysis of nothing", "massive {folder}/no.zarr", ("store", "FOLDER/no.zarr", "interp trace --out FOLDER/no.zarr")),
+    Case(
+        "unknown criterion",
+        "massive {out} --criterion best",
+        ("criterion", "best", "robust", "ratio", "top", "two_sigma", "top:12"),
+        prepare=STORE,
+    ),
+    Case(
+        "criterion without a number",
+        "massive {out} --criterion top:many",
+        ("criterion", "top", "many", "top:10"),
+        prepare=STORE,
+    ),
+    Case("more channels than there are", "massive {out} --criterion top:99", ("k", 99, "1..32"), prepare=STORE),
     Case(
         "channel out of range",
         "massive {out} --channels 32",
-        r"channels must lie in -32..31 \(there are 32\); got 32",
+        ("channels", 32, "-32..31"),
         prepare=STORE,
     ),
-    Case("channels are words", "massive {out} --channels all", 'channels must read like "0,6,12-20"', prepare=STORE),
-    Case("unknown stream", "massive {out} --stream speech", "stream must be one of image, text; got 'speech'", prepare=STORE),
-    Case("step out of range", "massive {out} --steps 7", r"steps must lie in -4..3 \(there are 4\); got 7", prepare=STORE),
+    Case("channels are words", "massive {out} --channels all", ("channels", "all", "0,6,12-20"), prepare=STORE),
+    Case("unknown stream", "massive {out} --stream speech", ("stream", "speech", "image", "text"), prepare=STORE),
+    Case("step out of range", "massive {out} --steps 7", ("steps", 7, "-4..3"), prepare=STORE),
     Case(
         "unknown kind of figure",
         "massive {out} --figures {folder}/f --format pdf",
-        "format must be one of html, png, svg; got 'pdf'",
+        ("format", "pdf", "html", "png", "svg"),
         prepare=STORE,
     ),
     Case(
         "two_sigma without hidden states",
         "massive {out} --criterion two_sigma",
-        "keeps no hidden states; record=Record",
+        ("FOLDER/out.zarr", "hidden", "Record(hidden=True)", "--record stats,gates,hidden"),
         1,
         STORE,
     ),
     Case(
         "no massive channel, and none named",
         "attribute {out}",
-        "channels must be given: no channel of the image stream",
+        ("channels", "image", "robust(z=3.5, least=5)", "--channels", "--criterion"),
         2,
         STORE,
     ),
     Case(
         "timestep or text from one prompt",
         "attribute {out} --channels 3",
-        "needs at least two different prompt texts",
+        ("prompts", "timestep", "text"),
         2,
         STORE,
     ),
     Case(
         "timestep or text from one step",
         "attribute {out} --channels 3",
-        "needs at least two steps; this run has one",
+        ("steps", "timestep", "text"),
         2,
         one_step,
     ),
     Case(
         "margin out of range",
         "attribute {out} --channels 3 --margin 2",
-        "margin must lie between 0 and 1; got 2.0",
+        ("margin", 2.0, 0, 1),
         2,
         two_prompts,
     ),
-    Case("alignment without gates", "alignment {out}", "keeps no AdaLN gates; record=Record", 1, traced("--record", "stats")),
-    Case("overlap of no channels", "alignment {out} --k 0", r"k must lie in 1..32; got 0", prepare=STORE),
-    Case("residual without branches", "residual {out} --channels 3", "--record stats,gates,branches", 1, STORE),
-    Case("segment without hidden states", "segment {out} --channels 3", "--record stats,gates,hidden", 1, STORE),
+    Case(
+        "alignment without gates",
+        "alignment {out}",
+        ("FOLDER/out.zarr", "gates", "Record(gates=True)"),
+        1,
+        traced("--record", "stats"),
+    ),
+    Case("overlap of no channels", "alignment {out} --k 0", ("k", 0, "1..32"), prepare=STORE),
+    Case(
+        "residual without branches",
+        "residual {out} --channels 3",
+        ("FOLDER/out.zarr", "branches", "Record(branches=True)", "--record stats,gates,branches"),
+        1,
+        STORE,
+    ),
+    Case(
+        "segment without hidden states",
+        "segment {out} --channels 3",
+        ("FOLDER/out.zarr", "hidden", "Record(hidden=True)", "--record stats,gates,hidden"),
+        1,
+        STORE,
+    ),
     Case(
         "segment without true masks",
         "segment {out} --channels 3 --masks {folder}/tiny",
-        "has none for row 0; it must be called 00000-mask.png",
+        ("masks", "FOLDER/tiny", 0, "00000-mask.png", "00000.png"),
         2,
         traced("--record", "stats,hidden"),
     ),
     Case(
         "segment from some of the tokens' steps",
         "segment {out} --channels 3 --steps 0",
-        "steps must be one of those stored",
+        ("steps", 0, "2, 3"),
         2,
         traced("--record", "stats,hidden", "--record-steps", "2,3"),
     ),
-    Case("comparison of one run", "compare {out}", "runs must be two or more to be compared; got 1", prepare=STORE),
-    Case(
-        "two runs of one name", "compare {out} {out}", "labels must be as many as runs \\(2\\) and all different", prepare=STORE
-    ),
-    Case("guidance where none is embedded", GATES + " --guidance 1,4", "has no embedded guidance"),
-    Case("guidance in words", GATES + " --guidance strong", 'guidance must be numbers such as "1,3.5,7"'),
-    Case("one timestep", GATES + " --timesteps 1", "timesteps must be at least 2; got 1"),
-    Case("gates' channel out of range", GATES + " --channels 99", r"channels must lie in -32..31"),
+    Case("comparison of one run", "compare {out}", ("runs", 1), prepare=STORE),
+    Case("two runs of one name", "compare {out} {out}", ("labels", "runs", 2, "out, out"), prepare=STORE),
+    Case("guidance where none is embedded", GATES + " --guidance 1,4", ("guidance", "FOLDER/tiny", "gates")),
+    Case("guidance in words", GATES + " --guidance strong", ("guidance", "strong", "1,3.5,7")),
+    Case("one timestep", GATES + " --timesteps 1", ("timesteps", 1, 2)),
+    Case("gates' channel out of range", GATES + " --channels 99", ("channels", 99, "-32..31")),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import zarr
@@ -21,33 +22,58 @@ from interp.experiments.transport import transport
 from interp.models.demo import world
 
 MARKUP = "a **red** circle <img src=x onerror=alert(1)> $x$ :smile: [here](http://example.org)"
-STEPS = 4
+STEPS, FEW = 4, 2
+EXPERIMENTS = ("disrupt", "dose", "patch", "transport", "swap", "lens", "collapse")
 
 
-def build(folder: Path) -> Path:
-    """Every kind of store that a folder may hold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = interp.load("demo")
-    scenes = list(world.sample(4, seed=11))
-    captions = [scene.caption() for scene in scenes]
+def demo_run(model: interp.Model, folder: Path) -> interp.Run:
+    """Eight rows of the demo model, with hidden states and branches: three captions and markup, two seeds each."""
     record = interp.Record(branches=True, hidden=True)
+    prompts = [*(scene.caption() for scene in scenes()[:3]), MARKUP]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", interp.InterpWarning)  # of the markup: words that the demo has not learnt
-        prompts = [*captions[:3], MARKUP]
-        run = interp.trace(model, prompts, out=folder / "demo.zarr", record=record, steps=STEPS, repeats=2, batch_size=8)
-    _keep_results(run, [scene.mask() for scene in [*scenes[:3], scenes[3]] for _ in range(2)])
+        return interp.trace(model, prompts, out=folder / "demo.zarr", record=record, steps=STEPS, repeats=2, batch_size=8)
+
+
+def scenes() -> list[world.Scene]:
+    return list(world.sample(4, seed=11))
+
+
+def without_rows(store: Path, out: Path, rows: Iterable[int]) -> Path:
+    """A copy of a store in which these rows are not done."""
+    shutil.copytree(store, out)
+    for group in ("analysis", "summary"):
+        shutil.rmtree(out / group, ignore_errors=True)
+    for row in rows:
+        (out / "done" / "c" / str(row)).unlink()
+    return out
+
+
+def build(folder: Path, kinds: Sequence[str] = EXPERIMENTS) -> Path:
+    """Every kind of store that a folder may hold, with experiments of these kinds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = interp.load("demo")
+    run = demo_run(model, folder)
+    _keep_results(run, [scene.mask() for scene in scenes() for _ in range(2)])
+    captions = [scene.caption() for scene in scenes()]
     interp.trace(model, captions[:2], out=folder / "other.zarr", record=interp.Record(), steps=STEPS, seed=5)
-    given = {"steps": STEPS, "batch_size": 8}
-    disrupt(model, captions[:2], out=folder / "disrupt.zarr", run=run, blocks=[4], **given).run()
-    dose(model, captions[:2], out=folder / "dose.zarr", run=run, counts=[1, 4], windows=["all"], budget=64, **given).run()
-    pairs = {"clean": captions[:2], "corrupted": captions[2:4]}
-    patch(model, **pairs, out=folder / "patch.zarr", run=run, blocks="0,3,7", windows=2, **given).run()
-    transport(model, captions[:1], captions[1:2], out=folder / "transport.zarr", run=run, strengths=[0.5, 1.0], **given).run()
-    swap(model, captions[:2], out=folder / "swap.zarr", run=run, steps=STEPS)
-    collapse(model, captions[:2], out=folder / "collapse.zarr", run=run, counts=[1, 4], **given).run()
-    lens(model, captions[:1], out=folder / "lens.zarr", run=run, blocks="0,4,7", steps_shown="0,3", steps=STEPS)
+    given = {"steps": FEW, "batch_size": 8}
+    doses = {"counts": [1, 4], "block": 6, "windows": ["all"], "budget": 64}
+    cells = {"what": ["hidden", "massive"], "blocks": "0,3,7", "windows": 2}
+    shown = {"blocks": "0,4,7", "steps_shown": "0,-1", "steps": FEW}
+    made = {
+        "disrupt": lambda **to: disrupt(model, captions[:2], blocks=[4], repeats_of_controls=1, **given, **to).run(),
+        "dose": lambda **to: dose(model, captions[:2], **doses, **given, **to).run(),
+        "patch": lambda **to: patch(model, captions[:2], captions[2:4], **cells, **given, **to).run(),
+        "transport": lambda **to: transport(model, captions[:1], captions[1:2], strengths=[0.5, 1.0], **given, **to).run(),
+        "swap": lambda **to: swap(model, captions[:2], steps=FEW, **to),
+        "collapse": lambda **to: collapse(model, captions[:2], counts=[1, 4], **given, **to).run(),
+        "lens": lambda **to: lens(model, captions[:1], **shown, **to),
+    }
+    for kind in kinds:
+        made[kind](out=folder / f"{kind}.zarr", run=run)
     settings = ["none", "cfg:{2,4}+dg:{1,2}"]
-    sweep(model, captions[:2], settings, out=folder / "sweep.zarr", steps=STEPS, repeats=2).run(batch_size=4)
+    sweep(model, captions[:2], settings, out=folder / "sweep.zarr", steps=FEW, repeats=2).run(batch_size=8)
     _break(folder)
     return folder
 
@@ -60,25 +86,20 @@ def _keep_results(run: interp.Run, truth: list) -> None:
     from interp.store.results import write_result
 
     write_result(run.path, "massive", massive.find(run))
-    write_result(run.path, "segmentation_score", segmentation.score(run, np.stack(truth)))
+    write_result(run.path, "segmentation_score", segmentation.score(run, np.stack(truth), repeats=1))
 
 
 def _break(folder: Path) -> None:
     """Unfinished, empty, foreign, truncated, unreadable stores, and a link that leads out."""
-    for name, rows in (("unfinished", (4, 5, 6, 7)), ("empty", range(8))):
-        shutil.copytree(folder / "demo.zarr", folder / f"{name}.zarr")
-        shutil.rmtree(folder / f"{name}.zarr" / "analysis")
-        shutil.rmtree(folder / f"{name}.zarr" / "summary")
-        for row in rows:
-            (folder / f"{name}.zarr" / "done" / "c" / str(row)).unlink()
+    without_rows(folder / "demo.zarr", folder / "unfinished.zarr", range(4, 8))
+    without_rows(folder / "demo.zarr", folder / "empty.zarr", range(8))
     zarr.create_group(folder / "foreign.zarr")
     shutil.copytree(folder / "demo.zarr", folder / "truncated.zarr")
-    for shard in (folder / "truncated.zarr" / "summary" / "mean_abs" / "c").rglob("*"):
-        if shard.is_file():
-            shard.write_bytes(shard.read_bytes()[:50])
-    for shard in (folder / "truncated.zarr" / "stats" / "mean_abs" / "c").rglob("*"):
-        if shard.is_file():
-            shard.write_bytes(shard.read_bytes()[:50])
+    for group in ("summary", "stats"):
+        files = [file for file in (folder / "truncated.zarr" / group / "mean_abs" / "c").rglob("*") if file.is_file()]
+        assert files
+        for file in files:
+            file.write_bytes(file.read_bytes()[:50])
     shutil.copytree(folder / "other.zarr", folder / "damaged.zarr")
     (folder / "damaged.zarr" / "zarr.json").write_text("{ not json")
     outside = folder.parent / "outside"

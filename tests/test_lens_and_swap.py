@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ALL, KINDS, prompts_for
+from conftest import every_family, prompts_for
 from messages import refused
 
 import interp
@@ -21,7 +21,7 @@ from interp.testing import plant
 from interp.tracing.prepare import prepare
 
 
-@pytest.mark.parametrize("name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.full) for name in ALL])
+@pytest.mark.parametrize("name", every_family())
 def test_the_head_alone_gives_the_models_own_prediction(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=3)

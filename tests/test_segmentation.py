@@ -1,4 +1,4 @@
-"""Tokens clustered on few channels: planted squares are found, scores are what they say."""
+"""Tokens clustered on few channels: planted squares are found, scores follow their definitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from messages import refused
 from PIL import Image
 
 import interp
@@ -101,32 +102,32 @@ def test_masks_are_read_by_row(tmp_path: Path) -> None:
     mask[2:4] = 255
     Image.fromarray(mask).save(tmp_path / "00004-mask.png")
     np.testing.assert_array_equal(segmentation.read_masks(tmp_path, [4])[0], mask > 0)
-    with pytest.raises(interp.InputError, match=r"has none for row 5; it must be called 00005-mask.png or 00005.png"):
+    with refused(interp.InputError, "masks", 5, "00005-mask.png", "00005.png"):
         segmentation.read_masks(tmp_path, [4, 5])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        ({"values": "squared"}, "values must be one of magnitude, signed"),
-        ({"blocks": [7]}, r"blocks must lie in -2..1 \(there are 2\); got 7"),
-        ({"steps": [3]}, "steps must be one of those stored"),
-        ({"channels": None}, "channels must be given: these are hidden states alone"),
+        ({"values": "squared"}, ("values", "squared", "magnitude", "signed")),
+        ({"blocks": [7]}, ("blocks", 7, "-2..1")),
+        ({"steps": [3]}, ("steps", 3, 9)),
+        ({"channels": None}, ("channels", "hidden")),
     ],
 )
-def test_impossible_maps_are_refused(arguments: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_impossible_maps_are_refused(arguments: dict, words: tuple[object, ...]) -> None:  # type: ignore[type-arg]
     data, _ = states()
-    with pytest.raises(interp.InputError, match=message):
+    with refused(interp.InputError, *words):
         segmentation.masks(data, **{"channels": [3], **arguments})
 
 
 def test_a_part_of_the_tokens_is_no_map() -> None:
     data, truth = states()
-    with pytest.raises(interp.InputError, match="a map needs all 8 x 8 image tokens; 63 were recorded"):
+    with refused(interp.InputError, "tokens", 63, "8 x 8"):
         segmentation.masks(data.isel(token=slice(1, None)), [3])
-    with pytest.raises(interp.InputError, match="one for each of the 3 rows done"):
+    with refused(interp.InputError, "masks", 3):
         segmentation.score(data, truth[:2], k=2)
-    with pytest.raises(interp.InputError, match=r"k must lie in 1..19; got 20"):
+    with refused(interp.InputError, "k", 20, "1..19"):
         segmentation.score(data, truth, k=20)
 
 

@@ -35,6 +35,8 @@ class Family:
     """Height and width of traced pictures: not square, where the pipeline takes a size."""
     call: Mapping[str, Any] = {}
     """Further arguments of its pipeline: what would change the prompt or the size behind our back."""
+    published: Mapping[str, tuple[Mapping[str, int], int, Sequence[str], tuple[float, float]]] = {}
+    """The catalog's models of the family: blocks by kind, channels, gates, and between how many 1e9 parameters."""
     unread: Sequence[str] = ()
     """Sites whose value nothing reads."""
     leading: int = 0

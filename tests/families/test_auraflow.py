@@ -9,6 +9,9 @@ from interp.testing import FamilyTests
 
 class TestAuraFlow(FamilyTests):
     name = kind = "auraflow"
+    published = {
+        'auraflow': ({'joint': 4, 'single': 32}, 3072, ('attn', 'mlp'), (6.6, 7.0)),
+    }
 
     def hooks(self, transformer: Any, seen: Any) -> None:
         """AdaLN-Zero norms; a single block returns one state, text first."""

@@ -11,6 +11,9 @@ from interp.testing import FamilyTests
 
 class TestChroma(FamilyTests):
     name = kind = "chroma"
+    published = {
+        'chroma': ({'double': 19, 'single': 38}, 3072, ('attn', 'mlp'), (8.8, 9.0)),
+    }
 
     def hooks(self, transformer: Any, seen: Any) -> None:
         """A block receives (batch, chunk, channel): six chunks of the image and six of the text, or three of both."""

@@ -9,6 +9,9 @@ from interp.testing import FamilyTests
 
 class TestHiDream(FamilyTests):
     name = kind = "hidream"
+    published = {
+        'hidream': ({'double': 16, 'single': 32}, 2560, ('attn', 'mlp'), (17.0, 17.2)),
+    }
 
     def hooks(self, transformer: Any, seen: Any) -> None:
         """One projection a block; 8 + 8 text tokens pass on, 8 more are cut off; single blocks have the image first."""

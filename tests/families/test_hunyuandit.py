@@ -12,6 +12,9 @@ from interp.testing import FamilyTests
 @pytest.mark.filterwarnings("ignore:.*has no gates")
 class TestHunyuanDiT(FamilyTests):
     name = kind = "hunyuandit"
+    published = {
+        'hunyuandit': ({'cross': 21, 'skip': 19}, 1408, (), (1.49, 1.51)),
+    }
     call = {"use_resolution_binning": False}
 
     def hooks(self, transformer: Any, seen: Any) -> None:

@@ -11,6 +11,9 @@ from interp.testing import FamilyTests
 
 class TestHunyuanVideo(FamilyTests):
     name = kind = "hunyuanvideo"
+    published = {
+        'hunyuanvideo': ({'double': 20, 'single': 40}, 3072, ('attn', 'mlp'), (12.8, 12.9)),
+    }
     hooks = _HunyuanImage.hooks
 
     def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from interp.testing import FamilyTests
 
 class TestLTX(FamilyTests):
     name = kind = "ltx"
+    published = {
+        'ltx-video': ({'cross': 28}, 2048, ('attn', 'mlp'), (1.9, 1.95)),
+    }
 
     def hooks(self, transformer: Any, seen: Any) -> None:
         for index, block in enumerate(transformer.transformer_blocks):

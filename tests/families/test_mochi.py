@@ -11,6 +11,9 @@ from interp.testing import FamilyTests
 
 class TestMochi(FamilyTests):
     name = kind = "mochi"
+    published = {
+        'mochi': ({'joint': 48}, 3072, ('attn', 'mlp'), (10.0, 10.1)),
+    }
     no_prompt = _LTX.no_prompt
 
     def hooks(self, transformer: Any, seen: Any) -> None:

@@ -13,6 +13,9 @@ from interp.testing import FamilyTests
 @pytest.mark.filterwarnings("ignore:.*has no gates")
 class TestStableAudio(FamilyTests):
     name = kind = "stableaudio"
+    published = {
+        'stable-audio': ({'cross': 24}, 1536, (), (1.05, 1.06)),
+    }
     leading = 1
     decodes = False
 

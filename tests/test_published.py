@@ -1,0 +1,91 @@
+"""The published models' shapes from their configs alone, and the README's table made from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from bad_inputs import run
+from conftest import FAMILIES
+
+from interp.models import families, support, tiny
+from interp.models.catalog import CATALOG
+from interp.models.families import CONFIGS
+from interp.models.skeleton import Skeleton, build
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = {name: shape for family in FAMILIES.values() for name, shape in family.published.items()}
+EMITTED = {  # outside of the blocks, for those that are given their gates
+    "temb_mod_img": "double_stream_modulation_img.linear",
+    "temb_mod_txt": "double_stream_modulation_txt.linear",
+    "temb_mod": "single_stream_modulation.linear",
+    "temb": "distilled_guidance_layer.out_proj",  # a chunk at a time
+}
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Skeleton]:
+    """Every published model on the meta device, built once."""
+    return {name: build(name, config, "published") for name, config in CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def table(published: dict[str, Skeleton]) -> list[dict[str, str]]:
+    """The table of supported families, from the models built already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(support, "build", lambda name, config, origin: published[name])
+        return support.support()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_their_published_shapes(name: str, published: dict[str, Skeleton]) -> None:
+    kinds, channels, gates, size = PUBLISHED[name]
+    bones = published[name]
+    found: dict[str, int] = {}
+    for block in bones.anatomy.blocks:
+        found[block.kind] = found.get(block.kind, 0) + 1
+    assert found == kinds
+    assert (bones.anatomy.channels, bones.anatomy.gates) == (channels, gates)
+    assert size[0] < bones.parameters / 1e9 < size[1]
+    assert all(parameter.is_meta for parameter in bones.transformer.parameters())
+    for index, block in enumerate(bones.anatomy.blocks):
+        for modulation in block.modulations:  # each projection is as wide as its chunks say
+            wide = len(modulation.chunks) * channels
+            if modulation.table is not None:
+                assert getattr(bones.transformer.get_submodule(block.path), modulation.table).numel() == wide
+                continue
+            place = f"{block.path}.{modulation.module}" if modulation.module else EMITTED[str(modulation.argument)]
+            linear = bones.transformer.get_submodule(place)
+            linear = linear[-1] if isinstance(linear, torch.nn.Sequential) else linear
+            chunks = len(modulation.chunks) if modulation.argument == "temb" else 1
+            assert linear.out_features * chunks == wide, (index, modulation.name)
+        for tap in block.taps:
+            bones.transformer.get_submodule(f"{block.path}.{tap.module}")
+
+
+def test_every_catalog_model_has_a_shape() -> None:
+    assert set(PUBLISHED) == set(CONFIGS) == {name for name, entry in CATALOG.items() if entry.folder is None}
+
+
+def test_the_readmes_table_is_current(table: list[dict[str, str]]) -> None:
+    block = re.search(r"<!-- models -->(.*)<!-- /models -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    written = block[1][block[1].index("| models") :]
+    assert written == support.markdown(table), "write the README's table with `interp models --markdown`"
+
+
+def test_every_family_is_in_the_table_and_has_a_tiny_model(table: list[dict[str, str]]) -> None:
+    named = {name.strip() for row in table for name in row["pipeline"].split(",")}
+    assert named == set(families.PIPELINES)
+    assert set(tiny.BUILDERS) <= set(families.FAMILIES) == {type(f).kind for f in FAMILIES.values()}
+    assert all("tiny random" in row["tested on"] for row in table)
+
+
+def test_the_command_prints_it(table: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "support", lambda: table)
+    code, out, err = run(["models", "--support", "--json"])
+    assert (code, err) == (0, "")
+    assert json.loads(out) == table
