@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from messages import names, refused
 
 import interp
 from interp.errors import InputError, StoreError, TraceError
@@ -60,16 +61,16 @@ def test_the_summary_is_that_of_every_prompt(bundled: interp.Run, whole: interp.
     assert size < sum(file.stat().st_size for name in ("stats", "gates") for file in (whole.path / name).rglob("*"))
 
 
-def test_single_prompts_are_not_there_and_it_says_so(bundled: interp.Run) -> None:
+def test_statistics_of_single_prompts_are_refused(bundled: interp.Run) -> None:
     for name in ("stats", "gates"):
-        with pytest.raises(StoreError, match=f"keeps {name} of no single prompt .*run.summary"):
+        with refused(StoreError, bundled.path, name, "summary", "run.summary"):
             getattr(bundled, name)
-    with pytest.raises(StoreError, match="of no single prompt"):
+    with refused(StoreError, bundled.path, "summary"):
         interp.massive.find(bundled)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_stopped_run_goes_on_and_counts_no_prompt_twice(
+@pytest.mark.parametrize("batch_size", [2, pytest.param(1, marks=pytest.mark.full)])
+def test_a_stopped_run_resumes_and_counts_no_prompt_twice(
     batch_size: int, tiny_model: interp.Model, whole: interp.Run, tmp_path: Path
 ) -> None:
     def stop(state: Any) -> None:
@@ -110,7 +111,7 @@ def test_a_failed_prompt_is_left_out_of_its_bundle(
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 2, "record": BUNDLED}
     with monkeypatch.context() as patched:
         patched.setattr(type(tiny_model.pipe), "encode_prompt", encode)
-        with pytest.raises(TraceError, match="1 of 7 rows failed"):
+        with refused(TraceError, "1 of 7 rows", "row 1", "ValueError"):
             interp.trace(tiny_model, TEXTS, **given)
     run = interp.open_run(tmp_path / "r.zarr")
     assert run.rows_done == 6
@@ -119,7 +120,7 @@ def test_a_failed_prompt_is_left_out_of_its_bundle(
     check_summary(interp.trace(tiny_model, TEXTS, **given, retry_failed=True), whole)
 
 
-def test_the_command_says_what_summaries_can(bundled: interp.Run, whole: interp.Run, tmp_path: Path) -> None:
+def test_the_command_reads_summaries(bundled: interp.Run, whole: interp.Run, tmp_path: Path) -> None:
     import json
 
     from bad_inputs import run as command
@@ -127,13 +128,13 @@ def test_the_command_says_what_summaries_can(bundled: interp.Run, whole: interp.
     path = Path(shutil.copytree(bundled.path, tmp_path / "r.zarr"))
     code, out, err = command(["massive", str(path), "--channels", "1,3", "--json"])
     assert code == 0, err
-    assert "this store keeps summaries alone" in err
+    assert names(err, "summaries") == []
     found = json.loads(out)
     assert found["profile of the image stream"]["rows"]
     assert interp.open_run(path).results == ["massive", "profile"]
     code, _, err = command(["massive", str(path), "--steps", "0"])
     assert code == 2
-    assert "steps cannot be chosen" in err
+    assert names(err, "steps") == []
     code, out, _ = command(["info", str(path)])
     assert code == 0
     assert "summary" in out
@@ -153,7 +154,7 @@ def test_shards_and_merged_stores(tiny_model: interp.Model, whole: interp.Run, t
     assert verify(tmp_path / "all.zarr") == []
 
 
-def test_a_merge_of_bundles_that_is_cut_short_goes_on(
+def test_an_interrupted_merge_of_bundles_resumes(
     tiny_model: interp.Model, whole: interp.Run, bundled: interp.Run, tmp_path: Path
 ) -> None:
     def stop(row: int) -> None:
@@ -166,14 +167,14 @@ def test_a_merge_of_bundles_that_is_cut_short_goes_on(
     check_summary(interp.open_run(tmp_path / "all.zarr"), whole)
 
 
-def test_what_is_asked_for() -> None:
+def test_records_with_bundles() -> None:
     assert interp.Record.parse("summary") == interp.Record(bundle=32)
     assert interp.Record.parse("stats,summary", bundle=5) == interp.Record(gates=False, bundle=5)
-    with pytest.raises(InputError, match="record.bundle needs record.stats=True or record.gates=True"):
+    with refused(InputError, "record.bundle", "record.stats=True", "record.gates=True"):
         interp.Record(stats=False, gates=False, bundle=3)
-    with pytest.raises(InputError, match="add summary to --record"):
+    with refused(InputError, "summary", "--record"):
         interp.Record.parse("stats", bundle=5)
-    with pytest.raises(InputError, match="record.bundle must be an integer of at least 0"):
+    with refused(InputError, "record.bundle", "integer", 0, -1):
         interp.Record(bundle=-1)
     record = interp.Record(bundle=4)
     assert interp.Record.from_json(record.to_json()) == record

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import trace_command
+from messages import names, refused
 
 import interp
 from interp import cluster
@@ -47,7 +48,7 @@ def check_equal(run: interp.Run, whole: interp.Run) -> None:
     assert verify(run.path) == []
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_workers_give_one_processes_store(workers: int, tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
     told: list[int] = []
     environment = dict(os.environ)
@@ -62,6 +63,13 @@ def test_workers_give_one_processes_store(workers: int, tiny_model: interp.Model
     again = interp.trace(tiny_model, TEXTS, through=(idle := interp.Workers(1)), **given)
     assert again.rows_done == 12
     assert not idle.done
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
 
 
 def counting(file: Path) -> interp.SiteRecorder:
@@ -81,10 +89,8 @@ def test_a_killed_worker_costs_the_rows_in_flight(tiny_model: interp.Model, whol
     out, killed = tmp_path / "r.zarr", []
 
     def kill_one() -> None:
-        for _ in range(4000):
-            if (out / "done" / "c").exists() and len(list((out / "done" / "c").iterdir())) >= 3:
-                break
-            time.sleep(0.01)
+        done = out / "done" / "c"
+        wait_for(lambda: done.exists() and len(list(done.iterdir())) >= 3)
         import psutil
 
         # the largest child is a worker: the others only keep books
@@ -106,6 +112,7 @@ def test_a_killed_worker_costs_the_rows_in_flight(tiny_model: interp.Model, whol
     assert 12 - sum(through.done.values()) <= 1, "a row whose worker died after writing, before saying so"
 
 
+@pytest.mark.full
 def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -> None:
     """Closures, donors and guidance travel; pictures are those of one process."""
     from interp.experiments.disrupt import disrupt
@@ -152,10 +159,7 @@ def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, t
     )
     worker = None
     try:
-        for _ in range(200):
-            if file.exists():
-                break
-            time.sleep(0.1)
+        wait_for(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
         worker = subprocess.Popen(
             [*base[:2], "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard"],
             stdout=subprocess.DEVNULL,
@@ -175,6 +179,7 @@ def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, t
                     process.wait(10)
 
 
+@pytest.mark.full
 def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("\n".join(TEXTS))
@@ -182,11 +187,11 @@ def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> No
     command = trace_command(tiny_folder, prompts, out, *more)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "a minute" in done.stderr
+    assert names(done.stderr, "minute") == []
     check_equal(interp.open_run(out), whole)
     wrong = subprocess.run([*command, "--shard", "0/2"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert "workers and scheduler do not go with --shard" in wrong.stderr
+    assert names(wrong.stderr, "workers", "scheduler", "--shard") == []
 
 
 def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path: Path) -> None:
@@ -195,15 +200,17 @@ def test_ctrl_c_lets_workers_finish_what_they_are_at(tiny_folder: Path, tmp_path
     prompts.write_text("\n".join(f"a cat {n}" for n in range(60)))
     command = trace_command(tiny_folder, prompts, out, "--steps", "8", "--workers", "2")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for _ in range(1200):
-        if (out / "done" / "c" / "2").exists():
-            break
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        wait_for(lambda: (out / "done" / "c" / "2").exists() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=240)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "rows already done are kept" in errors
+    assert names(errors, "rows") == []
     assert 3 <= interp.open_run(out).rows_done < 60
     assert verify(out) == []
 
@@ -230,20 +237,21 @@ def test_a_heartbeat_unanswered_is_not_said_by_the_worker(caplog: pytest.LogCapt
 
 
 def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="workers and scheduler: give one of them"):
+    with refused(InputError, "workers", "scheduler"):
         interp.Workers()
-    with pytest.raises(InputError, match="workers must be an integer of at least 1"):
+    with refused(InputError, "workers", "integer", 1, 0):
         interp.Workers(0)
     by_hand = interp.wrap(tiny_model.pipe)
-    with pytest.raises(InputError, match="a pipeline built by hand cannot be sent"):
+    with refused(InputError, "pipeline"):
         interp.trace(by_hand, TEXTS[:1], out=tmp_path / "r.zarr", steps=2, through=interp.Workers(1))
-    with pytest.raises(InputError, match="device must be said with a scheduler"):
+    with refused(InputError, "device", "scheduler"):
         interp.Workers(scheduler="tcp://somewhere:8786")
     unreachable = interp.Workers(scheduler="nonsense://here", device="cpu")
-    with pytest.raises(InputError, match="scheduler 'nonsense://here' cannot be reached"):
+    with refused(InputError, "scheduler", "nonsense://here"):
         interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*threads was 1")
 def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) -> None:
     """The scheduler dies: what came is kept, what did not come is said, and the same call goes on."""
@@ -260,7 +268,7 @@ def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) ->
                 local.scale(0)
                 local.sync(local.scheduler.close)
 
-        with pytest.raises(StoreError, match="the cluster was lost: .* of 40 units of work were not answered"):
+        with refused(StoreError, "cluster", 40):
             interp.trace(tiny_model, texts, through=through, on_progress=lose, **given)
     assert 2 <= interp.open_run(tmp_path / "r.zarr").rows_done <= 40
     assert interp.trace(tiny_model, texts, **given).rows_done == 40
@@ -272,11 +280,11 @@ def test_a_worker_that_does_not_see_the_store_says_so(tiny_model: interp.Model, 
 
     work = Tracing(prepare(tiny_model, TEXTS[:1], steps=2), tmp_path / "elsewhere.zarr", 1)
     sent = cluster.loads(cluster.dumps(work), '{"device": "cpu", "offload": "none"}')
-    with pytest.raises(StoreError, match="is not there: whoever traces must see its folder"), sent.opened(lambda: False):
+    with refused(StoreError, tmp_path / "elsewhere.zarr", "folder"), sent.opened(lambda: False):
         pass
     other = interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "other.zarr", steps=3)
     work.path = other.path
-    with pytest.raises(interp.PlanError, match="its steps is 3"), work.opened(lambda: False):
+    with refused(interp.PlanError, "steps", 3, 2), work.opened(lambda: False):
         pass
 
 
@@ -287,7 +295,7 @@ def test_a_scheduler_swapped_in_memory_is_not_taken_for_the_stored_one(tiny_fold
     config = model.pipe.scheduler.config
     model.pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config, stochastic_sampling=True)
     sent = cluster.dumps(model)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="this worker loads another scheduler"):
+    with refused(ModelError, "worker", "scheduler"):
         cluster.loads(sent, '{"device": "cpu", "offload": "none"}')
 
 
@@ -311,5 +319,5 @@ def test_a_model_changed_in_memory_is_not_taken_for_the_stored_one(tiny_folder: 
     with torch.no_grad():
         model.pipe.transformer.transformer_blocks[0].norm1.linear.bias.add_(1.0)
     sent = cluster.dumps(model)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="this worker loads other weights"):
+    with refused(ModelError, "worker", "weights"):
         cluster.loads(sent, '{"device": "cpu", "offload": "none"}')

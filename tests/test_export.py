@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from bad_inputs import run as command
+from messages import names, refused
 
 import interp
 from interp.errors import InputError, StoreError
@@ -68,25 +68,25 @@ def test_nothing_is_left_of_a_failed_export(tiny_run: interp.Run, tmp_path: Path
 
 
 def test_refusals(tiny_run: interp.Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"out must end in one of .csv, .parquet, .nc; got 'x.xlsx'"):
+    with refused(InputError, "out", ".csv", ".parquet", ".nc", "x.xlsx"):
         export(tiny_run.stats, tmp_path / "x.xlsx")
-    with pytest.raises(InputError, match="nothing to export"):
+    with refused(InputError, "export", "variable"):
         export(xr.Dataset(), tmp_path / "x.csv")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError):
+    with refused(StoreError, tmp_path / "file" / "x.csv"):
         export(tiny_run.stats, tmp_path / "file" / "x.csv")
 
 
 def test_the_command(tiny_run: interp.Run, tmp_path: Path) -> None:
     out = tmp_path / "x.parquet"
-    command = [sys.executable, "-m", "interp", "export", str(tiny_run.path), "--out", str(out), "--variables", "max_abs"]
+    words = ["export", str(tiny_run.path), "--out", str(out), "--variables", "max_abs"]
     more = ["--blocks", "1", "--channels", "3,5", "--stream", "image", "--steps", "-1", "--json"]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
+    code, printed, err = command([*words, *more])
+    assert code == 0, err
     table = pd.read_parquet(out)
-    assert told["axes"] == {"prompt": tiny_run.rows_done, "step": 1, "block": 1, "stream": 1, "channel": 2}
+    assert json.loads(printed)["axes"] == {"prompt": tiny_run.rows_done, "step": 1, "block": 1, "stream": 1, "channel": 2}
     expected = tiny_run.stats["max_abs"].isel(step=[-1]).sel(block=[1], channel=[3, 5], stream=["image"]).to_numpy().ravel()
     assert table["max_abs"].to_numpy() == pytest.approx(expected)
-    wrong = subprocess.run([*command[:-1], "beauty"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2
-    assert "variables must be some of mean, mean_abs" in wrong.stderr
+    code, _, err = command([*words[:-1], "beauty"])
+    assert code == 2
+    assert names(err, "variables", "mean", "mean_abs", "beauty") == []

@@ -9,17 +9,27 @@ import numpy as np
 import pytest
 import torch
 from conftest import GATELESS, KINDS, LATER, MODELS, PROMPTS, prompts_for
+from messages import refused
 
 import interp
 
+FEW = ["dual_model", "flux_model", "sana_model"]
 
-@pytest.mark.parametrize("name", [*KINDS, *(name for name in LATER if name not in GATELESS)])
+
+def quick(names: list[str], few: list[str]) -> list[Any]:
+    """The models; all but a few only in the full suite."""
+    assert set(few) <= set(names)
+    return [name if name in few else pytest.param(name, marks=pytest.mark.full) for name in names]
+
+
+@pytest.mark.parametrize("name", quick([*KINDS, *(name for name in LATER if name not in GATELESS)], KINDS))
 def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureRequest) -> None:
     """hidden = input + sum alpha x branch; mid lies between; each block's input is the last one's hidden."""
     model = request.getfixturevalue(name)
     _, cache = model.run_with_cache(prompts_for(name)[:2], "*", steps=2)
     names = {str(site) for site in model.anatomy.sites()}
     assert set(cache) == names
+    checked = 0
     for index, block in enumerate(model.anatomy.blocks):
         for stream in block.hidden:
             state = cache["input", index, stream].astype(np.float64)
@@ -32,13 +42,15 @@ def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureReq
             total = state + sum(update.values())
             scale = float(np.abs(cache["hidden", index, stream]).max())
             assert np.allclose(cache["hidden", index, stream], total, atol=1e-5 * scale)
+            checked += bool(update)
             if f"block.{index}/{stream}/mid" in cache:
                 before_mlp = state + sum(value for gate, value in update.items() if gate != "mlp")
                 assert np.allclose(cache["mid", index, stream], before_mlp, atol=1e-5 * scale)
+    assert checked >= len(model.anatomy.blocks)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_what_a_branch_is_given_is_the_modulated_norm(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", quick(MODELS, KINDS))
+def test_the_input_of_a_branch_is_the_modulated_norm(name: str, request: pytest.FixtureRequest) -> None:
     """modulated = (1 + scale) LayerNorm(state) + shift, computed here in float64."""
     model = request.getfixturevalue(name)
     _, cache = model.run_with_cache(prompts_for(name)[:2], "*", steps=2)
@@ -57,7 +69,7 @@ def test_what_a_branch_is_given_is_the_modulated_norm(name: str, request: pytest
     assert checked >= len(model.anatomy.blocks)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", quick(KINDS, FEW))
 def test_the_cache_holds_what_a_trace_stores(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model = request.getfixturevalue(name)
     prompts = prompts_for(name)[:2]
@@ -76,10 +88,11 @@ def test_the_cache_holds_what_a_trace_stores(name: str, request: pytest.FixtureR
 
 def test_the_default_filter_is_hidden_and_a_wrong_one_is_an_error(tiny_model: interp.Model) -> None:
     _, cache = tiny_model.run_with_cache("a red cat", steps=1)
+    assert len(cache) == 7  # four blocks; the last one has no text stream
     assert all(name.endswith("/hidden") for name in cache)
-    with pytest.raises(interp.InputError, match="names no site; .* named like block.0/image/input"):
+    with refused(interp.InputError, "layers.5", "block.0/image/input"):
         tiny_model.run_with_cache("a red cat", "layers.5")
-    with pytest.raises(interp.InputError, match="cache holds no 'block.0/image/alpha.mlp'"):
+    with refused(interp.InputError, "cache", "block.0/image/alpha.mlp"):
         _ = cache["alpha.mlp", 0]
 
 
@@ -87,13 +100,14 @@ def branch_norm(site: interp.Site, step: int, value: torch.Tensor) -> torch.Tens
     return value.norm(dim=-1)
 
 
-def test_a_recorder_of_ones_own_is_stored(tiny_model: interp.Model, tmp_path: Path) -> None:
+def test_a_custom_recorder_is_stored(tiny_model: interp.Model, tmp_path: Path) -> None:
     own = interp.SiteRecorder("branch_norm", "block.*/image/branch.*", branch_norm, axes={"token": 64})
     run = interp.trace(tiny_model, PROMPTS[:3], out=tmp_path / "run.zarr", record=interp.Record(recorders=(own,)), batch_size=3)
     _, cache = tiny_model.run_with_cache(PROMPTS[:3], "block.*/image/branch.*")
     value = run.recorded["branch_norm"]["value"]
     assert value.dims == ("prompt", "step", "site", "token")
     assert list(value["site"].values) == list(cache)
+    assert len(cache) >= 8  # two branches in each of four blocks
     for name, states in cache.items():
         assert np.allclose(value.sel(site=name), np.linalg.norm(states, axis=-1), rtol=1e-5)
     assert run.plan["record"]["recorders"][0]["function"] == "test_sites.branch_norm"
@@ -101,16 +115,18 @@ def test_a_recorder_of_ones_own_is_stored(tiny_model: interp.Model, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("own", "message"),
+    ("own", "words"),
     [
-        (interp.SiteRecorder("x", "block.*/sound", branch_norm, axes={}), "no site is named like"),
-        (interp.SiteRecorder("x", "*/hidden", branch_norm, axes={"token": 3}), r"must return \(batch, token\) = \(1, 3\)"),
-        (interp.SiteRecorder("x", "*/hidden", lambda site, step, value: 3.0, axes={}), "float"),
+        (interp.SiteRecorder("x", "block.*/sound", branch_norm, axes={}), ("block.*/sound",)),
+        (interp.SiteRecorder("x", "*/hidden", branch_norm, axes={"token": 3}), ("token", "(1, 3)")),
+        (interp.SiteRecorder("x", "*/hidden", lambda site, step, value: 3.0, axes={}), ("x", "float")),
     ],
 )
-def test_a_wrong_recorder_is_an_error(own: interp.SiteRecorder, message: str, tiny_model: interp.Model, tmp_path: Path) -> None:
-    with pytest.raises(interp.InputError, match=message):
-        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", record=interp.Record(recorders=(own,)))
+def test_a_wrong_recorder_is_an_error(
+    own: interp.SiteRecorder, words: tuple[str, ...], tiny_model: interp.Model, tmp_path: Path
+) -> None:
+    with refused(interp.InputError, *words):
+        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, record=interp.Record(recorders=(own,)))
 
 
 def test_what_can_only_be_read_cannot_be_edited(tiny_model: interp.Model, tmp_path: Path) -> None:
@@ -124,7 +140,7 @@ def test_what_can_only_be_read_cannot_be_edited(tiny_model: interp.Model, tmp_pa
         def to_json(self) -> dict[str, Any]:
             return {"edit": "branch"}
 
-    with pytest.raises(interp.InputError, match=r"branch\.attn can be read but not edited"):
+    with refused(interp.InputError, "branch.attn"):
         interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "run.zarr", interventions=[EditBranch()])
 
 
@@ -142,10 +158,10 @@ def test_a_shared_gate_is_edited_through_its_owner(flux_model: interp.Model, tmp
         def to_json(self) -> dict[str, Any]:
             return {"edit": "double", "stream": self.stream}
 
-    with pytest.raises(interp.InputError, match="is the same gate as block.3/image/alpha.attn"):
-        interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "text.zarr", interventions=[Double("text")])
-    plain = interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "plain.zarr")
-    edited = interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "edited.zarr", interventions=[Double("image")])
+    with refused(interp.InputError, "block.3/text/alpha.attn", "block.3/image/alpha.attn"):
+        interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "text.zarr", steps=2, interventions=[Double("text")])
+    plain = interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "plain.zarr", steps=2)
+    edited = interp.trace(flux_model, PROMPTS[:1], out=tmp_path / "edited.zarr", steps=2, interventions=[Double("image")])
     for stream in ("image", "text"):
         place = {"block": 3, "stream": stream, "gate": "attn"}
         assert np.array_equal(edited.gates["alpha"].sel(place), 2 * plain.gates["alpha"].sel(place))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from bad_inputs import run as command
+from messages import names, refused
 
 import interp
 from interp.errors import StoreError
 from interp.store.verify import verify
 
+TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square"]
+RECORD = interp.Record(hidden=interp.Select(blocks=(1,)), modulation=True, latents="all")
 GROUPS = [
     "stats/mean",
     "stats/mean_abs",
@@ -28,13 +30,23 @@ GROUPS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five rows of every kind of array, in few files."""
+    return interp.trace(tiny_model, TEXTS, out=tmp_path_factory.mktemp("whole") / "r.zarr", steps=2, record=RECORD).path
+
+
 @pytest.fixture
-def store(tiny_run: interp.Run, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_run.path, tmp_path / "r.zarr"))
+def store(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "r.zarr"))
 
 
 def shards(store: Path, array: str, row: int) -> list[Path]:
     return sorted(path for path in (store / array / "c" / str(row)).rglob("*") if path.is_file())
+
+
+def data_files(store: Path) -> dict[Path, bytes]:
+    return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file() and "/c/" in str(path)}
 
 
 def flip(path: Path) -> None:
@@ -51,62 +63,76 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def test_a_whole_store_has_no_fault(tiny_run: interp.Run) -> None:
+DAMAGES = {"flipped": flip, "cut": cut, "empty": empty, "missing": Path.unlink}
+
+
+def found_in(store: Path) -> set[tuple[int | None, str]]:
+    return {(fault.row, fault.where) for fault in verify(store)}
+
+
+def test_a_whole_store_has_no_fault(whole: Path) -> None:
     rows: list[tuple[int, int]] = []
-    assert verify(tiny_run.path, lambda done, total: rows.append((done, total))) == []
-    assert rows[-1] == (tiny_run.rows_done, tiny_run.rows_done)
+    assert verify(whole, lambda done, total: rows.append((done, total))) == []
+    assert rows[-1] == (len(TEXTS), len(TEXTS))
 
 
-@pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink], ids=["flipped", "cut", "empty", "missing"])
+def test_every_damage_is_found_in_its_row_and_array(store: Path) -> None:
+    """Each damage in each array, in rows of their own; one row of each array stays whole."""
+    damaged = set()
+    for place, array in enumerate(GROUPS):
+        for number, damage in enumerate(DAMAGES.values()):
+            row = (place + number) % len(TEXTS)
+            damage(shards(store, array, row)[0])
+            damaged.add((row, array))
+    assert len(damaged) == 28
+    assert found_in(store) == damaged
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("array", GROUPS)
-def test_damage_is_found_in_its_row(array: str, damage: Callable[[Path], None], store: Path) -> None:
+def test_a_single_damage_is_found_in_its_row(array: str, damage: Callable[[Path], None], store: Path) -> None:
     damage(shards(store, array, 2)[0])
-    found = verify(store)
-    assert {(fault.row, fault.where) for fault in found} == {(2, array)}
+    assert found_in(store) == {(2, array)}
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\x81", b"(\xb5/\xfd"], ids=["empty", "long", "flipped", "other"])
-def test_a_damaged_mark_counts_as_not_done(content: bytes, store: Path, tiny_model: interp.Model, tiny_run: interp.Run) -> None:
-    (store / "done" / "c" / "1").write_bytes(content)
-    run = interp.open_run(store)
-    assert run.rows_done == tiny_run.rows_done - 1
-    assert [(fault.row, fault.where) for fault in verify(store)] == [(1, "done")]
-    from conftest import PROMPTS as TEXTS
-
-    record = interp.Record(hidden=True, modulation=True, latents="all")
-    again = interp.trace(tiny_model, TEXTS, out=store, record=record, repeats=2)
-    assert again.rows_done == tiny_run.rows_done
+def test_a_damaged_mark_counts_as_not_done(store: Path, tiny_model: interp.Model) -> None:
+    for row, content in enumerate([b"", b"\x00\x01", b"\x81", b"(\xb5/\xfd"]):
+        (store / "done" / "c" / str(row)).write_bytes(content)
+    assert interp.open_run(store).rows_done == 1
+    assert [(fault.row, fault.where) for fault in verify(store)] == [(row, "done") for row in range(4)]
+    again = interp.trace(tiny_model, TEXTS, out=store, steps=2, record=RECORD)
+    assert again.rows_done == len(TEXTS)
     assert verify(store) == []
 
 
-def test_a_description_that_is_gone_or_cut_is_said(store: Path) -> None:
+def test_a_missing_or_cut_description_is_an_error(store: Path) -> None:
     (store / "stats" / "median_abs" / "zarr.json").unlink()
-    with pytest.raises(StoreError, match="its plan asks for stats/median_abs, which is not there"):
+    with refused(StoreError, "stats/median_abs", store):
         verify(store)
     shutil.copy(store / "stats" / "mean" / "zarr.json", store / "stats" / "median_abs" / "zarr.json")
     text = (store / "gates" / "alpha" / "zarr.json").read_text()
     (store / "gates" / "alpha" / "zarr.json").write_text(text[: len(text) // 2])
-    with pytest.raises(StoreError, match="the description of an array is damaged"):
+    with refused(StoreError, store, "description"):
         verify(store)
 
 
 def test_a_damaged_coordinate_is_found(store: Path) -> None:
-    file = next(file for file in (store / "stats" / "timestep" / "c").rglob("*") if file.is_file())
+    file = next(file for file in sorted((store / "stats" / "timestep" / "c").rglob("*")) if file.is_file())
     flip(file)
     assert [(fault.row, fault.where) for fault in verify(store)] == [(None, "stats/timestep")]
 
 
-def test_nothing_is_forgotten_that_cannot_be_traced_again(store: Path, dual_folder: Path) -> None:
+def test_a_repair_that_cannot_trace_the_rows_leaves_the_store(store: Path, dual_folder: Path) -> None:
     flip(shards(store, "stats/var", 1)[0])
     before = interp.open_run(store).rows_done
-    command = [sys.executable, "-m", "interp", "verify", str(store), "--repair", "--model", str(dual_folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "its weights is" in done.stderr
+    code, _, err = command(["verify", str(store), "--repair", "--model", str(dual_folder)])
+    assert code == 2
+    assert names(err, "weights", store) == []
     assert interp.open_run(store).rows_done == before
 
 
-def test_values_that_cannot_be_are_found(store: Path) -> None:
+def test_impossible_values_are_found(store: Path) -> None:
     root = zarr.open_group(str(store), mode="r+")
     values = root["stats/mean_abs"][1]
     values[0, 0, 0, 0] = 1e6
@@ -115,37 +141,39 @@ def test_values_that_cannot_be_are_found(store: Path) -> None:
     nothing[:, 0, 0, 0] = np.nan
     root["stats/var"][3] = nothing
     found = {(fault.row, fault.where): fault.reason for fault in verify(store)}
-    assert "mean |x| > max |x|" in found[1, "stats"]
-    assert "var is NaN where it should be a number" in found[3, "stats"]
+    assert names(found[1, "stats"], "mean |x| > max |x|") == []
+    assert names(found[3, "stats"], "var", "NaN") == []
 
 
 def test_another_prompt_or_seed_is_found(store: Path) -> None:
     root = zarr.open_group(str(store), mode="r+")
     root["seed"][3] = 99
-    assert any("row 3 has seed 99" in fault.reason for fault in verify(store))
+    assert any(not names(fault.reason, "row 3", "seed", 99, 0) for fault in verify(store))
     root["prompt_text"][0] = "another prompt"
-    assert any("the stored prompts are not those of the plan" in fault.reason for fault in verify(store))
+    assert any(not names(fault.reason, "prompts", "plan", "sha256") for fault in verify(store))
 
 
-@pytest.mark.parametrize("damage", [flip, cut, empty], ids=["flipped", "cut", "empty"])
-def test_repair_gives_the_store_back_to_the_bit(damage: Callable[[Path], None], tiny_folder: Path, tmp_path: Path) -> None:
+def test_repair_restores_every_bit_and_leaves_whole_rows(tiny_folder: Path, tmp_path: Path) -> None:
+    """Row 0 is whole; each other row has a damage of its own."""
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
-    prompts.write_text("a red cat\ntwo dog\nthe green circle\n")
-    base = [sys.executable, "-m", "interp"]
-    trace = [*base, "trace", "--model", str(tiny_folder), "--prompts", str(prompts), "--steps", "3", "--out", str(out)]
-    subprocess.run([*trace, "--record", "stats,gates,hidden"], check=True, capture_output=True)
-    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file() and "/c/" in str(path)}
-    damage(shards(out, "stats/var", 1)[0])
-    shards(out, "hidden/image/hidden", 2)[0].unlink()
-    wrong = subprocess.run([*base, "verify", str(out), "--json"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 1
-    assert {(fault["row"], fault["where"]) for fault in json.loads(wrong.stdout)["faults"]} == {
-        (1, "stats/var"),
-        (2, "hidden/image/hidden"),
+    prompts.write_text("\n".join(TEXTS))
+    words = ["trace", "--model", str(tiny_folder), "--prompts", str(prompts), "--steps", "2", "--out", str(out)]
+    code, _, err = command([*words, "--record", "stats,gates,hidden", "--blocks", "1"])
+    assert code == 0, err
+    before = data_files(out)
+    kept = (out / "done" / "c" / "0").stat().st_mtime_ns
+    for row, damage in enumerate([flip, cut, empty], 1):
+        damage(shards(out, "stats/var", row)[0])
+    shards(out, "hidden/image/hidden", 4)[0].unlink()
+    code, told, err = command(["verify", str(out), "--json"])
+    assert code == 1
+    assert {(fault["row"], fault["where"]) for fault in json.loads(told)["faults"]} == {
+        *((row, "stats/var") for row in (1, 2, 3)),
+        (4, "hidden/image/hidden"),
     }
-    assert "--repair traces the rows again" in wrong.stderr
-    done = subprocess.run([*base, "verify", str(out), "--repair"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "traced again: rows 1, 2" in done.stderr
-    after = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file() and "/c/" in str(path)}
-    assert after == before
+    assert names(err, "--repair") == []
+    code, _, err = command(["verify", str(out), "--repair"])
+    assert code == 0, err
+    assert names(err, "rows", "1, 2, 3, 4") == []
+    assert data_files(out) == before
+    assert (out / "done" / "c" / "0").stat().st_mtime_ns == kept

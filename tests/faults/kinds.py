@@ -39,7 +39,7 @@ class Broken:
     """Rows that were done before and were marked done again."""
     tolerance: float = 0.0
     notes: list[str] = dataclasses.field(default_factory=list)
-    """What did not go as it should, beside the rows."""
+    """What failed, other than rows."""
 
     def expect(self, held: bool, note: str) -> None:
         """Note what does not hold."""
@@ -353,7 +353,9 @@ def _cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]
         )
     ]
     try:
+        deadline = time.monotonic() + 120
         while not file.exists() or not file.read_text().rstrip().endswith("}"):
+            assert time.monotonic() < deadline, "the scheduler did not start"
             time.sleep(0.05)
         import json
 
