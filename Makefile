@@ -43,7 +43,6 @@ test-browser: $(INSTALLED)
 
 test-all: lint $(QUANTIZED)/installed test-browser notebooks
 	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE)"
-	$(BIN)/python -m pytest -m notebook
 	PYTHONPATH=$(QUANTIZED) $(BIN)/python -m pytest -m "quantized and not slow and not gpu"
 
 # apart from the environment: diffusers imports them wherever they are, which takes seconds
@@ -52,9 +51,7 @@ $(QUANTIZED)/installed: $(INSTALLED)
 	touch $(QUANTIZED)/installed
 
 notebooks: $(INSTALLED)
-	mkdir -p cache/notebooks
-	for file in notebooks/*.py; do OMP_NUM_THREADS=1 $(BIN)/jupytext --to ipynb --execute \
-	  --output cache/notebooks/$$(basename $$file .py).ipynb $$file || exit 1; done
+	NOTEBOOKS=cache/notebooks OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m notebook
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bad_inputs import run as command
-from conftest import every_family, prompts_for
+from conftest import full, prompts_for
 from messages import names, refused
 from PIL import Image
 
@@ -95,7 +95,10 @@ def test_descriptors_are_the_blocks_own(name: str, block: int, path: str, norm: 
     assert found["adaln_control"].shape == (3, *found["adaln"].shape)
 
 
-@pytest.mark.parametrize("name", every_family(["flux2_model", "sana_model"], without=NO_DESCRIPTORS))
+@pytest.mark.parametrize(
+    "name",
+    ["flux2_model", "sana_model", *full(*(f"{name}_model" for name in OTHERS))],
+)
 def test_adaln_of_every_family_is_what_its_blocks_are_given(name: str, request: pytest.FixtureRequest) -> None:
     model: interp.Model = request.getfixturevalue(name)
     made = extractor(model, prompts_for(name)[:1], channels=[2], steps_at=[0], steps=2)

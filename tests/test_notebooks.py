@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 
 jupytext = pytest.importorskip("jupytext", reason="the notebooks extra is not installed")
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 LONGEST = 180  # seconds
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -63,26 +64,27 @@ def test_model_and_prompts_are_named_once_and_can_be_switched(path: Path) -> Non
 @pytest.mark.timeout(2 * LONGEST)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path: Path, tmp_path: Path) -> None:
-    notebook, took = execute(path, tmp_path)
+    notebook = execute(path, tmp_path)
     outputs = [output for cell in cells(notebook, "code") for output in cell.outputs]
     errors = [output for output in outputs if output.output_type == "error"]
     assert not errors, "\n".join(errors[0].traceback)
     written = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
     assert "InterpWarning" not in written, written
     assert any(PLOTLY in output.get("data", {}) for output in outputs), "no figure was shown"
-    assert took < LONGEST, f"{path.name} took {took:.0f} s, longer than 3 minutes"
     written = [entry.name for entry in tmp_path.iterdir()]
     assert written == [f"{path.stem}.ipynb"], "a notebook writes into a temporary folder of its own, not where it is run"
 
 
-def execute(path: Path, folder: Path) -> tuple[Any, float]:
-    """Run a notebook as `make notebooks` does, in `folder`: (notebook, seconds)."""
+def execute(path: Path, folder: Path) -> Any:
+    """Run a notebook in `folder`, in this environment; `make notebooks` names a folder that keeps the executed one."""
     pytest.importorskip("nbclient")
     out = folder / f"{path.stem}.ipynb"
     jupytext.write(read(path), out)
     command = [str(Path(sys.executable).with_name("jupyter-execute")), "--inplace", "--allow-errors", f"--timeout={LONGEST}"]
-    started = time.monotonic()
     # one thread: two threads on two busy cores wait for each other; the kernel is this environment's
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
     subprocess.run([*command, str(out)], env=environment, check=True, capture_output=True)
-    return jupytext.read(out), time.monotonic() - started
+    if kept := os.environ.get("NOTEBOOKS"):
+        (ROOT / kept).mkdir(parents=True, exist_ok=True)
+        shutil.copy(out, ROOT / kept)
+    return jupytext.read(out)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GATELESS, KINDS, LATER, MODELS, PROMPTS, prompts_for
+from conftest import KINDS, PROMPTS, every_family, full, kinds, prompts_for
 from messages import refused
 
 import interp
@@ -16,13 +16,10 @@ import interp
 FEW = ["dual_model", "flux_model", "sana_model"]
 
 
-def quick(names: list[str], few: list[str]) -> list[Any]:
-    """The models; all but a few only in the full suite."""
-    assert set(few) <= set(names)
-    return [name if name in few else pytest.param(name, marks=pytest.mark.full) for name in names]
+ALSO = full(*(f"{name}_model" for name in ("tiny", "schnell", "demo", "pixart", "sigma", "wan", "auraflow")))
 
 
-@pytest.mark.parametrize("name", quick([*KINDS, *(name for name in LATER if name not in GATELESS)], KINDS))
+@pytest.mark.parametrize("name", every_family(without=["hunyuandit_model", "stableaudio_model"]))
 def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureRequest) -> None:
     """hidden = input + sum alpha x branch; mid lies between; each block's input is the last one's hidden."""
     model = request.getfixturevalue(name)
@@ -49,7 +46,7 @@ def test_the_sites_of_a_block_fit_together(name: str, request: pytest.FixtureReq
     assert checked >= len(model.anatomy.blocks)
 
 
-@pytest.mark.parametrize("name", quick(MODELS, KINDS))
+@pytest.mark.parametrize("name", [*KINDS, *ALSO])
 def test_the_input_of_a_branch_is_the_modulated_norm(name: str, request: pytest.FixtureRequest) -> None:
     """modulated = (1 + scale) LayerNorm(state) + shift, computed here in float64."""
     model = request.getfixturevalue(name)
@@ -69,7 +66,7 @@ def test_the_input_of_a_branch_is_the_modulated_norm(name: str, request: pytest.
     assert checked >= len(model.anatomy.blocks)
 
 
-@pytest.mark.parametrize("name", quick(KINDS, FEW))
+@pytest.mark.parametrize("name", kinds(*FEW))
 def test_the_cache_holds_what_a_trace_stores(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model = request.getfixturevalue(name)
     prompts = prompts_for(name)[:2]

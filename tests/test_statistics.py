@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import torch
 
 from interp.statistics import STATISTICS, median_magnitude, token_statistics
+from interp.testing.reference import statistics
 
 
 def states(tokens: int, mean: float, deviation: float, dtype: torch.dtype) -> torch.Tensor:
@@ -21,7 +21,7 @@ def states(tokens: int, mean: float, deviation: float, dtype: torch.dtype) -> to
 def test_statistics_equal_float64(tokens: int, mean: float, deviation: float, dtype: torch.dtype) -> None:
     value = states(tokens, mean, deviation, dtype)
     found = dict(zip(STATISTICS, token_statistics(value).unbind(1), strict=True))
-    expected = reference.statistics(value.float().numpy())
+    expected = statistics(value.float().numpy())
     scale = expected["mean_abs"]
     for name in STATISTICS:
         error = np.abs(found[name].double().numpy() - expected[name])

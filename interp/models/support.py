@@ -6,9 +6,8 @@ import collections
 
 from interp.models.anatomy import Anatomy, Conditioning
 from interp.models.catalog import CATALOG
-from interp.models.families import CONFIGS, OWN_GUIDANCE, PIPELINES
+from interp.models.families import CONFIGS, FAMILIES, OWN_GUIDANCE, PIPELINES
 from interp.models.skeleton import build
-from interp.models.tiny import BUILDERS
 
 SAME = Conditioning.of_block
 OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two calls"}
@@ -61,7 +60,7 @@ def guidance(anatomy: Anatomy) -> str:
 
 def tested(anatomy: Anatomy) -> str:
     """What ran in the tests."""
-    ran = {"tiny random pipelines": anatomy.family in BUILDERS, "the demo model": anatomy.family == "sd3"}
+    ran = {"tiny random pipelines": anatomy.family in FAMILIES, "the demo model": anatomy.family == "sd3"}
     return ", ".join(name for name, did in ran.items() if did) or "nothing"
 
 

@@ -10,7 +10,7 @@ from interp.testing import FamilyTests
 class TestAuraFlow(FamilyTests):
     name = kind = "auraflow"
     published = {
-        'auraflow': ({'joint': 4, 'single': 32}, 3072, ('attn', 'mlp'), (6.6, 7.0)),
+        "auraflow": ({"joint": 4, "single": 32}, 3072, ("attn", "mlp"), (6.6, 7.0)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

@@ -12,7 +12,7 @@ from interp.testing import FamilyTests
 class TestChroma(FamilyTests):
     name = kind = "chroma"
     published = {
-        'chroma': ({'double': 19, 'single': 38}, 3072, ('attn', 'mlp'), (8.8, 9.0)),
+        "chroma": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (8.8, 9.0)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

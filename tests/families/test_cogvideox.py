@@ -10,8 +10,8 @@ from interp.testing import FamilyTests
 class TestCogVideoX(FamilyTests):
     name = kind = "cogvideox"
     published = {
-        'cogvideox-2b': ({'joint': 30}, 1920, ('attn', 'mlp'), (1.65, 1.75)),
-        'cogvideox-5b': ({'joint': 42}, 3072, ('attn', 'mlp'), (5.5, 5.65)),
+        "cogvideox-2b": ({"joint": 30}, 1920, ("attn", "mlp"), (1.65, 1.75)),
+        "cogvideox-5b": ({"joint": 42}, 3072, ("attn", "mlp"), (5.5, 5.65)),
     }
     unread = [f"block.2/text/{site}" for site in ("alpha.attn", "alpha.mlp", "shift.mlp", "scale.mlp")]
 

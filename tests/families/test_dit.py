@@ -12,7 +12,7 @@ from interp.testing import FamilyTests
 class TestDiT(FamilyTests):
     name = kind = "dit"
     published = {
-        'dit-xl': ({'class-conditional': 28}, 1152, ('attn', 'mlp'), (0.6, 0.8)),
+        "dit-xl": ({"class-conditional": 28}, 1152, ("attn", "mlp"), (0.6, 0.8)),
     }
     prompts = ("cat", "7", "dog", "999")  # names and numbers of classes
 

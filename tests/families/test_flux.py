@@ -10,9 +10,9 @@ from interp.testing import FamilyTests
 class TestFlux(FamilyTests):
     name = kind = "flux"
     published = {
-        'flux': ({'double': 19, 'single': 38}, 3072, ('attn', 'mlp'), (11.8, 12.0)),
-        'flux-schnell': ({'double': 19, 'single': 38}, 3072, ('attn', 'mlp'), (11.8, 12.0)),
-        'flux-dedistilled': ({'double': 19, 'single': 38}, 3072, ('attn', 'mlp'), (11.8, 12.0)),
+        "flux": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+        "flux-schnell": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+        "flux-dedistilled": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

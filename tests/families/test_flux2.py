@@ -10,8 +10,8 @@ from interp.testing import FamilyTests
 class TestFlux2(FamilyTests):
     name = kind = "flux2"
     published = {
-        'flux2-klein': ({'double': 5, 'single': 20}, 3072, ('attn', 'mlp'), (3.7, 4.1)),
-        'flux2-klein-9b': ({'double': 8, 'single': 24}, 4096, ('attn', 'mlp'), (8.8, 9.3)),
+        "flux2-klein": ({"double": 5, "single": 20}, 3072, ("attn", "mlp"), (3.7, 4.1)),
+        "flux2-klein-9b": ({"double": 8, "single": 24}, 4096, ("attn", "mlp"), (8.8, 9.3)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

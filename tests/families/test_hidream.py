@@ -10,7 +10,7 @@ from interp.testing import FamilyTests
 class TestHiDream(FamilyTests):
     name = kind = "hidream"
     published = {
-        'hidream': ({'double': 16, 'single': 32}, 2560, ('attn', 'mlp'), (17.0, 17.2)),
+        "hidream": ({"double": 16, "single": 32}, 2560, ("attn", "mlp"), (17.0, 17.2)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

@@ -13,7 +13,7 @@ from interp.testing import FamilyTests
 class TestHunyuanDiT(FamilyTests):
     name = kind = "hunyuandit"
     published = {
-        'hunyuandit': ({'cross': 21, 'skip': 19}, 1408, (), (1.49, 1.51)),
+        "hunyuandit": ({"cross": 21, "skip": 19}, 1408, (), (1.49, 1.51)),
     }
     call = {"use_resolution_binning": False}
 

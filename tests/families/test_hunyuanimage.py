@@ -12,8 +12,8 @@ from interp.testing import FamilyTests
 class TestHunyuanImage(FamilyTests):
     name = kind = "hunyuanimage"
     published = {
-        'hunyuanimage2.1': ({'double': 20, 'single': 40}, 3584, ('attn', 'mlp'), (17.2, 17.6)),
-        'hunyuanimage2.1-distilled': ({'double': 20, 'single': 40}, 3584, ('attn', 'mlp'), (17.2, 17.6)),
+        "hunyuanimage2.1": ({"double": 20, "single": 40}, 3584, ("attn", "mlp"), (17.2, 17.6)),
+        "hunyuanimage2.1-distilled": ({"double": 20, "single": 40}, 3584, ("attn", "mlp"), (17.2, 17.6)),
     }
     guidable = False  # `interp.guided` refuses a guider; without one the pipeline has no guidance: tests/test_guided.py
 

@@ -12,7 +12,7 @@ from interp.testing import FamilyTests
 class TestHunyuanVideo(FamilyTests):
     name = kind = "hunyuanvideo"
     published = {
-        'hunyuanvideo': ({'double': 20, 'single': 40}, 3072, ('attn', 'mlp'), (12.8, 12.9)),
+        "hunyuanvideo": ({"double": 20, "single": 40}, 3072, ("attn", "mlp"), (12.8, 12.9)),
     }
     hooks = _HunyuanImage.hooks
 

@@ -10,7 +10,7 @@ from interp.testing import FamilyTests
 class TestLTX(FamilyTests):
     name = kind = "ltx"
     published = {
-        'ltx-video': ({'cross': 28}, 2048, ('attn', 'mlp'), (1.9, 1.95)),
+        "ltx-video": ({"cross": 28}, 2048, ("attn", "mlp"), (1.9, 1.95)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:

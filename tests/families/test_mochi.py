@@ -12,7 +12,7 @@ from interp.testing import FamilyTests
 class TestMochi(FamilyTests):
     name = kind = "mochi"
     published = {
-        'mochi': ({'joint': 48}, 3072, ('attn', 'mlp'), (10.0, 10.1)),
+        "mochi": ({"joint": 48}, 3072, ("attn", "mlp"), (10.0, 10.1)),
     }
     no_prompt = _LTX.no_prompt
 

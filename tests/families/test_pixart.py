@@ -10,8 +10,8 @@ class TestPixArt(_Sana):
 
     name = kind = "pixart"
     published = {
-        'pixart': ({'cross': 28}, 1152, ('attn', 'mlp'), (0.6, 0.62)),
-        'pixart-sigma': ({'cross': 28}, 1152, ('attn', 'mlp'), (0.6, 0.62)),
+        "pixart": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
+        "pixart-sigma": ({"cross": 28}, 1152, ("attn", "mlp"), (0.6, 0.62)),
     }
     gates_follow_size = True
     call = {"use_resolution_binning": False, "clean_caption": False}

@@ -12,7 +12,7 @@ from interp.testing import FamilyTests
 class TestQwenImage(FamilyTests):
     name = kind = "qwenimage"
     published = {
-        'qwen-image': ({'joint': 60}, 3072, ('attn', 'mlp'), (20.0, 20.8)),
+        "qwen-image": ({"joint": 60}, 3072, ("attn", "mlp"), (20.0, 20.8)),
     }
     unread = [f"block.2/text/{site}" for site in ("alpha.attn", "alpha.mlp", "shift.mlp", "scale.mlp")]
     own_guidance = False  # it brings the guided prediction to the conditional one's size: tests/test_guidance.py

@@ -10,8 +10,8 @@ from interp.testing import FamilyTests
 class TestSana(FamilyTests):
     name = kind = "sana"
     published = {
-        'sana1.5': ({'cross': 20}, 2240, ('attn', 'mlp'), (1.55, 1.65)),
-        'sana1.5-4.8b': ({'cross': 60}, 2240, ('attn', 'mlp'), (4.6, 4.9)),
+        "sana1.5": ({"cross": 20}, 2240, ("attn", "mlp"), (1.55, 1.65)),
+        "sana1.5-4.8b": ({"cross": 60}, 2240, ("attn", "mlp"), (4.6, 4.9)),
     }
     call = {"use_resolution_binning": False}
 

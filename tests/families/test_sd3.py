@@ -10,9 +10,9 @@ from interp.testing import FamilyTests
 class TestSD3(FamilyTests):
     name = kind = "sd3"
     published = {
-        'sd3': ({'joint': 24}, 1536, ('attn', 'mlp'), (2.0, 2.1)),
-        'sd3.5': ({'joint': 38}, 2432, ('attn', 'mlp'), (8.0, 8.2)),
-        'sd3.5-medium': ({'joint-dual': 13, 'joint': 11}, 1536, ('attn', 'attn2', 'mlp'), (2.2, 2.6)),
+        "sd3": ({"joint": 24}, 1536, ("attn", "mlp"), (2.0, 2.1)),
+        "sd3.5": ({"joint": 38}, 2432, ("attn", "mlp"), (8.0, 8.2)),
+        "sd3.5-medium": ({"joint-dual": 13, "joint": 11}, 1536, ("attn", "attn2", "mlp"), (2.2, 2.6)),
     }
     ZERO = {"attn": 1, "mlp": 4}  # items of AdaLN-Zero's output
     ZERO_X = {**ZERO, "attn2": 6}

@@ -14,7 +14,7 @@ from interp.testing import FamilyTests
 class TestStableAudio(FamilyTests):
     name = kind = "stableaudio"
     published = {
-        'stable-audio': ({'cross': 24}, 1536, (), (1.05, 1.06)),
+        "stable-audio": ({"cross": 24}, 1536, (), (1.05, 1.06)),
     }
     leading = 1
     decodes = False

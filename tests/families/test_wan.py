@@ -10,8 +10,8 @@ from interp.testing import FamilyTests
 class TestWan(FamilyTests):
     name = kind = "wan"
     published = {
-        'wan2.1': ({'cross': 30}, 1536, ('attn', 'mlp'), (1.3, 1.45)),
-        'wan2.1-14b': ({'cross': 40}, 5120, ('attn', 'mlp'), (14.0, 14.4)),
+        "wan2.1": ({"cross": 30}, 1536, ("attn", "mlp"), (1.3, 1.45)),
+        "wan2.1-14b": ({"cross": 40}, 5120, ("attn", "mlp"), (14.0, 14.4)),
     }
 
     def hooks(self, transformer: Any, seen: Any) -> None:
