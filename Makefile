@@ -1,7 +1,7 @@
 # Everything below needs only Python >= 3.11, make and git. Each target sets up what it needs and is quick the second time.
 #   make demo      environment, then a trace of the demo model into cache/demo.zarr
 #   make test      environment, lint, types, test suite (WORKERS=8: as many processes)
-#   make test-processes  one case of each kind of fault and of cluster, with real processes
+#   make test-long       whole campaigns; one case of each kind of fault and of cluster, with real processes
 #   make test-browser    every dashboard page in a real browser
 #   make test-all  all of these, the notebooks, quantised models, the whole cross of families, features and faults
 #   make test-gpu  the tests that need a CUDA device
@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 PARALLEL := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 HERE := not slow and not gpu and not browser and not notebook and not quantized
 
-.PHONY: demo test test-processes test-browser test-all notebooks test-gpu lint install docs bench clean
+.PHONY: demo test test-long test-browser test-all notebooks test-gpu lint install docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
@@ -33,10 +33,10 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c 'import interp; print(interp.open_run(\"cache/demo.zarr\").stats)'"
 
 test: lint
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and not processes and not full"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and not processes and not long and not full"
 
-test-processes: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and processes and not full"
+test-long: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and (processes or long) and not full"
 
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser

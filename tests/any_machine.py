@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTRUCTIONS = ("default", "avx2", "avx512")
-MARKS = "not slow and not gpu and not browser and not notebook and not quantized and not processes and not full"
+MARKS = "not slow and not gpu and not browser and not notebook and not quantized and not processes and not long and not full"
 
 
 def environments() -> dict[str, dict[str, str]]:

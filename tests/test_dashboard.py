@@ -57,6 +57,10 @@ def full(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.full)
 
 
+def long(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize("page", [page if page in ("runs", "study") else full(page) for page in PAGES])
 def test_every_page_opens_on_real_stores(page: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"study": {}, "runs": {"store": "demo.zarr"}}.get(page, {"run": "demo.zarr"})
@@ -69,13 +73,14 @@ def test_every_page_opens_on_real_stores(page: str, few_stores: Path, monkeypatc
 @pytest.mark.parametrize(
     ("page", "asked"),
     [
-        *((page, {"run": "demo.zarr"}) for page in ("massive", "timestep_or_text", "writes")),
-        ("where", {"run": "demo.zarr", "set": "one channel"}),
+        ("massive", {"run": "demo.zarr"}),
+        *(long(page, {"run": "demo.zarr"}) for page in ("timestep_or_text", "writes")),
+        long("where", {"run": "demo.zarr", "set": "one channel"}),
         full("where", {"run": "demo.zarr", "set": "the 12 largest of this state"}),
         *(("causal", {"experiment": f"{kind}.zarr"}) for kind in QUICK_EXPERIMENTS),
         *(full("causal", {"experiment": f"{kind}.zarr"}) for kind in EXPERIMENTS if kind not in QUICK_EXPERIMENTS),
-        ("guidance", {"view": "Sweep"}),
-        ("compare", {"run": "demo.zarr", "other": "other.zarr"}),
+        long("guidance", {"view": "Sweep"}),
+        long("compare", {"run": "demo.zarr", "other": "other.zarr"}),
     ],
 )
 def test_a_page_opens_and_the_python_of_each_panel_makes_its_figure(

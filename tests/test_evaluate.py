@@ -158,6 +158,7 @@ def test_bad_pictures_are_refused(words: list[str], named: tuple[str, ...], tmp_
     assert out == ""
 
 
+@pytest.mark.long
 def test_a_preset_end_to_end(demo_folder_prompts: Path, tmp_path: Path) -> None:
     words = ["evaluate", "--preset", "dg-table-1", "--model", "demo", "--prompts", str(demo_folder_prompts)]
     words += ["--out", str(tmp_path / "e.zarr"), "--steps", "2", "--repeats", "1", "--json"]

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.full) if name in ("dose", "transport") else name for name in COMMANDS]
+    "name", ["disrupt", *(pytest.param(name, marks=pytest.mark.long) for name in COMMANDS if name != "disrupt")]
 )
 def test_a_command_prints_json_draws_and_resumes(name: str, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a red cat\ntwo dog\n")
@@ -61,6 +61,7 @@ def test_a_command_prints_json_draws_and_resumes(name: str, tiny_folder: Path, t
         assert name in out
 
 
+@pytest.mark.long
 def test_a_killed_swap_resumes_and_another_plan_is_refused(
     tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,7 @@ def setup_of(folder: Path, **changed: Any) -> Setup:
     return Setup(interp.load(folder / "model"), prompts, folder / "out", **given)
 
 
+@pytest.mark.long
 def test_every_finding(ran: tuple[Path, str]) -> None:
     folder, said = ran
     numbers = json.loads((folder / "out" / "findings.json").read_text())
@@ -333,6 +334,7 @@ def test_every_finding(ran: tuple[Path, str]) -> None:
         assert (folder / "out" / f"{name}.zarr").exists()
 
 
+@pytest.mark.long
 def test_costs_are_upper_bounds(ran: tuple[Path, str]) -> None:
     setup = setup_of(ran[0])
     for stage in STAGES:
@@ -348,6 +350,7 @@ def test_costs_are_upper_bounds(ran: tuple[Path, str]) -> None:
         assert len(runs) <= stage.stores(setup), stage.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["swap", "lens"])
 def test_costs_of_single_calls_are_upper_bounds(name: str, ran: tuple[Path, str], tmp_path: Path) -> None:
     """Counted where they happen: every row of every call of the transformer."""
@@ -365,6 +368,7 @@ def test_costs_of_single_calls_are_upper_bounds(name: str, ran: tuple[Path, str]
     assert 0.2 * stage.most(copied) < sum(rows) <= stage.most(copied)
 
 
+@pytest.mark.long
 def test_the_pace_is_measured(ran: tuple[Path, str]) -> None:
     made = campaign(setup_of(ran[0]).model, setup_of(ran[0]).prompts, ran[0] / "out", **SIZES)
     pace = made.pace()
@@ -377,6 +381,7 @@ def test_the_pace_is_measured(ran: tuple[Path, str]) -> None:
     assert disrupt.seconds(made.setup, pace) == pytest.approx(disrupt.most(made.setup) * pace.drawn)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "only", [["early, all sizes", "random does nothing", "alpha governs"], pytest.param(None, marks=pytest.mark.full)]
 )

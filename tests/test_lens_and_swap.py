@@ -96,6 +96,7 @@ def test_contrasts_are_those_of_a_table_by_hand() -> None:
     assert sum(parts) == pytest.approx(table.var())  # the terms' variances are all of it
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "family", ["sd3", pytest.param("flux", marks=pytest.mark.full), pytest.param("dit", marks=pytest.mark.full)]
 )

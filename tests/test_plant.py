@@ -23,8 +23,14 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+def in_words(case: dict[str, Any]) -> str:
+    return "-".join(map(str, case.values()))
+
+
 @pytest.mark.parametrize("population", [16, pytest.param(128, marks=pytest.mark.full)])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+@pytest.mark.parametrize(
+    "case", [*CASES[1:4], *(pytest.param(case, marks=pytest.mark.long) for case in (CASES[0], *CASES[4:]))], ids=in_words
+)
 def test_planted_channels_blocks_and_shares_are_there(
     case: dict[str, Any], population: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

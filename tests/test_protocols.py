@@ -46,6 +46,7 @@ def page_of(store: Path) -> str:
     return page
 
 
+@pytest.mark.long
 def test_styles_and_the_papers_numbers(tmp_path: Path) -> None:
     found = evaluated("dg-table-2", tmp_path / "e.zarr")
     styles = {name for name in found if name.startswith("evaluation: ") and "," not in name}
@@ -58,6 +59,7 @@ def test_styles_and_the_papers_numbers(tmp_path: Path) -> None:
     assert "SHA-256" in page
 
 
+@pytest.mark.long
 def test_what_no_prompt_asked_for_is_compared_as_sets_alone(tmp_path: Path) -> None:
     found = evaluated("dg-table-6", tmp_path / "e.zarr")
     assert "evaluation: uncond" not in found, "no measure of it needs no prompt"
@@ -79,6 +81,7 @@ def test_win_probabilities_of_disruption(tmp_path: Path) -> None:
     assert zeroed["wins"] == pytest.approx(np.mean(np.sign(first - second) / 2 + 0.5)), "lower is better"
 
 
+@pytest.mark.long
 def test_collapse_and_its_page(tmp_path: Path) -> None:
     found = evaluated("fc-disruption", tmp_path / "e.zarr", 2)
     assert {row["channels"] for row in found["collapse"]["rows"]} >= {"top 1", "lowest 24", "random 12"}  # type: ignore[index]
@@ -125,6 +128,7 @@ def test_segmentation_against_captions(tmp_path: Path) -> None:
     assert "IoU" in page_of(tmp_path / "e.zarr")
 
 
+@pytest.mark.long
 def test_a_study_is_made_and_its_answers_are_read(tmp_path: Path) -> None:
     assert "study" not in evaluated("dg-app-i", tmp_path / "e.zarr")
     answers = [
@@ -272,6 +276,7 @@ def test_foreign_prompts_are_refused_before_anything_is_drawn(tmp_path: Path) ->
     assert not (tmp_path / "e.zarr").exists()
 
 
+@pytest.mark.long
 def test_any_model_has_a_table_by_its_channels(dit_model: interp.Model, tmp_path: Path) -> None:
     classes = prompt_sets.PromptSet("labels", ("cat", "7", "dog", "999"), (None,) * 4, "typed")
     with refused(InputError, "channels", "--channels", "interp massive RUN"):
@@ -286,6 +291,7 @@ def test_any_model_has_a_table_by_its_channels(dit_model: interp.Model, tmp_path
         plan("fc-disruption", dit_model, classes, tmp_path / "f.zarr", channels=[3])
 
 
+@pytest.mark.long
 def test_scoring_a_presets_store_again_keeps_its_table(tmp_path: Path) -> None:
     out = str(tmp_path / "e.zarr")
     drawn = ["evaluate", "--preset", "dg-table-1", "--count", "4", "--steps", "2", "--repeats", "1", "--out", out]

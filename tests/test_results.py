@@ -162,7 +162,7 @@ TOKENS = {True: ["token norms"], False: []}
         pytest.param(["massive"], BY_ELEMENTS, MASSIVE, marks=pytest.mark.full),
         *((words, words, [words[0]]) for words in (["alignment", "--stream", "text"], ["residual", "--channels", "29"])),
         (["attribute"], ["attribute"], ["magnitude", "alpha.attn", "alpha.mlp"]),
-        (["segment"], ["segment"], ["segmentation"]),
+        pytest.param(["segment"], ["segment"], ["segmentation"], marks=pytest.mark.long),
     ],
 )
 def test_commands_print_json_and_tables_and_keep_results(

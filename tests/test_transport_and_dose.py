@@ -56,6 +56,7 @@ def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_pa
     assert float(found["over_control"].sel(strength=1.0)) > 0.8
 
 
+@pytest.mark.long
 def test_a_picture_as_source(demo_model: interp.Model, tmp_path: Path) -> None:
     """A source picture that the model drew itself, at full strength over all channels, is where the target goes."""
     source, target = (
@@ -131,6 +132,7 @@ def test_outcomes_by_the_papers_claims() -> None:
     assert analysis.outcome(few, 0.1) == "cannot tell"
 
 
+@pytest.mark.long
 def test_a_dose_is_drawn_and_told_apart(tmp_path: Path) -> None:
     """A planted channel: the largest dose of one channel changes far more energy than the lowest one does."""
     planted = plant("dit", channels=(5,), block=1, carrier=True, spread=0.5, strength=50.0)

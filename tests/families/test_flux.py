@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from interp.testing import FamilyTests
 
 
@@ -37,6 +39,7 @@ class TestFlux(FamilyTests):
         return {"prompt": prompts, "max_sequence_length": settings["max_sequence_length"], **embedded, **own}
 
 
+@pytest.mark.long
 class TestSchnell(TestFlux):
     name = "schnell"
     sizes = {"guidance_embeds": False}

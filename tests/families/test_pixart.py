@@ -17,6 +17,7 @@ class TestPixArt(_Sana):
     call = {"use_resolution_binning": False, "clean_caption": False}
 
 
+@pytest.mark.long
 class TestSigma(TestPixArt):
     name = "sigma"
     gates_follow_size = False
