@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from test_sana import TestSana as _Sana
 
 
