@@ -103,6 +103,14 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+QUIET = """() => {
+    const quiet = document.querySelector('[data-test-script-state="notRunning"]')
+        && !document.querySelector('[data-testid=stSkeleton]');
+    window.quietSince = quiet ? window.quietSince ?? performance.now() : null;
+    return quiet && performance.now() - window.quietSince > 500;
+}"""
+
+
 class Tab:
     """A session: a page, the errors in its console, and what it requested from other machines."""
 
@@ -124,11 +132,9 @@ class Tab:
         return self.settle()
 
     def settle(self) -> Any:
-        """Until the script has stopped and nothing is being loaded."""
-        for _ in range(2):
-            self.page.wait_for_timeout(300)
-            self.page.wait_for_selector('[data-test-script-state="notRunning"]', timeout=WAIT)
-            self.page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0", timeout=WAIT)
+        """Wait until no script has run and nothing has been loading for half a second."""
+        self.page.evaluate("window.quietSince = null")
+        self.page.wait_for_function(QUIET, timeout=WAIT)
         return self.page
 
     def chart(self, key: str) -> Any:

@@ -43,7 +43,7 @@ def test_wrong_places_and_files(tmp_path: Path, weights_folder: Path) -> None:
         inception.Inception(find("inception", other))
     with refused(InputError, "features.0.weight", "(64, 3, 3, 3)", "(64, 3, 11, 11)"):
         lpips.Lpips(find("vgg16", other))
-    with pytest.raises(InputError, match=r"are no CLIPModel's: they lack|cannot be loaded"):
+    with refused(InputError, weights_folder / "blip"):
         towers.Clip(find("clip", weights_folder / "blip"))
 
 
