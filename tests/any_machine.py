@@ -56,14 +56,15 @@ def main() -> int:
     """Run every setting; 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", action="append", default=[], help="another interpreter, instead of other instructions")
-    parser.add_argument("--workers", default="2", help="processes of pytest-xdist")
+    parser.add_argument("--workers", type=int, default=2, help="processes of pytest-xdist, over the threads of each")
     parser.add_argument("arguments", nargs="*", help="arguments for pytest, after --")
     given = parser.parse_args()
-    arguments = ["-n", given.workers, "--dist", "loadfile", *given.arguments]
     settings = [(f"{name}", environment_of(name), {"OMP_NUM_THREADS": "1"}) for name in given.python]
     settings = settings or [(name, sys.executable, environment) for name, environment in environments().items()]
     green = True
     for name, python, environment in settings:
+        workers = max(1, given.workers // int(environment["OMP_NUM_THREADS"]))  # more threads than cores wait for each other
+        arguments = ["-n", str(workers), "--dist", "loadfile", *given.arguments]
         passed, said, seconds = run(python, arguments, environment)
         green = green and passed
         print(f"{'ok    ' if passed else 'FAILED'} {name}: {said} ({seconds:.0f} s)", flush=True)

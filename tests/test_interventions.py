@@ -197,8 +197,9 @@ def test_edits_where_both_streams_are_one_state(flux2_model: interp.Model) -> No
             np.testing.assert_array_equal(picture(model, name), expected)
 
 
-def test_a_shared_gate_is_edited_for_one_block_alone(flux2_model: interp.Model) -> None:
-    """All blocks of a kind are given the same alpha; an edit of one block's leaves the others', and equals a hook by hand."""
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_shared_gate_is_edited_for_one_block_alone(block: int, flux2_model: interp.Model) -> None:
+    """All blocks of a kind receive the same alpha; an edit of one block's leaves the other's, and equals a hook by hand."""
     model, name = flux2_model, "flux2_model"
 
     def hook(module: Any, arguments: Any, named: Any) -> Any:
@@ -206,14 +207,14 @@ def test_a_shared_gate_is_edited_for_one_block_alone(flux2_model: interp.Model) 
         values[5] = values[5] * 4.0
         return arguments, {**named, "temb_mod_img": torch.cat(values, dim=-1)}
 
-    handle = model.pipe.transformer.transformer_blocks[1].register_forward_pre_hook(hook, with_kwargs=True)
+    handle = model.pipe.transformer.transformer_blocks[block].register_forward_pre_hook(hook, with_kwargs=True)
     expected = picture(model, name)
     handle.remove()
-    edit = Scale(4.0, channels=None, blocks=1, at="alpha.mlp")
+    edit = Scale(4.0, channels=None, blocks=block, at="alpha.mlp")
     np.testing.assert_array_equal(drawn(model, name, edit), expected)
     assert not np.array_equal(expected, picture(model, name))
     _, cache = model.run_with_cache("a red cat", "*/image/alpha.mlp", steps=2, interventions=[edit])
-    assert np.array_equal(cache["alpha.mlp", 1], 4 * cache["alpha.mlp", 0])
+    assert np.array_equal(cache["alpha.mlp", block], 4 * cache["alpha.mlp", 1 - block])
 
 
 def test_edits_compose_in_order(tiny_model: interp.Model) -> None:

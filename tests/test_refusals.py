@@ -14,6 +14,7 @@ from conftest import CLASSES, PROMPTS
 from messages import refused, warned
 
 import interp
+from interp.models.identity import SAMPLE, fingerprint
 from interp.store.summary import summarise, write_summary
 
 
@@ -57,6 +58,22 @@ def test_wrapped_pipelines_differ_by_their_weights(tiny_folder: Path, dual_folde
     interp.trace(interp.wrap(one), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
     with refused(interp.PlanError, "weights", tmp_path / "run.zarr"):
         interp.trace(interp.wrap(other), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_weights_differ_wherever_they_were_changed(part: int, tiny_model: interp.Model) -> None:
+    """A quarter of a matrix of more values than the fingerprint samples."""
+    weight = tiny_model.pipe.transformer.transformer_blocks[1].ff.net[0].proj.weight
+    quarter = slice(part * len(weight) // 4, (part + 1) * len(weight) // 4)
+    before = fingerprint(tiny_model.pipe)
+    kept = weight.detach().clone()
+    assert kept.numel() > 2 * SAMPLE
+    with torch.no_grad():
+        weight[quarter] *= 1.5
+        changed = fingerprint(tiny_model.pipe)
+        weight.copy_(kept)
+    assert changed != before
+    assert fingerprint(tiny_model.pipe) == before
 
 
 def test_another_scheduler_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
@@ -114,14 +131,21 @@ def test_a_batch_whose_every_row_fails_is_cut_short(tiny_model: interp.Model, tm
     assert np.isnan(run.summary["mean_abs"]).all()
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize(("part", "place"), [("transformer.proj_out", "latents"), ("vae.decoder", "VAE")])
 def test_values_that_are_not_finite_after_the_blocks_are_found(
-    part: str, place: str, tiny_folder: Path, tmp_path: Path
+    part: str, place: str, everywhere: bool, tiny_folder: Path, tmp_path: Path
 ) -> None:
+    """All values, or one alone."""
     model = interp.load(tiny_folder)
     component, _, name = part.partition(".")
     module = getattr(model.pipe, component).get_submodule(name)
-    module.register_forward_hook(lambda m, a, output: output * float("nan"))
+
+    def spoiled(m: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        where = torch.ones_like(output, dtype=torch.bool) if everywhere else torch.arange(output.numel()) == 7
+        return output.masked_fill(where.reshape(output.shape), float("nan"))
+
+    module.register_forward_hook(spoiled)
     with refused(interp.TraceError, place, "NaN", "1 of 1 rows"):
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=1)
     assert interp.open_run(tmp_path / "run.zarr").rows_done == 0
