@@ -119,6 +119,21 @@ class TraceLaws(FamilyFixtures):
             written = int(found["writer"].str.startswith("block").sum())
             assert written == sum(tap.stream == stream for block in model.anatomy.blocks for tap in block.branches)
 
+    def test_each_row_changes_by_its_own_branches(self, model: Model, run: Run) -> None:
+        """Mean state after a block less that before it, against alpha x branch, row by row, to float32 rounding."""
+        mean = run.stats["mean"].sel(stream="image")
+        near = 1e-5 * max(float(np.abs(mean).max()), 1.0)
+        for index, block in enumerate(model.anatomy.blocks):
+            if not index or not model.anatomy.gates or block.remakes:
+                continue
+            update: Any = 0.0
+            for tap in (tap for tap in block.branches if tap.stream == "image"):
+                here = {"block": index, "stream": "image", "gate": tap.gate}
+                alpha = run.gates["alpha"].sel(here) if tap.gated else 1.0
+                update = update + alpha * run.branches["branch"].sel(here)
+            change = mean.sel(block=index) - mean.sel(block=index - 1)
+            np.testing.assert_allclose(update.transpose(*change.dims), change, atol=near)
+
     def test_the_table_of_gates_is_what_the_run_used(self, model: Model, run: Run) -> None:
         """Gates over a grid of timesteps, computed without running a block, to 1e-5."""
         if model.anatomy.conditioning is None or self.gates_follow_size:
