@@ -15,6 +15,7 @@ from messages import refused, warned
 
 import interp
 from interp.models.identity import SAMPLE, fingerprint
+from interp.plan import check_same
 from interp.store.summary import summarise, write_summary
 
 
@@ -58,6 +59,16 @@ def test_wrapped_pipelines_differ_by_their_weights(tiny_folder: Path, dual_folde
     interp.trace(interp.wrap(one), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
     with refused(interp.PlanError, "weights", tmp_path / "run.zarr"):
         interp.trace(interp.wrap(other), PROMPTS[:1], out=tmp_path / "run.zarr", steps=1, settings=settings)
+
+
+def test_a_store_is_resumed_by_its_own_plan_alone(tiny_run: interp.Run) -> None:
+    """Another value in any field is refused, but for the model's name."""
+    plan = dict(tiny_run.plan)
+    assert {"prompts", "seed", "steps", "settings", "height", "weights", "scheduler", "record", "interventions"} <= set(plan)
+    check_same(plan, plan, "run.zarr")
+    for field in set(plan) - {"model"}:
+        with refused(interp.PlanError, "run.zarr", field):
+            check_same({**plan, field: "another"}, plan, "run.zarr")
 
 
 @pytest.mark.parametrize("part", range(4))
