@@ -18,7 +18,7 @@ from interp.errors import StoreError
 from interp.store.verify import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square"]
-RECORD = interp.Record(hidden=interp.Select(blocks=(1,)), modulation=True, latents="all")
+RECORD = interp.Record(hidden=interp.Select(blocks=(1,)), modulation=True, branches=True, prediction=True, latents="all")
 GROUPS = [
     "stats/mean",
     "stats/mean_abs",
@@ -86,6 +86,16 @@ def test_every_damage_is_found_in_its_row_and_array(store: Path) -> None:
             damaged.add((row, array))
     assert len(damaged) == 28
     assert found_in(store) == damaged
+
+
+def test_no_array_is_left_out(store: Path) -> None:
+    """Row 2 of every array that the disk holds, whatever it is called."""
+    kept = {path for path in store.rglob("c/2") if path.parent.parent.name != "done"}
+    arrays = {str(path.parent.parent.relative_to(store)) for path in kept}
+    assert arrays > {*GROUPS, "branches/branch", "outputs/predicted_velocity", "stats/var"}
+    for path in kept:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert found_in(store) == {(2, array) for array in arrays}
 
 
 @pytest.mark.full
