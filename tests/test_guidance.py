@@ -143,6 +143,18 @@ def test_a_window_and_a_schedule(tiny_model: interp.Model) -> None:
         drawn(tiny_model, name, ClassifierFree([1.0, 2.0]))
 
 
+@pytest.mark.parametrize(("window", "steps"), [("0", {0}), ("1-2", {1, 2}), ("0-1", {0, 1})])
+def test_a_window_acts_at_its_first_and_last_step(window: str, steps: set[int], tiny_model: interp.Model) -> None:
+    prepared = prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        return cond() + 1.5 * (cond() - cond((1, zeroed))) if step in steps else cond()
+
+    expected = ByHand(tiny_model, "tiny_model", prepared).latents(rule)
+    found = drawn(tiny_model, "tiny_model", DetailGuidance(channels=[2, 5], block=1, scale=1.5, steps=window))
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("edit", "change"),
     [
