@@ -112,7 +112,6 @@ def test_a_killed_worker_costs_the_rows_in_flight(tiny_model: interp.Model, whol
     assert 12 - sum(through.done.values()) <= 1, "a row whose worker died after writing, before saying so"
 
 
-@pytest.mark.full
 def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -> None:
     """Closures, donors and guidance travel; pictures are those of one process."""
     from interp.experiments.disrupt import disrupt
@@ -179,7 +178,6 @@ def test_a_scheduler_from_outside(tiny_model: interp.Model, whole: interp.Run, t
                     process.wait(10)
 
 
-@pytest.mark.full
 def test_the_command(tiny_folder: Path, whole: interp.Run, tmp_path: Path) -> None:
     prompts, out = tmp_path / "p.txt", tmp_path / "r.zarr"
     prompts.write_text("\n".join(TEXTS))
@@ -251,7 +249,6 @@ def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
         interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
 
 
-@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*threads was 1")
 def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) -> None:
     """The scheduler dies: what came is kept, what did not come is said, and the same call goes on."""

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,26 +24,7 @@ def names() -> list[str]:
     return [ast.literal_eval(key) for key in tables[0].value.keys]  # type: ignore[union-attr]
 
 
-IN_CI = [
-    "SIGKILL of the tracing process",
-    "SIGKILL of a dask worker",
-    "Ctrl-C (SIGINT)",
-    "full disk",
-    "read-only store",
-    "two writers",
-    "flipped bit",
-]
-"""One of each kind: a killed process, a killed part of a cluster, a stop, refusals by the system, damage."""
-
-
-def marked() -> list[Any]:
-    """Every kind; all but one of a sort are only in the full suite."""
-    kinds = names()
-    assert set(IN_CI) <= set(kinds)
-    return [kind if kind in IN_CI else pytest.param(kind, marks=pytest.mark.full) for kind in kinds]
-
-
-@pytest.mark.parametrize("kind", marked())
+@pytest.mark.parametrize("kind", names())
 def test_no_row_is_lost_doubled_or_wrong(kind: str) -> None:
     """In a process of its own: it forks, and must hold no threads."""
     seed = str(random.Random(kind).randrange(1000))
