@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import KINDS, prompts_for
+from messages import refused
 
 import interp
 from interp.analysis import disruption as analysis
 from interp.analysis import patching
+from interp.experiments.choose import Ranked
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.disrupt import disrupt
 from interp.experiments.patch import patch
@@ -149,3 +151,14 @@ def test_verdicts_by_two_one_sided_tests() -> None:
     assert analysis.verdict(draw.normal(-0.5, 0.01, 50), 0.1) == "changed"
     assert analysis.verdict(draw.normal(0.1, 0.2, 50), 0.1) == "cannot tell"
     assert analysis.verdict(np.array([0.0]), 0.1) == "cannot tell"
+
+
+def test_random_controls_are_ordinary_channels() -> None:
+    """Never a massive one, over many seeds; as many as asked for, each once."""
+    ranked = Ranked(massive=(1, 4, 6), order=(4, 1, 6, 0, 2, 3, 5, 7), source="a test")
+    drawn = [ranked.random(seed) for seed in range(50)]
+    assert all(len(set(one)) == 3 and not set(one) & {1, 4, 6} for one in drawn)
+    assert len(set(drawn)) > 5
+    assert ranked.lowest == (3, 5, 7)
+    with refused(interp.InputError, "channels", 6, 5):
+        ranked.random(0, count=6)

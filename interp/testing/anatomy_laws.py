@@ -52,6 +52,11 @@ class AnatomyLaws(FamilyFixtures):
         """Hidden = input + sum of alpha x branch, relative to the largest update."""
         assert residual_error(model.anatomy, records, lengths) < 1e-5
 
+    def test_the_text_tokens_of_a_call_are_those_planned(self, model: Model, inputs: dict[str, Any], lengths: Any) -> None:
+        """Where blocks hold both streams in one state, it is cut by this number."""
+        if model.anatomy.joint:
+            assert model.anatomy.lengths(model.anatomy.rows_first(inputs))["text"] == lengths["text"]
+
     def test_swapping_two_gates_breaks_the_identity(self, model: Model, records: list[Record], lengths: Any) -> None:
         """Each pair of gates of one projection, and a gate with a shift."""
         swapped = [swapped_chunks(model.anatomy, a, b) for a, b in gate_pairs(model.anatomy)]
