@@ -36,7 +36,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and not processes and not long and not full"
 
 test-long: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and (processes or long) and not full"
+	OMP_NUM_THREADS=1 $(PARALLEL) -m "$(HERE) and long and not full"
+	OMP_NUM_THREADS=1 $(PARALLEL:loadfile=load) -m "$(HERE) and processes and not long and not full"
 
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dashboard_stores import EXPERIMENTS, MARKUP, build
 from messages import names, refused
 from streamlit.testing.v1 import AppTest
 
 import interp
-from interp.dashboard import choose, frame, panel, roots
+from interp.dashboard import choose, frame, panel, pictures, roots
 from interp.dashboard.pickers import plain
 from interp.errors import InputError
 
@@ -266,3 +267,15 @@ def test_every_page_of_a_store_of_summaries(page: str, summaries: Path, monkeypa
     assert bool(app.error) == (page in ("massive", "timestep_or_text"))
     for error in app.error:
         assert not names(str(error.value).replace("\\", ""), "b.zarr", "stats", "--record summary")
+
+
+def test_a_difference_of_pictures_is_the_same_both_ways() -> None:
+    """Bytes do not wrap round; the largest difference is white."""
+    light, dark = np.full((2, 2, 3), 250, np.uint8), np.full((2, 2, 3), 240, np.uint8)
+    dark[0, 0] = 245
+    for one, other in ((light, dark), (dark, light)):
+        apart, gain = pictures.difference(one, other)
+        assert gain == 25.5
+        assert apart[0, 0].tolist() == [127] * 3
+        assert apart[1, 1].tolist() == [255] * 3
+    assert pictures.difference(light, light)[0].max() == 0
