@@ -96,12 +96,12 @@ class Workers:
 
 @contextlib.contextmanager
 def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
-    """Processes of one thread here, or a cluster that is there already."""
+    """Processes of one thread here, or a cluster that is there already; never dask's default, which analyses would wait for."""
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="20s")
+            client = Client(scheduler, timeout="20s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {scheduler!r} cannot be reached ({error}); such as tcp://HOST:8786") from None
         with client:
@@ -116,7 +116,7 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
     with (
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
         LocalCluster(n_workers=count, **given) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(_led())
         yield client

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -247,6 +248,8 @@ def test_refusals(tiny_model: interp.Model, tmp_path: Path) -> None:
     unreachable = interp.Workers(scheduler="nonsense://here", device="cpu")
     with refused(InputError, "scheduler", "nonsense://here"):
         interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "s.zarr", steps=2, through=unreachable)
+    with pytest.raises(ValueError, match="No"):  # an analysis here would wait for such a client for ever
+        distributed.get_client()
 
 
 @pytest.mark.filterwarnings("ignore:.*threads was 1")

@@ -125,3 +125,13 @@ def test_ties_few_prompts_and_gaps_prove_nothing() -> None:
     assert said([own, near]) == paired.EQUIVALENT
     assert said([own[:5], near[:5]]) == "not shown", "five prompts"
     assert said([own, [*near[:-1], float("nan")]]) == "cannot tell: not measured on 1 of 20 prompts"
+
+
+@pytest.mark.parametrize("prompts", [4, 8, 20])
+def test_a_permutation_p_counts_the_data_themselves(prompts: int) -> None:
+    """All differences of one sign: two of 2^n signs where all are tried, and never 0 where signs are drawn."""
+    found = paired._permutation_p(np.linspace(1.0, 2.0, prompts)[:, None])[0]
+    if 2**prompts <= paired.PERMUTATIONS:
+        assert found == pytest.approx(2 / 2**prompts)
+    else:
+        assert 1 / (paired.PERMUTATIONS + 1) <= found < 0.01
