@@ -160,7 +160,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
 
     # the work goes with the tasks: a copy held by workers would be lost with them
     waiting = client.map(do, units, retries=2, sent=sent, place=place, pure=False)
-    for future in as_completed(waiting):
+    for future in as_completed(waiting, loop=client.loop):
         if future.cancelled():
             continue
         try:
