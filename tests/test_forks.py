@@ -18,7 +18,7 @@ from interp.experiments.clean import clean_run, sample
 from interp.experiments.draw import Arm, cost, draw
 from interp.interventions import Displace, NormsAsIfZero, Scale, SwapConditioning, Zero, ZeroNormsKept, edited
 from interp.interventions.rows import Forks
-from interp.testing.edit_laws import assert_close
+from interp.testing.edit_laws import assert_arms_alone
 from interp.tracing.prepare import prepare
 
 STEPS = 4
@@ -39,19 +39,11 @@ def test_more_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pyte
     """Norm controls and a swap of text tokens at the last of four steps; the other arms are in `FamilyTests`."""
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=STEPS)
-    row, arms = prepared.plan.rows()[0], [arm for arm in ARMS if model.anatomy.has_norms or not norms(arm)]
+    arms = [arm for arm in ARMS if model.anatomy.has_norms or not norms(arm)]
     if "text" in model.anatomy.streams:
         arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
         arms.append([SwapConditioning.of(model, prompt=prompts_for(name)[1], tokens=True, steps=3)])
-    clean = clean_run(prepared, row)
-    with Forks(model.anatomy, arms, clean.calls).drawing(model.pipe.transformer):
-        _, latents = sample(prepared, [row] * len(arms))
-    for number, edits in enumerate(arms):
-        with edited(model, edits) if edits else contextlib.nullcontext():
-            _, alone = sample(prepared, [row])
-        assert_close(latents[number], alone[0], repr(edits))
-        assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
-    np.testing.assert_array_equal(latents[arms.index([])], clean.latents)  # no edits: the clean run bit for bit
+    assert_arms_alone(prepared, arms)
 
 
 def norms(edits: list[Any]) -> bool:

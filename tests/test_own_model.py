@@ -12,8 +12,8 @@ import pytest
 
 import interp
 from interp.models import families
-from interp.models.anatomy import Modulation
 from interp.testing import check_anatomy, untraced
+from interp.testing.blocks import swapped_chunks
 from interp.tracing.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -44,19 +44,6 @@ def test_a_model_of_ones_own_is_proved_and_traced(own_model: interp.Model, tmp_p
 
 
 def test_a_wrong_anatomy_of_ones_own_fails_its_check(own_model: interp.Model) -> None:
-    names = {"alpha.attn": "alpha.mlp", "alpha.mlp": "alpha.attn"}
-    blocks = [
-        dataclasses.replace(
-            block,
-            reads=tuple(
-                dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
-                if isinstance(read, Modulation)
-                else read
-                for read in block.reads
-            ),
-        )
-        for block in own_model.anatomy.blocks
-    ]
-    wrong = dataclasses.replace(own_model.anatomy, blocks=tuple(blocks))
+    wrong = swapped_chunks(own_model.anatomy, "alpha.attn", "alpha.mlp")
     checks = check_anatomy(interp.Model(dataclasses.replace(own_model.loaded, anatomy=wrong)), ["a cat", "a red dog"])
     assert not {check.name: check for check in checks}["residual identity"].passed

@@ -12,10 +12,11 @@ from conftest import every_family
 from messages import names
 
 import interp
-from interp.models.anatomy import Anatomy, Modulation
+from interp.models.anatomy import Anatomy
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.skeleton import skeleton
 from interp.testing import check_anatomy, selfcheck
+from interp.testing.blocks import swapped_chunks
 from interp.testing.checks import check_claim
 
 GATELESS = ["hunyuandit_model", "stableaudio_model"]
@@ -43,23 +44,7 @@ def with_anatomy(model: interp.Model, anatomy: Anatomy) -> interp.Model:
 
 
 def swapped_gates(anatomy: Anatomy) -> Anatomy:
-    names = {"alpha.attn": "alpha.mlp", "alpha.mlp": "alpha.attn"}
-    names |= {f"text/{one}": f"text/{other}" for one, other in names.items()}
-    blocks = [
-        dataclasses.replace(
-            block,
-            reads=tuple(
-                dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
-                if isinstance(read, Modulation)
-                else read
-                for read in block.reads
-            ),
-        )
-        if {"alpha.attn", "alpha.mlp"} <= {chunk for one in block.modulations for chunk in one.chunks}
-        else block
-        for block in anatomy.blocks
-    ]
-    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+    return swapped_chunks(swapped_chunks(anatomy, "alpha.attn", "alpha.mlp"), "text/alpha.attn", "text/alpha.mlp")
 
 
 def swapped_streams(anatomy: Anatomy) -> Anatomy:

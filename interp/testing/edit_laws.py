@@ -19,7 +19,7 @@ from interp.interventions.rows import Forks, Slot, around_calls
 from interp.testing.family import Family, FamilyFixtures, generators
 from interp.testing.reference import Array
 from interp.tracing.model import Model
-from interp.tracing.prepare import prepare
+from interp.tracing.prepare import Prepared, prepare
 
 STEPS = 3
 DETAIL = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
@@ -32,19 +32,8 @@ class EditLaws(FamilyFixtures):
     """Rows that fork off a clean run, and guided rows, equal runs of their own."""
 
     def test_arms_in_one_batch_equal_runs_of_their_own(self, model: Model) -> None:
-        """To the rounding of another batch size; an arm without edits is the clean run bit for bit."""
-        prepared = prepare(model, list(self.prompts[:1]), steps=STEPS)
-        row, arms = prepared.plan.rows()[0], arms_for(model, self.prompts[1])
-        clean = clean_run(prepared, row)
-        with Forks(model.anatomy, arms, clean.calls).drawing(model.pipe.transformer):
-            _, latents = sample(prepared, [row] * len(arms))
-        for number, edits in enumerate(arms):
-            with edited(model, edits) if edits else contextlib.nullcontext():
-                _, alone = sample(prepared, [row])
-            assert_close(latents[number], alone[0], repr(edits))
-            assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
-        np.testing.assert_array_equal(latents[arms.index([])], clean.latents)
-        assert nothing_left(model)
+        """From the first step and block on, from later ones, of a gate, of conditioning."""
+        assert_arms_alone(prepare(model, list(self.prompts[:1]), steps=STEPS), arms_for(model, self.prompts[1]))
 
     def test_guidance_equals_separate_calls(self, model: Model) -> None:
         """Classifier-free and detail guidance together (arXiv 2510.11538, equation 5), to rounding."""
@@ -83,6 +72,23 @@ class EditLaws(FamilyFixtures):
         size = {"height": height, "width": width} if model.loaded.spec.takes_size else {}
         more = {"num_inference_steps": STEPS, "generator": generators(2, 0), "output_type": "np", **size}
         return self.pictures(self.draw(model.pipe, self.prompts[:2], settings, scale, **more)).astype(int)
+
+
+def assert_arms_alone(prepared: Prepared, arms: list[list[Any]]) -> None:
+    """Arms of one row, drawn in one batch, equal runs of their own to the rounding of another batch size; each arm with edits
+    differs from the clean run, and the one without is the clean run bit for bit.
+    """
+    model, row = prepared.model, prepared.plan.rows()[0]
+    clean = clean_run(prepared, row)
+    with Forks(model.anatomy, arms, clean.calls).drawing(model.pipe.transformer):
+        _, latents = sample(prepared, [row] * len(arms))
+    for number, edits in enumerate(arms):
+        with edited(model, edits) if edits else contextlib.nullcontext():
+            _, alone = sample(prepared, [row])
+        assert_close(latents[number], alone[0], repr(edits))
+        assert bool(edits) != np.array_equal(alone[0], clean.latents), edits
+    np.testing.assert_array_equal(latents[arms.index([])], clean.latents)
+    assert nothing_left(model)
 
 
 def arms_for(model: Model, text: str) -> list[list[Any]]:

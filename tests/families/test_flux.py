@@ -17,11 +17,13 @@ class TestFlux(FamilyTests):
         "flux-dedistilled": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
     }
 
+    order: tuple[str, ...] = ("text", "image")
+
     def hooks(self, transformer: Any, seen: Any) -> None:
-        """Blocks return (text, image); a single block's gate is both streams'."""
+        """Blocks return both streams in this order; a single block's gate is both streams'."""
         doubles = list(transformer.transformer_blocks)
         for index, block in enumerate([*doubles, *transformer.single_transformer_blocks]):
-            seen.states_after(block, index, ("text", "image"))
+            seen.states_after(block, index, self.order)
             if index < len(doubles):
                 seen.gates_after(block.norm1, index, ["image"], {"attn": 1, "mlp": 4})
                 seen.gates_after(block.norm1_context, index, ["text"], {"attn": 1, "mlp": 4})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers.guiders import ClassifierFreeGuidance
+from test_flux import TestFlux as _Flux
 
 from interp.testing import FamilyTests
 
@@ -17,16 +18,8 @@ class TestHunyuanImage(FamilyTests):
     }
     guidable = False  # `interp.guided` refuses a guider; without one the pipeline has no guidance: tests/test_guided.py
 
-    def hooks(self, transformer: Any, seen: Any) -> None:
-        """AdaLN-Zero norms; blocks return (image, text); a single block's gate is both streams'."""
-        doubles = list(transformer.transformer_blocks)
-        for index, block in enumerate([*doubles, *transformer.single_transformer_blocks]):
-            seen.states_after(block, index, ("image", "text"))
-            if index < len(doubles):
-                seen.gates_after(block.norm1, index, ["image"], {"attn": 1, "mlp": 4})
-                seen.gates_after(block.norm1_context, index, ["text"], {"attn": 1, "mlp": 4})
-            else:
-                seen.gates_after(block.norm, index, ["image", "text"], {"attn": 1})
+    hooks = _Flux.hooks
+    order = ("image", "text")
 
     def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
         states, mask, glyphs, glyph_mask = pipe.encode_prompt([""], batch_size=1)

@@ -15,6 +15,7 @@ class TestHunyuanVideo(FamilyTests):
         "hunyuanvideo": ({"double": 20, "single": 40}, 3072, ("attn", "mlp"), (12.8, 12.9)),
     }
     hooks = _HunyuanImage.hooks
+    order = _HunyuanImage.order
 
     def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
         states, pooled, mask = pipe.encode_prompt("", max_sequence_length=settings["max_sequence_length"])
