@@ -12,10 +12,11 @@ import pytest
 
 import interp
 from interp.models import families
-from interp.testing import check_anatomy, untraced
+from interp.testing import FamilyTests, check_anatomy, untraced
 from interp.testing.blocks import swapped_chunks
 from interp.tracing.prepare import prepare
 
+MODELS: dict[str, interp.Model] = {}
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,6 +28,7 @@ def own_model() -> Any:
     anatomies, pipelines = dict(families.ANATOMIES), dict(families.PIPELINES)
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(code, "docs/models.md", "exec"), names)
+    MODELS["own"] = names["model"]
     yield names["model"]
     for known, before in ((families.ANATOMIES, anatomies), (families.PIPELINES, pipelines)):
         known.clear()
@@ -41,6 +43,29 @@ def test_a_model_of_ones_own_is_proved_and_traced(own_model: interp.Model, tmp_p
     assert run_of_it.gates["alpha"].sizes["block"] == 2
     table = interp.gates.tabulate(own_model, prompts, [0, 1], timesteps=[200.0, 800.0])
     assert float(table["share"].sum("term").min()) == pytest.approx(1.0)
+
+
+class TestOwnModel(FamilyTests):
+    """The laws of `FamilyTests` on a class that the package does not know."""
+
+    name = "own"
+    decodes = own_guidance = guidable = unconditional = False
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, own_model: interp.Model) -> interp.Model:
+        return own_model
+
+    def load(self, folder: Path) -> interp.Model:
+        return MODELS["own"]
+
+    def arguments(self, pipe: Any, prompts: list[str], settings: Any, scale: float) -> dict[str, Any]:
+        return {"prompt": prompts}
+
+    def hooks(self, transformer: Any, seen: Any) -> None:
+        for index, block in enumerate(transformer.blocks):
+            seen.states_after(block, index)
+            seen.gates_after(block.modulate, index, ["image"], {"attn": 0, "mlp": 3}, chunks=6)
 
 
 def test_a_wrong_anatomy_of_ones_own_fails_its_check(own_model: interp.Model) -> None:

@@ -85,8 +85,8 @@ class AnatomyLaws(FamilyFixtures):
         rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
         one_more = {name: add_rows(value, take_rows(value, slice(1))) for name, value in rows.items()}
         with torch.no_grad():
-            short = transformer(**{**inputs, "return_dict": True}).sample
-            long = transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True}).sample
+            short = transformer(**{**inputs, "return_dict": True})[0]
+            long = transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True})[0]
         near: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * float(short.abs().max().clamp_min(1.0))}
         torch.testing.assert_close(long[:2], short, **near)
         torch.testing.assert_close(long[2], short[0], **near)
@@ -110,14 +110,14 @@ class AnatomyLaws(FamilyFixtures):
         """Another value at any site changes the transformer's output."""
         transformer, anatomy, one = model.pipe.transformer, model.anatomy, one_row(model.anatomy, inputs)
         with torch.no_grad():
-            before = transformer(**one).sample
+            before = transformer(**one)[0]
             for index, block in enumerate(anatomy.blocks):
                 module = transformer.get_submodule(block.path)
                 for modulation, number, site in block.chunk_sites(index):
                     if site.stream in modulation.shared_with or str(site) in self.unread:
                         continue  # the same chunk under another name, or stated to be read by nothing
                     handle = raise_chunk(module, modulation, number)
-                    after = transformer(**one).sample
+                    after = transformer(**one)[0]
                     handle.remove()
                     assert not torch.equal(after, before), site
 
@@ -170,7 +170,7 @@ class Replay:
             else:
                 handles.append(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
         with torch.no_grad():
-            result: Tensor = self.transformer(**inputs).sample
+            result: Tensor = self.transformer(**inputs)[0]
         for handle in handles:
             handle.remove()
         return result

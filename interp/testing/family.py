@@ -45,6 +45,8 @@ class Family:
     """Whether its latents decode to pictures: those of sound do not."""
     gates_follow_size: bool = False
     """Whether the picture's size enters the gates: `interp.gates` then computes those of the size the weights were made for."""
+    unconditional: bool = True
+    """Whether a row can go without a prompt: classifier-free guidance needs one."""
     own_guidance: bool = True
     """Whether the pipeline's own classifier-free guidance is u + s (c - u)."""
     guidable: bool = True
@@ -59,8 +61,9 @@ class Family:
     def plain_pipeline(self, model: Model) -> Any:
         """The same pipeline loaded by diffusers alone: no tracer has touched it."""
         entry = CATALOG.get(model.name)
-        with quiet():
-            pipe = type(model.pipe).from_pretrained(entry.folder if entry else model.name)
+        source = Path(entry.folder or "") if entry else Path(model.name)
+        with quiet():  # a wrapped pipeline has no folder: it is built again
+            pipe = type(model.pipe).from_pretrained(source) if source.is_dir() else self.load(source).pipe
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
