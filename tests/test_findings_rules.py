@@ -161,23 +161,3 @@ def swapped(time: list[tuple[float, float]], text: list[tuple[float, float]] | N
 )
 def test_timestep_by_intervention(time: Any, text: Any, said: str) -> None:
     assert caused.timestep_by_intervention(swapped(time, text)).said == said
-
-
-@pytest.mark.parametrize(
-    ("moved", "over", "said"),
-    [
-        ((0.6, 0.7), 0.1, HOLDS),
-        ((0.4, 0.7), 0.1, PARTLY),  # the interval reaches below half of the way
-        ((0.6, 0.7), -0.1, UNKNOWN),  # no more than ordinary channels
-        ((0.01, 0.05), 0.1, FAILS),
-        ((NAN, NAN), 0.1, UNKNOWN),
-    ],
-)
-def test_massive_channels_carry_the_prompt_by_both_bounds(moved: tuple[float, float], over: float, said: str) -> None:
-    values = {"moved_low": moved[0], "moved": sum(moved) / 2, "moved_high": moved[1]}
-    shape = ("channels", "metric", "strength")
-    found = xr.Dataset({name: (shape, np.full((2, 1, 1), value)) for name, value in values.items()})
-    controls = {f"over_control{part}": (("metric", "strength"), np.full((1, 1), over)) for part in ("_low", "", "_high")}
-    found = found.assign(controls).assign_coords(channels=["massive", "all"], metric=["picture"])
-    evidence = experiment("transport", "transport", found, channels=[29])
-    assert caused.carries_the_prompt(evidence).said == said
