@@ -12,16 +12,10 @@ from conftest import kinds, prompts_for
 from messages import refused
 
 import interp
-from interp.interventions import (
-    SwapConditioning,
-    edited,
-    from_json,
-)
+from interp.interventions import SwapConditioning, edited, from_json
 from interp.testing import untraced
 from interp.tracing.prepare import prepare
 from interp.tracing.trace import pipeline_arguments
-
-STEPS = 3
 
 STEPS = 3
 
