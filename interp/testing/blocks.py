@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.models.anatomy import Anatomy, Modulation, bind_inputs
+from interp.models.anatomy import Anatomy, Block, Modulation, bind_inputs
 
 Record = dict[str, Any]
 
@@ -63,25 +63,34 @@ def residual_error(anatomy: Anatomy, records: list[Record], lengths: Mapping[str
     return max(errors)
 
 
+def chunks_by_stream(block: Block) -> dict[str, set[str]]:
+    """The names of what a block's projections give, by the stream that each projection is of."""
+    return {m.stream: {c for one in block.modulations if one.stream == m.stream for c in one.chunks} for m in block.modulations}
+
+
 def gate_pairs(anatomy: Anatomy) -> list[tuple[str, str]]:
     """Pairs of chunks that must not be exchanged: a gate that multiplies a branch, and another gate or the shift of the MLP."""
     found = set()
     for block in anatomy.blocks:
         multiplying = {f"alpha.{tap.gate}" for tap in block.branches if tap.gated}
-        for chunks in (modulation.chunks for modulation in block.modulations):
+        for chunks in chunks_by_stream(block).values():
             others = [chunk for chunk in chunks if chunk.startswith("alpha.") or chunk == "shift.mlp"]
-            found |= {tuple(sorted((a, b))) for a in multiplying & set(chunks) for b in others if a != b}
+            found |= {tuple(sorted((a, b))) for a in multiplying & chunks for b in others if a != b}
     return sorted((a, b) for a, b in found)
 
 
 def swapped_chunks(anatomy: Anatomy, a: str, b: str) -> Anatomy:
-    """The anatomy with two chunks exchanged in every projection that has both."""
+    """The anatomy with two chunks exchanged in every block whose projections of one stream have both."""
     names = {a: b, b: a}
 
-    def swapped(read: Any) -> Any:
-        if not isinstance(read, Modulation) or not {a, b} <= set(read.chunks):
-            return read
-        return dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+    def swapped(block: Block) -> Block:
+        of = chunks_by_stream(block)
+        reads = (
+            dataclasses.replace(read, chunks=tuple(names.get(chunk, chunk) for chunk in read.chunks))
+            if isinstance(read, Modulation) and {a, b} <= of[read.stream]
+            else read
+            for read in block.reads
+        )
+        return dataclasses.replace(block, reads=tuple(reads))
 
-    blocks = (dataclasses.replace(block, reads=tuple(swapped(read) for read in block.reads)) for block in anatomy.blocks)
-    return dataclasses.replace(anatomy, blocks=tuple(blocks))
+    return dataclasses.replace(anatomy, blocks=tuple(swapped(block) for block in anatomy.blocks))
