@@ -1,0 +1,79 @@
+"""Stores made by the version before experiments were defined once open, continue and give the same numbers; every command's JSON
+is what it was (`tests/before/make.py` made both).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import run
+from before.make import COMMANDS, EXPERIMENTS, HERE
+
+from interp.store.experiment import open_experiment
+
+NOT_COMPARED = {"created", "provenance", "file", "bytes"}
+"""What a run's place and day say."""
+pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("before")
+    with zipfile.ZipFile(HERE / "stores.zip") as archive:
+        archive.extractall(folder)
+    shutil.copytree(folder / "run.zarr", folder / "other.zarr")
+    return folder
+
+
+def same(found: Any, wanted: Any, where: str = "") -> list[str]:
+    """Places in which two documents differ: keys, texts, or numbers by more than rounding does to pictures of 8 bits."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        keys = sorted((set(wanted) | set(found)) - NOT_COMPARED)
+        lacking = [f"{where}/{key}" for key in keys if (key in wanted) != (key in found)]
+        return lacking + [
+            line for key in keys if key in wanted and key in found for line in same(found[key], wanted[key], f"{where}/{key}")
+        ]
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        return [line for n, pair in enumerate(zip(found, wanted, strict=True)) for line in same(*pair, f"{where}/{n}")]
+    if isinstance(wanted, float) and isinstance(found, float | int):
+        return [] if math.isclose(found, wanted, rel_tol=5e-3, abs_tol=2e-4) else [f"{where}: {found} was {wanted}"]
+    return [] if found == wanted else [f"{where}: {found!r} was {wanted!r}"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_json_is_what_it_was(name: str, stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of experiments: a store of which one row is left is gone on with."""
+    monkeypatch.chdir(stores)
+    if name in ("info-experiment", "score"):
+        assert run(COMMANDS["sweep"].split())[0] == 0
+    code, out, err = run(COMMANDS[name].split())
+    assert code == 0, err
+    assert same(json.loads(out), json.loads((HERE / "json" / f"{name}.json").read_text())) == []
+
+
+@pytest.mark.parametrize("kind", sorted(set(EXPERIMENTS) - {"govern", "swap"}))
+def test_killed_experiments_were_half_drawn(kind: str, tmp_path: Path) -> None:
+    """What the test above goes on with."""
+    with zipfile.ZipFile(HERE / "stores.zip") as archive:
+        name = next(file for file in archive.namelist() if file.startswith(kind)).split("/")[0]
+        archive.extractall(tmp_path, [file for file in archive.namelist() if file.startswith(name)])
+    found = open_experiment(tmp_path / name)
+    assert found.done[0].all()
+    assert not found.done[1:].any()
+    assert found.results == []
+
+
+def test_a_killed_swap_goes_on(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stores)
+    assert (stores / "swap-killed-rows" / "00000.npz").is_file()
+    command = COMMANDS["swap"].replace("swap.zarr", "swap-killed.zarr")
+    code, out, err = run(command.split())
+    assert code == 0, err
+    assert not (stores / "swap-killed-rows").exists()
+    assert same(json.loads(out), json.loads((HERE / "json" / "swap.json").read_text())) == []
