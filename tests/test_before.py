@@ -1,5 +1,9 @@
-"""Stores made by the version before experiments were defined once open, continue and give the same numbers; every command's JSON
-is what it was (`tests/before/make.py` made both).
+"""Stores made by an earlier version open, continue and give the same numbers; every command's JSON is what it was.
+
+`before/stores.zip` and `before/json` are of 2026-11-28 (commit 4a018e2), before experiments were defined once. That version ran
+the commands of `before/commands.json` in one folder, the trace first; then all rows but the first were taken out of the
+experiments' stores with their results, as if they had been killed there, the edited runs out of `govern`, and a second swap was
+stopped after its first row.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ from typing import Any
 
 import pytest
 from bad_inputs import run
-from before.make import COMMANDS, EXPERIMENTS, HERE
 
 from interp.store.experiment import open_experiment
 
+HERE = Path(__file__).parent / "before"
+LISTED = json.loads((HERE / "commands.json").read_text())
+EXPERIMENTS = LISTED["experiments"]
+COMMANDS = {**EXPERIMENTS, **LISTED["others"]}
 NOT_COMPARED = {"created", "provenance", "file", "bytes"}
 """What a run's place and day say."""
 pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")
