@@ -7,18 +7,17 @@ which do not know each other.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from interp.batches import Tracing
 from interp.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
-from interp.executor import HERE, Executor, Stopped
+from interp.executor import Execution, Progress
 from interp.guidance.presets import check_run
-from interp.interventions import Intervention
+from interp.options import Sampling, split, takes
 from interp.plan import Record, at_least, check_same
 from interp.provenance import CHANGEABLE, provenance
 from interp.recorded import make_schema
@@ -32,47 +31,20 @@ from interp.store.summary import write_summary
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a trace is; handed to `on_progress` after every step and every group of rows."""
-
-    rows_done: int
-    rows_total: int
-    step: int
-    steps: int
-    seconds: float
-    """Since this call began tracing."""
-    traced: int
-    """Rows traced by this call."""
-    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Rows a minute of each of several workers."""
-
-
-OnProgress = Callable[[Progress], None]
+ALONE = Execution()
 HOPELESS = 5  # rows that fail before any succeeds
 
 
+@takes(Sampling, Execution)
 def trace(
     model: Model | str | Path,
     prompts: Sequence[str] | str | Path,
     *,
     out: str | Path,
-    steps: int | None = None,
-    seed: int = 0,
-    repeats: int = 1,
-    height: int | None = None,
-    width: int | None = None,
-    guidance: Any = None,
-    negative_prompt: str = "",
-    interventions: Sequence[Intervention] = (),
     record: Record | None = None,
-    settings: dict[str, Any] | None = None,
-    batch_size: int = 1,
     resume: bool = True,
     retry_failed: bool = False,
-    through: Executor = HERE,
-    on_progress: OnProgress = lambda progress: None,
+    **given: Any,
 ) -> Run:
     """Trace prompts into a store and open it.
 
@@ -85,57 +57,32 @@ def trace(
     rest goes on, and a `TraceError` at the end says so. The same call leaves such rows out; `retry_failed` tries them again.
     `through=interp.Workers(4)` traces with four processes.
     """
-    prepared = prepare(
-        model,
-        prompts,
-        steps=steps,
-        seed=seed,
-        repeats=repeats,
-        height=height,
-        width=width,
-        guidance=guidance,
-        negative_prompt=negative_prompt,
-        interventions=interventions,
-        record=record or Record(),
-        settings=settings,
-    )
-    return execute(
-        prepared,
-        located(out),
-        batch_size=batch_size,
-        resume=resume,
-        retry_failed=retry_failed,
-        through=through,
-        on_progress=on_progress,
-    )
+    sampling, how = split(given, Sampling, Execution, of="trace")
+    prepared = prepare(model, prompts, sampling, record=record or Record())
+    return execute(prepared, located(out), how, resume=resume, retry_failed=retry_failed)
 
 
 def execute(
     prepared: Prepared,
     path: Path,
+    how: Execution = ALONE,
     *,
-    batch_size: int = 1,
     resume: bool = True,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
     only: Collection[int] | None = None,
-    through: Executor = HERE,
-    on_progress: OnProgress = lambda _: None,
-    stopped: Stopped = lambda: False,
 ) -> Run:
-    """Trace the rows of a prepared run that its store does not hold yet. `stopped` is asked after every unit of work; if it
-    says so, the rows in flight are written and a KeyboardInterrupt follows. `shard` (i, n) takes units i, i + n, ... alone:
-    n processes, on as many machines as share the folder, write one store. `only` names rows, by default all of them.
-    `through` does the units: this process, or workers.
+    """Trace the rows of a prepared run that its store does not hold yet. `shard` (i, n) takes units i, i + n, ... alone: n
+    processes, on as many machines as share the folder, write one store. `only` names rows, by default all of them.
     """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
-    work = Tracing(prepared, absolute(path), at_least("batch_size", batch_size, 1))
+    work = Tracing(prepared, absolute(path), at_least("batch_size", how.batch_size, 1))
     units = work.units() if shard is None else work.units()[shard[0] :: shard[1]]
     with writing_lock(path, shard) as let_others_in, zarr_quiet():
-        done = open_or_create(prepared, schema, path, batch_size, resume, through)
+        done = open_or_create(prepared, schema, path, how, resume)
         let_others_in()
         failed = _still_failed(path, done)
         left_out = set() if only is None else {row.index for row in rows} - set(only)
@@ -145,11 +92,11 @@ def execute(
 
         def report(step: int) -> None:
             seconds = time.monotonic() - started
-            on_progress(Progress(count, len(mine), step, plan.steps, seconds, traced, through.rates()))
+            how.on_progress(Progress(count, len(mine), traced, seconds, step, plan.steps, how.through.rates()))
 
         work.on_step = report
         pending = [unit for unit in units if any(not done[row.index] and row.index not in work.skipped for row in unit)]
-        with contextlib.closing(through(work, pending, stopped)) as outcomes:
+        with contextlib.closing(how.through(work, pending, how.stopped)) as outcomes:
             for _, outcome in outcomes:
                 for row, failure in outcome:
                     if failure is not None:
@@ -163,7 +110,7 @@ def execute(
                     if failed.pop(row, None) is not None:
                         forget_failure(path, row)
                 report(plan.steps)
-        if stopped() and not all(done[row] for row in mine):
+        if how.stopped() and not all(done[row] for row in mine):
             raise KeyboardInterrupt
         if shard is None:
             write_summary(path)
@@ -211,12 +158,10 @@ def give_up_early(traced: int, failed: int, reason: str) -> None:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
-def open_or_create(
-    prepared: Prepared, schema: Schema, path: Path, batch_size: int, resume: bool, through: Executor
-) -> list[bool]:
+def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Execution, resume: bool) -> list[bool]:
     """Which rows the store already holds; it is made if there is none."""
     plan = prepared.plan.to_json()
-    now = provenance(prepared.model, batch_size) | through.provenance()
+    now = provenance(prepared.model, how.batch_size) | how.through.provenance()
     remove_leftovers(path)
     if not exists(path):
         create(path, schema, {"plan": plan, "provenance": now})

@@ -124,7 +124,7 @@ CASES = [
     Case("comparison of one run", "compare {out}", ("runs", 1), prepare=STORE),
     Case("two runs of one name", "compare {out} {out}", ("labels", "runs", 2, "out, out"), prepare=STORE),
     Case("guidance where none is embedded", GATES + " --guidance 1,4", ("guidance", "FOLDER/tiny", "gates")),
-    Case("guidance in words", GATES + " --guidance strong", ("guidance", "strong", "1,3.5,7")),
+    Case("guidance in words", GATES + " --guidance strong", ("guidance", "strong", "0.5,1")),
     Case("one timestep", GATES + " --timesteps 1", ("timesteps", 1, 2)),
     Case("gates' channel out of range", GATES + " --channels 99", ("channels", 99, "-32..31")),
 ]

@@ -74,7 +74,7 @@ CASES = [
     Case("a port that cannot be", "dashboard --port 0", ("--port", 1, "interp dashboard --help")),
     Case("block out of range", DISRUPT + " --blocks 9", ("blocks", 9, "-4..3")),
     Case("the same blocks twice", DISRUPT + " --blocks 1 --blocks 1", ("blocks", "['1', '1']")),
-    Case("no draw of a control", DISRUPT + " --controls 0", ("repeats_of_controls", 0, 1)),
+    Case("no draw of a control", DISRUPT + " --controls 0", ("controls", 0, 1)),
     Case("unknown reach of norm controls", DISRUPT + " --reach some", ("reach", "some", "all", "next")),
     Case(
         "real pictures that are not there", DISRUPT + " --reference {folder}/none", ("reference", "FOLDER/none", ".png", ".jpg")
@@ -102,7 +102,7 @@ CASES = [
     Case("one prompt to swap", SWAP.replace("two.txt", "prompts.txt"), ("prompts", "two", "text")),
     Case("one step to swap", SWAP + " --pair 3", ("pair", "'3'", "4,16"), prepare=two),
     Case("late before early", SWAP + " --pair 3,1", ("pair", "[3, 1]", "0..3"), prepare=two),
-    Case("a result's place is taken", SWAP, ("FOLDER/e.zarr", "zarr.json", "interp trace"), prepare=not_a_result),
+    Case("a result's place is taken", SWAP, ("out", "FOLDER/e.zarr", "--out"), prepare=not_a_result),
     Case("strength in words", TRANSPORT + " --strengths much", ("strengths", "much", "0.5,1"), prepare=other),
     Case("strength 0", TRANSPORT + " --strengths 0", ("strengths", "[0.0]", 0), prepare=other),
     Case("unknown mask", TRANSPORT + " --mask face", ("mask", "face", "everywhere", "subject"), prepare=other),

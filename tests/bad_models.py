@@ -98,7 +98,7 @@ CASES = [
     ),
     Case(
         "embedded guidance for a model that has none",
-        TRACE + " --embedded-guidance 3",
+        TRACE + " --settings embedded_guidance=3",
         ("embedded_guidance", "FOLDER/tiny", "max_sequence_length"),
     ),
     Case(

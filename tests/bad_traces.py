@@ -114,7 +114,7 @@ CASES = [
     Case("height off the patch grid", TRACE + " --height 60", ("height", 60, 8, 56, "FOLDER/tiny")),
     Case("width beyond the model's positions", TRACE + " --width 4096", ("width", 4096, 128, "FOLDER/tiny")),
     Case("negative height", TRACE + " --height -64", ("height", -64, 1)),
-    Case("sequence too long", TRACE + " --max-sequence-length 9999", ("max_sequence_length", 9999, "1..512")),
+    Case("sequence too long", TRACE + " --settings max_sequence_length=9999", ("max_sequence_length", 9999, "1..512")),
     # what to record
     Case(
         "unknown thing to record",

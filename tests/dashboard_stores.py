@@ -11,14 +11,14 @@ from pathlib import Path
 import zarr
 
 import interp
-from interp.experiments.collapse import collapse
-from interp.experiments.disrupt import disrupt
-from interp.experiments.dose import dose
-from interp.experiments.lens import lens
-from interp.experiments.patch import patch
-from interp.experiments.swap import swap
-from interp.experiments.sweep import sweep
-from interp.experiments.transport import transport
+from interp.experiments.kinds.collapse import collapse
+from interp.experiments.kinds.disrupt import disrupt
+from interp.experiments.kinds.dose import dose
+from interp.experiments.kinds.lens import lens
+from interp.experiments.kinds.patch import patch
+from interp.experiments.kinds.swap import swap
+from interp.experiments.kinds.sweep import sweep
+from interp.experiments.kinds.transport import transport
 from interp.models.demo import world
 
 MARKUP = "a **red** circle <img src=x onerror=alert(1)> $x$ :smile: [here](http://example.org)"
@@ -62,13 +62,13 @@ def build(folder: Path, kinds: Sequence[str] = EXPERIMENTS) -> Path:
     cells = {"what": ["hidden", "massive"], "blocks": "0,3,7", "windows": 2}
     shown = {"blocks": "0,4,7", "steps_shown": "0,-1", "steps": FEW}
     made = {
-        "disrupt": lambda **to: disrupt(model, captions[:2], blocks=[4], repeats_of_controls=1, **given, **to).run(),
+        "disrupt": lambda **to: disrupt(model, captions[:2], blocks=[4], controls=1, **given, **to).run(),
         "dose": lambda **to: dose(model, captions[:2], **doses, **given, **to).run(),
         "patch": lambda **to: patch(model, captions[:2], captions[2:4], **cells, **given, **to).run(),
         "transport": lambda **to: transport(model, captions[:1], captions[1:2], strengths=[0.5, 1.0], **given, **to).run(),
-        "swap": lambda **to: swap(model, captions[:2], steps=FEW, **to),
+        "swap": lambda **to: swap(model, captions[:2], steps=FEW, **to).run(),
         "collapse": lambda **to: collapse(model, captions[:2], counts=[1, 4], **given, **to).run(),
-        "lens": lambda **to: lens(model, captions[:1], **shown, **to),
+        "lens": lambda **to: lens(model, captions[:1], **shown, **to).run(),
     }
     for kind in kinds:
         made[kind](out=folder / f"{kind}.zarr", run=run)

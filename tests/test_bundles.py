@@ -74,7 +74,7 @@ def test_a_stopped_run_resumes_and_counts_no_prompt_twice(
     batch_size: int, tiny_model: interp.Model, whole: interp.Run, tmp_path: Path
 ) -> None:
     def stop(state: Any) -> None:
-        if state.traced and state.rows_done < 7:
+        if state.made and state.done < 7:
             raise KeyboardInterrupt
 
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 2, "record": BUNDLED, "batch_size": batch_size}

@@ -55,7 +55,7 @@ def test_workers_give_one_processes_store(workers: int, tiny_model: interp.Model
     environment = dict(os.environ)
     through = interp.Workers(workers)
     given = {"out": tmp_path / "r.zarr", **ARGUMENTS}
-    run = interp.trace(tiny_model, TEXTS, through=through, on_progress=lambda state: told.append(state.rows_done), **given)
+    run = interp.trace(tiny_model, TEXTS, through=through, on_progress=lambda state: told.append(state.done), **given)
     check_equal(run, whole)
     assert dict(os.environ) == environment, "dask's settings for its workers stay with them"
     assert sum(through.done.values()) == 12
@@ -115,14 +115,14 @@ def test_a_killed_worker_costs_the_rows_in_flight(tiny_model: interp.Model, whol
 
 def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -> None:
     """Closures, donors and guidance travel; pictures are those of one process."""
-    from interp.experiments.disrupt import disrupt
-    from interp.experiments.patch import patch
-    from interp.experiments.sweep import sweep
+    from interp.experiments.kinds.disrupt import disrupt
+    from interp.experiments.kinds.patch import patch
+    from interp.experiments.kinds.sweep import sweep
 
     run = interp.trace(tiny_model, TEXTS[:2], out=tmp_path / "run.zarr", steps=2)
     made: dict[str, Callable[[Path], Any]] = {
         "disrupt": lambda out: disrupt(
-            tiny_model, TEXTS[:3], out=out, channels="1,5", run=run, steps=2, repeats_of_controls=1, blocks=[1]
+            tiny_model, TEXTS[:3], out=out, channels="1,5", run=run, steps=2, controls=1, blocks=[1]
         ),
         "patch": lambda out: patch(
             tiny_model, TEXTS[:2], TEXTS[2:4], out=out, what=["hidden"], channels="1,5", run=run, steps=2

@@ -12,6 +12,7 @@ from conftest import kinds, prompts_for
 from messages import refused
 
 import interp
+from interp.experiments.grid import tabulate
 from interp.interventions import SwapConditioning, edited, from_json
 from interp.testing import untraced
 from interp.tracing.prepare import prepare
@@ -60,7 +61,7 @@ def test_a_swapped_timestep_changes_the_gates_as_the_table_says(
     swap = SwapConditioning.of(model, timestep=300.0, steps=[1])
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", steps=STEPS, interventions=[swap])
     plain = interp.trace(model, prompts, out=tmp_path / "plain.zarr", steps=STEPS)
-    table = interp.gates.tabulate(model, prompts, list(range(model.anatomy.channels)), timesteps=[300.0, 900.0])
+    table = tabulate(model, prompts, list(range(model.anatomy.channels)), timesteps=[300.0, 900.0])
     alpha = run.gates["alpha"].sel(prompt=0)
     np.testing.assert_allclose(
         alpha.sel(step=1), table["alpha"].sel(timestep=300.0).isel(prompt=0, missing_dims="ignore"), atol=1e-5

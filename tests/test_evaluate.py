@@ -191,7 +191,7 @@ def demo_folder_prompts(tmp_path: Path) -> Path:
 
 
 def test_a_report_needs_an_evaluation(tiny_model: interp.Model, tmp_path: Path) -> None:
-    from interp.experiments.sweep import sweep
+    from interp.experiments.kinds.sweep import sweep
 
     made = sweep(tiny_model, ["a red cat", "two dog"], ["none", "cfg:2"], out=tmp_path / "s.zarr", steps=2).run()
     code, _, err = command(["report", str(made.path)])

@@ -11,20 +11,31 @@ from bad_inputs import run
 from messages import names, refused
 
 import interp
-from interp.experiments.lens import lens
-from interp.experiments.swap import swap
+from interp.executor import Progress
+from interp.experiments import clean as runs
+from interp.experiments.kinds.lens import lens
+from interp.experiments.kinds.swap import swap
 
+LENS = ["lens-detail", "lens-sharpness", "lens-structure", "painted", "pictures"]
 COMMANDS: dict[str, tuple[list[str], str, list[str]]] = {
     "disrupt": (["--prompts", "{a}", "--blocks", "1", "--controls", "1"], "structure", ["disruption", "pictures"]),
-    "dose": (["--prompts", "{a}", "--counts", "1", "--windows", "all", "--budget", "60"], "dose and response", ["dose"]),
+    "dose": (
+        ["--prompts", "{a}", "--counts", "1", "--windows", "all", "--budget", "60"],
+        "dose and response",
+        ["dose", "pictures"],
+    ),
     "patch": (
         ["--clean", "{a}", "--corrupted", "{b}", "--windows", "1", "--blocks", "1"],
         "patching",
         ["patching", "pictures"],
     ),
-    "transport": (["--source", "{a}", "--target", "{b}", "--strengths", "1"], "transport", ["transport", "strip"]),
+    "transport": (
+        ["--source", "{a}", "--target", "{b}", "--strengths", "1"],
+        "transport",
+        ["pictures", "transport-latents", "transport-picture", "transport-structure"],
+    ),
     "swap": (["--prompts", "{a}"], "shares", ["swap"]),
-    "lens": (["--prompts", "{a}", "--without", "3"], "lens", ["structure", "detail", "pictures-whole", "pictures-without"]),
+    "lens": (["--prompts", "{a}", "--without", "3"], "lens", LENS),
 }
 
 
@@ -39,26 +50,23 @@ def test_a_command_prints_json_draws_and_resumes(name: str, tiny_folder: Path, t
     words += [word.format(a=tmp_path / "a.txt", b=tmp_path / "b.txt") for word in more]
     if name not in ("dose", "lens"):
         words += ["--channels", "3"]
-    if name not in ("swap", "lens"):
-        code, _, err = run([*words, "--dry-run"])
-        assert code == 0
-        assert not names(err.splitlines()[0], "prompts", "arms", "pictures", "forwards")
-        assert not (tmp_path / "e.zarr").exists()
+    code, _, err = run([*words, "--dry-run"])
+    assert code == 0
+    assert not names(err.splitlines()[0], "prompts", "arms", "forwards")
+    assert ("pictures" in err.splitlines()[0]) == (name != "swap")
+    assert not (tmp_path / "e.zarr").exists()
     code, out, err = run([*words, "--json", "--figures", str(tmp_path / "figures")])
     assert code == 0, err
     found = json.loads(out)[section]
     assert found["rows"]
     assert found["interval"]
     assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(figures)
-    if name not in ("swap", "lens"):
-        assert not names(err.splitlines()[0], "prompts", "arms", "pictures", "forwards")
     code, out, err = run(words)  # nothing is left to draw
     assert code == 0, err
     assert section.split()[0] in out
-    if name != "swap":
-        code, out, _ = run(["info", str(tmp_path / "e.zarr")])
-        assert code == 0
-        assert name in out
+    code, out, _ = run(["info", str(tmp_path / "e.zarr")])
+    assert code == 0
+    assert name in out
 
 
 @pytest.mark.long
@@ -66,35 +74,35 @@ def test_a_killed_swap_resumes_and_another_plan_is_refused(
     tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, given = ["a red cat", "two dog", "the circle"], {"channels": [3], "steps": 2}
-    whole = swap(tiny_model, prompts, out=tmp_path / "whole.zarr", **given)
+    whole = swap(tiny_model, prompts, out=tmp_path / "whole.zarr", **given).run().result("swap")
 
     class KilledError(Exception):
         pass
 
-    def kill(done: int, total: int) -> None:
-        if done == 2:
+    def kill(progress: Progress) -> None:
+        if progress.done == 2:
             raise KilledError
 
     with pytest.raises(KilledError):
-        swap(tiny_model, prompts, out=tmp_path / "part.zarr", on_row=kill, **given)
+        swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given).run(on_progress=kill)
     assert len(list((tmp_path / "part-rows").glob("*.npz"))) == 2
     with refused(interp.PlanError, "part-rows", "swap", "channels"):
-        swap(tiny_model, prompts, out=tmp_path / "part.zarr", channels=[4], steps=2)
-    import interp.experiments.swap as module
-
+        swap(tiny_model, prompts, out=tmp_path / "part.zarr", channels=[4], steps=2).run()
     drawn: list[Any] = []
-    original = module.clean_run
-    monkeypatch.setattr(module, "clean_run", lambda *a: drawn.append(a) or original(*a))
-    part = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given)
+    original = runs.clean_run
+    monkeypatch.setattr(runs, "clean_run", lambda *a: drawn.append(a) or original(*a))
+    part = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given).run().result("swap")
     assert len(drawn) == 2  # one row and its partner
     assert part["size"].equals(whole["size"])
     assert not (tmp_path / "part-rows").exists()
-    again = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given)
+    again = swap(tiny_model, prompts, out=tmp_path / "part.zarr", **given).run().result("swap")
     assert len(drawn) == 2
     assert again["effect"].equals(part["effect"])
 
 
 def test_lens_is_python_too(tiny_model: interp.Model, tmp_path: Path) -> None:
-    made = lens(tiny_model, ["a red cat"], out=tmp_path / "l.zarr", blocks=[0, 3], steps_shown="0,-1", without=None, steps=3)
+    made = lens(
+        tiny_model, ["a red cat"], out=tmp_path / "l.zarr", blocks=[0, 3], steps_shown="0,-1", without=None, steps=3
+    ).run()
     assert made.done.shape == (1, 1 + 2 * 2)
     assert "lens" in repr(made)

@@ -15,8 +15,8 @@ from interp.analysis import disruption as analysis
 from interp.analysis import patching
 from interp.experiments.choose import Ranked
 from interp.experiments.clean import clean_run, sample
-from interp.experiments.disrupt import disrupt
-from interp.experiments.patch import patch
+from interp.experiments.kinds.disrupt import disrupt
+from interp.experiments.kinds.patch import patch
 from interp.interventions.conditioning import ReplaceLater
 from interp.interventions.rows import Forks
 from interp.store.experiment import Experiment
@@ -137,11 +137,11 @@ def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> 
     prepared = patch(
         tiny_model, ["a red cat"], ["two dog"], out=tmp_path / "p.zarr", what=["hidden"], blocks=[1], regions=2, steps=2
     )
-    tokens = [token for cell in prepared.cells for token in cell.tokens or ()]
+    tokens = [token for arm in prepared.arms for token in arm.said.get("tokens") or ()]
     assert sorted(tokens) == list(range(prepared.prepared.layout.tokens("image")))
     found = prepared.run().result("patching_picture")
     assert found["column"].to_numpy().tolist() == ["y0 x0", "y0 x1", "y1 x0", "y1 x1"]
-    assert prepared.cost["forwards"] == 2 * 2 + (1 + 3 * 2 / 4) + 4  # two clean runs; the step of the fork; the step after it
+    assert prepared.cost.forwards == 2 * 2 + (1 + 3 * 2 / 4) + 4  # two clean runs; the step of the fork; the step after it
 
 
 def test_verdicts_by_two_one_sided_tests() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from bad_inputs import run as command
 from conftest import full, prompts_for
 from messages import names, refused
@@ -19,11 +21,10 @@ from interp.analysis import correspondence
 from interp.analysis.correspondence import Pair
 from interp.errors import InputError
 from interp.experiments.clean import calls_of
-from interp.experiments.features import (
+from interp.experiments.descriptors import (
     KINDS,
     PRESETS,
     Extractor,
-    correspond,
     default_blocks,
     default_channels,
     extract,
@@ -36,7 +37,6 @@ from interp.models.catalog import CATALOG
 from interp.models.demo import pairs as demo
 from interp.models.demo import world
 from interp.models.skeleton import skeleton
-from interp.store.results import read_dataset, write_dataset
 
 CASES = {  # a block of every kind: its number, its module, its norm
     "tiny_model": [(1, "transformer_blocks.1", "norm1")],
@@ -126,6 +126,11 @@ def test_adaln_of_every_family_is_what_its_blocks_are_given(name: str, request: 
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5, err_msg=f"block {block}")
 
 
+def correspond(model: interp.Model, pairs: list[Pair], **given: object) -> xr.Dataset:
+    with tempfile.TemporaryDirectory() as folder:
+        return interp.features(model, pairs, out=Path(folder) / "f.zarr", **given).run().result("features")
+
+
 def noise_picture(made: Extractor) -> np.ndarray:
     plan = made.prepared.plan
     return np.random.default_rng(0).integers(0, 255, (plan.height, plan.width, 3), np.uint8)
@@ -168,7 +173,7 @@ def test_every_picture_has_noise_of_its_own(tiny_model: interp.Model, monkeypatc
     assert drawn == [0, 1, 2, 3]
 
 
-def test_descriptors_as_a_dataset(tiny_model: interp.Model, tmp_path: Path) -> None:
+def test_descriptors_as_a_dataset(tiny_model: interp.Model) -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     given = {"channels": [1], "blocks": [1, 2], "steps_at": [0], "steps": 2}
     found = extract(tiny_model, pictures, ["a red cat", "the dog"], **given)
@@ -177,8 +182,6 @@ def test_descriptors_as_a_dataset(tiny_model: interp.Model, tmp_path: Path) -> N
     one = found["descriptors"].sel(kind="adaln_discard", step=0, block=2).isel(picture=1)
     assert one.dims == ("token_y", "token_x", "channel")
     np.testing.assert_array_equal(one.to_numpy().reshape(by_hand.shape), by_hand)
-    write_dataset(tmp_path / "d.zarr", found)
-    np.testing.assert_array_equal(read_dataset(tmp_path / "d.zarr")["descriptors"], found["descriptors"])
     with refused(InputError, "prompts", 1, 2):
         extract(tiny_model, pictures, ["a red cat"], **given)
 

@@ -17,11 +17,12 @@ from messages import names, refused
 import interp
 from interp.errors import InputError, PlanError
 from interp.evaluation import prompt_sets
+from interp.executor import Execution
 from interp.findings.campaign import campaign, judge
 from interp.findings.claims import PARTLY, UNKNOWN, Claim
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
-from interp.findings.stages import STAGES, Hooks
+from interp.findings.stages import STAGES
 from interp.testing import plant
 
 NAN = float("nan")
@@ -100,7 +101,7 @@ def test_costs_of_single_calls_are_upper_bounds(name: str, ran: tuple[Path, str]
         lambda m, args, kwargs: rows.append(len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])),
         with_kwargs=True,
     )
-    stage.run(copied, Hooks())
+    stage.run(copied, Execution(8))
     handle.remove()
     assert 0.2 * stage.most(copied) < sum(rows) <= stage.most(copied)
 

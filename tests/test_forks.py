@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from conftest import KINDS, every_family, prompts_for
 from messages import refused
 
 import interp
+from interp.executor import Execution
 from interp.experiments.clean import clean_run, sample
-from interp.experiments.draw import Arm, cost, draw
+from interp.experiments.design import Drawing
+from interp.experiments.draw import Arm, ByArms
 from interp.interventions import Displace, NormsAsIfZero, Scale, SwapConditioning, Zero, ZeroNormsKept, edited
 from interp.interventions.rows import Forks
 from interp.testing.edit_laws import assert_arms_alone
-from interp.tracing.prepare import prepare
+from interp.tracing.prepare import Prepared, prepare
 
 STEPS = 4
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # rows of another batch composition
@@ -32,6 +34,13 @@ ARMS: list[list[Any]] = [
     [],
     [ZeroNormsKept(channels=[2], blocks=1, steps=3)],
 ]
+
+
+def drawing(prepared: Prepared, arms: Sequence[Arm], out: Path, size: int = 8, **parameters: Any) -> Drawing:
+    """A design of arms of our own."""
+    own: dict[str, Any] = {"kind": "try", "out": out, "parameters": parameters, "execution": Execution(size)}
+    units = lambda size: ByArms(prepared, arms, size)  # noqa: E731
+    return Drawing(prepared=prepared, arms=tuple(arms), units=units, measure=lambda made: {}, **own)
 
 
 @pytest.mark.parametrize("name", every_family(["dual_model", "flux_model", "flux2_model"]))
@@ -208,8 +217,7 @@ def test_displace_moves_by_what_the_channels_hold() -> None:
 def test_an_experiment_is_resumed_cell_by_cell(tiny_model: interp.Model, tmp_path: Path) -> None:
     prepared = prepare(tiny_model, ["a red cat", "the green circle"], steps=STEPS)
     arms = [Arm("original"), *(Arm(f"zero {b}", (Zero(channels=3, blocks=b),)) for b in (0, 1, 2))]
-    given: dict[str, Any] = {"experiment": "try", "parameters": {"k": 1}, "batch_size": 2}
-    whole = draw(prepared, arms, out=tmp_path / "whole.zarr", **given)
+    whole = drawing(prepared, arms, tmp_path / "whole.zarr", 2, k=1).run()
     assert whole.finished
     assert whole.done.shape == (2, 4)
 
@@ -221,12 +229,12 @@ def test_an_experiment_is_resumed_cell_by_cell(tiny_model: interp.Model, tmp_pat
             raise StopError
 
     with pytest.raises(StopError):
-        draw(prepared, arms, out=tmp_path / "part.zarr", on_progress=stop, **given)
+        drawing(prepared, arms, tmp_path / "part.zarr", 2, k=1).run(on_progress=stop)
     part = interp.open_experiment(tmp_path / "part.zarr")
     assert int(part.done.sum()) == 5
     assert not part.finished
     drawn: list[int] = []
-    part = draw(prepared, arms, out=tmp_path / "part.zarr", on_progress=lambda p: drawn.append(p.drawn), **given)
+    part = drawing(prepared, arms, tmp_path / "part.zarr", 2, k=1).run(on_progress=lambda p: drawn.append(p.made))
     assert part.finished
     assert drawn[-1] == 3
     for prompt in range(2):
@@ -235,7 +243,7 @@ def test_an_experiment_is_resumed_cell_by_cell(tiny_model: interp.Model, tmp_pat
     plain = interp.generate(tiny_model, ["a red cat", "the green circle"], steps=STEPS)
     np.testing.assert_array_equal(whole.pictures(0)[1], plain["image"].to_numpy())
     with refused(interp.PlanError, "arms", "part.zarr"):
-        draw(prepared, arms[:2], out=tmp_path / "part.zarr", **given)
+        drawing(prepared, arms[:2], tmp_path / "part.zarr", 2, k=1).run()
     with refused(interp.InputError, "part.zarr", "experiment"):
         interp.open_run(tmp_path / "part.zarr")
 
@@ -243,10 +251,10 @@ def test_an_experiment_is_resumed_cell_by_cell(tiny_model: interp.Model, tmp_pat
 def test_cost_is_what_is_run(tiny_model: interp.Model, tmp_path: Path) -> None:
     prepared = prepare(tiny_model, ["a red cat"], steps=STEPS)
     arms = [Arm("original"), Arm("late", (Zero(channels=3, blocks=1, steps=2),)), Arm("all", (Zero(channels=3, blocks=0),))]
-    found = cost(prepared, arms)
-    assert found["pictures"] == 3
-    assert found["forwards"] == STEPS + 2 + STEPS  # the clean run, and each arm from the step it leaves in
-    drawn = draw(prepared, arms, out=tmp_path / "cost.zarr", experiment="try", parameters={}, batch_size=1)
+    design = drawing(prepared, arms, tmp_path / "cost.zarr", 1)
+    assert design.cost.pictures == 3
+    assert design.cost.forwards == STEPS + 2 + STEPS  # the clean run, and each arm from the step it leaves in
+    drawn = design.run()
     cells = drawn.cells["forwards"].to_numpy()[0]
     np.testing.assert_array_equal(cells, [STEPS, 2, STEPS])
 
@@ -261,8 +269,9 @@ def test_cost_predicts_what_runs(name: str, request: pytest.FixtureRequest, tmp_
         *(Arm(str(edit), (edit,)) for edit in edits),
         Arm("gate", (Scale(0.0, channels=3, blocks=1, at="alpha.attn"),)),
     ]
-    predicted = cost(prepared, arms, batch_size=4)["forwards"]
-    drawn = draw(prepared, arms, out=tmp_path / "cost.zarr", experiment="try", parameters={}, batch_size=4)
+    design = drawing(prepared, arms, tmp_path / "cost.zarr", 4)
+    predicted = design.cost.forwards
+    drawn = design.run()
     assert float(drawn.cells["forwards"].sum()) == pytest.approx(predicted)
 
 
@@ -297,7 +306,7 @@ def test_the_energy_of_an_edit_at_many_blocks_is_what_is_missing(tiny_model: int
     """Zeroing a channel at every block takes as large a share of each state as at one; the dose grows with blocks."""
     prepared = prepare(tiny_model, ["a red cat"], steps=2)
     arms = [Arm("one", (Zero(channels=3, blocks=1),)), Arm("all", (Zero(channels=3, blocks=None),))]
-    cells = draw(prepared, arms, out=tmp_path / "e.zarr", experiment="try", parameters={}).cells
+    cells = drawing(prepared, arms, tmp_path / "e.zarr").run().cells
     one, everywhere = cells["changed_energy"].to_numpy()[0]
     assert 0.3 < everywhere / one < 3.0
     few, many = cells["dose"].to_numpy()[0]

@@ -9,6 +9,7 @@ from conftest import PROMPTS
 from messages import refused, warned
 
 import interp
+from interp.experiments.grid import tabulate
 
 
 def test_a_model_without_gates_says_so_and_traces_its_states(hunyuandit_model: interp.Model, tmp_path: Path) -> None:
@@ -22,9 +23,9 @@ def test_a_model_without_gates_says_so_and_traces_its_states(hunyuandit_model: i
         with refused(interp.InputError, f"record.{field}", "gates"):
             interp.trace(hunyuandit_model, prompts, out=tmp_path / "no.zarr", record=interp.Record(**{field: True}))
     with refused(interp.ModelError, "gates"):
-        interp.gates.tabulate(hunyuandit_model, prompts)
+        tabulate(hunyuandit_model, prompts)
     with refused(interp.ModelError, "gates"):
-        interp.govern.clamp_alpha(hunyuandit_model, prompts, out=tmp_path / "govern", channels=[3])
+        interp.govern(hunyuandit_model, prompts, out=tmp_path / "govern", channels=[3])
     assert not (tmp_path / "no.zarr").exists()
 
 

@@ -13,6 +13,7 @@ from messages import refused
 from torch import Tensor, nn
 
 import interp
+from interp.experiments.grid import tabulate
 from interp.interventions import Scale, Zero, edited
 from interp.models import support
 from interp.models.anatomy import Modulation
@@ -88,7 +89,7 @@ def test_each_block_has_its_own_part_of_what_one_network_gives(chroma_model: int
     """Chroma's gates over a grid of timesteps, without running a block, are those that a run uses."""
     run = interp.trace(chroma_model, PROMPTS[:1], out=tmp_path / "run.zarr", steps=3)
     timesteps = [float(value) for value in run.gates["timestep"]]
-    found = interp.gates.tabulate(chroma_model, PROMPTS[:1], channels=list(range(32)), timesteps=timesteps)
+    found = tabulate(chroma_model, PROMPTS[:1], channels=list(range(32)), timesteps=timesteps)
     stored = run.gates["alpha"].isel(prompt=0).to_numpy()[::-1]  # the grid is in ascending order
     np.testing.assert_allclose(found["alpha"].transpose("timestep", "block", "stream", "gate", "channel"), stored, rtol=1e-5)
     assert "text cannot enter the gates of this model at all" in found.attrs["note"]
@@ -111,7 +112,7 @@ def test_an_embedded_guidance_is_a_player_of_the_table(hunyuanvideo_model: inter
     model, prompts = hunyuanvideo_model, PROMPTS[:1]
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", steps=2, settings={"embedded_guidance": 2.0})
     timesteps, every = [float(value) for value in run.gates["timestep"]], list(range(model.anatomy.channels))
-    table = interp.gates.tabulate(model, prompts, every, timesteps=timesteps, guidance=[2.0, 5.0])["alpha"]
+    table = tabulate(model, prompts, every, timesteps=timesteps, guidance=[2.0, 5.0])["alpha"]
     found = table.sel(guidance=2.0, timestep=timesteps)
     found = found.isel(prompt=0, missing_dims="ignore").transpose("timestep", "block", "stream", "gate", "channel")
     np.testing.assert_allclose(found, run.gates["alpha"][0], rtol=1e-5, atol=1e-6)

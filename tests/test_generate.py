@@ -12,8 +12,9 @@ from messages import names, refused
 from PIL import Image
 
 import interp
+from interp.experiments.guided import BySettings
+from interp.experiments.kinds.sweep import expand, sweep
 from interp.experiments.save import read_recipe, sheet
-from interp.experiments.sweep import expand, rows_needed, sweep
 from interp.guidance import ClassifierFree, DetailGuidance
 from interp.tracing.prepare import prepare
 
@@ -106,10 +107,10 @@ def test_a_sweep_is_what_generate_draws_and_goes_on(tiny_model: interp.Model, tm
     prompts = ["a red cat", "two dog", "the circle"]
     settings = ["none", "cfg:{2,3}", "cfg:2+dg:{1,2}:channels=3:block=1"]
     prepared = sweep(tiny_model, prompts, settings, out=tmp_path / "s.zarr", steps=2)
-    assert prepared.settings[-1] == "cfg:2+dg:2:channels=3:block=1"
+    assert prepared.arms[-1].name == "cfg:2+dg:2:channels=3:block=1"
     drawn = prepared.run(batch_size=2)
     assert drawn.done.all()
-    for number, text in enumerate(prepared.settings):
+    for number, text in enumerate(arm.name for arm in prepared.arms):
         expected = interp.generate(tiny_model, prompts, steps=2, batch_size=2, guidance=None if text == "none" else text)
         np.testing.assert_array_equal(drawn.pictures(number)[1], expected["image"].to_numpy())
     found = drawn.result("sweep")
@@ -131,8 +132,8 @@ def test_forked_branches_cost_what_the_paper_would_have_them(tiny_model: interp.
         both = prepare(
             tiny_model, ["a cat"], steps=1, guidance=ClassifierFree(2) + DetailGuidance(channels=3, block=block, scale=1)
         )
-        assert rows_needed(one, 0) == 1 + (4 - block - 1) / 4
-        assert rows_needed(both, 0) == 2 + (4 - block - 1) / 4
+        forwards = BySettings((one, both), 1).forwards(np.eye(2, dtype=bool))
+        assert forwards == 1 + (4 - block - 1) / 4 + 2 + (4 - block - 1) / 4
 
 
 def test_settings_that_differ_in_one_value_are_one_curve(tiny_model: interp.Model, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bad_inputs import run
 from messages import names
 
 import interp
-from interp.experiments.govern import clamp_alpha
+from interp.experiments.kinds.govern import govern
 from interp.testing import plant
 
 
@@ -35,7 +35,7 @@ def check_planted_verdict(found: xr.Dataset) -> None:
 @pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
 def test_the_planted_gate_governs_and_no_other(family: str, tmp_path: Path) -> None:
     planted = plant(family, channels=(4, 9), block=1, gate="attn", seed=3)
-    found = clamp_alpha(planted.model, planted.prompts(3), out=tmp_path / "govern", steps=2, batch_size=3)
+    found = govern(planted.model, planted.prompts(3), out=tmp_path / "govern", steps=2, batch_size=3).run().result("govern")
     check_planted_verdict(found)
 
 
@@ -46,7 +46,11 @@ def clamped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], 
     planted = plant("flux", channels=(4, 9), block=1, gate="attn", seed=3)
     planted.save(folder / "model")
     texts = planted.prompts(2)
-    found = clamp_alpha(folder / "model", texts, out=folder / "govern", channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2)
+    found = (
+        govern(folder / "model", texts, out=folder / "govern", channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2)
+        .run()
+        .result("govern")
+    )
     return folder, texts, found
 
 
@@ -74,7 +78,9 @@ def test_an_interrupted_experiment_resumes(clamped: tuple[Path, list[str], xr.Da
     shutil.copytree(folder / "govern", out)
     shutil.rmtree(out / "block.2-attn-removed.zarr")
     stamp = (out / "original.zarr" / "zarr.json").stat().st_mtime_ns
-    again = clamp_alpha(folder / "model", texts, out=out, channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2)
+    again = (
+        govern(folder / "model", texts, out=out, channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2).run().result("govern")
+    )
     assert (out / "block.2-attn-removed.zarr").exists()
     np.testing.assert_allclose(again["ratio"], found["ratio"], rtol=1e-5)
     assert (out / "original.zarr" / "zarr.json").stat().st_mtime_ns == stamp
@@ -90,10 +96,10 @@ def test_the_command_prints_its_cost_first_and_keeps_the_result(
     code, out, err = run([*words, str(tmp_path / "g"), "--channels", "4,9", "--blocks", "1-2", "--steps", "2", "--json"])
     assert code == 0, err
     cost = err.splitlines()[0]
-    assert names(cost, 6, 5, tmp_path / "g") == [], "arms of a block, blocks, the folder"
+    assert names(cost, 2, 40, "forwards") == [], "prompts, and forwards of 10 runs of 2 steps"
     rows = json.loads(out)["govern"]["rows"]
     assert [row["alpha"] for row in rows] == ["removed", "removed ordinary", "raised ordinary"] * 3
-    assert interp.open_run(tmp_path / "g" / "original.zarr").result("govern")["ratio"].shape == (3, 2, 2, 2)
+    assert interp.open_experiment(tmp_path / "g.zarr").result("govern")["ratio"].shape == (3, 2, 2, 2)
 
 
 def test_a_model_without_massive_channels_needs_some(tiny_folder: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from messages import refused
 import interp
 from interp.analysis import factorial
 from interp.experiments.clean import clean_run
-from interp.experiments.lens import lens, only_the_head, predict
-from interp.experiments.swap import swap
+from interp.experiments.head import only_the_head, predict
+from interp.experiments.kinds.lens import lens
+from interp.experiments.kinds.swap import swap
 from interp.sites import Site
 from interp.testing import plant
 from interp.tracing.prepare import prepare
@@ -58,9 +59,9 @@ def test_lens_live_and_stored_agree_and_end_on_the_picture(name: str, request: p
     model = request.getfixturevalue(name)
     prompts = prompts_for(name)[:2]
     last = len(model.anatomy.blocks) - 1
-    live = lens(model, prompts, out=tmp_path / "live.zarr", without=[3], steps=3)
+    live = lens(model, prompts, out=tmp_path / "live.zarr", without=[3], steps=3).run()
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", record=interp.Record(hidden=True), steps=3)
-    stored = lens(model, out=tmp_path / "stored.zarr", stored=run, without=[3])
+    stored = lens(model, out=tmp_path / "stored.zarr", stored=run, without=[3]).run()
     assert live.done.all()
     assert stored.done.all()
     kinds, blocks, steps = (live.axes[axis].to_numpy() for axis in ("kind", "block", "step"))
@@ -82,7 +83,7 @@ def test_lens_refuses_what_it_cannot_replay(tiny_model: interp.Model, tmp_path: 
         tiny_model, ["a red cat"], out=tmp_path / "p.zarr", record=interp.Record(hidden=interp.Select(blocks=[0])), steps=2
     )
     with refused(interp.InputError, "block 3"):
-        lens(tiny_model, out=tmp_path / "l.zarr", stored=part, without=None)
+        lens(tiny_model, out=tmp_path / "l.zarr", stored=part, without=None).run()
     with refused(interp.InputError, "prompts", "stored"):
         lens(tiny_model, ["a red cat"], out=tmp_path / "l.zarr", stored=part)
 
@@ -106,7 +107,7 @@ def test_swaps_find_what_sets_a_planted_channel(family: str, tmp_path: Path) -> 
     """
     planted = plant(family, channels=(5,), block=1, timestep_share=0.5, spread=0.3, strength=100.0)
     model, texts = planted.model, planted.prompts(3)
-    found = swap(model, texts, out=tmp_path / "swap.zarr", channels=[5], steps=6, pair=(1, 4))
+    found = swap(model, texts, out=tmp_path / "swap.zarr", channels=[5], steps=6, pair=(1, 4)).run().result("swap")
     run = interp.trace(model, texts, out=tmp_path / "run.zarr", steps=6)
     alpha = run.gates["alpha"].sel(block=1, stream="image", gate=planted.gate, channel=5).to_numpy()
     here = found.sel(block=1, set="massive")

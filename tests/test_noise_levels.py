@@ -11,7 +11,7 @@ from conftest import PROMPTS
 from messages import refused
 
 import interp
-from interp.experiments.swap import swap
+from interp.experiments.kinds.swap import swap
 from interp.guidance import equations
 from interp.interventions import SwapConditioning
 from interp.models import noise, tiny

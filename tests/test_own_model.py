@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import interp
+from interp.experiments.grid import tabulate
 from interp.models import families
 from interp.testing import FamilyTests, check_anatomy, untraced
 from interp.testing.blocks import swapped_chunks
@@ -41,7 +42,7 @@ def test_a_model_of_ones_own_is_proved_and_traced(own_model: interp.Model, tmp_p
     run_of_it = interp.trace(own_model, prompts, out=tmp_path / "run.zarr", steps=3, batch_size=2)
     np.testing.assert_array_equal(run_of_it.images["image"], untraced(own_model, prepare(own_model, prompts, steps=3)))
     assert run_of_it.gates["alpha"].sizes["block"] == 2
-    table = interp.gates.tabulate(own_model, prompts, [0, 1], timesteps=[200.0, 800.0])
+    table = tabulate(own_model, prompts, [0, 1], timesteps=[200.0, 800.0])
     assert float(table["share"].sum("term").min()) == pytest.approx(1.0)
 
 

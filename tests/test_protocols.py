@@ -23,7 +23,7 @@ from interp.evaluation.gallery import Gallery
 from interp.evaluation.presets import RECIPES, settings
 from interp.evaluation.protocols import plain_name, plan, results
 from interp.evaluation.scorers import Plain
-from interp.experiments.collapse import block_orders, collapse
+from interp.experiments.kinds.collapse import block_orders, collapse
 from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.models.demo.judge import load_judge
@@ -283,10 +283,10 @@ def test_any_model_has_a_table_by_its_channels(dit_model: interp.Model, tmp_path
         plan("dg-table-6", dit_model, classes, tmp_path / "e.zarr")
     task = plan("dg-table-6", dit_model, classes, tmp_path / "e.zarr", channels=[3], block=1, steps=2, repeats=2)
     assert set(task.names) >= {"none", "dg:1:channels=3:block=1", "cfg:0"}
-    found = results(task, task.run(), [Plain()])
+    found = results(task, task.design.run(), [Plain()])
     assert found["evaluation_uncond"]["name"].to_numpy().tolist() == ["uncond", "uncond+dg"]
     other = plan("dg-fig-5b", dit_model, classes, tmp_path / "d.zarr", channels=[3], steps=2)
-    assert list(other.draws.parameters["channels"]) == [3]
+    assert list(other.design.parameters["channels"]) == [3]
     with refused(InputError, "channels", "block", "Detail Guidance"):
         plan("fc-disruption", dit_model, classes, tmp_path / "f.zarr", channels=[3])
 

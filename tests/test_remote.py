@@ -60,7 +60,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(tiny_model: interp.Model, local: in
 
 def test_it_is_continued_and_failures_are_kept(tiny_model: interp.Model, local: interp.Run) -> None:
     def stop(state: Any) -> None:
-        if state.rows_done == 2:
+        if state.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -105,7 +105,7 @@ def test_results_and_exports(tiny_model: interp.Model, local: interp.Run, tmp_pa
 
 
 def test_an_experiment_in_a_bucket(tiny_model: interp.Model, tmp_path: Path) -> None:
-    from interp.experiments.sweep import sweep
+    from interp.experiments.kinds.sweep import sweep
 
     settings = ["none", "cfg:2"]
     made = [

@@ -11,7 +11,8 @@ from conftest import prompts_for
 from messages import refused
 
 import interp
-from interp.experiments.gates import split_grid
+from interp.analysis.variance import split_grid
+from interp.experiments.grid import tabulate
 from interp.models.families.pipeline import schedule
 from interp.testing import plant
 
@@ -75,10 +76,10 @@ def test_the_table_equals_the_traced_gates(name: str, request: pytest.FixtureReq
     run = interp.trace(model, prompts, out=tmp_path / "run.zarr", batch_size=3, steps=3)
     times = run.gates["timestep"].to_numpy()
     every = list(range(model.anatomy.channels))
-    table = interp.gates.tabulate(model, prompts, every, timesteps=[float(value) for value in times])
+    table = tabulate(model, prompts, every, timesteps=[float(value) for value in times])
     traced = run.gates["alpha"].transpose("prompt", "step", "block", "stream", "gate", "channel").to_numpy()
     np.testing.assert_allclose(table["alpha"], traced[:, np.argsort(times)], atol=1e-5)
-    streamed = interp.gates.tabulate(model, prompts, timesteps=[float(value) for value in times])
+    streamed = tabulate(model, prompts, timesteps=[float(value) for value in times])
     for variable in ("share", "shapley", "mean", "deviation"):
         np.testing.assert_allclose(streamed[variable], table[variable], atol=1e-6)
     present = table["mean"].notnull()
@@ -89,7 +90,7 @@ def test_a_planted_gate_is_split_exactly() -> None:
     planted = plant("dit", timestep_share=0.3, seed=2)
     spec, model = planted.model.loaded.spec, planted.model
     times = schedule(model.pipe, spec, model.defaults.steps, spec.layout(model.pipe, *model.sizes(), {})).timesteps
-    table = interp.gates.tabulate(model, planted.population, list(planted.channels), timesteps=[float(t) for t in times])
+    table = tabulate(model, planted.population, list(planted.channels), timesteps=[float(t) for t in times])
     here = table.sel(block=planted.block, stream="image", gate=planted.gate).squeeze("channel")
     np.testing.assert_allclose(here["share"].sel(term="timestep"), 0.3, atol=1e-4)
     np.testing.assert_allclose(here["share"].sel(term="text"), 0.7, atol=1e-4)
@@ -98,13 +99,13 @@ def test_a_planted_gate_is_split_exactly() -> None:
 
 
 def test_embedded_guidance_is_a_third_player(flux_model: interp.Model, schnell_model: interp.Model) -> None:
-    table = interp.gates.tabulate(flux_model, ["a cat", "a dog"], [3], timesteps=4, guidance=[1.0, 4.0])
+    table = tabulate(flux_model, ["a cat", "a dog"], [3], timesteps=4, guidance=[1.0, 4.0])
     assert table["player"].to_numpy().tolist() == ["text", "timestep", "guidance"]
     assert table["alpha"].sizes["guidance"] == 2
-    whole = interp.gates.tabulate(flux_model, ["a cat", "a dog"], timesteps=4, guidance=[1.0, 4.0])
+    whole = tabulate(flux_model, ["a cat", "a dog"], timesteps=4, guidance=[1.0, 4.0])
     np.testing.assert_allclose(whole["share"].sel(channel=[3]), table["share"], atol=1e-6)
     with refused(interp.InputError, "guidance", "schnell"):
-        interp.gates.tabulate(schnell_model, ["a cat"], guidance=[1.0])
+        tabulate(schnell_model, ["a cat"], guidance=[1.0])
     for wrong in (1, [500.0], [0.0, 2000.0]):
         with refused(interp.InputError, "timesteps"):
-            interp.gates.tabulate(schnell_model, ["a cat"], timesteps=wrong)
+            tabulate(schnell_model, ["a cat"], timesteps=wrong)

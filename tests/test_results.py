@@ -17,10 +17,10 @@ from messages import refused
 
 import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
-from interp.experiments.features import correspond
+from interp.experiments.grid import tabulate
 from interp.experiments.pairs import demo_pairs
 from interp.figures import causes, massive, places, style
-from interp.store.results import write_dataset, write_result
+from interp.store.results import write_result
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,14 @@ def test_a_result_needs_a_plain_name_and_plain_attributes(demo_run: interp.Run) 
 # figures
 
 
-def every_figure(model: interp.Model, demo_run: interp.Run) -> dict[str, go.Figure]:
+def every_figure(model: interp.Model, demo_run: interp.Run, folder: Path) -> dict[str, go.Figure]:
     found = interp.massive.find(demo_run, resamples=20)
     truth = np.zeros((4, 64, 64), bool)
     truth[:, 16:48, 16:48] = True
     split = interp.attribution.decompose(demo_run, [29])
-    table = interp.gates.tabulate(model, DEMO_PROMPTS, timesteps=4)
+    table = tabulate(model, DEMO_PROMPTS, timesteps=4)
     pair = comparison.runs([demo_run, demo_run], ["a", "b"])
+    pck = interp.features(model, demo_pairs(2), out=folder / "f.zarr", channels=[29], blocks=[3, 5], steps=2)
     return {
         "spikes": massive.spikes(found),
         "scores": massive.scores(found),
@@ -93,7 +94,7 @@ def every_figure(model: interp.Model, demo_run: interp.Run) -> dict[str, go.Figu
         "overlap": places.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
         "principal": places.principal(segmentation.principal_map(demo_run)),
         "pictures": places.pictures(demo_run.images["image"]),
-        "pck": places.pck(correspond(model, demo_pairs(2), channels=[29], blocks=[3, 5], steps=2)),
+        "pck": places.pck(pck.run().result("features")),
         **at_a_glance(demo_run),
     }
 
@@ -121,7 +122,7 @@ def at_a_glance(run: interp.Run) -> dict[str, go.Figure]:
 
 
 def test_every_figure_function_draws_and_is_labelled(demo_model: interp.Model, demo_run: interp.Run, tmp_path: Path) -> None:
-    figures = every_figure(demo_model, demo_run)
+    figures = every_figure(demo_model, demo_run, tmp_path)
     for module in (massive, causes, places):
         own = {n for n, f in vars(module).items() if callable(f) and f.__module__ == module.__name__}
         public = {name for name in own if not name.startswith("_")}
@@ -220,13 +221,7 @@ def test_compare_and_gates_commands(demo_run: interp.Run, tmp_path: Path) -> Non
     words = ["gates", "--model", "demo", "--prompts", str(file), "--channels", "29", "--timesteps", "5"]
     code, out, _ = run([*words, "--out", str(tmp_path / "gates.zarr"), "--json"])
     assert code == 0
-    stored = xr.open_zarr(tmp_path / "gates.zarr", consolidated=False)
+    stored = interp.open_experiment(tmp_path / "gates.zarr").result("gates")
     assert stored["alpha"].sizes == {"prompt": 3, "timestep": 5, "block": 8, "stream": 2, "gate": 2, "channel": 1}
-    assert run([*words, "--out", str(tmp_path / "gates.zarr")])[0] == 2
-
-
-def test_a_dataset_folder_appears_whole(demo_run: interp.Run, tmp_path: Path) -> None:
-    found = interp.massive.find(demo_run, resamples=0)
-    write_dataset(tmp_path / "a" / "found.zarr", found)
-    assert xr.open_zarr(tmp_path / "a" / "found.zarr", consolidated=False)["score"].shape == found["score"].shape
-    assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["found.zarr"]
+    assert run([*words, "--out", str(tmp_path / "gates.zarr")])[0] == 0
+    assert run([*words[:-1], "6", "--out", str(tmp_path / "gates.zarr")])[0] == 2

@@ -15,6 +15,7 @@ import zarr
 from conftest import trace_command
 
 import interp
+from interp.executor import Progress
 
 PROMPTS = [f"a red circle and {number} blue square" for number in range(40)]
 
@@ -79,7 +80,7 @@ def test_killed_and_resumed_equals_uninterrupted(tiny_folder: Path, tmp_path: Pa
 def test_a_finished_run_is_not_traced_again(tiny_run: interp.Run, tiny_model: interp.Model) -> None:
     from conftest import PROMPTS as TEXTS
 
-    seen: list[interp.run.Progress] = []
+    seen: list[Progress] = []
     files = {
         path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*") if path.is_file() and "summary" not in str(path)
     }

@@ -10,7 +10,7 @@ from conftest import PROMPTS
 from messages import refused
 
 import interp
-from interp.experiments.lens import lens
+from interp.experiments.kinds.lens import lens
 from interp.models.families.pipeline import spectrogram, spectrogram_size
 
 pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")
@@ -30,4 +30,4 @@ def test_the_picture_of_a_sound_is_its_spectrogram(stableaudio_model: interp.Mod
     assert run.images["image"].shape == (2, *stableaudio_model.sizes(), 3)
     assert run.images["latents"].dims == ("prompt", "latent_channel", "latent_token")
     with refused(interp.ModelError, "sound", "latents"):
-        lens(stableaudio_model, PROMPTS[:1], out=tmp_path / "l.zarr", steps=2, without=[3])
+        lens(stableaudio_model, PROMPTS[:1], out=tmp_path / "l.zarr", steps=2, without=[3]).run()

@@ -275,7 +275,7 @@ def test_a_full_disk_is_an_error_and_the_run_can_be_resumed(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(progress: Any) -> None:
-        if progress.rows_done < 2:
+        if progress.done < 2:
             return
         deadline = time.monotonic() + 60
         while not rows_on_disk(out) and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ from conftest import PROMPTS
 from messages import refused, warned
 
 import interp
-from interp.experiments import swap as swaps
+from interp.experiments.kinds import swap as swaps
 from interp.interventions import SwapConditioning
 from interp.tracing.prepare import prepare
 

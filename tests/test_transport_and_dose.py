@@ -12,8 +12,8 @@ from messages import refused
 
 import interp
 from interp.analysis import dose as analysis
-from interp.experiments.dose import dose, nested_blocks, share_out
-from interp.experiments.transport import transport
+from interp.experiments.kinds.dose import dose, nested_blocks, share_out
+from interp.experiments.kinds.transport import transport
 from interp.plan import Row
 from interp.testing import plant
 

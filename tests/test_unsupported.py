@@ -10,8 +10,8 @@ from conftest import PROMPTS
 from messages import refused
 
 import interp
-from interp.experiments.disrupt import disrupt
-from interp.experiments.features import extractor
+from interp.experiments.descriptors import extractor
+from interp.experiments.kinds.disrupt import disrupt
 from interp.guidance import DetailGuidance
 from interp.interventions import ZeroNormsKept
 from interp.models import tiny

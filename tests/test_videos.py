@@ -13,9 +13,9 @@ from messages import refused
 
 import interp
 from interp.analysis import segmentation
-from interp.experiments.disrupt import half_of
-from interp.experiments.patch import patch
-from interp.experiments.transport import transport
+from interp.experiments.kinds.disrupt import half_of
+from interp.experiments.kinds.patch import patch
+from interp.experiments.kinds.transport import transport
 from interp.tracing.prepare import prepare
 
 
@@ -87,7 +87,8 @@ def test_a_region_of_a_video_is_in_every_frame(name: str, request: pytest.Fixtur
     assert grid[:, :, : columns // 2].all()
     assert not grid[:, :, columns // 2 :].any()
     experiment = patch(model, PROMPTS[:1], PROMPTS[1:2], out=tmp_path / "p.zarr", regions=2, blocks=[1], steps=2, channels=[3])
-    parts = [cell.tokens for cell in experiment.cells if cell.what == experiment.cells[0].what]
+    cells = experiment.arms[2:]
+    parts = [arm.said["tokens"] for arm in cells if arm.labels["what"] == cells[0].labels["what"]]
     assert sorted(token for part in parts for token in part) == list(range(layout.tokens("image")))
 
 

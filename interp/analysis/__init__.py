@@ -1,5 +1,5 @@
-"""From a store to answers, with no model loaded: xarray in, xarray out, no torch.
+"""xarray in, xarray out, no torch: what runs and experiments say. Modules are imported when they are first used."""
 
-Every result says by which criterion and parameters it was made, what it is averaged over, its interval (bootstrap over prompt
-texts), and has a control or a null beside it.
-"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

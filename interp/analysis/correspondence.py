@@ -8,6 +8,7 @@ centre. PCK at t is the share of keypoints predicted within t times the larger s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,13 @@ class Pair:
             raise InputError(f"keypoints must lie inside the picture, 0..{size[0] - 1} down and 0..{size[1] - 1} across")
         if not self.box > 0:
             raise InputError(f"box must be above 0 pixels; got {self.box}")
+
+    @property
+    def digest(self) -> str:
+        """What tells this pair from others."""
+        parts = (self.pictures, self.points, np.array(self.box))
+        held = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+        return hashlib.sha256(held + "\n".join(self.prompts).encode()).hexdigest()[:16]
 
 
 def token_of(points: Array, grid: tuple[int, int], size: tuple[int, int]) -> Array:

@@ -14,68 +14,62 @@ from interp.cli import (
     causes,
     dashboard,
     demo,
-    disrupt,
-    dose,
     evaluate,
+    experiments,
     export,
-    features,
     findings,
     generate,
-    govern,
     info,
     inspect,
-    lens,
     massive,
     merge,
     models,
-    patch,
     report,
     segment,
     selfcheck,
-    swap,
     trace,
-    transport,
     verify,
 )
+from interp.cli.flags import flags
 from interp.errors import InterpError, InterpWarning
+from interp.experiments.kinds import kinds
 
 app = typer.Typer(
     help="Mechanistic interpretability for Diffusion Transformers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help texts have brackets of their own
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="--debug anywhere on the line shows the traceback of an error.",
 )
-app.command("trace")(trace.trace)
+app.command("trace")(flags(trace.trace))
 app.command("info")(info.info)
 app.command("models")(models.models)
-app.command("selfcheck")(selfcheck.selfcheck)
+app.command("selfcheck")(flags(selfcheck.selfcheck))
 app.command("inspect")(inspect.inspect)
 app.command("massive")(massive.massive)
 app.command("alignment")(causes.alignment)
 app.command("attribute")(causes.attribute)
-app.command("gates")(causes.gates)
 app.command("residual")(causes.residual)
 app.command("segment")(segment.segment)
-app.command("verify")(verify.verify)
+app.command("verify")(flags(verify.verify))
 app.command("merge")(merge.merge)
 app.command("export")(export.export)
 app.command("compare")(causes.compare)
-app.command("govern")(govern.govern)
-app.command("disrupt")(disrupt.disrupt)
-app.command("dose")(dose.dose)
-app.command("swap")(swap.swap)
-app.command("transport")(transport.transport)
-app.command("lens")(lens.lens)
-app.command("generate")(generate.generate)
-app.command("sweep")(generate.sweep)
-app.command("patch")(patch.patch)
-app.command("features")(features.features)
-app.command("evaluate")(evaluate.evaluate)
+app.command("generate")(flags(generate.generate))
+app.command("evaluate")(flags(evaluate.evaluate))
 app.command("report")(report.report)
-app.command("findings")(findings.findings)
+app.command("findings")(flags(findings.findings))
 app.command("dashboard")(dashboard.dashboard)
 app.add_typer(demo.app, name="demo")
+
+
+def add_experiments() -> None:
+    """The commands of experiments that the app does not have yet: those of this package, then those registered since."""
+    known = {command.name for command in app.registered_commands}
+    for name, kind in kinds().items():
+        if name not in known:
+            app.command(name)(experiments.command(kind))
 
 
 @app.callback()
@@ -87,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: one line for an error, never a traceback unless asked."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
+    add_experiments()
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", InterpWarning)
     try:

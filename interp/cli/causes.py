@@ -1,4 +1,4 @@
-"""`interp alignment`, `interp attribute`, `interp gates`, `interp residual`, `interp compare`."""
+"""`interp alignment`, `interp attribute`, `interp residual`, `interp compare`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import say
 from interp.cli.results import (
     AsJson,
     Channels,
@@ -124,73 +123,6 @@ def attribution_rows(found: xr.Dataset) -> list[dict[str, Any]]:
                     "other channels' timestep": float(time["ordinary"]),
                 }
             )
-    return rows
-
-
-def gates(
-    model: Annotated[str, typer.Option(help="Alias (see `interp models`), diffusers folder, or hub id.")],
-    prompts: Annotated[Path, typer.Option(help="A prompts file.")],
-    channels: Annotated[str | None, typer.Option(help='Channels such as "29". [default: all, streamed]')] = None,
-    timesteps: Annotated[int, typer.Option(help="How many timesteps, evenly spaced over 0..1000.")] = 50,
-    guidance: Annotated[str | None, typer.Option(help='Values of the embedded guidance, such as "1,3.5,7".')] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the result as a zarr folder.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    figures: Figures = None,
-    kind: Format = "html",
-    as_json: AsJson = False,
-) -> None:
-    """Tabulate alpha over prompts x timesteps without running a block: what sets the gates, exactly."""
-    from interp.errors import InputError
-    from interp.experiments import gates as experiment
-    from interp.figures import causes as drawn
-    from interp.sites import parse_indices
-    from interp.tracing.model import load
-
-    try:
-        values = None if guidance is None else [float(part) for part in guidance.split(",")]
-    except ValueError:
-        raise InputError(f'guidance must be numbers such as "1,3.5,7"; got {guidance!r}') from None
-    if out is not None and out.exists():
-        raise InputError(f"out: {out} exists; give another --out, or delete it")
-    loaded = load(model, dtype=dtype, device=device)
-    found = experiment.tabulate(loaded, prompts, parse_indices(channels, "channels"), timesteps=timesteps, guidance=values)
-    show({"gates": (found, gate_rows(found))}, as_json)
-    if out is not None:
-        from interp.store.results import write_dataset
-
-        write_dataset(out, found)
-        say(str(out))
-    streams = [str(value) for value in found["stream"].to_numpy()]
-    player = str(found["player"][0].item())
-    draw(figures, kind, {f"gates_{stream}": partial(drawn.gates, found, stream=stream, player=player) for stream in streams})
-
-
-def gate_rows(found: xr.Dataset) -> list[dict[str, Any]]:
-    """A row for every gate: the median over its channels, or one row a channel where few were asked for."""
-    few = found.sizes["channel"] <= 8
-    rows = []
-    for stream in found["stream"].to_numpy():
-        for block in found["block"].to_numpy():
-            for gate in found["gate"].to_numpy():
-                one = found.sel(block=block, stream=stream, gate=gate)
-                if not bool(one["mean"].notnull().any()):
-                    continue
-                parts = [one.sel(channel=[c]) for c in one["channel"].to_numpy()] if few else [one]
-                for part in parts:
-                    shapley = part["shapley"].median("channel")
-                    name = str(int(part["channel"][0])) if few else f"median of {part.sizes['channel']}"
-                    rows.append(
-                        {
-                            "block": int(block),
-                            "stream": str(stream),
-                            "gate": str(gate),
-                            "channel": name,
-                            "mean alpha": float(part["mean"].median()),
-                            "deviation": float(part["deviation"].median()),
-                            **{f"{p} (Shapley)": float(shapley.sel(player=p)) for p in found["player"].to_numpy()},
-                        }
-                    )
     return rows
 
 

@@ -14,7 +14,7 @@ from interp.errors import InputError
 if TYPE_CHECKING:
     import typer
 
-    from interp.run import Progress
+    from interp.executor import Progress
 
 
 def print_json(value: Any) -> None:
@@ -48,30 +48,24 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def human_time(seconds: float) -> str:
-    """A time with its unit, such as 3 min."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 @contextlib.contextmanager
 def trace_progress() -> Iterator[Callable[[Progress], None]]:
     """A progress bar on stderr, with rate and time left; every tenth in a line where stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _trace_lines()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, console=console) as bars:
+    with Bars(*columns, console=console) as bars:
         rows = bars.add_task("prompts", total=None, rate="")
         steps = bars.add_task("steps", total=None, rate="")
 
         def show(state: Any) -> None:
-            bars.update(rows, completed=state.rows_done, total=state.rows_total, rate=rate_text(state))
+            bars.update(rows, completed=state.done, total=state.total, rate=rate_text(state))
             bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps)
 
         yield show
@@ -82,10 +76,10 @@ def _trace_lines() -> Callable[[Progress], None]:
     said = [0]
 
     def show(state: Progress) -> None:
-        tenth = 10 * state.rows_done // max(state.rows_total, 1)
-        if state.traced and tenth > said[0]:
+        tenth = 10 * state.done // max(state.total, 1)
+        if state.made and tenth > said[0]:
             said[0] = tenth
-            say(f"{state.rows_done}/{state.rows_total} prompts, {rate_text(state)}")
+            say(f"{state.done}/{state.total} prompts, {rate_text(state)}")
 
     return show
 
@@ -113,10 +107,10 @@ def graceful() -> Iterator[Callable[[], bool]]:
 
 def rate_text(state: Progress) -> str:
     """Rows a minute and time left, once a row is done."""
-    if not state.traced or not state.seconds:
+    if not state.made or not state.seconds:
         return ""
-    rate = state.traced / state.seconds
-    left = (state.rows_total - state.rows_done) / rate
+    rate = state.made / state.seconds
+    left = (state.total - state.done) / rate
     minutes, seconds = divmod(round(left), 60)
     each = ", ".join(f"worker {name}: {value:.1f}" for name, value in state.rates.items())
     return f"{60 * rate:.1f} prompts/min{f' ({each})' if each else ''}, {minutes}:{seconds:02d} left"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.cli.console import graceful, refuse_given, say
-from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps, drawing_progress, say_cost
+from interp.cli.experiments import DryRun, drawing_progress, print_cost
 from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
-from interp.cli.workers import Scheduler, WorkerCount, saying_rates, spread
+from interp.cli.scorers import scorers_of
+from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.errors import InputError
+from interp.executor import Execution
+from interp.experiments.kind import BATCH_SIZE
+from interp.options import Loading, Sampling
 from interp.sites import parse_indices
 
 if TYPE_CHECKING:
@@ -23,13 +28,13 @@ if TYPE_CHECKING:
     from interp.evaluation.protocols import Made, Task
 
 Option = typer.Option
-SEEDS = 2
-CACHE = Path("cache") / "scores.sqlite"
 
 
+TWICE, TOGETHER, DEMO, HERE = Sampling(repeats=2), Execution(batch_size=BATCH_SIZE), Loading("demo"), Spread()
 DRAWING = (
-    *("model", "count", "out", "masks", "channels", "block", "steps", "seed", "repeats", "batch_size"),
-    *("workers", "scheduler", "dtype", "dry_run"),
+    *("count", "out", "masks", "channels", "block", "dry_run"),
+    *(field.name for kind in (Loading, Sampling, Spread) for field in dataclasses.fields(kind) if field.name != "device"),
+    "batch_size",
 )
 """Options of pictures that are drawn."""
 
@@ -44,7 +49,7 @@ def evaluate(
     guidance: Annotated[
         list[str] | None, Option(help="Settings of your own, in place of a preset; first the baseline.")
     ] = None,
-    model: Annotated[str, Option(help="What draws a preset's pictures.")] = "demo",
+    loading: Loading = DEMO,
     prompts: Annotated[
         str | None,
         Option(
@@ -71,14 +76,9 @@ def evaluate(
         Path | None, Option(help="Of folders of pictures: the page to write, .html, and its numbers as .json.")
     ] = None,
     margin: Annotated[float, Option(help="What is no difference: a share of the baseline's deviation over prompts.")] = 0.2,
-    steps: Steps = None,
-    seed: Seed = 0,
-    repeats: Annotated[int, Option(help="Pictures per prompt.")] = SEEDS,
-    batch_size: BatchSize = 8,
-    workers: WorkerCount = None,
-    scheduler: Scheduler = None,
-    device: Device = "auto",
-    dtype: Dtype = None,
+    sampling: Sampling = TWICE,
+    execution: Execution = TOGETHER,
+    over: Spread = HERE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,27 +89,26 @@ def evaluate(
         raise InputError("give --preset or --guidance, not both")
     if not 0 <= margin < float("inf"):
         raise InputError(f"margin must be 0 or a finite share above it, such as 0.2; got {margin}")
-    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": real, "device": device}
+    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": real, "device": loading.device}
+    model = loading.model
     if sources:
         refuse_given(context, DRAWING, "goes with --preset or --guidance, which draw; these pictures are there already")
         found = _scored(sources, prompts, scoring, baseline, margin, page)
     else:
-        loading: dict[str, Any] = {"device": device, "dtype": dtype}
         chosen = prompts_of(prompts, model, count)
-        through = spread(workers, scheduler, loading, model)
+        through, here = spread_work(over, loading)
         edited = {"channels": None if channels is None else parse_indices(channels, "channels"), "block": block}
-        given = {"steps": steps, "seed": seed, "repeats": repeats, "batch_size": batch_size, **edited}
-        task = _plan(preset or guidance or "", model, chosen, out, loading, given)
+        task = _plan(preset or guidance or "", here, chosen, out, sampling, execution, edited)
         truth = _masks(task, model, masks)
         first = task.baseline(baseline)
-        say_cost(dict(task.cost), task.rows, len(task.arms))
+        print_cost(task.design.cost)
         if dry_run:
             return
         scorers = scorers_of(model, **scoring)  # what is not there, or cannot be scored, is said before anything is drawn
         for one in scorers:
             one.check(chosen.texts)
         with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
-            made = task.run(batch_size=batch_size, through=through, on_progress=on_progress, stopped=stopped)
+            made = task.design.run(through=through, on_progress=on_progress, stopped=stopped)
         found = _results(task, made, scorers, baseline=first, margin=margin, masks=truth)
     show(sections_of(found), as_json)
 
@@ -124,7 +123,13 @@ def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
 
 
 def _plan(
-    what: str | list[str], model: str, prompts: PromptSet, out: Path | None, loading: dict[str, Any], given: dict[str, Any]
+    what: str | list[str],
+    loading: Loading,
+    prompts: PromptSet,
+    out: Path | None,
+    sampling: Sampling,
+    execution: Execution,
+    edited: dict[str, Any],
 ) -> Task:
     from interp.evaluation import presets
     from interp.evaluation.protocols import plan
@@ -132,11 +137,11 @@ def _plan(
     from interp.tracing.model import load
 
     one = presets.recipe(what) if isinstance(what, str) else None
-    path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(model).name}.zarr"
+    path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(loading.model).name}.zarr"
     if one is not None and one.kind in ("disruption", "collapse"):
         rows = min(ROWS, len(prompts.texts))
         say(f"first {rows} prompts are traced, so that channels can be ranked ({path.stem}-channels.zarr; once)")
-    return plan(what, load(model, **loading), prompts, path, **given)
+    return plan(what, load(**vars(loading)), prompts, path, sampling, execution, **edited)
 
 
 def _masks(task: Task, model: str, folder: Path | None) -> Any:
@@ -227,35 +232,3 @@ def _gallery(sources: list[Path], prompts: str | None) -> Gallery:
             raise InputError(f"{source} is no folder of pictures and no store")
     texts = None if prompts is None else prompt_sets.read(prompts).texts
     return of_folders({source.name: source for source in sources}, texts)
-
-
-def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
-    """What measures: by name, or what fits the model."""
-    from interp.evaluation.demo import DemoScorer
-    from interp.evaluation.scorers import Plain
-
-    if name == "auto":
-        name = "demo" if model.startswith("demo") else "plain"
-    if name in ("demo", "plain"):
-        if weights or real is not None:
-            raise InputError(f"weights and real are for metrics with weights; scorer {name} has none")
-        return [DemoScorer()] if name == "demo" else [Plain()]
-    return [_weighted(name, weights, real, device)]
-
-
-def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> Any:
-    """The papers' metrics, named between commas."""
-    from interp.evaluation.weighted import SETS, SINGLES, Weighted
-    from interp.experiments.disrupt import read_reference
-
-    asked = [part.strip() for part in name.split(",") if part.strip()]
-    unknown = [part for part in asked if part not in SINGLES | SETS]
-    if unknown or not asked:
-        known = ", ".join(SINGLES | SETS)
-        raise InputError(f"scorer must be demo, plain, auto, or some of {known} between commas; got {name!r}")
-    pairs = dict(given.partition("=")[::2] for given in weights)
-    for name, where in pairs.items():
-        if not where:
-            raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {name!r}")
-    pictures = None if real is None else read_reference(real)
-    return Weighted(asked, pairs, real=pictures, device=device, cache=CACHE)

@@ -1,78 +1,112 @@
-"""What the experiments' commands share: their options, the cost before and the progress while drawing."""
+"""The command of every experiment (`interp.experiments.kinds`), and what commands that draw share: cost and progress."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from interp.cli.console import say
+from interp.cli.console import graceful, human_bytes, say
+from interp.cli.flags import spread
+from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
+from interp.cli.workers import Spread, saying_rates, spread_experiment
+from interp.executor import Execution, Progress
+from interp.experiments.kind import BATCH_SIZE, Kind
+from interp.experiments.shown import Figure
+from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
-    from interp.experiments.draw import Progress
+    from interp.experiments.design import Cost
+    from interp.store.experiment import Experiment
 
-ModelName = Annotated[str, typer.Option("--model", help="Alias (see `interp models`), diffusers folder, or hub id.")]
-Prompts = Annotated[Path, typer.Option(help="A prompts file.")]
-Out = Annotated[Path, typer.Option(help="The experiment's store; the same command goes on where it stopped.")]
-RunOption = Annotated[
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it takes and stop; channels are still chosen.")]
+Out = Annotated[
     Path | None,
-    typer.Option("--run", help="A traced store that the channels are chosen by. [default: the first prompts are traced]"),
+    typer.Option(help="The experiment's store; the same command resumes it. [default: a store in cache/ for these options]"),
 ]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps. [default: the model's]")]
-Seed = Annotated[int, typer.Option(help="Seed of every prompt's first repeat.")]
-Repeats = Annotated[int, typer.Option(help="Pictures per prompt, with seeds SEED, SEED+1, ...")]
-BatchSize = Annotated[int, typer.Option(help="Arms drawn together.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what it takes and stop (without --run, channels are still chosen by a trace).")
-]
-Reference = Annotated[
-    Path | None, typer.Option(help="Folder of real pictures that detail is measured by. [default: the originals]")
-]
+TOGETHER, HERE = Execution(batch_size=BATCH_SIZE), Spread()
+STRIP = (6, 10)  # rows and arms of a figure of pictures
 
 
-def say_cost(cost: dict[str, float], rows: int, arms: int) -> None:
+def command(kind: Kind) -> Callable[..., None]:
+    """The command of an experiment: its options, the model's, the sampling's and the execution's."""
+
+    def run(
+        loading: Loading,
+        options: Any,
+        sampling: Sampling,
+        execution: Execution = TOGETHER,
+        over: Spread = HERE,
+        out: Out = None,
+        dry_run: DryRun = False,
+        figures: Figures = None,
+        format: Format = "html",
+        as_json: AsJson = False,
+    ) -> None:
+        from interp.tracing.model import load
+
+        asked = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+        through, loading = spread_experiment(over, loading, asked.get("run", loading))
+        design = kind.prepare(load(**vars(loading)), options, sampling, execution, out=out)
+        print_cost(design.cost)
+        if dry_run:
+            return
+        with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+            made = design.run(through=through, on_progress=on_progress, stopped=stopped)
+        show(kind.sections(made, asked), as_json)
+        papers_say(kind.papers, as_json)
+        say(f"kept in {made.path}: analysis/{', analysis/'.join(made.results)}")
+        shown = {**kind.figures, **({"pictures": kind.strip(made, *STRIP)} if made.has_pictures else {})}
+        each = [(one, file, chosen) for name, one in shown.items() for file, chosen in one.each(name, asked).items()]
+        draw(figures, format, {file: functools.partial(_figure, one, made, chosen) for one, file, chosen in each})
+
+    run.__name__, run.__doc__ = kind.name, kind.question
+    kinds = {"loading": Loading, "options": kind.options, "sampling": Sampling, "execution": Execution, "over": Spread}
+    return spread(run, kinds, get_type_hints(run, include_extras=True))
+
+
+def _figure(figure: Figure, made: Experiment, chosen: dict[str, str]) -> Any:
+    return figure.make(figure.of(made, chosen), chosen)
+
+
+def print_cost(cost: Cost) -> None:
     """What an experiment takes, before it starts."""
-    say(f"{rows} prompts x {arms} arms: {cost['pictures']:,.0f} pictures, {cost['forwards']:,.0f} forwards of one picture")
-
-
-def parse_numbers(text: str, field: str) -> list[float]:
-    """Numbers between commas."""
-    from interp.errors import InputError
-
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise InputError(f"{field} must be numbers between commas, such as 0.5,1; got {text!r}") from None
+    pictures = f"{cost.pictures:,} pictures, " if cost.pictures else ""
+    say(f"{cost.rows} prompts x {cost.arms} arms: {pictures}{cost.forwards:,.0f} forwards of one picture")
+    if cost.held:
+        say(f"states of the clean run held in memory: {human_bytes(cost.held)}")
 
 
 @contextlib.contextmanager
-def drawing_progress() -> Iterator[Callable[[Progress], None]]:
+def drawing_progress(what: str = "cells") -> Iterator[Callable[[Progress], None]]:
     """A progress bar on stderr with the time left; every tenth in a line where stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines()
+        yield tenths(what)
         return
-    with Progress(TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bars:
-        task = bars.add_task("pictures", total=None)
+    with Bars(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bars:
+        task = bars.add_task(what, total=None)
         yield lambda state: bars.update(task, completed=state.done, total=state.total)
 
 
-def _lines() -> Callable[[Any], None]:
-    said = [-1]
+def tenths(what: str) -> Callable[[Progress], None]:
+    """A line for every tenth."""
+    reported = [-1]
 
-    def show(state: Any) -> None:
+    def show_tenth(state: Progress) -> None:
         tenth = 10 * state.done // max(state.total, 1)
-        if tenth > said[0]:
-            said[0] = tenth
-            left = (state.total - state.done) * state.seconds / max(state.drawn, 1)
-            say(f"{state.done}/{state.total} pictures, about {left:.0f} s left")
+        if tenth > reported[0]:
+            reported[0] = tenth
+            left = (state.total - state.done) * state.seconds / max(state.made, 1)
+            say(f"{state.done}/{state.total} {what}, about {left:.0f} s left")
 
-    return show
+    return show_tenth

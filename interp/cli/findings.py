@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.console import graceful, print_json, print_table, say
-from interp.cli.evaluate import prompts_of, scorers_of
-from interp.cli.experiments import BatchSize, Device, DryRun, Dtype, Seed, Steps
+from interp.cli.evaluate import prompts_of
+from interp.cli.experiments import DryRun, tenths
 from interp.cli.results import AsJson
+from interp.cli.scorers import scorers_of
 from interp.errors import InputError
+from interp.executor import Execution
+from interp.experiments.kind import BATCH_SIZE
+from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
     from interp.findings.campaign import Campaign
@@ -21,8 +25,12 @@ if TYPE_CHECKING:
 Option = typer.Option
 
 
+DEMO, TOGETHER = Loading("demo"), Execution(batch_size=BATCH_SIZE)
+CROSSED = Sampling(repeats=2)  # seeds of every prompt, where they are crossed
+
+
 def findings(
-    model: Annotated[str, Option(help="Alias (see `interp models`), diffusers folder, or hub id.")] = "demo",
+    loading: Loading = DEMO,
     prompts: Annotated[
         str | None, Option(help="A prompts file, or a list's name. [default: captions of the demo world]")
     ] = None,
@@ -38,13 +46,9 @@ def findings(
     masks: Annotated[Path | None, Option(help="Folder of the subject's masks, NNNNN.png by prompt.")] = None,
     scorer: Annotated[str, Option(help="What judges detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto",
     weights: Annotated[list[str] | None, Option(help="Where a metric's weights are, METRIC=FOLDER, FILE or hub id.")] = None,
-    repeats: Annotated[int, Option(help="Seeds of every prompt, where they are crossed.")] = 2,
     budget: Annotated[int, Option(help="Pictures of the dose experiment.")] = 600,
-    steps: Steps = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 8,
-    device: Device = "auto",
-    dtype: Dtype = None,
+    sampling: Sampling = CROSSED,
+    execution: Execution = TOGETHER,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,16 +59,15 @@ def findings(
 
     if page is not None and page.suffix != ".html":
         raise InputError(f"page must end in .html; got {page.name!r}")
+    model = loading.model
     chosen = prompts_of(prompts, model, count)
-    loaded = load(model, device=device, dtype=dtype)
+    loaded = load(**vars(loading))
     of_demo = model.startswith("demo")
-    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": None, "device": device}
+    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": None, "device": loading.device}
     given: dict[str, Any] = {
-        "repeats": repeats,
+        "drawn": sampling,
         "budget": budget,
-        "steps": steps,
-        "seed": seed,
-        "batch_size": batch_size,
+        "batch_size": execution.batch_size,
         "others": tuple(other if other is not None else ["demo-early"] if model == "demo" else []),
         **_truth(masks, list(chosen.texts), of_demo),
     }
@@ -77,7 +80,7 @@ def findings(
     if dry_run:
         return
     with graceful() as stopped:
-        judged = made.run(on_stage=_say_stage, on_progress=_tenths(), stopped=stopped)
+        judged = made.run(on_stage=_say_stage, on_progress=tenths("done"), stopped=stopped)
     some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # a part keeps off the whole's page
     paths = report(made, judged, page or folder / f"{some}.html")
     if as_json:
@@ -119,16 +122,3 @@ def _say_cost(made: Campaign) -> None:
 
 def _say_stage(number: int, total: int, stage: Stage) -> None:
     say(f"[{number}/{total}] {stage.name}: {stage.about}")
-
-
-def _tenths() -> Any:
-    """Every tenth of a stage in a line."""
-    said: list[tuple[int, int]] = []
-
-    def show(done: int, total: int) -> None:
-        tenth = (10 * done // max(total, 1), total)
-        if not said or said[-1] != tenth:
-            said.append(tenth)
-            say(f"  {done}/{total}")
-
-    return show

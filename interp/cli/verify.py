@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.cli.console import graceful, print_json, print_table, say, trace_progress
-from interp.cli.results import RunPath
+from interp.cli.results import AsJson, RunPath
+from interp.executor import Execution
+from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
     from interp.store.opened import Run
     from interp.store.verify import Fault
 
 
+AS_STORED = Loading("")
+
+
 def verify(
     run: RunPath,
     repair: Annotated[bool, typer.Option("--repair", help="Trace faulty rows again, with the model the store names.")] = False,
-    model: Annotated[str | None, typer.Option(help="For --repair, where the model is now. [default: as in the store]")] = None,
-    device: Annotated[str, typer.Option(help="For --repair: auto, cpu, cuda, ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+    loading: Loading = AS_STORED,
+    as_json: AsJson = False,
 ) -> None:
-    """Read every byte of a store's rows: checksums, shapes, row identity, values that cannot be; repair by tracing again."""
+    """Read every byte of a store's rows: checksums, shapes, row identity, values that cannot be; repair by tracing again.
+
+    How the model is loaded matters for --repair alone; by default it is the store's.
+    """
     from interp.errors import StoreError
     from interp.store.opened import open_run
     from interp.store.verify import verify as check
@@ -29,7 +37,7 @@ def verify(
     opened = open_run(run)
     found, repaired = check(run), []
     if found and repair:
-        repaired = _repair(opened, found, model, device)
+        repaired = _repair(opened, found, loading)
         found = check(run)
     if as_json:
         faults = [{"row": fault.row, "where": fault.where, "reason": fault.reason} for fault in found]
@@ -45,7 +53,7 @@ def verify(
         print(f"{run}: {open_run(run).rows_done} rows, no fault")
 
 
-def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) -> list[int]:
+def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     """Forget what is faulty and go on with the store's own plan."""
     from interp.errors import InputError
     from interp.guidance import combine
@@ -63,32 +71,21 @@ def _repair(opened: Run, faults: list[Fault], model: str | None, device: str) ->
     if plan["record"].get("recorders"):
         raise InputError(f"{opened.path} has recorders of your own, which are functions; make the same interp.trace call again")
     origin = opened.provenance
-    loaded = load(
-        model or plan["model"],
-        dtype=plan["dtype"],
-        device=device,
-        revision=origin.get("revision") if model is None else None,
-        quantize=origin.get("quantize"),
-    )
+    own = {"dtype": plan["dtype"], "quantize": origin.get("quantize")}
+    if not loading.model:
+        own |= {"model": plan["model"], "revision": origin.get("revision")}
+    loaded = load(**{**vars(loading), **{name: value for name, value in own.items() if not getattr(loading, name)}})
     repeats = int(plan["repeats"])
-    prepared = prepare(
-        loaded,
-        [str(text) for text in opened._shelf.prompt_text][::repeats],
-        steps=plan["steps"],
-        seed=plan["seed"],
-        repeats=repeats,
-        height=plan["height"],
-        width=plan["width"],
-        guidance=None if plan["guidance"] is None else combine.from_json(plan["guidance"], load),
-        negative_prompt=plan["negative_prompt"],
-        interventions=[from_json(edit, model=loaded) for edit in plan["interventions"]],
-        record=Record.from_json(plan["record"]),
-        settings=plan["settings"],
-    )
+    guidance = None if plan["guidance"] is None else combine.from_json(plan["guidance"], load)
+    edits = [from_json(edit, model=loaded) for edit in plan["interventions"]]
+    given = {field.name: plan[field.name] for field in dataclasses.fields(Sampling)}
+    sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits})
+    texts = [str(text) for text in opened._shelf.prompt_text][::repeats]
+    prepared = prepare(loaded, texts, sampling, record=Record.from_json(plan["record"]))
     check_same(prepared.plan.to_json(), plan, str(opened.path))  # nothing is forgotten that cannot be traced again
     with writing_lock(opened.path):
         rows = forget(opened.path, faults)
     batch = int(opened.provenance.get("batch_size", 1))
     with trace_progress() as show, graceful() as stopped:
-        execute(prepared, opened.path, batch_size=batch, only=rows, on_progress=show, stopped=stopped)
+        execute(prepared, opened.path, Execution(batch, on_progress=show, stopped=stopped), only=rows)
     return rows

@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typing_extensions import Doc
 
 from interp.cli.console import say
 from interp.errors import InputError
 
 if TYPE_CHECKING:
     from interp.executor import Executor
-
-WorkerCount = Annotated[
-    int | None, typer.Option("--workers", help="Use this many processes here, one a card (dask.distributed).")
-]
-Scheduler = Annotated[str | None, typer.Option(help="Use the workers of a dask scheduler, such as tcp://HOST:8786.")]
+    from interp.options import Loading
 
 
-def spread(workers: int | None, scheduler: str | None, loading: dict[str, Any], model: str) -> Executor:
-    """Who does the work. With workers, `loading` (arguments of `interp.load`) is changed: here the model stays on the CPU."""
-    if workers is None and scheduler is None:
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Over whom the work is spread."""
+
+    workers: Annotated[int | None, Doc("Use this many processes here, one a card (dask.distributed).")] = None
+    scheduler: Annotated[str | None, Doc("Use the workers of a dask scheduler, such as tcp://HOST:8786.")] = None
+
+    def __bool__(self) -> bool:
+        """Whether it is spread at all."""
+        return self.workers is not None or self.scheduler is not None
+
+
+def spread_work(spread: Spread, loading: Loading) -> tuple[Executor, Loading]:
+    """Who does the work, and how the model is loaded here: with workers, it stays on the CPU."""
+    if not spread:
         from interp.executor import HERE
 
-        return HERE
+        return HERE, loading
     from interp.cluster import Workers
+    from interp.models.load import default_dtype
 
-    made = Workers(workers, scheduler=scheduler, device=loading["device"], offload=loading.get("offload", "none"))
-    if loading.get("dtype") is None:  # what the workers would choose, not what this machine would
-        from interp.models.load import default_dtype
-
-        loading["dtype"] = default_dtype(model, made.provenance()["device"])
-    loading.update(device="cpu", **({"offload": "none"} if "offload" in loading else {}))
-    return made
+    made = Workers(spread.workers, scheduler=spread.scheduler, device=loading.device, offload=loading.offload)
+    # the dtype that the workers would choose, not the one that this machine would
+    dtype = loading.dtype if loading.dtype is not None else default_dtype(loading.model, made.provenance()["device"])
+    return made, dataclasses.replace(loading, dtype=dtype, device="cpu", offload="none")
 
 
-def spread_experiment(
-    workers: int | None, scheduler: str | None, loading: dict[str, Any], model: str, run: Path | None
-) -> Executor:
-    """Who draws an experiment, whose channels are chosen before: by a stored run, where the workers have cards."""
-    made = spread(workers, scheduler, loading, model)
+def spread_experiment(spread: Spread, loading: Loading, run: Any) -> tuple[Executor, Loading]:
+    """Who does an experiment, whose channels are chosen before: by a stored run, where the workers have cards."""
+    made, here = spread_work(spread, loading)
     if run is None and made.provenance().get("device", "cpu") != "cpu":
         raise InputError("workers on cards need --run, a traced store that the channels are chosen by (interp trace makes one)")
-    return made
+    return made, here
 
 
 @contextlib.contextmanager

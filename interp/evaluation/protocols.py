@@ -18,10 +18,13 @@ from interp.evaluation.evaluate import MARGIN, OnSetting, compare, score
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorers import Scorer
-from interp.executor import HERE, Executor, Stopped
-from interp.experiments import collapse, disrupt
-from interp.experiments import sweep as sweeps
-from interp.experiments.draw import BATCH_SIZE, OnProgress, Progress
+from interp.executor import Execution
+from interp.experiments.design import Cost, Drawing
+from interp.experiments.kind import BATCH_SIZE, Kind
+from interp.experiments.kinds.collapse import collapse
+from interp.experiments.kinds.disrupt import disrupt
+from interp.experiments.kinds.sweep import expand, sweep
+from interp.options import Sampling, split
 from interp.plan import Record
 from interp.run import execute
 from interp.sites import Select
@@ -41,33 +44,22 @@ K = 12  # channels of a segmentation, where the model has so many: what follower
 
 
 @dataclasses.dataclass(frozen=True)
-class Tracing:
-    """The traces of a segmentation: image tokens after the last step, in every block."""
+class Traced:
+    """The traces of a segmentation, as a design: image tokens after the last step, in every block."""
 
     prepared: Prepared
     out: Path
+    execution: Execution
 
     @property
-    def cost(self) -> dict[str, float]:
+    def cost(self) -> Cost:
         """Pictures, and forwards of one row."""
         rows = len(self.prepared.plan.rows())
-        return {"pictures": float(rows), "forwards": float(rows * self.prepared.plan.steps)}
+        return Cost(rows, 1, rows, float(rows * self.prepared.plan.steps))
 
-    def run(
-        self,
-        *,
-        batch_size: int = BATCH_SIZE,
-        through: Executor = HERE,
-        on_progress: OnProgress = lambda progress: None,
-        stopped: Stopped = lambda: False,
-    ) -> Run:
+    def run(self, **changes: Any) -> Run:
         """Trace what is missing."""
-
-        def told(state: Any) -> None:
-            on_progress(Progress(state.rows_done, state.rows_total, state.traced, state.seconds))
-
-        given: dict[str, Any] = {"through": through, "stopped": stopped, "batch_size": batch_size}
-        return execute(self.prepared, self.out, on_progress=told, **given)
+        return execute(self.prepared, self.out, dataclasses.replace(self.execution, **changes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +68,7 @@ class Task:
 
     recipe: presets.Recipe | None
     prompts: PromptSet
-    draws: Any
-    """A `Sweep`, `Disruption`, `Collapse` or `Tracing`."""
-    texts: tuple[str, ...]
-    """Of every row."""
+    design: Drawing | Traced
     arms: tuple[str, ...]
     names: Mapping[str, str]
     """Arm -> the recipe's name of its setting."""
@@ -97,20 +86,14 @@ class Task:
         return by_name[given]
 
     @property
-    def rows(self) -> int:
-        """Prompts x seeds."""
-        return len(self.texts)
+    def texts(self) -> list[str]:
+        """Of every row: prompts x seeds."""
+        return [row.text for row in self.design.prepared.plan.rows()]
 
     @property
-    def cost(self) -> Mapping[str, float]:
-        """Pictures, and forwards of one row."""
-        cost: Mapping[str, float] = self.draws.cost
-        return cost
-
-    def run(self, **given: Any) -> Made:
-        """Draw what is missing; `given` are batch_size, through, on_progress, stopped."""
-        made: Made = self.draws.run(**given)
-        return made
+    def rows(self) -> int:
+        """How many."""
+        return len(self.texts)
 
 
 def plan(
@@ -118,57 +101,47 @@ def plan(
     model: Model,
     prompts: PromptSet,
     out: str | Path,
+    sampling: Sampling | None = None,
+    execution: Execution | None = None,
     *,
     channels: Sequence[int] | None = None,
     block: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    **arguments: Any,
+    **given: Any,
 ) -> Task:
-    """Prepare a preset by name, or a list of guidances (first the baseline); `arguments` are those of `interp.trace`.
+    """Prepare a preset by name, or a list of guidances (first the baseline); `given` are fields of the sampling.
 
     `channels` and `block` are Detail Guidance's, in place of the model's own preset: any model has a table so.
     """
     one = presets.recipe(what) if isinstance(what, str) else None
-    texts, path = list(prompts.texts), located(out)
+    texts, path, blocks = list(prompts.texts), located(out), len(model.anatomy.blocks)
+    drawn = sampling if sampling is not None else split(given, Sampling, of="plan")[0]
+    how = execution or Execution(batch_size=BATCH_SIZE)
     unedited = one is None or one.kind in ("collapse", "segmentation")
     if unedited and (channels is not None or block is not None):
         raise InputError("channels and block are for presets of Detail Guidance and dg-fig-5b")
+
+    def draw(kind: Kind, **options: Any) -> Any:
+        return kind.prepare(model, kind.options(texts, **options), drawn, how, out=path)
+
     if one is None:
-        made = sweeps.sweep(model, texts, list(what), out=path, **arguments)
-        return Task(None, prompts, made, _texts(made.prepared[0]), made.settings, {})
-    if unedited:
-        return _other(one, model, prompts, path, batch_size, arguments)
-    blocks = len(model.anatomy.blocks)
-    preset = presets.guidance_of(model.name, blocks, f"preset {one.name}", channels=channels, block=block)
-    if one.kind == "disruption":
-        given: dict[str, Any] = {"channels": list(preset.channels), "blocks": [preset.block], "batch_size": batch_size}
-        return _armed(one, prompts, disrupt.disrupt(model, texts, out=path, **given, **arguments))
-    settings = presets.settings(one, preset, blocks)
-    names = {text: name for name, guidance in settings.items() for text, _ in sweeps.expand(guidance)}
-    made = sweeps.sweep(model, texts, list(settings.values()), out=path, **arguments)
-    return Task(one, prompts, made, _texts(made.prepared[0]), made.settings, names)
-
-
-def _texts(prepared: Prepared) -> tuple[str, ...]:
-    return tuple(row.text for row in prepared.plan.rows())
-
-
-def _other(
-    one: presets.Recipe, model: Model, prompts: PromptSet, path: Path, batch_size: int, arguments: Mapping[str, Any]
-) -> Task:
-    """Recipes that rank every channel of every block: nothing is Detail Guidance's."""
-    texts = list(prompts.texts)
+        return _armed(None, prompts, draw(sweep, guidance=list(what)))
     if one.kind == "segmentation":
         record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
-        traced = Tracing(prepare(model, texts, record=record, **arguments), path)
-        return Task(one, prompts, traced, _texts(traced.prepared), (one.name,), {})
-    return _armed(one, prompts, collapse.collapse(model, texts, out=path, batch_size=batch_size, **arguments))
+        return Task(one, prompts, Traced(prepare(model, texts, drawn, record=record), path, how), (one.name,), {})
+    if one.kind == "collapse":
+        return _armed(one, prompts, draw(collapse))
+    preset = presets.guidance_of(model.name, blocks, f"preset {one.name}", channels=channels, block=block)
+    if one.kind == "disruption":
+        return _armed(one, prompts, draw(disrupt, channels=list(preset.channels), blocks=[preset.block]))
+    settings = presets.settings(one, preset, blocks)
+    names = {text: name for name, guidance in settings.items() for text, _ in expand(guidance)}
+    return _armed(one, prompts, draw(sweep, guidance=list(settings.values())), names)
 
 
-def _armed(one: presets.Recipe, prompts: PromptSet, made: Any) -> Task:
-    """A task whose arms an experiment has made."""
-    names = {arm.name: str(arm.labels["kind"]) for arm in made.arms}
-    return Task(one, prompts, made, _texts(made.prepared), tuple(arm.name for arm in made.arms), names)
+def _armed(one: presets.Recipe | None, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
+    """A task of an experiment's arms; `names` are the recipe's own of its settings, by default the kinds of arms."""
+    own = {arm.name: str(arm.labels["kind"]) for arm in made.arms if "kind" in arm.labels} if names is None else names
+    return Task(one, prompts, made, tuple(arm.name for arm in made.arms), own)
 
 
 def results(

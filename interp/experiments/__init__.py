@@ -1,1 +1,5 @@
-"""A model in, a table or a store out: what an analysis of a finished run cannot answer."""
+"""Experiments: a model in, a store out. `kinds/` defines them, one file each; the other modules are what they share."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -43,15 +43,15 @@ class Clean:
     conditioning: Mapping[tuple[int, str, str], Tensor] = dataclasses.field(default_factory=dict)
     """What entered, where it was asked for: by (step, path of the module, argument), (1, ...)."""
 
-    def values(self, step: int, site: Site, source: str, channels: Sequence[int] | None = None) -> Values:
-        """A kept state as values for `Replace` or `Transport`, at its step and block: all channels, or some."""
-        state = self.states[step, site].float()
-        chosen = range(state.shape[-1]) if channels is None else channels
-        array = state.numpy() if channels is None else state[..., list(channels)].numpy()
-        axes: dict[str, tuple[int, ...]] = {"step": (step,), "block": (site.block,)}
-        if state.ndim == 2:
-            axes["token"] = tuple(range(state.shape[0]))
-        return Values(array[None, None], {**axes, "channel": tuple(chosen)}, source)
+    def values(self, steps: Sequence[int], site: Site, source: str, channels: Sequence[int] | None = None) -> Values:
+        """Kept states of a site as values for `Replace` or `Transport`, at these steps: all channels, or some."""
+        states = [self.states[step, site].float() for step in steps]
+        array = np.stack([(state if channels is None else state[..., list(channels)]).numpy() for state in states])
+        axes: dict[str, tuple[int, ...]] = {"step": tuple(steps), "block": (site.block,)}
+        if array.ndim == 3:
+            axes["token"] = tuple(range(array.shape[1]))
+        axes["channel"] = tuple(range(array.shape[-1])) if channels is None else tuple(channels)
+        return Values(array[:, None], axes, source)
 
 
 def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], None] = lambda step: None) -> tuple[Array, Array]:

@@ -12,8 +12,8 @@ import xarray as xr
 
 from interp.errors import TraceError
 from interp.experiments.clean import sample
-from interp.interventions import Intervention
 from interp.interventions.hooks import edited
+from interp.options import Sampling, split, takes
 from interp.plan import Record, Row, at_least, groups
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
@@ -21,22 +21,15 @@ from interp.tracing.trace import trace_group
 from interp.tracing.visitor import TracedRow
 
 
+@takes(Sampling)
 def generate(
     model: Model | str | Path,
     prompts: Sequence[str] | str | Path,
     *,
-    guidance: Any = None,
-    negative_prompt: str = "",
-    interventions: Sequence[Intervention] = (),
-    steps: int | None = None,
-    seed: int = 0,
-    repeats: int = 1,
-    height: int | None = None,
-    width: int | None = None,
-    settings: dict[str, Any] | None = None,
     batch_size: int = 1,
     sequential: bool = False,
     on_step: Callable[[int], None] = lambda step: None,
+    **given: Any,
 ) -> xr.Dataset:
     """Draw prompts, with the same rows, seeds and defaults as `interp.trace`.
 
@@ -50,20 +43,8 @@ def generate(
     The attributes hold the plan: model, weights, settings, edits. Rows of one batch equal those of a trace of that batch size
     bit for bit.
     """
-    prepared = prepare(
-        model,
-        prompts,
-        steps=steps,
-        seed=seed,
-        repeats=repeats,
-        height=height,
-        width=width,
-        guidance=guidance,
-        negative_prompt=negative_prompt,
-        interventions=interventions,
-        record=Record(stats=False, gates=False),
-        settings=settings,
-    )
+    (sampling,) = split(given, Sampling, of="generate")
+    prepared = prepare(model, prompts, sampling, record=Record(stats=False, gates=False))
     rows = prepared.plan.rows()
     drawn = []
     for batch in groups(rows, at_least("batch_size", batch_size, 1)):

@@ -48,19 +48,15 @@ def attribution(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     return style.caption(made, found.attrs)
 
 
-def gates(found: xr.Dataset, *, stream: str = "image", player: str = "text") -> go.Figure:
-    """Shapley share of one player in every gate, block x channel. From `gates.tabulate`."""
-    here = found["shapley"].sel(stream=stream, player=player)
-    rows, labels = [], []
-    for block in here["block"].to_numpy():
-        for gate in here["gate"].to_numpy():
-            values = here.sel(block=block, gate=gate).to_numpy()
-            if np.isfinite(values).any():
-                rows.append(values)
-                labels.append(f"{block}/{gate}")
-    made = style.figure(f"share of alpha's variance set by the {player}, {stream} stream", "channel", "block / gate")
+def gates(found: xr.Dataset, *, player: str | None = None) -> go.Figure:
+    """Shapley share of one player, by default the first, in every gate: stream, block, gate x channel. From `interp.gates`."""
+    player = str(found["player"][0].item()) if player is None else player
+    here = found["shapley"].sel(player=player).stack(row=("stream", "block", "gate")).transpose("row", "channel")
+    here = here.dropna("row", how="all")
+    labels = [f"{stream} {block}/{gate}" for stream, block, gate in here["row"].to_numpy()]
+    made = style.figure(f"share of alpha's variance set by the {player}", "channel", "stream block / gate")
     x = [str(channel) for channel in here["channel"].to_numpy()] if here.sizes["channel"] < 40 else here["channel"]
-    made.add_heatmap(z=rows, x=x, y=labels, zmin=0, zmax=1, colorscale=style.SCALE, colorbar={"title": "share"})
+    made.add_heatmap(z=here.to_numpy(), x=x, y=labels, zmin=0, zmax=1, colorscale=style.SCALE, colorbar={"title": "share"})
     made.update_yaxes(autorange="reversed", type="category")
     return style.caption(made, found.attrs)
 

@@ -12,13 +12,14 @@ from typing import Any
 from interp.errors import InputError
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorers import Scorer
-from interp.executor import Stopped
+from interp.executor import Execution, OnProgress, Stopped
 from interp.experiments.clean import sample
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
-from interp.findings.stages import STAGES, Hooks, Pace, Stage
+from interp.findings.stages import STAGES, Pace, Stage
 from interp.models.quiet import quiet
+from interp.options import Sampling
 from interp.provenance import provenance
 from interp.run import execute
 from interp.tracing.model import Model
@@ -69,20 +70,20 @@ class Campaign:
 
     def _traced(self, prepared: Prepared) -> float:
         with tempfile.TemporaryDirectory() as folder, quiet():
-            return _seconds(lambda: execute(prepared, Path(folder) / "pace.zarr", batch_size=self.setup.batch_size))
+            return _seconds(lambda: execute(prepared, Path(folder) / "pace.zarr", Execution(self.setup.batch_size)))
 
     def run(
         self,
         *,
         on_stage: OnStage = lambda number, total, stage: None,
-        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        on_progress: OnProgress = lambda progress: None,
         stopped: Stopped = lambda: False,
     ) -> list[Judged]:
         """Run what is missing and judge every claim."""
         self.setup.claim()
         for number, stage in enumerate(self.stages):
             on_stage(number + 1, len(self.stages), stage)
-            stage.run(self.setup, Hooks(on_progress, stopped))
+            stage.run(self.setup, Execution(self.setup.batch_size, on_progress=on_progress, stopped=stopped))
         evidence = Evidence(self.setup, self.scorers)
         return [Judged(claim, judge(claim, evidence)) for claim in self.claims]
 
@@ -117,13 +118,15 @@ def campaign(
     scorers: Sequence[Scorer] = (),
     **given: Any,
 ) -> Campaign:
-    """Prepare every finding, or those named; `given` are fields of `Setup`: repeats, steps, seed, budget, masks, others, ..."""
+    """Prepare every finding, or those named; `given` are fields of `Setup` and `Sampling`: budget, masks, steps, seed, ..."""
     names = [claim.name for claim in CLAIMS]
     for name in only or ():
         if name not in names:
             raise InputError(f"only must name findings: {', '.join(names)}; got {name!r}")
     chosen = tuple(claim for claim in CLAIMS if only is None or claim.name in only)
-    return Campaign(Setup(model, prompts, Path(folder), **given), chosen, tuple(scorers))
+    sampled = {field.name: given.pop(field.name) for field in dataclasses.fields(Sampling) if field.name in given}
+    drawn = dataclasses.replace(given.pop("drawn", Sampling(repeats=2)), **sampled)
+    return Campaign(Setup(model, prompts, Path(folder), drawn, **given), chosen, tuple(scorers))
 
 
 def counted(judged: Sequence[Judged]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from interp.analysis import alignment, attribution, energy, massive, residual, s
 from interp.evaluation.scorers import Scorer
 from interp.findings.setup import Setup, channels_of
 from interp.findings.stages import STAGES, crossed_run, other_name
-from interp.store.experiment import Experiment, open_experiment
+from interp.store.experiment import Experiment, is_experiment, open_experiment
 from interp.store.opened import Run, open_run
 from interp.store.results import read_dataset
 from interp.store.schema import Array
@@ -67,7 +67,8 @@ class Evidence:
 
     def dataset(self, stage: str) -> xr.Dataset:
         """A stage that is one result."""
-        return read_dataset(self.path(stage))
+        path = self.path(stage)
+        return open_experiment(path).result(stage) if is_experiment(path) else read_dataset(path)
 
     @cached_property
     def crossed(self) -> Run:

@@ -13,9 +13,10 @@ import numpy as np
 from interp.analysis import massive
 from interp.errors import InputError, PlanError
 from interp.evaluation.prompt_sets import PromptSet
-from interp.experiments.dose import KINDS, nested_blocks
+from interp.experiments.kinds.dose import KINDS, nested_blocks
 from interp.guidance.presets import PRESETS
 from interp.models.identity import fingerprint
+from interp.options import Sampling
 from interp.plan import at_least
 from interp.store.create import storage_errors
 from interp.store.opened import Run
@@ -23,6 +24,8 @@ from interp.store.schema import Array
 from interp.tracing.model import Model
 
 FILE = "campaign.json"
+SHARED = ("height", "width", "settings")  # of every draw
+CROSSED = Sampling(repeats=2)
 FEWEST = 4  # prompts: two pairs
 
 
@@ -33,10 +36,8 @@ class Setup:
     model: Model
     prompts: PromptSet
     folder: Path
-    repeats: int = 2
-    """Seeds of every prompt, where seeds are crossed with prompts."""
-    steps: int | None = None
-    seed: int = 0
+    drawn: Sampling = CROSSED
+    """How pictures are drawn; repeats are seeds of every prompt, where seeds are crossed with prompts."""
     batch_size: int = 8
     budget: int = 600
     """Pictures of the dose experiment."""
@@ -48,10 +49,11 @@ class Setup:
     """Earlier checkpoints, or other sizes, of the same model."""
 
     def __post_init__(self) -> None:
-        for field in ("repeats", "batch_size"):
-            at_least(field, getattr(self, field), 1)
-        if self.steps is not None and self.steps < 2:
-            raise InputError(f"steps must be 2 or more: a trend over timesteps is asked for; got {self.steps}")
+        at_least("batch_size", self.batch_size, 1)
+        at_least("repeats", self.drawn.repeats, 1)
+        self.drawn.without("guidance", "negative_prompt", "interventions", why="findings have guidances and edits of their own")
+        if self.drawn.steps is not None and self.drawn.steps < 2:
+            raise InputError(f"steps must be 2 or more: a trend over timesteps is asked for; got {self.drawn.steps}")
         if len(set(self.prompts.texts)) < FEWEST:
             raise InputError(f"prompts must be {FEWEST} different ones or more: half of them are told the other half's")
         doses = len(self.counts) * len(nested_blocks(len(self.model.anatomy.blocks)))
@@ -74,8 +76,8 @@ class Setup:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Arguments that every draw shares."""
-        return {"steps": self.steps, "seed": self.seed}
+        """Arguments that every draw shares: one seed of every prompt."""
+        return {name: getattr(self.drawn, name) for name in ("steps", "seed", *SHARED)}
 
     @property
     def block(self) -> int:
@@ -95,9 +97,7 @@ class Setup:
             "model": self.model.name,
             "weights": fingerprint(self.model.pipe),
             **self.prompts.facts(),
-            "repeats": self.repeats,
-            "steps": self.steps,
-            "seed": self.seed,
+            **{name: getattr(self.drawn, name) for name in ("repeats", "steps", "seed", *SHARED)},
             "budget": self.budget,
             "masks": _digest(self.masks),
             "reference": _digest(self.reference),

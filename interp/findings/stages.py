@@ -7,36 +7,33 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from interp.executor import Stopped
-from interp.experiments import collapse, disrupt, dose, gates, govern, lens, patch, swap, sweep, transport
+from interp.executor import Execution
+from interp.experiments.kind import Kind
+from interp.experiments.kinds.collapse import COUNTS, collapse
+from interp.experiments.kinds.disrupt import disrupt
+from interp.experiments.kinds.dose import dose
+from interp.experiments.kinds.gates import gates
+from interp.experiments.kinds.govern import govern
+from interp.experiments.kinds.lens import lens
+from interp.experiments.kinds.patch import patch
+from interp.experiments.kinds.swap import swap
+from interp.experiments.kinds.sweep import sweep
+from interp.experiments.kinds.transport import transport
 from interp.findings.setup import Setup, channels_of
 from interp.guidance.presets import PRESETS
+from interp.options import Sampling
 from interp.plan import Record
 from interp.run import execute
 from interp.sites import Select
+from interp.store.experiment import is_experiment
 from interp.store.opened import Run, open_run
-from interp.store.results import write_dataset
+from interp.store.places import exists
 from interp.tracing.model import load
 from interp.tracing.prepare import prepare
 
-OnProgress = Callable[[int, int], None]
-"""(done, total) rows, pictures or arms of a stage."""
 LENS_ROWS, GATE_TIMESTEPS = 4, 50
 DRAWS = 3  # of each random control
-
-
-@dataclasses.dataclass(frozen=True)
-class Hooks:
-    """Who is told, and who may stop a stage."""
-
-    on_progress: OnProgress = lambda done, total: None
-    stopped: Stopped = lambda: False
-
-    def drawing(self) -> dict[str, Any]:
-        """For experiments that draw."""
-        return {"on_progress": lambda state: self.on_progress(state.done, state.total), "stopped": self.stopped}
+PATCHED = ("hidden", "massive", "control")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Stage:
     about: str
     most: Callable[[Setup], float]
     """Forwards of one row through the transformer, at most: what is forked off or shared makes them fewer."""
-    run: Callable[[Setup, Hooks], None]
+    run: Callable[[Setup, Execution], None]
     stores: Callable[[Setup], int] = lambda setup: 0
     """Stores of traces that it makes; 0 of one that draws."""
 
@@ -75,14 +72,12 @@ class Stage:
 
 def steps_of(setup: Setup) -> int:
     """Sampling steps of one picture."""
-    return setup.steps if setup.steps is not None else int(setup.model.defaults.steps)
+    return setup.drawn.steps if setup.drawn.steps is not None else int(setup.model.defaults.steps)
 
 
-def _traced(setup: Setup, name: str, record: Record, hooks: Hooks, repeats: int, model: Any = None) -> None:
+def _traced(setup: Setup, name: str, record: Record, how: Execution, repeats: int, model: Any = None) -> None:
     prepared = prepare(model or setup.model, setup.texts, record=record, repeats=repeats, **setup.sampling)
-    told: Any = lambda state: hooks.on_progress(state.rows_done, state.rows_total)  # noqa: E731
-    path = setup.folder / f"{name}.zarr"
-    execute(prepared, path, batch_size=setup.batch_size, on_progress=told, stopped=hooks.stopped)
+    execute(prepared, setup.folder / f"{name}.zarr", how)
 
 
 def crossed_run(setup: Setup) -> Run:
@@ -90,30 +85,17 @@ def crossed_run(setup: Setup) -> Run:
     return open_run(setup.folder / "crossed.zarr")
 
 
-def _experiment(
-    make: Callable[[Setup, Mapping[str, Any]], Any], *, against_real: bool = False
-) -> Callable[[Setup, Hooks], None]:
-    """An experiment, drawn with the massive channels of the crossed run; some are measured against real pictures."""
-
-    def run(setup: Setup, hooks: Hooks) -> None:
-        given = {"run": crossed_run(setup), "batch_size": setup.batch_size, **setup.sampling}
-        real = {"reference": setup.reference} if against_real else {}
-        make(setup, given).run(batch_size=setup.batch_size, **hooks.drawing(), **real)
-
-    return run
+def _crossed(setup: Setup, how: Execution) -> None:
+    _traced(setup, "crossed", Record(branches=True), how, setup.drawn.repeats)
 
 
-def _crossed(setup: Setup, hooks: Hooks) -> None:
-    _traced(setup, "crossed", Record(branches=True), hooks, setup.repeats)
+def _states(setup: Setup, how: Execution) -> None:
+    _traced(setup, "states", Record(gates=False, hidden=Select(steps=(-1,))), how, 1)
 
 
-def _states(setup: Setup, hooks: Hooks) -> None:
-    _traced(setup, "states", Record(gates=False, hidden=Select(steps=(-1,))), hooks, 1)
-
-
-def _others(setup: Setup, hooks: Hooks) -> None:
+def _others(setup: Setup, how: Execution) -> None:
     for number, name in enumerate(setup.others):
-        _traced(setup, other_name(number), Record(gates=False), hooks, 1, load(name))
+        _traced(setup, other_name(number), Record(gates=False), how, 1, load(name))
 
 
 def other_name(number: int) -> str:
@@ -121,89 +103,54 @@ def other_name(number: int) -> str:
     return f"other-{number}"
 
 
-def _gates(setup: Setup, hooks: Hooks) -> None:
-    _once(setup, "gates", lambda channels: gates.tabulate(setup.model, setup.texts, channels, on_progress=hooks.on_progress))
+def _experiment(
+    kind: Kind, options: Callable[[Setup, Run], Mapping[str, Any]], name: str = ""
+) -> Callable[[Setup, Execution], None]:
+    """An experiment with the options that the setup gives it; channels are the massive ones of the crossed run."""
+
+    def run(setup: Setup, how: Execution) -> None:
+        crossed, path = crossed_run(setup), setup.folder / f"{name or kind.name}.zarr"
+        if exists(path) and not is_experiment(path):  # a result by itself, as campaigns kept some of them
+            return
+        known = {"prompts": setup.texts, "channels": channels_of(crossed)[0], "run": crossed, "reference": setup.reference}
+        has = {field.name for field in dataclasses.fields(kind.options)}
+        given = {**{field: value for field, value in known.items() if field in has}, **options(setup, crossed)}
+        sampling = Sampling(**({"settings": setup.drawn.settings} if kind is gates else setup.sampling))
+        kind.prepare(setup.model, kind.options(**given), sampling, how, out=path).run()
+
+    return run
 
 
-def _govern(setup: Setup, hooks: Hooks) -> None:
-    def clamp(channels: list[int]) -> xr.Dataset:
-        told: Any = lambda done, total, name: hooks.on_progress(done, total)  # noqa: E731
-        given: dict[str, Any] = {"channels": channels, "batch_size": setup.batch_size, **setup.sampling}
-        return govern.clamp_alpha(setup.model, setup.texts, out=setup.folder / "govern", on_arm=told, **given)
-
-    _once(setup, "govern", clamp)
+def _disrupt(setup: Setup, crossed: Run) -> dict[str, Any]:
+    return {"blocks": [setup.block, "all"], "controls": DRAWS}
 
 
-def _once(setup: Setup, name: str, make: Callable[[list[int]], xr.Dataset]) -> None:
-    """A result of its own, unless it is there."""
-    path = setup.folder / f"{name}.zarr"
-    if not path.exists():
-        write_dataset(path, make(channels_of(crossed_run(setup))[0]))
+def _dose(setup: Setup, crossed: Run) -> dict[str, Any]:
+    return {"counts": setup.counts, "windows": ("all",), "budget": setup.budget}
 
 
-def _disrupt(setup: Setup, given: Mapping[str, Any]) -> Any:
-    chosen = channels_of(given["run"])[0]
-    blocks: list[int | str] = [setup.block, "all"]
-    return disrupt.disrupt(
-        setup.model,
-        setup.texts,
-        out=setup.folder / "disrupt.zarr",
-        channels=chosen,
-        blocks=blocks,
-        repeats_of_controls=DRAWS,
-        **given,
-    )
+def _transport(setup: Setup, crossed: Run) -> dict[str, Any]:
+    source, target = setup.halves
+    return {"source": source, "target": target, "strengths": [1.0]}
 
 
-def _collapse(setup: Setup, given: Mapping[str, Any]) -> Any:
-    return collapse.collapse(setup.model, setup.texts, out=setup.folder / "collapse.zarr", **given)
+def _patch(setup: Setup, crossed: Run) -> dict[str, Any]:
+    clean, corrupted = setup.halves
+    return {"clean": clean, "corrupted": corrupted, "what": PATCHED, "windows": 1}
 
 
-def _dose(setup: Setup, given: Mapping[str, Any]) -> Any:
-    return dose.dose(
-        setup.model,
-        setup.texts,
-        out=setup.folder / "dose.zarr",
-        counts=setup.counts,
-        windows=("all",),
-        budget=setup.budget,
-        **given,
-    )
-
-
-def _transport(setup: Setup, given: Mapping[str, Any]) -> Any:
-    chosen, (source, target) = channels_of(given["run"])[0], setup.halves
-    out = setup.folder / "transport.zarr"
-    return transport.transport(setup.model, source, target, out=out, channels=chosen, strengths=[1.0], **given)
-
-
-def _patch(setup: Setup, given: Mapping[str, Any]) -> Any:
-    chosen, (clean, corrupted) = channels_of(given["run"])[0], setup.halves
-    out = setup.folder / "patch.zarr"
-    return patch.patch(setup.model, clean, corrupted, out=out, what=list(PATCHED), windows=1, channels=chosen, **given)
-
-
-PATCHED = ("hidden", "massive", "control")
-
-
-def _swap(setup: Setup, hooks: Hooks) -> None:
-    run = crossed_run(setup)
-    given: dict[str, Any] = {"channels": channels_of(run)[0], "run": run, "on_row": hooks.on_progress, **setup.sampling}
-    swap.swap(setup.model, setup.texts, out=setup.folder / "swap.zarr", **given)
-
-
-def _lens(setup: Setup, hooks: Hooks) -> None:
-    run, steps = crossed_run(setup), steps_of(setup)
+def _lens(setup: Setup, crossed: Run) -> dict[str, Any]:
+    steps = steps_of(setup)
     shown = sorted({0, steps // 2, steps - 1})
-    told: Any = lambda state: hooks.on_progress(state.done, state.total)  # noqa: E731
-    given: dict[str, Any] = {"steps_shown": shown, "run": run, "without": channels_of(run)[0], **setup.sampling}
-    lens.lens(setup.model, setup.texts[:LENS_ROWS], out=setup.folder / "lens.zarr", on_progress=told, **given)
+    return {"prompts": setup.texts[:LENS_ROWS], "steps_shown": shown, "without": channels_of(crossed)[0]}
 
 
-def _guidance(setup: Setup, hooks: Hooks) -> None:
-    out = setup.folder / "guidance.zarr"
-    made = sweep.sweep(setup.model, setup.texts, list(guided(setup).values()), out=out, **setup.sampling)
-    made.run(batch_size=setup.batch_size, **hooks.drawing())
+def _guidance(setup: Setup, crossed: Run) -> dict[str, Any]:
+    return {"guidance": list(guided(setup).values()), "reference": None}
+
+
+def _nothing(setup: Setup, crossed: Run) -> dict[str, Any]:
+    return {}
 
 
 def guided(setup: Setup) -> dict[str, str]:
@@ -237,7 +184,7 @@ def _clamped(setup: Setup) -> int:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("crossed", "statistics, gates and branches, prompts x seeds", lambda s: _rows(s, s.repeats), _crossed, _one),
+    Stage("crossed", "statistics, gates and branches, prompts x seeds", lambda s: _rows(s, s.drawn.repeats), _crossed, _one),
     Stage("states", "image tokens after the last step", _rows, _states, _one),
     Stage(
         "others",
@@ -246,31 +193,47 @@ STAGES: tuple[Stage, ...] = (
         _others,
         lambda s: len(s.others),
     ),
-    Stage("gates", "alpha over prompts x timesteps, no block run", lambda s: 0.0, _gates),
-    Stage("govern", "alpha clamped, gate by gate", lambda s: _clamped(s) * _rows(s), _govern, lambda s: _clamped(s)),
+    Stage("gates", "alpha over prompts x timesteps, no block run", lambda s: 0.0, _experiment(gates, _nothing)),
+    Stage(
+        "govern",
+        "alpha clamped, gate by gate",
+        lambda s: _clamped(s) * _rows(s),
+        _experiment(govern, _nothing),
+        lambda s: _clamped(s),
+    ),
     Stage(
         "disrupt",
         "massive channels zeroed, with every control",
         lambda s: (2 + 2 * (6 + 2 * DRAWS)) * _rows(s),
-        _experiment(_disrupt, against_real=True),
+        _experiment(disrupt, _disrupt),
     ),
     Stage(
         "collapse",
         "the top channels of every block zeroed",
-        lambda s: (2 + 3 * len(collapse.COUNTS)) * _rows(s),
-        _experiment(_collapse, against_real=True),
+        lambda s: (2 + 3 * len(COUNTS)) * _rows(s),
+        _experiment(collapse, _nothing),
     ),
     Stage(
         "dose",
         "dose and response",
         lambda s: (s.budget + len(s.texts)) * steps_of(s),
-        _experiment(_dose, against_real=True),
+        _experiment(dose, _dose),
     ),
-    Stage("transport", "a source's channels in a target's run", lambda s: 6 * _rows(s) / 2, _experiment(_transport)),
+    Stage("transport", "a source's channels in a target's run", lambda s: 6 * _rows(s) / 2, _experiment(transport, _transport)),
     Stage(
-        "patch", "clean values in corrupted runs", lambda s: (3 + len(PATCHED) * _blocks(s)) * _rows(s) / 2, _experiment(_patch)
+        "patch",
+        "clean values in corrupted runs",
+        lambda s: (3 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
+        _experiment(patch, _patch),
     ),
-    Stage("swap", "what the model is told, swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts), _swap),
-    Stage("lens", "pictures painted from every block", lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)), _lens),
-    Stage("guidance", "Detail Guidance without and with CFG", lambda s: 8 * _rows(s), _guidance),
+    Stage("swap", "what the model is told, swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts), _experiment(swap, _nothing)),
+    Stage(
+        "lens",
+        "pictures painted from every block",
+        lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)),
+        _experiment(lens, _lens),
+    ),
+    Stage(
+        "guidance", "Detail Guidance without and with CFG", lambda s: 8 * _rows(s), _experiment(sweep, _guidance, "guidance")
+    ),
 )

@@ -5,34 +5,6 @@ guidance = ClassifierFree(4) + DetailGuidance.preset("sd3")          # equation 
 interp.generate(model, prompts, guidance=guidance)
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import Any
-
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "APG",
-            "Amplify",
-            "AutoGuidance",
-            "CFGPlusPlus",
-            "CFGZeroStar",
-            "ClassifierFree",
-            "DetailGuidance",
-            "PerturbedAttention",
-            "SkipLayer",
-        ),
-        "methods",
-    ),
-    **dict.fromkeys(("Combined", "from_json", "parse"), "combine"),
-    "PRESETS": "presets",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _HOMES:
-        raise AttributeError(f"module 'interp.guidance' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"interp.guidance.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

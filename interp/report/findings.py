@@ -23,11 +23,11 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
         "A verdict says no more than its interval does; every token and alpha peaks have none, and are of means alone. What "
         "holds here holds of this model, these prompts and these measures."
     )
-    repeats, steps = campaign.setup.repeats, campaign.setup.steps or campaign.setup.model.defaults.steps
+    repeats, steps = campaign.setup.drawn.repeats, campaign.setup.drawn.steps or campaign.setup.model.defaults.steps
     page.text(
         f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} seeds "
-        f"where they are crossed, {steps} steps, seed {campaign.setup.seed}; weights {facts['weights']}; the one block that is "
-        f"disrupted: {campaign.setup.block}. Detail and prompt are judged by: {facts['scorers'] or 'nothing'}."
+        f"where they are crossed, {steps} steps, seed {campaign.setup.drawn.seed}; weights {facts['weights']}; the one block "
+        f"that is disrupted: {campaign.setup.block}. Detail and prompt are judged by: {facts['scorers'] or 'nothing'}."
     )
     claimed = [one for one in judged if one.verdict.said != MEASURED]
     page.heading("Claims")

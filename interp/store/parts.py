@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from interp.errors import InputError, StoreError
-from interp.plan import as_json, check_same
+from interp.plan import Row, as_json, check_same
 from interp.store.create import storage_errors
 from interp.store.experiment import Experiment, Layout, experiment_lock, open_or_create
 from interp.store.places import is_remote
@@ -63,17 +64,16 @@ class Parts:
         except Exception as error:  # damaged bytes raise whatever they please
             raise StoreError(f"{self._file(row)} is damaged ({type(error).__name__}); delete it and run again") from error
 
-    def finish(self, result: xr.Dataset, provenance: dict[str, Any]) -> None:
-        """Make the store, with the result in it, and remove the rows."""
-        texts, seeds = (result[name].to_numpy() for name in ("prompt_text", "seed"))
-        planned = np.ones((len(texts), 1), bool)
-        layout = Layout(tuple(map(str, texts)), tuple(map(int, seeds)), (self.kind,), {}, planned, None, {}, ())
+    def finish(self, result: xr.Dataset, rows: Sequence[Row], provenance: dict[str, Any]) -> None:
+        """Make the store, with the result in it, and remove the units' files."""
+        texts, seeds = tuple(row.text for row in rows), tuple(row.seed for row in rows)
+        layout = Layout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
         plan = {name: value for name, value in self.plan.items() if name != self.kind}
         asked = {"experiment": self.kind, "parameters": self.plan[self.kind], "arms": []}
         with experiment_lock(self.path):
             open_or_create(self.path, layout, as_json({**asked, "plan": plan, "provenance": provenance}, "attributes"))
             with Writer(self.path) as writer:
-                for row in range(len(texts)):
+                for row in range(len(rows)):
                     writer.row((row, 0), {})
         write_result(self.path, self.kind, result)
         shutil.rmtree(self.folder, ignore_errors=True)

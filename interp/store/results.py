@@ -35,20 +35,6 @@ def write_result(path: Path, name: str, result: xr.Dataset) -> None:
             remove(partial)
 
 
-def write_dataset(path: Path, result: xr.Dataset) -> None:
-    """Write a result as a zarr folder of its own; nothing is at `path` until it is whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    plain = result.assign_attrs(as_json(dict(result.attrs), "attributes"))
-    with storage_errors(path), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(partial)
-        try:
-            _storable(plain).to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False)
-            move(partial, path)
-        finally:
-            remove(partial)
-
-
 def _storable(result: xr.Dataset) -> xr.Dataset:
     """Texts as objects, no left-over encodings of where the numbers came from."""
     plain = result.drop_encoding()
@@ -73,7 +59,7 @@ def read_result(path: Path, name: str) -> xr.Dataset:
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """What `write_dataset` wrote, in memory."""
+    """A result that is a zarr folder of its own, as some experiments once wrote, in memory."""
     return _read(path, str(path))
 
 

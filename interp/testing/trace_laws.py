@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.experiments import gates
+from interp.experiments import grid
 from interp.experiments.clean import Clean, clean_run
 from interp.models import autoencoder, noise
 from interp.models.quiet import quiet
@@ -140,7 +140,7 @@ class TraceLaws(FamilyFixtures):
             return
         times = [float(value) for value in run.gates["timestep"]]
         every = list(range(model.anatomy.channels))
-        found = gates.tabulate(model, list(self.prompts[:3]), every, timesteps=times)["alpha"]
+        found = grid.tabulate(model, list(self.prompts[:3]), every, timesteps=times)["alpha"]
         found = found.squeeze("guidance") if "guidance" in found.dims else found
         found = found.sel(timestep=times).transpose(..., "timestep", "block", "stream", "gate", "channel")
         stored = run.gates["alpha"].transpose("prompt", "step", "block", "stream", "gate", "channel").to_numpy()

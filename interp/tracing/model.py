@@ -160,7 +160,7 @@ class Model:
 
 
 def load(
-    name: str | Path,
+    model: str | Path,
     *,
     dtype: str | torch.dtype | None = None,
     device: str = "auto",
@@ -177,8 +177,8 @@ def load(
     so that gates stay exact.
     """
     kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
-    loaded = load_pipeline(name, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
-    again = str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in CATALOG else str(name)
+    loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
+    again = str(Path(model).resolve()) if Path(model).is_dir() and str(model) not in CATALOG else str(model)
     return Model(loaded, {"name": again, "dtype": loaded.dtype, **kept})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,18 @@ from interp.guidance.rows import Guide
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
 from interp.interventions.selection import Selection
+from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.identity import fingerprint, scheduler_settings
 from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
+from interp.options import Sampling, split
 from interp.plan import Plan, Record, at_least
 from interp.prompts import check_prompts, read_prompts
 from interp.tracing.model import Model, load
+
+EXAMPLE = '[{"edit": "Zero", "channels": [29]}]'
+SETTINGS = "max_sequence_length=24"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,65 +88,101 @@ def as_guidance(given: Any, model: Model) -> Combined | None:
 def prepare(
     model: Model | str | Path,
     prompts: Sequence[str] | str | Path,
+    sampling: Sampling | None = None,
     *,
-    steps: int | None = None,
-    seed: int = 0,
-    repeats: int = 1,
-    height: int | None = None,
-    width: int | None = None,
-    guidance: Any = None,
-    negative_prompt: str = "",
-    interventions: Sequence[Intervention] = (),
     record: Record | None = None,
-    settings: dict[str, Any] | None = None,
+    **given: Any,
 ) -> Prepared:
-    """Check every argument of a run and work out its sizes, without running the model."""
+    """Check every argument of a run and work out its sizes, without running the model; `given` are fields of the sampling."""
+    if sampling is None:
+        (sampling,) = split(given, Sampling, of="prepare")
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
     if not isinstance(record, Record | None):
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
     model = model if isinstance(model, Model) else load(model)
     model.loaded.spec.check_texts(model.pipe, texts)
     record = recordable(record, model)
-    guided = as_guidance(guidance, model)
-    if negative_prompt and (guided is None or not needs_unconditional(guided)):
+    guided, edits = as_guidance(sampling.guidance, model), as_edits(sampling.interventions, model)
+    if sampling.negative_prompt and (guided is None or not needs_unconditional(guided)):
         warnings.warn(
             "negative_prompt has no effect without a guidance that uses it, such as cfg:4", InterpWarning, stacklevel=2
         )
-    if guided is not None and any(isinstance(edit, NormEdit) for edit in interventions):
+    if guided is not None and any(isinstance(edit, NormEdit) for edit in edits):
         raise InputError("interventions: edits of LayerNorms do not go with guidance; use one of them")
-    height, width = model.sizes(
-        None if height is None else at_least("height", height, 1), None if width is None else at_least("width", width, 1)
-    )
-    chosen = model.settings(settings)
-    plan = Plan(
-        model=model.name,
-        dtype=model.loaded.dtype,
-        prompts=tuple(texts),
-        steps=model.defaults.steps if steps is None else steps,
-        seed=seed,
-        repeats=repeats,
-        height=height,
-        width=width,
-        negative_prompt=negative_prompt,
-        settings=chosen,
-        guidance=None if guided is None else guided.to_json(),
-        interventions=tuple(edit.to_json() for edit in interventions),
-        record=record,
-        scheduler=scheduler_settings(model.pipe),
-        weights=fingerprint(model.pipe),
-    )
-    layout = model.loaded.spec.layout(model.pipe, height, width, chosen)
-    check_picture_size(model, height, width, layout.pixel_multiple)
+    plan = plan_of(model, texts, sampling, record, guided, edits)
+    layout = model.loaded.spec.layout(model.pipe, plan.height, plan.width, plan.settings)
+    check_picture_size(model, plan.height, plan.width, layout.pixel_multiple)
     times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
-    for edit in interventions:
+    for edit in edits:
         if isinstance(edit, Selection):
             tokens = {stream: layout.tokens(stream) for stream in model.anatomy.streams}
             edit.check(model.anatomy.streams, len(model.anatomy.blocks), model.anatomy.channels, len(times.timesteps), tokens)
     if guided is not None:
         guided.check(model.anatomy, len(times.timesteps))
     model.warn_unknown_words(texts)
-    model.warn_long_prompts(texts, chosen)
-    return Prepared(model, plan, layout, times, tuple(interventions), guided)
+    model.warn_long_prompts(texts, plan.settings)
+    return Prepared(model, plan, layout, times, edits, guided)
+
+
+def plan_of(
+    model: Model,
+    texts: Sequence[str],
+    sampling: Sampling,
+    record: Record,
+    guided: Combined | None,
+    edits: Sequence[Intervention],
+) -> Plan:
+    """The plan of a run, the model's defaults filled in."""
+    given = {name: getattr(sampling, name) for name in ("height", "width")}
+    height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
+    return Plan(
+        model=model.name,
+        dtype=model.loaded.dtype,
+        prompts=tuple(texts),
+        steps=model.defaults.steps if sampling.steps is None else sampling.steps,
+        seed=sampling.seed,
+        repeats=sampling.repeats,
+        height=height,
+        width=width,
+        negative_prompt=sampling.negative_prompt,
+        settings=model.settings(as_settings(sampling.settings)),
+        guidance=None if guided is None else guided.to_json(),
+        interventions=tuple(edit.to_json() for edit in edits),
+        record=record,
+        scheduler=scheduler_settings(model.pipe),
+        weights=fingerprint(model.pipe),
+    )
+
+
+def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[Intervention, ...]:
+    """Edits as they are given: themselves, or a JSON file with a list of them."""
+    if not isinstance(given, str | Path):
+        return tuple(given)
+    if not str(given):
+        return ()
+    try:
+        listed = json.loads(Path(given).read_text(encoding="utf-8"))
+        return tuple(from_json(edit, model=model) for edit in listed)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"interventions must be a JSON file of a list of edits, such as {EXAMPLE}; got {str(given)!r} ({error})"
+        ) from None
+
+
+def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Settings as they are given: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
+    if not isinstance(given, str):
+        return dict(given or {})
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        name, equals, value = part.strip().partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}") from None
+        if not equals or not name:
+            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}")
+    return found
 
 
 def recordable(asked: Record | None, model: Model) -> Record:

@@ -16,8 +16,10 @@ import torch
 from common import Options, interval, ratio, shown, table, turns
 from tracing import SHAPE
 
+from interp.executor import Execution
 from interp.experiments.clean import clean_run
-from interp.experiments.draw import Arm, _batches, cost, draw
+from interp.experiments.design import Drawing
+from interp.experiments.draw import Arm, ByArms
 from interp.interventions import Zero, ZeroNormsKept
 from interp.models import autoencoder, tiny
 from interp.models.load import adopt
@@ -46,7 +48,13 @@ def grid() -> list[Arm]:
 
 def experiment(prepared: Prepared, arms: Sequence[Arm]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        draw(prepared, arms, experiment="bench", parameters={}, out=Path(folder) / "e.zarr", batch_size=SIZE)
+        design(prepared, arms, Path(folder) / "e.zarr").run()
+
+
+def design(prepared: Prepared, arms: Sequence[Arm], out: Path) -> Drawing:
+    own: dict[str, Any] = {"kind": "bench", "out": out, "parameters": {}, "execution": Execution(SIZE)}
+    units = lambda size: ByArms(prepared, arms, size)  # noqa: E731
+    return Drawing(prepared=prepared, arms=tuple(arms), units=units, measure=lambda made: {}, **own)
 
 
 def bare(prepared: Prepared, arms: Sequence[Arm], arguments: dict[str, Any]) -> None:
@@ -65,7 +73,7 @@ def bare(prepared: Prepared, arms: Sequence[Arm], arguments: dict[str, Any]) -> 
         for _ in range(STEPS):
             forwards(1)
         decode(1)
-        for batch in _batches(arms, range(len(arms)), SIZE):
+        for batch in ByArms(prepared, arms, SIZE).batches(range(len(arms))):
             starts = [place for number in batch if (place := arms[number].leaves) is not None]
             for step in range(STEPS):
                 active = sum(place[0] < step for place in starts)
@@ -96,7 +104,7 @@ def measure(options: Options) -> dict[str, Any]:
         found[name] = {
             "experiment / bare": ratio(rounds, "experiment", "bare"),
             "forwards / all steps of all arms": round(
-                cost(prepared, arms, batch_size=SIZE)["forwards"] / (STEPS * len(arms)), 3
+                design(prepared, arms, Path("bench.zarr")).cost.forwards / (STEPS * len(arms)), 3
             ),
             "seconds": interval([one["experiment"] for one in rounds], 1),
         }

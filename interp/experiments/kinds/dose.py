@@ -8,127 +8,86 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
+from typing_extensions import Doc
 
-from interp.analysis import dose as analysis
+from interp import analysis, experiments, interventions
+from interp.analysis.table import Along, Table
 from interp.errors import InputError
-from interp.executor import HERE, Executor, Stopped
-from interp.experiments.choose import Ranked, rank
-from interp.experiments.disrupt import said_blocks
-from interp.experiments.draw import BATCH_SIZE, Arm, OnProgress, cost, draw
-from interp.interventions.edits import Zero
-from interp.plan import Record, Row, as_json, at_least
-from interp.store.experiment import Experiment
-from interp.store.opened import Run
-from interp.store.places import located
-from interp.store.results import write_result
-from interp.tracing.model import Model
-from interp.tracing.prepare import Prepared, prepare
+from interp.experiments.arguments import RankedBy, Reference, listed, pictures_of, said_blocks
+from interp.experiments.kind import Kind, Request
+from interp.experiments.shown import Figure, Shown
+from interp.options import Prompts
+from interp.plan import Row, at_least
+from interp.sites import parse_indices
+
+if TYPE_CHECKING:
+    from interp.experiments.choose import Ranked
+    from interp.experiments.design import Drawing
+    from interp.experiments.draw import Arm
 
 KINDS = ("massive", "random", "lowest")
 WINDOWS = ("all", "early", "late")
-BUDGET = 2000  # pictures
 
 
 @dataclasses.dataclass(frozen=True)
-class Dose:
-    """A dose-response design that is ready to be drawn."""
-
-    prepared: Prepared
-    out: Path
-    arms: tuple[Arm, ...]
-    planned: Any
-    """(prompt, arm) booleans."""
-    parameters: dict[str, Any]
-    ranked: Ranked
-
-    @property
-    def cost(self) -> dict[str, float]:
-        """Pictures, and forwards of one row."""
-        return cost(self.prepared, self.arms, self.planned)
-
-    def run(
-        self,
-        *,
-        reference: Any = None,
-        batch_size: int = BATCH_SIZE,
-        through: Executor = HERE,
-        on_progress: OnProgress = lambda progress: None,
-        stopped: Stopped = lambda: False,
-    ) -> Experiment:
-        """Draw what is missing and keep the result `dose` in the store."""
-        drawn = draw(
-            self.prepared,
-            self.arms,
-            experiment="dose",
-            parameters=self.parameters,
-            out=self.out,
-            planned=self.planned,
-            bind=_redrawn(self.ranked),
-            batch_size=batch_size,
-            through=through,
-            on_progress=on_progress,
-            stopped=stopped,
-        )
-        write_result(drawn.path, "dose", analysis.response(drawn, reference))
-        return drawn
-
-
-def dose(
-    model: Model | str | Path,
-    prompts: Sequence[str] | str | Path,
-    *,
-    out: str | Path,
-    counts: Sequence[int] | None = None,
-    block: int | None = None,
-    windows: Sequence[str] = WINDOWS,
-    run: Run | str | Path | None = None,
-    budget: int = BUDGET,
-    batch_size: int = BATCH_SIZE,
-    **arguments: Any,
-) -> Dose:
-    """Prepare a design of counts x blocks x windows x kinds: `dose(...).run()` draws it.
-
-    `counts` are numbers of channels (by default 1, 2, 4, ... up to a quarter of them); blocks are `block` alone (by default a
-    quarter into the model), then a quarter, half and all of them from there; windows are all steps, the first or the last half.
-    Where that is more than `budget` pictures, every dose is drawn for a part of the prompts, in turn.
+class Options:
+    """The doses: counts of channels x blocks x windows of steps. Blocks are one block, then a quarter, half and all of them
+    from there; windows are all steps, the first or the last half.
     """
-    prepared = prepare(model, prompts, record=Record(stats=False, gates=False), **arguments)
+
+    prompts: Prompts
+    counts: Annotated[Sequence[int] | str | None, Doc('Numbers of channels, "1,2,8". [default: 1, 2, 4, ... a quarter]')] = None
+    block: Annotated[int | None, Doc("The block of the smallest dose. [default: a quarter into the model]")] = None
+    windows: Annotated[Sequence[str] | str, Doc("Steps: any of all,early,late.")] = WINDOWS
+    budget: Annotated[int, Doc("Pictures at most; beyond, every dose is drawn for a part of the prompts.")] = 2000
+    run: RankedBy = None
+    reference: Reference = None
+
+
+def design(request: Request) -> Drawing:
+    """Every dose of massive, random and lowest channels; beyond the budget, each for a part of the prompts, in turn."""
+    options: Options = request.options
+    real = pictures_of(options.reference)
+    prepared = request.prepare(options.prompts)
     anatomy, steps = prepared.model.anatomy, len(prepared.schedule.timesteps)
-    ranked = rank(prepared, located(out), channels="0", run=run, batch_size=batch_size)
-    numbers = _counts(counts, anatomy.channels)
-    sets = nested_blocks(len(anatomy.blocks), block)
-    wrong = [name for name in windows if name not in WINDOWS]
-    if wrong or not windows:
-        raise InputError(f"windows must be some of {', '.join(WINDOWS)}; got {wrong[0] if wrong else 'none'!r}")
+    counts, windows = parse_indices(options.counts, "counts"), listed(options.windows, "windows", WINDOWS)
+    ranked = request.rank(prepared, "0")
+    counted = _counts(counts, anatomy.channels)
+    sets = nested_blocks(len(anatomy.blocks), options.block)
     if steps < 2 and set(windows) - {"all"}:
         raise InputError(f"windows: {steps} step has no early and late half; use windows=['all'] or more steps")
-    spans = {"all": range(steps), "early": range(steps // 2), "late": range(steps // 2, steps)}
     labels = {"kind": "original", "count": 0, "blocks": "-", "block_count": 0, "window": "-"}
-    arms = [Arm("original", (), labels)]
-    for kind in KINDS:
-        for count in numbers:
-            for blocks in sets:
-                for window in windows:
-                    channels = _channels(ranked, kind, count)
-                    said = said_blocks(blocks, len(anatomy.blocks))
-                    edit = Zero(channels=channels, blocks=blocks, steps=None if window == "all" else tuple(spans[window]))
-                    where = {"blocks": said, "block_count": len(blocks), "window": window}
-                    name = f"{kind} {count}, blocks {said}, {window} steps"
-                    arms.append(Arm(name, (edit,), {"kind": kind, "count": count, **where}))
+    arms = [experiments.draw.Arm("original", (), labels)]
+    arms += [
+        _arm(ranked, kind, count, blocks, window, steps, len(anatomy.blocks))
+        for kind in KINDS
+        for count in counted
+        for blocks in sets
+        for window in windows
+    ]
     doses = (len(arms) - 1) // len(KINDS)
-    planned = share_out(prepared.plan.rows(), doses, at_least("budget", budget, 1), prepared.plan.seed)
+    planned = share_out(prepared.plan.rows(), doses, at_least("budget", options.budget, 1), prepared.plan.seed)
     parameters = {
-        "counts": numbers,
-        "windows": list(windows),
+        "counts": counted,
+        "windows": windows,
         "ranked_by": ranked.source,
-        "budget": budget,
+        "budget": options.budget,
         "random": "drawn anew for every row, out of all but the largest",
     }
-    return Dose(prepared, located(out), tuple(arms), planned, as_json(parameters, "parameters"), ranked)
+    measure = lambda made: {"dose": analysis.dose.response(made, real)}  # noqa: E731
+    return request.drawing(prepared, arms, parameters, measure, bind=_redrawn(ranked), planned=planned)
+
+
+def _arm(ranked: Ranked, kind: str, count: int, blocks: tuple[int, ...], window: str, steps: int, of_blocks: int) -> Arm:
+    """One dose."""
+    spans = {"early": range(steps // 2), "late": range(steps // 2, steps)}
+    said = said_blocks(blocks, of_blocks)
+    chosen = None if window == "all" else tuple(spans[window])
+    edit = interventions.Zero(channels=_channels(ranked, kind, count), blocks=blocks, steps=chosen)
+    labels = {"kind": kind, "count": count, "blocks": said, "block_count": len(blocks), "window": window}
+    return experiments.draw.Arm(f"{kind} {count}, blocks {said}, {window} steps", (edit,), labels)
 
 
 def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]:
@@ -150,6 +109,8 @@ def share_out(rows: Sequence[Row], doses: int, budget: int, seed: int) -> Any:
     budget allows: the same rows for the massive channels and their controls, other rows, drawn by lot, for other doses. Rows
     are dealt out like cards: every row has about as many doses as any other, different prompts before further seeds.
     """
+    import numpy as np
+
     count, kinds = len(rows), len(KINDS)
     each = min(count, (budget - count) // max(doses * kinds, 1))
     if each < min(count, 2):
@@ -194,6 +155,8 @@ def _channels(ranked: Ranked, kind: str, count: int) -> tuple[int, ...]:
 
 def _random(ranked: Ranked, count: int, row: int) -> tuple[int, ...]:
     """Random channels out of all but the largest `count`."""
+    import numpy as np
+
     drawn = np.random.default_rng([count, row]).choice(ranked.order[count:], count, replace=False)
     return tuple(sorted(int(channel) for channel in drawn))
 
@@ -205,9 +168,31 @@ def _redrawn(ranked: Ranked) -> Any:
         def edits_of(arm: Arm) -> Any:
             if arm.labels["kind"] != "random":
                 return arm.edits
-            edits = [edit for edit in arm.edits if isinstance(edit, Zero)]
+            edits = [edit for edit in arm.edits if isinstance(edit, interventions.Zero)]
             return [dataclasses.replace(edit, channels=_random(ranked, arm.labels["count"], row.index)) for edit in edits]
 
         return edits_of
 
     return bind
+
+
+TABLE = Table(
+    ("dose",),
+    {
+        "zeroed": "dose",
+        "amount": "amount",
+        "measures": Along("measure", {"{}": "value", "{} interval": ("low", "high"), "{} less control": "over_control"}),
+        "outcome": "outcome",
+        "prompts": "prompts",
+    },
+)
+dose = Kind(
+    "dose",
+    "Dose-response: channels x blocks x steps zeroed, massive against controls; where each paper's claim holds.",
+    Options,
+    design,
+    {"dose and response": Shown("dose", TABLE)},
+    {"dose": Figure("experiments.dose", "dose")},
+    papers=("disruption",),
+    controls={"kind": ("random", "lowest")},
+)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.analysis import intervals
+from interp.analysis import intervals, variance
 from interp.errors import InputError, ModelError
 from interp.models.anatomy import Conditioning, add_rows, take_rows
 from interp.models.identity import fingerprint
@@ -32,7 +31,6 @@ Array = NDArray[Any]
 ENCODE_BATCH = 32  # prompts encoded together
 GRID_BATCH = 256  # cells computed together
 TIMESTEPS = 50
-OnProgress = Callable[[int, int], None]
 
 
 def tabulate(
@@ -42,54 +40,11 @@ def tabulate(
     *,
     timesteps: Sequence[float] | int = TIMESTEPS,
     guidance: Sequence[float] | None = None,
-    settings: dict[str, Any] | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Alpha of every gate over the full grid, and how much of its variance each player explains.
-
-    `timesteps` are values in the scheduler's units, or how many evenly spaced ones (the middle of each part of 0..1000);
-    `guidance` is a list of values of an embedded guidance, where the model has one.
-
-    alpha                        (prompt, timestep, [guidance,] block, stream, gate, channel)   with `channels`
-    share                        (term, block, stream, gate, channel)   of alpha's variance over the grid
-    share_low, share_high        the same; jackknife over prompts; with `channels`
-    shapley                      (player, block, stream, gate, channel)
-    mean, deviation              (block, stream, gate, channel)   of alpha over the grid
-
-    Without `channels`, all channels are split from streamed moments and the grid itself is not kept.
-    """
-    grid = _Grid.build(model, prompts, timesteps, guidance, settings)
-    wanted = None if channels is None else resolve_indices(list(channels), model.anatomy.channels, "channels")
-    table = grid.whole(wanted, on_progress) if wanted is not None else None
-    parts = _terms(grid.players)
-    if table is not None:
-        variance, mean = split_grid(table, len(grid.players)), table.mean(axis=tuple(range(len(grid.players))))
-    else:
-        variance, mean = grid.streamed(on_progress)
-    return grid.describe(parts, variance, mean, table, wanted)
-
-
-def _terms(players: Sequence[str]) -> list[tuple[int, ...]]:
-    numbers = range(len(players))
-    return [chosen for count in range(1, len(players) + 1) for chosen in itertools.combinations(numbers, count)]
-
-
-def split_grid(table: Array, players: int) -> Array:
-    """Variance of each term, (term, ...), of a full grid whose first axes are the players; terms in the order of `_terms`."""
-    means: dict[tuple[int, ...], Array] = {}
-    for count in range(players + 1):
-        for kept in itertools.combinations(range(players), count):
-            over = tuple(axis for axis in range(players) if axis not in kept)
-            means[kept] = table.mean(axis=over, keepdims=True, dtype=np.float64)
-    found = []
-    for term in _terms([""] * players):
-        effect = sum(
-            (-1) ** (len(term) - count) * means[kept]
-            for count in range(len(term) + 1)
-            for kept in itertools.combinations(term, count)
-        )
-        found.append((np.asarray(effect) ** 2).mean(axis=tuple(range(players))))
-    return np.stack(found)
+    """Alpha of every gate over the full grid, and how much of its variance each player explains; see `Grid.collect`."""
+    grid = Grid.build(model, prompts, channels, timesteps=timesteps, guidance=guidance, settings=settings)
+    return grid.collect([grid.measure(unit) for unit in range(grid.units)])
 
 
 def _timesteps(given: Sequence[float] | int) -> Array:
@@ -104,14 +59,20 @@ def _timesteps(given: Sequence[float] | int) -> Array:
     return values
 
 
-class _Grid:
+class Grid:
     """Players, their values, and alpha's sites."""
 
     def __init__(
-        self, model: Model, conditioning: Conditioning, texts: list[str], text: dict[str, Any], values: dict[str, Array]
+        self,
+        model: Model,
+        conditioning: Conditioning,
+        text: Mapping[str, Any],
+        values: dict[str, Array],
+        texts: list[str],
+        channels: tuple[int, ...] | None,
     ) -> None:
         self.model, self.conditioning, self.texts, self.text = model, conditioning, texts, text
-        self.values = values
+        self.values, self.channels = values, channels
         self.players = ["text", *values] if "text" in conditioning.players else list(values)
         self.sites = [
             (modulation, number, site)
@@ -125,10 +86,17 @@ class _Grid:
         cls,
         model: Model,
         prompts: Sequence[str] | str | Path,
-        timesteps: Sequence[float] | int,
-        guidance: Sequence[float] | None,
-        settings: dict[str, Any] | None,
-    ) -> _Grid:
+        channels: Sequence[int] | None = None,
+        *,
+        timesteps: Sequence[float] | int = TIMESTEPS,
+        guidance: Sequence[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Grid:
+        """Encode the prompts and check what is asked.
+
+        `timesteps` are values in the scheduler's units, or how many evenly spaced ones (the middle of each part of 0..1000);
+        `guidance` is a list of values of an embedded guidance, where the model has one.
+        """
         conditioning, spec = model.anatomy.conditioning, model.loaded.spec
         if not model.anatomy.gates:
             raise ModelError(f"{model.name} has no gates: no alpha multiplies what its blocks add")
@@ -136,8 +104,9 @@ class _Grid:
             raise ModelError(
                 f"the anatomy of {model.name} does not say what sets its gates; trace it and use `interp attribute`"
             )
+        wanted = None if channels is None else resolve_indices(list(channels), model.anatomy.channels, "channels")
         texts = list(dict.fromkeys(read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)))
-        chosen = model.settings(settings)
+        chosen = model.settings(None if settings is None else dict(settings))
         batches = [texts[start : start + ENCODE_BATCH] for start in range(0, len(texts), ENCODE_BATCH)]
         with torch.no_grad(), quiet():
             encoded = [spec.conditions(model.pipe, batch, chosen) for batch in batches]
@@ -147,27 +116,60 @@ class _Grid:
             raise InputError(f"guidance: {model.name} has no embedded guidance, so its gates cannot depend on it")
         if guidance is not None:
             values["guidance"] = np.array(sorted(set(guidance)), np.float64)
-        return cls(model, conditioning, texts, text, values)
+        return cls(model, conditioning, text, values, texts, wanted)
 
-    def whole(self, channels: tuple[int, ...], on_progress: OnProgress) -> Array:
-        """Alpha of some channels over the whole grid: (*players, site, channel)."""
-        rows = [row[:, list(channels)] for row in self._rows(on_progress)]
-        shape = [len(self.texts)] if "text" in self.players else [1]
-        table = np.stack(rows).reshape(*shape, *(len(v) for v in self.values.values()), len(self.sites), len(channels))
-        return table if "text" in self.players else table[0]
+    @property
+    def rows(self) -> int:
+        """Texts that alpha depends on."""
+        return len(self.texts) if "text" in self.players else 1
 
-    def streamed(self, on_progress: OnProgress) -> tuple[Array, Array]:
+    @property
+    def units(self) -> int:
+        """Units of work: a text each with `channels`; without, all texts together, as moments alone are kept."""
+        return self.rows if self.channels is not None else 1
+
+    def measure(self, unit: int) -> dict[str, Array]:
+        """With `channels`, alpha of one text, (*other players, site, channel); without, moments of all texts."""
+        if self.channels is not None:
+            table = np.stack([row[:, list(self.channels)] for row in self._row(unit)])
+            return {"alpha": table.reshape(*self._inner, len(self.sites), len(self.channels))}
+        parts, mean = self.streamed()
+        return {"variance": parts, "mean": mean}
+
+    def collect(self, done: Sequence[Mapping[str, Array]]) -> xr.Dataset:
+        """Alpha, and how much of its variance each player explains.
+
+        alpha                        (prompt, timestep, [guidance,] block, stream, gate, channel)   with `channels`
+        share                        (term, block, stream, gate, channel)   of alpha's variance over the grid
+        share_low, share_high        the same; jackknife over prompts; with `channels`
+        shapley                      (player, block, stream, gate, channel)
+        mean, deviation              (block, stream, gate, channel)   of alpha over the grid
+
+        Without `channels`, all channels are split from streamed moments and the grid itself is not kept.
+        """
+        if self.channels is None:
+            return self.describe(done[0]["variance"], done[0]["mean"], None)
+        table = np.stack([part["alpha"] for part in done])
+        table = table if "text" in self.players else table[0]
+        count = len(self.players)
+        return self.describe(variance.split_grid(table, count), table.mean(axis=tuple(range(count))), table)
+
+    @property
+    def _inner(self) -> tuple[int, ...]:
+        return tuple(len(values) for values in self.values.values())
+
+    def streamed(self) -> tuple[Array, Array]:
         """Variances of the terms, and mean, (term, site, channel), prompt by prompt; the grid is never in memory."""
-        inner = tuple(len(values) for values in self.values.values())
+        inner = self._inner
         if "text" not in self.players:
-            table = np.stack(list(self._rows(on_progress))).reshape(*inner, len(self.sites), -1)
-            return split_grid(table, len(self.players)), table.mean(axis=tuple(range(len(inner))))
+            table = np.stack(list(self._row(0))).reshape(*inner, len(self.sites), -1)
+            return variance.split_grid(table, len(self.players)), table.mean(axis=tuple(range(len(inner))))
         count, axes = len(self.texts), tuple(range(len(inner)))
         marginal: dict[tuple[int, ...], Array] = {}
         first: Array | None = None
-        rows, total = self._rows(on_progress), np.zeros(())
-        for _ in range(count):
-            cells = np.stack(list(itertools.islice(rows, math.prod(inner)))).reshape(*inner, len(self.sites), -1)
+        total = np.zeros(())
+        for number in range(count):
+            cells = np.stack(list(self._row(number))).reshape(*inner, len(self.sites), -1)
             cells = cells.astype(np.float64)
             first = cells if first is None else first
             total = total + (cells - first) / count
@@ -176,18 +178,13 @@ class _Grid:
                 square = ((cells - first).mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
                 marginal[kept] = marginal.get(kept, 0.0) + square / count
         assert first is not None
-        return _with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
+        return variance.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
 
-    def _rows(self, on_progress: OnProgress) -> Iterator[Array]:
-        """Alpha of every cell, (site, channel), text slowest and the last player fastest."""
+    def _row(self, number: int) -> Iterator[Array]:
+        """Alpha of every cell of one text, (site, channel), the last player fastest."""
         inner = list(itertools.product(*self.values.values()))
-        texts = len(self.texts) if "text" in self.players else 1
-        transformer = self.model.pipe.transformer
-        for number in range(texts):
-            for start in range(0, len(inner), GRID_BATCH):
-                cells = inner[start : start + GRID_BATCH]
-                yield from self._compute(transformer, number, cells)
-            on_progress(number + 1, texts)
+        for start in range(0, len(inner), GRID_BATCH):
+            yield from self._compute(self.model.pipe.transformer, number, inner[start : start + GRID_BATCH])
 
     def _compute(self, transformer: Any, number: int, cells: list[tuple[float, ...]]) -> Iterator[Array]:
         anatomy = self.model.anatomy
@@ -210,13 +207,12 @@ class _Grid:
                 alphas.append(found[key][chunk].float().cpu())
         yield from torch.stack(alphas, dim=1).numpy()
 
-    def describe(
-        self, terms: list[tuple[int, ...]], variance: Array, mean: Array, table: Array | None, channels: tuple[int, ...] | None
-    ) -> xr.Dataset:
+    def describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
         """The result, its sites unfolded into block, stream and gate."""
-        total = variance.sum(axis=0)
+        terms, channels = variance.terms_of(self.players), self.channels
+        total = parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            share = variance / total
+            share = parts / total
         shapley = np.stack(
             [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
         )
@@ -229,7 +225,7 @@ class _Grid:
         }
         if table is not None:
             found["alpha"] = self._unfold(table, tuple("prompt" if p == "text" else p for p in self.players))
-            low, high = _share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
+            low, high = variance.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
             found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
         result = xr.Dataset(found).assign_coords(
             term=np.array(names, dtype=object),
@@ -272,39 +268,3 @@ class _Grid:
             "control": "exact: no block was run",
             "note": f"{without}shares hold for these prompts and these timesteps{held}",
         }
-
-
-def _with_text(first: Array, shift: Array, squares: dict[tuple[int, ...], Array], axes: tuple[int, ...]) -> Array:
-    """Variances of all terms, text being player 0, from moments over texts of the inner grid's marginal means.
-
-    `squares[kept]` is the mean over texts of the mean square of each text's marginal mean, less the first text's.
-    """
-    mean = first + shift
-    inner = split_grid(mean, len(axes))
-    of_text: dict[tuple[int, ...], Array] = {}
-    for kept in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(len(axes) + 1)):
-        over = tuple(axis for axis in axes if axis not in kept)
-        centre = (shift.mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
-        below = sum((of_text[k] for k in of_text if set(k) < set(kept)), np.zeros_like(centre))
-        of_text[kept] = np.maximum(squares[kept] - centre - below, 0.0)
-    found = []
-    for term in _terms([""] * (len(axes) + 1)):
-        inner_part = tuple(player - 1 for player in term if player > 0)
-        found.append(of_text[inner_part] if 0 in term else inner[_terms([""] * len(axes)).index(inner_part)])
-    return np.stack(found)
-
-
-def _share_intervals(table: Array, players: int) -> tuple[Array, Array]:
-    """Jackknife over prompts (the first axis) of the terms' shares: (term, site, channel) each."""
-    prompts = len(table)
-    if prompts < 3:
-        nothing = np.full((2**players - 1, *table.shape[players:]), np.nan)
-        return nothing, nothing.copy()
-
-    def share(rows: Array) -> Array:
-        variance = split_grid(table[rows], players)
-        return np.asarray(variance / variance.sum(axis=0))
-
-    everyone = np.arange(prompts)
-    left_out = np.stack([share(np.delete(everyone, row)) for row in everyone])
-    return intervals.from_jackknife(share(everyone), left_out)

@@ -12,7 +12,7 @@ under one noise correspond by that noise, a token with the same place of the oth
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,22 +20,20 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.analysis import correspondence
-from interp.analysis.correspondence import Pair
 from interp.errors import InputError, ModelError
 from interp.experiments.clean import Array, calls_of, measure
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Block
 from interp.models.catalog import CATALOG
-from interp.plan import Record, at_least
+from interp.options import Sampling, split
+from interp.plan import Record
 from interp.sites import Site, parse_indices, resolve_indices
 from interp.tracing.model import Model
-from interp.tracing.prepare import Prepared, prepare
+from interp.tracing.prepare import Prepared, as_settings, prepare
 
 PLAIN = ("raw", "raw_discard", "adaln", "adaln_discard")
 KINDS = (*PLAIN, "raw_control", "adaln_control")
 DRAWS = 3  # of the control's channels
-OnPair = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +165,16 @@ def extractor(
     channels: Sequence[int] | str,
     blocks: Sequence[int] | str | None = None,
     steps_at: Sequence[int] | str | None = None,
-    **arguments: Any,
+    sampling: Sampling | None = None,
+    **given: Any,
 ) -> Extractor:
     """Prepare descriptors. `blocks` are those whose input is taken (1 or later; by default all); `steps_at` sampling steps to
-    whose noise level pictures are brought, by default the middle one; `arguments` are those of `interp.trace`.
+    whose noise level pictures are brought, by default the middle one; `given` are fields of the sampling.
     """
+    drawn = sampling if sampling is not None else split(given, Sampling, of="extractor")[0]
     still = autoencoder.still_settings(model.pipe, model.loaded.spec)
-    settings = {**(arguments.pop("settings", None) or {}), **still}
-    prepared = prepare(model, list(prompts), record=Record(stats=False, gates=False), settings=settings, **arguments)
+    drawn = dataclasses.replace(drawn, settings={**as_settings(drawn.settings), **still})
+    prepared = prepare(model, list(prompts), drawn, record=Record(stats=False, gates=False))
     count, steps = len(model.anatomy.blocks), len(prepared.schedule.timesteps)
     wanted = resolve_indices(range(1, count) if blocks is None else parse_indices(blocks, "blocks"), count, "blocks")
     if 0 in wanted:
@@ -224,45 +224,3 @@ def default_blocks(model: Model) -> list[int] | None:
     """DiTF's block, or all."""
     preset = PRESETS.get(model.name)
     return [preset.block] if preset is not None and preset.block is not None else None
-
-
-def correspond(
-    model: Model,
-    pairs: Sequence[Pair],
-    *,
-    channels: Sequence[int] | str,
-    thresholds: Sequence[float] = correspondence.THRESHOLDS,
-    on_pair: OnPair = lambda done, total: None,
-    **given: Any,
-) -> xr.Dataset:
-    """PCK of every kind of descriptor over pairs; `given` are arguments of `extractor`. See `correspondence.summarise`."""
-    at_least("pairs", len(pairs), 1)
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair.prompts))
-    made = extractor(model, texts, channels=channels, **given)
-    grid = made.prepared.layout.image_grid
-    shape = (len(pairs), len(made.steps), len(made.blocks), len(thresholds))
-    shares = {kind: np.zeros(shape) for kind in KINDS}
-    beside = {name: np.zeros((len(pairs), len(thresholds))) for name in correspondence.CONTROLS}
-    for number, pair in enumerate(pairs):
-        source, target = (made.describe(pair.pictures[n], texts.index(pair.prompts[n]), 2 * number + n) for n in (0, 1))
-        tokens = correspondence.token_of(pair.points[0], grid, pair.pictures.shape[1:3])
-        for place in np.ndindex(*shape[1:3]):
-            at = made.steps[place[0]], made.blocks[place[1]]
-            for kind in KINDS:
-                ours, theirs = (np.atleast_3d(one[at][kind].T).T for one in (source, target))  # (draw, token, channel)
-                found = [correspondence.match(a, b, tokens) for a, b in zip(ours, theirs, strict=True)]
-                each = [correspondence.correct(pair, predicted, grid, thresholds) for predicted in found]
-                shares[kind][(number, *place)] = np.mean(each, axis=0)
-        for name, values in correspondence.controls(pair, grid, thresholds).items():
-            beside[name][number] = values
-        on_pair(number + 1, len(pairs))
-    coordinates = {"step": list(made.steps), "block": list(made.blocks), "threshold": list(thresholds)}
-    attributes = {
-        "model": model.name,
-        "weights": made.prepared.plan.weights,
-        "channels": list(made.channels),
-        "grid": list(grid),
-        "pairs": len(pairs),
-        "seed": made.seed,
-    }
-    return correspondence.summarise(shares, beside, coordinates, attributes)

@@ -1,0 +1,86 @@
+"""Options that several experiments have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typing_extensions import Doc
+
+from interp.errors import InputError
+
+if TYPE_CHECKING:
+    from interp.plan import Row
+    from interp.store.schema import Array
+
+STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
+
+Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
+RankedBy = Annotated[
+    Any | str | Path | None,
+    Doc("A traced store that channels are chosen by. [default: the first prompts are traced]"),
+]
+Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
+Stream = Annotated[str, Doc("image, text or both.")]
+Reference = Annotated[
+    Any | str | Path | None, Doc("Folder of real pictures that detail is measured by. [default: the originals]")
+]
+
+
+def said_blocks(chosen: Sequence[int], count: int) -> str:
+    """A set of blocks, short: all, 4, 2-5, or 0,3,7."""
+    if len(chosen) == count:
+        return "all"
+    if len(chosen) > 1 and list(chosen) == list(range(chosen[0], chosen[-1] + 1)):
+        return f"{chosen[0]}-{chosen[-1]}"
+    return ",".join(map(str, chosen))
+
+
+def listed(text: str | Sequence[str], field: str, known: Sequence[str]) -> list[str]:
+    """Names between commas, each of them known."""
+    names = [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else list(text)
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        raise InputError(f"{field} must be some of {', '.join(known)}; got {wrong[0] if wrong else 'none'!r}")
+    return names
+
+
+def numbers(text: str | Sequence[float], field: str) -> list[float]:
+    """Numbers, or their text between commas."""
+    try:
+        return [float(part) for part in (text.split(",") if isinstance(text, str) else text) if str(part).strip()]
+    except ValueError:
+        raise InputError(f"{field} must be numbers between commas, such as 0.5,1; got {text!r}") from None
+
+
+def pictures_of(given: Any, field: str = "reference") -> Array | None:
+    """Pictures, (picture, y, x, rgb) uint8, as they are given: an array, or a folder of PNG or JPEG files of one size; masks
+    (`-mask.png`) are left out.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if given is None or not isinstance(given, str | Path):
+        return None if given is None else np.asarray(given)
+    kinds = (".png", ".jpg", ".jpeg")
+    paths = sorted(p for p in Path(given).glob("*") if p.suffix.lower() in kinds and not p.stem.endswith("-mask"))
+    if not paths:
+        raise InputError(f"{field}: {given} holds no .png or .jpg pictures")
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    sizes = sorted({picture.shape for picture in pictures})
+    if len(sizes) > 1:
+        raise InputError(f"{field}: the pictures in {given} must be of one size; got {sizes[:3]}")
+    return np.stack(pictures)
+
+
+def check_pairs(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str] = ("clean", "corrupted")) -> None:
+    """Rows must come in pairs: as many of both, the same seeds, different texts."""
+    one, other = names
+    if len(first) != len(second):
+        raise InputError(f"{one} and {other} prompts come in pairs; got {len(first)} and {len(second)}")
+    for a, b in zip(first, second, strict=True):
+        if a.seed != b.seed:
+            raise InputError(f"pair {a.index}: seeds {a.seed} and {b.seed}; a line that is repeated must be repeated in both")
+        if a.text == b.text:
+            raise InputError(f"pair {a.index}: {one} and {other} are the same prompt, {a.text!r}")

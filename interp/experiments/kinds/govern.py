@@ -1,0 +1,214 @@
+"""Does alpha govern? The clamp test of Detail Guidance's claim that the gates set the massive channels (arXiv 2510.11538, 4.1).
+
+Per block and gate, in runs of their own: alpha at the massive channels set to 0; alpha at as many ordinary channels set to 0;
+and the other way round, alpha at the ordinary channels raised to the massive channels' level. If alpha governs, the first takes
+the channels' size away where the second does little, and the third makes new massive channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp import analysis, interventions
+from interp.analysis.table import Table
+from interp.errors import InputError, ModelError
+from interp.experiments.arguments import Blocks, Channels
+from interp.experiments.kind import Kind, Request
+from interp.experiments.shown import Shown
+from interp.options import Prompts
+from interp.sites import parse_indices, resolve_indices
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.experiments.design import Measuring
+    from interp.store.opened import Run
+    from interp.store.schema import Array
+
+ARMS = ("removed", "removed_ordinary", "raised_ordinary")
+STREAM = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where alpha is edited."""
+
+    prompts: Prompts
+    channels: Channels = None
+    blocks: Blocks = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arm:
+    """One run: a block, a gate, what is done, and to which channels."""
+
+    block: int
+    gate: str
+    name: str
+    channels: tuple[int, ...]
+    edit: Any
+
+    @property
+    def store(self) -> str:
+        """Its store's name inside the experiment's folder."""
+        return f"block.{self.block}-{self.gate}-{self.name}.zarr"
+
+
+def design(request: Request) -> Measuring:
+    """A traced run for every block, gate and edit, each a store in the folder NAME/ next to the experiment's. The original run
+    is traced here, since it chooses the channels and gives alpha's level.
+    """
+    options, model = request.options, request.model
+    if not model.anatomy.gates:
+        raise ModelError(f"{model.name} has no gates: no alpha multiplies what its blocks add, so none can be clamped")
+    folder = request.out.with_name(request.out.name.removesuffix(".zarr"))
+    request = dataclasses.replace(request, out=folder.with_name(f"{folder.name}.zarr"))
+    prepared, original = request.traced(options.prompts, folder / "original.zarr")
+    chosen = analysis.massive.channels_of(original, options.channels, STREAM)
+    ordinary = ordinary_channels(model.anatomy.channels, chosen, request.sampling.seed)
+    wanted = resolve_indices(parse_indices(options.blocks, "blocks"), len(model.anatomy.blocks), "blocks")
+    arms = list(_arms(original, wanted, chosen, ordinary))
+    if not arms:
+        raise InputError(f"blocks: none of {list(wanted)} has a gate in the image stream")
+
+    def measure(number: int) -> dict[str, Array]:
+        _, run = request.traced(options.prompts, folder / arms[number].store, interventions=[arms[number].edit])
+        return _compare(original, run, arms[number])
+
+    return request.measuring(
+        prepared,
+        {"channels": chosen, "ordinary": ordinary, "blocks": wanted},
+        measure_unit=measure,
+        collect=lambda done: _collect(original, arms, done, wanted, chosen, ordinary),
+        units=len(arms),
+        forwards=float(len(prepared.plan.rows()) * len(prepared.schedule.timesteps) * (1 + len(arms))),
+    )
+
+
+def ordinary_channels(count: int, chosen: Sequence[int], seed: int) -> list[int]:
+    """As many random channels as are massive, none of those."""
+    import numpy as np
+
+    others = np.setdiff1d(np.arange(count), chosen)
+    return sorted(int(c) for c in np.random.default_rng(seed).choice(others, min(len(chosen), len(others)), replace=False))
+
+
+def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: list[int]) -> Iterator[_Arm]:
+    """Every run of the experiment, in order."""
+    import numpy as np
+    import xarray as xr
+
+    alpha = original.gates["alpha"].sel(stream=STREAM)
+    present = original.gates["present"].sel(stream=STREAM)
+    for block in blocks:
+        for gate in (str(value) for value in alpha["gate"].to_numpy()):
+            if not bool(present.sel(block=block, gate=gate)):
+                continue
+            at: dict[str, Any] = {"blocks": [block], "at": f"alpha.{gate}"}
+            here = alpha.sel(block=[block], gate=gate, drop=True).mean("prompt").compute()
+            level = abs(here.sel(channel=chosen)).mean("channel")
+            signs: xr.DataArray = xr.apply_ufunc(np.sign, here.sel(channel=ordinary))
+            raised = (signs * level).transpose("step", "block", "channel")
+            values = interventions.Values.of(raised, f"|alpha.{gate}| of channels {chosen} in the original run")
+            yield _Arm(block, gate, "removed", tuple(chosen), interventions.Scale(0.0, channels=chosen, **at))
+            yield _Arm(block, gate, "removed_ordinary", tuple(ordinary), interventions.Scale(0.0, channels=ordinary, **at))
+            yield _Arm(block, gate, "raised_ordinary", tuple(ordinary), interventions.Replace(values, channels=ordinary, **at))
+
+
+def _compare(original: Run, run: Run, arm: _Arm) -> dict[str, Array]:
+    """Size of the edited channels with and without the edit, per prompt text, at the own and the last block."""
+    import numpy as np
+
+    sizes = []
+    for source in (original, run):
+        here = analysis.sources.statistics(source)["mean_abs"].sel(stream=STREAM)
+        blocks = here["block"].to_numpy()
+        at = here.sel(block=[arm.block, int(blocks[-1])])
+        sizes.append(analysis.sources.by_text(analysis.sources.over_steps(at)))
+    before, after = sizes
+    edited = {"channel": list(arm.channels)}
+    ratio = (after.sel(edited) / before.sel(edited)).mean("channel").transpose("prompt", "block").to_numpy()
+    own = after.isel(block=0).mean("prompt")
+    over = float(own.sel(edited).mean() / own.median("channel"))
+    low, high = analysis.intervals.bootstrap(ratio)
+    return {"ratio": ratio.mean(axis=0), "low": low, "high": high, "over": np.array(over)}
+
+
+def _collect(
+    original: Run,
+    arms: Sequence[_Arm],
+    done: Sequence[dict[str, Array]],
+    blocks: Sequence[int],
+    chosen: list[int],
+    ordinary: list[int],
+) -> xr.Dataset:
+    """Everything measured, by arm, block and gate.
+
+    ratio, ratio_low, ratio_high   (arm, block, gate, measured)   size of the edited channels over their size in the original
+                                                                  run, at the edited block's output (`own`) and the last
+                                                                  (`last`); mean over channels, steps and prompts
+    over_median                    (arm, block, gate)             edited channels over the median channel, own block's output
+    """
+    import numpy as np
+    import xarray as xr
+
+    gates = [str(value) for value in original.gates["gate"].to_numpy()]
+    shape = (len(ARMS), len(blocks), len(gates), 2)
+    found = {name: np.full(shape, np.nan) for name in ("ratio", "low", "high")}
+    over = np.full(shape[:3], np.nan)
+    for arm, values in zip(arms, done, strict=True):
+        place = (ARMS.index(arm.name), list(blocks).index(arm.block), gates.index(arm.gate))
+        over[place] = values["over"]
+        for variable in found:
+            found[variable][place] = values[variable]
+    axes = ("arm", "block", "gate", "measured")
+    texts = len(set(original.prompts))
+    return xr.Dataset(
+        {
+            "ratio": (axes, found["ratio"]),
+            "ratio_low": (axes, found["low"]),
+            "ratio_high": (axes, found["high"]),
+            "over_median": (axes[:3], over),
+        },
+        {
+            "arm": np.array(ARMS, dtype=object),
+            "block": list(blocks),
+            "gate": np.array(gates, dtype=object),
+            "measured": np.array(["own", "last"], dtype=object),
+        },
+        {
+            "analysis": "govern",
+            "channels": chosen,
+            "ordinary": ordinary,
+            "averaged_over": "edited channels, tokens, steps, then prompt texts",
+            "interval": analysis.intervals.said(texts),
+            "control": f"ordinary channels {ordinary}, as many as massive ones",
+            **analysis.sources.facts_of(original),
+        },
+    )
+
+
+TABLE = Table(
+    ("block", "gate", "arm"),
+    {
+        "block": "block",
+        "gate": "gate",
+        "alpha": lambda one: str(one["arm"].item()).replace("_", " "),
+        "size there / original": lambda one: float(one["ratio"].sel(measured="own")),
+        "interval": lambda one: [float(one[f"ratio_{end}"].sel(measured="own")) for end in ("low", "high")],
+        "at the last block": lambda one: float(one["ratio"].sel(measured="last")),
+        "its interval": lambda one: [float(one[f"ratio_{end}"].sel(measured="last")) for end in ("low", "high")],
+        "over the median channel": "over_median",
+    },
+    keep=lambda one: one["ratio"].sel(measured="own").notnull(),
+)
+govern = Kind(
+    "govern",
+    "Does alpha govern the massive channels? Clamp it there, and raise it elsewhere, block by block.",
+    Options,
+    design,
+    {"govern": Shown("govern", TABLE)},
+    {},
+)

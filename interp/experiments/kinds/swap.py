@@ -1,0 +1,238 @@
+"""Timestep or text, by intervention: the conditioning is swapped at fixed latents, and the massive channels are measured.
+
+A full factorial of single calls of the transformer, two levels each:
+
+    timestep   the value of an early step of the run, or of a late one
+    latents    the run's picture and noise at the level of the early step, or of the late one
+    pooled     the prompt's own pooled text (or class), or another prompt's
+    tokens     the prompt's own text tokens, or another prompt's
+
+Along a sampling run timestep and noise level go together and cannot be told apart; here they can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typing_extensions import Doc
+
+from interp import analysis, experiments, models
+from interp.analysis.table import Along, Table, read
+from interp.errors import InputError, ModelError
+from interp.experiments.arguments import Channels, RankedBy
+from interp.experiments.kind import Kind, Request
+from interp.experiments.shown import Figure, Shown
+from interp.options import Prompts
+from interp.plan import as_json
+from interp.sites import Site, parse_indices
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import Tensor
+
+    from interp.experiments.choose import Ranked
+    from interp.experiments.clean import Clean
+    from interp.experiments.design import Measuring
+    from interp.plan import Row
+    from interp.store.schema import Array
+    from interp.tracing.prepare import Prepared
+
+FACTORS = ("timestep", "latents", "pooled", "tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which two steps are compared. Every prompt's partner is the next prompt."""
+
+    prompts: Prompts
+    pair: Annotated[
+        Sequence[int] | str | None, Doc('An early and a late step, "4,16". [default: at a fifth and four fifths]')
+    ] = None
+    stream: Annotated[str, Doc("image or text.")] = "image"
+    channels: Channels = None
+    run: RankedBy = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Factorial:
+    """All combinations of a row's and its partner's conditioning: one call of the transformer each."""
+
+    prepared: Prepared
+    pair: tuple[int, int]
+    factors: tuple[str, ...]
+    sites: tuple[Site, ...]
+    channels: tuple[int, ...]
+
+    def measure(self, place: int) -> dict[str, Array]:
+        """One row's factorial: sizes (*factors, block, channel), and levels (step, block, channel)."""
+        import numpy as np
+
+        rows = self.prepared.plan.rows()
+        clean, partner = (experiments.clean.clean_run(self.prepared, one) for one in (rows[place], _partner(rows, place)))
+        cells = list(itertools.product((0, 1), repeat=len(self.factors)))
+        calls = [self._call(clean, partner, dict(zip(self.factors, cell, strict=True))) for cell in cells]
+        own = [clean.calls.arguments[step] for step in self.pair]
+        noised = [self._call(clean, clean, {"timestep": late, "latents": late}) for late in (0, 1)]
+        states = experiments.clean.measure(self.prepared, [*calls, *noised, *own], self.sites)
+        table = np.array([[_size(state[site], self.channels) for site in self.sites] for state in states])
+        shape = (*(2,) * len(self.factors), len(self.sites), len(self.channels))
+        return {"sizes": table[: len(cells)].reshape(shape), "levels": table[-4:-2] / table[-2:]}
+
+    def _call(self, clean: Clean, partner: Clean, levels: Mapping[str, int]) -> dict[str, Any]:
+        """The transformer's arguments in one cell of the factorial: 0 for early and own, 1 for late and other."""
+        pair, anatomy, own = self.pair, self.prepared.model.anatomy, clean.calls.arguments[self.pair[0]]
+        state, given = anatomy.row_inputs[0], dict(own)
+        given[state] = renoised(self.prepared, clean, pair[levels["latents"]]).to(own[state].dtype)
+        given[anatomy.timestep] = clean.calls.arguments[pair[levels["timestep"]]][anatomy.timestep]
+        theirs = partner.calls.arguments[pair[0]]
+        conditioning = anatomy.conditioning
+        pooled = conditioning.players.get("text") if conditioning is not None and conditioning.pooled else None
+        if levels.get("pooled") and pooled is not None:
+            given[pooled] = theirs[pooled]
+        if levels.get("tokens"):
+            names = [name for name in anatomy.row_inputs if name not in (state, anatomy.timestep, "guidance", pooled)]
+            given.update({name: theirs[name] for name in names})
+        return given
+
+
+def design(request: Request) -> Measuring:
+    """A unit for every row."""
+    options: Options = request.options
+    given = parse_indices(options.pair, "pair")
+    if given is not None and len(given) != 2:
+        raise InputError(f"pair must be two steps, such as 4,16; got {options.pair!r}")
+    prepared = request.prepare(options.prompts)
+    anatomy, stream = prepared.model.anatomy, options.stream
+    if not anatomy.one_timestep:
+        raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
+    rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
+    if len({row.text for row in rows}) < 2:
+        raise InputError("prompts must be two different ones or more: each is swapped with another's text")
+    early, late = given if given is not None else (steps // 5, min(4 * steps // 5, steps - 1))
+    if not 0 <= early < late < steps:
+        raise InputError(f"pair must be an early and a late step in 0..{steps - 1}; got {[early, late]}")
+    ranked = request.rank(prepared, options.channels, stream)
+    sets = {"massive": ranked.massive, "control": ranked.random(prepared.plan.seed)}
+    kept = tuple(channel for group in sets.values() for channel in group)
+    sites = tuple(Site(number, stream, "hidden") for number, block in enumerate(anatomy.blocks) if stream in block.hidden)
+    own = Factorial(prepared, (early, late), factors_of(prepared), sites, kept)
+
+    def collect(done: list[dict[str, Array]]) -> xr.Dataset:
+        import numpy as np
+
+        found = analysis.factorial.split(
+            np.stack([part["sizes"] for part in done]),
+            np.stack([part["levels"] for part in done]),
+            factors=own.factors,
+            texts=[row.text for row in rows],
+            seeds=[row.seed for row in rows],
+            steps=list(own.pair),
+            blocks=[site.block for site in sites],
+            channels=kept,
+            sets=[name for name, group in sets.items() for _ in group],
+        )
+        return found.assign_attrs(as_json(_said(prepared, ranked, stream, own.pair), "attributes"))
+
+    return request.measuring(
+        prepared,
+        {"pair": own.pair, "channels": kept, "stream": stream},
+        measure_unit=own.measure,
+        collect=collect,
+        units=len(rows),
+        forwards=len(rows) * (2 * steps + 2 ** len(own.factors) + 4),
+    )
+
+
+def factors_of(prepared: Prepared) -> tuple[str, ...]:
+    """The factors that this model has."""
+    spec, conditioning = prepared.model.loaded.spec, prepared.model.anatomy.conditioning
+    has = {
+        "pooled": conditioning is not None and conditioning.pooled and "text" in conditioning.players,
+        "tokens": spec.text_states is not None,
+    }
+    return tuple(factor for factor in FACTORS if has.get(factor, True))
+
+
+def _partner(rows: Sequence[Row], place: int) -> Row:
+    """The next row of another prompt."""
+    order = [*rows[place + 1 :], *rows[:place]]
+    return next(row for row in order if row.text != rows[place].text)
+
+
+def renoised(prepared: Prepared, clean: Clean, step: int) -> Tensor:
+    """The clean run's picture with the noise it began from, at a step's level: (1, ...)."""
+    import torch
+
+    start = clean.calls.arguments[0][prepared.model.anatomy.row_inputs[0]]
+    final = torch.from_numpy(clean.latents)[None].to(start.device, start.dtype)
+    return models.noise.noised(prepared.layout.prediction, final, start, float(prepared.schedule.sigmas[step]))
+
+
+def _size(state: Tensor, channels: Sequence[int]) -> Array:
+    """Mean |x| over tokens of some channels."""
+    sizes: Array = state[:, list(channels)].float().abs().mean(dim=0).numpy()
+    return sizes
+
+
+def _said(prepared: Prepared, ranked: Ranked, stream: str, pair: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "model": prepared.model.name,
+        "weights": prepared.plan.weights,
+        "channels": list(ranked.massive),
+        "control": f"random ordinary channels {list(ranked.random(prepared.plan.seed))}",
+        "stream": stream,
+        "steps": f"early {pair[0]}, late {pair[1]} of {len(prepared.schedule.timesteps)}",
+    }
+
+
+def _effect(one: xr.Dataset) -> float:
+    """A mean effect, of the factors that have one."""
+    return float(read(one, "effect")) if str(one["factor"].item()) in ("timestep", "latents") else float("nan")
+
+
+def with_interactions(found: xr.Dataset) -> xr.Dataset:
+    """Shares of single factors, then the sum of all interactions, which has no interval."""
+    import numpy as np
+    import xarray as xr
+
+    shares = found[["share", "share_low", "share_high"]]
+    single = [":" not in term for term in map(str, found["term"].to_numpy())]
+    alone = shares.isel(term=np.flatnonzero(single))
+    rest = shares.isel(term=np.flatnonzero(np.logical_not(single))).sum("term") + xr.Dataset(
+        {f"share{end}": np.nan if end else 0.0 for end in ("", "_low", "_high")}
+    )
+    name = np.array(["all interactions"], dtype=object)
+    return xr.concat([alone, rest.expand_dims(term=name)], "term").assign_attrs(found.attrs)
+
+
+EFFECTS = Table(
+    ("factor", "block"),
+    {
+        "swapped": "factor",
+        "block": "block",
+        "sets": Along("set", {"{} moved": "moved", "{} interval": ("moved_low", "moved_high"), "{} effect": _effect}),
+    },
+)
+SHARES = Table(
+    ("term", "block"),
+    {
+        "term": "term",
+        "block": "block",
+        "sets": Along("set", {"{}": "share", "{} interval": ("share_low", "share_high")}),
+    },
+)
+swap = Kind(
+    "swap",
+    "Timestep or text, by intervention: swap the conditioning at fixed latents, and measure the massive channels.",
+    Options,
+    design,
+    {
+        "how far each swap moves the size (log2)": Shown("swap", EFFECTS),
+        "shares": Shown("swap", SHARES, view=with_interactions),
+    },
+    {"swap": Figure("experiments.swap", "swap")},
+    papers=("attribution",),
+)

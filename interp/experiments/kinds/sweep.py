@@ -1,0 +1,115 @@
+"""Sweeps over guidances: every prompt and seed under every setting, into one store. Detail Guidance, Fig. 8 (arXiv 2510.11538).
+
+    sweep(model, prompts, ["none", "cfg:4", "cfg:4+dg:{0.5,1,2}:block={0,1,2}"], out="cache/sweep.zarr").run()
+
+Braces are expanded to all combinations. The first setting is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typing_extensions import Doc
+
+from interp import analysis, experiments
+from interp.analysis.table import ABSENT, Table, read
+from interp.errors import InputError
+from interp.experiments.arguments import Reference, pictures_of
+from interp.experiments.kind import Kind, Request
+from interp.experiments.shown import Figure, Shown
+from interp.options import Prompts
+from interp.plan import as_json
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from interp.experiments.design import Drawing
+
+NONE = "none"
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is compared."""
+
+    prompts: Prompts
+    guidance: Annotated[
+        Sequence[str],
+        Doc('A setting, braces for several: "cfg:{1,2,4}+dg:{0.5,1}:block={0,1}"; repeat for more; the first is the baseline.'),
+    ]
+    reference: Reference = None
+
+
+def design(request: Request) -> Drawing:
+    """An arm for every setting."""
+    options: Options = request.options
+    real = pictures_of(options.reference)
+    expanded = [pair for text in options.guidance for pair in expand(text)]
+    settings, values = [text for text, _ in expanded], [value for _, value in expanded]
+    if len(set(settings)) != len(settings) or len(settings) < 2:
+        raise InputError(f"guidance must be two or more different settings; got {settings}")
+    prepared = [request.prepare(options.prompts, guided=True, guidance=None if text == NONE else text) for text in settings]
+    as_json([one.plan.to_json() for one in prepared], "guidance")
+    widest = max(len(value) for value in values)
+    labels = [{f"value{n}": (v[n] if n < len(v) else "") for n in range(widest)} for v in values]
+    arms = [experiments.draw.Arm(text, (), {"guidance": text, **label}) for text, label in zip(settings, labels, strict=True)]
+    return experiments.design.Drawing(
+        kind=request.kind,
+        prepared=dataclasses.replace(prepared[0], plan=dataclasses.replace(prepared[0].plan, guidance=None)),
+        out=request.out,
+        parameters={"guidance": [one.plan.to_json()["guidance"] for one in prepared]},
+        execution=request.execution,
+        arms=tuple(arms),
+        units=lambda size: experiments.guided.BySettings(tuple(prepared), size),
+        measure=lambda made: {"sweep": analysis.sweep.compare(made, real)},
+    )
+
+
+def expand(text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Every combination of the braces' values, and which they were: "cfg:{1,2}" is cfg:1 and cfg:2."""
+    choices = [[value.strip() for value in found.split(",")] for found in BRACES.findall(text)]
+    if any(not value for values in choices for value in values):
+        raise InputError(f"guidance: braces must hold values between commas, such as cfg:{{1,2,4}}; got {text!r}")
+    found = []
+    for values in itertools.product(*choices):
+        remaining = iter(values)
+        found.append((BRACES.sub(lambda match, remaining=remaining: next(remaining), text), tuple(values)))  # type: ignore[misc]
+    return found
+
+
+def _wins(one: xr.Dataset, *names: str) -> Any:
+    """How often a setting wins in a measure, where it is counted."""
+    won = one["won"].to_numpy().tolist()
+    if str(one["measure"].item()) not in won:
+        return ABSENT
+    return read(one.isel(won=won.index(str(one["measure"].item()))), names[0] if len(names) == 1 else (names[0], names[1]))
+
+
+TABLE = Table(
+    ("setting",),
+    {
+        "guidance": "setting",
+        "forwards": "forwards",
+        "{measure}": "value",
+        "interval": ("low", "high"),
+        "less the first": "over_first",
+        "its interval": ("over_first_low", "over_first_high"),
+        "wins": lambda one: _wins(one, "win"),
+        "wins interval": lambda one: _wins(one, "win_low", "win_high"),
+    },
+)
+sweep = Kind(
+    "sweep",
+    "Draw every prompt under every guidance setting, into one store, and compare each with the first.",
+    Options,
+    design,
+    {"sweep": Shown("sweep", TABLE, per="measure")},
+    {"sweep": Figure("guidance.sweep", "sweep")},
+    papers=("guidance",),
+    page="guidance",
+)

@@ -1,0 +1,81 @@
+"""What an experiment shows: its figures and tables, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp.analysis.table import Table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+    from interp.store.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of an experiment: a function of `interp.figures` by its dotted name, and its arguments."""
+
+    function: str
+    """Such as "experiments.disruption"."""
+    result: str = ""
+    """The result that it shows; "" for a figure of the experiment's pictures."""
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """What {NAME} in the result's name and the arguments may stand for; an option of that name chooses for the command."""
+    cells: str = ""
+    """A function of `interp.figures` that puts marks on its cells, with the arm's labels as their data."""
+    labels: tuple[str, ...] = ()
+    """Which labels those are."""
+
+    def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """Values of the choices by file name: the options' own, or all."""
+        found = {name: dict[str, str]()}
+        for choice, values in self.choices.items():
+            if choice in options:
+                found = {file: {**one, choice: str(options[choice])} for file, one in found.items()}
+            else:
+                found = {f"{file}-{v}": {**one, choice: v} for file, one in found.items() for v in values}
+        return found
+
+    def of(self, experiment: Experiment, chosen: Mapping[str, str]) -> Any:
+        """What it shows."""
+        return experiment.result(self.result.format(**chosen)) if self.result else experiment
+
+    def make(self, of: Any, chosen: Mapping[str, str]) -> go.Figure:
+        """Draw it."""
+        made: go.Figure = function_of(self.function)(of, **self._given(chosen))
+        return made
+
+    def code(self, chosen: Mapping[str, str]) -> list[str]:
+        """The Python that draws it, of an `experiment` that is open."""
+        more = "".join(f", {name}={value!r}" for name, value in self._given(chosen).items())
+        if not self.result:
+            return [f"interp.figures.{self.function}(experiment{more})"]
+        found = f"found = experiment.result({self.result.format(**chosen)!r})"
+        return [found, f"interp.figures.{self.function}(found{more})"]
+
+    def _given(self, chosen: Mapping[str, str]) -> dict[str, Any]:
+        return {n: value.format(**chosen) if isinstance(value, str) else value for n, value in self.arguments.items()}
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """A function of `interp.figures` by its dotted name."""
+    module, _, attribute = name.rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"interp.figures.{module}"), attribute)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A table of a result: of one table a value along `per`, each under its value, where that is given."""
+
+    result: str
+    table: Table
+    per: str = ""
+    view: Callable[[xr.Dataset], xr.Dataset] = lambda found: found
+    """What is tabulated of the result."""

@@ -1,0 +1,13 @@
+from .combine import Combined as Combined
+from .combine import from_json as from_json
+from .combine import parse as parse
+from .methods import APG as APG
+from .methods import Amplify as Amplify
+from .methods import AutoGuidance as AutoGuidance
+from .methods import CFGPlusPlus as CFGPlusPlus
+from .methods import CFGZeroStar as CFGZeroStar
+from .methods import ClassifierFree as ClassifierFree
+from .methods import DetailGuidance as DetailGuidance
+from .methods import PerturbedAttention as PerturbedAttention
+from .methods import SkipLayer as SkipLayer
+from .presets import PRESETS as PRESETS

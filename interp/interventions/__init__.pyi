@@ -1,0 +1,17 @@
+from . import conditioning as conditioning
+from .conditioning import SwapConditioning as SwapConditioning
+from .controls import Displace as Displace
+from .controls import NormsAsIfZero as NormsAsIfZero
+from .controls import ZeroNormsKept as ZeroNormsKept
+from .edits import Add as Add
+from .edits import Clamp as Clamp
+from .edits import Replace as Replace
+from .edits import Scale as Scale
+from .edits import SetMean as SetMean
+from .edits import Transport as Transport
+from .edits import Zero as Zero
+from .hooks import edited as edited
+from .protocol import Intervention as Intervention
+from .selection import Selection as Selection
+from .stored import from_json as from_json
+from .values import Values as Values

@@ -1,0 +1,120 @@
+"""Options that many functions and commands take, each defined once: `Loading`, `Sampling`; `Execution` is in `executor`.
+
+A function takes their fields as keywords (`split`), a command as flags (`interp.cli.flags`); the texts are the help of both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from typing_extensions import Doc
+
+Made = TypeVar("Made")
+Prompts = Annotated[
+    Sequence[str] | str | Path, Doc("Prompts: one a line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
+]
+Indices = Sequence[int] | str | None
+"""Whole numbers, or their text, such as "0,3-5"; `None` is all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How a model is loaded."""
+
+    model: Annotated[str, Doc("Alias (see `interp models`), diffusers folder, or hub id.")]
+    dtype: Annotated[str | None, Doc("float32, bfloat16 or float16. [default: float32 on a CPU, else bfloat16]")] = None
+    device: Annotated[str, Doc("auto, cpu, cuda, cuda:1, ...")] = "auto"
+    offload: Annotated[str, Doc("none, model, sequential or group.")] = "none"
+    quantize: Annotated[str | None, Doc("int8, float8 or nf4: the blocks' weights; gates stay exact.")] = None
+    revision: Annotated[str | None, Doc("Hub revision of the model.")] = None
+    local_files_only: Annotated[bool, Doc("Never use the network.")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn. What is not given is the model's own default."""
+
+    steps: Annotated[int | None, Doc("Sampling steps. [default: the model's]")] = None
+    seed: Annotated[int, Doc("Seed of every prompt's first repeat.")] = 0
+    repeats: Annotated[int, Doc("Pictures per prompt, with seeds SEED, SEED+1, ...")] = 1
+    height: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
+    width: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
+    guidance: Annotated[Any | str | None, Doc('Such as "cfg:4" or "cfg:4+dg:1"; recorded are the conditional rows.')] = None
+    negative_prompt: Annotated[str, Doc("Prompt of the unconditional branch.")] = ""
+    interventions: Annotated[
+        Sequence[Any] | str, Doc("Edits: a JSON file of a list of edits, as a store's plan has them.")
+    ] = ()
+    settings: Annotated[
+        Mapping[str, Any] | str | None,
+        Doc('Further arguments of the pipeline, such as "max_sequence_length=24,embedded_guidance=3.5".'),
+    ] = None
+
+    def without(self, *names: str, why: str) -> Sampling:
+        """These options, refusing the named ones where they were given."""
+        from interp.errors import InputError
+
+        for field in dataclasses.fields(self):
+            if field.name in names and getattr(self, field.name) not in (field.default, [], None):
+                raise InputError(f"{field.name}: {why}; leave it out")
+        return self
+
+
+def split(given: Mapping[str, Any], *kinds: type[Any], of: str = "") -> list[Any]:
+    """An instance of each dataclass from keywords that are its fields; a keyword of none of them is a TypeError."""
+    known = {field.name: kind for kind in kinds for field in dataclasses.fields(kind)}
+    unknown = sorted(given.keys() - known.keys())
+    if unknown:
+        raise TypeError(f"{of or 'this function'} has no argument {unknown[0]!r}; it has {', '.join(known)}")
+    return [kind(**{name: value for name, value in given.items() if known[name] is kind}) for kind in kinds]
+
+
+def takes(*kinds: type[Any]) -> Callable[[Made], Made]:
+    """Show the fields of dataclasses, in place of `**given`, as keywords of a function's signature: what `help` prints."""
+
+    def shown(function: Any) -> Any:
+        own = inspect.signature(function)
+        kept = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        names = {one.name for one in kept}
+        function.__signature__ = own.replace(parameters=[*kept, *(one for one in parameters(*kinds) if one.name not in names)])
+        return function
+
+    return shown
+
+
+def parameters(*kinds: Any) -> list[inspect.Parameter]:
+    """Fields of dataclasses as parameters: those without a default first, others by keyword alone; of one name the first."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            default = default_of(field)
+            place = (
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if default is inspect.Parameter.empty
+                else inspect.Parameter.KEYWORD_ONLY
+            )
+            made = inspect.Parameter(field.name, place, default=default, annotation=typed(kind)[field.name])
+            found.setdefault(field.name, made)
+    return sorted(found.values(), key=lambda one: one.kind)
+
+
+@functools.cache
+def typed(kind: Any) -> dict[str, Any]:
+    """The fields' types, with their texts."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def text_of(annotation: Any) -> str:
+    """What an annotation says of its option."""
+    return next((one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)), "")
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default, or `inspect.Parameter.empty`."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return inspect.Parameter.empty if field.default_factory is dataclasses.MISSING else field.default_factory()
