@@ -108,12 +108,13 @@ table.to_dataframe()[list(table)].round(3)
 interp.figures.causes.alignment(interp.alignment.compare(run))
 
 # %% [markdown]
-# Then what sets alpha itself. `interp.gates.tabulate` computes alpha over the full grid of prompts x timesteps, far from the
+# Then what sets alpha itself. `interp.gates` computes alpha over the full grid of prompts x timesteps, far from the
 # steps of one sampling run. The split is exact for this grid; the interval is over prompts. `shapley` counts half of the
 # interaction to each player.
 
 # %%
-table = interp.gates.tabulate(model, prompts, [channel]).sel(stream="image", channel=channel)
+gates = interp.gates(model, prompts, out=out / "gates.zarr", channels=[channel]).run()
+table = gates.result("gates").sel(stream="image", channel=channel)
 text = table["shapley"].sel(player="text", drop=True).rename("text, Shapley share")
 main = table[["share", "share_low", "share_high"]].sel(term="text", drop=True)
 main = main.rename({"share": "text alone", "share_low": "text alone, low", "share_high": "text alone, high"})
@@ -127,7 +128,8 @@ whole.to_dataframe()[list(whole)].round(3)
 
 # %%
 print("massive channel:", channel)
-interp.figures.causes.gates(interp.gates.tabulate(model, prompts))
+every = interp.gates(model, prompts, out=out / "every.zarr").run()
+interp.figures.causes.gates(every.result("gates"))
 
 # %% [markdown]
 # ## 4. The intervention
@@ -139,7 +141,7 @@ interp.figures.causes.gates(interp.gates.tabulate(model, prompts))
 # wide.
 
 # %%
-swapped = interp.swap.swap(model, prompts[:6], out=out / "swap", channels=[channel], run=run)
+swapped = interp.swap(model, prompts[:6], out=out / "swap.zarr", channels=[channel], run=run).run().result("swap")
 interp.figures.experiments.swap(swapped)
 
 # %%

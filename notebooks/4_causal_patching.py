@@ -68,7 +68,7 @@ print("blocks:", blocks, "| middle:", middle, "| massive by", found.attrs["crite
 # beginning with the clean or corrupted run do not compute it again.
 
 # %%
-grid = interp.patch.patch(model, clean, corrupted, out=out / "patch.zarr", run=run, channels=channels, blocks=blocks, windows=2)
+grid = interp.patch(model, clean, corrupted, out=out / "patch.zarr", run=run, channels=channels, blocks=blocks, windows=2)
 print(grid.cost, "| massive:", grid.parameters["channels"], "control:", grid.parameters["control"])
 drawn = grid.run()
 
@@ -113,7 +113,7 @@ interp.figures.drawn.strip(drawn, range(len(clean)), arms, [what for what, _, _ 
 
 # %%
 three = sorted({blocks[0], middle, blocks[-1]})
-whole = interp.patch.patch(
+whole = interp.patch(
     model, clean, corrupted, out=out / "whole.zarr", what=["hidden", "everything"], blocks=three, windows=1, stream="both"
 ).run()
 columns = ["recovered", "recovered_low", "recovered_high"]
@@ -128,7 +128,7 @@ whole.result("patching_picture")[columns].to_dataframe()[columns].round(3)
 # scale alone.
 
 # %%
-plan = interp.disrupt.disrupt(model, clean, out=out / "disrupt.zarr", run=run, channels=channels, blocks=[middle])
+plan = interp.disrupt(model, clean, out=out / "disrupt.zarr", run=run, channels=channels, blocks=[middle])
 print(plan.cost, "| massive:", plan.parameters["channels"])
 disrupted = plan.run()
 

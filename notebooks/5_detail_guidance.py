@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 import interp
-from interp.experiments.sweep import sweep
 from interp.guidance import PRESETS, ClassifierFree, DetailGuidance
 from interp.models.demo import world
 
@@ -85,9 +84,9 @@ def said(channels):
 
 
 settings = ["none", "cfg:3", said(detail.channels), f"cfg:3+{said(detail.channels)}", said(ordinary)]
-plan = sweep(model, prompts, settings, out=out / "sweep.zarr")
+plan = interp.sweep(model, prompts, settings, out=out / "sweep.zarr", reference=real)
 print("massive:", detail.channels, "ordinary:", ordinary, "|", plan.cost)
-drawn = plan.run(reference=real)
+drawn = plan.run()
 
 # %% [markdown]
 # Points are means over prompts with 95% intervals; x is w. The dashed line is no guidance. `detail` is the distance of the

@@ -62,7 +62,17 @@ def alike(labels, arm, other, but):
     return all(values[arm] == values[other] for name, values in labels.items() if name not in but)
 
 
-def compare_pictures(experiment, kind):
+def value_of(found, figure, labels, arm):
+    """What a result says of an arm, where it has a value for each."""
+    one = found.sel({name: labels[name][arm] for name in figure.labels})
+    name = next(name for name in one.data_vars if f"{name}_low" in one)
+    low, high = (float(one[f"{name}_{end}"]) for end in ("low", "high"))
+    st.markdown(
+        f"{plain(str(name))}: **{float(one[name]):.3f}** [{low:.3f}, {high:.3f}], {plain(str(one.attrs['averaged_over']))}"
+    )
+
+
+def compare_pictures(experiment, kind, shown):
     """One arm's picture against the first, next to its controls, and along each label that is a number."""
     st.subheader("Before and after")
     row, labels = choose.row(experiment), labels_of(experiment)
@@ -71,6 +81,9 @@ def compare_pictures(experiment, kind):
         st.info("No arm is drawn for this prompt yet.")
         return
     arm = pick_arm(experiment, labels, drawn)
+    for figure, found in shown:
+        if figure.labels:
+            value_of(found, figure, labels, arm)
     controls = {}
     for name, values in kind.controls.items():
         for other in drawn:
@@ -97,9 +110,8 @@ with explained():
     if not experiment.results:
         st.info("This experiment has no result yet: it is still running, or was stopped. The same command resumes it.")
     else:
-        for name, figure in kind.figures.items():
-            figure_panel(experiment, name, figure)
+        shown = [(figure, figure_panel(experiment, name, figure)) for name, figure in kind.figures.items()]
         if experiment.has_pictures:
-            compare_pictures(experiment, kind)
+            compare_pictures(experiment, kind, shown)
         else:
             st.caption("This experiment draws no pictures.")

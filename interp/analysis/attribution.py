@@ -1,7 +1,7 @@
 """Timestep or text: how much of a channel's variance each explains. DG Fig. 4b.
 
 Observational: prompts and seeds are crossed with the steps of one sampling run, where the timestep is also the noise level.
-The exact answer for gates is `interp.gates.tabulate`; the interventional one needs a model.
+The exact answer for gates is `interp.gates`; the interventional one needs a model.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
 
 def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
     """PCK of every kind of descriptor over blocks, a panel for every step; the grid's best and chance as lines. From
-    `interp.features.correspond`.
+    `interp.features`.
     """
     here, steps = found.isel(threshold=threshold), found["step"].to_numpy()
     level = float(here["threshold"])
