@@ -128,6 +128,7 @@ def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -
             tiny_model, TEXTS[:2], TEXTS[2:4], out=out, what=["hidden"], channels="1,5", run=run, steps=2
         ),
         "sweep": lambda out: sweep(tiny_model, TEXTS[:3], ["none", "cfg:2", "dg:1:channels=3:block=1"], out=out, steps=2),
+        "lens": lambda out: interp.lens(tiny_model, TEXTS[:3], out=out, without=[5], run=run, blocks=[1], steps=2),
     }
     through = interp.Workers(2)
     for name, prepare in made.items():
@@ -145,6 +146,24 @@ def test_experiments_through_workers(tiny_model: interp.Model, tmp_path: Path) -
         for result in alone.results:
             assert many.result(result).sizes == alone.result(result).sizes
     assert len(through.done) == 2, "both had work"
+
+
+def test_what_measures_goes_through_workers(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """Numbers alone: the result is that of one process, and nothing is left beside the store."""
+    run = interp.trace(tiny_model, TEXTS[:2], out=tmp_path / "run.zarr", steps=2)
+    made: dict[str, Callable[[Path], Any]] = {
+        "swap": lambda out: interp.swap(tiny_model, TEXTS[:3], out=out, channels=[5], run=run, steps=2),
+        "gates": lambda out: interp.gates(tiny_model, TEXTS[:3], out=out, channels=[5], timesteps=3),
+        "govern": lambda out: interp.govern(tiny_model, TEXTS[:2], out=out, channels=[5], blocks=[1], steps=2),
+    }
+    through = interp.Workers(2)
+    for name, prepare in made.items():
+        alone = prepare(tmp_path / f"{name}-alone.zarr").run().result(name)
+        many = prepare(tmp_path / f"{name}-many.zarr").run(through=through).result(name)
+        assert sum(through.done.values()) > 1
+        assert not (tmp_path / f"{name}-many-rows").exists()
+        for variable, values in alone.data_vars.items():
+            np.testing.assert_allclose(many[variable], values, rtol=1e-3, atol=1e-5, err_msg=f"{name} {variable}")
 
 
 @pytest.mark.filterwarnings("ignore:no worker has joined")

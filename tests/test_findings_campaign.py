@@ -23,6 +23,7 @@ from interp.findings.claims import PARTLY, UNKNOWN, Claim
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES
+from interp.options import Sampling
 from interp.testing import plant
 
 NAN = float("nan")
@@ -47,8 +48,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def setup_of(folder: Path, **changed: Any) -> Setup:
     prompts = prompt_sets.read(str(folder / "prompts.txt"))
-    given = {**SIZES, "others": (str(folder / "model"),), **changed}
-    return Setup(interp.load(folder / "model"), prompts, folder / "out", **given)
+    given = {"budget": SIZES["budget"], "others": (str(folder / "model"),), **changed}
+    drawn = Sampling(steps=SIZES["steps"], repeats=SIZES["repeats"])
+    return Setup(interp.load(folder / "model"), prompts, folder / "out", drawn, **given)
 
 
 @pytest.mark.long

@@ -69,6 +69,43 @@ def compare(experiment: Experiment, original: int = 0, reference: Array | None =
     )
 
 
+def by_arm(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
+    """Measures of every arm against the first one's picture of the same row (`MEASURES`), mean over prompt texts.
+
+    value, low, high   (measure, arm)
+    """
+    whole = np.flatnonzero(experiment.done.all(axis=1))
+    if not whole.size:
+        raise InputError(f"{experiment.path}: no row is drawn under every arm yet; let the experiment go on first")
+    cells = compare(experiment, reference=reference).isel(prompt=whole)
+    arms, shape = range(1, cells.sizes["arm"]), (len(MEASURES), cells.sizes["arm"] - 1)
+    found = {name: np.full(shape, np.nan) for name in ("value", "low", "high")}
+    for number, name in enumerate(MEASURES):
+        for arm in arms:
+            if name == "prompt_effect":
+                three = effect_of_prompt(experiment, [arm])
+            elif len(values := over_texts(cells[name].isel(arm=arm))):
+                low, high = intervals.bootstrap(values)
+                three = float(values.mean()), float(low), float(high)
+            else:
+                continue
+            for variable, value in zip(found, three, strict=True):
+                found[variable][number, arm - 1] = value
+    return xr.Dataset(
+        {name: (("measure", "arm"), values) for name, values in found.items()},
+        {"measure": np.array(list(MEASURES), object), "arm": cells["arm"].to_numpy()[1:]},
+        {
+            "analysis": experiment.kind,
+            "model": str(experiment.plan.get("model")),
+            "weights": str(experiment.plan.get("weights", "")),
+            **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+            "averaged_over": "seeds, then prompt texts",
+            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist()))) + "; prompt effect: jackknife",
+            "control": f"none but the first arm, {cells['arm'].to_numpy()[0]}",
+        },
+    )
+
+
 def _own(picture: Array, reference: Array) -> dict[str, float]:
     return {
         "detail": float(metrics.spectrum_distance(picture, reference)[0]),

@@ -85,6 +85,10 @@ def shown(value: xr.DataArray) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number).replace("_", " ")
 
 
+BY_ARM = Table(("arm",), {"arm": lambda one: shown(one["arm"]), "{measure}": "value", "interval": ("low", "high")})
+"""Of `pairs.by_arm`, one measure."""
+
+
 def words(name: str) -> Value:
     """A column of texts, underscores as spaces."""
     return lambda one: shown(one[name])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.analysis.table import BY_ARM
 from interp.executor import Execution
 from interp.experiments.shown import Figure, Shown
 from interp.options import Sampling, parameters, split
@@ -90,19 +91,23 @@ class Request:
         prepared: Prepared,
         arms: Sequence[Arm],
         parameters: Mapping[str, Any],
-        measure: Callable[[Experiment], Mapping[str, xr.Dataset]],
+        measure: Callable[[Experiment], Mapping[str, xr.Dataset]] | None = None,
         *,
         bind: Bind | None = None,
         keep: Sequence[tuple[int, Site]] = (),
         **given: Any,
     ) -> Drawing:
-        """A design of arms that fork off the clean run of their row; `given` are further fields of `Drawing`."""
+        """A design of arms that fork off the clean run of their row; `given` are further fields of `Drawing`. Without `measure`
+        every arm is compared with the first (`pairs.by_arm`).
+        """
+        from interp.analysis.pairs import by_arm
         from interp.experiments.design import Drawing
         from interp.experiments.draw import ByArms
 
         units = lambda size: ByArms(prepared, arms, size, bind, keep)  # noqa: E731
-        own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution}
-        return Drawing(prepared=prepared, arms=tuple(arms), parameters=parameters, measure=measure, units=units, **own, **given)
+        own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution, "units": units}
+        own["measure"] = measure or (lambda made: {self.kind: by_arm(made)})
+        return Drawing(prepared=prepared, arms=tuple(arms), parameters=parameters, **own, **given)
 
     def measuring(self, prepared: Prepared, parameters: Mapping[str, Any], **given: Any) -> Measuring:
         """A design that keeps numbers alone; `given` are further fields of `Measuring`."""
@@ -122,10 +127,10 @@ class Kind:
     options: type[Any]
     """A dataclass; its fields without defaults are what the experiment is about, such as prompts."""
     design: Callable[[Request], Design]
-    tables: Mapping[str, Shown]
-    """By title."""
-    figures: Mapping[str, Figure]
-    """By file name."""
+    tables: Mapping[str, Shown] = dataclasses.field(default_factory=dict)
+    """By title; by default the measures of every arm, `pairs.by_arm`."""
+    figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+    """By file name; the default goes with that of the tables."""
     papers: tuple[str, ...] = ()
     """Topics of the papers' own numbers, shown under ours (`interp.analysis.published`)."""
     controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -141,6 +146,9 @@ class Kind:
         required = [one for one in mine if one.default is one.empty]
         order = [own["model"], *required, own["out"], *mine[len(required) :]]
         object.__setattr__(self, "__signature__", inspect.Signature(order))
+        if not self.tables:
+            object.__setattr__(self, "tables", {"measures": Shown(self.name, BY_ARM, per="measure")})
+            object.__setattr__(self, "figures", self.figures or {self.name: Figure("experiments.by_arm", self.name)})
         object.__setattr__(self, "__doc__", f"{self.question}\n\n`.cost()` says what it takes, `.run()` draws it.")
 
     def __call__(self, model: Model | str | Path, *inputs: Any, out: str | Path | None = None, **given: Any) -> Design:
@@ -148,7 +156,8 @@ class Kind:
         names = [field.name for field in dataclasses.fields(self.options)]
         given = {"batch_size": BATCH_SIZE, **dict(zip(names, inputs, strict=False)), **given}
         own = {name: given.pop(name) for name in names if name in given}
-        return self.prepare(model, self.options(**own), *split(given, Sampling, Execution, of=self.name), out=out)
+        sampling, execution = split(given, Sampling, Execution, of=self.name)
+        return self.prepare(model, self.options(**own), sampling, execution, out=out)
 
     def prepare(
         self,

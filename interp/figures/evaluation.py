@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -40,13 +39,7 @@ def _panels(
             mode="markers",
             showlegend=False,
             marker={"color": [style.CONTROL if n == base else style.COLOURS[0] for n in range(len(settings))], "size": 9},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": np.nan_to_num(high - value),
-                "arrayminus": np.nan_to_num(value - low),
-                "thickness": 1.2,
-            },
+            error_x=style.error(value, low, high, thickness=1.2),
             **place,
         )
         made.add_vline(x=float(value[base]), line={"color": style.CONTROL, "dash": "dash"}, **place)
@@ -83,13 +76,7 @@ def collapse(found: xr.Dataset) -> go.Figure:
                 showlegend=place == 0,
                 mode="lines+markers",
                 line={"color": colour},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": np.nan_to_num((one["high"] - one["value"]).to_numpy()),
-                    "arrayminus": np.nan_to_num((one["value"] - one["low"]).to_numpy()),
-                    "thickness": 1,
-                },
+                error_y=style.error(one["value"], one["low"], one["high"], thickness=1),
                 **where,
             )
     made.update_xaxes(type="log", title_text="k channels of every block", **style.log_ticks(ks))

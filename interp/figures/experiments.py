@@ -14,49 +14,43 @@ SMALLEST_ENERGY = 1e-5
 CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 
 
-def disruption(found: xr.Dataset) -> go.Figure:
-    """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded."""
+def by_arm(found: xr.Dataset, title: str = "against the first arm's pictures") -> go.Figure:
+    """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded where there is one."""
     names = [str(name) for name in found["measure"].to_numpy()]
     titles = [f"{name.replace('_', ' ')}, {UNITS[name]}" for name in names]
     made = style.subplots(1, len(names), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     arms = [str(arm).replace("_", " ") for arm in found["arm"].to_numpy()]
-    control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS)
+    control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS) if "kind" in found.coords else np.zeros(len(arms), bool)
     for number, name in enumerate(names):
-        one = found.sel(measure=name)
+        one, place = found.sel(measure=name), {"row": 1, "col": number + 1}
         value, low, high = (one[part].to_numpy() for part in ("value", "low", "high"))
         made.add_scatter(
             x=value,
             y=arms,
             mode="markers",
             marker={"size": 8, "color": [style.CONTROL if grey else style.COLOURS[0] for grey in control]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": high - value,
-                "arrayminus": value - low,
-                "thickness": 1.2,
-                "color": style.CONTROL,
-            },
-            customdata=one["verdict"].to_numpy(),
+            error_x=style.error(value, low, high, thickness=1.2, color=style.CONTROL),
+            customdata=one["verdict"].to_numpy() if "verdict" in one else np.full(len(arms), "no verdict"),
             hovertemplate="%{y}: %{x:.3g} (%{customdata})<extra></extra>",
             showlegend=False,
-            row=1,
-            col=number + 1,
+            **place,
         )
-        margin = float(one["margin"])
+        margin = float(one["margin"]) if "margin" in one else np.nan
         if np.isfinite(margin):
-            made.add_vrect(x0=-margin, x1=margin, fillcolor=style.CONTROL, opacity=0.15, line_width=0, row=1, col=number + 1)
-        made.add_vline(x=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
+            made.add_vrect(x0=-margin, x1=margin, fillcolor=style.CONTROL, opacity=0.15, line_width=0, **place)
+        made.add_vline(x=0, line={"color": style.CONTROL, "width": 1}, **place)
     made.update_yaxes(autorange="reversed")
     made.update_layout(
-        title={
-            "text": f"channels {style.some(found.attrs['channels'])} taken away: what becomes of the pictures",
-            "font": {"size": 15},
-        },
+        title={"text": title, "font": {"size": 15}},
         height=150 + 26 * len(arms),
         margin={"l": 150, "r": 20, "t": 110, "b": 40},
     )
     return style.caption(made, found.attrs)
+
+
+def disruption(found: xr.Dataset) -> go.Figure:
+    """Effects of ablating channels, by arm. From `disruption.measure`."""
+    return by_arm(found, f"Ablating channels {style.some(found.attrs['channels'])}: effect on pictures")
 
 
 def dose(found: xr.Dataset) -> go.Figure:
@@ -82,14 +76,7 @@ def dose(found: xr.Dataset) -> go.Figure:
                     "symbol": [symbols[str(window)] for window in one["window"].to_numpy()],
                     "opacity": 0.75,
                 },
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": one["high"].to_numpy() - value,
-                    "arrayminus": value - one["low"].to_numpy(),
-                    "thickness": 0.7,
-                    "width": 2,
-                },
+                error_y=style.error(value, one["low"].to_numpy(), one["high"].to_numpy(), thickness=0.7, width=2),
                 customdata=np.stack([one["dose"].to_numpy(), one["outcome"].to_numpy()], axis=-1),
                 hovertemplate="%{customdata[0]}: %{y:.2f} (%{customdata[1]})<extra></extra>",
                 row=1,
@@ -190,14 +177,7 @@ def swap(found: xr.Dataset) -> go.Figure:
                 mode="lines+markers",
                 line={"color": style.COLOURS[place], "dash": dash},
                 marker={"size": 5},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": one["moved_high"].to_numpy() - value,
-                    "arrayminus": value - one["moved_low"].to_numpy(),
-                    "thickness": 0.8,
-                    "width": 2,
-                },
+                error_y=style.error(value, one["moved_low"].to_numpy(), one["moved_high"].to_numpy(), thickness=0.8, width=2),
             )
     made.update_xaxes(dtick=1)
     return style.caption(made, found.attrs)

@@ -28,7 +28,7 @@ def sweep(found: xr.Dataset) -> go.Figure:
     for number, name in enumerate(names):
         one = found.sel(measure=name)
         for place, (label, members) in enumerate(curves.items()):
-            value = one["value"].to_numpy()[list(members.values())]
+            value, low, high = (one[part].to_numpy()[list(members.values())] for part in ("value", "low", "high"))
             made.add_scatter(
                 x=list(members),
                 y=value,
@@ -37,14 +37,7 @@ def sweep(found: xr.Dataset) -> go.Figure:
                 showlegend=number == 0,
                 mode="lines+markers" if len(members) > 1 else "markers",
                 line={"color": style.COLOURS[place % len(style.COLOURS)]},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": one["high"].to_numpy()[list(members.values())] - value,
-                    "arrayminus": value - one["low"].to_numpy()[list(members.values())],
-                    "thickness": 0.8,
-                    "width": 3,
-                },
+                error_y=style.error(value, low, high, thickness=0.8, width=3),
                 row=1,
                 col=number + 1,
             )

@@ -76,13 +76,7 @@ def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", coun
     made.add_bar(
         x=[str(channel) for channel in here["channel"].to_numpy()],
         y=value,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": here["score_high"].to_numpy() - value,
-            "arrayminus": value - here["score_low"].to_numpy(),
-            "color": style.CONTROL,
-        },
+        error_y=style.error(value, here["score_low"], here["score_high"], color=style.CONTROL),
         marker={"color": np.where(selected, *style.COLOURS[1::-1])},
         showlegend=False,
     )

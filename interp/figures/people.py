@@ -21,7 +21,7 @@ def win_rates(found: xr.Dataset) -> go.Figure:
         y=[str(question) for question in found["question"].to_numpy()],
         mode="markers",
         marker={"size": 10, "color": style.COLOURS[0]},
-        error_x={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low},
+        error_x=style.error(value, low, high),
         showlegend=False,
     )
     made.add_vline(x=0.5, line={"color": style.CONTROL, "dash": "dash"}, annotation_text="no preference")

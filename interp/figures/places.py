@@ -161,13 +161,7 @@ def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
                 showlegend=place == 0,
                 mode="lines+markers",
                 line={"color": style.COLOURS[number]},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": np.nan_to_num((one["pck_high"] - one["pck"]).to_numpy()),
-                    "arrayminus": np.nan_to_num((one["pck"] - one["pck_low"]).to_numpy()),
-                    "thickness": 1,
-                },
+                error_y=style.error(one["pck"], one["pck_low"], one["pck_high"], thickness=1),
                 **where,
             )
         for baseline in found["baseline"].to_numpy():

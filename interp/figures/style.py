@@ -93,6 +93,18 @@ def line(made: go.Figure, x: Any, y: Any, name: str, colour: str, **more: Any) -
     made.add_scatter(x=list(x), y=list(y), name=name, mode="lines+markers", line={"color": colour}, marker={"size": 5}, **more)
 
 
+def error(value: Any, low: Any, high: Any, **more: Any) -> dict[str, Any]:
+    """Error bars from an interval."""
+    value, low, high = (np.asarray(part) for part in (value, low, high))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.nan_to_num(high - value),
+        "arrayminus": np.nan_to_num(value - low),
+        **more,
+    }
+
+
 def control(made: go.Figure, x: Any, y: Any, name: str) -> None:
     """A control's line: grey and dashed."""
     made.add_scatter(x=list(x), y=list(y), name=name, mode="lines", line={"color": CONTROL, "dash": "dash"})

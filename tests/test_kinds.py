@@ -1,0 +1,176 @@
+"""Every experiment takes every option of the model, the sampling and the execution; a new one takes them by being a `Kind`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import bad_inputs
+import numpy as np
+import pytest
+from bad_inputs import run
+from messages import names, refused
+from typer.main import get_command
+
+import interp
+from interp.cli import add_experiments, app
+from interp.cli.workers import Spread
+from interp.executor import Execution
+from interp.experiments import kinds as known
+from interp.experiments.clean import clean_run
+from interp.experiments.kinds import kinds, register
+from interp.interventions.hooks import edited
+from interp.options import Loading, Sampling, text_of, typed
+from interp.tracing.prepare import prepare
+
+INPUTS = {  # what an experiment is about, besides a prompts file
+    "patch": "--clean {a} --corrupted {b}",
+    "transport": "--source {a} --target {b}",
+    "sweep": "--prompts {a} --guidance none --guidance dg:1:channels=3:block=1",
+    "features": "--pairs {pairs}",
+}
+CHOSEN = {"dose": "--run {run}", "collapse": "--run {run}", "sweep": "", "gates": "", "lens": "--without 3"}
+CPU = "--offload group --dtype bfloat16 --dry-run"
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An experiment of a user's own, known to this process while the test runs."""
+    from toy_experiment import shuffle
+
+    monkeypatch.setattr(known, "_REGISTERED", {})
+    register(shuffle)
+    bad_inputs._command.cache_clear()
+    yield
+    bad_inputs._command.cache_clear()
+    app.registered_commands[:] = [one for one in app.registered_commands if one.name != "shuffle"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, flux_model: interp.Model) -> dict[str, str]:
+    """Files for each experiment of the tiny flux model."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "a.txt").write_text("a red cat\ntwo dog\n")
+    (folder / "b.txt").write_text("the green circle\na blue square\n")
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(folder / "p.png")
+    pair = {"source": "p.png", "target": "p.png", "prompts": ["a cat", "a dog"], "keypoints": [[[3, 4], [5, 6]]], "box": [9, 9]}
+    (folder / "pairs.json").write_text(json.dumps([pair]))
+    texts = ["a red cat", "two dog"]
+    flux = folder / "flux"
+    flux_model.pipe.save_pretrained(flux)
+    given = {"height": 64, "width": 96, "steps": 2}
+    traced = interp.trace(interp.load(flux, dtype="bfloat16"), texts, out=folder / "run.zarr", **given)
+    files = {"a": "a.txt", "b": "b.txt", "pairs": "pairs.json", "run": "run.zarr", "flux": "flux"}
+    assert traced.rows_done == 2
+    return {name: str(folder / file) for name, file in files.items()}
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_every_experiment_is_offloaded_sized_and_priced(name: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    """The whole of loading and sampling from the command line; nothing is drawn."""
+    about = f"{INPUTS.get(name, '--prompts {a}')} {CHOSEN.get(name, '--channels 3 --run {run}')}".format(**inputs)
+    if name in ("govern", "features"):
+        about = about.replace(f"--run {inputs['run']}", "")
+    size = "" if name == "gates" else "--height 64 --width 96 --steps 2"
+    command = f"{name} --model {inputs['flux']} {about} {size} {CPU} --out {tmp_path / 'e.zarr'}"
+    code, _, err = run(command.split())
+    assert code == 0, err
+    assert names(err, "prompts", "arms", "forwards") == []
+    assert not (tmp_path / "e.zarr").exists()
+
+
+def options_of(name: str) -> set[str]:
+    add_experiments()
+    return {word for parameter in get_command(app).commands[name].params for word in parameter.opts}  # type: ignore[attr-defined]
+
+
+def words(kind: type) -> set[str]:
+    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind) if text_of(typed(kind)[field.name])}
+
+
+LOADING = ["trace", "generate", "evaluate", "findings", "selfcheck", "verify"]
+DRAWING = ["trace", "generate", "evaluate", "findings"]
+
+
+@pytest.mark.parametrize("name", [*LOADING, *kinds()])
+def test_a_command_takes_all_of_what_it_needs(name: str) -> None:
+    """Every option of loading where a model is loaded; of sampling and execution too where something is drawn."""
+    wanted = words(Loading)
+    if name in (*DRAWING, *kinds()):
+        wanted |= words(Sampling) | words(Execution)
+    if name in kinds():
+        wanted |= words(Spread) | words(kinds()[name].options) | {"--out", "--dry-run", "--json", "--figures", "--format"}
+    assert wanted - options_of(name) == set()
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_python_takes_the_same_names(name: str) -> None:
+    """The signature that `help` prints has every option as a keyword; another one is refused by name."""
+    kind = kinds()[name]
+    signature = inspect.signature(kind)
+    for of in (kind.options, Sampling, Execution):
+        assert {field.name for field in dataclasses.fields(of)} <= set(signature.parameters)
+    assert kind.question in (kind.__doc__ or "")
+    with pytest.raises(TypeError, match="no argument 'stepz'"):
+        kind("demo", ["a"], stepz=3)
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_experiment_of_ones_own_has_everything(tiny_folder: Path, tmp_path: Path) -> None:
+    """Options, a dry run, JSON, figures and resuming, by being a `Kind`; the file that defines it is short."""
+    source = Path(__file__).with_name("toy_experiment.py")
+    assert source.read_text().count("\n") <= 80
+    assert words(Loading) | words(Sampling) | {"--blocks", "--order", "--workers"} <= options_of("shuffle")
+    (tmp_path / "p.txt").write_text("a red cat\ntwo dog\n")
+    command = f"shuffle --model {tiny_folder} --prompts {tmp_path / 'p.txt'} --blocks 1,2 --steps 2 --out {tmp_path / 's.zarr'}"
+    code, _, err = run([*command.split(), "--dry-run"])
+    assert code == 0, err
+    assert names(err, 2, 3, "6 pictures") == []
+    code, out, err = run([*command.split(), "--json", "--figures", str(tmp_path / "figures")])
+    assert code == 0, err
+    rows = json.loads(out)["structure"]["rows"]
+    assert [row["arm"] for row in rows] == ["block 1", "block 2"]
+    assert all(row["structure"] > 0 for row in rows)
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["pictures.html", "shuffle.html"]
+    stored = interp.open_experiment(tmp_path / "s.zarr")
+    assert stored.kind == "shuffle"
+    assert stored.attributes["arms"][1]["edits"] == [{"edit": "Shuffle", "block": 1, "order": 0}]
+    code, _, err = run([*command.split(), "--order", "5"])
+    assert code == 2
+    assert names(err, "s.zarr", "--out") == []
+
+
+@pytest.mark.usefixtures("toy")
+def test_its_pictures_are_the_edits(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """An arm equals a run of its own with the same edit, and the first arm the plain picture."""
+    from toy_experiment import Shuffle, shuffle
+
+    made = shuffle(tiny_model, ["a red cat"], out=tmp_path / "s.zarr", blocks=[1], steps=2).run()
+    plain = prepare(tiny_model, ["a red cat"], steps=2)
+    with edited(tiny_model, [Shuffle(1, 0)]):
+        alone = clean_run(plain, plain.plan.rows()[0])
+    np.testing.assert_allclose(made.latents(0, 1), alone.latents, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(made.picture(0, 0), clean_run(plain, plain.plan.rows()[0]).image)
+
+
+@pytest.mark.usefixtures("toy")
+def test_it_has_a_page(tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_dashboard import choose, opened, text_of
+    from toy_experiment import shuffle
+
+    shuffle(tiny_model, ["a red cat", "two dog"], out=tmp_path / "s.zarr", blocks=[1, 2], steps=2).run()
+    choose._stores.clear()
+    page = opened(monkeypatch, tmp_path, "causal", experiment="s.zarr")
+    assert not page.exception
+    assert not page.error, text_of(page, "error")
+    assert "Shuffle the tokens" in text_of(page, "markdown")
+
+
+def test_a_name_of_ours_is_not_taken() -> None:
+    with refused(interp.InputError, "name", "disrupt"):
+        register(kinds()["disrupt"])
