@@ -6,13 +6,11 @@ row's repeated controls are averaged first, then seeds, then prompt texts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals, pairs
-from interp.errors import InputError
+from interp.analysis.result import NOTHING, Estimate, result, whole_rows
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
@@ -34,57 +32,46 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     The margin of `structure` is that share of the distance between the originals of two prompts and one seed; of `detail` and
     `sharpness`, that share of the standard deviation of the originals' own values; of `prompt_effect`, that share itself.
     """
-    whole = np.flatnonzero(experiment.done.all(axis=1))
-    if not whole.size:
-        raise InputError(f"{experiment.path}: no row is drawn under every arm yet; let the experiment go on first")
+    whole = whole_rows(experiment)
     cells = pairs.compare(experiment, reference=reference).isel(prompt=whole)
     both = list(zip(*(cells[name].to_numpy().astype(str) for name in ("kind", "blocks")), strict=True))
     groups = [group for group in dict.fromkeys(both) if group[0] != "original"]
     members = [[number for number, arm in enumerate(both) if arm == group] for group in groups]
     limits = {name: margin * cells.attrs[f"scale_{name}"] for name in pairs.MEASURES}
-    lines: list[dict[str, Any]] = []
-    for name in pairs.MEASURES:
-        values = [pairs.over_texts(cells[name].isel(arm=arms).mean("arm", skipna=False)) for arms in members]
-        for place, group in enumerate(groups):
-            if name == "prompt_effect":
-                lines.append(_prompt_line(experiment, members[place], limits[name]))
-                continue
-            control = (CONTROL, group[1])
-            beside = values[groups.index(control)] if control in groups and group[0] != CONTROL else None
-            lines.append(_line(values[place], beside, limits[name]))
-    axes, shape = ("measure", "arm"), (len(pairs.MEASURES), len(groups))
-    data = {name: (axes, np.array([line[name] for line in lines]).reshape(shape)) for name in lines[0]}
-    data["verdict"] = (axes, data["verdict"][1].astype(object))
-    wins = np.array([[_interval(_won(cells, name, arms)) for arms in members] for name in WINS])
-    return xr.Dataset(
+    places = [(name, place) for name in pairs.MEASURES for place in range(len(groups))]
+    shape = (len(pairs.MEASURES), len(groups))
+    value = [pairs.measured(experiment, cells, name, members[place]) for name, place in places]
+    over = [_over_control(cells, name, groups, members, place) for name, place in places]
+    said = [_judged(experiment, cells, name, members[place], limits[name]) for name, place in places]
+    wins = [Estimate.mean(_won(cells, name, arms)) for name in WINS for arms in members]
+    return result(
+        "disruption",
         {
-            **data,
-            **{name: (("won", "arm"), wins[..., n]) for n, name in enumerate(("win", "win_low", "win_high"))},
-            **{name: ("arm", [float(cells[name].isel(arm=arms).mean()) for arms in members]) for name in pairs.HALVES},
-            "dose": ("arm", [float(cells["dose"].isel(arm=arms).mean()) for arms in members]),
-            "changed_energy": ("arm", [float(cells["changed_energy"].isel(arm=arms).mean()) for arms in members]),
+            "value": (("measure", "arm"), Estimate.stack(value, shape)),
+            "over_control": (("measure", "arm"), Estimate.stack(over, shape)),
+            "verdict": (("measure", "arm"), np.array(said, dtype=object).reshape(shape)),
+            "win": (("won", "arm"), Estimate.stack(wins, (len(WINS), len(groups)))),
+            **{
+                name: ("arm", [float(cells[name].isel(arm=arms).mean()) for arms in members])
+                for name in (*pairs.HALVES, "dose", "changed_energy")
+            },
             "margin": ("measure", list(limits.values())),
         },
         {
-            "measure": np.array(list(pairs.MEASURES), dtype=object),
-            "won": np.array(list(WINS), dtype=object),
-            "arm": np.array([f"{kind} {blocks}" for kind, blocks in groups], dtype=object),
-            "kind": ("arm", np.array([kind for kind, _ in groups], dtype=object)),
-            "blocks": ("arm", np.array([blocks for _, blocks in groups], dtype=object)),
+            "measure": list(pairs.MEASURES),
+            "won": list(WINS),
+            "arm": [f"{kind} {blocks}" for kind, blocks in groups],
+            "kind": ("arm", [kind for kind, _ in groups]),
+            "blocks": ("arm", [blocks for _, blocks in groups]),
         },
-        {
-            "analysis": "disruption",
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            **{name: experiment.parameters[name] for name in ("channels", "lowest", "stream", "reach")},
-            "rows": f"{len(whole)} pictures of each arm",
-            **{name: value for name, value in cells.attrs.items() if name != "analysis"},
-            "averaged_over": "draws of a control, seeds, then prompt texts",
-            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist())))
-            + "; prompt effect: jackknife over texts; verdicts: t intervals",
-            "control": f"{CONTROL}: as many ordinary channels zeroed",
-            "note": f"minimal, changed: the 90% interval lies within, the 95% interval outside +-{margin:g} of the scale",
-        },
+        experiment,
+        **{name: experiment.parameters[name] for name in ("channels", "lowest", "stream", "reach")},
+        rows=f"{len(whole)} pictures of each arm",
+        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        averaged_over="draws of a control, seeds, then prompt texts",
+        interval=f"{pairs.said_of(cells)}; prompt effect: jackknife over texts; verdicts: t intervals",
+        control=f"{CONTROL}: as many ordinary channels zeroed",
+        note=f"minimal, changed: the 90% interval lies within, the 95% interval outside +-{margin:g} of the scale",
     )
 
 
@@ -104,31 +91,28 @@ def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) 
     return "changed" if outer[0] > limit or outer[1] < -limit else "cannot tell"
 
 
-def _line(values: Array, control: Array | None, limit: float) -> dict[str, Any]:
-    """A measure of one arm: its mean, over its control, and the verdict."""
-    over = np.full(max(len(values), 1), np.nan) if control is None or len(control) != len(values) else values - control
-    value, over_value = _interval(values), _interval(over)
-    return {
-        **dict(zip(("value", "low", "high"), value, strict=True)),
-        **dict(zip(("over_control", "over_control_low", "over_control_high"), over_value, strict=True)),
-        "verdict": verdict(values, limit),
-    }
+def _values(cells: xr.Dataset, name: str, arms: list[int]) -> Array:
+    """One measure of arms together, per prompt text."""
+    return pairs.over_texts(cells[name].isel(arm=arms).mean("arm", skipna=False))
 
 
-def _prompt_line(experiment: Experiment, arms: list[int], limit: float) -> dict[str, Any]:
-    """The same of `prompt_effect`, whose values are of pairs of prompts."""
-    value, low, high = pairs.effect_of_prompt(experiment, arms)
-    _, *inner = pairs.effect_of_prompt(experiment, arms, level=0.90)
-    nothing = dict.fromkeys(("over_control", "over_control_low", "over_control_high"), float("nan"))
-    return {"value": value, "low": low, "high": high, **nothing, "verdict": judge((inner[0], inner[1]), (low, high), limit)}
+def _over_control(
+    cells: xr.Dataset, name: str, groups: list[tuple[str, ...]], members: list[list[int]], place: int
+) -> Estimate:
+    """A measure less that of the random control of the same blocks, paired by text."""
+    control = (CONTROL, groups[place][1])
+    if name == "prompt_effect" or control not in groups or groups[place][0] == CONTROL:
+        return NOTHING
+    own, theirs = (_values(cells, name, members[number]) for number in (place, groups.index(control)))
+    return Estimate.mean(own - theirs) if len(own) == len(theirs) else NOTHING
 
 
-def _interval(values: Array) -> tuple[float, float, float]:
-    """Mean and bounds; NaN of nothing."""
-    if not len(values):
-        return (float("nan"),) * 3
-    low, high = intervals.bootstrap(values)
-    return float(values.mean()), float(low), float(high)
+def _judged(experiment: Experiment, cells: xr.Dataset, name: str, arms: list[int], limit: float) -> str:
+    """The verdict of a measure of arms."""
+    if name != "prompt_effect":
+        return verdict(_values(cells, name, arms), limit)
+    inner, outer = (pairs.effect_of_prompt(experiment, arms, level=level)[1:] for level in (0.90, 0.95))
+    return judge(inner, outer, limit)
 
 
 def _won(cells: xr.Dataset, name: str, arms: list[int]) -> Array:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from interp.analysis import intervals, pairs
 from interp.analysis.disruption import MARGIN, verdict
+from interp.analysis.result import NOTHING, Estimate, result
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
@@ -37,56 +38,46 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
     kinds = cells["kind"].to_numpy().astype(str)
     arms = [number for number, kind in enumerate(kinds) if kind != "original"]
     doses = [tuple(str(cells[label].to_numpy()[arm]) for label in ("count", "blocks", "window")) for arm in range(len(kinds))]
-    measures = list(pairs.MEASURES)
-    bounds = ("", "_low", "_high")
-    names = ("value", "low", "high", *(f"over_control{bound}" for bound in bounds))
-    found = {name: np.full((len(measures), len(arms)), np.nan) for name in names}
-    outcomes, drawn = [], []
-    for place, arm in enumerate(arms):
-        control = next(n for n in arms if kinds[n] == "random" and doses[n] == doses[arm])
-        here = {name: cells[name].isel(arm=arm) / cells.attrs[f"scale_{name}"] for name in measures}
-        for number, name in enumerate(measures):
-            over = here[name] - cells[name].isel(arm=control) / cells.attrs[f"scale_{name}"]
-            for columns, values in ((names[:3], pairs.over_texts(here[name])), (names[3:], pairs.over_texts(over))):
-                if len(values) and not (columns[0] == "over_control" and arm == control):
-                    low, high = intervals.bootstrap(values)
-                    for column, value in zip(columns, (values.mean(), low, high), strict=True):
-                        found[column][number, place] = value
-            if name == "prompt_effect":  # its values are of pairs of prompts
-                effect = pairs.effect_of_prompt(experiment, [arm])
-                for column, value in zip(names[:3], effect, strict=True):
-                    found[column][number, place] = value
-                for column in names[4:]:
-                    found[column][number, place] = np.nan
-        by_text = {name: pairs.over_texts(here[name]) for name in ("structure", *WORSE)}
-        outcomes.append(outcome(by_text, margin))
-        drawn.append(len(by_text["structure"]))
-    return xr.Dataset(
+    controls = {arm: next(n for n in arms if kinds[n] == "random" and doses[n] == doses[arm]) for arm in arms}
+    scales = {name: float(cells.attrs[f"scale_{name}"]) for name in pairs.MEASURES}
+    shape, axes = (len(pairs.MEASURES), len(arms)), ("measure", "dose")
+    value = [pairs.measured(experiment, cells, name, [arm], scales[name]) for name in pairs.MEASURES for arm in arms]
+    over = [_over_control(cells, name, arm, controls[arm], scales[name]) for name in pairs.MEASURES for arm in arms]
+    by_text = [{m: pairs.over_texts(cells[m].isel(arm=arm)) / scales[m] for m in ("structure", *WORSE)} for arm in arms]
+    drawn = [len(one["structure"]) for one in by_text]
+    return result(
+        "dose",
         {
-            **{name: (("measure", "dose"), values) for name, values in found.items()},
+            "value": (axes, Estimate.stack(value, shape)),
+            "over_control": (axes, Estimate.stack(over, shape)),
             "energy": ("dose", cells["changed_energy"].isel(arm=arms).mean("prompt").to_numpy()),
             "amount": ("dose", cells["dose"].isel(arm=arms).mean("prompt").to_numpy()),
-            "outcome": ("dose", np.array(outcomes, dtype=object)),
+            "outcome": ("dose", np.array([outcome(one, margin) for one in by_text], dtype=object)),
             "prompts": ("dose", drawn),
         },
         {
-            "measure": np.array(measures, dtype=object),
-            "dose": np.array([str(name) for name in cells["arm"].isel(arm=arms).to_numpy()], dtype=object),
+            "measure": list(pairs.MEASURES),
+            "dose": [str(name) for name in cells["arm"].isel(arm=arms).to_numpy()],
             **{label: ("dose", cells[label].isel(arm=arms).to_numpy()) for label in LABELS},
         },
-        {
-            "analysis": "dose",
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            "rows": f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
-            **{name: value for name, value in cells.attrs.items() if name != "analysis"},
-            "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(max(drawn, default=0)).replace("over", "over up to")
-            + "; prompt effect: jackknife over texts; outcomes: t intervals",
-            "control": "as many random and lowest channels at the same dose, in the same rows",
-            "note": f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
-        },
+        experiment,
+        rows=f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
+        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        averaged_over="seeds, then prompt texts",
+        interval=intervals.said(max(drawn, default=0)).replace("over", "over up to")
+        + "; prompt effect: jackknife over texts; outcomes: t intervals",
+        control="as many random and lowest channels at the same dose, in the same rows",
+        note=f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
     )
+
+
+def _over_control(cells: xr.Dataset, name: str, arm: int, control: int, scale: float) -> Estimate:
+    """A measure less that of the random channels of the same dose, over the rows drawn under both."""
+    if arm == control:
+        return NOTHING
+    over = cells[name].isel(arm=arm) / scale - cells[name].isel(arm=control) / scale
+    found = Estimate.mean(pairs.over_texts(over))
+    return Estimate(found.value) if name == "prompt_effect" else found  # its values are of pairs of prompts
 
 
 def outcome(values: dict[str, Array], margin: float) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, pairs
+from interp.analysis import pairs
+from interp.analysis.result import Estimate, result
 from interp.store.experiment import Experiment
 
 SHOWN = ("structure", "detail", "sharpness")
@@ -20,31 +20,24 @@ def distances(experiment: Experiment) -> xr.Dataset:
     kinds = [str(kind) for kind in dict.fromkeys(cells["kind"].to_numpy()) if kind != "final"]
     steps = sorted({int(step) for step in cells["step"].to_numpy() if step >= 0})
     blocks = sorted({int(block) for block in cells["block"].to_numpy() if block >= 0})
+    labels = zip(*(cells[name].to_numpy().tolist() for name in ("kind", "step", "block")), strict=True)
+    arms = {label: arm for arm, label in enumerate(labels)}
     shape = (len(SHOWN), len(kinds), len(steps), len(blocks))
-    found = {name: np.full(shape, np.nan) for name in ("value", "low", "high")}
-    for arm in range(cells.sizes["arm"]):
-        kind = str(cells["kind"].to_numpy()[arm])
-        if kind == "final":
-            continue
-        place = (kinds.index(kind), steps.index(int(cells["step"][arm])), blocks.index(int(cells["block"][arm])))
-        for number, name in enumerate(SHOWN):
-            values = pairs.over_texts(cells[name].isel(arm=arm))
-            if len(values):
-                low, high = intervals.bootstrap(values)
-                for variable, value in zip(found, (values.mean(), low, high), strict=True):
-                    found[variable][(number, *place)] = value
-    axes = ("measure", "kind", "step", "block")
-    return xr.Dataset(
-        {name: (axes, values) for name, values in found.items()},
-        {"measure": np.array(SHOWN, dtype=object), "kind": np.array(kinds, dtype=object), "step": steps, "block": blocks},
-        {
-            "analysis": "lens",
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            "without": experiment.parameters["without"],
-            **{name: value for name, value in cells.attrs.items() if name != "analysis"},
-            "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist()))),
-            "control": "the last block at each step: the model's own estimate",
-        },
+    found = [
+        pairs.measured(experiment, cells, name, [arms[kind, step, block]])
+        for name in SHOWN
+        for kind in kinds
+        for step in steps
+        for block in blocks
+    ]
+    return result(
+        "lens",
+        {"value": (("measure", "kind", "step", "block"), Estimate.stack(found, shape))},
+        {"measure": SHOWN, "kind": kinds, "step": steps, "block": blocks},
+        experiment,
+        without=experiment.parameters["without"],
+        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        averaged_over="seeds, then prompt texts",
+        interval=pairs.said_of(cells),
+        control="the last block at each step: the model's own estimate",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
+from interp.analysis.result import Estimate, result, whole_rows
 from interp.errors import InputError
 from interp.metrics import pictures as metrics
 from interp.store.experiment import Experiment
@@ -74,36 +75,33 @@ def by_arm(experiment: Experiment, reference: Array | None = None) -> xr.Dataset
 
     value, low, high   (measure, arm)
     """
-    whole = np.flatnonzero(experiment.done.all(axis=1))
-    if not whole.size:
-        raise InputError(f"{experiment.path}: no row is drawn under every arm yet; let the experiment go on first")
-    cells = compare(experiment, reference=reference).isel(prompt=whole)
-    arms, shape = range(1, cells.sizes["arm"]), (len(MEASURES), cells.sizes["arm"] - 1)
-    found = {name: np.full(shape, np.nan) for name in ("value", "low", "high")}
-    for number, name in enumerate(MEASURES):
-        for arm in arms:
-            if name == "prompt_effect":
-                three = effect_of_prompt(experiment, [arm])
-            elif len(values := over_texts(cells[name].isel(arm=arm))):
-                low, high = intervals.bootstrap(values)
-                three = float(values.mean()), float(low), float(high)
-            else:
-                continue
-            for variable, value in zip(found, three, strict=True):
-                found[variable][number, arm - 1] = value
-    return xr.Dataset(
-        {name: (("measure", "arm"), values) for name, values in found.items()},
-        {"measure": np.array(list(MEASURES), object), "arm": cells["arm"].to_numpy()[1:]},
-        {
-            "analysis": experiment.kind,
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            **{name: value for name, value in cells.attrs.items() if name != "analysis"},
-            "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(len(set(cells["prompt_text"].to_numpy().tolist()))) + "; prompt effect: jackknife",
-            "control": f"none but the first arm, {cells['arm'].to_numpy()[0]}",
-        },
+    cells = compare(experiment, reference=reference).isel(prompt=whole_rows(experiment))
+    arms = range(1, cells.sizes["arm"])
+    found = [measured(experiment, cells, name, [arm]) for name in MEASURES for arm in arms]
+    return result(
+        experiment.kind,
+        {"value": (("measure", "arm"), Estimate.stack(found, (len(MEASURES), len(arms))))},
+        {"measure": list(MEASURES), "arm": cells["arm"].to_numpy()[1:]},
+        experiment,
+        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        averaged_over="seeds, then prompt texts",
+        interval=f"{said_of(cells)}; prompt effect: jackknife",
+        control=f"none but the first arm, {cells['arm'].to_numpy()[0]}",
     )
+
+
+def measured(experiment: Experiment, cells: xr.Dataset, name: str, arms: Sequence[int], scale: float = 1.0) -> Estimate:
+    """One measure of arms together: the mean over prompt texts; of `prompt_effect`, whose values are of pairs of prompts, with an
+    interval of its own.
+    """
+    if name == "prompt_effect":
+        return Estimate(*effect_of_prompt(experiment, arms), method="jackknife over texts")
+    return Estimate.mean(over_texts(cells[name].isel(arm=list(arms)).mean("arm", skipna=False)) / scale)
+
+
+def said_of(cells: xr.Dataset) -> str:
+    """What a result says of intervals over the prompt texts of these cells."""
+    return intervals.said(len(set(cells["prompt_text"].to_numpy().tolist())))
 
 
 def _own(picture: Array, reference: Array) -> dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
+from interp.analysis.result import Estimate, result, whole_rows
 from interp.errors import InputError
 from interp.metrics import pictures as pixels
 from interp.store.experiment import Experiment
@@ -25,9 +26,7 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     """
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
-    rows = np.flatnonzero(experiment.done.all(axis=1))
-    if not rows.size:
-        raise InputError(f"{experiment.path}: no pair is drawn in every cell yet; let the experiment go on first")
+    rows = whole_rows(experiment, "pair", "in every cell")
     axes = experiment.axes
     whats, blocks, columns = (axes[name].to_numpy() for name in ("what", "block", "column"))
     names: dict[str, list[Any]] = {
@@ -49,21 +48,16 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
             )
             values[(place, *cell)] = share(read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
     pairs = by_pair(experiment, rows, values)
-    low, high = intervals.bootstrap(pairs)
-    dims = tuple(names)
-    return xr.Dataset(
-        {"recovered": (dims, pairs.mean(axis=0)), "recovered_low": (dims, low), "recovered_high": (dims, high)},
-        {name: np.array(values, dtype=object) if name != "block" else values for name, values in names.items()},
-        {
-            "analysis": "patching",
-            "metric": metric,
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            **{name: experiment.parameters[name] for name in ("channels", "control", "stream", "columns")},
-            "averaged_over": "seeds, then pairs of prompts",
-            "interval": intervals.said(len(pairs)).replace("prompt texts", "pairs of prompts"),
-            "control": "as many ordinary channels",
-        },
+    return result(
+        "patching",
+        {"recovered": (tuple(names), Estimate.mean(pairs))},
+        names,
+        experiment,
+        metric=metric,
+        **{name: experiment.parameters[name] for name in ("channels", "stream", "columns")},
+        averaged_over="seeds, then pairs of prompts",
+        interval=intervals.said(len(pairs)).replace("prompt texts", "pairs of prompts"),
+        control="as many ordinary channels",
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
-from interp.errors import InputError
+from interp.analysis.result import Estimate, result, whole_rows
 from interp.metrics import pictures as metrics
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
@@ -33,9 +33,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     `reference` is real pictures, (picture, y, x, rgb); where there is one for every prompt text, in their order, structure is
     measured against it. Without a reference the first setting's pictures are taken for real ones.
     """
-    rows = np.flatnonzero(experiment.done.all(axis=1))
-    if not rows.size:
-        raise InputError(f"{experiment.path}: no row is drawn under every setting yet; let the sweep go on first")
+    rows = whole_rows(experiment, under="under every setting")
     axes = experiment.axes
     everyone = list(dict.fromkeys(axes["prompt_text"].to_numpy().astype(str)))
     texts = axes["prompt_text"].to_numpy().astype(str)[rows]
@@ -55,36 +53,29 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
         images = first if arm == 0 else experiment.pictures(arm)[1][np.isin(np.flatnonzero(experiment.done[:, arm]), rows)]
         found[arm] = _measure(images, spectrum, sharp, truth)
     by_text = np.stack([found[:, :, group].mean(axis=2) for group in groups])  # (text, setting, measure)
-    over = by_text - by_text[:, :1]
     won = np.stack([_won(found, group) for group in groups])  # (text, setting, won)
-    dims, short = ("setting", "measure"), ("setting", "won")
-    data: dict[str, Any] = {}
-    for name, values, axis in (("", by_text, dims), ("over_first", over, dims), ("win", won, short)):
-        low, high = intervals.bootstrap(values)
-        data[name or "value"] = (axis, values.mean(axis=0))
-        data[f"{name}_low" if name else "low"], data[f"{name}_high" if name else "high"] = (axis, low), (axis, high)
-    labels = {name: ("setting", axes[name].to_numpy()) for name in map(str, axes.coords) if name.startswith("value")}
-    return xr.Dataset(
-        {**data, "forwards": ("setting", np.nanmean(experiment.cells["forwards"].to_numpy(), axis=0))},
+    dims = ("setting", "measure")
+    return result(
+        "sweep",
         {
-            "setting": settings.astype(object),
-            "measure": np.array(list(MEASURES), dtype=object),
-            "won": np.array(LOWER_WINS, dtype=object),
-            **labels,
+            "value": (dims, Estimate.mean(by_text)),
+            "over_first": (dims, Estimate.mean(by_text - by_text[:, :1])),
+            "win": (("setting", "won"), Estimate.mean(won)),
+            "forwards": ("setting", np.nanmean(experiment.cells["forwards"].to_numpy(), axis=0)),
         },
         {
-            "analysis": "sweep",
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            "reference": "the first setting's pictures" if reference is None else f"{len(reference)} real pictures",
-            "structure_against": "the real picture of the prompt"
-            if truth is not None
-            else "nothing: no real picture of each prompt",
-            "rows": f"{len(rows)} pictures of each setting",
-            "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(len(groups)),
-            "control": f"the first setting, {settings[0]}",
+            "setting": settings,
+            "measure": list(MEASURES),
+            "won": LOWER_WINS,
+            **{name: ("setting", axes[name].to_numpy()) for name in map(str, axes.coords) if name.startswith("value")},
         },
+        experiment,
+        reference="the first setting's pictures" if reference is None else f"{len(reference)} real pictures",
+        structure_against="nothing: no real picture of each prompt" if truth is None else "the real picture of the prompt",
+        rows=f"{len(rows)} pictures of each setting",
+        averaged_over="seeds, then prompt texts",
+        interval=intervals.said(len(groups)),
+        control=f"the first setting, {settings[0]}",
     )
 
 

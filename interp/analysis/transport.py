@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals, patching
-from interp.errors import InputError
+from interp.analysis.result import Estimate, result, whole_rows
 from interp.store.experiment import Experiment
 
 METRICS = ("picture", "structure", "latents")
@@ -19,9 +19,7 @@ def similarity(experiment: Experiment) -> xr.Dataset:
     to_source, to_target           (metric, channels, strength)   distance over the distance between the two
     over_control, _low, _high      (metric, strength)             moved by massive channels, less moved by the control
     """
-    rows = np.flatnonzero(experiment.done.all(axis=1))
-    if not rows.size:
-        raise InputError(f"{experiment.path}: no pair is drawn under every arm yet; let the experiment go on first")
+    rows = whole_rows(experiment, "pair")
     axes = experiment.axes
     sets, strengths = axes["channels"].to_numpy().astype(str), axes["strength"].to_numpy()
     names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target")]
@@ -43,32 +41,20 @@ def similarity(experiment: Experiment) -> xr.Dataset:
                     to_source[cell] = np.linalg.norm(value - ends[1]) / length
                     to_target[cell] = np.linalg.norm(value - ends[0]) / length
     pairs = [patching.by_pair(experiment, rows, values, "source") for values in (moved, to_source, to_target)]
-    low, high = intervals.bootstrap(pairs[0])
     over = pairs[0][:, :, names.index("massive")] - pairs[0][:, :, names.index("control")]
-    over_low, over_high = intervals.bootstrap(over)
-    dims, short = ("metric", "channels", "strength"), ("metric", "strength")
-    return xr.Dataset(
+    dims = ("metric", "channels", "strength")
+    return result(
+        "transport",
         {
-            "moved": (dims, pairs[0].mean(axis=0)),
-            "moved_low": (dims, low),
-            "moved_high": (dims, high),
+            "moved": (dims, Estimate.mean(pairs[0])),
             "to_source": (dims, pairs[1].mean(axis=0)),
             "to_target": (dims, pairs[2].mean(axis=0)),
-            "over_control": (short, over.mean(axis=0)),
-            "over_control_low": (short, over_low),
-            "over_control_high": (short, over_high),
+            "over_control": (("metric", "strength"), Estimate.mean(over)),
         },
-        {
-            "metric": np.array(METRICS, dtype=object),
-            "channels": np.array(names, dtype=object),
-            "strength": levels,
-        },
-        {
-            "analysis": "transport",
-            "model": str(experiment.plan.get("model")),
-            "weights": str(experiment.plan.get("weights", "")),
-            **{name: experiment.parameters[name] for name in ("massive", "control", "from", "mask")},
-            "averaged_over": "seeds, then pairs of prompts",
-            "interval": intervals.said(len(pairs[0])).replace("prompt texts", "pairs of prompts"),
-        },
+        {"metric": METRICS, "channels": names, "strength": levels},
+        experiment,
+        **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
+        averaged_over="seeds, then pairs of prompts",
+        interval=intervals.said(len(pairs[0])).replace("prompt texts", "pairs of prompts"),
+        control=experiment.parameters["control"],
     )

@@ -1,0 +1,90 @@
+"""Estimates with their intervals, and the results that hold them: how each is made, once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import intervals
+from interp.errors import InputError
+from interp.store.experiment import Experiment
+from interp.store.schema import Array
+
+Axes = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A value, or an array of them, with the bounds of its interval; NaN where there is none."""
+
+    value: Any
+    low: Any = np.nan
+    high: Any = np.nan
+    method: str = ""
+    """How the interval was made."""
+
+    @classmethod
+    def mean(cls, values: Array) -> Estimate:
+        """The mean over the first axis, independent samples; percentile bootstrap. NaN of nothing."""
+        if not len(values):
+            return NOTHING
+        low, high = intervals.bootstrap(values)
+        return cls(values.mean(axis=0), low, high, intervals.said(len(values)))
+
+    @classmethod
+    def stack(cls, parts: Sequence[Estimate], shape: tuple[int, ...] = (-1,)) -> Estimate:
+        """Many estimates as one of an array."""
+        columns = ([getattr(part, end) for part in parts] for end in ("value", "low", "high"))
+        return cls(*(np.array(column, float).reshape(shape) for column in columns))
+
+    def variables(self, name: str, axes: Axes) -> dict[str, tuple[Axes, Any]]:
+        """As variables of a Dataset: NAME, NAME_low, NAME_high (value, low, high)."""
+        ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+        return {name: (axes, self.value), ends[0]: (axes, self.low), ends[1]: (axes, self.high)}
+
+
+NOTHING = Estimate(np.nan)
+
+
+def result(
+    analysis: str,
+    data: Mapping[str, tuple[Axes, Any]],
+    coordinates: Mapping[str, Any],
+    of: Experiment | None = None,
+    *,
+    averaged_over: str,
+    interval: str,
+    control: str = "",
+    note: str = "",
+    **facts: Any,
+) -> xr.Dataset:
+    """A result: variables (axes, array or `Estimate`), coordinates (values, or (axis, values)), and what was averaged, how sure
+    it is, what it is compared with, and of which model.
+    """
+    variables: dict[str, tuple[Axes, Any]] = {}
+    for name, (axes, values) in data.items():
+        variables |= values.variables(name, axes) if isinstance(values, Estimate) else {name: (axes, values)}
+    said = {"averaged_over": averaged_over, "interval": interval, "control": control, "note": note}
+    about = {} if of is None else {"model": str(of.plan.get("model")), "weights": str(of.plan.get("weights", ""))}
+    attributes = {"analysis": analysis, **about, **facts, **{name: text for name, text in said.items() if text}}
+    return xr.Dataset(variables, {name: _texts(values) for name, values in coordinates.items()}, attributes)
+
+
+def _texts(values: Any) -> Any:
+    """Texts as objects, which stores and xarray keep as they are."""
+    if isinstance(values, tuple) and len(values) == 2 and isinstance(values[0], str) and not isinstance(values[1], str):
+        return values[0], _texts(values[1])
+    array = np.asarray(values)
+    return array.astype(object) if array.dtype.kind in "US" else values
+
+
+def whole_rows(experiment: Experiment, what: str = "row", under: str = "under every arm") -> Array:
+    """Rows that are drawn in every cell; an error where there is none."""
+    rows = np.flatnonzero(experiment.done.all(axis=1))
+    if not rows.size:
+        raise InputError(f"{experiment.path}: no {what} is drawn {under} yet; let the experiment go on first")
+    return rows
