@@ -18,8 +18,10 @@ Made = TypeVar("Made")
 Prompts = Annotated[
     Sequence[str] | str | Path, Doc("Prompts: one a line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
 ]
-Indices = Sequence[int] | str | None
-"""Whole numbers, or their text, such as "0,3-5"; `None` is all."""
+Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
+Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
+Stream = Annotated[str, Doc("image, text or both.")]
+OneStream = Annotated[str, Doc("image or text.")]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,8 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["store"],
     ["metrics"],
     ["analysis"],
+    ["figures"],
+    ["questions"],
     ["models"],
     ["interventions"],
     ["guidance"],
@@ -33,7 +35,6 @@ LAYERS = [  # from the ground up (docs/design.md); a module may import from its 
     ["cluster"],
     ["testing"],
     ["integrations"],
-    ["figures"],
     ["report"],
     ["dashboard"],
     ["cli"],
@@ -135,7 +136,6 @@ def test_public_names_are_pinned() -> None:
 LONGEST = 250
 LONGER = {  # files from before the limit; they may not grow, and leave this table once they are within it
     "interp/analysis/segmentation.py": 272,
-    "interp/cli/massive.py": 268,
     "interp/cluster.py": 265,
     "interp/experiments/grid.py": 270,
     "interp/guidance/methods.py": 320,

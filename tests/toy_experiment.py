@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import experiments
-from interp.experiments.arguments import Blocks
 from interp.experiments.kind import Kind, Request
-from interp.options import Prompts
+from interp.options import Blocks, Prompts
 from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def by_arm(experiment: Experiment, reference: Array | None = None) -> xr.Dataset
 
 
 def measured(experiment: Experiment, cells: xr.Dataset, name: str, arms: Sequence[int], scale: float = 1.0) -> Estimate:
-    """One measure of arms together: the mean over prompt texts; of `prompt_effect`, whose values are of pairs of prompts, with an
+    """One measure of arms together: the mean over prompt texts. `prompt_effect`, whose values are of pairs of prompts, has an
     interval of its own.
     """
     if name == "prompt_effect":

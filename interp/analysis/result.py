@@ -38,8 +38,8 @@ class Estimate:
     @classmethod
     def stack(cls, parts: Sequence[Estimate], shape: tuple[int, ...] = (-1,)) -> Estimate:
         """Many estimates as one of an array."""
-        columns = ([getattr(part, end) for part in parts] for end in ("value", "low", "high"))
-        return cls(*(np.array(column, float).reshape(shape) for column in columns))
+        table = np.array([(part.value, part.low, part.high) for part in parts], float).reshape(-1, 3)
+        return cls(table[:, 0].reshape(shape), table[:, 1].reshape(shape), table[:, 2].reshape(shape))
 
     def variables(self, name: str, axes: Axes) -> dict[str, tuple[Axes, Any]]:
         """As variables of a Dataset: NAME, NAME_low, NAME_high (value, low, high)."""

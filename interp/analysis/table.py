@@ -42,6 +42,10 @@ class Table:
     keep: Callable[[xr.Dataset], Any] | None = None
     """Whether a row is shown."""
 
+    def __add__(self, other: Table) -> Lines:
+        """Put another table's rows below."""
+        return Lines((self, other))
+
     def rows(self, found: xr.Dataset) -> Rows:
         """The rows of a result, numbers as Python's own."""
         return [{name: value for name, value in self._cells(one) if value is not ABSENT} for one in self._parts(found)]
@@ -62,6 +66,17 @@ class Table:
                 name = shown(part[value.axis])
                 for pattern, column in value.columns.items():
                     yield pattern.replace("{}", name), read(part, column)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Tables of the same columns, one below the other."""
+
+    tables: tuple[Table, ...]
+
+    def rows(self, found: xr.Dataset) -> Rows:
+        """All rows."""
+        return [row for table in self.tables for row in table.rows(found)]
 
 
 def read(one: xr.Dataset, value: Value) -> Any:
@@ -92,3 +107,13 @@ BY_ARM = Table(("arm",), {"arm": lambda one: shown(one["arm"]), "{measure}": "va
 def words(name: str) -> Value:
     """A column of texts, underscores as spaces."""
     return lambda one: shown(one[name])
+
+
+def nothing(one: xr.Dataset) -> str:
+    """A column without a value."""
+    return "-"
+
+
+def over_steps(name: str) -> Value:
+    """A variable's mean over steps."""
+    return lambda one: float(one[name].mean("step"))

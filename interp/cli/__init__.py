@@ -11,7 +11,6 @@ import typer
 from typer.exceptions import TyperException
 
 from interp.cli import (
-    causes,
     dashboard,
     demo,
     evaluate,
@@ -21,11 +20,10 @@ from interp.cli import (
     generate,
     info,
     inspect,
-    massive,
     merge,
     models,
+    questions,
     report,
-    segment,
     selfcheck,
     trace,
     verify,
@@ -33,6 +31,7 @@ from interp.cli import (
 from interp.cli.flags import flags
 from interp.errors import InterpError, InterpWarning
 from interp.experiments.kinds import kinds
+from interp.questions import QUESTIONS
 
 app = typer.Typer(
     help="Mechanistic interpretability for Diffusion Transformers.",
@@ -47,15 +46,12 @@ app.command("info")(info.info)
 app.command("models")(models.models)
 app.command("selfcheck")(flags(selfcheck.selfcheck))
 app.command("inspect")(inspect.inspect)
-app.command("massive")(massive.massive)
-app.command("alignment")(causes.alignment)
-app.command("attribute")(causes.attribute)
-app.command("residual")(causes.residual)
-app.command("segment")(segment.segment)
+for question in QUESTIONS:
+    app.command(question.name)(questions.command(question))
 app.command("verify")(flags(verify.verify))
 app.command("merge")(merge.merge)
 app.command("export")(export.export)
-app.command("compare")(causes.compare)
+app.command("compare")(questions.compare)
 app.command("generate")(flags(generate.generate))
 app.command("evaluate")(flags(evaluate.evaluate))
 app.command("report")(report.report)

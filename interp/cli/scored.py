@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.results import interval
-from interp.cli.segment import score_rows
+from interp.questions.of_causes import SCORES, TRIVIAL
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,7 +112,7 @@ def study_rows(found: xr.Dataset) -> Rows:
 
 TABLES: Mapping[str, Mapping[str, Callable[[Any], Rows]]] = {
     "evaluation": {"": picture_rows, SETS: set_rows, PAPERS: paper_rows},
-    "segmentation_score": {"": score_rows},
+    "segmentation_score": {"": (SCORES + TRIVIAL).rows},
     "collapse": {"": collapse_rows},
     "study": {"": study_rows},
 }

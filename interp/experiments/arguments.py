@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 
 STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 
-Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
 RankedBy = Annotated[
     Any | str | Path | None,
     Doc("A traced store that channels are chosen by. [default: the first prompts are traced]"),
 ]
-Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
-Stream = Annotated[str, Doc("image, text or both.")]
 Reference = Annotated[
     Any | str | Path | None, Doc("Folder of real pictures that detail is measured by. [default: the originals]")
 ]

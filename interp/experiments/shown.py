@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Table
+from interp.analysis.table import Lines, Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -75,7 +75,7 @@ class Shown:
     """A table of a result: of one table a value along `per`, each under its value, where that is given."""
 
     result: str
-    table: Table
+    table: Table | Lines
     per: str = ""
     view: Callable[[xr.Dataset], xr.Dataset] = lambda found: found
     """What is tabulated of the result."""

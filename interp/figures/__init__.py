@@ -3,6 +3,6 @@
 They work in Jupyter and export HTML; PNG and SVG with the `export` extra.
 """
 
-from interp.figures import causes, drawn, evaluation, experiments, guidance, massive, people, places, style
+import lazy_loader
 
-__all__ = ["causes", "drawn", "evaluation", "experiments", "guidance", "massive", "people", "places", "style"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,10 +17,10 @@ from typing_extensions import Doc
 from interp import analysis, experiments, interventions
 from interp.analysis.table import Along, Table, words
 from interp.errors import InputError
-from interp.experiments.arguments import STREAMS, Channels, RankedBy, Reference, Stream, pictures_of, said_blocks
+from interp.experiments.arguments import STREAMS, RankedBy, Reference, pictures_of, said_blocks
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
+from interp.options import Channels, Prompts, Stream
 from interp.plan import at_least
 from interp.sites import parse_indices, resolve_indices
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import experiments
-from interp.analysis.table import Along, Table
+from interp.analysis.table import Along, Table, nothing
 from interp.errors import InputError
 from interp.experiments.arguments import numbers
 from interp.experiments.kind import Kind, Request
@@ -18,8 +18,6 @@ from interp.experiments.shown import Figure, Shown
 from interp.plan import at_least
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from interp.analysis.correspondence import Pair
     from interp.experiments.design import Measuring
 
@@ -80,30 +78,22 @@ def _pairs(given: Sequence[Pair] | str | Path, model: str) -> list[Pair]:
     return experiments.pairs.demo_pairs(int(str(given)))
 
 
-def with_controls(found: xr.Dataset) -> xr.Dataset:
-    """Kinds x steps x blocks as lines, then the controls, which have neither step nor block."""
-    import numpy as np
-    import xarray as xr
-
-    kinds = found[["pck", "pck_low", "pck_high"]].stack(line=("kind", "step", "block")).reset_index("line")
-    beside = found["beside"].rename(baseline="line").drop_vars("line")
-    none = np.full(beside.sizes["line"], "-", dtype=object)
-    controls = xr.Dataset({"pck": beside}).assign_coords(
-        kind=("line", np.array([f"none: {name}" for name in found["baseline"].to_numpy()], dtype=object)),
-        step=("line", none),
-        block=("line", none),
-    )
-    plain = kinds.assign_coords({name: ("line", kinds[name].to_numpy().astype(object)) for name in ("kind", "step", "block")})
-    return xr.concat([plain, controls], "line").assign_attrs(found.attrs)
-
-
 PCK = Table(
-    ("line",),
+    ("kind", "step", "block"),
     {
         "descriptor": "kind",
         "step": "step",
         "block": "block",
-        "thresholds": Along("threshold", {"PCK@{}": "pck", "@{}": lambda one: _bounds(one)}),
+        "thresholds": Along("threshold", {"PCK@{}": "pck", "@{}": ("pck_low", "pck_high")}),
+    },
+)
+CONTROLS = Table(
+    ("baseline",),
+    {
+        "descriptor": lambda one: f"none: {one['baseline'].item()}",
+        "step": nothing,
+        "block": nothing,
+        "thresholds": Along("threshold", {"PCK@{}": "beside", "@{}": nothing}),
     },
 )
 GAINS = Table(
@@ -119,15 +109,11 @@ GAINS = Table(
 )
 
 
-def _bounds(one: xr.Dataset) -> list[float] | str:
-    return "-" if one["step"].item() == "-" else [float(one[f"pck_{end}"]) for end in ("low", "high")]
-
-
 features = Kind(
     "features",
     "Describe image tokens with and without massive channels, and score what corresponds by them (PCK).",
     Options,
     design,
-    {"PCK": Shown("features", PCK, view=with_controls), "differences": Shown("features", GAINS)},
+    {"PCK": Shown("features", PCK + CONTROLS), "differences": Shown("features", GAINS)},
     {"pck": Figure("places.pck", "features")},
 )

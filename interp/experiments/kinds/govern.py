@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from interp import analysis, interventions
 from interp.analysis.table import Table
 from interp.errors import InputError, ModelError
-from interp.experiments.arguments import Blocks, Channels
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Shown
-from interp.options import Prompts
+from interp.options import Blocks, Channels, Prompts
 from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:

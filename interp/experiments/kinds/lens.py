@@ -17,10 +17,10 @@ from typing_extensions import Doc
 from interp import analysis, experiments
 from interp.analysis.table import Along, Table
 from interp.errors import InputError
-from interp.experiments.arguments import Blocks, RankedBy
+from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts, Sampling
+from interp.options import Blocks, Prompts, Sampling
 from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:

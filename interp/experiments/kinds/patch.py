@@ -21,10 +21,10 @@ from typing_extensions import Doc
 from interp import analysis, experiments
 from interp.analysis.table import Table
 from interp.errors import InputError
-from interp.experiments.arguments import STREAMS, Blocks, Channels, RankedBy, Stream, check_pairs, listed
+from interp.experiments.arguments import STREAMS, RankedBy, check_pairs, listed
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
+from interp.options import Blocks, Channels, Prompts, Stream
 from interp.plan import at_least
 from interp.sites import Site, parse_indices, resolve_indices
 

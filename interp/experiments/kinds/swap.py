@@ -22,10 +22,10 @@ from typing_extensions import Doc
 from interp import analysis, experiments, models
 from interp.analysis.table import Along, Table, read
 from interp.errors import InputError, ModelError
-from interp.experiments.arguments import Channels, RankedBy
+from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
+from interp.options import Channels, OneStream, Prompts
 from interp.plan import as_json
 from interp.sites import Site, parse_indices
 
@@ -51,7 +51,7 @@ class Options:
     pair: Annotated[
         Sequence[int] | str | None, Doc('An early and a late step, "4,16". [default: at a fifth and four fifths]')
     ] = None
-    stream: Annotated[str, Doc("image or text.")] = "image"
+    stream: OneStream = "image"
     channels: Channels = None
     run: RankedBy = None
 
@@ -193,21 +193,6 @@ def _effect(one: xr.Dataset) -> float:
     return float(read(one, "effect")) if str(one["factor"].item()) in ("timestep", "latents") else float("nan")
 
 
-def with_interactions(found: xr.Dataset) -> xr.Dataset:
-    """Shares of single factors, then the sum of all interactions, which has no interval."""
-    import numpy as np
-    import xarray as xr
-
-    shares = found[["share", "share_low", "share_high"]]
-    single = [":" not in term for term in map(str, found["term"].to_numpy())]
-    alone = shares.isel(term=np.flatnonzero(single))
-    rest = shares.isel(term=np.flatnonzero(np.logical_not(single))).sum("term") + xr.Dataset(
-        {f"share{end}": np.nan if end else 0.0 for end in ("", "_low", "_high")}
-    )
-    name = np.array(["all interactions"], dtype=object)
-    return xr.concat([alone, rest.expand_dims(term=name)], "term").assign_attrs(found.attrs)
-
-
 EFFECTS = Table(
     ("factor", "block"),
     {
@@ -223,6 +208,22 @@ SHARES = Table(
         "block": "block",
         "sets": Along("set", {"{}": "share", "{} interval": ("share_low", "share_high")}),
     },
+    keep=lambda one: ":" not in str(one["term"].item()),
+)
+
+
+def _interactions(one: xr.Dataset) -> float:
+    """The sum of all interactions' shares."""
+    return float(one["share"].sel(term=[term for term in map(str, one["term"].to_numpy()) if ":" in term]).sum())
+
+
+INTERACTIONS = Table(
+    ("block",),
+    {
+        "term": lambda one: "all interactions",
+        "block": "block",
+        "sets": Along("set", {"{}": _interactions, "{} interval": lambda one: [float("nan")] * 2}),
+    },
 )
 swap = Kind(
     "swap",
@@ -231,7 +232,7 @@ swap = Kind(
     design,
     {
         "how far each swap moves the size (log2)": Shown("swap", EFFECTS),
-        "shares": Shown("swap", SHARES, view=with_interactions),
+        "shares": Shown("swap", SHARES + INTERACTIONS),
     },
     {"swap": Figure("experiments.swap", "swap")},
     papers=("attribution",),

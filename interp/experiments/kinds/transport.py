@@ -21,10 +21,10 @@ from typing_extensions import Doc
 from interp import analysis, experiments, interventions, models
 from interp.analysis.table import Table
 from interp.errors import InputError
-from interp.experiments.arguments import Blocks, Channels, RankedBy, check_pairs, numbers, pictures_of
+from interp.experiments.arguments import RankedBy, check_pairs, numbers, pictures_of
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
+from interp.options import Blocks, Channels, Prompts
 from interp.sites import Site, parse_indices, resolve_indices
 
 if TYPE_CHECKING:

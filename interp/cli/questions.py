@@ -1,0 +1,85 @@
+"""The command of every analysis of a run (`interp.questions`), and `interp compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from interp.analysis.table import Table, words
+from interp.cli.console import say
+from interp.cli.flags import spread
+from interp.cli.results import AsJson, Figures, Format, RunPath, Save, draw, keep, open_source, papers_say, show
+from interp.options import OneStream, text_of
+from interp.questions.question import Question
+
+
+def command(question: Question) -> Callable[..., None]:
+    """The command of an analysis: its options, and where results and figures go."""
+
+    def ask(
+        run: RunPath,
+        asked: Any,
+        save: Save = True,
+        figures: Figures = None,
+        format: Format = "html",
+        as_json: AsJson = False,
+    ) -> None:
+        opened = open_source(run)
+        if opened.bundled:
+            say("this store keeps summaries alone: no intervals, stability, energy or outliers")
+        results = question.compute(opened, asked)
+        tables = question.tables(results, asked)
+        show({title: (results[name], table.rows(results[name])) for title, (name, table) in tables.items()}, as_json)
+        papers_say(question.papers, as_json)
+        keep(opened, results, save)
+        draw(figures, format, question.figures(opened, results, asked) if figures is not None else {})
+
+    ask.__name__, ask.__doc__ = question.name, question.about
+    return spread(ask, {"asked": question.options}, get_type_hints(ask, include_extras=True))
+
+
+RUNS = Table(
+    ("run",),
+    {
+        "run": "run",
+        "channels": "channels",
+        "massive": words("massive"),
+        "largest ratio": lambda one: float(_largest(one)["ratio"]),
+        "interval": lambda one: [float(_largest(one)[f"ratio_{end}"]) for end in ("low", "high")],
+        "at block": lambda one: int(_largest(one)["block"]),
+        "channel": lambda one: int(_largest(one)["largest"]),
+        "second's ratio there": lambda one: float(_largest(one)["second"]),
+        "trend with timestep": "trend",
+        "timestep share": "timestep_share",
+        "prompt share": "prompt_share",
+    },
+)
+
+
+def _largest(one: Any) -> Any:
+    """The block of the largest ratio."""
+    return one.isel(block=int(one["ratio"].fillna(-1).to_numpy().argmax()))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Stores to line up.")],
+    labels: Annotated[str | None, typer.Option(help="Names of the runs, with commas. [default: their file names]")] = None,
+    stream: Annotated[str, typer.Option(help=text_of(OneStream))] = "image",
+    criterion: Annotated[str, typer.Option(help="As in `interp massive`.")] = "robust",
+    figures: Figures = None,
+    format: Format = "html",
+    as_json: AsJson = False,
+) -> None:
+    """Line up the same analyses of several runs: over checkpoints, sizes, models."""
+    from interp.analysis import comparison
+    from interp.figures import causes
+
+    names = None if labels is None else [name.strip() for name in labels.split(",")]
+    found = comparison.runs([open_source(path) for path in runs], names, stream=stream, criterion=criterion)
+    show({"comparison": (found, RUNS.rows(found))}, as_json)
+    papers_say(["comparison"], as_json)
+    draw(figures, format, {"comparison": partial(causes.comparison, found)})
