@@ -177,9 +177,6 @@ def segmentation_tables(results: Results, asked: Segmentation) -> dict[str, tupl
         "segmentation": ("segmentation", AREAS),
         "IoU with the true masks": ("segmentation_score", SCORES + TRIVIAL),
     }
-        "segmentation": ("segmentation", AREAS),
-        "IoU with the true masks": ("segmentation_score", SCORES + TRIVIAL),
-    }
     return {title: (name, table) for title, (name, table) in every.items() if name in results}
 
 
