@@ -6,6 +6,7 @@
 #   make test-all  all of these, the notebooks, quantised models, the whole cross of families, features and faults
 #   make test-gpu  the tests that need a CUDA device
 #   make notebooks the notebooks, executed, into cache/notebooks/
+#   make docs      the docs as a site, every link checked
 #   make bench     every benchmark, and docs/benchmarks.md written from them (BENCH="--only tracing --rounds 3" for a part)
 #   make install   the environment alone, in .venv/
 # Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130

@@ -70,11 +70,11 @@ def test_every_catalog_model_has_a_shape() -> None:
     assert set(PUBLISHED) == set(CONFIGS) == {name for name, entry in CATALOG.items() if entry.folder is None}
 
 
-def test_the_readmes_table_is_current(table: list[dict[str, str]]) -> None:
-    block = re.search(r"<!-- models -->(.*)<!-- /models -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_docs_table_is_current(table: list[dict[str, str]]) -> None:
+    block = re.search(r"<!-- models -->(.*)<!-- /models -->", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     written = block[1][block[1].index("| models") :]
-    assert written == support.markdown(table), "write the README's table with `interp models --markdown`"
+    assert written == support.markdown(table), "write the table of docs/models.md with `interp models --markdown`"
 
 
 def test_every_family_is_in_the_table_and_has_a_tiny_model(table: list[dict[str, str]]) -> None:

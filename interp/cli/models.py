@@ -11,7 +11,7 @@ from interp.cli.console import print_json, print_table
 
 def models(
     support: Annotated[bool, typer.Option("--support", help="What is known of every family: blocks, gates, guidance.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the README's table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the table of docs/models.md.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """List the models known by name, and whether this version can trace them."""
