@@ -71,7 +71,8 @@ def test_every_catalog_model_has_a_shape() -> None:
 
 
 def test_the_docs_table_is_current(table: list[dict[str, str]]) -> None:
-    block = re.search(r"<!-- models -->(.*)<!-- /models -->", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.DOTALL)
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- models -->(.*)<!-- /models -->", text, re.DOTALL)
     assert block is not None
     written = block[1][block[1].index("| models") :]
     assert written == support.markdown(table), "write the table of docs/models.md with `interp models --markdown`"
