@@ -1,13 +1,13 @@
 """The tree of errors. Every message names the field, the rule, the value, and what to type next.
 
-    InterpError                 anything this package raises on purpose
-    ├── InputError              what was asked cannot be done as asked          (exit code 2)
-    │   ├── ModelError          a model that cannot be found, loaded or traced
-    │   └── PlanError           a store that holds another run
-    └── RunError                what was asked began and failed                 (exit code 1)
-        ├── TraceError          a trace that saw too little, or a state that is not finite
-        │   └── PipelineError   the pipeline itself raised on some prompts
-        └── StoreError          a store that cannot be read or written
+InterpError                 anything this package raises on purpose
+├── InputError              what was asked cannot be done as asked          (exit code 2)
+│   ├── ModelError          a model that cannot be found, loaded or traced
+│   └── PlanError           a store that holds another run
+└── RunError                what was asked began and failed                 (exit code 1)
+    ├── TraceError          a trace that saw too little, or a state that is not finite
+    │   └── PipelineError   the pipeline itself raised on some prompts
+    └── StoreError          a store that cannot be read or written
 """
 
 from __future__ import annotations
