@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import intervals, massive, sources
+from interp.analysis.result import result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -59,25 +60,23 @@ def decompose(
     split = Split(prompts, seeds, data.sizes["step"])
     at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
     every, here, values = _one_pass(split, data, cells, at)
-    others = np.delete(split.shares(every)[0], at, axis=-1)
-    known = np.isfinite(others)
-    with np.errstate(invalid="ignore"):  # a block without this stream has none
-        ordinary = np.where(known, others, 0.0).sum(axis=-1) / known.sum(axis=-1)
     found, together = split.results(here.reshape(*here.shape[:2], -1))
     found["eta2"], found["omega2"] = effect_sizes(values)
-    shape = (data.sizes["block"], len(chosen))
-    found = {name: value.reshape(-1, *shape) for name, value in found.items()}
-    together = {name: value.reshape(shape) for name, value in together.items()}
-    axes = ("term", "block", "channel")
-    coordinates: dict[str, Any] = {"term": np.array(TERMS, dtype=object), "channel": chosen}
-    coordinates |= {str(name): c for name, c in data.coords.items() if c.dims == ("block",)}
-    result = xr.Dataset({name: (axes, value) for name, value in found.items()}, coordinates)
-    result = result.assign({name: (axes[1:], together[name]) for name in together if name != "upper"})
-    result["prompt_negligible"] = (axes[1:], together["upper"] < margin)
-    result["ordinary"] = (axes[:2], ordinary)
+    shape, axes = (data.sizes["block"], len(chosen)), ("term", "block", "channel")
+    variables: dict[str, Any] = {name: (axes, value.reshape(-1, *shape)) for name, value in found.items()}
+    variables |= {name: (axes[1:], value.reshape(shape)) for name, value in together.items()}
+    variables["prompt_negligible"] = (axes[1:], variables.pop("upper")[1] < margin)
+    variables["ordinary"] = (axes[:2], _ordinary(split.shares(every)[0], at))
+    blocks = {str(name): c for name, c in data.coords.items() if c.dims == ("block",)}
     used = [term for term in TERMS if seeds > 1 or "seed" not in term]
-    return result.sel(term=used).assign_attrs(
-        analysis="attribution",
+    return result(
+        "attribution",
+        variables,
+        {"term": list(TERMS), "channel": chosen, **blocks},
+        averaged_over="tokens" if quantity == "magnitude" else "nothing",
+        interval=intervals.said_jackknife(prompts, "share"),
+        control="ordinary: mean over the other channels",
+        note=CONFOUNDED + _no_text(source, quantity),
         stream=stream,
         channels=chosen,
         quantity=quantity if gate is None else f"{quantity}.{gate}",
@@ -85,12 +84,16 @@ def decompose(
         prompts=prompts,
         seeds=seeds,
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
-        averaged_over="tokens" if quantity == "magnitude" else "nothing",
-        interval=intervals.said_jackknife(prompts, "share"),
-        control="ordinary: mean over the other channels",
-        note=CONFOUNDED + _no_text(source, quantity),
         **sources.facts_of(source),
-    )
+    ).sel(term=used)
+
+
+def _ordinary(shares: Array, chosen: Array) -> Array:
+    """Mean share over the other channels, (term, block); NaN of a block that does not have the stream."""
+    others = np.delete(shares, chosen, axis=-1)
+    known = np.isfinite(others)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, others, 0.0).sum(axis=-1) / known.sum(axis=-1))
 
 
 def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:

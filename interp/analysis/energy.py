@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.criteria import energy_of
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -37,26 +38,21 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
         sums = ordered.cumsum(axis=-1)
         return np.asarray(np.moveaxis(sums[..., [k - 1 for k in kept]] / sums[..., -1:], -1, 1))
 
-    low, high = intervals.bootstrap(values, held)
     mean = values.mean(axis=0)
-    return xr.Dataset(
+    return result(
+        "energy",
         {
-            "share": (("k", "block"), held(mean[None])[0]),
-            "share_low": (("k", "block"), low),
-            "share_high": (("k", "block"), high),
+            "share": (("k", "block"), Estimate(held(mean[None])[0], *intervals.bootstrap(values, held))),
             "even": ("k", np.array(kept) / channels),
             "gini": ("block", gini(mean)),
             "gini_top": ("block", gini(-np.sort(-mean, axis=-1)[..., :32])),
         },
-        {"k": kept, **{name: c for name, c in samples.coords.items() if c.dims == ("block",)}},
-        {
-            "analysis": "energy",
-            "stream": stream,
-            "averaged_over": "tokens, steps, then prompt texts",
-            "interval": intervals.said(len(values)),
-            "control": "even: every channel holds the same",
-            **sources.facts_of(source),
-        },
+        {"k": kept, **{str(name): c for name, c in samples.coords.items() if c.dims == ("block",)}},
+        averaged_over="tokens, steps, then prompt texts",
+        interval=intervals.said(len(values)),
+        control="even: every channel holds the same",
+        stream=stream,
+        **sources.facts_of(source),
     )
 
 

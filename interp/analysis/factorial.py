@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
+from interp.analysis.result import Estimate, result
 from interp.store.schema import Array
 
 LEVELS = {
@@ -39,51 +39,52 @@ def split(
     effects = np.stack([contrast(log, (place,), count) for place in range(count)])  # (factor, prompt, block, channel)
     terms = [term for size in range(1, count + 1) for term in itertools.combinations(range(count), size)]
     squares = np.stack([(contrast(log, term, count) / 2 ** len(term)) ** 2 for term in terms])
-    by_set = {name: [place for place, one in enumerate(sets) if one == name] for name in names}
-    bounds = ("", "_low", "_high")
-    found: dict[str, list[Any]] = {f"{name}{bound}": [] for name in ("effect", "moved", "share") for bound in bounds}
-    for places in by_set.values():
-        effect = _by_text(np.moveaxis(effects[..., places].mean(axis=-1), 1, 0), groups)  # (text, factor, block)
-        low, high = intervals.bootstrap(effect)
-        part = _by_text(np.moveaxis(squares[..., places].mean(axis=-1), 1, 0), groups)  # (text, term, block)
-        share_low, share_high = intervals.jackknife(part, _shares)
-        squared = effect**2
-        moved_low, moved_high = (np.sqrt(bound) for bound in intervals.bootstrap(squared))
-        moved = (np.sqrt(squared.mean(axis=0)), moved_low, moved_high)
-        values = (effect.mean(axis=0), low, high, *moved, _shares(part.mean(axis=0)[None])[0], share_low, share_high)
-        for name, value in zip(found, values, strict=True):
-            found[name].append(value)
-    means = [_by_text(levels[..., places].mean(axis=-1), groups).mean(axis=0) for places in by_set.values()]
-    own = np.stack(means, axis=-1)
-    axes = {**dict.fromkeys(("effect", "moved"), ("factor", "block", "set")), "share": ("term", "block", "set")}
-    data = {name: (axes[name.split("_")[0]], np.stack(values, axis=-1)) for name, values in found.items()}
-    return xr.Dataset(
+    parts = [_of_set(effects, squares, [n for n, one in enumerate(sets) if one == name], groups) for name in names]
+    means = [_by_text(levels[..., [n for n, one in enumerate(sets) if one == name]].mean(axis=-1), groups) for name in names]
+    axes = {"effect": ("factor", "block", "set"), "moved": ("factor", "block", "set"), "share": ("term", "block", "set")}
+    return result(
+        "swap",
         {
-            **data,
+            **{name: (axes[name], _stacked([part[name] for part in parts])) for name in axes},
             "size": (("prompt", *factors, "block", "channel"), sizes.astype(np.float32)),
-            "own_level": (("step", "block", "set"), own),
+            "own_level": (("step", "block", "set"), np.stack([mean.mean(axis=0) for mean in means], axis=-1)),
         },
         {
-            "factor": np.array(factors, dtype=object),
-            "term": np.array([":".join(factors[place] for place in term) for term in terms], dtype=object),
-            "set": np.array(names, dtype=object),
+            "factor": list(factors),
+            "term": [":".join(factors[place] for place in term) for term in terms],
+            "set": names,
             "step": list(steps),
             "block": list(blocks),
             "channel": list(channels),
-            "of_set": ("channel", np.array(sets, dtype=object)),
+            "of_set": ("channel", list(sets)),
             "prompt": np.arange(len(texts)),
-            "prompt_text": ("prompt", np.array(texts, dtype=object)),
+            "prompt_text": ("prompt", list(texts)),
             "seed": ("prompt", list(seeds)),
-            **{factor: np.array(LEVELS[factor], dtype=object) for factor in factors},
+            **{factor: list(LEVELS[factor]) for factor in factors},
         },
-        {
-            "analysis": "swap",
-            "averaged_over": "channels of a set, seeds, then prompt texts",
-            "interval": f"effects {intervals.said(len(order))}; shares {intervals.said_jackknife(len(order), 'share')}",
-            "note": "log2: 1 doubles the size. Of pooled and tokens only `moved` means something: every prompt is own once and "
-            "other once, so that their mean effect is 0 whatever the text does",
-        },
+        averaged_over="channels of a set, seeds, then prompt texts",
+        interval=f"effects {intervals.said(len(order))}; shares {intervals.said_jackknife(len(order), 'share')}",
+        note="log2: 1 doubles the size. Of pooled and tokens only `moved` means something: every prompt is own once and "
+        "other once, so that their mean effect is 0 whatever the text does",
     )
+
+
+def _of_set(effects: Array, squares: Array, places: list[int], groups: Array) -> dict[str, Estimate]:
+    """Effects, how far they move, and shares of the variance, of the channels at these places: (factor or term, block)."""
+    effect = _by_text(np.moveaxis(effects[..., places].mean(axis=-1), 1, 0), groups)  # (text, factor, block)
+    part = _by_text(np.moveaxis(squares[..., places].mean(axis=-1), 1, 0), groups)  # (text, term, block)
+    moved = Estimate.mean(effect**2)
+    return {
+        "effect": Estimate.mean(effect),
+        "moved": Estimate(np.sqrt(moved.value), np.sqrt(moved.low), np.sqrt(moved.high)),
+        "share": Estimate(_shares(part.mean(axis=0)[None])[0], *intervals.jackknife(part, _shares)),
+    }
+
+
+def _stacked(parts: list[Estimate]) -> Estimate:
+    """Estimates of several sets along a last axis."""
+    value, low, high = (np.stack([getattr(one, end) for one in parts], axis=-1) for end in ("value", "low", "high"))
+    return Estimate(value, low, high)
 
 
 def contrast(values: Array, term: Sequence[int], count: int) -> Array:

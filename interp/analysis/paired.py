@@ -14,6 +14,7 @@ import xarray as xr
 from scipy import stats
 
 from interp.analysis import intervals
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 from interp.store.schema import Array
 
@@ -52,42 +53,44 @@ def compare(
     sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
     differences = values - own
     won = np.where(np.isnan(differences), np.nan, np.sign(np.round(differences, 12)) * sign / 2 + 0.5)
-    data: dict[str, Any] = {}
-    dims = ("setting", "measure")
-    for name, array in (("value", values), ("over", differences), ("win", won)):
-        low, high = intervals.bootstrap(array)
-        data[name] = (dims, array.mean(axis=0))
-        data["low" if name == "value" else f"{name}_low"] = (dims, low)
-        data["high" if name == "value" else f"{name}_high"] = (dims, high)
+    dims, over = ("setting", "measure"), Estimate.mean(differences)
     p = _permutation_p(differences)
     p[names.index(first)] = np.nan
     spread = differences.std(axis=0, ddof=1) if len(values) > 1 else np.full(p.shape, np.nan)
-    mean = differences.mean(axis=0)
-    effect = np.divide(mean, spread, out=np.full(p.shape, np.nan), where=spread > 0)
+    effect = np.divide(over.value, spread, out=np.full(p.shape, np.nan), where=spread > 0)
     limit = margin * (own.std(axis=0, ddof=1) if len(values) > 1 else np.full((1, len(sign)), np.nan))
-    low, high = data["over_low"][1], data["over_high"][1]
     said = np.empty(p.shape, object)
     for place in np.ndindex(*p.shape):
-        said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), float(limit[0, place[1]]))
-        if not np.isfinite(low[place]) and 1 < pairs[place] < len(values):
+        bounds = float(over.low[place]), float(over.high[place]), float(sign[place[1]])
+        said[place] = _verdict(*bounds, float(limit[0, place[1]]))
+        if not np.isfinite(over.low[place]) and 1 < pairs[place] < len(values):
             said[place] = f"cannot tell: not measured on {len(values) - pairs[place]} of {len(values)} prompts"
         if said[place] == EQUIVALENT and (len(values) < FEWEST or not spread[place] > 0):
-            # ties, or few prompts, have narrow bootstrap intervals and show no equivalence
-            said[place] = _verdict(float(low[place]), float(high[place]), float(sign[place[1]]), 0.0)
+            said[place] = _verdict(*bounds, 0.0)  # ties, or few prompts, have narrow intervals and show no equivalence
         if said[place] in DIRECTIONS and not p[place] <= ALPHA:
             said[place] = "not shown"  # of few prompts the bootstrap's interval is too narrow
     said[names.index(first)] = "the baseline"
     corrected = holm(p)
-    said = _after(said, corrected)
-    data |= {"p": (dims, p), "p_holm": (dims, corrected), "effect": (dims, effect), "verdict": (dims, said)}
-    attributes = {
-        "analysis": "paired",
-        "baseline": first,
-        "margin": margin,
-        "interval": intervals.said(len(values)),
-        "p": f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {int(np.isfinite(p).sum())} comparisons",
+    data = {
+        "value": (dims, Estimate.mean(values)),
+        "over": (dims, over),
+        "win": (dims, Estimate.mean(won)),
+        "p": (dims, p),
+        "p_holm": (dims, corrected),
+        "effect": (dims, effect),
+        "verdict": (dims, _after(said, corrected)),
     }
-    return xr.Dataset(data, {"setting": scores["setting"], "measure": scores["measure"]}, attributes)
+    found = result(
+        "paired",
+        data,
+        {"setting": scores["setting"], "measure": scores["measure"]},
+        averaged_over="",
+        interval=intervals.said(len(values)),
+        baseline=first,
+        margin=margin,
+    )
+    count = int(np.isfinite(p).sum())
+    return found.assign_attrs(p=f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {count} comparisons")
 
 
 def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:

@@ -17,6 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from interp.analysis import intervals, massive, sources
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -44,20 +45,17 @@ def masks(
     mask, heat = _clustered(states.sel(channel=chosen).to_numpy())
     axes = ("prompt", "step", "block", "token_y", "token_x")
     grid = grid_of(states)
-    coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel"} & set(c.dims)}
     shape = (*mask.shape[:3], *grid)
-    return xr.Dataset(
+    return result(
+        "segmentation",
         {"mask": (axes, mask.reshape(shape)), "heat": (axes, heat.reshape(shape))},
-        coordinates,
-        {
-            "analysis": "segmentation",
-            "channels": chosen,
-            "values": values,
-            "averaged_over": "nothing: each sample by itself",
-            "interval": "none: each sample by itself",
-            "control": "score() compares with bottom and random channels and with trivial masks",
-            **(sources.facts_of(source)),
-        },
+        {str(name): c for name, c in states.coords.items() if not {"token", "channel"} & set(c.dims)},
+        averaged_over="nothing: each sample by itself",
+        interval="none: each sample by itself",
+        control="score() compares with bottom and random channels and with trivial masks",
+        channels=chosen,
+        values=values,
+        **sources.facts_of(source),
     )
 
 
@@ -89,10 +87,40 @@ def score(
         raise InputError(f"masks must be (prompt, y, x), one for each of the {rows} rows done; got shape {truth.shape}")
     if not 1 <= k < channels:
         raise InputError(f"k must lie in 1..{channels - 1}; got {k}")
-    grid = grid_of(states)
-    draw = np.random.default_rng(seed)
+    found = _scored(states, truth, k, repeats, np.random.default_rng(seed))
+    axes = ("strategy", "step", "block")
+    by_row = xr.DataArray(
+        np.moveaxis(found, 2, 0), {n: states[n] for n in PROMPT if n in states.coords}, ("prompt", "side", *axes)
+    )
+    means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
+    trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
+    return result(
+        "segmentation_score",
+        {
+            "iou": (axes, Estimate.mean(means[0])),
+            "either": (axes, Estimate.mean(means[1])),
+            "trivial": ("baseline", np.array(trivial)),
+        },
+        {
+            "strategy": list(STRATEGIES),
+            "baseline": ["everything", "centre disc"],
+            **{str(name): c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)},
+        },
+        averaged_over="seeds, then prompt texts",
+        interval=intervals.said(means.shape[1]),
+        control="bottom and random channels; everything; a centred disc",
+        k=k,
+        values=values,
+        repeats=repeats,
+        **sources.facts_of(source),
+    )
+
+
+def _scored(states: xr.DataArray, truth: Array, k: int, repeats: int, draw: np.random.Generator) -> Array:
+    """IoU of every strategy's masks, (side, strategy, prompt, step, block): as the rule says, and of the better side."""
+    grid, channels = grid_of(states), states.sizes["channel"]
     magnitude = abs(states).mean("token").to_numpy()
-    found = np.zeros((2, len(STRATEGIES), *states.shape[:3]))  # as the rule says, and the better side
+    found = np.zeros((2, len(STRATEGIES), *states.shape[:3]))
     for place in np.ndindex(*states.shape[:3]):
         here = states.to_numpy()[place]
         order = np.argsort(-magnitude[place], kind="stable")
@@ -103,36 +131,7 @@ def score(
             drawn = [enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]) for chosen in sets]
             scores = np.array([[iou(mask, truth[place[0]]), iou(~mask, truth[place[0]])] for mask in drawn])
             found[(slice(None), number, *place)] = scores[:, 0].mean(), scores.max(axis=1).mean()
-    axes = ("strategy", "step", "block")
-    by_row = xr.DataArray(
-        np.moveaxis(found, 2, 0), {n: states[n] for n in PROMPT if n in states.coords}, ("prompt", "side", *axes)
-    )
-    means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
-    bounds = [intervals.bootstrap(side) for side in means]
-    coordinates = {name: c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)}
-    trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
-    return xr.Dataset(
-        {
-            "iou": (axes, means[0].mean(axis=0)),
-            "iou_low": (axes, bounds[0][0]),
-            "iou_high": (axes, bounds[0][1]),
-            "either": (axes, means[1].mean(axis=0)),
-            "either_low": (axes, bounds[1][0]),
-            "either_high": (axes, bounds[1][1]),
-            "trivial": ("baseline", np.array(trivial)),
-        },
-        {"strategy": list(STRATEGIES), "baseline": ["everything", "centre disc"], **coordinates},
-        {
-            "analysis": "segmentation_score",
-            "k": k,
-            "values": values,
-            "repeats": repeats,
-            "averaged_over": "seeds, then prompt texts",
-            "interval": intervals.said(means.shape[1]),
-            "control": "bottom and random channels; everything; a centred disc",
-            **sources.facts_of(source),
-        },
-    )
+    return found
 
 
 def cluster(tokens: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis import intervals, sources
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -52,24 +53,21 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     }
     absent = np.isnan(sizes.isel(prompt=0, step=0).to_numpy()).any(axis=-1)  # a block without this stream
     gone = dict.fromkeys(found, absent) | {"blocks": absent | np.roll(absent, -1)}
-    variables: dict[str, Any] = {}
+    nothing = np.full(sizes.sizes["block"], np.nan)
+    data: dict[str, Any] = {}
     for name, values in found.items():
         values = np.where(gone[name], np.nan, values)
-        nothing = np.full(sizes.sizes["block"], np.nan)
-        low, high = intervals.bootstrap(values) if len(values) > 1 else (nothing, nothing)
-        variables |= {
-            name: ("block", values.mean(axis=0) if len(values) else nothing),
-            f"{name}_low": ("block", low),
-            f"{name}_high": ("block", high),
-        }
-    result = xr.Dataset(variables, {name: c for name, c in sizes.coords.items() if c.dims == ("block",)})
-    return result.assign(chance=chance(k, sizes.sizes["channel"])).assign_attrs(
-        analysis="stability",
-        stream=stream,
-        k=k,
+        bounds = intervals.bootstrap(values) if len(values) > 1 else (nothing, nothing)
+        data[name] = "block", Estimate(values.mean(axis=0) if len(values) else nothing, *bounds)
+    return result(
+        "stability",
+        {**data, "chance": ((), chance(k, sizes.sizes["channel"]))},
+        {str(name): c for name, c in sizes.coords.items() if c.dims == ("block",)},
         averaged_over="pairs of samples",
         interval=f"{intervals.LEVEL:.0%}, percentile bootstrap over pairs, which share prompts: somewhat too narrow",
         control="chance: two random sets of k channels",
+        stream=stream,
+        k=k,
         **sources.facts_of(source),
     )
 

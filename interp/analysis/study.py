@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis.intervals import LEVEL
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -33,28 +34,22 @@ def win_rates(answers: Sequence[Mapping[str, Any]], first: str = "first", second
     """
     table = _table(answers)
     raters, pairs = table.sizes["rater"], table.sizes["pair"]
-    found: dict[str, list[float]] = {name: [] for name in ("win", "win_low", "win_high", "agreement", *VALUES)}
-    for question in QUESTIONS:
-        values = table.sel(question=question).to_numpy()
-        win, low, high = clustered_mean(values)
-        for name, value in (("win", win), ("win_low", low), ("win_high", high), ("agreement", krippendorff(values))):
-            found[name].append(value)
-        for name, value in VALUES.items():
-            found[name].append(float((values == value).sum()))
-    interval = f"{LEVEL:.0%}, Student's t over {raters} raters" if raters > 1 else "none: one rater"
-    return xr.Dataset(
-        {name: ("question", values) for name, values in found.items()},
-        {"question": np.array(QUESTIONS, dtype=object)},
+    values = [table.sel(question=question).to_numpy() for question in QUESTIONS]
+    return result(
+        "study",
         {
-            "analysis": "study",
-            "methods": [first, second],
-            "raters": raters,
-            "pairs": pairs,
-            "answers": int(table.notnull().any("question").sum()),
-            "averaged_over": "answers; a tie counts half",
-            "interval": interval,
-            "control": "0.5: no preference",
+            "win": ("question", Estimate.stack([Estimate(*clustered_mean(one)) for one in values])),
+            "agreement": ("question", [krippendorff(one) for one in values]),
+            **{name: ("question", [float((one == value).sum()) for one in values]) for name, value in VALUES.items()},
         },
+        {"question": list(QUESTIONS)},
+        averaged_over="answers; a tie counts half",
+        interval=f"{LEVEL:.0%}, Student's t over {raters} raters" if raters > 1 else "none: one rater",
+        control="0.5: no preference",
+        methods=[first, second],
+        raters=raters,
+        pairs=pairs,
+        answers=int(table.notnull().any("question").sum()),
     )
 
 

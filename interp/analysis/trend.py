@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis import intervals, massive, sources
+from interp.analysis.result import Estimate, result
 from interp.errors import InputError
 
 Array = NDArray[Any]
@@ -38,40 +39,27 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     values = magnitude.to_numpy()[..., : len(chosen)].astype(np.float64)
     others = magnitude.to_numpy()[..., len(chosen) :].astype(np.float64)
     timestep = magnitude["timestep"].to_numpy()
-    axes = ("step", "block", "channel")
-    low, high = intervals.bootstrap(values)
+    axes, alone = ("step", "block", "channel"), values.shape[0] < 2
     moments = np.stack([values, values**2], axis=1)
-    spread_low, spread_high = intervals.bootstrap(moments, variation_of_moments)
-    trends = rank_trend(values, timestep)
-    trend_low, trend_high = intervals.bootstrap(trends)
-    alone = values.shape[0] < 2
-    variables: dict[str, Any] = {
-        "size": (axes, values.mean(axis=0)),
-        "size_low": (axes, low),
-        "size_high": (axes, high),
-        "variation": (axes, np.full(low.shape, np.nan) if alone else variation(values)),
-        "variation_low": (axes, spread_low),
-        "variation_high": (axes, spread_high),
-        "trend": (axes[1:], trends.mean(axis=0)),
-        "trend_low": (axes[1:], trend_low),
-        "trend_high": (axes[1:], trend_high),
-        "ordinary_size": (axes[:2], _median(others.mean(axis=0))),
-        "ordinary_variation": (axes[:2], np.full(low.shape[:2], np.nan) if alone else _median(variation(others))),
-        "ordinary_trend": (axes[1:2], _median(rank_trend(others, timestep).mean(axis=0))),
-    }
-    coordinates = {name: c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims}
-    return xr.Dataset(
-        variables,
-        coordinates,
+    size, nothing = Estimate.mean(values), np.full(values.shape[1:], np.nan)
+    spread = Estimate(nothing if alone else variation(values), *intervals.bootstrap(moments, variation_of_moments))
+    return result(
+        "trend",
         {
-            "analysis": "trend",
-            "stream": stream,
-            "channels": chosen,
-            "averaged_over": "tokens, then prompt texts",
-            "interval": intervals.said(values.shape[0]),
-            "control": f"median over {len(ordinary)} other channels, evenly spaced",
-            **sources.facts_of(source),
+            "size": (axes, size),
+            "variation": (axes, spread),
+            "trend": (axes[1:], Estimate.mean(rank_trend(values, timestep))),
+            "ordinary_size": (axes[:2], _median(others.mean(axis=0))),
+            "ordinary_variation": (axes[:2], nothing[..., 0] if alone else _median(variation(others))),
+            "ordinary_trend": (axes[1:2], _median(rank_trend(others, timestep).mean(axis=0))),
         },
+        {str(name): c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims},
+        averaged_over="tokens, then prompt texts",
+        interval=intervals.said(values.shape[0]),
+        control=f"median over {len(ordinary)} other channels, evenly spaced",
+        stream=stream,
+        channels=chosen,
+        **sources.facts_of(source),
     )
 
 
