@@ -279,10 +279,10 @@ def test_a_click_on_a_token_shows_its_channels(tab: Tab, dashboard_stores: Path)
 
 def test_a_click_on_a_patch_shows_its_pictures(tab: Tab, dashboard_stores: Path) -> None:
     page = tab.go("causal?experiment=patch.zarr&metric=picture")
-    tab.click_cell("patch", 1, 2 * 2 + 1, 1)
+    tab.click_cell("patching", 1, 2 * 2 + 1, 1)
     experiment = interp.open_experiment(dashboard_stores / "patch.zarr")
     found = experiment.result("patching_picture")
-    marks = tab.chart("patch").evaluate("plot => plot._fullData.filter(t => t.name === 'cells')[1].customdata[5]")
+    marks = tab.chart("patching").evaluate("plot => plot._fullData.filter(t => t.name === 'cells')[1].customdata[5]")
     column, block, what = marks
     assert f"patch_block={block}" in page.url
     assert f"patch_what={what}" in page.url

@@ -13,6 +13,7 @@ FIXED = {
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
     "logger.level": "warning",
+    "server.showEmailPrompt": "false",
 }
 
 
@@ -33,8 +34,8 @@ def serve(roots: Sequence[Path], options: Mapping[str, str]) -> None:
     import interp.dashboard.choose
     import interp.dashboard.listing
     import interp.dashboard.panel
-    import interp.dashboard.pictures
-    import interp.figures  # noqa: F401
+    import interp.dashboard.pictures  # noqa: F401
+    from interp.figures import causes, drawn, experiments, guidance, massive, places  # noqa: F401
 
     words = [f"--{name}={value}" for name, value in {**FIXED, **options}.items()]
     sys.argv = ["streamlit", "run", str(app()), *words, "--", *map(str, roots)]
