@@ -57,7 +57,9 @@ def gates(found: xr.Dataset, *, player: str | None = None) -> go.Figure:
     made = style.figure(f"share of alpha's variance set by the {player}", "channel", "stream block / gate")
     x = [str(channel) for channel in here["channel"].to_numpy()] if here.sizes["channel"] < 40 else here["channel"]
     made.add_heatmap(z=here.to_numpy(), x=x, y=labels, zmin=0, zmax=1, colorscale=style.SCALE, colorbar={"title": "share"})
-    made.update_yaxes(autorange="reversed", type="category")
+    made.update_xaxes(type="category" if here.sizes["channel"] < 40 else None)
+    made.update_yaxes(autorange="reversed", type="category", dtick=1)
+    made.update_layout(height=max(450, 180 + 14 * len(labels)))
     return style.caption(made, found.attrs)
 
 

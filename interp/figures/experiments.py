@@ -181,3 +181,33 @@ def swap(found: xr.Dataset) -> go.Figure:
             )
     made.update_xaxes(dtick=1)
     return style.caption(made, found.attrs)
+
+
+def govern(found: xr.Dataset) -> go.Figure:
+    """Size of the edited channels over their original size, by block: a panel a gate, a line an edit. From `interp.govern`."""
+    kept = found.isel(gate=found["ratio"].notnull().any(["arm", "block", "measured"]).to_numpy())
+    names = [str(name) for name in kept["gate"].to_numpy()]
+    made = style.subplots(1, len(names), shared_yaxes=True, subplot_titles=[f"alpha.{name}" for name in names])
+    for number, name in enumerate(names):
+        for place, arm in enumerate(str(arm) for arm in kept["arm"].to_numpy()):
+            one = kept.sel(gate=name, arm=arm, measured="own")
+            value = one["ratio"].to_numpy()
+            made.add_scatter(
+                x=one["block"].to_numpy(),
+                y=value,
+                name=arm.replace("_", " "),
+                legendgroup=arm,
+                showlegend=number == 0,
+                mode="lines+markers",
+                line={"color": style.COLOURS[place]},
+                error_y=style.error(value, one["ratio_low"].to_numpy(), one["ratio_high"].to_numpy(), thickness=0.8, width=2),
+                row=1,
+                col=number + 1,
+            )
+        made.add_hline(y=1, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
+    made.update_xaxes(title_text="block", tickvals=kept["block"].to_numpy())
+    made.update_yaxes(type="log")
+    made.update_yaxes(title_text="size of the edited channels / original", row=1, col=1)
+    title = f"alpha edited at channels {style.some(found.attrs['channels'])}: size at the edited block"
+    made.update_layout(title={"text": title, "font": {"size": 15}}, margin={"l": 70, "r": 20, "t": 110, "b": 60})
+    return style.caption(made, found.attrs)

@@ -169,7 +169,7 @@ def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
             side = "bottom right" if baseline == "chance" else "top right"  # the same place is often near chance
             line = {"color": style.CONTROL, "dash": "dash"}
             made.add_hline(y=value, line=line, annotation_text=str(baseline), annotation_position=side, **where)
-    made.update_xaxes(title_text="block whose input is described")
+    made.update_xaxes(title_text="block whose input is described", tickvals=found["block"].to_numpy())
     made.update_yaxes(range=[-0.07, 1.04])
     made.update_yaxes(title_text=f"PCK@{level:g}", col=1)
     made.update_layout(

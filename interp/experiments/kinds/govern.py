@@ -15,7 +15,7 @@ from interp import analysis, interventions
 from interp.analysis.table import Table
 from interp.errors import InputError, ModelError
 from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Shown
+from interp.experiments.shown import Figure, Shown
 from interp.options import Blocks, Channels, Prompts
 from interp.sites import parse_indices, resolve_indices
 
@@ -209,5 +209,5 @@ govern = Kind(
     Options,
     design,
     {"govern": Shown("govern", TABLE)},
-    {},
+    {"govern": Figure("experiments.govern", "govern")},
 )
