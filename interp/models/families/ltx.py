@@ -73,7 +73,7 @@ def settings(pipe: Any) -> dict[str, Any]:
     config = pipe.transformer.config
     if (config.patch_size, config.patch_size_t) != (1, 1):
         raise ModelError(
-            "LTXPipeline: the pipeline positions single latents; weights with a patch size above 1 cannot be traced"
+            "LTXPipeline: weights with a patch size above 1 cannot be traced, as the pipeline positions single latents"
         )
     return {"max_sequence_length": 128, "num_frames": 161, "frame_rate": 25}
 
