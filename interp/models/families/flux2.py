@@ -1,9 +1,9 @@
 """FLUX.2 (`Flux2Transformer2DModel`, `Flux2KleinPipeline`), as in diffusers 0.42.
 
-AdaLN is projected once for all double blocks (a projection per stream) and once for all single blocks. Blocks receive it as
-arguments, so alpha is the same in every block of a kind. Text does not enter the gates. Double blocks return (text, image).
-Single blocks take and return one state, text first. `temb` enters again in `norm_out`. The transformer receives the timestep
-divided by 1000.
+AdaLN is projected once for all double blocks (a projection per stream) and once for all single ones. Blocks receive it as
+arguments, so alpha is the same in every block of a kind. Text does not enter it. Double blocks return (text, image). Single
+ones take and return one state, text first. `temb` enters again in `norm_out`. The transformer receives the timestep divided by
+1000.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
 """HiDream-I1 (`HiDreamImageTransformer2DModel`, `HiDreamImagePipeline`), as in diffusers 0.42.
 
 Double blocks return (image, text). Single blocks take and return one state, image first. Each block has one projection of
-`temb` (timestep and pooled text). It gives twelve chunks in a double block, the image's first, and six in a single block,
-shared by both streams. The image's MLP is a mixture of experts. `temb` enters again in `final_layer`. The transformer predicts
-minus the velocity.
+`temb` (timestep and pooled text): twelve chunks in a double block, the image's first, and six shared ones in a single block.
+The image's MLP is a mixture of experts. `temb` enters again in `final_layer`. The transformer predicts minus the velocity.
 
 The text stream is what one block passes to the next: T5's tokens, then those of the last selected Llama layer. Behind them,
-every block receives the tokens of its own Llama layer. These act as text inside the block, under the text's gates. The
-transformer cuts them off after the block. They are conditioning, not a stream, and no site shows them. In a single block the
-text tokens are in the middle, where an edit that holds LayerNorms does not reach, so no norm is listed.
+every block receives the tokens of its own Llama layer, which act as text under the text's gates. The transformer cuts them off
+after the block. They are conditioning, not a stream, and no site shows them. In a single block the text tokens are in the
+middle, where an edit that holds LayerNorms does not reach, so no norm is listed.
 
-The pipeline generates the same number of pixels for every requested size. It would pad pictures that are not square, so only
-squares are supported.
+The pipeline generates the same number of pixels for every size. It pads non-square pictures, so only squares are supported.
 """
 
 from __future__ import annotations
