@@ -1,1 +1,1 @@
-"""Adapters for other people's interfaces."""
+"""Adapters for other libraries' interfaces."""

@@ -1,9 +1,9 @@
 """Detail Guidance as a guider of diffusers' modular pipelines: `DetailGuider(DetailGuidance.preset("sd3"), guidance_scale=4)`.
 
-Guiders run their branches as calls of their own: cond, uncond, and cond once more with hooks that disrupt the channels. The
-result is c + (guidance_scale - 1) (c - u) + w (c - d), equation 5 of arXiv 2510.11538. `interp.guided` does the same on
+Guiders run each branch as a separate call: cond, uncond, and cond again with hooks that edit the channels. The result is
+c + (guidance_scale - 1) (c - u) + w (c - d), equation 5 of arXiv 2510.11538. `interp.guided` does the same on
 standard pipelines, with the degraded rows forked. Give the modular pipeline a negative prompt, "" for none: without one it has
-no unconditional branch, and the guider says so.
+no unconditional branch, and the guider raises an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COND, UNCOND, DEGRADED = range(3)
 
 
 class DetailGuider(BaseGuidance):  # type: ignore[misc]
-    """A guider with three branches; scale 1 and w = 0 leave theirs out."""
+    """A guider with three branches; guidance_scale 1 and w = 0 omit theirs."""
 
     _input_predictions = ["pred_cond", "pred_uncond", "pred_degraded"]  # noqa: RUF012
 
@@ -41,7 +41,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
     ) -> None:
         super().__init__(start, stop, enabled)
         if channels is None or block is None:
-            raise InputError("DetailGuider needs channels and block; DetailGuider.of(DetailGuidance.preset(...)) has them")
+            raise InputError("DetailGuider needs channels and block; DetailGuider.of(DetailGuidance.preset(...)) sets them")
         self.detail = DetailGuidance(list(channels), block, scale, stream=stream, edit=edit)
         self.guidance_scale = guidance_scale
         self.handles: list[Any] = []
@@ -50,7 +50,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
     def of(cls, detail: DetailGuidance, guidance_scale: float = 4.0) -> DetailGuider:
         """From a `DetailGuidance`; `guidance_scale` is CFG's native scale."""
         if isinstance(detail.scale, tuple) or detail.steps is not None or detail.of != "cond":
-            raise InputError("DetailGuider takes one scale for all steps, of the cond branch; a window is start and stop")
+            raise InputError("DetailGuider takes one scale for all steps, of the cond branch; set a window with start and stop")
         channels: Any = detail.channels
         given = {"stream": detail.stream, "edit": detail.edit}
         made: DetailGuider = cls(list(channels), detail.block, _number(detail.scale), guidance_scale, **given)
@@ -69,7 +69,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         return [self._prepare_batch_from_block_state(input_fields, data, index, name) for name, index in branches]
 
     def prepare_models(self, denoiser: Any) -> None:
-        """Before each branch: disrupt the model for the degraded one."""
+        """Before each branch: attach the edits for the degraded one."""
         self._count_prepared += 1
         if self._needed()[self._count_prepared - 1] != DEGRADED:
             return
@@ -78,7 +78,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         self.handles = driver.attach(denoiser)
 
     def cleanup_models(self, denoiser: Any) -> None:
-        """After each branch: as it was."""
+        """After each branch: remove the edits."""
         for handle in self.handles:
             handle.remove()
         self.handles = []
@@ -92,12 +92,12 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the branch under way is a conditional one."""
+        """Whether the current branch is conditional."""
         return bool(self._needed()[max(self._count_prepared, 1) - 1] != UNCOND)
 
     @property
     def num_conditions(self) -> int:
-        """How many branches there are."""
+        """The number of branches."""
         return len(self._needed())
 
     def _needed(self) -> list[int]:

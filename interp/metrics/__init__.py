@@ -1,1 +1,1 @@
-"""Pictures in, numbers out."""
+"""Metrics of pictures."""

@@ -1,7 +1,7 @@
-"""Weights of the papers' metrics: which files, where they are looked for, and whether they are the published ones.
+"""Weights of the papers' metrics: which files, where to find them, and whether they are the published ones.
 
-A metric's weights are looked for where they are said to be (a folder, a file, a hub id), else in the caches of Hugging Face and
-of torch.hub, else they are fetched, unless HF_HUB_OFFLINE forbids it.
+A metric's weights come from the given place (a folder, a file, a hub id), else from the caches of Hugging Face and torch.hub,
+else from the network, unless HF_HUB_OFFLINE is set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from interp.errors import InputError
 
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 BESIDE = ("config.json", "vocab.*", "merges.txt", "tokenizer*.json", "special_tokens_map.json")
-"""Of a transformers folder, beside the weights."""
+"""Files of a transformers folder, except the weights."""
 VOCABULARY = ("tokenizer.json", "vocab.json")
 
 
@@ -31,7 +31,7 @@ class Source:
     file: str = ""
     """Name of the file; empty for a folder that transformers wrote."""
     digest: str = ""
-    """sha256 of the weights, or its first digits, as published; empty where it is not known."""
+    """sha256 of the weights, or its first digits, as published; empty if unknown."""
 
     @property
     def on_hub(self) -> bool:
@@ -81,7 +81,7 @@ class Weights:
     name: str
     path: Path
     digest: str
-    """sha256 of every file that numbers depend on."""
+    """sha256 of every file that affects the numbers."""
     published: bool
     """Whether they are the published ones: by sha256, or fetched by the published hub id."""
     source: str
@@ -89,13 +89,13 @@ class Weights:
 
     @property
     def label(self) -> str:
-        """For results: where they came from and what they are."""
+        """For results: source, digest, and whether published."""
         known = "published" if self.published else "not known to be published"
         return f"{self.source}, sha256 {self.digest[:12]}, {known}"
 
 
 def find(name: str, given: str | Path | None = None) -> Weights:
-    """The weights of `name` (a key of SOURCES): `given`, a folder, file or hub id, else as the module says."""
+    """The weights of `name` (a key of SOURCES): `given`, a folder, file or hub id, else as in the module's docstring."""
     if name not in SOURCES:
         raise InputError(f"weights of {name!r} are not known; known: {', '.join(SOURCES)}")
     source = SOURCES[name]
@@ -121,19 +121,19 @@ def find(name: str, given: str | Path | None = None) -> Weights:
 
 
 def tokenizer_of(weights: Weights, given: str | Path | None = None) -> Weights:
-    """CLIP's tokenizer for a checkpoint that has none: in the folder `given`, beside the checkpoint, or on the hub."""
+    """CLIP's tokenizer for a checkpoint that has none: in the folder `given`, next to the checkpoint, or on the hub."""
     folders = [Path(given)] if given is not None and Path(given).is_dir() else []
     for folder in [*folders, weights.path.parent]:
         if any((folder / file).exists() for file in VOCABULARY):
             return _tokenizer(folder)
     import huggingface_hub as hub
 
-    with contextlib.suppress(Exception):  # the hub client, its cache and the network below it each have their own
+    with contextlib.suppress(Exception):  # the hub client, its cache and the network raise their own errors
         folder = Path(hub.snapshot_download(SOURCES["clip"].of, allow_patterns=list(BESIDE)))
         if any((folder / file).exists() for file in VOCABULARY):
             return _tokenizer(folder)
     raise InputError(
-        f"weights {weights.name}: {weights.path.name} has no tokenizer of its own; put CLIP's beside it (tokenizer.json, or "
+        f"weights {weights.name}: {weights.path.name} has no tokenizer of its own; put CLIP's next to it (tokenizer.json, or "
         "vocab.json and merges.txt), or give CLIP's folder too: --weights clip=FOLDER"
     )
 
@@ -155,13 +155,13 @@ def _weights_in(name: str, source: Source, place: Path) -> Path:
     named = [file for file in inside if file.name == source.file] or inside
     if len(named) != 1:
         raise InputError(
-            f"weights {name}={place} must hold {source.file}; {len(inside)} files of tensors are there; {how(name)}"
+            f"weights {name}={place} must hold {source.file}; it holds {len(inside)} files of tensors; {how(name)}"
         )
     return named[0]
 
 
 def _files(folder: Path) -> list[Path]:
-    """What numbers depend on in a transformers folder: the tensors that it would read, the configuration, the tokenizer."""
+    """Files of a transformers folder that affect the numbers: the tensors it reads, the configuration, the tokenizer."""
     tensors = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     return tensors + [file for pattern in BESIDE for file in folder.glob(pattern)]
 
@@ -176,12 +176,12 @@ def _from_hub(name: str, hub_id: str, file: str) -> Path:
         if not list(folder.glob("*.safetensors")):
             folder = Path(hub.snapshot_download(hub_id, allow_patterns=[*BESIDE, "pytorch_model.bin"]))
         return folder
-    except Exception as error:  # the hub client, its cache and the network below it each have their own
+    except Exception as error:  # the hub client, its cache and the network raise their own errors
         raise _absent(name, first_line(error)) from None
 
 
 def _from_torch_hub(name: str, source: Source) -> Path:
-    """Where torch.hub keeps files (TORCH_HOME), fetched there if need be and checked by its digest."""
+    """The file in torch.hub's folder (TORCH_HOME), downloaded if missing and checked by its digest."""
     import torch
     from huggingface_hub.constants import is_offline_mode
 
@@ -224,6 +224,6 @@ def _together(hashes: Mapping[Path, str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error's text, not too long."""
+    """The first line of an error's text, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

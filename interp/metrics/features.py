@@ -1,7 +1,7 @@
-"""Distances between sets of pictures, in the features of whatever network looked at them. numpy and scipy.
+"""Distances between sets of pictures, in the features of any network. numpy and scipy.
 
-Features are (picture, feature). In Inception's features these are FID, and the precision and recall of papers; in others they
-are not, and must not be called so.
+Features are (picture, feature). In Inception's features these are FID, and the precision and recall of papers. In other
+features, do not use these names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def frechet_distance(one: Array, other: Array) -> float:
     """
     one, other = _checked(one), _checked(other)
     if one.shape[1] != other.shape[1]:
-        raise InputError(f"features must be as many in both sets; got {one.shape[1]} and {other.shape[1]}")
+        raise InputError(f"features must be equal in number in both sets; got {one.shape[1]} and {other.shape[1]}")
     means = one.mean(0), other.mean(0)
     if min(len(one), len(other)) < one.shape[1]:
         few, many = sorted(((own - own.mean(0)) / np.sqrt(len(own) - 1) for own in (one, other)), key=len)
@@ -44,8 +44,8 @@ def precision_recall(
     generated: Array, real: Array, neighbour: int = NEIGHBOUR, reach_of_real: Array | None = None
 ) -> tuple[float, float]:
     """Precision and recall (Kynkaanniemi et al. 2019): the share of generated pictures inside the real ones' manifold, and of
-    real ones inside the generated ones'. A manifold is the union of balls around its pictures, as far as the k-th neighbour.
-    `reach_of_real` spares many calls with the same real pictures their distances: `reach(real, neighbour)`.
+    real ones inside the generated ones'. A manifold is the union of balls around its pictures, up to the k-th neighbour.
+    Pass `reach_of_real`, which is `reach(real, neighbour)`, to reuse it in many calls with the same real pictures.
     """
     generated, real = _checked(generated), _checked(real)
     if min(len(generated), len(real)) <= neighbour:
@@ -58,12 +58,12 @@ def precision_recall(
 
 
 def reach(features: Array, neighbour: int = NEIGHBOUR) -> Array:
-    """Each picture's distance to its k-th neighbour, (picture); itself is the first of the sorted."""
+    """Each picture's distance to its k-th neighbour, (picture); the picture itself is neighbour 0."""
     return np.asarray(np.sort(cdist(features, features), axis=1)[:, neighbour])
 
 
 def inception_score(probability: Array) -> float:
-    """Exp of the mean divergence of each picture's classes, (picture, class), from all pictures' (Salimans et al. 2016)."""
+    """Exp of the mean KL divergence of each picture's classes, (picture, class), from their mean (Salimans et al. 2016)."""
     probability = np.clip(_checked(probability), 1e-12, None)
     return float(np.exp((probability * (np.log(probability) - np.log(probability.mean(0)))).sum(axis=1).mean()))
 

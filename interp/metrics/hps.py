@@ -1,6 +1,6 @@
-"""HPSv2.1 (Wu et al. 2023): a CLIP ViT-H/14 trained on people's choices, its open_clip checkpoint put into transformers' CLIP.
+"""HPSv2.1 (Wu et al. 2023): a CLIP ViT-H/14 trained on human preferences, its open_clip checkpoint converted to transformers.
 
-open_clip keeps query, key and value in one matrix and projections transposed; the rest is a change of names.
+open_clip stores query, key and value in one matrix and projections transposed; other tensors are renamed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import Clip, device_of, dtype_of, reading
 
 HEAD = {"vision": 80, "text": 64}
-"""Channels of an attention head of ViT-H/14, 16 heads in each tower; a checkpoint does not say it."""
+"""Channels of an attention head of ViT-H/14, 16 heads in each tower; checkpoints do not store it."""
 NAMES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -28,7 +28,7 @@ NAMES = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-"""Of a block, open_clip's and transformers'."""
+"""Names in a block, open_clip's and transformers'."""
 WHOLE = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
@@ -64,7 +64,7 @@ class Hps(Clip):
         try:
             model = CLIPModel(CLIPConfig(**configuration(tensors)))
         except KeyError as error:
-            raise InputError(f"weights hps={weights.path} are no open_clip checkpoint: they lack {error.args[0]}") from None
+            raise InputError(f"weights hps={weights.path} are not an open_clip checkpoint: they lack {error.args[0]}") from None
         fill(model, converted(tensors), weights)
         self.model = model.to(self.device, dtype_of(dtype)).eval()
         words = tokenizer or tokenizer_of(weights)
@@ -73,19 +73,19 @@ class Hps(Clip):
         self.prepared = prepare.letterbox
 
     def read(self, prompts: Sequence[str]) -> Tensor:
-        """As Clip does, after entities such as &amp; are put back, which open_clip does too."""
+        """As `Clip` does, after unescaping entities such as &amp;, as in open_clip."""
         return super().read([html.unescape(html.unescape(prompt)).strip() for prompt in prompts])
 
 
 def hps_score(hps: Hps, images: Array, prompts: Sequence[str]) -> Array:
-    """100 times the cosine: (picture). hpsv2's `score` gives the cosine; its tables, and the papers', a hundred times that."""
+    """100 times the cosine: (picture). hpsv2's `score` gives the cosine; its tables and the papers use 100 times that."""
     return np.asarray(100 * hps.cosine(images, prompts))
 
 
 def configuration(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Configuration for transformers of an open_clip checkpoint, read off its shapes; KeyError where it is none."""
+    """transformers' configuration for an open_clip checkpoint, from its shapes; KeyError if it is not one."""
     width, _, _, patch = tensors["visual.conv1.weight"].shape
-    patches = tensors["visual.positional_embedding"].shape[0] - 1  # the first place is the class token's
+    patches = tensors["visual.positional_embedding"].shape[0] - 1  # the first position is the class token's
     longest, text_width = tensors["positional_embedding"].shape
     common = {"projection_dim": tensors["text_projection"].shape[1], "hidden_act": "gelu", "layer_norm_eps": 1e-5}
     vision = {
@@ -103,7 +103,7 @@ def configuration(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_attention_heads": text_width // HEAD["text"],
         "max_position_embeddings": longest,
         "vocab_size": tensors["token_embedding.weight"].shape[0],
-        "eos_token_id": 2,  # transformers' sign for: pool at the highest id, the end of text, as open_clip does
+        "eos_token_id": 2,  # makes transformers pool at the highest id, the end of text, as open_clip does
         "bos_token_id": 0,
         "pad_token_id": 1,
     }
@@ -117,7 +117,7 @@ def _depth(tensors: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 
 
 def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's tensors under transformers' names; what has none, such as the mask, is left out."""
+    """open_clip's tensors under transformers' names; tensors without one, such as the mask, are dropped."""
     found = {new: tensors[old] for old, new in WHOLE.items() if old in tensors}
     if "visual.proj" in tensors and "text_projection" in tensors:
         found["visual_projection.weight"] = tensors["visual.proj"].T.contiguous()

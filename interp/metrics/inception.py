@@ -1,8 +1,8 @@
-"""The Inception network that FID and Inception Score mean: TensorFlow's of 2015-12-05, in plain torch.
+"""The Inception network of FID and Inception Score: TensorFlow's of 2015-12-05, in plain torch.
 
-Its tensors have the names of torchvision's inception_v3, as pytorch-fid ported them, but the network is not torchvision's: 1008
-classes, averages that leave padding out of the count, a maximum instead of the average in the last block, pictures resized as
-TensorFlow 1 does and scaled by (x - 128) / 128. Torchvision's Inception gives other numbers, which are no FID.
+Its tensors have the names of torchvision's inception_v3, as in pytorch-fid, but the network differs: 1008 classes, average
+pooling that excludes padding, max pooling in the last block, pictures resized as in TensorFlow 1 and scaled by (x - 128) / 128.
+Torchvision's Inception gives other numbers, which are not FID.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from interp.metrics.towers import device_of, dtype_of
 
 SIZE, FEATURES, CLASSES = 299, 2048, 1008
 SPLIT = 5000
-"""Pictures that one Inception Score is taken of; of more, the mean over parts of so many (Dhariwal and Nichol 2021, code)."""
+"""Pictures per Inception Score; more pictures give the mean over parts of this size (Dhariwal and Nichol 2021, code)."""
 
 Step = tuple[str, int, Any, int]
 """Name, channels out, kernel, stride; padding keeps the size where the stride is 1."""
@@ -144,7 +144,7 @@ def block_e(width: int, pool: str) -> Mixed:
 
 
 def network() -> nn.ModuleDict:
-    """Every module in its order, by torchvision's names; `pool` stands for a 3 x 3 maximum of stride 2."""
+    """Every module in order, under torchvision's names; `pool` is 3 x 3 max pooling of stride 2."""
     blocks: dict[str, nn.Module] = {
         "Conv2d_1a_3x3": Convolution(3, 32, 3, 2),
         "Conv2d_2a_3x3": Convolution(32, 32, 3),
@@ -170,7 +170,7 @@ def network() -> nn.ModuleDict:
 
 
 class Inception:
-    """Looks at pictures; made once."""
+    """Computes features and scores of pictures."""
 
     def __init__(self, weights: Weights, *, device: str = "cpu", dtype: str = "float32") -> None:
         self.weights, self.device, self.dtype = weights, device_of(device), dtype_of(dtype)
@@ -183,7 +183,7 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, images: Array) -> Array:
-        """Averages over the last block, (picture, 2048): what FID, precision and recall are taken in."""
+        """Spatial means of the last block, (picture, 2048), for FID, precision and recall."""
         value = (prepare.like_tensorflow_1(images, SIZE) - 128) / 128
         value = value.to(self.device, self.dtype)
         for name, layer in self.net.items():

@@ -1,7 +1,7 @@
-"""LPIPS (Zhang et al. 2018): how far apart two pictures are in the features of AlexNet or VGG16, weighed as people judged.
+"""LPIPS (Zhang et al. 2018): distance of two pictures in features of AlexNet or VGG16, weighted to match human judgements.
 
-The networks' weights are torchvision's files, the heads' lie in torchmetrics' wheel (BSD 2-clause, Zhang et al.'s version 0.1);
-neither torchvision nor torchmetrics' own LPIPS, which needs it, is imported.
+The networks' weights are torchvision's files. The heads are in torchmetrics' wheel (BSD 2-clause, Zhang et al.'s version 0.1).
+Neither torchvision nor torchmetrics' own LPIPS, which needs it, is imported.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's mean and deviation, for pictures in -1..1."""
 TINY = 1e-10
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
-"""Channels of 3 x 3 convolutions; 0 is a maximum over 2 x 2."""
+"""Channels of 3 x 3 convolutions; 0 is 2 x 2 max pooling."""
 TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29)}
 """The ReLUs that are compared, by their number in torchvision's `features`."""
 HEADS = {"alexnet": "alex.pth", "vgg16": "vgg.pth"}
 
 
 def backbone(name: str) -> nn.Sequential:
-    """The `features` of torchvision as far as LPIPS looks."""
+    """Torchvision's `features`, up to the last layer that LPIPS uses."""
     if name == "alexnet":
         return nn.Sequential(
             nn.Conv2d(3, 64, 11, 4, 2),
@@ -60,7 +60,7 @@ class Lpips:
 
     def __init__(self, weights: Weights, *, device: str = "cpu", heads: str | Path | None = None) -> None:
         if weights.name not in TAPS:
-            raise InputError(f"LPIPS is taken with the weights of {' or '.join(TAPS)}; got {weights.name!r}")
+            raise InputError(f"LPIPS needs the weights of {' or '.join(TAPS)}; got {weights.name!r}")
         self.weights, self.device, self.taps = weights, device_of(device), TAPS[weights.name]
         net = backbone(weights.name)
         fill(nn.ModuleDict({"features": net}), tensors_of(weights), weights)
@@ -73,7 +73,7 @@ class Lpips:
         """LPIPS of each pair of equally large pictures, 0 where they are the same: (picture)."""
         one, other = prepare.as_bytes(images), prepare.as_bytes(others)
         if one.shape != other.shape:
-            raise InputError(f"lpips compares as many pictures of one size; got {one.shape} and {other.shape}")
+            raise InputError(f"lpips needs pictures of equal number and size; got {one.shape} and {other.shape}")
         fewest = 32 if self.weights.name == "alexnet" else 16
         if min(one.shape[1:3]) < fewest:
             raise InputError(f"lpips needs pictures of at least {fewest} pixels a side; got {one.shape[2]} x {one.shape[1]}")

@@ -1,7 +1,7 @@
-"""How far pictures are apart, in structure and in detail, without a trained model. numpy and scipy.
+"""Distances of pictures, in structure and in detail, without a trained model. numpy and scipy.
 
-Pictures are (..., y, x, rgb), uint8 or floats in 0..1. Structure is what a Gaussian blur leaves; detail is told by the radial
-power spectrum (van der Schaaf and van Hateren 1996) and by the variance of the Laplacian (Pech-Pacheco et al. 2000).
+Pictures are (..., y, x, rgb), uint8 or floats in 0..1. Structure is what a Gaussian blur leaves; detail is the radial
+power spectrum (van der Schaaf and van Hateren 1996) and the variance of the Laplacian (Pech-Pacheco et al. 2000).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOOR = 1e-10  # power of a flat picture, so that its logarithm exists
 
 
 def as_floats(pictures: Array) -> Array:
-    """In 0..1, float64; anything but pictures is refused."""
+    """Convert pictures to float64 in 0..1; anything else is an error."""
     pictures = check_shape(np.asarray(pictures))
     floats = pictures / 255.0 if pictures.dtype == np.uint8 else pictures.astype(np.float64)
     if not np.isfinite(floats).all():
@@ -35,7 +35,7 @@ def as_floats(pictures: Array) -> Array:
 
 
 def check_shape(pictures: Array) -> Array:
-    """Pictures as they are, or an error: (..., y, x, rgb)."""
+    """The pictures unchanged, or an error if they are not (..., y, x, rgb)."""
     if pictures.ndim < 3 or pictures.shape[-1] != 3:
         raise InputError(f"pictures must be (..., y, x, rgb); got shape {pictures.shape}")
     if min(pictures.shape[-3:-1]) < 2:
@@ -59,7 +59,7 @@ def structure_distance(pictures: Array, others: Array, blur: float = BLUR) -> Ar
 def radial_spectrum(pictures: Array, bins: int = BINS) -> tuple[Array, Array]:
     """log10 of the luminance's power by spatial frequency: (frequencies in cycles per pixel, power (..., frequency)).
 
-    A Hann window keeps the picture's borders out; the mean is taken away first. Frequencies 0 to 0.5 in equal bins.
+    A Hann window suppresses the picture's borders; the mean is subtracted first. Frequencies 0 to 0.5 in equal bins.
     """
     grey = as_floats(pictures) @ LUMINANCE
     height, width = grey.shape[-2:]
@@ -77,8 +77,8 @@ def radial_spectrum(pictures: Array, bins: int = BINS) -> tuple[Array, Array]:
 def spectrum_distance(pictures: Array, reference: Array, bins: int = BINS) -> Array:
     """How far the fine part of each picture's radial spectrum is from a reference spectrum, in decades: (...).
 
-    `reference` is log10 power, (frequency,) or (..., frequency), such as the mean over real pictures. More power than the
-    reference counts like less: noise is no detail.
+    `reference` is log10 power, (frequency,) or (..., frequency), such as the mean over real pictures. Excess power
+    counts like missing power: noise is not detail.
     """
     frequencies, power = radial_spectrum(pictures, bins)
     fine = frequencies >= DETAIL_FROM

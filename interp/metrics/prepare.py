@@ -1,6 +1,6 @@
-"""Pictures as the networks of metrics were trained to see them. PIL and torch, no torchvision.
+"""Preprocess pictures as the metrics' networks were trained. PIL and torch, no torchvision.
 
-Pictures are (picture, y, x, rgb), uint8 or floats in 0..1; what comes out is a float32 tensor (picture, rgb, y, x).
+Pictures are (picture, y, x, rgb), uint8 or floats in 0..1; the result is a float32 tensor (picture, rgb, y, x).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def as_bytes(images: Array) -> Array:
-    """(picture, y, x, rgb) uint8, rounded; anything else, NaN included, is refused."""
+    """Round pictures to (picture, y, x, rgb) uint8; anything else, NaN included, is an error."""
     images = np.asarray(images)
     if images.ndim != 4:
         raise InputError(f"pictures must be (picture, y, x, rgb); got shape {images.shape}")
@@ -35,7 +35,7 @@ def as_bytes(images: Array) -> Array:
 
 
 def centre_square(images: Array, size: int) -> Tensor:
-    """The shorter side to `size`, bicubic and antialiased on bytes (PIL), then the square in the middle: 0..1."""
+    """Resize the shorter side to `size`, bicubic and antialiased on bytes (PIL), and crop the centre square: 0..1."""
     images = as_bytes(images)
     height, width = images.shape[1:3]
     short = min(height, width)
@@ -46,12 +46,12 @@ def centre_square(images: Array, size: int) -> Tensor:
 
 
 def square(images: Array, size: int) -> Tensor:
-    """Both sides to `size`, whatever the picture's proportions, bicubic and antialiased on bytes (PIL): 0..1."""
+    """Resize both sides to `size`, ignoring proportions, bicubic and antialiased on bytes (PIL): 0..1."""
     return _tensor(_pil(as_bytes(images), size, size)) / 255
 
 
 def letterbox(images: Array, size: int) -> Tensor:
-    """The longer side to `size`, bicubic and antialiased on floats (torch), the rest black: 0..1, or a little beyond."""
+    """Resize the longer side to `size`, bicubic and antialiased on floats (torch), padded with black: about 0..1."""
     tensor = _tensor(as_bytes(images)) / 255
     height, width = tensor.shape[-2:]
     scale = size / max(height, width)
@@ -63,13 +63,13 @@ def letterbox(images: Array, size: int) -> Tensor:
 
 
 def clip_colours(pictures: Tensor) -> Tensor:
-    """0..1 to CLIP's mean and deviation."""
+    """Normalise 0..1 to CLIP's mean and deviation."""
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
     return (pictures - mean) / deviation
 
 
 def like_tensorflow_1(images: Array, size: int) -> Tensor:
-    """Bilinear as TensorFlow 1 does it, pixel i from i * old / new, neither centred nor antialiased: 0..255."""
+    """Resize bilinearly as in TensorFlow 1, pixel i from i * old / new, neither centred nor antialiased: 0..255."""
     tensor = _tensor(as_bytes(images))
     for axis in (-2, -1):
         old = tensor.shape[axis]
@@ -82,9 +82,9 @@ def like_tensorflow_1(images: Array, size: int) -> Tensor:
 
 
 def paired(images: Array, prompts: Sequence[str]) -> None:
-    """As many prompts as pictures."""
+    """Raise an error unless there is one prompt per picture."""
     if len(images) != len(prompts):
-        raise InputError(f"prompts must be one a picture; got {len(prompts)} for {len(images)} pictures")
+        raise InputError(f"prompts must be one per picture; got {len(prompts)} for {len(images)} pictures")
 
 
 def _pil(images: Array, height: int, width: int) -> Array:

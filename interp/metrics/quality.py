@@ -1,4 +1,4 @@
-"""Measures of single pictures and of pairs that need no weights: SSIM and PSNR (torchmetrics), edges, colour statistics.
+"""Metrics of single pictures and of pairs, without weights: SSIM and PSNR (torchmetrics), edges, colour statistics.
 
 Pictures are (picture, y, x, rgb), uint8 or floats in 0..1.
 """
@@ -15,11 +15,11 @@ from interp.errors import InputError
 from interp.metrics.pictures import LUMINANCE, as_floats
 
 Array = NDArray[Any]
-EDGE = 0.1  # of the luminance's range a pixel, from which there is an edge
+EDGE = 0.1  # smallest slope of an edge, share of the luminance's range per pixel
 
 
 def psnr(pictures: Array, others: Array) -> Array:
-    """Peak signal-to-noise ratio, dB, of a range of 1: (picture); infinite where they are the same."""
+    """Peak signal-to-noise ratio, dB, for a range of 1: (picture); infinite for equal pictures."""
     one, other = _pair(pictures, others)
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -41,7 +41,7 @@ def ssim(pictures: Array, others: Array) -> Array:
 
 
 def edge_density(pictures: Array) -> Array:
-    """Share of pixels whose luminance changes by more than a tenth of the range a pixel (Sobel): (...)."""
+    """Share of pixels whose luminance changes by more than a tenth of the range per pixel (Sobel): (...)."""
     grey = as_floats(pictures) @ LUMINANCE
     slopes = []
     for along, across in ((-2, -1), (-1, -2)):
@@ -71,7 +71,7 @@ def _pair(pictures: Array, others: Array) -> tuple[Array, Array]:
     one, other = as_floats(pictures), as_floats(others)
     if one.shape != other.shape or one.ndim != 4:
         raise InputError(
-            f"pictures must be (picture, y, x, rgb), as many and as large in both; got {one.shape} and {other.shape}"
+            f"pictures must be (picture, y, x, rgb), of equal number and size in both; got {one.shape} and {other.shape}"
         )
     return one, other
 

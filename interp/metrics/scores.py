@@ -1,6 +1,6 @@
-"""Scores that are kept: one row a picture, prompt, metric and weights, in a small sqlite file.
+"""A cache of scores: one row per picture, prompt, metric and weights, in a small sqlite file.
 
-A row that is damaged is computed anew; a cache that cannot be written to is done without.
+A damaged row is computed again; a cache that cannot be written is not used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Compute = Callable[[Array, Sequence[str]], Array]
 """One batch: pictures (picture, y, x, rgb), prompts -> (picture) or (picture, feature)."""
 BATCH = 16
 FORMULA = "1"
-"""To be raised when a metric or the way pictures are prepared changes: scores of before are then computed anew."""
+"""Increase it when a metric or the preparation of pictures changes: earlier scores are then computed again."""
 
 
 class Cache:
-    """Scores by what they are of. `path` is made if need be; without one, nothing is kept."""
+    """Scores by key. `path` is created if missing; without one, nothing is kept."""
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
@@ -37,11 +37,11 @@ class Cache:
                 file.execute("create table if not exists scores (key text primary key, value blob, checksum integer)")
         except (sqlite3.Error, OSError) as error:
             raise InputError(
-                f"cache {self.path} cannot be opened as a file of scores ({error}); delete it or name another"
+                f"cache {self.path} cannot be opened as a cache of scores ({error}); delete it or name another"
             ) from None
 
     def read(self, key: str) -> Array | None:
-        """A score, (feature) float64; None where there is none, or a damaged one."""
+        """Read a score, (feature) float64; None if it is missing or damaged."""
         if self.path is None:
             return None
         try:
@@ -54,12 +54,12 @@ class Cache:
         return np.frombuffer(row[0], np.float64)
 
     def write(self, keys: Sequence[str], values: Array) -> None:
-        """Scores, (row, feature), a row a key."""
+        """Write scores, (row, feature), one row per key."""
         if self.path is None:
             return
         blobs = [np.ascontiguousarray(value, np.float64).tobytes() for value in values]
         rows = [(key, blob, zlib.crc32(blob)) for key, blob in zip(keys, blobs, strict=True)]
-        with contextlib.suppress(sqlite3.Error), self._open() as file:  # such as a full disk: scores are there without it
+        with contextlib.suppress(sqlite3.Error), self._open() as file:  # such as a full disk: scores do not need the cache
             file.executemany("insert or replace into scores values (?, ?, ?)", rows)
 
     @contextlib.contextmanager
@@ -79,9 +79,9 @@ def scored(
     width: int | None = None,
     batch: int = BATCH,
 ) -> Array:
-    """Batch by batch what `compute` says of pictures, read from the cache where it is there: (picture), or (picture, width).
+    """Score pictures with `compute` in batches, or from the cache where possible: (picture), or (picture, width).
 
-    `weights` is their sha256; the key is of them, the metric's name and formula, the picture's bytes and size, and the prompt.
+    `weights` is their sha256. The key covers them, the metric's name and formula, the picture's bytes and size, and the prompt.
     """
     images = as_bytes(images)
     paired(images, prompts)
@@ -102,7 +102,7 @@ def scored(
 
 
 def key_of(metric: str, weights: str, image: Array, prompt: str) -> str:
-    """Of one picture, (y, x, rgb) uint8, and its prompt."""
+    """The key of one picture, (y, x, rgb) uint8, and its prompt."""
     digest = hashlib.sha256()
     for part in (FORMULA, metric, weights, prompt, str(image.shape)):
         digest.update(part.encode() + b"\0")

@@ -1,4 +1,4 @@
-"""Tensors of weights into networks. Only tensors are read: safetensors, or torch.load with weights_only=True."""
+"""Load tensors of weights into networks. Only tensors are read: safetensors, or torch.load with weights_only=True."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from interp.metrics.checkpoints import Weights, first_line, how
 
 
 def tensors_of(weights: Weights) -> dict[str, Any]:
-    """Every tensor of a file by name, on the CPU; `state_dict` inside is opened, `module.` in front of names dropped."""
+    """Every tensor of a file by name, on the CPU; `state_dict` is unwrapped, the prefix `module.` dropped."""
     import torch
 
     path = weights.path
@@ -28,12 +28,12 @@ def tensors_of(weights: Weights) -> dict[str, Any]:
         ) from None
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise InputError(f"weights {weights.name}={path} hold no dictionary of tensors; {how(weights.name)}")
+        raise InputError(f"weights {weights.name}={path} must hold a dictionary of tensors; {how(weights.name)}")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
 
 
 def fill(module: Any, tensors: Mapping[str, Any], weights: Weights) -> None:
-    """Put tensors into a torch module: every parameter must be there, in its shape; others are left out."""
+    """Load tensors into a torch module: every parameter must be present in its shape; others are ignored."""
     own = {name: value for name, value in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name, value in own.items():
         if name not in tensors:

@@ -1,6 +1,6 @@
-"""What networks that know both pictures and words say of them: CLIPScore, LAION-Aesthetics, BLIP-ITM.
+"""Scores from networks of pictures and text: CLIPScore, LAION-Aesthetics, BLIP-ITM.
 
-Every function takes one batch of pictures (picture, y, x, rgb) and as many prompts, and gives a float64 array (picture).
+Every function takes one batch of pictures (picture, y, x, rgb) and as many prompts, and returns a float64 array (picture).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from interp.metrics.prepare import Array, paired
 from interp.metrics.tensors import fill, tensors_of
 
 DTYPES = ("float32", "bfloat16", "float16")
-BLIP_TOKENS = 35  # to which BLIP cuts captions when it retrieves (Li et al. 2022, code)
+BLIP_TOKENS = 35  # BLIP truncates captions to this for retrieval (Li et al. 2022, code)
 LAYERS = (768, 1024, 128, 64, 16, 1)
 
 
 class Clip:
-    """CLIP's two towers as transformers has them, of any size."""
+    """CLIP's two towers, as in transformers, of any size."""
 
     def __init__(self, weights: Weights, *, device: str = "cpu", dtype: str = "float32") -> None:
         from transformers import CLIPModel, CLIPTokenizer
@@ -54,18 +54,18 @@ class Clip:
         return functional.normalize(self.model.get_text_features(**given).pooler_output.float(), dim=-1)
 
     def cosine(self, images: Array, prompts: Sequence[str]) -> Array:
-        """Of each picture and its prompt, -1..1: (picture)."""
+        """Cosine of each picture and its prompt, -1..1: (picture)."""
         paired(images, prompts)
         return numbers((self.see(images) * self.read(prompts)).sum(dim=-1))
 
 
 def clip_score(clip: Clip, images: Array, prompts: Sequence[str]) -> Array:
-    """100 max(cosine, 0): (picture). Hessel et al. 2021 weigh the cosine by 2.5 instead of 100; the papers here print 100."""
+    """100 max(cosine, 0): (picture). Hessel et al. 2021 scale the cosine by 2.5 instead of 100; the papers here use 100."""
     return np.asarray(100 * np.maximum(clip.cosine(images, prompts), 0))
 
 
 class Aesthetics:
-    """LAION-Aesthetics V2: five linear layers, nothing between, on CLIP ViT-L/14's unit vectors of pictures; about 1 to 10."""
+    """LAION-Aesthetics V2: five linear layers, no activations, on CLIP ViT-L/14's unit vectors of pictures; about 1 to 10."""
 
     def __init__(self, weights: Weights, clip: Clip) -> None:
         widths = (clip.model.config.projection_dim, *LAYERS[1:])
@@ -73,7 +73,7 @@ class Aesthetics:
         for number, (wide, narrow) in enumerate(itertools.pairwise(widths)):
             layers.append(nn.Linear(wide, narrow))
             if number < 3:
-                layers.append(nn.Identity())  # dropout in training, which keeps its number among the names
+                layers.append(nn.Identity())  # dropout in training, which counts in the names
         self.weights, self.clip = weights, clip
         self.head = nn.ModuleDict({"layers": nn.Sequential(*layers)})
         fill(self.head, tensors_of(weights), weights)
@@ -86,7 +86,7 @@ class Aesthetics:
 
 
 class Blip:
-    """BLIP that matches pictures with captions, as transformers has it (BlipForImageTextRetrieval), of any size."""
+    """BLIP's matching of pictures and captions, as in transformers (BlipForImageTextRetrieval), of any size."""
 
     def __init__(self, weights: Weights, *, device: str = "cpu", dtype: str = "float32") -> None:
         from transformers import BertTokenizer, BlipForImageTextRetrieval
@@ -98,7 +98,7 @@ class Blip:
 
     @torch.inference_mode()
     def matching(self, images: Array, prompts: Sequence[str]) -> Array:
-        """100 times the probability that picture and prompt belong together, softmax of the matching head: (picture)."""
+        """100 times the probability that picture and prompt match, softmax of the matching head: (picture)."""
         paired(images, prompts)
         seen, tokens = self._see(images), self._tokens(prompts)
         every = torch.ones(seen.shape[:2], dtype=torch.long, device=self.device)
@@ -126,20 +126,20 @@ class Blip:
 
 
 def pretrained(kind: Any, weights: Weights) -> Any:
-    """A transformers model from a folder; one whose files lack weights is refused, since they would be random."""
+    """Load a transformers model from a folder; missing weights are an error, since they would be random."""
     with reading(weights):
         model, report = kind.from_pretrained(weights.path, output_loading_info=True, local_files_only=True)
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise InputError(
-            f"weights {weights.name}={weights.path} are no {kind.__name__}'s: they lack {lacking[0]}, which would be random"
+            f"weights {weights.name}={weights.path} are not a {kind.__name__}'s: they lack {lacking[0]}, which would be random"
         )
     return model
 
 
 @contextlib.contextmanager
 def reading(weights: Weights) -> Iterator[None]:
-    """What transformers raises on a folder, as one clear error."""
+    """Convert any error of transformers to one `InputError`."""
     try:
         yield
     except InputError:
@@ -151,7 +151,7 @@ def reading(weights: Weights) -> Iterator[None]:
 
 
 def numbers(values: Tensor) -> Array:
-    """Float64, on the CPU; NaN and Inf are refused, as float16 can give."""
+    """Convert to float64 on the CPU; NaN and Inf, which float16 can give, are an error."""
     found = values.double().cpu().numpy()
     if not np.isfinite(found).all():
         raise InputError("scores are NaN or Inf; score in float32 (dtype='float32'), and check the weights")
@@ -159,14 +159,14 @@ def numbers(values: Tensor) -> Array:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """One of DTYPES."""
+    """The torch dtype of a name in DTYPES."""
     if name not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {name!r}")
     return getattr(torch, name)  # type: ignore[no-any-return]
 
 
 def device_of(name: str) -> torch.device:
-    """A device that is here; "auto" is a card where there is one."""
+    """An available device; "auto" is a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

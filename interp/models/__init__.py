@@ -1,4 +1,4 @@
-"""Models: the only place that imports diffusers. Loading, the catalog, anatomies, tiny and demo models."""
+"""Models: the only package that imports diffusers. Loading, the catalog, anatomies, tiny and demo models."""
 
 import lazy_loader
 

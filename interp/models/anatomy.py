@@ -1,9 +1,9 @@
-"""What a transformer looks like to this package: an `Anatomy`, plain data that a family's file describes.
+"""The anatomy of a transformer: an `Anatomy`, plain data that a family's file provides.
 
     z[k+1] = z[k] + sum_j alpha[k, j] * D[k, j](z[k], t, c)         block k, branch j
 
-An anatomy says, for each block: where its image and text states are in its output, which AdaLN projections (`Modulation`)
-give alpha, shift and scale, and which branches alpha multiplies. What is not listed does not exist: absence is stated.
+For each block, an anatomy lists where its output holds the image and text states, which AdaLN projections (`Modulation`) give
+alpha, shift and scale, and which branches alpha multiplies. A site that is not listed does not exist.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Block:
     hidden: Mapping[str, int | None]
     """Per stream: which item of the block's output holds its state (`None`: the output itself)."""
     reads: tuple[Modulation | Tap, ...]
-    """AdaLN projections and other places, in the order in which the block comes by them."""
+    """AdaLN projections and taps, in execution order."""
     row_inputs: tuple[str, ...]
     """Arguments of the block's forward that have a leading batch axis."""
     state_inputs: Mapping[str, str]
@@ -51,12 +51,12 @@ class Block:
     norms: tuple[Norm, ...] = ()
     """The LayerNorms that read the states."""
     attention: tuple[str, str] | None = None
-    """(the layer that gives image tokens' values, the layer that attention's result enters next), of the same shape."""
+    """(the image tokens' value projection, the next layer after attention), of the same shape."""
     joint: tuple[str, ...] = ()
-    """Streams whose tokens stand one after the other in one state, where the block takes and gives such a one."""
+    """Streams concatenated in one state, in order, where the block takes and returns such a state."""
     remakes: bool = False
-    """Whether it begins by making a new state of its input and an earlier block's output (a long skip): what it adds to its
-    input is then not the sum of its branches."""
+    """Whether it first makes a new state from its input and an earlier block's output (a long skip). What it adds to its input
+    is then not the sum of its branches."""
 
     @property
     def modulations(self) -> tuple[Modulation, ...]:
@@ -70,11 +70,11 @@ class Block:
 
     @property
     def branches(self) -> tuple[Tap, ...]:
-        """What the gates multiply."""
+        """The taps that the gates multiply."""
         return tuple(tap for tap in self.taps if tap.kind == "branch")
 
     def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
-        """Every (modulation, chunk number, site) of the block, whose global index is `index`."""
+        """Every (modulation, chunk number, site) of the block at global index `index`."""
         for modulation in self.modulations:
             for number, stream, kind, gate in modulation.sites():
                 yield modulation, number, Site(index, stream, kind, gate)
@@ -89,7 +89,7 @@ class Block:
         return {stream: self._cut(items[item or 0], stream, lengths) for stream, item in self.hidden.items()}
 
     def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
-        """The block's output with every stream's state put in its place."""
+        """The block's output with every stream's state replaced."""
         items = list(output) if isinstance(output, tuple) else [output]
         for stream, item in self.hidden.items():
             items[item or 0] = states[stream]
@@ -100,7 +100,7 @@ class Block:
         return tuple(items) if isinstance(output, tuple) else items[0]
 
     def with_rows(self, output: Any, rows: Any) -> Any:
-        """The block's output with other rows of its states."""
+        """The block's output with its states indexed by `rows`."""
         items = list(output) if isinstance(output, tuple) else [output]
         for item in {item or 0 for item in self.hidden.values()}:
             items[item] = items[item][rows]
@@ -118,19 +118,19 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """What sets the gates, and how to compute them without running a block."""
+    """The gates' inputs, and how to compute the gates without running a block."""
 
     players: Mapping[str, str]
-    """What the gates depend on (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class
-    label is `text`; where text is missing, it cannot enter the gates."""
+    """The gates' inputs (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class label
+    is `text`. Without `text`, text does not enter the gates."""
     inputs: Callable[[nn.Module, Inputs], Inputs]
     """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
     further: tuple[str, ...] = ()
-    """Further arguments that `inputs` is given: what a run holds fixed, such as the picture's size."""
+    """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
     pooled: bool = True
-    """Whether text enters by an argument of its own; where it enters by the text tokens, these are swapped with it."""
+    """Whether text enters through its own argument. If it enters through the text tokens, these are swapped with it."""
     of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
-    """(what `inputs` gave, block) -> the block's own, where the transformer makes every block's at once."""
+    """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,32 +142,32 @@ class Anatomy:
     channels: int
     blocks: tuple[Block, ...]
     row_inputs: tuple[str, ...]
-    """Arguments of the transformer's forward that have a batch axis: the leading one, but for `row_axes`."""
+    """Arguments of the transformer's forward that have a batch axis: the first, except in `row_axes`."""
     reentries: tuple[Reentry, ...]
     """Where conditioning enters again after the blocks."""
     row_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """By argument: the axis of the batch, where it is not the first."""
+    """Per argument: the batch axis, where it is not the first."""
     timestep: str = "timestep"
-    """The transformer's argument that carries it."""
+    """The transformer's timestep argument."""
     one_timestep: bool = True
-    """Whether it is told no other timestep besides."""
+    """Whether it takes no second timestep."""
     timestep_scale: float = 1.0
-    """What the scheduler's timestep is divided by before it is given to the transformer."""
+    """The transformer receives the scheduler's timestep divided by this."""
     guidance_scale: float = 1.0
-    """What an embedded guidance is multiplied by before it is given to the transformer."""
+    """The transformer receives an embedded guidance multiplied by this."""
     position: Callable[[nn.Module, tuple[int, int]], Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None
-    """What sets the gates; without it, `interp gates` is not available."""
+    """The gates' inputs; without it, `interp gates` is not available."""
     last_norm: Norm | None = None
     """The LayerNorm after the blocks, if it reads the image state."""
     lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
-    """The transformer's arguments -> tokens of the streams beside the image's, where blocks hold streams in one state."""
+    """The transformer's arguments -> tokens of the streams except the image, where blocks hold streams in one state."""
 
     forks: bool = True
-    """Whether rows can join the batch at a block: not where conditioning enters again outside of any module, nor where the
-    transformer counts its rows before the blocks and uses the count after them, nor where a block is given an earlier one's
-    output. Rows then join at the input."""
+    """Whether rows can join the batch at a block; otherwise they join at the input. They cannot where conditioning enters again
+    outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block
+    receives an earlier block's output."""
 
     @property
     def joint(self) -> bool:
@@ -175,7 +175,7 @@ class Anatomy:
         return any(block.joint for block in self.blocks)
 
     def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the transformer with the batch as every one's first axis, as all of this package has them."""
+        """Arguments of the transformer with the batch axis first, as in all of this package."""
         return {
             name: value.movedim(self.row_axes[name], 0) if name in self.row_axes else value for name, value in given.items()
         }
@@ -203,7 +203,7 @@ class Anatomy:
 
     @property
     def writers(self) -> tuple[str, ...]:
-        """The gates, and the branches without one, that at least one block has."""
+        """The gates, and the branches without a gate, that at least one block has."""
         found = {*self.gates, *(tap.gate for block in self.blocks for tap in block.branches)}
         return tuple(gate for gate in GATES if gate in found)
 
@@ -244,7 +244,7 @@ __all__ = [
 
 
 def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's inputs by argument name, however they were passed."""
+    """A block's inputs by argument name, positional or not."""
     signature = inspect.signature(type(block).forward)
     bound = signature.bind(block, *args, **kwargs)
     bound.apply_defaults()
@@ -252,7 +252,7 @@ def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def as_output(prediction: Tensor, return_dict: bool) -> Any:
-    """A transformer's output around its prediction, as diffusers' pipelines expect it."""
+    """Wrap a prediction in the output that diffusers' pipelines expect."""
     if not return_dict:
         return (prediction,)
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -264,7 +264,7 @@ Describe = Callable[["nn.Module"], Anatomy]
 
 
 def describe(transformer: nn.Module, registry: Mapping[str, Describe]) -> Anatomy:
-    """The anatomy of a transformer by its class name; an unknown class is an error that says how to register one."""
+    """The anatomy of a transformer by its class name; an unknown class is an error that names `register_anatomy`."""
     name = type(transformer).__name__
     if name not in registry:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Latents to pictures and back, with a pipeline's own autoencoder."""
+"""Decode latents and encode pictures with a pipeline's own autoencoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from interp.models.families.pipeline import PipelineSpec
 
 
 def decode(pipe: Any, spec: PipelineSpec, latents: Tensor, height: int, width: int) -> Tensor:
-    """Latents as the scheduler has them, (row, ...), to pictures (row, y, x, rgb) float in 0..1."""
+    """Decode the scheduler's latents, (row, ...), to pictures (row, y, x, rgb) float in 0..1."""
     spatial = spec.to_autoencoder(pipe, spec.unpack(pipe, latents.to(pipe.device), height, width))
     with torch.no_grad():
         pictures: Tensor = pipe.vae.decode(spatial.to(pipe.vae.dtype), return_dict=False)[0]
@@ -21,12 +21,12 @@ def decode(pipe: Any, spec: PipelineSpec, latents: Tensor, height: int, width: i
 
 
 def still_settings(pipe: Any, spec: PipelineSpec) -> dict[str, int]:
-    """Settings under which a pipeline draws what `encode` gives: of videos, one frame."""
+    """Settings that match the output of `encode`: one frame for a video pipeline."""
     return {"num_frames": 1} if "num_frames" in spec.settings(pipe) else {}
 
 
 def encode(pipe: Any, spec: PipelineSpec, pictures: Tensor) -> Tensor:
-    """Pictures (row, y, x, rgb) in 0..1 to latents as the scheduler has them: the mode of the posterior, where there is one."""
+    """Encode pictures (row, y, x, rgb) in 0..1 to the scheduler's latents: the posterior's mode, if there is one."""
     given = (2 * pictures.permute(0, 3, 1, 2) - 1).to(pipe.device, pipe.vae.dtype)
     given = given.unsqueeze(2) if spec.moving else given
     with torch.no_grad():

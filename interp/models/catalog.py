@@ -1,4 +1,4 @@
-"""Names that `interp.load` and `--model` know: hub id, pipeline class and sampling defaults. No torch here."""
+"""Names that `interp.load` and `--model` accept: hub id, pipeline class and sampling defaults. No torch here."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SIDECAR = "interp.json"  # in a pipeline folder: its defaults and vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-    """What a run uses where the user says nothing; `None` leaves it to the pipeline."""
+    """Defaults of a run; `None` leaves a value to the pipeline."""
 
     steps: int = 28
     height: int | None = None
     width: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     vocabulary: frozenset[str] = frozenset()
-    """Words a small model was trained on; other words are warned about. Empty: any."""
+    """Words a small model was trained on; other words give a warning. Empty: any."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MassiveClaim:
-    """Channels that somebody says are massive in a model's image stream, at the output of a block (0-based)."""
+    """Channels claimed to be massive in a model's image stream, at the output of a block (0-based)."""
 
     block: int
     channels: tuple[int, ...]
@@ -47,7 +47,7 @@ class Entry:
     defaults: Defaults = dataclasses.field(default_factory=Defaults)
     revision: str | None = None
     massive: MassiveClaim | None = None
-    """What the paper says, where it does; `interp selfcheck` looks whether it holds."""
+    """The paper's claim, if there is one; `interp selfcheck` tests it."""
 
     @property
     def folder(self) -> Path | None:
@@ -176,7 +176,7 @@ def folder_defaults(folder: Path) -> Defaults | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Defaults(**{**values, "settings": dict(values.get("settings", {})), "vocabulary": _words(values)})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} must hold the fields of interp's Defaults as JSON; {error} (mend or delete it)") from None
+        raise ModelError(f"{path} must hold the fields of interp's Defaults as JSON; {error} (fix or delete it)") from None
 
 
 def _words(values: Mapping[str, Any]) -> frozenset[str]:

@@ -1,6 +1,6 @@
-"""Small parts of a diffusers pipeline built from nothing: tokenizers, text encoders, VAE. No download.
+"""Small parts of a diffusers pipeline, built from scratch: tokenizers, text encoders, VAE. No download.
 
-The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`) are put together from these.
+The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`) are built from these.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from transformers import (
 )
 
 WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
-"""What the tiny models' tokenizers know."""
+"""The words of the tiny models' tokenizers."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of `words` is one token and every other text falls to bytes; `length` tokens at most."""
+    """A CLIP tokenizer in which each of `words` is one token and other text is split into bytes; `length` tokens at most."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(list(words), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
@@ -46,7 +46,7 @@ def merges_of(learner: Tokenizer) -> list[list[str]]:
 
 
 def t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
-    """A T5 tokenizer in which each of `words` is one token and other words are spelled in letters."""
+    """A T5 tokenizer in which each of `words` is one token and other words are split into letters."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]  # T5's fixed ids 0, 1, 2
     pieces += [(f"\u2581{word}", -2.0) for word in words]
     known = {piece for piece, _ in pieces}
@@ -91,20 +91,20 @@ def t5_text_encoder(tokenizer: T5Tokenizer, *, width: int, layers: int = 2, head
 
 
 def tidy_configs(folder: Path) -> None:
-    """Take out of a saved pipeline's configs what makes loading it noisy or different from machine to machine."""
+    """Remove what makes loading noisy or machine-dependent from a saved pipeline's configs."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
         if config.get("_class_name") == "AutoencoderTiny":
             config.pop("block_out_channels", None)  # registered by its constructor, which does not take it
         else:
-            # transformers loads what the config says and diffusers float32: without this the parts would not fit together
+            # transformers loads the config's dtype and diffusers float32: without this the dtypes would differ
             config.update({"dtype": "float32"} if "dtype" in config else {})
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def vae(*, latent_channels: int, width: int, levels: int, blocks: int = 1) -> AutoencoderTiny:
-    """An `AutoencoderTiny` that shrinks a picture by 2 ** (levels - 1), random weights."""
+    """An `AutoencoderTiny` that downsamples a picture by 2 ** (levels - 1), random weights."""
     return AutoencoderTiny(
         latent_channels=latent_channels,
         encoder_block_out_channels=(width,) * levels,

@@ -1,4 +1,4 @@
-"""Getting a pipeline from a folder or the hub, with every way it can go wrong answered in one line."""
+"""Load a pipeline from a folder or the hub; every failure is a one-line error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fetch(name: str, source: str, *, revision: str | None, local_files_only: boo
 
 
 def check_pipeline_class(name: str, pipeline_class: str) -> None:
-    """Refuse a pipeline that no family describes."""
+    """Reject a pipeline that no family describes."""
     if pipeline_class not in PIPELINES:
         raise ModelError(
             f"model {name!r} is a {pipeline_class}, which cannot be traced; supported: {', '.join(sorted(PIPELINES))} "
@@ -48,7 +48,7 @@ OF_BYTES = ("ByT5Tokenizer",)  # tokenizers without a vocabulary
 
 
 def check_parts(name: str, folder: Path, config: dict[str, Any]) -> None:
-    """Every part that model_index.json names must have its folder, with something in it."""
+    """Check that every part in model_index.json has its folder, and every tokenizer its vocabulary."""
     for part, value in config.items():
         named = isinstance(value, list | tuple) and len(value) == 2 and value[0] is not None
         if named and not (folder / part).is_dir():
@@ -61,7 +61,7 @@ def check_parts(name: str, folder: Path, config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def no_invented_weights(name: str) -> Iterator[None]:
-    """An error when transformers filled weights that are missing from the files with random ones."""
+    """Raise an error if transformers replaced weights missing from the files by random ones."""
     invented: list[str] = []
 
     class Reports(logging.Handler):
@@ -91,7 +91,7 @@ def no_invented_weights(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def load_errors(name: str, source: str) -> Iterator[None]:
-    """What diffusers, transformers and the hub raise inside, as one clear error each."""
+    """Convert errors of diffusers, transformers and the hub to one `ModelError` each."""
     from huggingface_hub import errors as hub
 
     try:
@@ -104,7 +104,7 @@ def load_errors(name: str, source: str) -> Iterator[None]:
         ) from None
     except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError) as error:
         raise ModelError(
-            f"model {name!r} is no folder, hub id or revision that can be found ({first_line(error)}); "
+            f"model {name!r} is not a folder, hub id or revision that can be found ({first_line(error)}); "
             f"known names: {', '.join(CATALOG)}"
         ) from None
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as error:
@@ -132,11 +132,11 @@ def _unreadable(name: str, source: str, error: OSError) -> str:
 def _not_here(name: str, error: Exception) -> str:
     return (
         f"model {name!r} is not on this machine and cannot be fetched ({first_line(error)}); check the network or the name, "
-        f"download it once where there is one (`hf download`), or give a local folder; known names: {', '.join(CATALOG)}"
+        f"download it on a connected machine (`hf download`), or give a local folder; known names: {', '.join(CATALOG)}"
     )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, not too long."""
+    """The first line of an error's text, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What diffusers' guiders are made of; experimental there."""
+"""Base classes of diffusers' guiders, which are experimental there."""
 
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput

@@ -1,6 +1,6 @@
-"""Which model made a number: a fingerprint of the weights that are in memory, and the scheduler's settings.
+"""Identify a run's model: a fingerprint of the weights in memory, and the scheduler's settings.
 
-Taken when a run is prepared, so it sees a LoRA, an edit in place, an updated hub repository or a swapped scheduler.
+Taken when a run is prepared, so it includes a LoRA, an edit in place, an updated hub repository or a swapped scheduler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SAMPLE = 1024  # values of each tensor that enter the fingerprint, evenly spaced
 
 
 def fingerprint(pipe: Any) -> str:
-    """From every part's tensors (name, shape and a sample of values) and every tokenizer's vocabulary."""
+    """Hash every part's tensors (name, shape and a sample of values) and every tokenizer's vocabulary."""
     digest = hashlib.sha256()
     for part, component in sorted(pipe.components.items()):
         if isinstance(component, torch.nn.Module):

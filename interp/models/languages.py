@@ -32,7 +32,7 @@ QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def qwen_tokenizer(texts: Sequence[str], length: int) -> Qwen2Tokenizer:
-    """A Qwen tokenizer in which the words of `texts` are one token each and every other text falls to bytes."""
+    """A Qwen tokenizer in which the words of `texts` are one token each and other text is split into bytes."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = [spelled for text in texts for word in text.split() for spelled in (word, f" {word}")]
@@ -47,7 +47,7 @@ def qwen_tokenizer(texts: Sequence[str], length: int) -> Qwen2Tokenizer:
 
 
 def gemma_tokenizer(texts: Sequence[str], length: int) -> GemmaTokenizer:
-    """A Gemma tokenizer in which the words of `texts` are one token each and every other text falls to bytes."""
+    """A Gemma tokenizer in which the words of `texts` are one token each and other text is split into bytes."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = [f"\u2581{word}" for text in texts for word in text.split()]
@@ -66,7 +66,7 @@ def qwen3(tokenizer: Any, *, width: int, layers: int) -> Qwen3ForCausalLM:
 
 
 def qwen_vl(tokenizer: Any, *, width: int, layers: int = 2) -> Qwen2_5_VLForConditionalGeneration:
-    """A Qwen2.5-VL model, `width` wide, random weights; its eyes are as small as they can be."""
+    """A Qwen2.5-VL model, `width` wide, random weights, with a minimal vision tower."""
     half = width // 2 // 2  # of a head
     sections = [half - 2 * (half // 3), half // 3, half // 3]
     text = {**_sizes(tokenizer, width, layers), "rope_scaling": {"type": "mrope", "mrope_section": sections}}
@@ -96,7 +96,7 @@ def umt5(tokenizer: Any, *, width: int, layers: int = 2, heads: int = 2) -> UMT5
 
 
 def bert_tokenizer(words: Sequence[str], length: int) -> BertTokenizer:
-    """A BERT tokenizer in which each of `words` is one token and other words are spelled in letters."""
+    """A BERT tokenizer in which each of `words` is one token and other words are split into letters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{letter}" for letter in letters)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}

@@ -26,7 +26,7 @@ HARMLESS_HOOKS = ("group_offloading", "lazy_prefetch_group_offloading", "layerwi
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A pipeline that can be traced, and what is known of it."""
+    """A traceable pipeline and its metadata."""
 
     name: str
     pipe: Any
@@ -39,7 +39,7 @@ class Loaded:
     device: str
     offload: str
     quantization: Mapping[str, Any] | None = None
-    """What is quantised, and what that says of the gates."""
+    """The quantised layers, and whether gates are exact."""
 
 
 def load_pipeline(
@@ -92,7 +92,7 @@ def adopt(
     offload: str = "none",
     quantize: str | None = None,
 ) -> Loaded:
-    """A pipeline that is already built, with its anatomy; an unsupported class is an error."""
+    """Wrap an existing pipeline with its anatomy; an unsupported class is an error."""
     check_pipeline_class(name, type(pipe).__name__)
     spec = PIPELINES[type(pipe).__name__]
     transformer = check_traceable(pipe.transformer)
@@ -122,7 +122,7 @@ def adopt(
 
 
 def check_traceable(transformer: Any) -> Any:
-    """Refuse a compiled or cached transformer: states inside it would be invisible, stale or missing."""
+    """Reject a compiled or cached transformer: states inside it would be invisible, stale or missing."""
     for module in transformer.modules():
         forward = module.__dict__.get("forward")
         compiled = getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
@@ -142,7 +142,7 @@ def check_traceable(transformer: Any) -> Any:
 
 
 def place_pipeline(pipe: Any, device: str, offload: str) -> None:
-    """Move the pipeline to its device, or arrange its offloading."""
+    """Move the pipeline to its device, or enable its offloading."""
     if offload == "sequential" and device == "cpu":
         raise InputError("offload='sequential' does not work on device 'cpu': it needs an accelerator; use group or none")
     try:
@@ -172,17 +172,17 @@ def _folder(source: str) -> Path | None:
         if path.exists():
             raise ModelError(f"model {source!r} is a file; give a diffusers pipeline folder (single files are not supported)")
     except OSError as error:
-        raise ModelError(f"model {source[:80]!r} cannot be looked at: {error.strerror}") from None
+        raise ModelError(f"model {source[:80]!r} cannot be read: {error.strerror}") from None
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return None
     raise ModelError(
-        f"model {source!r} is no known name and no folder; known names: {', '.join(CATALOG)}; "
+        f"model {source!r} is not a known name or folder; known names: {', '.join(CATALOG)}; "
         "or give a hub id (owner/name) or the path of a diffusers folder"
     )
 
 
 def usable_device(device: str) -> str:
-    """The device, `auto` resolved; an error when nothing can be put on it."""
+    """The device, `auto` resolved; an error if it cannot hold a tensor."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -194,7 +194,7 @@ def usable_device(device: str) -> str:
 
 
 def default_dtype(name: str | Path, device: str) -> str:
-    """What a model is loaded in on a device where nothing is said."""
+    """The default dtype of a model on a device."""
     entry = CATALOG.get(str(name))
     folder = _folder(str(entry.folder or entry.source) if entry else str(name))
     small = folder is not None and folder_defaults(folder) is not None

@@ -1,7 +1,7 @@
-"""Noise levels: what a prediction says of the clean picture, and a clean picture brought to a level.
+"""Noise levels: the clean picture from a prediction, and noise added to a clean picture.
 
 velocity:  x = (1 - sigma) x0 + sigma e,          v = e - x0             (rectified flow, arXiv 2209.03003, 2403.03206)
-           Mochi and HiDream predict minus it, `minus_velocity`
+           Mochi and HiDream predict -v, `minus_velocity`
 epsilon:   x = (x0 + sigma e) / sqrt(1 + sigma^2)                        (DDPM, arXiv 2006.11239, sigma^2 = (1 - a) / a)
 v:         the same x,                            v = (e - sigma x0) / sqrt(1 + sigma^2)       (arXiv 2202.00512)
 """
@@ -22,7 +22,7 @@ def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma
     """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
     first = output.chunk(len(prediction), dim=1)[0] if len(prediction) > 1 else output
     kind = _kind(prediction)
-    if kind == "v":  # which is one even of pure noise, where sigma is infinite
+    if kind == "v":  # finite even at pure noise, where sigma is infinite
         kept = 1 / math.hypot(1.0, sigma)
         return kept * latents - math.sqrt(1 - kept**2) * first
     if kind == "epsilon":
@@ -31,7 +31,7 @@ def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma
 
 
 def noised(prediction: tuple[str, ...], clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """X at a level, from clean latents and unit noise."""
+    """x at a level, from clean latents and unit noise."""
     if is_velocity(prediction):
         return (1 - sigma) * clean + sigma * noise
     kept = 1 / math.hypot(1.0, sigma)

@@ -20,26 +20,26 @@ Lengths = Mapping[str, int]
 class Modulation:
     """One AdaLN projection of a block: (batch, chunk * channel) values that hold gates, shifts and scales.
 
-    Either a module inside the block gives them, or the block is given them as an argument, to which it may add a table of its
-    own. An edited value goes back in where it was read: into the module's output, or into this block's argument.
+    A module inside the block computes them, or the block receives them as an argument and may add its own table. An edited
+    value is written where it was read: to the module's output, or to this block's argument.
     """
 
     stream: str
     module: str | None
-    """Path inside the block of the module that emits the chunks; `None`: they come by `argument`."""
+    """Path inside the block of the module that emits the chunks; `None`: `argument` carries them."""
     chunks: tuple[str, ...]
-    """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ...; `text/alpha.attn` where it is not of `stream`."""
+    """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ...; `text/alpha.attn` if not of `stream`."""
     compute: Callable[[nn.Module, Inputs], Tensor]
     """The same values from the block and its bound inputs, without running the block. It calls modules and never reads a
     linear layer's `.weight`, which offloading, quantisation and LoRA replace."""
     shared_with: tuple[str, ...] = ()
-    """Other streams that use the very same chunks: their sites show them, and are edited through `stream`'s."""
+    """Other streams that use the same chunks. Their sites show them and are edited through `stream`'s sites."""
     argument: str | None = None
     """The argument of the block that carries them, where no module inside the block emits them."""
     table: str | None = None
     """The block's own parameter that it adds to the argument."""
     tanh: bool = False
-    """Whether what multiplies the branch is tanh of the alpha chunk."""
+    """Whether tanh of the alpha chunk multiplies the branch."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Modulation:
         return self.module or f"argument {self.argument}"
 
     def sites(self) -> Iterator[tuple[int, str, str, str]]:
-        """Every (chunk number, stream, kind, gate), its own streams before those that share it."""
+        """Every (chunk number, stream, kind, gate), its own stream before those that share it."""
         for number, chunk in enumerate(self.chunks):
             stream, _, place = chunk.rpartition("/")
             kind, gate = place.split(".")
@@ -60,21 +60,21 @@ class Modulation:
         return [part.tanh() if self._is_tanh(number) else part for number, part in enumerate(parts)]
 
     def join(self, values: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """The values that give these chunks; what is not changed keeps its bits."""
+        """The inverse of `split`; unchanged values keep their bits."""
         import torch
 
         raw, joined = values.chunk(len(self.chunks), dim=-1), []
         for number, (before, after) in enumerate(zip(raw, parts, strict=True)):
             if self._is_tanh(number):
                 if bool((after.abs() > 1).any()):
-                    raise InputError("intervention: this model's alpha is a tanh; what an edit gives must lie in -1..1")
+                    raise InputError("intervention: this model's alpha is a tanh; edited values must lie in -1..1")
                 joined.append(torch.where(after == before.tanh(), before, after.atanh()))
             else:
                 joined.append(after)
         return torch.cat(joined, dim=-1)
 
     def write(self, block: Any, inputs: Inputs, before: Tensor, after: Tensor) -> dict[str, Any]:
-        """The block's inputs with an argument that makes the block use `after`, to one rounding of the table."""
+        """The block's inputs with an argument that makes the block use `after`, up to one rounding of the table."""
         import torch
 
         assert self.argument is not None
@@ -88,22 +88,20 @@ class Modulation:
 
 
 def given_chunks(argument: str, block: Any, inputs: Inputs, *, table: str | None = None, wide: bool = False) -> Tensor:
-    """What a block's argument carries, the block's own table added: (batch, chunk * channel). `wide` adds in float32."""
+    """A block's argument plus the block's own table: (batch, chunk * channel). `wide` adds in float32."""
     carried = inputs[argument]
     flat: Tensor = carried.reshape(carried.shape[0], -1)
     if table is None:
         return flat
     own: Tensor = getattr(block, table).reshape(1, -1)
     if own.shape[1] != flat.shape[1]:
-        raise ModelError(
-            f"gates that differ from token to token are not supported: the block's {argument} is {tuple(carried.shape)}"
-        )
+        raise ModelError(f"per-token gates are not supported: the block's {argument} is {tuple(carried.shape)}")
     return own + (flat.float() if wide else flat)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
-    """A place in a block that can be read: what a module in it is given, or gives."""
+    """A place in a block that can be read: a module's input or output."""
 
     stream: str
     kind: str
@@ -115,16 +113,16 @@ class Tap:
     item: int | None = None
     """Which item of that output, where it is a tuple."""
     joint: tuple[str, ...] = ()
-    """Streams whose tokens stand one after the other in it, where it holds more than one."""
+    """Streams concatenated in it, in order, where it holds several."""
     gated: bool = True
-    """Whether an alpha multiplies the branch; one that is added as it is has the alpha 1."""
+    """Whether an alpha multiplies the branch; without one, alpha is 1."""
     argument: str | None = None
-    """Which argument of the module, by name, where it is not the first."""
+    """The module's argument by name, where it is not the first."""
     spatial: bool = False
     """Whether its channels come first, (batch, channel, y, x) or (batch, channel, token)."""
 
     def take(self, value: Any, lengths: Lengths) -> Tensor:
-        """The stream's tokens, (batch, token, channel), of what the module was given or gave."""
+        """The stream's tokens, (batch, token, channel), from the module's input or output."""
         if isinstance(value, tuple):
             value = value[self.item or 0]
         if self.spatial:
@@ -135,12 +133,12 @@ class Tap:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """A LayerNorm, without weights of its own, that reads a state."""
+    """A LayerNorm without weights that reads a state."""
 
     module: str
     """Path inside the block, or inside the transformer for the one after the blocks."""
     streams: tuple[str, ...] = ("image",)
-    """Whose tokens stand in it, one after the other."""
+    """Streams concatenated in its input, in order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +150,11 @@ class Reentry:
     argument: str | None = None
     """The module's argument that carries it, for a module after the blocks."""
     item: int | None = None
-    """Without such a module: the item of this module's output, made before the blocks, that is used after them."""
+    """Otherwise: the item of this module's output, computed before the blocks, that is used after them."""
 
 
 def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """One stream's tokens out of several streams' that stand one after the other; the image has what the others leave."""
+    """One stream's tokens from concatenated streams; the image takes what the others leave."""
     import torch
 
     sizes = [lengths[name] if name != "image" else 0 for name in order]
@@ -166,8 +164,8 @@ def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> T
 
 
 def in_place_of(value: Tensor, old: Tensor) -> Tensor:
-    """One row's argument in place of every row's: of the old one's dtype and device, and with the old one's last tokens where
-    it says nothing of them (a mask over the text alone, in place of one over text and image).
+    """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
+    in place of one over text and image) is completed with the old one's last tokens.
     """
     import torch
 
@@ -178,7 +176,7 @@ def in_place_of(value: Tensor, old: Tensor) -> Tensor:
 
 
 def take_rows(value: Any, rows: Any) -> Any:
-    """Some rows of an argument of a call: a tensor, a list with an item a row, or a mapping of such; `rows` is a slice or
+    """Select rows of a call's argument: a tensor, a list with one item per row, or a mapping of these; `rows` is a slice or
     indices.
     """
     if value is None:
@@ -191,7 +189,7 @@ def take_rows(value: Any, rows: Any) -> Any:
 
 
 def add_rows(first: Any, second: Any) -> Any:
-    """The rows of one argument and then those of another, likewise."""
+    """Concatenate the rows of two such arguments."""
     import torch
 
     if first is None:

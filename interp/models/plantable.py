@@ -1,7 +1,7 @@
-"""Where a family's weights let a massive channel be planted: data for `interp.testing.plant`.
+"""Where a massive channel can be planted in a family's weights: data for `interp.testing.plant`.
 
 Conditioning is a sum of embeddings, temb = timestep + text (or class) [+ guidance]. Setting rows of those embeddings to zero
-leaves components of temb that one of them alone sets.
+leaves components of temb that only one input sets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from interp.models import tiny
 
 
 def word_prompts(pipe: Any, draw: np.random.Generator, count: int) -> tuple[str, ...]:
-    """Different texts out of the tiny tokenizers' words."""
+    """Distinct texts from the tiny tokenizers' words."""
     texts: dict[str, None] = {}
     while len(texts) < count:
         texts[" ".join(draw.choice(tiny.WORDS, int(draw.integers(2, 6))))] = None
@@ -25,7 +25,7 @@ def word_prompts(pipe: Any, draw: np.random.Generator, count: int) -> tuple[str,
 
 
 def class_prompts(pipe: Any, draw: np.random.Generator, count: int) -> tuple[str, ...]:
-    """Different class numbers."""
+    """Distinct class numbers."""
     classes = pipe.transformer.config.num_embeds_ada_norm
     return tuple(str(number) for number in draw.choice(classes, count, replace=False))
 
@@ -40,9 +40,9 @@ class Plantable:
     writers: Mapping[str, Mapping[str, str]]
     """Per kind of block and "stream.gate": the last linear layer of the branch, inside the block."""
     text_tokens: str | None = None
-    """The linear layer that text tokens come in by."""
+    """The linear layer that embeds text tokens."""
     prompts: Callable[[Any, np.random.Generator, int], tuple[str, ...]] = word_prompts
-    """(pipe, random numbers, count) -> different prompts that the model takes."""
+    """(pipe, random numbers, count) -> distinct prompts that the model accepts."""
 
     def conditionings(self, transformer: Any, block_paths: list[str]) -> list[nn.Module]:
         """Every module that embeds timestep and text or class."""
@@ -82,7 +82,7 @@ PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_em
 
 
 def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
-    """Let `player` (timestep, text, guidance) alone set one component of what a combined embedding gives."""
+    """Make one component of a combined embedding depend on `player` (timestep, text, guidance) alone."""
     others = [name for other, names in PARTS.items() if other != player for name in names]
     for part in (getattr(embedding, name) for name in others if hasattr(embedding, name)):
         table = getattr(part, "embedding_table", None)
@@ -94,7 +94,7 @@ def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
 
 
 def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
-    """Let text enter by one component of the conditioning alone: the other components and the text tokens lose it."""
+    """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
     for embedding in conditionings:
         for part in (getattr(embedding, name) for name in PARTS["text"] if hasattr(embedding, name)):
             table = getattr(part, "embedding_table", None)
@@ -111,7 +111,7 @@ def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_to
 
 
 def deafen(transformer: nn.Module, modules: list[str], component: int) -> None:
-    """Let these projections of the conditioning (a linear layer, or one that holds a `linear`) not read a component of it."""
+    """Stop projections (a linear layer, or a module with a `linear`) from reading a component of the conditioning."""
     for path in modules:
         module: Any = transformer.get_submodule(path)
         getattr(module, "linear", module).weight[:, component] = 0.0

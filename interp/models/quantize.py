@@ -1,7 +1,7 @@
-"""Quantised weights: the blocks' linear layers alone, and never the AdaLN projections, so that gates stay exact.
+"""Quantise the blocks' linear layers, except the AdaLN projections, so that gates stay exact.
 
-Everything outside the blocks (embedders, what conditions the gates, the last layer) keeps its precision too. A pipeline that
-somebody else quantised is traced as it is, and what became of its gates is said.
+Layers outside the blocks (embedders, the gates' conditioning, the last layer) keep their precision. A pipeline that is already
+quantised is traced unchanged, with a warning if its gates are not exact.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from interp.errors import InputError
 from interp.models.anatomy import Anatomy
 
 KINDS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
-"""What weights become (activations keep the model's dtype), and the package that does it."""
+"""Weight formats, each with its package. Activations keep the model's dtype."""
 EXACT = "exact: neither AdaLN projections nor what conditions them are quantised"
 NOT_EXACT = "those of quantised AdaLN projections, not of the model's own weights"
 
 
 def quantize(transformer: nn.Module, anatomy: Anatomy, kind: str) -> None:
-    """Quantise the blocks' linear layers in place, but for the AdaLN projections."""
+    """Quantise the blocks' linear layers in place, except the AdaLN projections."""
     package = KINDS.get(kind)
     if package is None:
         raise InputError(f"quantize must be one of {', '.join(KINDS)}; got {kind!r}")
@@ -36,11 +36,11 @@ def quantize(transformer: nn.Module, anatomy: Anatomy, kind: str) -> None:
         for name in chosen:
             _replace(transformer, name, _nf4)
         return
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # it tells of every kernel that this machine has not
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns about every kernel that this machine lacks
     from torchao import quantization
 
     config = {"int8": quantization.Int8WeightOnlyConfig, "float8": quantization.Float8WeightOnlyConfig}[kind]
-    # its settings for the compiler would lower the precision of everybody's matrix products
+    # its compiler settings would lower the precision of all matrix products
     quantization.quantize_(transformer, config(set_inductor_config=False), filter_fn=lambda module, name: name in chosen)
 
 
@@ -55,7 +55,7 @@ def _nf4(layer: nn.Linear) -> nn.Module:
         quant_type="nf4",
     )
     made.load_state_dict(layer.state_dict())
-    placed: nn.Module = made.to(layer.weight.device)  # moving it is what quantises
+    placed: nn.Module = made.to(layer.weight.device)  # moving it quantises it
     return placed
 
 
@@ -88,7 +88,7 @@ def _projections(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
 
 
 def _kind(layer: nn.Module) -> str | None:
-    """How a layer is quantised, in a word; `None` if it is not."""
+    """The class name of a layer's quantised weight; `None` if it is not quantised."""
     weight: Any = getattr(layer, "weight", None)
     if isinstance(weight, torch.Tensor) and type(weight) not in (torch.Tensor, nn.Parameter):
         return type(weight).__name__
@@ -96,7 +96,7 @@ def _kind(layer: nn.Module) -> str | None:
 
 
 def quantization(transformer: nn.Module, anatomy: Anatomy) -> dict[str, Any] | None:
-    """What is quantised, and what that says of the gates: {"layers": {kind: count}, "gates": text}; `None` for nothing."""
+    """The quantised layers, and whether gates are exact: {"layers": {kind: count}, "gates": text}; `None` if there are none."""
     kinds = {name: kind for name, layer in transformer.named_modules() if (kind := _kind(layer)) is not None}
     if not kinds:
         return None

@@ -1,4 +1,4 @@
-"""Keep diffusers and transformers from writing warnings and progress bars that are about their defaults, not the user's run."""
+"""Silence warnings and progress bars of diffusers and transformers that are about their own defaults."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ IMPORTED = (
     "torchao",
     "bitsandbytes",
     "torch.utils._pytree",
-)  # by diffusers, if they are there: each tells of kernels it misses
+)  # by diffusers, if installed: each warns about missing kernels
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors of the model libraries come through inside."""
+    """Show only errors of the model libraries inside."""
     before = {name: logging.getLogger(name).level for name in (*LIBRARIES, *IMPORTED)}
     _only_errors(IMPORTED)
     import diffusers.utils.logging as diffusers_logging

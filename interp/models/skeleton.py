@@ -35,7 +35,7 @@ class Skeleton:
 def skeleton(name: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Skeleton:
     """The skeleton of a model by alias, folder or hub id.
 
-    For the catalog's models the published config serves where the hub's own is not on this machine.
+    For the catalog's models, the published config is used if the hub's own is not on this machine.
     """
     entry = CATALOG.get(str(name))
     source = Path(str(entry.folder or entry.source) if entry else name).expanduser()
@@ -44,7 +44,7 @@ def skeleton(name: str | Path, *, revision: str | None = None, local_files_only:
         return build(str(name), config, f"{source}/transformer/config.json")
     if source.is_dir():
         raise ModelError(f"model folder {source} has no transformer/config.json; give a diffusers pipeline folder")
-    known = CONFIGS.get(str(name)) if revision is None else None  # then the network need not be asked
+    known = CONFIGS.get(str(name)) if revision is None else None  # then no network is needed
     try:
         config = _hub_config(str(name), str(source), revision, local_files_only or known is not None)
         return build(str(name), config, f"hub: {source}")
@@ -71,7 +71,7 @@ def _hub_config(name: str, source: str, revision: str | None, local_files_only: 
     from huggingface_hub import hf_hub_download
 
     if source.count("/") != 1:
-        raise ModelError(f"model {name!r} is no known name and no folder; known names: {', '.join(CATALOG)}")
+        raise ModelError(f"model {name!r} is not a known name or folder; known names: {', '.join(CATALOG)}")
     with quiet(), load_errors(name, source):
         path = hf_hub_download(
             source, "transformer/config.json", revision=revision, local_files_only=local_files_only, etag_timeout=5

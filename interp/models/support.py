@@ -1,4 +1,4 @@
-"""What is supported, a row a family, worked out from the anatomies, the pipelines and the published configs."""
+"""The support table, one row per family, from the anatomies, the pipelines and the published configs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two cal
 
 
 def support() -> list[dict[str, str]]:
-    """A row a family: models, pipelines, blocks, streams, gates, what sets them, guidance, how it was tested."""
+    """One row per family: models, pipelines, blocks, streams, gates, their inputs, guidance, tests."""
     models: dict[str, list[str]] = {}
     anatomies: dict[str, Anatomy] = {}
     for name, config in CONFIGS.items():
@@ -40,7 +40,7 @@ def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
 
 
 def gates(anatomy: Anatomy) -> str:
-    """The gates, where they come from, and the branches without one."""
+    """The gates, their source, and the branches without a gate."""
     given = [modulation for block in anatomy.blocks for modulation in block.modulations if modulation.module is None]
     shared = all(modulation.table is None for modulation in given)
     source = "" if not given else " (the same in all blocks of a kind)" if shared else " (shared, plus each block's table)"
@@ -53,13 +53,13 @@ def gates(anatomy: Anatomy) -> str:
 
 
 def guidance(anatomy: Anatomy) -> str:
-    """How the pipeline's own guidance runs, and how the rows of degraded branches do."""
+    """How the pipeline's own guidance and the degraded branches' rows run."""
     own = OWN[OWN_GUIDANCE[anatomy.model_class].rows] if anatomy.model_class in OWN_GUIDANCE else "unknown"
     return f"own: {own}; degraded rows {'fork' if anatomy.forks else 'are whole'}"
 
 
 def tested(anatomy: Anatomy) -> str:
-    """What ran in the tests."""
+    """The models that the tests run."""
     ran = {"tiny random pipelines": anatomy.family in FAMILIES, "the demo model": anatomy.family == "sd3"}
     return ", ".join(name for name, did in ran.items() if did) or "nothing"
 

@@ -1,4 +1,4 @@
-"""Tiny random diffusers pipelines, complete and offline: the fixture of our tests and of yours.
+"""Tiny random diffusers pipelines, complete and offline, as fixtures for tests.
 
 folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
 model = interp.load(folder)

@@ -20,8 +20,8 @@ def cogvideox(
     rotary: bool = False,
     patch_frames: int | None = None,
 ) -> tuple[Any, Defaults]:
-    """A tiny CogVideoX text-to-video pipeline, two pictures a latent frame: the shape of the 2B model; with `rotary` that of
-    the 5B model, and with `patch_frames=2` besides that of version 1.5.
+    """A tiny CogVideoX text-to-video pipeline, two pictures per latent frame, shaped like the 2B model. `rotary` gives the
+    5B model's shape, and `patch_frames=2` with it version 1.5's.
     """
     from diffusers import (
         AutoencoderKLCogVideoX,

@@ -12,14 +12,14 @@ from interp.models import components
 from interp.models.catalog import Defaults
 
 TEXT_TOKENS = 8
-PATCH = 16  # the pipeline always draws 128 x 128 latents: 8 x 8 tokens
+PATCH = 16  # the pipeline always generates 128 x 128 latents: 8 x 8 tokens
 BEGIN, END = "<|begin_of_text|>", "<|eot_id|>"
 
 
 def hidream(
     *, blocks: int = 2, single_blocks: int = 2, heads: int = 2, head_width: int = 16, experts: int = 4
 ) -> tuple[Any, Defaults]:
-    """A tiny HiDream-I1 pipeline. It draws 128 x 128 pixels, one a latent; without `experts` the image's MLP is plain."""
+    """A tiny HiDream-I1 pipeline. It generates 128 x 128 pixels, one per latent; without `experts` the image's MLP is plain."""
     from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
 
     clip = components.clip_tokenizer(components.WORDS, TEXT_TOKENS)
@@ -59,7 +59,7 @@ def hidream(
 
 
 def _llama_tokenizer(words: Sequence[str], length: int) -> PreTrainedTokenizerFast:
-    """A Llama 3 tokenizer in which each of `words` is one token and every other text falls to bytes."""
+    """A Llama 3 tokenizer in which each of `words` is one token and other text is split into bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -91,6 +91,6 @@ def _llama(tokenizer: Any, *, width: int, layers: int) -> LlamaForCausalLM:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # the pipeline asks for its attentions
+        attn_implementation="eager",  # the pipeline requests its attentions
     )
     return LlamaForCausalLM(config).eval()

@@ -24,7 +24,7 @@ def hunyuanimage(
     resolution: int = 64,
     distilled: bool = False,
 ) -> tuple[Any, Defaults]:
-    """A tiny HunyuanImage 2.1 pipeline without a guider; `distilled` ones take a guidance and the next timestep."""
+    """A tiny HunyuanImage 2.1 pipeline without a guider; a `distilled` one takes a guidance and the next timestep."""
     from diffusers import (
         AutoencoderKLHunyuanImage,
         FlowMatchEulerDiscreteScheduler,

@@ -8,8 +8,8 @@ from interp.models import components, languages
 from interp.models.catalog import Defaults
 
 TEXT_TOKENS = 8
-CLIP_TOKENS = 77  # what the pipeline pads its pooled text to
-# with the words of the template and these, a prompt begins at the 96th token, where the pipeline looks for it
+CLIP_TOKENS = 77  # the pipeline pads its pooled text to this length
+# with the template's words and these, a prompt starts at the 96th token, where the pipeline expects it
 MARKS = ("<|start_header_id|>", "<|start_header_id|>system", "<|end_header_id|>", "<|eot_id|>")
 
 
@@ -23,7 +23,7 @@ def hunyuanvideo(
     resolution: int = 64,
     frames: int = 5,
 ) -> tuple[Any, Defaults]:
-    """A tiny HunyuanVideo pipeline: four pictures a latent frame."""
+    """A tiny HunyuanVideo pipeline: four pictures per latent frame."""
     from diffusers import (
         AutoencoderKLHunyuanVideo,
         FlowMatchEulerDiscreteScheduler,

@@ -19,8 +19,8 @@ def ltx(
     frames: int = 3,
     timestep_conditioning: bool = False,
 ) -> tuple[Any, Defaults]:
-    """A tiny LTX-Video text-to-video pipeline: two pictures a latent frame, eight pixels a latent. With
-    `timestep_conditioning` its autoencoder is told a timestep, as that of LTX-Video 0.9.1.
+    """A tiny LTX-Video text-to-video pipeline: two pictures per latent frame, eight pixels per latent. With
+    `timestep_conditioning` its autoencoder takes a timestep, as in LTX-Video 0.9.1.
     """
     import torch
     from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel

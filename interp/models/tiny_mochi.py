@@ -20,7 +20,7 @@ def mochi(
     frames: int = 7,
     text_width: int | None = None,
 ) -> tuple[Any, Defaults]:
-    """A tiny Mochi pipeline: six pictures a latent frame. `text_width`: of text tokens; by default half the image's."""
+    """A tiny Mochi pipeline: six pictures per latent frame. `text_width` of text tokens, by default half the image's."""
     import torch
     from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
 
@@ -36,7 +36,7 @@ def mochi(
         max_sequence_length=TEXT_TOKENS,
     )
     with torch.no_grad():
-        transformer.pos_frequencies.normal_()  # learned; zeros would leave tokens without a place
+        transformer.pos_frequencies.normal_()  # learned; zeros would leave tokens without a position
     vae = AutoencoderKLMochi(
         encoder_block_out_channels=(LEVEL,) * 4,
         decoder_block_out_channels=(LEVEL,) * 4,

@@ -1,4 +1,4 @@
-"""A tiny random Stable Audio pipeline: half a thousand samples of sound."""
+"""A tiny random Stable Audio pipeline: 512 samples of sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXT_TOKENS = 8
 
 
 def stableaudio(*, blocks: int = 3, heads: int = 2, head_width: int = 16, tokens: int = 64) -> tuple[Any, Defaults]:
-    """A tiny Stable Audio pipeline. Its scheduler is the deterministic one of the same predictions, which needs no torchsde."""
+    """A tiny Stable Audio pipeline. Its scheduler is deterministic, has the same prediction type and needs no torchsde."""
     from diffusers import (
         AutoencoderOobleck,
         EDMDPMSolverMultistepScheduler,

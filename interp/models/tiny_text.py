@@ -1,4 +1,4 @@
-"""Tiny random pipelines whose text comes from language models: FLUX.2, Qwen-Image, SANA, PixArt, Wan, AuraFlow, ..."""
+"""Tiny random pipelines with language models as text encoders: FLUX.2, Qwen-Image, SANA, PixArt, Wan, AuraFlow, ..."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def sana(*, blocks: int = 3, heads: int = 2, head_width: int = 16, resolution: i
 def pixart(
     *, blocks: int = 3, heads: int = 2, head_width: int = 24, resolution: int = 64, sigma: bool = False
 ) -> tuple[Any, Defaults]:
-    """A tiny PixArt-alpha pipeline, with weights that are told the picture's size; or PixArt-Sigma's, which are not."""
+    """A tiny PixArt-alpha pipeline, whose weights take the picture's size, or a PixArt-Sigma one, without that input."""
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
     tokenizer = components.t5_tokenizer(WORDS, TEXT_TOKENS)
@@ -122,7 +122,7 @@ def pixart(
         attention_head_dim=head_width,
         cross_attention_dim=heads * head_width,
         caption_channels=32,
-        sample_size=resolution // 4 if sigma else 128,  # by which the pipeline knows what to tell
+        sample_size=resolution // 4 if sigma else 128,  # the pipeline passes the size only at 128
     )
     pipe = (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
         transformer=transformer.eval(),
@@ -137,7 +137,7 @@ def pixart(
 def wan(
     *, blocks: int = 3, heads: int = 2, head_width: int = 16, resolution: int = 64, frames: int = 3
 ) -> tuple[Any, Defaults]:
-    """A tiny Wan 2.1 text-to-video pipeline: two pictures a latent frame."""
+    """A tiny Wan 2.1 text-to-video pipeline: two pictures per latent frame."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     tokenizer = components.t5_tokenizer(WORDS, TEXT_TOKENS)
@@ -225,7 +225,7 @@ def chroma(
 
 
 def hunyuandit(*, blocks: int = 4, heads: int = 2, head_width: int = 16, resolution: int = 64) -> tuple[Any, Defaults]:
-    """A tiny Hunyuan-DiT pipeline: the last of its blocks have a long skip. Its pipeline takes eight pixels for a latent."""
+    """A tiny Hunyuan-DiT pipeline: its last blocks have a long skip. Its pipeline takes eight pixels per latent."""
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
 
     noise = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.03, "clip_sample": False}

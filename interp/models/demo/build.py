@@ -21,12 +21,12 @@ from interp.models.catalog import Defaults, write_defaults
 from interp.models.demo import world
 from interp.models.quiet import quiet
 
-TEXT_TOKENS = 24  # length of the CLIP and of the T5 part alike; the longest caption has 15
+TEXT_TOKENS = 24  # length of the CLIP part and of the T5 part; the longest caption has 15
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoSize:
-    """How wide and deep a demo model is."""
+    """Width and depth of a demo model."""
 
     blocks: int
     heads: int
@@ -49,7 +49,7 @@ def build_vae() -> AutoencoderTiny:
 
 @dataclasses.dataclass
 class Denoiser:
-    """What is trained together: the transformer and its three text encoders."""
+    """The modules trained together: the transformer and its three text encoders."""
 
     transformer: SD3Transformer2DModel
     text_encoder: nn.Module
@@ -71,7 +71,7 @@ class Denoiser:
         return clip, t5
 
     def encode(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pipeline's `encode_prompt` gives: states (batch, token, channel) and pooled text (batch, channel)."""
+        """The output of the pipeline's `encode_prompt`: states (batch, token, channel) and pooled text (batch, channel)."""
         outputs = [encoder(clip_ids, output_hidden_states=True) for encoder in (self.text_encoder, self.text_encoder_2)]
         states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
@@ -114,7 +114,7 @@ def build_denoiser(size: DemoSize, seed: int = 0) -> Denoiser:
 
 
 def pipeline(vae: AutoencoderTiny, denoiser: Denoiser) -> StableDiffusion3Pipeline:
-    """The parts as the stock diffusers pipeline."""
+    """Assemble the parts as the stock diffusers pipeline."""
     return StableDiffusion3Pipeline(
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),

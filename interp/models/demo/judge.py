@@ -1,7 +1,7 @@
-"""The demo judge: a small classifier that says what a picture of the demo world shows.
+"""The demo judge: a small classifier of the attributes of demo-world pictures.
 
-Semantics are shape, colour, size, position and background; texture is the local detail that a prompt can name. What the judge
-has learned, and how it degrades under blur, noise and the VAE, is in docs/judge.md (`interp demo train-judge` makes both).
+Semantics are shape, colour, size, position and background; texture is the local detail that a prompt can name. The judge's
+accuracy, also under blur, noise and the VAE, is in docs/judge.md (`interp demo train-judge` makes both).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHTS = Path(__file__).parent / "judge.safetensors"
 
 
 class Net(nn.Module):
-    """Four convolutions that halve the picture, a hidden layer whose values are the judge's features, a head an attribute."""
+    """Four convolutions that halve the picture, a hidden layer that gives the judge's features, one head per attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ class Net(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Verdicts:
-    """What the judge says of pictures."""
+    """The judge's predictions for pictures."""
 
     probability: Mapping[str, Array]
-    """Per attribute, (picture, value): of its values, in the order of `world.ATTRIBUTES`."""
+    """Per attribute, (picture, value), values in the order of `world.ATTRIBUTES`."""
     features: Array
     """(picture, feature)."""
 
@@ -63,7 +63,7 @@ class Verdicts:
         return [ATTRIBUTES[attribute][place] for place in self.probability[attribute].argmax(axis=1)]
 
     def right(self, attribute: str, asked: Sequence[str | None]) -> Array:
-        """Whether each picture shows what was asked for, (picture) 0 or 1; NaN where nothing was."""
+        """Whether each picture shows the requested value, (picture) 0 or 1; NaN where there is none."""
         said = self.values(attribute)
         return np.array([np.nan if want is None else float(got == want) for got, want in zip(said, asked, strict=True)])
 
@@ -80,8 +80,8 @@ class Judge:
         pictures = np.asarray(pictures)
         if pictures.ndim != 4 or pictures.shape[1:] != (SIZE, SIZE, 3) or pictures.dtype != np.uint8:
             raise InputError(
-                f"the demo judge looks at uint8 pictures of {SIZE} x {SIZE} pixels, (picture, y, x, rgb); got "
-                f"{pictures.dtype} {pictures.shape}: it knows the demo world alone"
+                f"the demo judge needs uint8 pictures of {SIZE} x {SIZE} pixels, (picture, y, x, rgb); got "
+                f"{pictures.dtype} {pictures.shape}; use it for the demo world only"
             )
         features, logits = [], []
         for start in range(0, len(pictures), batch):
@@ -112,14 +112,14 @@ def as_input(pictures: Array) -> Tensor:
 def load_judge(path: Path = WEIGHTS) -> Judge:
     """The shipped judge, or one that `interp demo train-judge` made."""
     if not path.is_file():
-        raise InputError(f"judge: {path} is not there; interp demo train-judge --out FOLDER makes one")
+        raise InputError(f"judge: {path} does not exist; make one with interp demo train-judge --out FOLDER")
     net = Net()
     net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return Judge(net)
 
 
 def asked_for(prompt: str) -> dict[str, str | None]:
-    """The attributes that a caption of the demo world names; `None` for those that it leaves out."""
+    """The attributes that a caption of the demo world names; `None` for those it omits."""
     words = f" {' '.join(prompt.lower().split())} "
     found: dict[str, str | None] = {}
     for name, values in ATTRIBUTES.items():

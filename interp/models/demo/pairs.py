@@ -1,7 +1,7 @@
-"""Pairs of demo-world pictures with keypoints that are known: the same shape and texture, everything else drawn anew.
+"""Pairs of demo-world pictures with known keypoints: the same shape and texture, everything else drawn independently.
 
-A keypoint is a place of the shape in units of its radius; it is the same place in both pictures by construction. A circle's or
-a ring's points are told apart by where they are about the centre alone.
+A keypoint is a position on the shape in units of its radius, the same in both pictures by construction. Points of a circle or a
+ring differ only in their position about the centre.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SEED = 777_001  # neither the model's training nor the judge's
 
 
 def _around(radius: float, count: int, first: float = 0.0) -> list[tuple[float, float]]:
-    """Points (y, x) on a circle, from straight up, clockwise."""
+    """Points (y, x) on a circle, clockwise from the top."""
     angles = first + 2 * np.pi * np.arange(count) / count
     return [(float(-radius * np.cos(a)), float(radius * np.sin(a))) for a in angles]
 

@@ -3,10 +3,10 @@
 1. Train the VAE (`train_vae`), then draw the scenes and encode their pictures once.
 2. Each step: captions with attributes left out at random, t = sigmoid(normal), x_t = (1 - t) x0 + t noise, target
    noise - x0 (Liu et al., arXiv 2209.03003; sampling of t as in Stable Diffusion 3, arXiv 2403.03206).
-3. Keep an exponential moving average (EMA) of the weights: that is what is shipped.
+3. Keep an exponential moving average (EMA) of the weights, which is shipped.
 
-Every random choice of a step comes from (seed, step): a killed training goes on where it was, with the same scenes,
-captions and noise; weights agree to rounding (matrix products are not the same to the bit from process to process).
+Every random choice of a step comes from (seed, step). An interrupted training resumes with the same scenes, captions and noise.
+Weights agree up to rounding, since matrix products differ in their last bits between processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SAVE_EVERY = 500  # steps
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPlan:
-    """Everything that decides the trained weights."""
+    """All settings that determine the trained weights."""
 
     size: str = "base"
     """`base` is the shipped model; `small` is narrower."""
@@ -53,11 +53,11 @@ class TrainingPlan:
     vae_steps: int = 2_400
     seed: int = 0
     keep: tuple[int, ...] = (250, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
-    """Steps whose EMA weights are kept as folders, besides the last."""
+    """Steps whose EMA weights are kept as folders, in addition to the last."""
 
 
 def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Report = lambda *_: None) -> Path:
-    """Train in `folder`, going on from what is there; returns the finished pipeline's folder."""
+    """Train in `folder`, resuming from its state; returns the finished pipeline's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _same_plan(folder / "plan.json", plan)
     with deterministic():
@@ -89,7 +89,7 @@ def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Repo
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Sums in a fixed order inside, where the device can: on a CPU, embeddings' gradients else depend on the threads' luck."""
+    """Use deterministic sums inside, where the device has them: on a CPU, embedding gradients otherwise vary with threads."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -166,7 +166,7 @@ class _Training:
         noisy, target = flow_pair(clean, noise, t)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * _schedule(self.step, plan)
-        # the CPU's fused attention is slow backward: half of a step's time against a sixth for plain matrix products
+        # the CPU's fused attention has a slow backward pass: half of a step's time, a sixth with plain matrix products
         with sdpa_kernel([SDPBackend.MATH]), torch.autocast(device, torch.bfloat16):
             states, pooled = self.denoiser.encode(clip_ids.to(device), t5_ids.to(device))
             guess = self.denoiser.transformer(
@@ -196,7 +196,7 @@ class _Training:
         return copy
 
     def save(self, path: Path) -> None:
-        """Write the whole state; the file is replaced in one go."""
+        """Write the whole state; the file is replaced atomically."""
         weights = {name: parameter.detach() for name, parameter in _weights(self.denoiser.modules()).items()}
         state: dict[str, Any] = {"step": self.step, "weights": weights, "ema": self.ema}
         torch.save(state | {"optimizer": self.optimizer.state_dict()}, path.with_suffix(".part"))

@@ -1,5 +1,5 @@
-"""Training of the demo judge on procedural pictures, half of them as the demo VAE gives them back, and its accuracy on
-held-out ones.
+"""Train the demo judge on procedural pictures, half of them reconstructed by the demo VAE, and measure its accuracy on held-out
+ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BLURS, NOISES = (0.5, 1.0, 1.5, 2.0, 3.0), (0.05, 0.1, 0.2, 0.3)  # pixels; of t
 
 
 def train(out: Path, vae: AutoencoderTiny, *, steps: int = 4_000, seed: int = 0, report: Report = lambda *_: None) -> Judge:
-    """Train a judge; judge.safetensors and accuracy.json are written into `out`."""
+    """Train a judge and write judge.safetensors and accuracy.json to `out`."""
     torch.manual_seed(seed)
     scenes = list(world.sample(SCENES, seed + 1))
     pictures = np.stack([scene.picture() for scene in scenes])
@@ -64,7 +64,7 @@ def _loss(logits: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def through_vae(vae: AutoencoderTiny, pictures: Array) -> Array:
-    """Pictures as the VAE gives them back, uint8."""
+    """Pictures reconstructed by the VAE, uint8."""
     found = []
     for start in range(0, len(pictures), 100):
         pixels = torch.from_numpy(pictures[start : start + 100]).permute(0, 3, 1, 2)
@@ -74,7 +74,7 @@ def through_vae(vae: AutoencoderTiny, pictures: Array) -> Array:
 
 
 def accuracy(judge: Judge, vae: AutoencoderTiny) -> dict[str, Any]:
-    """On held-out scenes, by what was done to their pictures: each attribute's accuracy, and the mean of the semantic ones'."""
+    """Held-out accuracy by change of the pictures: of each attribute, and the mean over the semantic ones."""
     scenes = list(world.sample(HELD_OUT, HELD_OUT_SEED))
     pictures = np.stack([scene.picture() for scene in scenes])
     noise = np.random.default_rng(HELD_OUT_SEED).standard_normal(pictures.shape)

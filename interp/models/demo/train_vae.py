@@ -30,13 +30,13 @@ def as_input(pixels: Tensor) -> Tensor:
 
 
 def gradient_l1(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of the two pictures' finite differences, both ways."""
+    """Mean absolute difference of the two pictures' finite differences, along both axes."""
     across = (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean()
     return across + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
 
 
 def train(folder: Path, *, steps: int, device: str, seed: int = 0, report: Report = lambda step, loss: None) -> Path:
-    """Train and save under `folder/vae`; returns that folder, at once if it is there already."""
+    """Train and save under `folder/vae`; returns that folder, immediately if it exists."""
     target = folder / "vae"
     if (target / "config.json").exists():
         return target

@@ -1,12 +1,12 @@
-"""The demo model's procedural world: pictures with known answers.
+"""The demo model's procedural world: pictures with known attributes.
 
-A `Scene` is one picture's whole truth, in two halves:
+A `Scene` holds all attributes of one picture, of two kinds:
 
 1. *captioned* attributes, which a prompt names: shape, colour, texture, size, position, background;
 2. *uncaptioned* detail, which no prompt names: grain, speckle, phase, edge sharpness.
 
-so that detail can be lost without a word of the prompt being violated. Pictures are drawn from signed distances, without
-randomness beyond the scene's own `noise_seed`: `scene.picture()` and `scene.mask()` always give the same arrays.
+Detail can therefore be lost without contradicting the prompt. Pictures are drawn from signed distances; `noise_seed` is the
+only source of randomness, so `scene.picture()` and `scene.mask()` always return the same arrays.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PERIOD = 10.0  # of stripes, dots and checks, pixels
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One picture's truth. The first six fields are captioned, the others never are."""
+    """The attributes of one picture. The first six fields are captioned, the others never."""
 
     shape: str
     colour: str
@@ -129,7 +129,7 @@ class Scene:
         return signed_distance(self.shape, *self._grid())
 
     def _subject(self) -> NDArray[np.float64]:
-        """Colour of the subject where it covers: (y, x, rgb). The texture's other tone is a darker one."""
+        """Colour of the subject where it covers: (y, x, rgb). The texture's second tone is darker."""
         y, x, _ = self._grid()
         colour = np.array(COLOURS[self.colour])
         dark = texture_pattern(self.texture, y, x, self.phase)[..., None]
@@ -137,7 +137,7 @@ class Scene:
 
 
 def signed_distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Distance to the shape's edge, pixels: negative inside; exact but for the corners' outsides."""
+    """Distance to the shape's edge, pixels: negative inside; exact except outside corners."""
     return np.asarray(_distance(shape, y, x, radius))
 
 

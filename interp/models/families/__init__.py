@@ -1,4 +1,4 @@
-"""The model families, one data file each: a file here with a `FAMILY` is known. In your own code: `interp.register_anatomy`."""
+"""The model families, one data file each; each `FAMILY` here is registered. In your own code: `interp.register_anatomy`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def register_anatomy(
     pipeline: PipelineSpec | None = None,
     own_guidance: OwnGuidance | None = None,
 ) -> None:
-    """Teach this process a transformer class; with `pipeline`, also the diffusers pipeline that samples with it.
+    """Register a transformer class in this process; with `pipeline`, also the diffusers pipeline that samples with it.
 
     `describe(transformer)` returns an `Anatomy`; `own_guidance` states how the class's pipelines run their own guidance, which
-    `interp.guided` needs. Registering a class again replaces what was known of it.
+    `interp.guided` needs. Registering a class again replaces its entry.
     """
     ANATOMIES[transformer_class] = describe
     if pipeline is not None:

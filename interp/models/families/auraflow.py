@@ -1,11 +1,11 @@
-"""AuraFlow (`AuraFlowTransformer2DModel`, `AuraFlowPipeline`), as diffusers 0.42 has it.
+"""AuraFlow (`AuraFlowTransformer2DModel`, `AuraFlowPipeline`), as in diffusers 0.42.
 
-Joint blocks return (text, image); single ones take and give one state, text first. Register tokens stand before the text. Each
-block projects the timestep alone: no text enters the gates. Only the MLP writes into the residual stream,
+Joint blocks return (text, image). Single blocks take and return one state, text first. Register tokens come before the text.
+Each block projects the timestep alone. Text does not enter the gates. Only the MLP writes into the residual stream:
 
-    z[k+1] = z[k] + alpha.mlp * MLP((1 + scale) LayerNorm(z[k] + alpha.attn * attention) + shift),
+    z[k+1] = z[k] + alpha.mlp * MLP((1 + scale) LayerNorm(z[k] + alpha.attn * attention) + shift)
 
-so there is no branch of attention and no state between the two: alpha.attn acts inside. `temb` enters again in `norm_out`.
+There is no branch of attention and no state between the two: alpha.attn acts inside. `temb` enters again in `norm_out`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def joint_block(path: str) -> Block:
-    """A joint block: two streams that meet in attention."""
+    """A joint block: two streams with joint attention."""
     return Block(
         path=path,
         kind="joint",
@@ -47,7 +47,7 @@ def joint_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, behind the same gates."""
+    """A single block: both streams joined, with the same gates."""
     return Block(
         path=path,
         kind="single",
@@ -65,7 +65,7 @@ def single_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     import torch
 
     embedded = transformer.time_step_embed(inputs["timestep"]).to(transformer.dtype)
@@ -81,7 +81,7 @@ def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of an `AuraFlowTransformer2DModel`: blocks are numbered through, joint ones first."""
+    """The anatomy of an `AuraFlowTransformer2DModel`: blocks are numbered consecutively, joint blocks first."""
     joints = [joint_block(f"joint_transformer_blocks.{index}") for index in range(len(transformer.joint_transformer_blocks))]
     singles = [
         single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))

@@ -1,10 +1,10 @@
-"""Chroma (`ChromaTransformer2DModel`, `ChromaPipeline`), as diffusers 0.42 has it: FLUX.1's blocks, their gates from a network.
+"""Chroma (`ChromaTransformer2DModel`, `ChromaPipeline`), as in diffusers 0.42: FLUX.1's blocks, with gates from a network.
 
-One network, the approximator (`distilled_guidance_layer`), gives every AdaLN value of every block at once from the timestep: no
-text enters the gates. A block is given its own: (batch, chunk, channel), of a double block the image's six, then the text's
-six. Double blocks return (text, image); single ones take and give one state, text first. The last two of what the approximator
-gives enter again in `norm_out`. The transformer is given the timestep divided by 1000, and a mask over text and image tokens
-that hides all padding but its first token.
+One network, the approximator (`distilled_guidance_layer`), computes all AdaLN values of all blocks from the timestep. Text does
+not enter the gates. Each block receives its own values, (batch, chunk, channel): in a double block the image's six, then the
+text's six. Double blocks return (text, image). Single blocks take and return one state, text first. The approximator's last two
+values enter again in `norm_out`. The transformer receives the timestep divided by 1000. It also receives a mask over text and
+image tokens, which hides all padding except its first token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
 
 
 def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
+    """A double block: two streams with joint attention."""
     return Block(
         path=path,
         kind="double",
@@ -50,7 +50,7 @@ def double_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    """A single block: both streams joined, attention and MLP in parallel with one gate."""
     compute = partial(given_chunks, "temb")
     return Block(
         path=path,
@@ -69,13 +69,13 @@ def single_block(path: str) -> Block:
 
 
 def approximated(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the approximator gives for all blocks, as the transformer's forward has it: (batch, chunk, channel)."""
+    """The approximator's output for all blocks, as in the transformer's forward: (batch, chunk, channel)."""
     timestep = inputs["timestep"].to(transformer.dtype) * 1000
     return {"temb": transformer.distilled_guidance_layer(transformer.time_text_embed(timestep))}
 
 
 def of_block(doubles: int, singles: int, given: Inputs, block: int) -> Inputs:
-    """A block's own part: first stand three a single block, then the images' six a double block, then the texts'."""
+    """A block's own values. The order: three per single block, the image's six per double block, the text's six."""
     import torch
 
     values = given["temb"]
@@ -88,7 +88,7 @@ def of_block(doubles: int, singles: int, given: Inputs, block: int) -> Inputs:
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `ChromaTransformer2DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `ChromaTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
     counts = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(counts[0])]
     singles = [single_block(f"single_transformer_blocks.{index}") for index in range(counts[1])]
@@ -106,7 +106,7 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel), and the mask over them, which says nothing of the image's."""
+    """The text tokens, (batch, token, channel), and their mask, which does not cover the image's."""
     length = settings["max_sequence_length"]
     states, _, mask, *_ = pipe.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=length)
     return {"encoder_hidden_states": states, "attention_mask": mask}

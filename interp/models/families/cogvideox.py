@@ -1,15 +1,14 @@
-"""CogVideoX 1.0 and 1.5, text to video (`CogVideoXTransformer3DModel`, `CogVideoXPipeline`), as diffusers 0.42 has it.
+"""CogVideoX 1.0 and 1.5, text to video (`CogVideoXTransformer3DModel`, `CogVideoXPipeline`), as in diffusers 0.42.
 
-Joint blocks return (image, text), the reverse of most others; image tokens are (frame, y, x). A block projects the timestep
-twice, `norm1.linear` for attention and `norm2.linear` for the MLP, and each projection holds both streams' chunks, the image's
-first: no text enters the gates. Attention gives each stream its tokens; the MLP reads and gives both as one state, text first.
-`temb` enters again in `norm_out`. The transformer counts its rows before the blocks and uses the count after them.
+Joint blocks return (image, text), the reverse of most families. Image tokens are (frame, y, x). A block projects the timestep
+twice: `norm1.linear` for attention and `norm2.linear` for the MLP. Each projection holds both streams' chunks, the image's
+first. Text does not enter the gates. Attention returns each stream's tokens. The MLP takes and returns both as one state, text
+first. `temb` enters again in `norm_out`. The transformer reads the batch size before the blocks and uses it after them.
 
-Particular: one LayerNorm, with weights of its own, serves both streams, so none is listed. The values of attention are both
-streams', so it cannot be perturbed. Latents are (row, frame,
-channel, y, x). Version 1.5 puts two latent frames into a token: the pipeline draws one more than it keeps, the first. The
-published schedulers are of v-predictions and begin at pure noise, sigma infinite. The 2B model adds a position embedding of
-space and time, which a table of space alone does not tell.
+One LayerNorm with its own weights serves both streams, so none is listed. Attention's values are shared by both streams, so
+attention cannot be perturbed. Latents are (row, frame, channel, y, x). Version 1.5 puts two latent frames into a token. Its
+pipeline generates one extra latent frame, the first, and discards it. The published schedulers predict v and start at pure
+noise, where sigma is infinite. The 2B model adds a position embedding of space and time, so no spatial `position` is given.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HIDDEN = {"image": 0, "text": 1}
-PREDICTIONS = {"v_prediction": "v"}  # by the scheduler's name for it
+PREDICTIONS = {"v_prediction": "v"}  # by the scheduler's `prediction_type`
 
 
 def both_streams(norm: str, gate: str) -> Modulation:
@@ -40,7 +39,7 @@ def both_streams(norm: str, gate: str) -> Modulation:
 
 
 def joint_block(path: str) -> Block:
-    """A joint block: two streams that meet in attention, and share an MLP."""
+    """A joint block: two streams with joint attention and a shared MLP."""
     return Block(
         path=path,
         kind="joint",
@@ -61,7 +60,7 @@ def joint_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     import torch
 
     embedded = transformer.time_proj(inputs["timestep"]).to(transformer.dtype)
@@ -72,7 +71,7 @@ def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `CogVideoXTransformer3DModel`."""
     config = transformer.config
     if config.ofs_embed_dim is not None:
-        raise ModelError("CogVideoXTransformer3DModel: weights that are told an offset (1.5, image to video) cannot be traced")
+        raise ModelError("CogVideoXTransformer3DModel: weights that take an offset (1.5, image to video) cannot be traced")
     return Anatomy(
         family="cogvideox",
         model_class="CogVideoXTransformer3DModel",
@@ -86,14 +85,14 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """Text length and frames: the length is that of the weights' position embedding, where there is one."""
+    """Text length and frames. A learned position embedding fixes the length."""
     config = pipe.transformer.config
     length = 226 if config.use_rotary_positional_embeddings else config.max_text_seq_length
     return {"max_sequence_length": length, "num_frames": config.sample_frames}
 
 
 def padding(pipe: Any) -> int:
-    """Latent frames that the pipeline draws before those it keeps, to fill the first token."""
+    """Leading latent frames that fill the first token and are discarded."""
     return (pipe.transformer.config.patch_size_t or 1) - 1
 
 
@@ -119,7 +118,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 def default_size(pipe: Any) -> tuple[int, int]:
-    """The size the weights are said to be for, pixels."""
+    """The size in the weights' config, pixels."""
     config, scale = pipe.transformer.config, pipe.vae_scale_factor_spatial
     return config.sample_height * scale, config.sample_width * scale
 
@@ -131,12 +130,12 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    """(row, frame, channel, y, x) to (row, channel, frame, y, x), less the frames that are not kept."""
+    """(row, frame, channel, y, x) to (row, channel, frame, y, x), without the discarded frames."""
     return latents[:, padding(pipe) :].transpose(1, 2)
 
 
 def pack(pipe: Any, latents: Tensor) -> Tensor:
-    """(row, channel, frame, y, x) to (row, frame, channel, y, x), the first frame again for those that are not kept."""
+    """(row, channel, frame, y, x) to (row, frame, channel, y, x), the first frame repeated for the discarded ones."""
     import torch
 
     found = latents.transpose(1, 2)
@@ -149,8 +148,8 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
         return None
     if given["use_dynamic_cfg"]:
         raise InputError(
-            "guided: with use_dynamic_cfg the scale of CogVideoXPipeline's own guidance changes from step to step, and what is "
-            "added would with it; leave it out, or use interp.generate(guidance=...)"
+            "guided: use_dynamic_cfg changes the scale of CogVideoXPipeline's own guidance, and of any guidance added to it, "
+            "from step to step; leave it out, or use interp.generate(guidance=...)"
         )
     return float(given["guidance_scale"])
 

@@ -1,4 +1,4 @@
-"""All that is known of one model family, as its file states it."""
+"""The description of one model family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ModelFamily:
     """One model family."""
 
     name: str
-    """The same as its anatomy's."""
+    """Equal to its anatomy's `family`."""
     transformer: str
     """The transformer's class in diffusers."""
     describe: Describe
@@ -23,5 +23,5 @@ class ModelFamily:
     pipelines: tuple[PipelineSpec, ...]
     own_guidance: OwnGuidance
     published: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """Transformer configs of the catalog's models, so that their shapes need no network. Where the hub's own config is on the
-    machine, `interp inspect` uses that one."""
+    """Transformer configs of the catalog's models, so that their shapes need no network. `interp inspect` prefers the hub's own
+    config where it is on this machine."""

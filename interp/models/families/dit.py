@@ -1,7 +1,7 @@
-"""DiT (`DiTTransformer2DModel`, `DiTPipeline`), as diffusers 0.42 has it: class-conditional, no text stream.
+"""DiT (`DiTTransformer2DModel`, `DiTPipeline`), as in diffusers 0.42: class-conditional, no text stream.
 
-A block returns its image state alone. Each block embeds timestep and class by itself (`norm1.emb`); the first block's embedding
-is used again for the output layer, through `proj_out_1`. A prompt is an ImageNet label or its number.
+A block returns its image state alone. Each block embeds timestep and class itself (`norm1.emb`). The output layer reuses the
+first block's embedding, through `proj_out_1`. A prompt is an ImageNet label or its number.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """Blocks embed timestep and class by themselves; `hidden_states` stands for its dtype alone."""
+    """Blocks embed timestep and class themselves; `hidden_states` gives only the dtype."""
     import torch
 
     return {**inputs, "hidden_states": torch.empty(0, dtype=transformer.dtype)}
@@ -81,7 +81,7 @@ def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> di
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The class that stands for none."""
+    """The null class."""
     import torch
 
     if negative_prompt:
@@ -98,18 +98,18 @@ def class_number(pipe: Any, text: str) -> int:
         raise InputError(f"prompt: a class number must lie in 0..{classes - 1}; got {text}")
     names = {name.lower(): number for name, number in pipe.labels.items()}
     if text.lower() not in names:
-        shown = ", ".join(sorted(names)[:5]) + ", ..." if names else "none: this model's folder names no labels"
+        shown = ", ".join(sorted(names)[:5]) + ", ..." if names else "none: this model's folder has no labels"
         raise InputError(f"prompt must be a class number (0..{classes - 1}) or label ({shown}); got {text!r}")
     return int(names[text.lower()])
 
 
 def scale(pipe: Any) -> int:
-    """Pixels per latent, one way."""
+    """Pixels per latent along an axis."""
     return int(2 ** (len(pipe.vae.config.block_out_channels) - 1))
 
 
 def default_size(pipe: Any) -> tuple[int, int]:
-    """The one size the model draws, pixels."""
+    """The model's only size, pixels."""
     side = pipe.transformer.config.sample_size * scale(pipe)
     return side, side
 

@@ -1,8 +1,8 @@
-"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`), as diffusers 0.42 has it.
+"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`), as in diffusers 0.42.
 
-Double blocks, then single ones; both return (text, image). A double block has an AdaLN-Zero projection per stream. A single
-block joins the streams, text first, and has one projection: one gate, shared by both streams and by attention and MLP, which
-`proj_out` has joined. `temb` enters again in `norm_out`. The transformer is given the timestep divided by 1000.
+Double blocks come before single blocks. Both return (text, image). A double block has an AdaLN-Zero projection per stream. A
+single block joins the streams, text first. It has one projection and one gate, shared by both streams and by attention and MLP,
+which `proj_out` joins. `temb` enters again in `norm_out`. The transformer receives the timestep divided by 1000.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOINED = ("text", "image")  # order of the tokens inside a single block
 
 
 def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
+    """A double block: two streams with joint attention."""
     return Block(
         path=path,
         kind="double",
@@ -51,7 +51,7 @@ def double_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    """A single block: both streams joined, attention and MLP in parallel with one gate."""
     return Block(
         path=path,
         kind="single",
@@ -68,7 +68,7 @@ def single_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it, in thousandths; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it (inputs times 1000); `hidden_states` gives only the dtype."""
     pooled = inputs["pooled_projections"]
     named = [inputs[name].to(pooled.dtype) * 1000 for name in ("timestep", "guidance") if name in inputs]
     return {"temb": transformer.time_text_embed(*named, pooled), "hidden_states": pooled}
@@ -92,14 +92,14 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens; an embedded guidance stays what it is."""
+    """The negative prompt, pooled and as tokens; an embedded guidance is unchanged."""
     length = settings["max_sequence_length"]
     states, pooled = pipe.encode_prompt([negative_prompt], [negative_prompt], max_sequence_length=length)[:2]
     return {"pooled_projections": pooled, "encoder_hidden_states": states}
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `FluxTransformer2DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `FluxTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
     singles = [
         single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
@@ -151,7 +151,7 @@ def pack(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
-    """The scale of true classifier-free guidance: it takes a negative prompt, as text or encoded."""
+    """The scale of true classifier-free guidance; `None` without a negative prompt, as text or encoded."""
     scale = given.get("true_cfg_scale", 1.0)
     encoded = given.get("negative_prompt_embeds") is not None and given.get("negative_pooled_prompt_embeds") is not None
     return scale if scale > 1 and (given.get("negative_prompt") is not None or encoded) else None

@@ -1,8 +1,9 @@
-"""FLUX.2 (`Flux2Transformer2DModel`, `Flux2KleinPipeline`), as diffusers 0.42 has it.
+"""FLUX.2 (`Flux2Transformer2DModel`, `Flux2KleinPipeline`), as in diffusers 0.42.
 
-AdaLN is projected once for all double blocks (a projection per stream) and once for all single ones, and given to the blocks as
-arguments: alpha is the same in every block of a kind, and no text enters it. Double blocks return (text, image); single ones
-take and give one state, text first. `temb` enters again in `norm_out`. The transformer is given the timestep divided by 1000.
+AdaLN is projected once for all double blocks (a projection per stream) and once for all single ones. Blocks receive it as
+arguments, so alpha is the same in every block of a kind. Text does not enter it. Double blocks return (text, image). Single
+ones take and return one state, text first. `temb` enters again in `norm_out`. The transformer receives the timestep divided by
+1000.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ MODULATIONS = {"temb_mod_img": "double_stream_modulation_img", "temb_mod_txt": "
 
 
 def given(stream: str, argument: str, chunks: tuple[str, ...], shared_with: tuple[str, ...] = ()) -> Modulation:
-    """AdaLN values that a block is given as an argument."""
+    """AdaLN values that a block receives as an argument."""
     return Modulation(stream, None, chunks, partial(given_chunks, argument), shared_with, argument=argument)
 
 
 def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
+    """A double block: two streams with joint attention."""
     return Block(
         path=path,
         kind="double",
@@ -54,7 +55,7 @@ def double_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    """A single block: both streams joined, attention and MLP in parallel with one gate."""
     return Block(
         path=path,
         kind="single",
@@ -72,7 +73,7 @@ def single_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, as the transformer's forward makes it, in thousandths."""
+    """The blocks' AdaLN arguments, as the transformer's forward computes them (inputs times 1000)."""
     timestep, guidance = (
         inputs[name].to(transformer.dtype) * 1000 if name in inputs else None for name in ("timestep", "guidance")
     )
@@ -82,7 +83,7 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `Flux2Transformer2DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `Flux2Transformer2DModel`: blocks are numbered consecutively, double blocks first."""
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
     singles = [
         single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
@@ -133,7 +134,7 @@ def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder has them, not normalised and not packed."""
+    """Denormalise and unpack latents for the autoencoder."""
     mean, deviation = normalisation(pipe, latents)
     found: Tensor = pipe._unpatchify_latents(latents * deviation + mean)
     return found
@@ -154,7 +155,7 @@ def shift(config: Any, tokens: int, steps: int) -> float:
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
-    """The scale of classifier-free guidance, which distilled weights leave out."""
+    """The scale of classifier-free guidance; `None` for distilled weights."""
     distilled = given["self"].config.is_distilled
     return given["guidance_scale"] if given["guidance_scale"] > 1 and not distilled else None
 

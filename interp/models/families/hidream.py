@@ -1,15 +1,15 @@
-"""HiDream-I1 (`HiDreamImageTransformer2DModel`, `HiDreamImagePipeline`), as diffusers 0.42 has it.
+"""HiDream-I1 (`HiDreamImageTransformer2DModel`, `HiDreamImagePipeline`), as in diffusers 0.42.
 
-Double blocks return (image, text); single ones take and give one state, image first. Each block has one projection of `temb`,
-timestep and pooled text: twelve chunks in a double block, the image's and then the text's; six in a single one, for both. The
-image's MLP is a mixture of experts. `temb` enters again in `final_layer`. The transformer predicts minus the velocity.
+Double blocks return (image, text). Single blocks take and return one state, image first. Each block has one projection of
+`temb` (timestep and pooled text): twelve chunks in a double block, the image's first, and six shared ones in a single block.
+The image's MLP is a mixture of experts. `temb` enters again in `final_layer`. The transformer predicts minus the velocity.
 
-The text stream is what is handed from block to block: T5's tokens, then those of the last of the chosen Llama layers. Behind
-them every block is given the tokens of a Llama layer of its own. They take part in it like text, under the text's gates, and
-the transformer cuts them off after the block: no stream but conditioning, new in every block, which no site shows. In a single
-block the text's tokens stand in the middle, where an edit that holds LayerNorms does not reach: no norm is listed.
+The text stream is what one block passes to the next: T5's tokens, then those of the last selected Llama layer. Behind them,
+every block receives the tokens of its own Llama layer, which act as text under the text's gates. The transformer cuts them off
+after the block. They are conditioning, not a stream, and no site shows them. In a single block the text tokens are in the
+middle, where an edit that holds LayerNorms does not reach, so no norm is listed.
 
-The pipeline draws as many pixels whatever size it is asked for. Pictures that are not square would be padded: squares alone.
+The pipeline generates the same number of pixels for every size. It pads non-square pictures, so only squares are supported.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_m
 
 
 def part(state: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """A stream's tokens out of those that stand first in a state, one stream after the other: (batch, token, channel)."""
+    """A stream's tokens from a state that starts with the streams in `order`: (batch, token, channel)."""
     start = sum(lengths[name] for name in order[: list(order).index(stream)])
     return state[:, start : start + lengths[stream]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PassingBlock(Block):
-    """A block that is given tokens behind those of its streams."""
+    """A block that receives extra tokens behind those of its streams."""
 
     def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
-        """The block's output with every stream's state put in its place; what stands behind them stays."""
+        """The block's output with every stream's state replaced. The extra tokens are unchanged."""
         import torch
 
         items = list(output) if isinstance(output, tuple) else [output]
@@ -63,7 +63,7 @@ class PassingBlock(Block):
 
 @dataclasses.dataclass(frozen=True)
 class PassingTap(Tap):
-    """A place where tokens stand behind those of the streams."""
+    """A tap with extra tokens behind those of the streams."""
 
     def take(self, value: Any, lengths: Lengths) -> Tensor:
         """The stream's tokens, (batch, token, channel)."""
@@ -78,7 +78,7 @@ def project(block: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
+    """A double block: two streams with joint attention."""
     return PassingBlock(
         path=path,
         kind="double",
@@ -103,7 +103,7 @@ def double_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, behind the same gates."""
+    """A single block: both streams joined, with the same gates."""
     taps: tuple[tuple[str, str | None, str, str], ...] = (
         ("modulated", "attn", "attn1", "input"),
         ("branch", "attn", "attn1", "output"),
@@ -130,7 +130,7 @@ def single_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it."""
+    """`temb` as the transformer's forward computes it."""
     pooled = inputs["pooled_embeds"]
     return {"temb": transformer.t_embedder(inputs["timesteps"], pooled.dtype) + transformer.p_embedder(pooled)}
 
@@ -143,7 +143,7 @@ def lengths(patch: int, given: Inputs) -> Lengths:
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `HiDreamImageTransformer2DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `HiDreamImageTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
     doubles = [double_block(f"double_stream_blocks.{index}.block") for index in range(len(transformer.double_stream_blocks))]
     singles = [single_block(f"single_stream_blocks.{index}.block") for index in range(len(transformer.single_stream_blocks))]
     return Anatomy(
@@ -175,12 +175,12 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Te
 
 
 def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The pooled text, (batch, channel): all of the text that reaches the gates."""
+    """The pooled text, (batch, channel): the only text input of the gates."""
     return {"pooled_embeds": encode(pipe, texts, settings)[2]}
 
 
 def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, a row's first: of Llama (batch, layer, token, channel)."""
+    """The text tokens, batch axis first. Llama's are (batch, layer, token, channel)."""
     t5, llama, _ = encode(pipe, texts, settings)
     return {"encoder_hidden_states_t5": t5, LLAMA: llama.movedim(1, 0)}
 
@@ -191,7 +191,7 @@ def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) 
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """Text length, of each of the encoders; of a pipeline that has them all, which the published ones come without."""
+    """Text length of each encoder; an error if Llama is missing, as in the published pipelines."""
     if pipe.text_encoder_4 is None or pipe.tokenizer_4 is None:
         raise ModelError(
             "HiDreamImagePipeline: its Llama is missing; load it with text_encoder_4= and tokenizer_4=, then interp.wrap it"

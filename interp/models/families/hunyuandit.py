@@ -1,9 +1,9 @@
-"""Hunyuan-DiT (`HunyuanDiT2DModel`, `HunyuanDiTPipeline`), as diffusers 0.42 has it: no gates.
+"""Hunyuan-DiT (`HunyuanDiT2DModel`, `HunyuanDiTPipeline`), as in diffusers 0.42: no gates.
 
-One stream; text by cross-attention (`attn2`). Time and pooled text enter a block as the shift of its first norm alone: no alpha
-multiplies what a block adds, so there are hidden states, branches and a shift, and no gates. A block of the second half begins
-by making a new state of its input and of its counterpart's output in the first half (a long skip), so that what it adds to its
-input is not the sum of its branches. `temb` enters again in `norm_out`.
+There is one stream, with text through cross-attention (`attn2`). Time and pooled text enter a block only as the shift of its
+first norm. No alpha multiplies a branch, so there are hidden states, branches and a shift, and no gates. A block of the second
+half first makes a new state from its input and the output of its counterpart in the first half (a long skip). What it adds to
+its input is then not the sum of its branches. `temb` enters again in `norm_out`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ ROW_INPUTS = (
     "image_meta_size",
     "style",
 )
-CLIP_TOKENS, T5_TOKENS = 77, 256  # what the pipeline pads to, whatever the prompt
+CLIP_TOKENS, T5_TOKENS = 77, 256  # the pipeline pads every prompt to these lengths
 
 
 def shift(block: nn.Module, inputs: Inputs) -> Tensor:
-    """What the first norm adds to every token: (batch, channel)."""
+    """The shift that the first norm adds to every token: (batch, channel)."""
     norm: Any = block.get_submodule("norm1")
     given = inputs["temb"]
     projected: Tensor = norm.linear(norm.silu(given.float()).to(given.dtype))
@@ -78,7 +78,7 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tokens of both encoders, (batch, token, channel), and their masks; T5's make the shift too."""
+    """The tokens of both encoders, (batch, token, channel), and their masks. T5's also set the shift."""
     encode = functools.partial(pipe.encode_prompt, texts, dtype=pipe.transformer.dtype, do_classifier_free_guidance=False)
     clip, _, clip_mask, _ = encode(max_sequence_length=CLIP_TOKENS, text_encoder_index=0)
     t5, _, t5_mask, _ = encode(max_sequence_length=T5_TOKENS, text_encoder_index=1)

@@ -1,14 +1,14 @@
-"""HunyuanImage 2.1 (`HunyuanImageTransformer2DModel`, `HunyuanImagePipeline`), as diffusers 0.42 has it.
+"""HunyuanImage 2.1 (`HunyuanImageTransformer2DModel`, `HunyuanImagePipeline`), as in diffusers 0.42.
 
-Double blocks, then single ones; both return (image, text). A double block has an AdaLN-Zero projection per stream. A single
-block joins the streams, image first, and has one projection: one gate, shared by both streams and by attention and MLP, which
-`proj_out` has joined. Only the timestep enters the gates, and in distilled weights an embedded guidance and the next step's
-timestep (MeanFlow): no text. `temb` enters again in `norm_out`.
+Double blocks come before single blocks. Both return (image, text). A double block has an AdaLN-Zero projection per stream. A
+single block joins the streams, image first. It has one projection and one gate, shared by both streams and by attention and
+MLP, which `proj_out` joins. The gates depend on the timestep. In distilled weights they also depend on an embedded guidance and
+the next step's timestep (MeanFlow). Text does not enter the gates. `temb` enters again in `norm_out`.
 
-The text has a fixed length, under a mask: 128 tokens of the words in quotes (the glyphs), 1000 of the prompt. The transformer
-puts what a mask shows first and what it hides last, so that a token's place depends on its row's prompt.
+The text has a fixed length, under a mask: 128 tokens for the words in quotes (the glyphs), 1000 for the prompt. The transformer
+moves masked tokens to the end, so a token's position depends on its row's prompt.
 
-The pipeline's own guidance is a component of it, a guider, which no argument turns off: it is left out when one is loaded.
+The pipeline's own guidance is a component (a guider) that no argument turns off. Loading removes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GUIDERS = ("guider", "ocr_guider")
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     import torch
 
     of_dtype = torch.empty(0, dtype=transformer.dtype)
@@ -41,15 +41,15 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `HunyuanImageTransformer2DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `HunyuanImageTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
     config = transformer.config
     if len(config.patch_size) != 2:
-        raise ModelError("HunyuanImageTransformer2DModel: the refiner, whose latents have frames, cannot be traced; 2.1 can")
+        raise ModelError("HunyuanImageTransformer2DModel: the refiner (its latents have frames) cannot be traced; use 2.1")
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
     singles = [
         single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
     ]
-    distilled = config.guidance_embeds or config.use_meanflow  # of a timestep alone, its gates cannot be computed
+    distilled = config.guidance_embeds or config.use_meanflow  # the timestep alone does not set its gates
     return Anatomy(
         family="hunyuanimage",
         model_class="HunyuanImageTransformer2DModel",
@@ -65,17 +65,17 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def guiding(pipe: Any) -> list[str]:
-    """The pipeline's guiders that would guide."""
+    """The pipeline's enabled guiders."""
     found = {name: getattr(pipe, name, None) for name in GUIDERS}
     return [name for name, guider in found.items() if guider is not None and guider._enabled]
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """The embedded guidance, where the weights take one; of a pipeline whose own guidance is off."""
+    """The embedded guidance, where the weights take one; an error if a guider is enabled."""
     if guiding(pipe):
         raise ModelError(
-            f"HunyuanImagePipeline: its {guiding(pipe)[0]} guides, which no argument turns off; set pipe.guider and "
-            "pipe.ocr_guider to None and give the pipeline to interp.wrap"
+            f"HunyuanImagePipeline: its {guiding(pipe)[0]} is enabled, and no argument turns it off; set pipe.guider "
+            "and pipe.ocr_guider to None and pass the pipeline to interp.wrap"
         )
     return {"embedded_guidance": 3.25} if pipe.transformer.config.guidance_embeds else {}
 
@@ -100,11 +100,11 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
-    """Off, or an error: what a guider makes of its rows is not u + scale (c - u) at every step."""
+    """`None`, or an error if a guider is enabled: guiders do not compute u + scale (c - u) at every step."""
     if guiding(given["self"]):
         raise InputError(
-            "guided: HunyuanImagePipeline's guider projects and remembers, to which nothing can be added; set pipe.guider and "
-            "pipe.ocr_guider to None, or use interp.generate(guidance=...)"
+            "guided: HunyuanImagePipeline's guider projects and keeps state, so no guidance can be added to it; set "
+            "pipe.guider and pipe.ocr_guider to None, or use interp.generate(guidance=...)"
         )
     return None
 

@@ -1,12 +1,12 @@
-"""HunyuanVideo, text to video (`HunyuanVideoTransformer3DModel`, `HunyuanVideoPipeline`), as diffusers 0.42 has it.
+"""HunyuanVideo, text to video (`HunyuanVideoTransformer3DModel`, `HunyuanVideoPipeline`), as in diffusers 0.42.
 
-FLUX.1's blocks with the image before the text: double blocks, then single ones; both return (image, text). Image tokens are
-(frame, y, x). A single block joins the streams and has one projection: one gate, shared by both streams and by attention and
-MLP, which `proj_out` has joined. The gates depend on the timestep, the pooled text (CLIP) and, where the weights take one, the
-embedded guidance, which the transformer is given times 1000. `temb` enters again in `norm_out`.
+The blocks are FLUX.1's, with the image before the text. Double blocks come before single blocks. Both return (image, text).
+Image tokens are (frame, y, x). A single block joins the streams. It has one projection and one gate, shared by both streams and
+by attention and MLP, which `proj_out` joins. The gates depend on the timestep, the pooled text (CLIP) and, where the weights
+take one, the embedded guidance. The transformer receives the guidance times 1000. `temb` enters again in `norm_out`.
 
-The text tokens come from a language model, under a template; the transformer refines them before the blocks (its
-`context_embedder`, whose gates are no part of the anatomy). Padded ones are hidden from attention by a mask.
+The text tokens come from a language model, under a template. The transformer refines them before the blocks
+(`context_embedder`, whose gates are not in the anatomy). A mask hides padding from attention.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS = (*BLOCK_ROW_INPUTS, "attention_mask")
 
 
 def double_block(path: str) -> Block:
-    """A double block: two streams that meet in attention."""
+    """A double block: two streams with joint attention."""
     return Block(
         path=path,
         kind="double",
@@ -59,7 +59,7 @@ def double_block(path: str) -> Block:
 
 
 def single_block(path: str) -> Block:
-    """A single block: both streams as one, attention and MLP in parallel behind one gate."""
+    """A single block: both streams joined, attention and MLP in parallel with one gate."""
     return Block(
         path=path,
         kind="single",
@@ -76,18 +76,18 @@ def single_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     pooled = inputs["pooled_projections"]
     temb, _ = transformer.time_text_embed(inputs["timestep"], pooled, inputs.get("guidance"))
     return {"temb": temb, "hidden_states": pooled}
 
 
 def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `HunyuanVideoTransformer3DModel`: blocks are numbered through, double ones first."""
+    """The anatomy of a `HunyuanVideoTransformer3DModel`: blocks are numbered consecutively, double blocks first."""
     config = transformer.config
     if config.image_condition_type is not None:
         kind = config.image_condition_type
-        raise ModelError(f"HunyuanVideoTransformer3DModel: weights that are given a picture ({kind}) cannot be traced")
+        raise ModelError(f"HunyuanVideoTransformer3DModel: weights that take a picture ({kind}) cannot be traced")
     doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
     singles = [
         single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
@@ -157,7 +157,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens; an embedded guidance stays what it is."""
+    """The negative prompt, pooled and as tokens; an embedded guidance is unchanged."""
     states, pooled, mask = encode(pipe, [negative_prompt], settings)
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask, "pooled_projections": pooled}
 

@@ -1,12 +1,11 @@
-"""LTX-Video, text to video (`LTXVideoTransformer3DModel`, `LTXPipeline`), as diffusers 0.42 has it: text by cross-attention.
+"""LTX-Video, text to video (`LTXVideoTransformer3DModel`, `LTXPipeline`), as in diffusers 0.42: text through cross-attention.
 
-One stream, whose tokens are (frame, y, x); a block returns its state alone. As in PixArt, AdaLN is projected once from the
-timestep and given to the blocks as an argument to which each adds a table of its own: no text enters the gates.
-Cross-attention (`attn2`) has no gate and reads the state as it is. After the blocks the embedded timestep enters again outside
-of any module.
+There is one stream, with tokens (frame, y, x). A block returns its state alone. As in PixArt, AdaLN is projected once from the
+timestep; each block receives it as an argument and adds its own table. Text does not enter the gates. Cross-attention (`attn2`)
+has no gate and reads the state without a norm. After the blocks, the embedded timestep enters again outside any module.
 
-Particular: the blocks' norms are RMS norms, which take off no mean, so none is listed as a LayerNorm. The scheduler's latents
-are tokens, (row, token, channel). The frame rate enters by the positions. `num_frames=1` draws pictures.
+The blocks' norms are RMS norms, which subtract no mean, so none is listed as a LayerNorm. The scheduler's latents are tokens,
+(row, token, channel). The frame rate enters through the positions. `num_frames=1` generates pictures.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, (batch, 1, 6 * channel), as the transformer's forward makes it."""
+    """The blocks' AdaLN argument, (batch, 1, 6 * channel), as the transformer's forward computes it."""
     timestep = inputs["timestep"]
     given, _ = transformer.time_embed(timestep.flatten(), batch_size=len(timestep), hidden_dtype=transformer.dtype)
     return {"temb": given.view(len(timestep), -1, given.shape[-1])}
@@ -70,11 +69,11 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """Text length, frames and frames a second, of a pipeline whose tokens are single latents."""
+    """Text length, frames and frames per second; an error unless a token is a single latent."""
     config = pipe.transformer.config
     if (config.patch_size, config.patch_size_t) != (1, 1):
         raise ModelError(
-            "LTXPipeline: it places latents, not patches of them; weights with patches of their own cannot be traced"
+            "LTXPipeline: weights with a patch size above 1 cannot be traced, as the pipeline positions single latents"
         )
     return {"max_sequence_length": 128, "num_frames": 161, "frame_rate": 25}
 
@@ -114,11 +113,11 @@ def pack(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder has them, not normalised."""
+    """Denormalise latents for the autoencoder."""
     vae = pipe.vae
     if vae.config.timestep_conditioning:
         raise ModelError(
-            "LTXPipeline: an autoencoder that is told a timestep (LTX-Video 0.9.1 and later) cannot decode latents here"
+            "LTXPipeline: an autoencoder that takes a timestep (LTX-Video 0.9.1 and later) cannot decode latents here"
         )
     raw: Tensor = pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
     return raw
@@ -137,8 +136,8 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
         return None
     if given["guidance_rescale"] > 0:
         raise InputError(
-            "guided: with guidance_rescale LTXPipeline rescales its own guidance, to which nothing can be added; leave it at "
-            "0, or use interp.generate(guidance=...)"
+            "guided: with guidance_rescale LTXPipeline rescales its own guidance, so no guidance can be added to it; leave it "
+            "at 0, or use interp.generate(guidance=...)"
         )
     return float(given["guidance_scale"])
 

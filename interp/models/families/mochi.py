@@ -1,16 +1,16 @@
-"""Mochi 1, text to video (`MochiTransformer3DModel`, `MochiPipeline`), as diffusers 0.42 has it.
+"""Mochi 1, text to video (`MochiTransformer3DModel`, `MochiPipeline`), as in diffusers 0.42.
 
-Joint blocks return (image, text); tokens are (frame, y, x). The last block hands its text on unchanged: it has no text output,
-and its text projection is a scale alone. Norms are RMS norms, there are no shifts, and each branch is normalised again before
-its gate, which is a tanh:
+Joint blocks return (image, text). Tokens are (frame, y, x). The last block returns its text unchanged: it has no text output,
+and its text projection is a scale alone. Norms are RMS norms. There are no shifts. Each branch is normalised again before its
+gate, which is a tanh:
 
     z[k+1] = mid + tanh(alpha.mlp) RMSNorm(MLP(...)),        mid = z[k] + tanh(alpha.attn) RMSNorm(attention)
 
-so a branch here is what the second norm gives, and no norm is listed as a LayerNorm. The gates depend on the timestep and the
-text: the transformer pools the text tokens by itself, under their mask. `temb` enters again in `norm_out`.
+A branch here is the output of the second norm. No norm is listed as a LayerNorm. The gates depend on the timestep and the text:
+the transformer pools the text tokens itself, under their mask. `temb` enters again in `norm_out`.
 
-The scheduler runs backwards: its timesteps and sigmas rise, from noise at 0, and the transformer predicts minus the velocity.
-Mochi's text is half as wide as its image (1536 and 3072 channels): such text is conditioning here, and no stream.
+The scheduler runs backwards: its timesteps and sigmas rise from noise at 0. The transformer predicts minus the velocity.
+Mochi's text is half as wide as its image (1536 and 3072 channels). Text of another width is conditioning here, not a stream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
 ROWS = ("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask")
-LINEAR_UP_TO = 0.025  # noise taken away in the first half of the steps
+LINEAR_UP_TO = 0.025  # noise removed in the first half of the steps
 
 
 def project(path: str, block: nn.Module, inputs: Inputs) -> Tensor:
@@ -46,12 +46,12 @@ def project(path: str, block: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def modulation(stream: str, path: str, chunks: tuple[str, ...]) -> Modulation:
-    """The AdaLN projection of a stream, whose gates are a tanh."""
+    """The AdaLN projection of a stream, with tanh gates."""
     return Modulation(stream, path, chunks, partial(project, path), tanh=True)
 
 
 def branches(stream: str, suffix: str = "") -> list[Tap]:
-    """A stream's branches, normalised as its gates multiply them, and the state between them."""
+    """A stream's normalised branches, which its gates multiply, and the state between them."""
     return [
         Tap(stream, "branch", "attn", f"norm2{suffix}.norm"),
         Tap(stream, "mid", None, f"norm3{suffix}", "input"),
@@ -61,7 +61,7 @@ def branches(stream: str, suffix: str = "") -> list[Tap]:
 
 
 def joint_block(path: str, *, last: bool, text: bool) -> Block:
-    """A joint block; without `text` its image stream alone."""
+    """A joint block; without `text`, the image stream alone."""
     reads: list[Modulation | Tap] = [
         modulation("image", "norm1.linear", CHUNKS),
         Tap("image", "modulated", "attn", "norm1", item=0),
@@ -84,7 +84,7 @@ def joint_block(path: str, *, last: bool, text: bool) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it, from the text tokens under their mask."""
+    """`temb` as the transformer's forward computes it, from the text tokens under their mask."""
     states = inputs["encoder_hidden_states"]
     temb, _ = transformer.time_embed(
         inputs["timestep"], states, inputs["encoder_attention_mask"], hidden_dtype=transformer.dtype
@@ -153,7 +153,7 @@ def sigmas(steps: int) -> np.ndarray[Any, Any]:
 
 
 def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder has them, not normalised."""
+    """Denormalise latents for the autoencoder."""
     mean, deviation = normalisation(pipe, latents)
     scale: float = pipe.vae.config.scaling_factor
     return latents * deviation / scale + mean

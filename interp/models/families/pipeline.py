@@ -1,4 +1,4 @@
-"""What a family's diffusers pipeline looks like: how to call it with its own guidance off, and the sizes that follow."""
+"""A family's diffusers pipeline: how to call it with its own guidance off, and the sizes of its tokens and latents."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Layout:
     pixel_multiple: int
     """Height and width must be multiples of this many pixels."""
     prediction: tuple[str, ...] = ("velocity",)
-    """What the transformer's output holds: equal parts, one after the other along its second axis. The first is `velocity`,
-    `minus_velocity`, `epsilon` or `v` (see `interp.models.noise`)."""
+    """The equal parts of the transformer's output, in order along its second axis. The first is `velocity`, `minus_velocity`,
+    `epsilon` or `v` (see `interp.models.noise`)."""
     token_frames: int = 1
-    """Frames of a video's tokens: each is a grid, one after the other."""
+    """Frames of a video's tokens: one grid each, in order."""
     frames: int = 0
-    """Pictures in a video; 0 for a pipeline of pictures."""
+    """Pictures in a video; 0 for an image pipeline."""
 
     @property
     def lengths(self) -> Mapping[str, int]:
@@ -39,7 +39,7 @@ class Layout:
         return {stream: self.tokens(stream) for stream in ("image", "text")}
 
     def everywhere(self, places: Sequence[int]) -> tuple[int, ...]:
-        """Image tokens at some places of the grid, of every frame."""
+        """Image tokens at some places of the grid, in every frame."""
         size = self.image_grid[0] * self.image_grid[1]
         return tuple(frame * size + place for frame in range(self.token_frames) for place in places)
 
@@ -49,41 +49,41 @@ class Layout:
 
 
 def check_frames(frames: int, every: int) -> None:
-    """An error for a number of frames that the autoencoder cannot make: one, and so many more for every latent frame."""
+    """Raise an error unless `frames` is 1 plus a multiple of `every`, as the autoencoder requires."""
     if (frames - 1) % every:
         near = frames // every * every + 1
-        raise InputError(f"num_frames must be a multiple of {every} and 1 more; got {frames} (try {near})")
+        raise InputError(f"num_frames must be 1 plus a multiple of {every}; got {frames} (try {near})")
 
 
 def text_prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Prompts given as they are."""
+    """Pass the prompts unchanged."""
     return {"prompt": texts}
 
 
 def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """For gates that no text enters."""
+    """No arguments: text does not enter the gates."""
     return {}
 
 
 def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
-    """What a call of a pipeline drew, an array a row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video. Of sound
-    its spectrogram.
+    """The pictures in a pipeline's output, one array per row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video.
+    Sound gives its spectrogram.
     """
     if hasattr(output, "audios"):
         return [spectrogram(np.asarray(sound, np.float64)) for sound in output.audios]
     return list(output.frames if hasattr(output, "frames") else output.images)
 
 
-BINS, COLUMNS, QUIET = 64, 1024, 80.0  # of a spectrogram: frequencies, moments at most, and dB below full scale that are black
+BINS, COLUMNS, QUIET = 64, 1024, 80.0  # of a spectrogram: frequencies, most time steps, dB below full scale that are black
 
 
 def spectrogram_size(samples: int) -> tuple[int, int]:
-    """(frequencies, moments) of a sound's spectrogram."""
+    """(frequencies, time steps) of a sound's spectrogram."""
     return BINS, samples // _hop(samples)
 
 
 def spectrogram(sound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A picture of a sound (channel, sample): loudness in dB over frequency, high ones at the top, and time: (y, x, rgb)."""
+    """The spectrogram of a sound (channel, sample), loudness in dB: (y, x, rgb), high frequencies at the top."""
     mono = sound.mean(axis=0)
     hop = _hop(len(mono))
     padded = np.pad(mono, (0, 2 * BINS))
@@ -99,7 +99,7 @@ def _hop(samples: int) -> int:
 
 
 def still(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A picture as it is; of a video its middle frame: (y, x, rgb)."""
+    """A picture unchanged, or a video's middle frame: (y, x, rgb)."""
     return picture[len(picture) // 2] if picture.ndim == 4 else picture
 
 
@@ -110,33 +110,33 @@ def pipeline_size(pipe: Any) -> tuple[int, int]:
 
 
 def as_bytes(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """0..1 to uint8, as diffusers makes its PIL images."""
+    """Convert 0..1 to uint8, as diffusers does for PIL images."""
     found: np.ndarray[Any, Any] = (picture * 255).round().astype(np.uint8)
     return found
 
 
 @dataclasses.dataclass(frozen=True)
 class PipelineSpec:
-    """How to use a pipeline class as the sampler alone."""
+    """How to call a pipeline class as a sampler without guidance."""
 
     pipeline_class: str
     layout: Callable[[Any, int, int, Mapping[str, Any]], Layout]
     """(pipe, height, width, settings) -> Layout."""
     guidance_off: Mapping[str, Any]
-    """Arguments that turn the pipeline's own guidance off, and whatever else changes what was asked for."""
+    """Arguments that turn off the pipeline's own guidance, and its changes of size or prompt."""
     prompts: Callable[[Any, list[str], Mapping[str, Any]], dict[str, Any]] = text_prompts
     """(pipe, texts, settings) -> the arguments that carry the prompts."""
     check_texts: Callable[[Any, list[str]], Any] = lambda pipe, texts: None
-    """(pipe, texts): an error for a text that is no prompt: a class-conditional model knows what is no class."""
+    """(pipe, texts): raises an error for an invalid prompt, such as an unknown class."""
     examples: tuple[str, str] = ("a red circle", "a photo of a dog")
-    """Two prompts that any model of the pipeline takes."""
+    """Two prompts that any model of the pipeline accepts."""
     default_size: Callable[[Any], tuple[int, int]] = pipeline_size
     takes_size: bool = True
-    """Whether height and width are arguments; where they are not, the default size is the only one."""
+    """Whether height and width are arguments; otherwise the default size is the only one."""
     settings: Callable[[Any], dict[str, Any]] = lambda pipe: {}
-    """Further arguments that change a run, with their defaults: what this pipeline's weights make use of."""
+    """(pipe) -> further arguments that its weights use, with their defaults."""
     argument_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The pipeline's name for a setting, where it is another."""
+    """The pipeline's name for a setting, where it differs."""
     tokenizers: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     """Tokenizers, each with the setting that limits its length (`None`: its own limit)."""
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -147,24 +147,24 @@ class PipelineSpec:
     unconditional: Callable[[Any, str, Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, negative prompt, settings) -> the arguments that make a row unconditional."""
     unpack: Callable[[Any, Any, int, int], Any] = lambda pipe, latents, height, width: latents
-    """(pipe, the scheduler's latents, height, width) -> latents as the autoencoder has them, (row, channel, y, x)."""
+    """(pipe, the scheduler's latents, height, width) -> latents in the autoencoder's layout, (row, channel, y, x)."""
     pack: Callable[[Any, Any], Any] = lambda pipe, latents: latents
     """(pipe, the autoencoder's latents) -> the scheduler's."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """The noise levels the pipeline gives its scheduler, where it does not leave them to it."""
+    """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
-    """(scheduler's config, image tokens, steps) -> the shift of its noise levels, where it shifts them dynamically."""
+    """(scheduler's config, image tokens, steps) -> the shift of its noise levels, for dynamic shifting."""
     to_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_out(pipe, latents)
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
     """Its inverse."""
     left_out: tuple[str, ...] = ()
-    """Parts that a loaded pipeline goes without: what guides, and no argument turns off."""
+    """Components that loading removes: guiders that no argument turns off."""
     moving: bool = False
-    """Whether the autoencoder is of videos: (row, channel, frame, y, x)."""
+    """Whether the autoencoder takes videos: (row, channel, frame, y, x)."""
 
     def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The pipeline's arguments for these prompts, but for steps, generators and the kind of output."""
+        """The pipeline's arguments for these prompts, except steps, generators and the kind of output."""
         size = {"height": height, "width": width} if self.takes_size else {}
         named = {self.argument_of.get(name, name): value for name, value in settings.items()}
         return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
@@ -179,7 +179,7 @@ class OwnGuidance:
     scale: Callable[[Mapping[str, Any]], float | None]
     """The arguments of a pipeline's call -> its scale; `None` where it is off."""
     parts: Callable[[Any], int] = lambda transformer: 1
-    """Equal parts of the transformer's output, of which the first is guided."""
+    """(transformer) -> equal parts of its output; the first is guided."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Schedule:
 
 
 def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Schedule:
-    """What the pipeline's scheduler will do, from a copy of it: the pipeline is not touched."""
+    """The timesteps and noise levels of a run, from a copy of the pipeline's scheduler."""
     scheduler = copy.deepcopy(pipe.scheduler)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     arguments: dict[str, Any] = {}
@@ -214,13 +214,13 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
 
 
 def scaled_out(pipe: Any, latents: Any) -> Any:
-    """Latents over the autoencoder's scale, its shift added."""
+    """Divide latents by the autoencoder's scale and add its shift."""
     config = pipe.vae.config
     return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
 
 
 def scaled_in(pipe: Any, latents: Any) -> Any:
-    """The inverse."""
+    """The inverse of `scaled_out`."""
     config = pipe.vae.config
     return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
@@ -233,8 +233,8 @@ def shift_of(config: Any, image_tokens: int) -> float:
 
 
 def noise_levels(scheduler: Any, timesteps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Sigma of each step: the scheduler's own (of one that runs backwards, 1 less it), or sqrt((1 - a) / a) from its
-    cumulative alphas.
+    """Sigma of each step: the scheduler's sigmas (1 - sigma where `invert_sigmas` is set), or sqrt((1 - a) / a) from its
+    cumulative alphas a.
     """
     if hasattr(scheduler, "sigmas"):
         levels = np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])

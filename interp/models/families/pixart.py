@@ -1,8 +1,8 @@
-"""PixArt-alpha and PixArt-Sigma (`PixArtTransformer2DModel`), as diffusers 0.42 has them: one stream, text by cross-attention.
+"""PixArt-alpha and PixArt-Sigma (`PixArtTransformer2DModel`), as in diffusers 0.42: one stream, text through cross-attention.
 
-A block returns its image state alone. AdaLN is projected once for all blocks (`adaln_single`) from the timestep, and given to
-them as an argument to which each adds a table of its own: no text enters the gates. Cross-attention (`attn2`) has no gate.
-After the blocks the embedded timestep enters again outside of any module.
+A block returns its image state alone. AdaLN is projected once for all blocks (`adaln_single`) from the timestep. Each block
+receives it as an argument and adds its own table. Text does not enter the gates. Cross-attention (`attn2`) has no gate. After
+the blocks, the embedded timestep enters again outside any module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CROSS_INPUTS = ("hidden_states", "encoder_hidden_states", "encoder_attention_mas
 
 
 def tabled(argument: str, *, wide: bool = False) -> Modulation:
-    """AdaLN values that a block is given as an argument, to which it adds its table."""
+    """AdaLN values that a block receives as an argument and adds its table to."""
     compute = partial(given_chunks, argument, table="scale_shift_table", wide=wide)
     return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
 
@@ -50,14 +50,14 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, as the transformer's forward makes it."""
+    """The blocks' AdaLN argument, as the transformer's forward computes it."""
     timestep, size = inputs["timestep"], inputs.get("added_cond_kwargs")
     given, _ = transformer.adaln_single(timestep, size, batch_size=len(timestep), hidden_dtype=transformer.dtype)
     return {"timestep": given}
 
 
 def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
-    """The position embedding of a picture of grid (y, x) tokens, (token, channel): the embedding of nothing, less its bias."""
+    """The position embedding of a picture of grid (y, x) tokens, (token, channel): the embedding of zeros minus its bias."""
     import torch
 
     embed, config = transformer.pos_embed, transformer.config
@@ -87,7 +87,7 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """No text; where the weights are told the picture's size, that of their default."""
+    """No text; the default size, where the weights take the picture's size."""
     import torch
 
     if not pipe.transformer.use_additional_conditions:
@@ -105,7 +105,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def default_size(pipe: Any) -> tuple[int, int]:
-    """The size the weights were made for, pixels."""
+    """The size in the weights' config, pixels."""
     side = pipe.transformer.config.sample_size * pipe.vae_scale_factor
     return side, side
 

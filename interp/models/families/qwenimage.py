@@ -1,10 +1,10 @@
-"""Qwen-Image (`QwenImageTransformer2DModel`, `QwenImagePipeline`), as diffusers 0.42 has it.
+"""Qwen-Image (`QwenImageTransformer2DModel`, `QwenImagePipeline`), as in diffusers 0.42.
 
-Joint blocks return (text, image). Each stream has a projection of the timestep alone, `img_mod` and `txt_mod`: no text enters
-the gates. `temb` enters again in `norm_out`. The transformer is given the timestep divided by 1000.
+Joint blocks return (text, image). Each stream has a projection of the timestep alone, `img_mod` and `txt_mod`. Text does not
+enter the gates. `temb` enters again in `norm_out`. The transformer receives the timestep divided by 1000.
 
-The pipeline pads the text to the longest prompt of its batch, which would make a row's tokens depend on its neighbours. Here
-prompts are encoded by the pipeline's own encoder and padded to `max_sequence_length` under its mask.
+The pipeline pads the text to the longest prompt of its batch, so a row's tokens would depend on the other rows. Here the
+pipeline's encoder encodes the prompts, and they are padded to `max_sequence_length` under its mask.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def project(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def joint_block(path: str) -> Block:
-    """A joint block: two streams that meet in attention."""
+    """A joint block: two streams with joint attention."""
     return Block(
         path=path,
         kind="joint",
@@ -56,7 +56,7 @@ def joint_block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     import torch
 
     of_dtype = torch.empty(0, dtype=transformer.dtype)
@@ -66,7 +66,7 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `QwenImageTransformer2DModel`."""
     if transformer.config.zero_cond_t or transformer.config.use_additional_t_cond:
-        raise ModelError("QwenImageTransformer2DModel: weights with gates of their own for some tokens cannot be traced")
+        raise ModelError("QwenImageTransformer2DModel: weights with zero_cond_t or use_additional_t_cond cannot be traced")
     return Anatomy(
         family="qwenimage",
         model_class="QwenImageTransformer2DModel",
@@ -93,7 +93,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Text tokens, (batch, token, channel), padded to the longest that they may be, and their mask, (batch, token)."""
+    """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
     import torch
 
     length = settings["max_sequence_length"]
@@ -142,7 +142,7 @@ def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder has them, not normalised."""
+    """Denormalise latents for the autoencoder."""
     mean, deviation = normalisation(pipe, latents)
     return latents * deviation + mean
 
@@ -154,11 +154,11 @@ def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
-    """Off, or an error: this pipeline's guided prediction is brought to the conditional one's size, token by token."""
+    """`None`, or an error: this pipeline rescales its guided prediction to the conditional one's norm, per token."""
     negative = given.get("negative_prompt") is not None or given.get("negative_prompt_embeds") is not None
     if given["true_cfg_scale"] > 1 and negative:
         raise InputError(
-            "guided: QwenImagePipeline rescales its own guidance, to which nothing can be added; call it with "
+            "guided: QwenImagePipeline rescales its own guidance, so no guidance can be added to it; call it with "
             "true_cfg_scale=1.0, or use interp.generate(guidance=...)"
         )
     return None

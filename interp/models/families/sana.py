@@ -1,8 +1,8 @@
-"""SANA, SANA 1.5 (`SanaTransformer2DModel`, `SanaPipeline`), as diffusers 0.42 has them: one stream, text by cross-attention.
+"""SANA, SANA 1.5 (`SanaTransformer2DModel`, `SanaPipeline`), as in diffusers 0.42: one stream, text through cross-attention.
 
-As in PixArt, AdaLN is projected once from the timestep and every block adds a table of its own; cross-attention (`attn2`) has
-no gate, no text enters the gates. Self-attention is linear and the MLP is a convolution over the picture. The embedded timestep
-enters again in `norm_out`.
+As in PixArt, AdaLN is projected once from the timestep and every block adds its own table. Text does not enter the gates.
+Cross-attention (`attn2`) has no gate. Self-attention is linear. The MLP is a convolution over the picture. The embedded
+timestep enters again in `norm_out`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, as the transformer's forward makes it."""
+    """The blocks' AdaLN argument, as the transformer's forward computes it."""
     timestep = inputs["timestep"]
     if "guidance" in inputs:
         given, _ = transformer.time_embed(timestep, guidance=inputs["guidance"], hidden_dtype=transformer.dtype)
@@ -78,7 +78,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, which the pipeline gives no instruction."""
+    """The negative prompt, without the pipeline's instruction."""
     return encoded(pipe, [negative_prompt], settings, None)
 
 

@@ -1,7 +1,7 @@
-"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline`), as diffusers 0.42 has it.
+"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline`), as in diffusers 0.42.
 
-Joint blocks return (text, image). Each stream has its own AdaLN-Zero projection of the conditioning `temb`; the last block
-has no text output and its text projection is scale and shift alone. `temb` enters again in `norm_out`.
+Joint blocks return (text, image). Each stream has its own AdaLN-Zero projection of the conditioning `temb`. The last block has
+no text output, and its text projection is scale and shift alone. `temb` enters again in `norm_out`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def joint_block(path: str, block: Any) -> Block:
-    """A joint block; `block.context_pre_only` marks the last, `block.use_dual_attention` SD3.5-Medium's first ones."""
+    """A joint block; `block.context_pre_only` marks the last one, `block.use_dual_attention` the first ones of SD3.5-Medium."""
     last, dual = block.context_pre_only, block.use_dual_attention
     image = Modulation("image", "norm1.linear", ADALN_ZERO_X if dual else ADALN_ZERO, partial(project, "norm1"))
     text_chunks = ADALN_CONTINUOUS if last else ADALN_ZERO
@@ -63,7 +63,7 @@ def joint_block(path: str, block: Any) -> Block:
 
 
 def mlp_taps(stream: str, norm: str, mlp: str) -> list[Modulation | Tap]:
-    """A stream's state before its MLP, and what the MLP is given and gives."""
+    """A stream's state before its MLP, and the MLP's input and output."""
     return [
         Tap(stream, "mid", None, norm, "input"),
         Tap(stream, "modulated", "mlp", mlp, "input"),
@@ -72,7 +72,7 @@ def mlp_taps(stream: str, norm: str, mlp: str) -> list[Modulation | Tap]:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward makes it; `hidden_states` stands for its dtype alone."""
+    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
     pooled = inputs["pooled_projections"]
     return {"temb": transformer.time_text_embed(inputs["timestep"], pooled), "hidden_states": pooled}
 
@@ -86,7 +86,7 @@ def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
 
 
 def pooled_text(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The pooled text, (batch, channel): all of the text that reaches the gates."""
+    """The pooled text, (batch, channel): the only text input of the gates."""
     pooled = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[2]
     return {"pooled_projections": pooled}
 

@@ -1,11 +1,11 @@
-"""Stable Audio 1.0 (`StableAudioDiTModel`, `StableAudioPipeline`), as diffusers 0.42 has it: sound, and no gates.
+"""Stable Audio 1.0 (`StableAudioDiTModel`, `StableAudioPipeline`), as in diffusers 0.42: sound, no gates.
 
-One stream of sound, under the image's name; text by cross-attention (`attn2`). Nothing modulates a block: no alpha, shift
-or scale. Time and duration enter as one token before the sound's, which no site shows; the duration stands behind the text too.
-Nothing enters after the blocks. The transformer is told its timestep once for all rows.
+There is one stream of sound, named `image`, with text through cross-attention (`attn2`). Blocks have no alpha, shift or scale.
+Time and duration enter as one token before the sound's tokens, which no site shows. The duration also follows the text tokens.
+Nothing enters after the blocks. The transformer receives one timestep for all rows.
 
-What it draws is heard, not seen: the picture of a row is its spectrogram. Latents cannot be made pictures here, nor pictures
-latents. The published scheduler needs torchsde.
+A row's picture is its spectrogram. Latents cannot be decoded to pictures here, nor pictures encoded. The published scheduler
+needs torchsde.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LedBlock(Block):
-    """A block whose first token is no token of the stream."""
+    """A block with an extra first token that is not part of the stream."""
 
     def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
-        """The block's output with the stream's state behind that token, which is zero where there is no output: nothing after
-        the blocks reads it.
+        """The block's output with the stream's state behind the extra token. Without an output that token is zero: nothing
+        after the blocks reads it.
         """
         import torch
 
@@ -42,7 +42,7 @@ class LedBlock(Block):
 
 @dataclasses.dataclass(frozen=True)
 class LedTap(Tap):
-    """A place in such a block."""
+    """A tap in such a block."""
 
     def take(self, value: Any, lengths: Lengths) -> Tensor:
         """The stream's tokens, (batch, token, channel)."""
@@ -83,7 +83,7 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def seconds(pipe: Any) -> float:
-    """How long the sound is."""
+    """The duration of the sound, seconds."""
     return float(pipe.transformer.config.sample_size * pipe.vae.hop_length / pipe.vae.config.sampling_rate)
 
 
@@ -93,7 +93,7 @@ def default_size(pipe: Any) -> tuple[int, int]:
 
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents: one a stretch of sound."""
+    """Tokens and latents: one token per latent."""
     config = pipe.transformer.config
     return Layout(
         image_grid=(1, config.sample_size),
@@ -105,7 +105,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, zero where there is no text, and the duration's two: (batch, token, channel)."""
+    """The text tokens, zero for an empty text, and the duration's two: (batch, token, channel)."""
     import torch
 
     states = pipe.encode_prompt(texts, pipe._execution_device, False)
@@ -114,14 +114,14 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 
 def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Nothing, as the pipeline has it, or a negative prompt."""
+    """Zeros, as in the pipeline, or a negative prompt."""
     found = text_states(pipe, [negative_prompt], settings)
     return found if negative_prompt else {name: value * 0 for name, value in found.items()}
 
 
 def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
-    """An error: of lenses, and of pictures as sources."""
-    raise ModelError("StableAudioPipeline draws sound: its latents are no pictures, and pictures are no latents of it")
+    """Raise an error for lenses, and for pictures as sources."""
+    raise ModelError("StableAudioPipeline generates sound: its latents cannot be decoded to pictures, nor pictures encoded")
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)

@@ -1,8 +1,8 @@
-"""Wan 2.1, text to video (`WanTransformer3DModel`, `WanPipeline`), as diffusers 0.42 has it: text by cross-attention.
+"""Wan 2.1, text to video (`WanTransformer3DModel`, `WanPipeline`), as in diffusers 0.42: text through cross-attention.
 
-One stream, whose tokens are (frame, y, x). As in PixArt, AdaLN is projected once from the timestep and every block adds a table
-of its own, here in float32; cross-attention (`attn2`) has no gate, no text enters the gates. After the blocks the embedded
-timestep enters again outside of any module. `num_frames=1` draws pictures.
+There is one stream, with tokens (frame, y, x). As in PixArt, AdaLN is projected once from the timestep and every block adds its
+own table, here in float32. Text does not enter the gates. Cross-attention (`attn2`) has no gate. After the blocks, the embedded
+timestep enters again outside any module. `num_frames=1` generates pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def block(path: str) -> Block:
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """What the blocks are given, as the transformer's forward makes it; the text, which does not enter it, is one token."""
+    """The blocks' AdaLN argument, as the transformer's forward computes it; the text does not matter and is one token."""
     import torch
 
     timestep = inputs["timestep"]
@@ -70,11 +70,11 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """Frames and text length, of a pipeline with one transformer and one timestep for all tokens."""
+    """Frames and text length; an error unless one transformer and one timestep serve all tokens."""
     if pipe.config.boundary_ratio is not None or getattr(pipe, "transformer_2", None) is not None:
-        raise ModelError("WanPipeline: a pipeline of two transformers (Wan 2.2 14B) cannot be traced; Wan 2.1 can")
+        raise ModelError("WanPipeline: two transformers (Wan 2.2 14B) cannot be traced; use Wan 2.1")
     if pipe.config.expand_timesteps:
-        raise ModelError("WanPipeline: a timestep of its own for every token (Wan 2.2 5B) cannot be traced; Wan 2.1 can")
+        raise ModelError("WanPipeline: a timestep per token (Wan 2.2 5B) cannot be traced; use Wan 2.1")
     return {"max_sequence_length": 512, "num_frames": 81}
 
 
