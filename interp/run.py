@@ -25,14 +25,14 @@ from interp.store.create import add_attributes, create, remove_leftovers, writin
 from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
 from interp.store.places import absolute, exists, located
-from interp.store.reader import Shelf
+from interp.store.reader import StoreReader
 from interp.store.schema import Schema
 from interp.store.summary import write_summary
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
 ALONE = Execution()
-HOPELESS = 5  # rows that fail before any succeeds
+MAX_INITIAL_FAILURES = 5  # rows that fail before any succeeds
 
 
 @takes(Sampling, Execution)
@@ -146,7 +146,7 @@ def _summarise_if_last(path: Path) -> None:
     """Of several shards, the one that finds every row done makes the summary; the lock is held while it looks."""
     try:
         with writing_lock(path), zarr_quiet():
-            if Shelf(path).done.all():
+            if StoreReader(path).done.all():
                 write_summary(path)
     except StoreError:  # others are still writing: one of them is the last
         return
@@ -154,7 +154,7 @@ def _summarise_if_last(path: Path) -> None:
 
 def give_up_early(traced: int, failed: int, reason: str) -> None:
     """A run of which nothing succeeds is stopped: it is not about the prompts."""
-    if not traced and failed >= HOPELESS:
+    if not traced and failed >= MAX_INITIAL_FAILURES:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
@@ -166,15 +166,15 @@ def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Executio
     if not exists(path):
         create(path, schema, {"plan": plan, "provenance": now})
         return [False] * len(schema.prompt_text)
-    shelf = Shelf(path)
+    reader = StoreReader(path)
     if not resume:
         raise PlanError(f"out: {path} exists and resume is off; give another --out, or delete it (it is never overwritten)")
-    if "plan" not in shelf.attributes:
+    if "plan" not in reader.attributes:
         raise StoreError(f"store {path} names no plan, so it cannot be continued; give another --out")
-    check_same(plan, shelf.attributes["plan"], str(path))
-    done = [bool(flag) for flag in shelf.done]
+    check_same(plan, reader.attributes["plan"], str(path))
+    done = [bool(flag) for flag in reader.done]
     if not all(done):
-        _note_changes(path, shelf.attributes.get("provenance", {}), now)
+        _note_changes(path, reader.attributes.get("provenance", {}), now)
     return done
 
 

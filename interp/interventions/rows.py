@@ -1,11 +1,11 @@
 """Arms of one picture as rows of one batch: what they share is computed once.
 
 1. Before its first edited step an arm is the clean run: the transformer is not called, its stored predictions are given back.
-2. In that step its latents are still the clean ones: one row, the trunk, stands for all arms that begin there, and an arm's row
-   forks off it at the arm's first edited block.
-3. From then on it is a row of its own.
+2. In that step its latents are still the clean ones: one row, the shared prefix, stands for all arms that begin there. An arm's
+   row forks from it at the arm's first edited block.
+3. In later steps the arm has a row of its own.
 
-The pipeline sees one row an arm and knows nothing of this. Rows are taken apart and put together by argument name.
+The pipeline sees one row per arm throughout. Rows are split and joined by argument name.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Forks(Driver):
                 yield name, bound[name]
 
     def _aim(self) -> None:
-        """Edits act on the rows of arms that have left the trunk."""
+        """Edits act on the rows of arms that have left the shared prefix."""
         whole = len(self.owners) == 1 and self.owners[0] != self.trunk
         self.pieces = [
             (slice(None) if whole else slice(row, row + 1), owners[0])
@@ -209,7 +209,7 @@ class Forks(Driver):
         if staying:
             new, kept = leaving, staying
             self.owners[0] = self.trunk = kept
-        else:  # the trunk's own row becomes the first leaver's
+        else:  # the shared prefix's own row becomes that of the first arm to leave
             new, self.trunk = leaving[1:], []
             self.owners[0] = leaving[:1]
         self.owners += [[arm] for arm in new]

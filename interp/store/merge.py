@@ -12,7 +12,7 @@ from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
 from interp.store.failures import failures, note_failure
 from interp.store.places import is_remote, located
-from interp.store.reader import Shelf, undo
+from interp.store.reader import StoreReader, undo
 from interp.store.summary import write_summary
 from interp.store.verify import bundle_arrays, bundle_size, row_arrays
 
@@ -21,7 +21,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
     """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
     copied. Rows that `out` has already are left as they are; of a store of bundles, whole bundles are copied.
     """
-    out, sources = located(out), [Shelf(part) for part in parts]
+    out, sources = located(out), [StoreReader(part) for part in parts]
     for path in (out, *(source.path for source in sources)):
         if is_remote(path):
             raise InputError(f"merge joins folders; copy {path} to a disk first")
@@ -36,7 +36,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         remove_leftovers(out)
         if not out.exists():
             _skeleton(sources[0].path, out)
-        target = Shelf(out)
+        target = StoreReader(out)
         check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
         done = target.done.copy()
         arrays = [name for name, _ in row_arrays(target)]
@@ -72,8 +72,8 @@ def _skeleton(source: Path, out: Path) -> None:
     """The store without its rows, summary and results."""
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    shelf = Shelf(source)
-    along = [name for name, _ in [*row_arrays(shelf), *bundle_arrays(shelf)]]
+    reader = StoreReader(source)
+    along = [name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]]
     along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
 
     def rows(folder: str, names: list[str]) -> set[str]:

@@ -40,7 +40,7 @@ class StrictStore(WrapperStore[Store]):
         return value
 
 
-class Shelf:
+class StoreReader:
     """An open store: its attributes, which rows are done, and its groups as Datasets."""
 
     def __init__(self, path: str | Path) -> None:

@@ -15,7 +15,7 @@ from interp.errors import InputError
 
 
 @dataclasses.dataclass
-class SamplerWatch:
+class SchedulerHook:
     """What the scheduler has done so far."""
 
     keep_all: bool
@@ -41,11 +41,11 @@ class SamplerWatch:
 
 
 @contextlib.contextmanager
-def watch_scheduler(
+def hook_scheduler(
     scheduler: Any, *, keep_all: bool, on_step: Callable[[int], None] = lambda step: None
-) -> Iterator[SamplerWatch]:
+) -> Iterator[SchedulerHook]:
     """Watch `scheduler.step` inside; a scheduler that draws noise without a generator is refused."""
-    watch = SamplerWatch(keep_all, on_step)
+    scheduler_hook = SchedulerHook(keep_all, on_step)
     original, shadowed = scheduler.step, scheduler.__dict__.get("step")
 
     @functools.wraps(original)
@@ -58,12 +58,12 @@ def watch_scheduler(
                 "step); give model.pipe a deterministic scheduler, such as FlowMatchEulerDiscreteScheduler without "
                 "stochastic_sampling"
             )
-        watch.took(result[0] if isinstance(result, tuple) else result.prev_sample)
+        scheduler_hook.took(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
     scheduler.step = step
     try:
-        yield watch
+        yield scheduler_hook
     finally:
         del scheduler.__dict__["step"]
         if shadowed is not None:

@@ -26,7 +26,7 @@ from interp.models.quiet import quiet
 from interp.plan import Plan, Row
 from interp.tracing.model import Model
 from interp.tracing.recorders import Array, Recorder
-from interp.tracing.sampler import keep_offload_hooks, watch_scheduler
+from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
 from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
 
 
@@ -73,8 +73,8 @@ def trace_group(
             norms.memory,
         )
         keep_all = plan.record.latents == "all"
-        with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
-            visitor.watch = watch
+        with keep_offload_hooks(model.pipe), hook_scheduler(model.pipe.scheduler, keep_all=keep_all) as scheduler_hook:
+            visitor.scheduler_hook = scheduler_hook
             with contextlib.ExitStack() as hooks:
                 for handle in norms.attach_norms(model.pipe.transformer):
                     hooks.callback(handle.remove)
@@ -82,7 +82,7 @@ def trace_group(
                     hooks.enter_context(guide.guiding(model.pipe.transformer))
                 images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
-    return [visitor.traced(position, images, watch) for position in range(len(rows))]
+    return [visitor.traced(position, images, scheduler_hook) for position in range(len(rows))]
 
 
 def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from interp.models.families.pipeline import Schedule, as_bytes, still
 from interp.plan import Row
 from interp.sites import Site
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
-from interp.tracing.sampler import SamplerWatch
+from interp.tracing.sampler import SchedulerHook
 
 StepReport = Callable[[int], None]
 # relative, where the pipeline rounds its timesteps: Flux twice, as t and as t / 1000, each by half a unit in the last place
@@ -71,7 +71,7 @@ def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop
 class Visitor:
     """Walks the blocks of each transformer call: reads, edits, records."""
 
-    watch: SamplerWatch
+    scheduler_hook: SchedulerHook
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Visitor:
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
         """The step under way, checked against the rows and the timestep the transformer was given."""
-        step, batch = self.watch.steps, len(inputs[self.anatomy.row_inputs[0]])
+        step, batch = self.scheduler_hook.steps, len(inputs[self.anatomy.row_inputs[0]])
         if step != self.calls or batch != len(self.rows):
             raise TraceError(
                 f"in step {step} the pipeline's transformer call {self.calls} has {batch} rows where call {step} with "
@@ -276,9 +276,9 @@ class Visitor:
         expected = len(self.schedule.timesteps)
         if all(self.finite.found):
             return
-        if self.calls != expected or self.watch.steps != expected:
+        if self.calls != expected or self.scheduler_hook.steps != expected:
             raise TraceError(
-                f"the trace saw {self.calls} transformer calls and {self.watch.steps} scheduler steps of {expected} planned"
+                f"trace: {self.calls} transformer calls and {self.scheduler_hook.steps} scheduler steps ran; {expected} planned"
             )
 
         for edit, count in zip(self.interventions, self.touched, strict=True):
@@ -290,11 +290,11 @@ class Visitor:
         found = self.finite.found[position]
         if found is not None:
             return f"{found[1]}, step {found[0]}"
-        for step in self.watch.not_finite.get(position, [])[:1]:
+        for step in self.scheduler_hook.not_finite.get(position, [])[:1]:
             return f"the latents, step {step}"
         return None if np.isfinite(images[position]).all() else "the decoded picture (the VAE)"
 
-    def traced(self, position: int, images: list[Array], watch: SamplerWatch) -> TracedRow:
+    def traced(self, position: int, images: list[Array], scheduler_hook: SchedulerHook) -> TracedRow:
         """The result of one row."""
         row = self.rows[position]
         place = self._not_finite(position, images)
@@ -303,10 +303,10 @@ class Visitor:
         arrays: RowArrays = {}
         for recorder in self.recorders:
             arrays.update(recorder.row(position))
-        latents = np.stack([step[position].numpy() for step in watch.latents])
+        latents = np.stack([step[position].numpy() for step in scheduler_hook.latents])
         arrays["outputs"] = {
             "image": as_bytes(still(images[position])),
-            "latents": latents if watch.keep_all else latents[0],
+            "latents": latents if scheduler_hook.keep_all else latents[0],
         }
         if images[position].ndim == 4:
             arrays["outputs"]["video"] = as_bytes(images[position])
