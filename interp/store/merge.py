@@ -1,4 +1,4 @@
-"""Rows traced elsewhere, joined into one store: their files are copied, `done` last."""
+"""Merge stores of one plan: the files of their rows are copied, `done` last."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from interp.store.verify import bundle_arrays, bundle_size, row_arrays
 
 
 def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
-    """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
-    copied. Rows that `out` has already are left as they are; of a store of bundles, whole bundles are copied.
+    """Copy the done rows of stores of one plan into `out` and return the number of copied rows. A missing `out` is created from
+    the first part. Rows that `out` already holds are kept. Stores of bundles are merged bundle by bundle.
     """
     out, sources = located(out), [StoreReader(part) for part in parts]
     for path in (out, *(source.path for source in sources)):
@@ -46,7 +46,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
                 here = range(start, min(start + (size or 1), done.size))
                 rows = [row for row in here if source.done[row]]
                 kept = [row for row in here if done[row]]
-                if not rows or not set(kept) < set(rows):  # a bundle's moments are of all its rows: the fuller is taken
+                if not rows or not set(kept) < set(rows):  # moments cover the whole bundle: keep the one with more rows
                     continue
                 for row in kept:
                     undo(out, row)
@@ -54,7 +54,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
                     _copy(source.path, out, arrays, row)
                 if size:
                     _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
-                for row in rows:  # marks last: a copy that is cut short is no row
+                for row in rows:  # `done` last: an interrupted copy is not a row
                     _copy(source.path, out, ["done"], row)
                     copied += not done[row]
                     done[row] = True
@@ -69,7 +69,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
 
 
 def _skeleton(source: Path, out: Path) -> None:
-    """The store without its rows, summary and results."""
+    """Copy a store without its rows, summary and results."""
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     reader = StoreReader(source)
@@ -85,7 +85,7 @@ def _skeleton(source: Path, out: Path) -> None:
 
 
 def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
-    """The files of one place along the first axis of each array."""
+    """Copy the files of one index along the first axis of each array."""
     for name in arrays:
         place = Path(name) / "c" / str(index)
         if not (source / place).exists():
@@ -94,6 +94,6 @@ def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
             shutil.copytree(source / place, out / place, dirs_exist_ok=True)
         else:
             (out / place).parent.mkdir(parents=True, exist_ok=True)
-            temporary = (out / place).with_name(f"{index}.partial")  # one writer: what a killed one left is written over
+            temporary = (out / place).with_name(f"{index}.partial")  # one writer: overwrites leftovers of a killed one
             shutil.copyfile(source / place, temporary)
             os.replace(temporary, out / place)

@@ -1,4 +1,4 @@
-"""Means and variances over prompts: small arrays that a dashboard's first page can read alone."""
+"""Means and variances over prompts: small arrays, enough for a dashboard's first page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def summarise(reader: StoreReader) -> xr.Dataset:
 
 
 def moments_over_prompts(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
-    """Mean and variance over the prompt axis of one variable, reading one prompt at a time."""
+    """Mean and variance over the prompt axis of one variable; reads one prompt at a time."""
     moments, stored = Moments(array.shape[1:]), reader.stored(name)
     for values in read_ahead(np.flatnonzero(reader.done).tolist(), stored.__getitem__):
         moments.add(values)
@@ -44,7 +44,7 @@ def moments_over_prompts(reader: StoreReader, name: str, array: xr.DataArray) ->
 
 
 def moments_over_bundles(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
-    """The same where bundles of prompts were kept: their moments, joined."""
+    """The same for a store of bundles: their moments, combined."""
     moments, stored = Moments(array.shape[2:]), reader.stored(name)
     size = int(reader.attributes["plan"]["record"]["bundle"])
     counts = [int(reader.done[start : start + size].sum()) for start in range(0, reader.done.size, size)]
@@ -62,7 +62,7 @@ def _over(moments: Moments, array: xr.DataArray) -> xr.DataArray:
 
 
 def write_summary(path: Path) -> None:
-    """Compute the summary and put it into the store in one go, in place of an older one; nothing to do if it is up to date."""
+    """Compute the summary and write it into the store; an up-to-date summary is kept, an older one replaced."""
     reader = StoreReader(path)
     if "summary" in reader and reader.dataset("summary").attrs.get("rows") == int(reader.done.sum()):
         return

@@ -1,4 +1,4 @@
-"""Is a store what it says it is? Every byte of the done rows is read (shards have checksums), and what must hold is checked."""
+"""Verify a store: read every byte of the done rows (shards have checksums) and check shapes, identity and values."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ WHOLE = ("prompt_text", "seed", "prompt")  # arrays that all rows share
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Something that does not hold."""
+    """A failed check."""
 
     row: int | None
-    """`None` for what belongs to no row."""
+    """`None` for a fault outside single rows."""
     where: str
     reason: str
 
 
 def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
-    """Every fault of a trace's store: checksums, missing files, shapes, row identity, and values that cannot be."""
+    """Every fault of a trace's store: checksums, missing files, shapes, row identity, and impossible values."""
     reader = StoreReader(path)
     found = [Fault(None, "plan", reason) for reason in _identity(reader)]
     arrays = dict(row_arrays(reader))
@@ -55,7 +55,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
 
 
 def _identity(reader: StoreReader) -> Iterator[str]:
-    """Prompts and seeds must be those of the plan."""
+    """Check that prompts and seeds are those of the plan."""
     plan = reader.attributes.get("plan", {})
     repeats, texts = int(plan.get("repeats", 1)), [str(text) for text in reader.prompt_text]
     prompts = texts[::repeats]
@@ -85,7 +85,7 @@ def bundle_arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
 
 
 def bundle_size(reader: StoreReader) -> int:
-    """Prompts a bundle; 0 where every prompt's statistics are kept."""
+    """Prompts per bundle; 0 where every prompt's statistics are kept."""
     return int(reader.attributes.get("plan", {}).get("record", {}).get("bundle", 0))
 
 
@@ -97,20 +97,20 @@ def _arrays_along(reader: StoreReader, axis: str) -> Iterator[tuple[str, zarr.Ar
 
 
 def _arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
-    """Every array of the trace itself."""
+    """Every array of the trace, without results, summary and failures."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             members = list(reader.root.members(max_depth=None))
-        except ValueError as error:  # JSON that is cut off, and the like
-            raise StoreError(f"store {reader.path}: the description of an array is damaged ({error}); trace it anew") from error
+        except ValueError as error:  # such as truncated JSON
+            raise StoreError(f"store {reader.path}: the description of an array is damaged ({error}); trace it again") from error
     for name, node in members:
         if isinstance(node, zarr.Array) and name.split("/")[0] not in ("analysis", "summary", "failed"):
             yield name, node
 
 
 def _marked(path: Path, row: int) -> bool:
-    """Whether there is a mark of a row that is not done: one that cannot be read."""
+    """Whether a row has a nonzero `done` file; for a row read as not done, the file is damaged."""
     file = path / "done" / "c" / str(row)
     return file.exists() and file.read_bytes() != b"\x00"
 
@@ -119,7 +119,7 @@ def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int
     found, statistics = [], {}
     for name in arrays:
         try:
-            if name.startswith("hidden/"):  # a row's states may be larger than memory: a file at a time
+            if name.startswith("hidden/"):  # a row's states may be larger than memory: read file by file
                 for place in np.ndindex(*arrays[name].shape[1:3]):
                     reader.stored(name)[(row, *place)]
                 continue
@@ -133,7 +133,7 @@ def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int
 
 
 def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
-    """Small arrays that all rows share and that cannot be read."""
+    """Unreadable arrays that all rows share."""
     along = {name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]} | {"done"}
     for name, _ in _arrays(reader):
         if name not in along:
@@ -144,7 +144,7 @@ def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
 
 
 def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
-    """Bundles that cannot be read, each as a fault of its first row that is done: a bundle is traced as a whole."""
+    """Unreadable bundles, each as a fault of its first done row: a repair traces the whole bundle."""
     size = bundle_size(reader)
     for name, _ in bundle_arrays(reader):
         for start in range(0, reader.done.size, size):
@@ -157,7 +157,7 @@ def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
 
 
 def _impossible(reader: StoreReader, statistics: dict[str, Array]) -> Iterator[str]:
-    """What statistics of one row must satisfy: |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, NaN if absent."""
+    """Check |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, and NaN exactly where absent, for one row."""
     if not {"mean", "mean_abs", "max_abs", "min_abs", "var"} <= set(statistics):
         return
     present = np.asarray(reader.stored("stats/present")[...]).astype(bool)[None, :, :, None]
@@ -201,8 +201,8 @@ def _reason(error: InterpError) -> str:
 
 
 def forget(path: Path, faults: list[Fault]) -> list[int]:
-    """Take back what is faulty, so that tracing goes over it: rows are not done any more, results and summary are removed. The
-    caller holds the lock.
+    """Undo faulty parts so that a trace repeats them: mark their rows as not done, remove faulty results and the summary.
+    Return the rows. The caller holds the lock.
     """
     rows = sorted({fault.row for fault in faults if fault.row is not None})
     with storage_errors(path):
