@@ -103,7 +103,7 @@ def _arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
         try:
             members = list(reader.root.members(max_depth=None))
         except ValueError as error:  # such as truncated JSON
-            raise StoreError(f"store {reader.path}: the description of an array is damaged ({error}); trace it again") from error
+            raise StoreError(f"store {reader.path}: an array's description is damaged ({error}); trace it again") from error
     for name, node in members:
         if isinstance(node, zarr.Array) and name.split("/")[0] not in ("analysis", "summary", "failed"):
             yield name, node
