@@ -29,8 +29,8 @@ REACHES = ("all", "next")
 @dataclasses.dataclass(frozen=True, repr=False)
 class Displace(Selection):
     """Keep the channels and move every selected token along one random direction of the other channels, by the distance that
-    zeroing would move it: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`. Later blocks add only
-    the growth of |x_channels|, as zeroing removes each value once.
+    zeroing would move it: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`. Later blocks add
+    only the growth of |x_channels|, as zeroing removes each value once.
     """
 
     seed: int = 0
