@@ -1,4 +1,4 @@
-"""A trace as units of work: batches of rows. What fails costs itself alone; what does not fit in memory is traced in halves."""
+"""A trace as units of work: batches of rows. A failing row does not affect others; a batch too large for memory is halved."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ Outcome = list[tuple[int, str | None]]
 
 @dataclasses.dataclass
 class Tracing:
-    """The units of a trace: batches; or, where only summaries are kept, bundles of several batches."""
+    """The units of a trace: batches, or bundles of several batches where only summaries are kept."""
 
     prepared: Prepared
     path: Path
     batch_size: int
     skipped: frozenset[int] = frozenset()
-    """Rows that failed before and are left out."""
+    """Rows that failed before and are skipped."""
     on_step: Callable[[int], None] | None = None
     most: int | None = None
-    """Rows that fit in memory, once a batch did not."""
+    """Largest batch that fits in memory; set once a batch did not fit."""
 
     def units(self) -> list[tuple[Row, ...]]:
         """The rows of every unit."""
         return groups(self.prepared.plan.rows(), self.prepared.plan.record.bundle or self.batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what listens here: it cannot travel."""
+        """Drop the progress callback, which cannot be pickled."""
         return {**self.__dict__, "on_step": None}
 
     @contextlib.contextmanager
     def opened(self, stopped: Stopped) -> Iterator[Callable[[tuple[Row, ...]], Outcome]]:
-        """What traces a unit's rows that are not done."""
+        """Yield a function that traces those rows of a unit that are not done."""
         schema, bundled = make_schema(self.prepared), bool(self.prepared.plan.record.bundle)
         with zarr_quiet(), Writer(self.path) as writer:
             check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
@@ -77,7 +77,7 @@ class Tracing:
     def _bundle(
         self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Sequence[Row], stopped: Stopped
     ) -> Outcome:
-        """Trace a whole bundle, done rows again too: its moments are of all its rows. A stop gives it up."""
+        """Trace a whole bundle, including done rows: its moments cover all its rows. A stop discards the bundle."""
         bundle, outcome, waiting = Bundle(self.path), Outcome(), {row.index for row in wanted}
         for batch in groups(unit, self.batch_size):
             if stopped():
@@ -95,22 +95,22 @@ class Tracing:
 
 @dataclasses.dataclass
 class Batches:
-    """Traces batches, and remembers how many rows fit on the card."""
+    """Traces batches, and remembers the largest batch that fits in memory."""
 
     prepared: Prepared
     schema: Schema
     writer: Writer
     report: Callable[[int], None]
     most: int | None = None
-    """Rows that fit, once a batch did not."""
+    """Largest batch that fits; set once a batch did not fit."""
 
     def trace(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
-        """The pending rows of a batch, traced in the company they always have, as long as that is possible."""
+        """Trace the pending rows of a batch, in their original batch where possible."""
         if self.most is not None and len(batch) > self.most:
             return self._in_parts(batch, pending, self.most)
         try:
             return self._whole(batch, pending)
-        except PipelineError as error:  # its frames hold the batch's tensors: what follows is outside
+        except PipelineError as error:  # its frames hold the batch's tensors: continue outside
             text, reason = str(error), str(error.__cause__)
             full = isinstance(error.__cause__, torch.OutOfMemoryError)
         if full:
@@ -121,7 +121,7 @@ class Batches:
         return self._in_parts(batch, pending, 1)
 
     def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], reason: str) -> list[TracedRow]:
-        """Halve the batch, for the rest of the run, and say so."""
+        """Halve the batch for the rest of the run, with a warning."""
         if len(batch) == 1:
             raise TraceError(
                 f"a single row does not fit in memory ({reason}); try --offload model, a smaller --height and --width, or "
@@ -146,7 +146,7 @@ class Batches:
         warnings.warn(f"{text}: they agree with a whole batch to 1e-5, not bit for bit", InterpWarning, stacklevel=4)
 
     def _whole(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
-        """Trace a whole batch and give back the rows that were pending."""
+        """Trace a whole batch and return the pending rows."""
         waiting = {row.index for row in pending}
 
         def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:

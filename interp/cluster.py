@@ -1,10 +1,10 @@
-"""Many workers: units of work over dask.distributed, here or on any cluster that shares the folder.
+"""Workers: units of work over dask.distributed, on this machine or on any cluster that shares the folder.
 
     interp.trace(model, prompts, out=..., through=interp.Workers(4))
     disrupt(model, prompts, out=...).run(through=interp.Workers(scheduler="tcp://HOST:8786"))
 
-A worker loads the model once, looks what of a unit is done, does the rest and writes it itself. What comes back is row numbers,
-and results are let go at once: dask would compute finished tasks again whose results were lost with their worker (dask#10654).
+A worker loads the model once, does the parts of a unit that are not done, and writes them. It returns row numbers only. Results
+are released at once: otherwise dask repeats finished tasks when the worker that holds their results dies (dask#10654).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from interp.tracing.model import Model, load
 
 
 class Workers:
-    """Processes of one thread each on this machine, one a card where there are cards; or the workers of a dask scheduler.
+    """Processes of one thread each on this machine, one per GPU if it has GPUs; or the workers of a dask scheduler.
 
-    The store equals one process's to 1e-5 relative. A worker that dies costs the unit it was at.
+    The store equals that of one process to 1e-5 relative. If a worker dies, only its current unit is repeated.
 
-    workers.done      rows (cells, of an experiment) that each worker did
-    workers.seconds   how long they had
+    workers.done      rows (cells of an experiment) done by each worker
+    workers.seconds   seconds since the work started
     """
 
     def __init__(
@@ -55,15 +55,13 @@ class Workers:
             raise InputError("workers and scheduler: give one of them")
         self.count = None if count is None else at_least("workers", count, 1)
         if scheduler is not None and device == "auto":
-            raise InputError(
-                "device must be said with a scheduler (--device cuda or cpu): its workers may have what this machine has not"
-            )
+            raise InputError("device must be given with a scheduler (--device cuda or cpu): its workers may have other devices")
         self.scheduler, self.place = scheduler, {"device": device, "offload": offload}
         self.done: collections.Counter[str] = collections.Counter()
         self.seconds = 0.0
 
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers are made."""
+        """Device, offloading and threads of the workers."""
         import torch
 
         device = str(self.place["device"])
@@ -72,7 +70,7 @@ class Workers:
         return {"device": chosen, "offload": self.place["offload"], **threads}
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """What workers did, as they do it; after a stop, what was in flight."""
+        """Yield each finished unit; after a stop, the units in flight."""
         self.done.clear()
         if not units:
             return
@@ -85,18 +83,18 @@ class Workers:
                 yield name, outcome
         if answered < len(units) and not stopped():
             raise StoreError(
-                f"the cluster was lost: {len(units) - answered} of {len(units)} units of work were not answered; rows already "
-                "done are kept, the same command goes on"
+                f"the cluster was lost: {len(units) - answered} of {len(units)} units of work did not return; finished rows "
+                "are kept; run the same command again"
             )
 
     def rates(self) -> dict[str, float]:
-        """Rows (cells) a minute of every worker."""
+        """Rows (cells) per minute of every worker."""
         return {name: 60 * count / max(self.seconds, 1e-9) for name, count in sorted(self.done.items())}
 
 
 @contextlib.contextmanager
 def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
-    """Processes of one thread here, or a cluster that is there already; never dask's default, which analyses would wait for."""
+    """Local processes of one thread, or an existing cluster; never dask's default client, which would block analyses."""
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -106,13 +104,11 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
             raise InputError(f"scheduler {scheduler!r} cannot be reached ({error}); such as tcp://HOST:8786") from None
         with client:
             if not client.scheduler_info()["workers"]:
-                warnings.warn(
-                    f"no worker has joined {scheduler} yet; the work waits for the first", InterpWarning, stacklevel=5
-                )
+                warnings.warn(f"no worker has joined {scheduler} yet; the run waits for the first", InterpWarning, stacklevel=5)
             yield client
         return
     given = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": None, "silence_logs": "ERROR"}
-    # units are long: none is handed out before a worker is free for it, or the last ones wait for one that has two
+    # units are long: assign each to a free worker only, so that none waits behind another
     with (
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
         LocalCluster(n_workers=count, **given) as cluster,
@@ -123,11 +119,11 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
 
 
 def _led() -> Any:
-    """For workers here, those that replace dead ones too: what ends them is the client's to say and do."""
+    """A plugin for local workers, including replacements of dead ones: only the client stops them."""
     from distributed import WorkerPlugin
 
     class Led(WorkerPlugin):  # type: ignore[misc]
-        """Ignores SIGINT, which a terminal sends to all of them: the client lets them finish what they are at."""
+        """Ignores SIGINT, which a terminal sends to every process: the client lets workers finish their units."""
 
         def setup(self, worker: Any) -> None:
             logging.getLogger("distributed.worker").addFilter(_of_a_lost_scheduler)
@@ -138,13 +134,13 @@ def _led() -> Any:
 
 
 def _of_a_lost_scheduler(record: logging.LogRecord) -> bool:
-    """False for a heartbeat that a closing scheduler no longer answers: `Workers` says which units came to nothing."""
+    """False for a heartbeat error of a closing scheduler: `Workers` reports the lost units."""
     return not (record.exc_info and isinstance(record.exc_info[1], OSError) and "heartbeat" in record.getMessage())
 
 
 @contextlib.contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Dask sets OMP_NUM_THREADS=1 for its workers in this process's environment; what is started later must not have it."""
+    """Restore the environment: dask sets OMP_NUM_THREADS=1 in this process, and later processes must not inherit it."""
     before = dict(os.environ)
     try:
         yield
@@ -158,7 +154,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    # the work goes with the tasks: a copy held by workers would be lost with them
+    # each task carries the work: a copy on a worker would be lost with it
     waiting = client.map(do, units, retries=2, sent=sent, place=place, pure=False)
     for future in as_completed(waiting, loop=client.loop):
         if future.cancelled():
@@ -167,7 +163,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
             name, outcome = future.result()
         except KilledWorker as error:
             raise TraceError(f"a unit of work killed every worker that had it (out of memory?): {error}") from None
-        except (CancelledError, CommClosedError):  # the connection went: what is not answered is counted and said
+        except (CancelledError, CommClosedError):  # the connection was lost: the caller counts the missing units
             continue
         if isinstance(outcome, InterpError):
             raise outcome
@@ -179,7 +175,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
 
 
 def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
-    """On a worker: do one unit. An error of ours is an answer: trying again would not help."""
+    """Do one unit on a worker. An InterpError is returned as the outcome: a retry would not help."""
     import torch
     from distributed import get_worker
 
@@ -194,7 +190,7 @@ def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
 
 
 def _place(place: dict[str, str], name: str) -> str:
-    """As JSON; a card of the worker's number where there are several."""
+    """The device and offloading as JSON; with several GPUs, worker n takes GPU n modulo their number."""
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -205,7 +201,7 @@ def _place(place: dict[str, str], name: str) -> str:
 
 
 class _Sent(bytes):
-    """What was sent, with a short hash."""
+    """Pickled work with a short hash."""
 
     def __hash__(self) -> int:
         return int.from_bytes(hashlib.sha256(self).digest()[:8], "big")
@@ -213,12 +209,12 @@ class _Sent(bytes):
 
 @functools.lru_cache(maxsize=1)
 def _work(sent: _Sent, place: str) -> Work:
-    """The work, made again once a worker."""
+    """The unpickled work, cached per worker."""
     return loads(sent, place)
 
 
 def dumps(work: Work) -> bytes:
-    """The work as bytes: models are sent as what `interp.load` makes them of, not as weights."""
+    """Pickle the work: models as the arguments of `interp.load`, without weights."""
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -227,7 +223,7 @@ def dumps(work: Work) -> bytes:
                 return None
             if value.origin is None:
                 raise InputError(
-                    "workers load the model themselves, by its name or folder; a pipeline built by hand cannot be sent: "
+                    "workers load the model by its name or folder; a pipeline passed to interp.wrap cannot be sent: "
                     "save it (pipe.save_pretrained) and give the folder, or use --shard"
                 )
             return json.dumps([dict(value.origin), fingerprint(value.pipe), scheduler_settings(value.pipe)])
@@ -238,7 +234,7 @@ def dumps(work: Work) -> bytes:
 
 
 def loads(sent: bytes, place: str) -> Work:
-    """The work again, with models loaded here."""
+    """Unpickle the work, and load its models on this worker."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, key: str) -> Model:
@@ -248,18 +244,18 @@ def loads(sent: bytes, place: str) -> Work:
     return made
 
 
-@functools.lru_cache(maxsize=2)  # a guidance may have a model of its own
+@functools.lru_cache(maxsize=2)  # a guidance may have its own model
 def _model(key: str, place: str) -> Model:
     origin, weights, scheduler = json.loads(key)
     model = load(origin.pop("name"), **origin, **json.loads(place))
     if fingerprint(model.pipe) != weights:
         raise ModelError(
-            f"model {model.name!r}: this worker loads other weights than the run was begun with; a pipeline edited in memory "
+            f"model {model.name!r}: this worker loads other weights than the run started with; a pipeline edited in memory "
             "(LoRA, changed weights) cannot be sent to workers: save it and give the folder"
         )
     if scheduler_settings(model.pipe) != scheduler:
         raise ModelError(
-            f"model {model.name!r}: this worker loads another scheduler than the run was begun with; one changed in memory "
+            f"model {model.name!r}: this worker loads another scheduler than the run started with; one changed in memory "
             "cannot be sent to workers: save the pipeline and give the folder"
         )
     return model

@@ -1,7 +1,7 @@
-"""Who does the work of a run or an experiment, and who hears of it: this process, or the workers of `interp.cluster`.
+"""Execution of a run or an experiment, in this process or on the workers of `interp.cluster`, and its progress.
 
-Work comes in units (a batch of rows, the arms of one row). A unit writes what it makes into the store itself and reports what
-it did; whoever executes only counts.
+Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store and reports what it
+did; the executor only counts.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from typing_extensions import Doc
 
 Stopped = Callable[[], bool]
 Done = tuple[str, Any]
-"""(who did it, what a unit reports)."""
+"""(name of the worker, report of the unit)."""
 
 
 class Work(Protocol):
-    """Units that can be done in any order, by anyone who has the model and the store's folder."""
+    """Units that run in any order, in any process that has the model and the store's folder."""
 
     def opened(self, stopped: Stopped) -> AbstractContextManager[Callable[[Any], Any]]:
-        """What does a unit; it looks first what of it is done already."""
+        """Yield a function that does a unit; it skips parts that are already done."""
 
 
 class Executor(Protocol):
-    """Does units; a generator, so that leaving it early stops the work."""
+    """Does units. It is a generator: closing it stops the work."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """What was done, as it is done. After `stopped()` no further unit is begun."""
+        """Yield each finished unit. After `stopped()` no further unit starts."""
 
     def provenance(self) -> dict[str, Any]:
-        """What of a store's provenance is not this process's."""
+        """Fields of a store's provenance that differ from this process's."""
 
     def rates(self) -> dict[str, float]:
-        """What each of several workers does a minute."""
+        """Rows or cells per minute of each worker."""
 
 
 class Here:
-    """In the process at hand, one unit after the other."""
+    """Does units in this process, one after the other."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """What was done, as it is done."""
+        """Yield each finished unit."""
         with work.opened(stopped) as do:
             for unit in units:
                 yield "", do(unit)
@@ -50,11 +50,11 @@ class Here:
                     return
 
     def provenance(self) -> dict[str, Any]:
-        """Nothing."""
+        """Empty: units run in this process."""
         return {}
 
     def rates(self) -> dict[str, float]:
-        """Nothing."""
+        """Empty: there are no workers."""
         return {}
 
 
@@ -63,20 +63,20 @@ HERE = Here()
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run or an experiment is; `on_progress` receives one after every step or unit."""
+    """Progress of a run or an experiment; `on_progress` receives one after every step or unit."""
 
     done: int
     """Rows of a trace, cells of an experiment."""
     total: int
     made: int = 0
-    """Those that this call made."""
+    """Those done by this call."""
     seconds: float = 0.0
-    """Since this call began."""
+    """Since the start of this call."""
     step: int = 0
     steps: int = 0
     """Sampling steps of one row."""
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Rows a minute of each of several workers."""
+    """Rows per minute of each worker."""
 
 
 OnProgress = Callable[[Progress], None]
@@ -84,10 +84,10 @@ OnProgress = Callable[[Progress], None]
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How work is done: none of it changes what is measured, beyond rounding."""
+    """How work is executed: these options change results by rounding only."""
 
-    batch_size: Annotated[int, Doc("Rows, or an experiment's arms, in one call of the model.")] = 1
+    batch_size: Annotated[int, Doc("Rows, or arms of an experiment, in one call of the model.")] = 1
     through: Executor = HERE
     on_progress: OnProgress = lambda progress: None
     stopped: Stopped = lambda: False
-    """Asked after every unit; if it is true, what is in flight is finished and a KeyboardInterrupt follows."""
+    """Called after every unit; if true, units in flight finish, then KeyboardInterrupt is raised."""

@@ -1,6 +1,6 @@
 """Options that many functions and commands take, each defined once: `Loading`, `Sampling`; `Execution` is in `executor`.
 
-A function takes their fields as keywords (`split`), a command as flags (`interp.cli.flags`); the texts are the help of both.
+Functions take the fields as keywords (`split`), commands as flags (`interp.cli.flags`); `Doc` texts are the help of both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing_extensions import Doc
 
 Made = TypeVar("Made")
 Prompts = Annotated[
-    Sequence[str] | str | Path, Doc("Prompts: one a line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
+    Sequence[str] | str | Path, Doc("Prompts: one per line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
 ]
 Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
 Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
@@ -39,25 +39,23 @@ class Loading:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn. What is not given is the model's own default."""
+    """How pictures are drawn. Unset options take the model's defaults."""
 
     steps: Annotated[int | None, Doc("Sampling steps. [default: the model's]")] = None
     seed: Annotated[int, Doc("Seed of every prompt's first repeat.")] = 0
     repeats: Annotated[int, Doc("Pictures per prompt, with seeds SEED, SEED+1, ...")] = 1
     height: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
     width: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
-    guidance: Annotated[Any | str | None, Doc('Such as "cfg:4" or "cfg:4+dg:1"; recorded are the conditional rows.')] = None
+    guidance: Annotated[Any | str | None, Doc('Such as "cfg:4" or "cfg:4+dg:1"; only conditional rows are recorded.')] = None
     negative_prompt: Annotated[str, Doc("Prompt of the unconditional branch.")] = ""
-    interventions: Annotated[
-        Sequence[Any] | str, Doc("Edits: a JSON file of a list of edits, as a store's plan has them.")
-    ] = ()
+    interventions: Annotated[Sequence[Any] | str, Doc("Edits: a JSON file with a list of edits, as in a store's plan.")] = ()
     settings: Annotated[
         Mapping[str, Any] | str | None,
         Doc('Further arguments of the pipeline, such as "max_sequence_length=24,embedded_guidance=3.5".'),
     ] = None
 
     def without(self, *names: str, why: str) -> Sampling:
-        """These options, refusing the named ones where they were given."""
+        """These options; raises InputError if one of the named options is set."""
         from interp.errors import InputError
 
         for field in dataclasses.fields(self):
@@ -67,7 +65,7 @@ class Sampling:
 
 
 def split(given: Mapping[str, Any], *kinds: type[Any], of: str = "") -> list[Any]:
-    """An instance of each dataclass from keywords that are its fields; a keyword of none of them is a TypeError."""
+    """Build each dataclass from the keywords that are its fields; an unknown keyword raises TypeError."""
     known = {field.name: kind for kind in kinds for field in dataclasses.fields(kind)}
     unknown = sorted(given.keys() - known.keys())
     if unknown:
@@ -76,7 +74,7 @@ def split(given: Mapping[str, Any], *kinds: type[Any], of: str = "") -> list[Any
 
 
 def takes(*kinds: type[Any]) -> Callable[[Made], Made]:
-    """Show the fields of dataclasses, in place of `**given`, as keywords of a function's signature: what `help` prints."""
+    """Replace `**given` in a function's signature, as `help` prints it, with the fields of dataclasses."""
 
     def shown(function: Any) -> Any:
         own = inspect.signature(function)
@@ -89,7 +87,7 @@ def takes(*kinds: type[Any]) -> Callable[[Made], Made]:
 
 
 def parameters(*kinds: Any) -> list[inspect.Parameter]:
-    """Fields of dataclasses as parameters: those without a default first, others by keyword alone; of one name the first."""
+    """Fields of dataclasses as parameters: required ones first, others keyword-only; the first field of each name."""
     found: dict[str, inspect.Parameter] = {}
     for kind in kinds:
         for field in dataclasses.fields(kind):
@@ -106,12 +104,12 @@ def parameters(*kinds: Any) -> list[inspect.Parameter]:
 
 @functools.cache
 def typed(kind: Any) -> dict[str, Any]:
-    """The fields' types, with their texts."""
+    """The fields' types with their annotations."""
     return get_type_hints(kind, include_extras=True)
 
 
 def text_of(annotation: Any) -> str:
-    """What an annotation says of its option."""
+    """The help text in an annotation."""
     return next((one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)), "")
 
 

@@ -1,4 +1,4 @@
-"""What a run is: a frozen `Plan` that says everything its numbers depend on, its rows, and what it records."""
+"""The plan of a run: a frozen `Plan` of everything its numbers depend on, its rows, and what it records."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from interp.errors import InputError, PlanError
 from interp.sites import Select, Site, as_index
 
 RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary")
-BUNDLE = 32  # prompts, where a summary alone is kept
+BUNDLE = 32  # prompts per bundle where only a summary is kept
 
 
 @dataclasses.dataclass(frozen=True)
 class SiteRecorder:
-    """A recorder of your own: a function of (site, step, value) at the sites that a pattern names.
+    """A user-defined recorder: a function of (site, step, value) at the sites that match a pattern.
 
-    `function` is given the value on the model's device, (batch, token, channel) or (batch, channel), and returns
+    `function` receives the value on the model's device, (batch, token, channel) or (batch, channel), and returns
     (batch, *axes). It is stored as `recorded/NAME`: value (prompt, step, site, *axes), float32.
 
         SiteRecorder("branch_norm", "block.*/image/branch.*", lambda site, step, x: x.norm(dim=-1), axes={"token": 64})
@@ -32,30 +32,30 @@ class SiteRecorder:
     """A shell-style pattern of site names, such as `block.*/image/branch.attn`."""
     function: Callable[[Site, int, Any], Any]
     axes: Mapping[str, int]
-    """Axis names and sizes of what the function returns, without the batch."""
+    """Axis names and sizes of the returned tensor, without the batch axis."""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise InputError(f"SiteRecorder.name must be a plain name such as branch_norm; got {self.name!r}")
         taken = sorted({"prompt", "step", "site"} & set(self.axes))
         if taken:
-            raise InputError(f"SiteRecorder.axes must not be called {taken[0]}: the store has an axis of that name")
+            raise InputError(f"SiteRecorder.axes must not be named {taken[0]}: the store has an axis of that name")
         for axis, size in self.axes.items():
             at_least(f"SiteRecorder.axes[{axis!r}]", size, 1)
 
     def matches(self, site: Site) -> bool:
-        """Whether the pattern names this site."""
+        """Whether a site matches the pattern."""
         return fnmatch.fnmatchcase(str(site), self.sites)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; of the function, its name."""
+        """As plain JSON values; the function by its name."""
         function = f"{self.function.__module__}.{self.function.__qualname__}"
         return {"name": self.name, "sites": self.sites, "function": function, "axes": dict(self.axes)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a trace keeps. The picture and the latents are always kept."""
+    """What a trace records. The picture and the latents are always kept."""
 
     stats: bool = True
     """Mean, mean |x|, max |x|, min |x| and variance over tokens, per channel, of every block and stream."""
@@ -66,15 +66,15 @@ class Record:
     latents: Literal["last", "all"] = "last"
     """The latents after the last step, or after every step."""
     modulation: bool = False
-    """AdaLN shift and scale beside alpha."""
+    """AdaLN shift and scale, in addition to alpha."""
     prediction: bool = False
-    """What the transformer predicts at every step: velocity, or epsilon and (apart from it) DiT's learned sigma."""
+    """The transformer's prediction at every step: velocity, or epsilon and, separately, DiT's learned sigma."""
     branches: bool = False
-    """What every branch writes before alpha multiplies it, and the embedding, as means over tokens: who writes a channel."""
+    """Branch outputs before alpha multiplies them, and the embedding, as means over tokens: the sources of a channel."""
     recorders: tuple[SiteRecorder, ...] = ()
-    """Recorders of your own."""
+    """User-defined recorders."""
     bundle: int = 0
-    """Keep statistics and gates not of every prompt, but their mean and variance over bundles of this many; 0 keeps all."""
+    """Prompts per bundle: keep only mean and variance of statistics and gates over each bundle; 0 keeps every prompt's."""
 
     def __post_init__(self) -> None:
         for field in ("stats", "gates", "modulation", "prediction", "branches"):
@@ -91,12 +91,12 @@ class Record:
         object.__setattr__(self, "recorders", tuple(self.recorders))
         names = [recorder.name for recorder in self.recorders]
         if len(set(names)) != len(names):
-            raise InputError(f"record.recorders must have names of their own; got {names}")
+            raise InputError(f"record.recorders must have distinct names; got {names}")
         object.__setattr__(self, "bundle", at_least("record.bundle", self.bundle, 0))
         if self.bundle and not (self.stats or self.gates):
-            raise InputError("record.bundle needs record.stats=True or record.gates=True: there is nothing to take means of")
+            raise InputError("record.bundle needs record.stats=True or record.gates=True: only these have means over prompts")
         if self.modulation and not self.gates:
-            raise InputError("record.modulation needs record.gates=True: shift and scale are kept beside alpha")
+            raise InputError("record.modulation needs record.gates=True: shift and scale are stored with alpha")
         if self.branches and not (self.gates and self.stats):
             raise InputError("record.branches needs record.gates=True and record.stats=True: alpha x branch sums to the mean")
 
@@ -107,8 +107,8 @@ class Record:
 
     @classmethod
     def parse(cls, names: str, *, blocks: str | None = None, steps: str | None = None, bundle: int | None = None) -> Record:
-        """From the command line: names such as "stats,gates,hidden", and which blocks and steps of hidden to keep. "summary"
-        keeps stats and gates as means and variances over bundles of prompts.
+        """Parse the command line: names such as "stats,gates,hidden", and the blocks and steps of hidden. "summary" keeps stats
+        and gates as means and variances over bundles of prompts.
         """
         wanted = [name.strip() for name in names.split(",") if name.strip()]
         unknown = [name for name in wanted if name not in RECORDABLE]
@@ -117,9 +117,9 @@ class Record:
         if (blocks is not None or steps is not None) and "hidden" not in wanted:
             raise InputError("--blocks and --record-steps select hidden states; add hidden to --record")
         if bundle is not None and "summary" not in wanted:
-            raise InputError("--bundle is how many prompts a summary is made of; add summary to --record")
+            raise InputError("--bundle is the number of prompts per bundle of a summary; add summary to --record")
         hidden = Select(blocks=blocks, steps=steps) if "hidden" in wanted else None  # type: ignore[arg-type]
-        both = set() if {"stats", "gates"} & set(wanted) else {"summary"}  # of which of them: both, if none is named
+        both = set() if {"stats", "gates"} & set(wanted) else {"summary"}  # the default of a summary: both
         return cls(
             stats=bool({"stats", "branches", *both} & set(wanted)),
             gates=bool({"gates", "modulation", "branches", *both} & set(wanted)),
@@ -134,21 +134,21 @@ class Record:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         recorders = [recorder.to_json() for recorder in self.recorders]
-        for later in ("prediction", "branches", "bundle"):  # stores begun before there were such things can still be continued
+        for later in ("prediction", "branches", "bundle"):  # stores of versions without these fields can still be resumed
             if not values[later]:
                 del values[later]
         return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
-        """The inverse of `to_json`, but for recorders of your own: their functions are not in it."""
+        """The inverse of `to_json`, without user-defined recorders: the JSON does not hold their functions."""
         hidden = values["hidden"]
         return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden), "recorders": ()})
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One prompt of a run: one unit of work, one place on the `prompt` axis."""
+    """One sample of a run: a prompt and a seed, one index on the `prompt` axis."""
 
     index: int
     text: str
@@ -157,10 +157,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything a run's numbers depend on, but the batch size and the device (provenance has those)."""
+    """Everything a run's numbers depend on, except the batch size and the device, which are in its provenance."""
 
     model: str
-    """The model as it was named."""
+    """The model's name as given by the user."""
     dtype: str
     prompts: tuple[str, ...]
     steps: int
@@ -187,7 +187,7 @@ class Plan:
             raise InputError(f"seed must leave room below 2**63 for the repeats; got {self.seed}")
 
     def rows(self) -> tuple[Row, ...]:
-        """Prompts x repeats. Seed = base seed + repeat, the same for every prompt; a duplicate line goes on counting."""
+        """Prompts x repeats. Seed = base seed + repeat, the same for every prompt; duplicate lines continue the count."""
         repeats: Counter[str] = Counter()
         rows: list[Row] = []
         for text in self.prompts:
@@ -197,7 +197,7 @@ class Plan:
         return tuple(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; the prompts as their count and digest (the store holds their texts)."""
+        """As plain JSON values; the prompts as count and digest (the store holds the texts)."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
         values |= {
@@ -209,7 +209,7 @@ class Plan:
 
 
 def at_least(field: str, value: Any, least: int) -> int:
-    """`value` as an int if it is an integer (numpy's too) of at least `least`; else an error that names the field."""
+    """`value` as an int; raises InputError unless it is an integer (also numpy's) of at least `least`."""
     number = as_index(value)
     if number is None or number < least:
         raise InputError(f"{field} must be an integer of at least {least}; got {value!r}")
@@ -227,11 +227,11 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def as_json(value: Any, field: str) -> Any:
-    """`value` as it reads back from JSON: tuples are lists, numpy numbers are numbers."""
+    """`value` after a JSON round trip: tuples become lists, numpy numbers plain numbers."""
     try:
         return json.loads(json.dumps(value, default=_plain))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{field} must be made of plain JSON values; {error}") from None
+        raise InputError(f"{field} must consist of plain JSON values; {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -239,13 +239,13 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if hasattr(value, "tolist"):  # numpy
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} is none")
+    raise TypeError(f"{type(value).__name__} is not one")
 
 
 def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
-    """Refuse to go on with a store made by another plan, naming the first field that differs.
+    """Raise PlanError if a store has another plan, naming the first field that differs.
 
-    The model's name may differ (a folder has many spellings): its weights may not.
+    The model's name may differ (a folder has many spellings); its weights may not.
     """
     for field in dict.fromkeys([*wanted, *stored]):
         if field != "model" and wanted.get(field) != stored.get(field):
@@ -261,6 +261,6 @@ def _short(value: Any, limit: int = 120) -> str:
 
 
 def groups(rows: Sequence[Row], batch_size: int) -> list[tuple[Row, ...]]:
-    """Rows in fixed groups, `row // batch_size`: a continued run traces a row in the company it always had."""
+    """Rows in fixed groups, `row // batch_size`: a resumed run traces a row in its original batch."""
     at_least("batch_size", batch_size, 1)
     return [tuple(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]

@@ -1,4 +1,4 @@
-"""Prompt files: one prompt a line, or a `prompt` column of a .tsv, .csv or .jsonl file."""
+"""Prompt files: one prompt per line, or a `prompt` column of a .tsv, .csv or .jsonl file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TABLES = {".tsv": "\t", ".csv": ","}
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """The prompts of a file, in order, duplicates kept.
+    """Read the prompts of a file, in order, with duplicates.
 
-    UTF-8 with or without a byte order mark, any line ends. In a text file blank lines and lines that start with `#` are
-    skipped; .tsv, .csv and .jsonl files need a `prompt` column (any case).
+    Files are UTF-8, with or without a byte order mark, with any line endings. In text files, blank lines and lines that start
+    with `#` are skipped; .tsv, .csv and .jsonl files need a `prompt` column (any case).
     """
     path = Path(path)
     text = _read_text(path)
@@ -37,7 +37,7 @@ def read_prompts(path: str | Path) -> list[str]:
 
 
 def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
-    """The prompts without surrounding spaces and without blank ones; an error when none is left."""
+    """Strip the prompts and drop blank ones; raises InputError if none is left."""
     if not isinstance(prompts, Iterable):
         raise InputError(f"{name} must be a list of texts or the path of a prompts file; got {prompts!r}")
     kept = []
@@ -72,7 +72,7 @@ def _read_text(path: Path) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines by LF, CRLF or CR alone: `str.splitlines` would also split at a form feed or U+2028."""
+    """Split lines at LF, CRLF or CR only: `str.splitlines` also splits at a form feed or U+2028."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 

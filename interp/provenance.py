@@ -1,4 +1,4 @@
-"""Where numbers came from: model class and revision, dtype, device, batch size, threads, versions."""
+"""Provenance of a run: model class and revision, dtype, device, batch size, threads, versions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from interp.tracing.model import Model
 
 PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "zarr", "xarray", "numpy")
-CHANGEABLE = ("batch_size", "device", "threads", "offload", "versions")  # a changed one is worth a warning, not a refusal
+CHANGEABLE = ("batch_size", "device", "threads", "offload", "versions")  # a change in these warns and does not raise
 
 
 def provenance(model: Model, batch_size: int) -> dict[str, Any]:
-    """As plain JSON values."""
+    """The provenance as plain JSON values."""
     loaded = model.loaded
     return {
         "model_class": loaded.anatomy.model_class,
@@ -37,5 +37,5 @@ def provenance(model: Model, batch_size: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of those its numbers depend on."""
+    """Versions of this package and of the packages its numbers depend on."""
     return {name: importlib.metadata.version(name) for name in ("interp", *PACKAGES)}

@@ -1,4 +1,4 @@
-"""What a plan records: the recorders that reduce it, and the axes of the store that keeps it."""
+"""The recorders of a plan, and the axes of its store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from interp.tracing.recorders import (
 
 
 def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: HiddenSink) -> list[Recorder]:
-    """The recorders a plan asks for."""
+    """The recorders of a plan."""
     record, anatomy = prepared.plan.record, prepared.model.anatomy
     steps = len(prepared.schedule.timesteps)
     recorders: list[Recorder] = []
@@ -91,7 +91,7 @@ def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:
     sites = tuple(str(site) for site in anatomy.sites() if own.matches(site))
     if not sites:
         example = next(anatomy.sites())
-        raise InputError(f"SiteRecorder {own.name}: no site is named like {own.sites!r}; sites are named like {example}")
+        raise InputError(f"SiteRecorder {own.name}: no site matches {own.sites!r}; sites have names such as {example}")
     return RecordedAxes(sites, own.axes)
 
 
@@ -101,7 +101,7 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
         return {}
     missing = [stream for stream in select.streams if stream not in anatomy.streams]
     if missing and len(missing) == len(select.streams):
-        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} has not")
+        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} does not have")
     blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
     found = {}
     for stream in (stream for stream in select.streams if stream in anatomy.streams):

@@ -1,7 +1,7 @@
-"""Runs: a plan's rows traced into a store, and the store opened as xarray.
+"""Runs: trace a plan's rows into a store, and open the store as xarray.
 
 prompts -> `Plan` -> rows -> `trace_group` -> arrays of one row -> writer -> store -> `Run`. This file joins tracing and store,
-which do not know each other.
+which do not import each other.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from interp.store.create import add_attributes, create, remove_leftovers, writin
 from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.opened import Run, open_run
 from interp.store.places import absolute, exists, located
-from interp.store.reader import Shelf
+from interp.store.reader import StoreReader
 from interp.store.schema import Schema
 from interp.store.summary import write_summary
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
 ALONE = Execution()
-HOPELESS = 5  # rows that fail before any succeeds
+MAX_INITIAL_FAILURES = 5  # rows that fail before any succeeds
 
 
 @takes(Sampling, Execution)
@@ -50,12 +50,12 @@ def trace(
 
     `prompts` is a list of texts or the path of a prompts file. Unset arguments take the catalog's or the pipeline's
     defaults; height and width are in pixels. `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1";
-    what is recorded are the conditional rows. A store that already holds part of the same plan is continued; one that holds
-    another plan is refused.
+    only the conditional rows are recorded. A store that holds part of the same plan is resumed; one that holds another plan
+    raises PlanError.
 
-    A row on which the pipeline raises, or whose states are not finite, is kept in the store as failed, with its reason; the
-    rest goes on, and a `TraceError` at the end says so. The same call leaves such rows out; `retry_failed` tries them again.
-    `through=interp.Workers(4)` traces with four processes.
+    If the pipeline raises on a row, or its states are not finite, the store keeps the row as failed with its reason. The other
+    rows are traced, and a `TraceError` at the end reports the failed ones. The same call skips failed rows; `retry_failed`
+    tries them again. `through=interp.Workers(4)` traces with four processes.
     """
     sampling, how = split(given, Sampling, Execution, of="trace")
     prepared = prepare(model, prompts, sampling, record=record or Record())
@@ -72,8 +72,8 @@ def execute(
     shard: tuple[int, int] | None = None,
     only: Collection[int] | None = None,
 ) -> Run:
-    """Trace the rows of a prepared run that its store does not hold yet. `shard` (i, n) takes units i, i + n, ... alone: n
-    processes, on as many machines as share the folder, write one store. `only` names rows, by default all of them.
+    """Trace the rows of a prepared run that its store does not hold yet. `shard` (i, n) traces units i, i + n, ... only: n
+    processes, on machines that share the folder, write one store. `only` lists rows; the default is all rows.
     """
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     if not path.name or path.name in (".", ".."):
@@ -120,7 +120,7 @@ def execute(
 
 
 def _still_failed(path: Path, done: Sequence[bool]) -> dict[int, str]:
-    """Rows that failed and are not done: a process may have died between the two notes."""
+    """Failed rows that are not done; removes stale notes of rows that are done."""
     found = failures(path)
     for row in [row for row in found if done[row]]:
         forget_failure(path, row)
@@ -129,11 +129,11 @@ def _still_failed(path: Path, done: Sequence[bool]) -> dict[int, str]:
 
 
 def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
-    """Open what was traced; an error says which rows failed."""
+    """Open the traced store; a TraceError reports failed rows."""
     if failed:
         first, total = min(failed), len(prepared.plan.rows())
         raise TraceError(
-            f"{len(failed)} of {total} rows failed, the others are in {path}. First, row {first}: {failed[first]} "
+            f"{len(failed)} of {total} rows failed; the other rows are in {path}. First, row {first}: {failed[first]} "
             "(--retry-failed tries them again; if float16 overflowed, try another --dtype)"
         )
     run = open_run(path)
@@ -143,47 +143,47 @@ def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
 
 
 def _summarise_if_last(path: Path) -> None:
-    """Of several shards, the one that finds every row done makes the summary; the lock is held while it looks."""
+    """Write the summary if every row is done; of several shards, the last one does so, under the lock."""
     try:
         with writing_lock(path), zarr_quiet():
-            if Shelf(path).done.all():
+            if StoreReader(path).done.all():
                 write_summary(path)
-    except StoreError:  # others are still writing: one of them is the last
+    except StoreError:  # other shards are still writing
         return
 
 
 def give_up_early(traced: int, failed: int, reason: str) -> None:
-    """A run of which nothing succeeds is stopped: it is not about the prompts."""
-    if not traced and failed >= HOPELESS:
+    """Stop a run in which no row succeeds: the cause is not the prompts."""
+    if not traced and failed >= MAX_INITIAL_FAILURES:
         raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
 def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Execution, resume: bool) -> list[bool]:
-    """Which rows the store already holds; it is made if there is none."""
+    """Rows that the store already holds, as booleans. Creates a missing store."""
     plan = prepared.plan.to_json()
     now = provenance(prepared.model, how.batch_size) | how.through.provenance()
     remove_leftovers(path)
     if not exists(path):
         create(path, schema, {"plan": plan, "provenance": now})
         return [False] * len(schema.prompt_text)
-    shelf = Shelf(path)
+    reader = StoreReader(path)
     if not resume:
         raise PlanError(f"out: {path} exists and resume is off; give another --out, or delete it (it is never overwritten)")
-    if "plan" not in shelf.attributes:
-        raise StoreError(f"store {path} names no plan, so it cannot be continued; give another --out")
-    check_same(plan, shelf.attributes["plan"], str(path))
-    done = [bool(flag) for flag in shelf.done]
+    if "plan" not in reader.attributes:
+        raise StoreError(f"store {path} has no plan and cannot be resumed; give another --out")
+    check_same(plan, reader.attributes["plan"], str(path))
+    done = [bool(flag) for flag in reader.done]
     if not all(done):
-        _note_changes(path, shelf.attributes.get("provenance", {}), now)
+        _note_changes(path, reader.attributes.get("provenance", {}), now)
     return done
 
 
 def _note_changes(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warn of what is not as it was when the store was begun, and keep a note of it in the store."""
+    """Warn of provenance that changed since the store was created, and note the change in the store."""
     changed = {field: now[field] for field in CHANGEABLE if before.get(field) != now[field]}
     for field, value in changed.items():
         warnings.warn(
-            f"{field} was {before.get(field)} when {path} was begun and is {value} now: rows agree to 1e-5, not bit for bit",
+            f"{field} was {before.get(field)} when {path} was created and is {value} now: rows agree to 1e-5, not bit for bit",
             InterpWarning,
             stacklevel=2,
         )

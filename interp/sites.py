@@ -1,14 +1,14 @@
-"""The vocabulary: streams, gates, branches, and the names of places in a model that can be read or edited.
+"""Sites: names of places in a model that can be read or edited, and the streams, gates and branches they refer to.
 
     block.7/image/hidden            the block's output residual stream                 (batch, token, channel)
     block.7/image/input             its input                                          likewise
     block.7/image/mid               the state between attention and MLP                likewise
     block.7/text/alpha.mlp          the AdaLN gate of the block's MLP branch            (batch, channel)
     block.7/image/shift.attn        AdaLN shift and scale                              likewise
-    block.7/image/modulated.attn    what a branch is given: (1 + scale) norm + shift   (batch, token, channel)
-    block.7/image/branch.attn       what a branch gives, before alpha multiplies it    likewise
+    block.7/image/modulated.attn    input of a branch: (1 + scale) norm + shift        (batch, token, channel)
+    block.7/image/branch.attn       output of a branch, before alpha multiplies it     likewise
 
-Hidden states, alpha, shift and scale can be edited; the other sites can be read.
+Hidden states, alpha, shift and scale can be edited; the other sites are read-only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LONGEST = 1_000_000  # indices in one range
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Site:
-    """One place in a model; `str(site)` and `Site.parse` are each other's inverse."""
+    """One place in a model; `Site.parse` is the inverse of `str(site)`."""
 
     block: int
     """Global index over all blocks."""
@@ -62,7 +62,7 @@ class Site:
         """Read a site's name, such as `block.7/text/alpha.mlp`."""
         found = _SITE.fullmatch(text)
         if found is None:
-            raise InputError(f"site must read block.N/STREAM/hidden or block.N/STREAM/alpha.GATE; got {text!r}")
+            raise InputError(f"site must have the form block.N/STREAM/hidden or block.N/STREAM/alpha.GATE; got {text!r}")
         return cls(int(found[1]), found[2], found[3], found[4])
 
 
@@ -114,7 +114,7 @@ def parse_indices(value: Iterable[Any] | str | int | None, field: str) -> tuple[
 
 
 def as_index(value: Any) -> int | None:
-    """An integer of any kind (numpy's too) as an int; `None` for anything else, booleans included."""
+    """Any integer (also numpy's) as an int; `None` for anything else, including booleans."""
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         return None
     try:
@@ -128,11 +128,11 @@ def _parse_text(text: str, field: str) -> tuple[int, ...]:
     for part in text.replace(" ", "").split(","):
         found = _RANGE.fullmatch(part)
         if found is None:
-            raise InputError(f'{field} must read like "0,6,12-20" or "0,-1"; got {text[:60]!r}')
+            raise InputError(f'{field} must have a form such as "0,6,12-20" or "0,-1"; got {text[:60]!r}')
         first = int(found[1])
         last = int(found[2]) if found[2] is not None else first
         if last < first:
-            raise InputError(f"{field}: a range must go up; got {part!r} in {text!r}")
+            raise InputError(f"{field}: a range must be ascending; got {part!r} in {text!r}")
         if last - first > _LONGEST:
             raise InputError(f"{field}: a range must hold at most {_LONGEST} indices; got {part!r}")
         indices.extend(range(first, last + 1))

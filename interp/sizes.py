@@ -1,4 +1,4 @@
-"""How big a store would be, and how long it would take: measured on one row, since compression cannot be guessed."""
+"""Estimate the size of a store and the time to trace it, from one measured row: compression ratios vary by model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SHARE = {
     "float32": 0.93,
     "bfloat16": 0.40,
     "float16": 0.47,
-}  # of the bytes in memory, where nothing is measured (docs/store.md)
-SLICES = 32  # hidden states of the probe that are written: steps x blocks may be many gigabytes
+}  # disk bytes / memory bytes without a probe (docs/store.md)
+SLICES = 32  # hidden states that the probe writes: steps x blocks may be many gigabytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Size:
     bytes: int
     """In memory."""
     disk_bytes: int
-    """On disk, foretold."""
+    """On disk, estimated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What a run would write."""
+    """Estimated size and duration of a run."""
 
     variables: list[Size]
     rows: int
@@ -60,8 +60,8 @@ class Forecast:
 
 
 def forecast(prepared: Prepared, *, probe: bool = True) -> Forecast:
-    """The sizes of a run's store. With `probe` its first row (of bundles: two) is traced into a temporary folder and measured;
-    without, shares measured on other models are assumed.
+    """Estimate the sizes of a run's store. With `probe` its first row (two for bundles) is traced into a temporary folder and
+    measured; without, compression ratios of other models are used.
     """
     schema = make_schema(prepared)
     if not probe:
@@ -86,14 +86,14 @@ def forecast(prepared: Prepared, *, probe: bool = True) -> Forecast:
 
 
 def _few(prepared: Prepared) -> Prepared:
-    """The first row alone; two where means and variances are kept."""
+    """The run with its first row only; two rows for bundles."""
     plan = prepared.plan
     texts = [row.text for row in plan.rows()][: 2 if plan.record.bundle else 1]
     return dataclasses.replace(prepared, plan=dataclasses.replace(plan, prompts=tuple(texts), repeats=1))
 
 
 def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
-    """Trace the first row into a store: seconds, and which share of a stream's hidden states was written."""
+    """Trace the first row into a store; return the seconds and the share of each stream's hidden states that was written."""
     few = _few(prepared)
     schema = make_schema(few)
     create(path, schema, {"plan": few.plan.to_json(), "provenance": {}})
@@ -105,7 +105,7 @@ def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
         seconds = (time.monotonic() - started) / len(found)
         for result in found:
             if result.failure is not None:
-                raise TraceError(f"the probe of --dry-run failed: {result.failure} (--no-probe does without it)")
+                raise TraceError(f"the probe of --dry-run failed: {result.failure} (--no-probe skips it)")
             writer.row(result.row.index, bundle.add(result.arrays) if schema.bundle else result.arrays)
         if schema.bundle:
             writer.bundle(0, [row.index for row in few.plan.rows()], bundle.moments())
@@ -124,7 +124,7 @@ class Sparse(Writer):
         }
 
     def hidden(self, row: int, step: int, block: int, stream: str, state: Any) -> None:
-        """Queue one hidden state, if it is one of those measured."""
+        """Queue one hidden state if it is in the measured subset."""
         if (step, block) in self._kept[stream]:
             super().hidden(row, step, block, stream, state)
 
@@ -136,7 +136,7 @@ def _spread(axes: HiddenAxes) -> set[tuple[int, int]]:
 
 
 def _all(schema: Schema) -> dict[str, Variable]:
-    """Every large variable by its path in the store, the summary's too."""
+    """Every large variable by its path in the store, including the summary."""
     found = {f"{name}/hidden" if name.startswith("hidden/") else name: v for name, v in schema.variables().items()}
     for name, variable in dataclasses.replace(schema, bundle=0).variables().items():
         if name.split("/")[0] in FOLDED:
@@ -151,7 +151,7 @@ def _names(schema: Schema) -> list[str]:
 
 
 def _assumed(dtype: str, name: str, variable: Variable) -> Size:
-    copied = name.startswith(("hidden", "gates"))  # straight from the model: bfloat16 leaves zero bits to compress
+    copied = name.startswith(("hidden", "gates"))  # values of the model's dtype: bfloat16 leaves zero bits to compress
     share = SHARE[dtype] if copied else SHARE["float32"]
     return Size(name, variable.sizes, variable.bytes, round(variable.bytes * share))
 

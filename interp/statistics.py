@@ -1,4 +1,4 @@
-"""Reductions of a hidden state over its tokens, on whatever device it is. Pure torch."""
+"""Reductions of a hidden state over its tokens, on its device. Pure torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
-MEDIAN_SAMPLE = 8_192  # elements a state's median is taken over
+MEDIAN_SAMPLE = 8_192  # elements used for the median of a state
 
 
 def token_statistics(states: Tensor) -> Tensor:
     """Statistics over tokens of (batch, token, channel): (batch, statistic, channel) float32, in `STATISTICS` order.
 
-    Signed values are summed in float64: a mean near zero keeps its digits. The variance is the population variance, in two
-    passes: a massive channel's mean is so far from zero that E[x^2] - E[x]^2 would lose every digit. States of half precision
-    are widened in the reductions, not copied: at full size the copy cost more than the reductions.
+    Signed values are summed in float64, so that a mean near zero is accurate. The population variance uses two passes: the mean
+    of a massive channel is so far from zero that E[x^2] - E[x]^2 loses all digits. Half-precision states are widened inside the
+    reductions: a float32 copy of a full-size state costs more than the reductions.
     """
     magnitude = states.abs()
     wide = torch.float64 if states.device.type != "mps" else torch.float32
@@ -27,8 +27,8 @@ def token_statistics(states: Tensor) -> Tensor:
 def median_magnitude(states: Tensor) -> Tensor:
     """Median |x| over all elements of (batch, token, channel): (batch,) float32.
 
-    Of a larger state, at most `MEDIAN_SAMPLE` elements a fixed distance apart, counted through tokens and channels; the
-    distance is odd, so that it does not keep meeting the same channels.
+    A larger state is sampled: at most `MEDIAN_SAMPLE` elements at a fixed stride over tokens and channels. The stride is odd,
+    so that it does not hit the same channels repeatedly.
     """
     flat = states.flatten(1)
     stride = -(-flat.shape[1] // MEDIAN_SAMPLE) | 1

@@ -83,7 +83,7 @@ def test_what_arms_share_is_computed_once(tiny_model: interp.Model) -> None:
     # rows at each block's own output: the hook that counts was there first, so it sees them before that block's arm leaves
     assert [rows for _, rows in seen[:blocks]] == [1, 2, 3, 3][:blocks]
     assert [rows for _, rows in seen[blocks:]] == [3] * blocks
-    assert forks.forwards == (1 + 3 / 4 + 2 / 4) + 3  # step 2: the trunk, which becomes the last arm's, and two forks
+    assert forks.forwards == (1 + 3 / 4 + 2 / 4) + 3  # step 2: the shared prefix, which becomes the last arm's, and two forks
 
 
 @contextlib.contextmanager

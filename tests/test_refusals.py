@@ -229,7 +229,7 @@ def test_a_summary_is_whole_or_absent(small: interp.Run, tmp_path: Path, monkeyp
     assert run.summary.attrs["rows"] == 2
     assert set(run.summary.data_vars) == set(small.summary.data_vars)
     write_summary(store)
-    assert interp.open_run(store).summary.equals(summarise(run._shelf))
+    assert interp.open_run(store).summary.equals(summarise(run._reader))
 
 
 @pytest.mark.parametrize("lost", ["stats", "stats/var", "outputs", "hidden"])

@@ -80,7 +80,7 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     edits = [from_json(edit, model=loaded) for edit in plan["interventions"]]
     given = {field.name: plan[field.name] for field in dataclasses.fields(Sampling)}
     sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits})
-    texts = [str(text) for text in opened._shelf.prompt_text][::repeats]
+    texts = [str(text) for text in opened._reader.prompt_text][::repeats]
     prepared = prepare(loaded, texts, sampling, record=Record.from_json(plan["record"]))
     check_same(prepared.plan.to_json(), plan, str(opened.path))  # nothing is forgotten that cannot be traced again
     with writing_lock(opened.path):

@@ -22,7 +22,7 @@ from interp.models.quiet import quiet
 from interp.plan import Row
 from interp.sites import Site
 from interp.tracing.prepare import Prepared
-from interp.tracing.sampler import keep_offload_hooks, watch_scheduler
+from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
 from interp.tracing.trace import pipeline_arguments
 
 Array = NDArray[Any]
@@ -60,8 +60,8 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
     check_traceable(model.pipe.transformer)
     scheduler = model.pipe.scheduler
     try:
-        watching = watch_scheduler(scheduler, keep_all=False, on_step=on_step)
-        with keep_offload_hooks(model.pipe), watching as watch, quiet(), torch.no_grad():
+        hooking = hook_scheduler(scheduler, keep_all=False, on_step=on_step)
+        with keep_offload_hooks(model.pipe), hooking as scheduler_hook, quiet(), torch.no_grad():
             output = model.pipe(**pipeline_arguments(model, prepared.plan, rows))
     except InterpError:
         raise
@@ -69,13 +69,14 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
         raise TraceError(f"the pipeline failed on {rows[0].text[:40]!r}: {type(error).__name__}: {error}") from error
     images = np.stack([still(picture) for picture in drawn(output)])
     for position, row in enumerate(rows):
-        if position in watch.not_finite or not np.isfinite(images[position]).all():
-            where = f"the latents, step {watch.not_finite[position][0]}" if position in watch.not_finite else "the VAE"
+        if position in scheduler_hook.not_finite or not np.isfinite(images[position]).all():
+            steps = scheduler_hook.not_finite.get(position)
+            where = f"the latents, step {steps[0]}" if steps else "the VAE"
             raise TraceError(
                 f"NaN or Inf at {where}, prompt {row.index} ({row.text!r}, seed {row.seed}), place {position} of its batch "
                 "(float16 overflows easily; try another --dtype)"
             )
-    return as_bytes(images), watch.latents[0].numpy()
+    return as_bytes(images), scheduler_hook.latents[0].numpy()
 
 
 class _Keeper(Driver):

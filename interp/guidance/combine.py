@@ -1,4 +1,4 @@
-"""Guidances summed: the branches of a step, the combined prediction, and how one is written as text."""
+"""Sums of guidances: the branches of a step, the combined prediction, and the text form."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ METHODS: dict[str, type[Method]] = {kind.name: kind for kind in KINDS}
 
 @dataclasses.dataclass(frozen=True)
 class Combined:
-    """base + sum of what the others add; the base is the conditional prediction where no method sets it."""
+    """base + sum of the other methods' terms; the base is the conditional prediction unless a method sets it."""
 
     methods: tuple[Method, ...]
 
@@ -52,7 +52,7 @@ class Combined:
 
     @classmethod
     def of(cls, *given: Any) -> Combined:
-        """From methods and sums of them."""
+        """Combine methods and sums of methods."""
         methods: list[Method] = []
         for one in given:
             if isinstance(one, Combined):
@@ -60,18 +60,18 @@ class Combined:
             elif isinstance(one, Method):
                 methods.append(one)
             else:
-                raise InputError(f"guidance must be made of interp.guidance methods, such as ClassifierFree(4); got {one!r}")
+                raise InputError(f"guidance must be a sum of interp.guidance methods, such as ClassifierFree(4); got {one!r}")
         return cls(tuple(methods))
 
     def __add__(self, other: Any) -> Combined:
         return Combined.of(self, other)
 
     def acting(self, step: int) -> list[Method]:
-        """The methods that change anything at a step."""
+        """The methods that have an effect at a step."""
         return [method for method in self.methods if method.acts(step)]
 
     def branches(self, step: int) -> list[Branch]:
-        """What a step needs beside the conditional rows: a branch that no acting method needs is dropped."""
+        """Branches that a step needs in addition to the conditional rows: only those of acting methods."""
         found: dict[str, Branch] = {}
         for method in self.acting(step):
             for branch in method.branches():
@@ -91,7 +91,7 @@ class Combined:
         return base
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Refuse what a model or a run has not."""
+        """Raise InputError for settings that the model or run does not support."""
         for method in self.methods:
             method.check(anatomy, steps)
 
@@ -101,7 +101,7 @@ class Combined:
 
 
 def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combined:
-    """The inverse of `to_json`; autoguidance's model is loaded again by its name, by `load`."""
+    """The inverse of `to_json`; `load` loads the model of autoguidance by its name."""
     methods = []
     for one in stored:
         plain = dict(one)
@@ -116,10 +116,10 @@ def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combine
 
 
 def parse(text: str, model: Any, load: Load | None = None) -> Combined:
-    """Guidance as text, such as "cfg:4+dg:1", "cfg:4+dg:1:block=6:channels=810" or "slg:2.8:blocks=7-9:steps=0-5".
+    """Parse guidance, such as "cfg:4+dg:1", "cfg:4+dg:1:block=6:channels=810" or "slg:2.8:blocks=7-9:steps=0-5".
 
-    A method, its scale, then options NAME=VALUE, between colons. `dg` and `amplify` without channels take the model's preset;
-    `load` opens the other model of `auto` (by default MODEL-early).
+    Each term is METHOD:SCALE followed by :NAME=VALUE options. `dg` and `amplify` without channels use the model's preset;
+    `load` loads the other model of `auto` (default MODEL-early).
     """
     methods = []
     for part in text.split("+"):

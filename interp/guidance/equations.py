@@ -1,7 +1,7 @@
-"""The rules by which predictions are combined: one equation, one function, on tensors (row, ...).
+"""Equations that combine predictions, one function each, on tensors (row, ...).
 
-c is the conditional prediction, u the unconditional one, d a degraded one. Scales are the community's native ones: CFG at scale
-1 is the plain conditional prediction. Detail Guidance writes equation 5 with lambda = scale - 1.
+c is the conditional prediction, u the unconditional one, d a degraded one. Scales follow the usual convention: CFG at scale 1
+is the conditional prediction. Detail Guidance writes equation 5 with lambda = scale - 1.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from torch import Tensor
 
 
 def classifier_free(c: Tensor, u: Tensor, scale: float) -> Tensor:
-    """U + scale (c - u).                                                          Ho and Salimans, arXiv 2207.12598"""
+    """u + scale (c - u).                                                          Ho and Salimans, arXiv 2207.12598"""
     return u + scale * (c - u)
 
 
 def detail(c: Tensor, d: Tensor, w: float) -> Tensor:
-    """C + w (c - d).                                                        Detail Guidance, arXiv 2510.11538, eq. 4"""
+    """c + w (c - d).                                                        Detail Guidance, arXiv 2510.11538, eq. 4"""
     return c + w * (c - d)
 
 
 def detail_with_classifier_free(c: Tensor, u: Tensor, d: Tensor, lambda_: float, w: float) -> Tensor:
-    """C + lambda (c - u) + w (c - d).                                       Detail Guidance, arXiv 2510.11538, eq. 5"""
+    """c + lambda (c - u) + w (c - d).                                       Detail Guidance, arXiv 2510.11538, eq. 5"""
     return c + lambda_ * (c - u) + w * (c - d)
 
 
 def projected(c: Tensor, u: Tensor, scale: float, eta: float, limit: float, average: Tensor | None) -> Tensor:
-    """C + (scale - 1) (orthogonal + eta parallel), of c - u (or its running average) along c, its norm limited.
+    """c + (scale - 1) (orthogonal + eta parallel), of c - u (or its running average) along c, its norm limited.
 
-    Adaptive projected guidance, Sadat et al., arXiv 2410.02416, algorithm 1. `limit` 0 is none. Written from u as diffusers
-    does, u + scale (...) differs from it where eta is not 1.
+    Adaptive projected guidance, Sadat et al., arXiv 2410.02416, algorithm 1. `limit` 0 is no limit. diffusers starts
+    from u instead, u + scale (...), which differs if eta is not 1.
     """
     difference = c - u if average is None else average
     axes = tuple(range(1, difference.ndim))
@@ -45,14 +45,14 @@ def projected(c: Tensor, u: Tensor, scale: float, eta: float, limit: float, aver
 
 
 def optimised_scale(c: Tensor, u: Tensor) -> Tensor:
-    """S = <c, u> / |u|^2 per row: the multiple of u nearest to c.                CFG-Zero*, Fan et al., arXiv 2503.18886"""
+    """s = <c, u> / |u|^2 per row: s u is the multiple of u nearest c.              CFG-Zero*, Fan et al., arXiv 2503.18886"""
     axes = tuple(range(1, c.ndim))
     fitted: Tensor = (c * u).sum(dim=axes, keepdim=True) / ((u * u).sum(dim=axes, keepdim=True) + 1e-8)
     return fitted
 
 
 def zero_star(c: Tensor, u: Tensor, scale: float) -> Tensor:
-    """S u + scale (c - s u).                                                    CFG-Zero*, Fan et al., arXiv 2503.18886"""
+    """s u + scale (c - s u).                                                    CFG-Zero*, Fan et al., arXiv 2503.18886"""
     fitted = optimised_scale(c, u) * u
     return fitted + scale * (c - fitted)
 
@@ -77,8 +77,8 @@ def plus_plus_noise(c: Tensor, u: Tensor, scale: float, sigma: float, next_sigma
 
 
 def away_from(base: Tensor, good: Tensor, bad: Tensor, scale: float) -> Tensor:
-    """Base + scale (good - bad): what perturbed-attention (arXiv 2403.17377), skip-layer and auto-guidance (arXiv 2406.02507)
-    add. Autoguidance's own w is scale + 1.
+    """base + scale (good - bad), for perturbed-attention (arXiv 2403.17377), skip-layer and autoguidance (arXiv 2406.02507).
+    The w of autoguidance is scale + 1.
     """
     return base + scale * (good - bad)
 

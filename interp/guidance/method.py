@@ -1,4 +1,4 @@
-"""What a guidance is made of: the branches it needs, where it is in the sampling loop, and the base of all methods."""
+"""Branches of a guidance, its place in the sampling loop, and the base class of all methods."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COND, UNCOND = "cond", "uncond"
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """Rows that a guidance needs beside the conditional ones."""
+    """Rows that a guidance needs in addition to the conditional ones."""
 
     name: str
     source: str = COND
-    """Which rows it is a copy of."""
+    """The rows that it copies."""
     edits: tuple[Intervention, ...] = ()
     skips: tuple[int, ...] = ()
-    """Blocks that hand on what they are given."""
+    """Blocks that return their input."""
     identity: tuple[int, ...] = ()
     """Blocks whose attention gives each image token its own value."""
     model: Any = None
@@ -36,23 +36,23 @@ class Branch:
 
 @dataclasses.dataclass
 class Context:
-    """Where in the sampling loop predictions are combined."""
+    """The place in the sampling loop where predictions are combined."""
 
     step: int
     sigma: float
     next_sigma: float
     velocity: bool
     memory: dict[str, Tensor]
-    """What a rule remembers from step to step (APG's momentum)."""
+    """State that a method keeps between steps (APG's momentum)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """A guidance."""
+    """Base class of guidances."""
 
     steps: Any = None
     neutral: ClassVar[float] = 0.0
-    """The scale at which it does nothing."""
+    """The scale without effect."""
     sets_base: ClassVar[bool] = False
     name: ClassVar[str] = ""
 
@@ -75,15 +75,15 @@ class Method:
         return float(scale[step] if isinstance(scale, tuple) else scale)
 
     def acts(self, step: int) -> bool:
-        """Whether it changes anything at a step."""
+        """Whether it has an effect at a step."""
         return self.scale_at(step) != self.neutral
 
     def branches(self) -> tuple[Branch, ...]:
-        """What it needs beside the conditional rows."""
+        """Branches that it needs in addition to the conditional rows."""
         return ()
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Refuse what a model or a run has not."""
+        """Raise InputError for settings that the model or run does not support."""
         scale = getattr(self, "scale", 1.0)
         if isinstance(scale, tuple) and len(scale) != steps:
             raise InputError(f"scale of {self.name} must be one number, or one for each of {steps} steps; got {len(scale)}")
@@ -105,9 +105,9 @@ class Method:
         return Combined.of(self, other)
 
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
-        """The prediction that the others add to."""
+        """The prediction to which other methods add."""
         raise NotImplementedError
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """What it adds."""
+        """The term that it adds."""
         raise NotImplementedError

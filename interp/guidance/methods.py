@@ -1,10 +1,10 @@
-"""The guidances: frozen values, each what it needs (branches) and what it adds.
+"""The guidances: frozen dataclasses with the branches they need and the term they add.
 
 One of them may set the base (`ClassifierFree`, `APG`, `CFGZeroStar`, `CFGPlusPlus`); the others add to it. They are summed with
 `+`: `ClassifierFree(4) + DetailGuidance(channels=29, block=1, scale=1)` is equation 5 of Detail Guidance.
 
-A scale is a number or one number a step; `steps` is the window in which a guidance acts, all by default. Scales are native:
-`ClassifierFree(1)` is the plain conditional prediction, the papers' lambda is scale - 1.
+A scale is one number, or one number per step. `steps` are the steps in which a guidance acts; the default is all.
+`ClassifierFree(1)` is the conditional prediction; the papers' lambda is scale - 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from interp.sites import parse_indices
 
 @dataclasses.dataclass(frozen=True)
 class _WithUncond(Method):
-    """A rule over conditional and unconditional predictions."""
+    """A guidance of conditional and unconditional predictions."""
 
     sets_base: ClassVar[bool] = True
     neutral: ClassVar[float] = 1.0
@@ -45,7 +45,7 @@ class ClassifierFree(_WithUncond):
     name: ClassVar[str] = "cfg"
 
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
-        """U + scale (c - u)."""
+        """u + scale (c - u)."""
         return equations.classifier_free(c, u, self.scale_at(context.step))
 
 
@@ -55,14 +55,14 @@ class APG(_WithUncond):
 
     scale: Number
     eta: float = 0.0
-    """How much of the part along the conditional prediction is kept."""
+    """Factor of the component parallel to the conditional prediction."""
     limit: float = 15.0
-    """Largest norm of the difference; 0 is none."""
+    """Largest norm of the difference; 0 is no limit."""
     momentum: float = -0.5
     name: ClassVar[str] = "apg"
 
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
-        """C + (scale - 1) of the projected difference."""
+        """c + (scale - 1) times the projected difference."""
         average = c - u
         if self.momentum:
             before = context.memory.get("apg")
@@ -73,18 +73,18 @@ class APG(_WithUncond):
 
 @dataclasses.dataclass(frozen=True)
 class CFGZeroStar(_WithUncond):
-    """CFG-Zero* (arXiv 2503.18886): the unconditional prediction fitted to the conditional one; zero in the first steps."""
+    """CFG-Zero* (arXiv 2503.18886): the unconditional prediction is fitted to the conditional one; zero in the first steps."""
 
     scale: Number
     zero_steps: int = 1
     name: ClassVar[str] = "cfg0"
 
     def acts(self, step: int) -> bool:
-        """In its whole window: also at scale 1 its first steps are zero."""
+        """Whether it has an effect: at scale 1, its first steps are still zero."""
         return super().acts(step) or (step < self.zero_steps and (self.steps is None or step in self.steps))
 
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
-        """S u + scale (c - s u), or nothing at all."""
+        """s u + scale (c - s u); zero in the first steps."""
         if context.step < self.zero_steps:
             return torch.zeros_like(c)
         return equations.zero_star(c, u, self.scale_at(context.step))
@@ -92,11 +92,11 @@ class CFGZeroStar(_WithUncond):
 
 @dataclasses.dataclass(frozen=True)
 class CFGPlusPlus(_WithUncond):
-    """CFG++ (arXiv 2406.08070), scale in 0..1; it changes the noise that a step puts back, here as an effective prediction."""
+    """CFG++ (arXiv 2406.08070), scale in 0..1. It changes the noise of a step, written here as an effective prediction."""
 
     scale: Number
     name: ClassVar[str] = "cfgpp"
-    neutral: ClassVar[float] = math.inf  # there is none: at scale 1 the noise is still the unconditional one
+    neutral: ClassVar[float] = math.inf  # no neutral scale: at scale 1 the noise is still the unconditional one
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,10 +112,10 @@ class CFGPlusPlus(_WithUncond):
 
 @dataclasses.dataclass(frozen=True)
 class DetailGuidance(Method):
-    """Detail Guidance (arXiv 2510.11538, 4.3): away from a model whose massive channels are disrupted at block m's output.
+    """Detail Guidance (arXiv 2510.11538, 4.3): away from a model with massive channels disrupted at block m's output.
 
     `block` is m, counted from 0 over all blocks: the output of block m is edited. `edit` is "zero", "mean" (over tokens) or a
-    factor. `of` says which rows are degraded: cond, or uncond (the paper's "Uncond" setting, with `ClassifierFree(0)`).
+    factor. `of` selects the degraded rows: cond, or uncond (the paper's "Uncond" setting, with `ClassifierFree(0)`).
     """
 
     channels: Any
@@ -125,7 +125,7 @@ class DetailGuidance(Method):
     edit: str | float = "zero"
     of: str = COND
     source: str = ""
-    """Where the numbers are from."""
+    """The source of the settings."""
     name: ClassVar[str] = "dg"
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class DetailGuidance(Method):
         return f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """W (c - d)."""
+        """w (c - d)."""
         return self.scale_at(context.step) * (predictions[self.of] - predictions[self._branch])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
@@ -168,7 +168,7 @@ class DetailGuidance(Method):
 
     @classmethod
     def preset(cls, name: str, *, scale: Number | None = None, **changes: Any) -> DetailGuidance:
-        """The paper's own settings for a model: see `interp.guidance.presets`."""
+        """The paper's settings for a model: see `interp.guidance.presets`."""
         from interp.guidance.presets import preset
 
         return preset(name, scale=scale, **changes)
@@ -185,7 +185,7 @@ class DetailGuidance(Method):
 class SkipLayer(Method):
     """Skip-layer guidance (Stability AI's SD3.5 code; STG, arXiv 2411.18664): away from a model with blocks skipped.
 
-    `part` is "block" (the block hands on what it is given) or "attn" (STG's variant: its image attention adds nothing).
+    `part` is "block" (the block returns its input) or "attn" (STG's variant: its image attention adds nothing).
     """
 
     blocks: Any
@@ -210,7 +210,7 @@ class SkipLayer(Method):
         return f"slg.{self.part}.{self.blocks}"
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """Scale (c - skipped)."""
+        """scale (c - skipped)."""
         return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
@@ -221,7 +221,7 @@ class SkipLayer(Method):
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedAttention(Method):
-    """Perturbed-attention guidance (arXiv 2403.17377): away from a model whose image tokens attend to themselves alone."""
+    """Perturbed-attention guidance (arXiv 2403.17377): away from a model in which image tokens attend only to themselves."""
 
     blocks: Any
     scale: Number
@@ -231,7 +231,7 @@ class PerturbedAttention(Method):
         super().__post_init__()
         object.__setattr__(self, "blocks", parse_indices(self.blocks, "blocks"))
         if self.blocks is None:
-            raise InputError("pag needs blocks")
+            raise InputError("pag needs blocks, such as blocks=[7]; got None")
 
     def branches(self) -> tuple[Branch, ...]:
         """The perturbed rows."""
@@ -242,11 +242,11 @@ class PerturbedAttention(Method):
         return f"pag.{self.blocks}"
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """Scale (c - perturbed)."""
+        """scale (c - perturbed)."""
         return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Blocks must have an attention of their own over image tokens."""
+        """Blocks must have self-attention over image tokens."""
         super().check(anatomy, steps)
         _check_blocks(self.name, self.blocks, anatomy)
         without = [block for block in self.blocks if anatomy.blocks[block].attention is None]
@@ -268,7 +268,7 @@ class AutoGuidance(Method):
         return (Branch("auto", model=self.model.pipe.transformer),)
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """Scale (c - bad)."""
+        """scale (c - bad)."""
         return self.scale_at(context.step) * (predictions[COND] - predictions["auto"])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
@@ -287,7 +287,7 @@ class AutoGuidance(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Amplify(Method):
-    """The direct baseline: the channels multiplied by `scale` in every row, instead of guidance."""
+    """A baseline without guidance: multiply the channels by `scale` in every row."""
 
     channels: Any
     block: int
@@ -305,7 +305,7 @@ class Amplify(Method):
         return Scale(self.scale_at(step), channels=self.channels, blocks=self.block, stream=self.stream)
 
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """Nothing: it has acted inside."""
+        """Zero: it acts inside the model."""
         return torch.zeros_like(predictions[COND])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:

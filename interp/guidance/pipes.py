@@ -1,11 +1,11 @@
 """Detail Guidance on a user's own diffusers pipeline: `with interp.guided(pipe, DetailGuidance.preset("sd3")): pipe(...)`.
 
-The pipeline keeps its own classifier-free guidance, u + s (c - u) with s its scale. The conditional rows are answered with
+The pipeline keeps its own classifier-free guidance, u + s (c - u) with scale s. The conditional rows are replaced by
 
     c + (w / s) (c - d)
 
-so that the pipeline's formula gives u + s (c - u) + w (c - d), equation 5 of Detail Guidance (arXiv 2510.11538). Without its
-own guidance they are answered with c + w (c - d). How a pipeline shows its rows is data of the family.
+so that the pipeline's formula gives u + s (c - u) + w (c - d), equation 5 of Detail Guidance (arXiv 2510.11538). If its own
+guidance is off, they are replaced by c + w (c - d). The row order of a pipeline is defined by its family (`OwnGuidance`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALLOWED = (DetailGuidance, SkipLayer, PerturbedAttention)
 
 @contextlib.contextmanager
 def guided(pipe: Any, guidance: Any) -> Iterator[None]:
-    """Guide every call of a diffusers pipeline inside, whether its own guidance is on or off; leaves nothing behind.
+    """Guide every call of a diffusers pipeline inside, with its own guidance on or off; removes all hooks afterwards.
 
     `guidance` adds to the pipeline's own: Detail Guidance, skip-layer or perturbed-attention guidance, or a sum of them.
     """
@@ -48,20 +48,20 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
     anatomy = describe(pipe.transformer, ANATOMIES)
     if anatomy.model_class not in OWN_GUIDANCE:
         raise InputError(
-            f"guided: how {type(pipe).__name__} runs its own guidance is not known; give own_guidance to "
+            f"guided: {type(pipe).__name__} has no known form of its own guidance; give own_guidance to "
             "interp.register_anatomy, or use interp.generate(guidance=...)"
         )
     driver = _Added(anatomy, combined, OWN_GUIDANCE[anatomy.model_class], pipe.transformer)
     with driver.guiding(pipe.transformer), _told_of_calls(pipe, driver.begin):
         yield
     if not driver.drawn:
-        raise InputError("guided: no call of the pipeline was made inside; call pipe(...) in the with block")
+        raise InputError("guided: the with block made no call of the pipeline; call pipe(...) in it")
 
 
 @contextlib.contextmanager
 def _told_of_calls(pipe: Any, begin: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Tell `begin` the arguments of every call of the pipeline, by way of a class of its own for the time being: a scale such
-    as Flux's `true_cfg_scale` is nowhere else to be found.
+    """Pass the arguments of every call of the pipeline to `begin`, through a temporary subclass: a scale such as Flux's
+    `true_cfg_scale` is available only there.
     """
     kind = type(pipe)
     signature = inspect.signature(kind.__call__)
@@ -89,15 +89,15 @@ class _Added(Guide):
         self.scale: float | None = None
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
-        """A call of the pipeline begins."""
+        """Check and note the arguments of a call of the pipeline."""
         self.guidance.check(self.anatomy, int(arguments["num_inference_steps"]))
         if arguments.get("skip_guidance_layers"):
-            raise InputError("guided: skip_guidance_layers makes calls of its own; use SkipLayer(blocks=...) instead")
+            raise InputError("guided: skip_guidance_layers adds calls of the transformer; use SkipLayer(blocks=...) instead")
         self.scale = self.own.scale(arguments)
         self.drawn, self.made = self.drawn + 1, 0
 
     def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
-        """One call of the transformer; a pipeline that runs its branches apart makes two a step."""
+        """One call of the transformer; a pipeline that runs its branches separately makes two per step."""
         two_calls = self.own.rows == "calls" and self.scale is not None
         number, second = divmod(self.made, 2) if two_calls else (self.made, 0)
         self.made += 1
@@ -125,7 +125,7 @@ class _Added(Guide):
         return slice(batch // 2, batch) if self.own.rows == "uncond first" else slice(0, batch // 2)
 
     def _begin_pipeline(self, batch: int, rows: slice, branches: list[Branch]) -> None:
-        """The pipeline's own rows, of which some are the conditional ones; degraded rows come after all of them."""
+        """Set the rows of a call: the pipeline's rows, with `rows` the conditional ones; degraded rows follow."""
         self.memory.begin_call()
         self.rows = {COND: rows}
         self.count = self.given = batch

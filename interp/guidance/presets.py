@@ -1,4 +1,4 @@
-"""Detail Guidance's settings: the paper's (arXiv 2510.11538, Tables 4 and 5), and what a trace says for any other model."""
+"""Settings of Detail Guidance: the paper's (arXiv 2510.11538, Tables 4 and 5), and those from a trace of any model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = "not from the paper"
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Settings of a model. `block` is m: the output of that block, counted from 0, is edited."""
+    """Settings of a model. `block` is m, counted from 0: the output of that block is edited."""
 
     channels: tuple[int, ...]
     block: int
@@ -30,7 +30,7 @@ class Preset:
     source: str
     note: str = ""
     guidance: float = 4.0
-    """Native scale of classifier-free guidance by itself: Table 5's, which does not say whether it is a scale or lambda."""
+    """Scale of classifier-free guidance alone: Table 5's value, which the paper does not define as scale or lambda."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -46,8 +46,8 @@ ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
 
 
 def preset(name: str, *, scale: Number | None = None, run: Any = None, **changes: Any) -> DetailGuidance:
-    """Detail Guidance with a preset's channels, block and w (that without CFG); `changes` are further fields. With a traced
-    `run` of the model, a warning where the channels are not massive in it.
+    """Detail Guidance with a preset's channels, block and w without CFG; `changes` are further fields. With a traced `run` of
+    the model, warn if the channels are not massive in it.
     """
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r} (DetailGuidance.auto(run) fits any model)")
@@ -63,11 +63,11 @@ def preset(name: str, *, scale: Number | None = None, run: Any = None, **changes
 
 
 def for_model(model: Any) -> DetailGuidance:
-    """The preset of a loaded model, checked against its size; a warning where the paper did another experiment."""
+    """The preset of a loaded model; warns if the paper used another variant of the model."""
     name = str(model.name).removesuffix("-early")
     if name in ANOTHER_EXPERIMENT:
         warnings.warn(
-            f"{name} is guidance-distilled: the paper used the de-distilled variant, so its preset here is another experiment",
+            f"{name} is guidance-distilled: the paper used the de-distilled variant, so its preset is untested on this model",
             InterpWarning,
             stacklevel=3,
         )
@@ -80,8 +80,8 @@ def for_model(model: Any) -> DetailGuidance:
 
 
 def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
-    """Channels and depth from a traced run: its massive channels of the image stream, at the first block from which all of them
-    are massive, if there is one before the last.
+    """Choose channels and block from a traced run: the massive channels of the image stream, and the first block where all of
+    them are massive. Channels that become massive only in the last block are left out.
     """
     found = massive.find(run, resamples=0)
     channels = massive.channels_of(run, None, "image", found)
@@ -89,7 +89,7 @@ def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
     last = int(found["block"].to_numpy()[-1])
     first = [(birth, channel) for birth, channel in zip(born, channels, strict=True) if birth < last]
     if not first:
-        raise InputError(f"auto: in {run.path} channels are massive in the last block alone; name channels and block yourself")
+        raise InputError(f"auto: in {run.path} channels are massive only in the last block; give channels and block")
     kept = sorted(channel for _, channel in first)
     block = max(birth for birth, _ in first)
     source = f"auto from {run.path.name}: {found.attrs['criterion']}"
@@ -97,7 +97,7 @@ def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
 
 
 def check_run(methods: Sequence[Any], run: Any) -> None:
-    """Warn where Detail Guidance edits channels that are not massive in a traced run: the paper itself names two for SD3."""
+    """Warn if Detail Guidance edits channels that are not massive in a traced run: the paper names two for SD3."""
     found = massive.find(run, resamples=0)
     agreed = found["consensus"].sel(stream="image").to_numpy()
     here = [int(channel) for channel in found["channel"].to_numpy()[agreed]]

@@ -1,7 +1,7 @@
-"""Guidance as rows: branches are appended to the batch, fork where they first differ, and are combined at the output.
+"""Guidance as rows of the batch: branches are appended where they first differ, and combined at the output.
 
-One call of the transformer a step. The conditional rows come first, then the unconditional ones, then degraded ones, each
-of which joins the batch at its first edited block. `sequential` runs a call for every branch instead, for want of memory.
+Each step is one call of the transformer. The conditional rows come first, then the unconditional ones, then the degraded ones,
+which join the batch at their first edited block. `sequential` runs one call per branch instead, to save memory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from interp.interventions.rows import BEFORE_THE_BLOCKS, Place, around_calls, fi
 from interp.models.anatomy import Anatomy, add_rows, bind_inputs, in_place_of, take_rows
 
 Levels = Callable[[int], tuple[float, float]]
-"""step -> (sigma, the next step's)."""
+"""step -> (sigma, sigma of the next step)."""
 
 
 def place_of(branch: Branch) -> Place | None:
-    """Where a branch first differs from its source, at step 0; `None` for rows of the input or of another model."""
+    """The place where a branch first differs from its source, at step 0; `None` for rows of the input or another model."""
     if branch.name == UNCOND or branch.model is not None:
         return None
     places = [first_place(branch.edits)] if branch.edits else []
@@ -63,7 +63,7 @@ class Guide(Driver):
 
     @contextlib.contextmanager
     def guiding(self, transformer: Any) -> Iterator[Guide]:
-        """Guide the pipeline's calls inside; leaves nothing behind."""
+        """Guide the pipeline's calls inside; removes all hooks afterwards."""
         handles: list[Any] = []
         try:
             handles += self.attach(transformer, first=True)
@@ -98,7 +98,7 @@ class Guide(Driver):
         return self._combine(predictions, context)
 
     def _combine(self, predictions: dict[str, Tensor], context: Context) -> Tensor:
-        """Only the first part of a prediction is guided: DiT's variance is the conditional one."""
+        """Guide only the first part of a prediction: DiT's variance stays the conditional one."""
         if self.parts == 1:
             return self.guidance.combine(predictions, context)
         split = {name: value.chunk(self.parts, dim=1) for name, value in predictions.items()}
@@ -114,7 +114,7 @@ class Guide(Driver):
         return {**predictions, **self._others(bound, branches)}
 
     def _sequentially(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
-        """A call for every branch: nothing is shared, nothing is held but the predictions."""
+        """Run one call per branch: nothing is shared, and only the predictions are kept."""
         predictions = {}
         for branch in [Branch(COND), *(one for one in branches if one.model is None)]:
             unconditional = UNCOND in (branch.name, branch.source)
@@ -134,7 +134,7 @@ class Guide(Driver):
     def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:
         rows = {}
         for name, value in self.unconditional.items():
-            old = torch.ones_like(value) if bound.get(name) is None else bound[name]  # a mask that hides nothing is left out
+            old = torch.ones_like(value) if bound.get(name) is None else bound[name]  # a missing mask hides nothing
             rows[name] = in_place_of(value, old if len(old) == self.batch else old.expand(self.batch, *old.shape[1:]))
         return rows
 
@@ -145,7 +145,7 @@ class Guide(Driver):
         return {**bound, **{name: add_rows(ours[name], theirs.get(name, ours[name])) for name in names}}
 
     def _widened(self, bound: dict[str, Any]) -> dict[str, Any]:
-        """The call's arguments with the rows of all branches, where rows cannot join at a block."""
+        """The call's arguments with the rows of all branches, for models in which rows cannot join at a block."""
         if self.anatomy.forks or not self.waiting:
             return bound
         index = self._join_all(list(self.waiting))
@@ -153,7 +153,7 @@ class Guide(Driver):
         return {**bound, **{name: take_rows(bound.get(name), index) for name in self.anatomy.row_inputs}}
 
     def _begin(self, branches: list[Branch], amplified: list[Any]) -> None:
-        """Which rows there are at the input, and which are to come."""
+        """Set the rows at the input, and the branches that join later."""
         self.memory.begin_call()
         self.rows = {COND: slice(0, self.batch)}
         if any(branch.name == UNCOND for branch in branches):
@@ -167,7 +167,7 @@ class Guide(Driver):
         self.pieces = [(slice(None), 0)] if amplified else []
 
     def _alone(self, branch: Branch) -> None:
-        """The whole batch is one branch."""
+        """Make the whole batch one branch."""
         if branch.edits or branch.skips or branch.identity:
             self._join(branch, slice(0, self.batch))
 
@@ -180,7 +180,7 @@ class Guide(Driver):
             self.pieces.append((rows, len(self.arms) - 1))
 
     def _fork(self, block: int, part: int) -> list[int] | None:
-        """Append the rows of branches that first differ here: for each row now, the row it was."""
+        """Append the rows of branches that first differ here; return the old index of each new row."""
         joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
         if not joining:
             return None
@@ -199,7 +199,7 @@ class Guide(Driver):
         return index
 
     def before_block(self, index: int) -> Any:
-        """A hook before a block: branches that differ inside it join, and conditioning follows the rows."""
+        """A hook before a block: add branches that differ inside it, and reindex conditioning to the rows."""
         block = self.anatomy.blocks[index]
         states = set(block.state_inputs.values())
 
@@ -221,7 +221,7 @@ class Guide(Driver):
         return hook
 
     def before_reentry(self, argument: str) -> Any:
-        """A hook before a module that conditioning enters after the blocks."""
+        """A hook before a module after the blocks that receives conditioning."""
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
             if len(self.source) == self.given:
@@ -232,7 +232,7 @@ class Guide(Driver):
         return hook
 
     def on_states(self, index: int) -> Any:
-        """A hook on a block's output: branches that differ there join, skipping ones hand on what the block was given."""
+        """A hook on a block's output: add branches that differ there; skipping branches get the block's input."""
         block, edit = self.anatomy.blocks[index], super().on_states(index)
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
@@ -254,7 +254,7 @@ class Guide(Driver):
         return hook
 
     def _attach_attention(self, transformer: Any) -> list[Any]:
-        """Hooks that give each image token its own value, for the branches that ask for it."""
+        """Hooks that give each image token its own value, for branches with `identity`."""
         wanted = {block for method in self.guidance.methods for branch in method.branches() for block in branch.identity}
         handles = []
         for index in sorted(wanted):

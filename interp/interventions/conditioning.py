@@ -1,10 +1,10 @@
-"""Swapping what a model is conditioned on: timestep, pooled text, text tokens, each alone or together.
+"""Swap a model's conditioning: timestep, pooled text and text tokens, alone or together.
 
     SwapConditioning.of(model, prompt="a blue star", pooled=True)                 the pooled text alone
     SwapConditioning.of(model, prompt="a blue star", pooled=True, tokens=True)    all of the text
-    SwapConditioning.of(model, timestep=500.0, steps="10-19")                     what the model is told of the time
+    SwapConditioning.of(model, timestep=500.0, steps="10-19")                     the timestep the model receives
 
-The latents stay what they are: telling the model another timestep does not re-noise them.
+The latents are unchanged: another timestep does not re-noise them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from interp.sites import parse_indices
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SwapConditioning:
-    """Arguments of the transformer replaced in every call of the chosen steps; made by `SwapConditioning.of`."""
+    """Replace arguments of the transformer in every call of the selected steps; created by `SwapConditioning.of`."""
 
     arguments: Mapping[str, Tensor]
     """Per argument of the transformer, (1, ...): one value for every row."""
     said: Mapping[str, Any]
-    """What was asked for, in plain JSON values."""
+    """The arguments of `of`, as plain JSON values."""
     steps: Any = None
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class SwapConditioning:
         """Encode the other prompt with the model's own encoders; `timestep` is in the scheduler's units, 0..1000."""
         spec, anatomy = model.loaded.spec, model.anatomy
         if (prompt is None) == (pooled or tokens):
-            raise InputError("SwapConditioning: prompt goes with pooled=True or tokens=True, and they with a prompt")
+            raise InputError("SwapConditioning: prompt needs pooled=True or tokens=True, and they need a prompt; give both")
         if prompt is None and timestep is None:
             raise InputError("SwapConditioning: give a prompt with pooled=True or tokens=True, or a timestep, or both")
         if timestep is not None and not (math.isfinite(timestep) and 0 <= timestep <= 1000):
@@ -59,20 +59,20 @@ class SwapConditioning:
         players = anatomy.conditioning.players if anatomy.conditioning is not None else {}
         if timestep is not None and not anatomy.one_timestep:
             raise InputError(
-                f"timestep: {model.name} is told two of them, this step's and the next's; one alone cannot be swapped"
+                f"timestep: {model.name} receives two, this step's and the next's; one alone cannot be swapped; leave it out"
             )
         chosen, found = model.settings(settings), {}
         with torch.no_grad():
             if pooled:
                 if "text" not in players or spec.conditions is None:
-                    raise InputError(f"pooled: no pooled text enters {model.name}; swap its tokens")
+                    raise InputError(f"pooled: {model.name} has no pooled text; use tokens=True")
                 assert anatomy.conditioning is not None
                 if not anatomy.conditioning.pooled:
-                    raise InputError(f"pooled: the text that sets the gates of {model.name} comes by its tokens; swap them")
+                    raise InputError(f"pooled: the gates of {model.name} get their text from its tokens; use tokens=True")
                 found[players["text"]] = spec.conditions(model.pipe, [prompt], chosen)[players["text"]]
             if tokens:
                 if spec.text_states is None:
-                    raise InputError(f"tokens: {model.name} has no text tokens; its class label is pooled=True")
+                    raise InputError(f"tokens: {model.name} has no text tokens; use pooled=True for its class label")
                 found |= spec.text_states(model.pipe, [prompt], chosen)
         if timestep is not None:
             found[anatomy.timestep] = torch.tensor([timestep / anatomy.timestep_scale], dtype=torch.float32)
@@ -80,7 +80,7 @@ class SwapConditioning:
         return cls(found, said, steps)
 
     def touches(self, site: Any, step: int) -> bool:
-        """No site: it acts on the transformer's arguments."""
+        """Always False: it acts on the transformer's arguments."""
         return False
 
     def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
@@ -88,11 +88,11 @@ class SwapConditioning:
         return value
 
     def swaps(self, step: int) -> bool:
-        """Whether a step's call is changed."""
+        """Whether the call of a step is changed."""
         return self.steps is None or step in self.steps
 
     def swapped(self, given: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The replaced arguments of one call, for all its rows, on their device and in their dtype."""
+        """The new arguments of one call, for all its rows, with the device and dtype of the old ones."""
         found = {}
         for name, value in self.arguments.items():
             old = given[name]
@@ -105,7 +105,7 @@ class SwapConditioning:
 
     @property
     def digest(self) -> str:
-        """Of the arrays put in."""
+        """Digest of the replacing arrays."""
         parts = b"".join(value.detach().float().cpu().numpy().tobytes() for value in self.arguments.values())
         return hashlib.sha256(parts).hexdigest()[:16]
 
@@ -122,22 +122,22 @@ class SwapConditioning:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReplaceLater:
-    """What blocks after a block, and the modules after all blocks, are conditioned on, replaced by another run's: conditioning
-    that enters again. For experiments, which know the other run.
+    """Replace the conditioning that enters blocks after `block`, and modules after all blocks, with another run's. Used by
+    experiments, which have the other run.
     """
 
     block: int
     values: Mapping[tuple[int, str, str], Tensor]
     """By (step, path of the module, argument): (1, ...)."""
     source: str
-    """Whose it is, in words."""
+    """The other run, as text."""
     steps: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
 
     def touches(self, site: Any, step: int) -> bool:
-        """No site: it acts on modules' arguments."""
+        """Always False: it acts on modules' arguments."""
         return False
 
     def apply(self, site: Any, step: int, value: Tensor) -> Tensor:

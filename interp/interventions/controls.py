@@ -1,12 +1,12 @@
-"""Controls: edits without which an effect of zeroing massive channels proves nothing about those channels.
+"""Controls for zeroing massive channels: they separate the loss of the channels from its side effects.
 
     Displace(channels=29, blocks=4, seed=3)    as large a change, along a random direction of the other channels
-    ZeroNormsKept(channels=29, blocks=4)       the channels are 0, but later LayerNorms scale as if they were there
-    NormsAsIfZero(channels=29, blocks=4)       the channels stay, but later LayerNorms scale as if they were 0
+    ZeroNormsKept(channels=29, blocks=4)       the channels are 0; later LayerNorms use the statistics with them
+    NormsAsIfZero(channels=29, blocks=4)       the channels stay; later LayerNorms use the statistics without them
 
-A huge channel sets the size by which LayerNorm divides all the others: zeroing it removes what it carries *and* enlarges every
-other channel. The last two take the effects apart. What was taken out at a block is taken to be missing from every later
-LayerNorm of the stream (the stream is a sum), or from the next one alone (`reach="next"`).
+A massive channel dominates the standard deviation by which LayerNorm divides all channels: zeroing it removes its content *and*
+enlarges every other channel. The last two edits separate these effects. A value removed at a block counts as removed in every
+later LayerNorm of the stream (the stream is a sum), or in the next one only (`reach="next"`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ REACHES = ("all", "next")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Displace(Selection):
-    """Leave the channels and move every selected token along one random direction of the other channels, by as much as zeroing
-    the channels would: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`. At a second block
-    only what |x_channels| has grown by is added: zeroing, too, removes what is there once.
+    """Keep the channels and move every selected token along one random direction of the other channels, by the distance that
+    zeroing would move it: x + |x_channels| r with |r| = 1, r_channels = 0. The direction is drawn from `seed`. Later blocks add
+    only the growth of |x_channels|, as zeroing removes each value once.
     """
 
     seed: int = 0
@@ -38,14 +38,16 @@ class Displace(Selection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.is_hidden or self.channels is None:
-            raise InputError("Displace needs channels of hidden states: it moves a token by as much as they hold")
+            raise InputError(
+                "Displace needs channels of hidden states: their norm is the distance; give channels and leave out at"
+            )
 
     def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
-        """The displaced state, (batch, token, channel), as at a first block."""
+        """The displaced state, (batch, token, channel), as at the first edited block."""
         return self.apply_with(Memory(), self, site, step, value)
 
     def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
-        """The same, less what earlier blocks of this call have displaced already."""
+        """The displaced state, minus the displacement by earlier blocks of this call."""
         channels = torch.tensor(self.channels, device=value.device)
         drawn = torch.randn(value.shape[-1], generator=torch.Generator().manual_seed(self.seed)).to(value.device)
         drawn[channels] = 0.0
@@ -62,13 +64,13 @@ class Displace(Selection):
         return moved
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
-        """Not used: the change is of other channels than the selected ones."""
+        """Not used: the edit changes other channels than the selected ones."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ZeroNormsKept(Zero):
-    """Set to 0, with later LayerNorms' mean and variance taken as if the channels were still there."""
+    """Set to 0; later LayerNorms use the mean and variance of the state with the channels."""
 
     reach: str = "all"
 
@@ -88,7 +90,7 @@ class ZeroNormsKept(Zero):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class NormsAsIfZero(Selection):
-    """Leave the channels, with later LayerNorms' mean and variance taken as if they were 0."""
+    """Keep the channels; later LayerNorms use the mean and variance of the state with the channels at 0."""
 
     reach: str = "all"
 
@@ -114,11 +116,11 @@ NormEdit = ZeroNormsKept | NormsAsIfZero
 
 
 Remembering = Displace | ZeroNormsKept | NormsAsIfZero
-"""Edits that depend on what they did at earlier blocks of the call."""
+"""Edits that depend on earlier blocks of the same call."""
 
 
 class Memory:
-    """What edits have done so far in the call under way."""
+    """Effects of edits so far in the current call."""
 
     def __init__(self) -> None:
         self.removed: dict[tuple[Any, str], Tensor] = {}
@@ -127,12 +129,12 @@ class Memory:
         self.changed: dict[tuple[Any, str], Tensor] = {}
 
     def begin_call(self) -> None:
-        """A new call of the transformer: nothing is done yet."""
+        """Reset the memory at a new call of the transformer."""
         for done in (self.removed, self.used, self.displaced, self.changed):
             done.clear()
 
     def see(self, key: Any, edit: NormEdit, site: Site, value: Tensor) -> None:
-        """A state that a norm edit touches, before the edit."""
+        """Note a state before a norm edit changes it."""
         before = self.removed.get((key, site.stream))
         still_in = value if before is None or isinstance(edit, ZeroNormsKept) else value - before
         taken = torch.zeros_like(value)
@@ -142,14 +144,14 @@ class Memory:
         self.used.discard((key, site.stream))
 
     def normed(self, key: Any, edit: NormEdit, norm: Norm, module: Any, state: Tensor, output: Tensor) -> Tensor:
-        """The LayerNorm's output with the edit's statistics, where the edit has taken something out before it."""
+        """The LayerNorm's output with the edit's statistics, if the edit removed values before it."""
         for stream in norm.streams:
             removed = self.removed.get((key, stream))
             if removed is None or (edit.reach == "next" and (key, stream) in self.used):
                 continue
             count = removed.shape[1]
             place = slice(None)
-            if len(norm.streams) > 1:  # streams stand one after the other
+            if len(norm.streams) > 1:  # streams are concatenated
                 place = slice(0, count) if norm.streams[0] == stream else slice(state.shape[1] - count, None)
             output = output.clone()
             output[:, place] = layer_norm(state[:, place], edit.statistics_of(state[:, place], removed), module)
@@ -157,8 +159,8 @@ class Memory:
         return output
 
     def change(self, key: Any, site: Site, before: Tensor, after: Tensor) -> Tensor:
-        """Energy changed so far in this call over the energy of the state as it would be: what an edit takes out of a stream is
-        missing from then on.
+        """Energy changed so far in this call over the energy of the unedited state: a change at one block persists in the
+        stream.
         """
         wide = after.float() - before.float()
         earlier = self.changed.get((key, site.stream))
@@ -169,9 +171,9 @@ class Memory:
 
 
 def layer_norm(state: Tensor, statistics_of: Tensor, module: Any) -> Tensor:
-    """(state - mean) / sqrt(variance + eps) over channels, mean and variance being those of another state."""
+    """(state - mean) / sqrt(variance + eps) over channels, with the mean and variance of `statistics_of`."""
     if not isinstance(module, torch.nn.LayerNorm) or module.elementwise_affine:
-        raise ModelError(f"norm edits need a LayerNorm without weights of its own; this is {module}")
+        raise ModelError(f"norm edits need a LayerNorm without weights; got {module}")
     wide = statistics_of.float()
     mean, variance = wide.mean(dim=-1, keepdim=True), wide.var(dim=-1, keepdim=True, correction=0)
     normed = (state.float() - mean) / (variance + float(module.eps)).sqrt()
@@ -188,6 +190,6 @@ def _chosen(edit: Selection, value: Tensor) -> tuple[Any, ...]:
 
 def _check(edit: Any) -> None:
     if not edit.is_hidden:
-        raise InputError(f"{type(edit).__name__} acts on hidden states; leave out at={edit.at!r}")
+        raise InputError(f"{type(edit).__name__} edits hidden states; leave out at={edit.at!r}")
     if edit.reach not in REACHES:
         raise InputError(f"reach must be one of {', '.join(REACHES)} (LayerNorms after the edit); got {edit.reach!r}")

@@ -1,11 +1,11 @@
-"""The edits: frozen values, each a selection of a site and what becomes of the values there.
+"""The edits: frozen dataclasses, each a selection of sites and a change of the values there.
 
     Zero(channels=29, blocks=4)                              hidden states of the image stream, every step and token
     Scale(1.5, channels="29,54", blocks="2-5", steps="0-9")
     SetMean(channels=29, blocks=4, stream="both")            each sample's mean over its tokens
     Clamp(-1, 1, channels=29, blocks=4, at="alpha.mlp")      the AdaLN gate
 
-They are applied in order, compose, print as they are written, and are stored with the run.
+They compose, are applied in order, print as written, and are stored with the run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scale(Selection):
         _finite("factor", self.factor)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
-        """Factor x."""
+        """factor * x."""
         return values * self.factor
 
 
@@ -59,13 +59,13 @@ class Add(Selection):
         _finite("amount", self.amount)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
-        """X + amount."""
+        """x + amount."""
         return values + self.amount
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Clamp(Selection):
-    """Limit to low..high; `None` leaves a side open."""
+    """Clip to low..high; `None` leaves a side open."""
 
     low: float | None
     high: float | None
@@ -97,7 +97,9 @@ class SetMean(Selection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.values is None and not self.is_hidden:
-            raise InputError("SetMean without values is a mean over tokens, which a gate has not; give values, or use Clamp")
+            raise InputError(
+                "SetMean without values is a mean over tokens, which a gate does not have; give values, or use Clamp"
+            )
         if self.values is not None:
             self.values.check(self, ("step", "block", "channel"))
 
@@ -111,8 +113,8 @@ class SetMean(Selection):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Replace(Selection):
-    """Put in values of another run or prompt: (step, block, token, channel) for hidden states, (step, block, channel) for
-    gates. `Values.of(run.hidden["image"]["hidden"].sel(prompt=0), "run A, prompt 0")` takes them from a store.
+    """Replace with values of another run or prompt: (step, block, token, channel) for hidden states, (step, block, channel)
+    for gates. `Values.of(run.hidden["image"]["hidden"].sel(prompt=0), "run A, prompt 0")` takes them from a store.
     """
 
     values: Values
@@ -129,10 +131,10 @@ class Replace(Selection):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Transport(Selection):
-    """Move towards another run's values: x + strength (other - x), on the selected channels and tokens together.
+    """Interpolate to another run's values: x + strength (other - x), on the selected channels and tokens.
 
     With `tokens` a spatial mask, this is Few Channels' injection under the joint channel and spatial mask (arXiv 2605.13974);
-    strength 1 replaces, 0 leaves.
+    strength 1 replaces, 0 changes nothing.
     """
 
     values: Values
@@ -143,11 +145,11 @@ class Transport(Selection):
         super().__post_init__()
         _finite("strength", self.strength)
         if not self.is_hidden:
-            raise InputError("Transport moves hidden states; use Replace or Scale on gates")
+            raise InputError("Transport edits hidden states; use Replace or Scale on gates")
         self.values.check(self, ("step", "block", "token", "channel"))
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
-        """X + strength (other - x)."""
+        """x + strength (other - x)."""
         return torch.lerp(values, self.values.at(self, step, block, values).expand_as(values), self.strength)
 
 

@@ -1,10 +1,9 @@
-"""The second driver: the same edits as plain torch hooks on a pipeline, for calls of your own.
+"""The edits as plain torch hooks on a pipeline, for your own calls.
 
 with edited(model, [Zero(channels=29, blocks=4)]):
     model.pipe("a red circle", num_inference_steps=20)
 
-Steps are counted by the calls of the transformer, one a step. The pipeline's own guidance batches its branches: they are edited
-alike.
+One call of the transformer counts as one step. If the pipeline's own guidance batches its branches, all of them are edited.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from interp.models.anatomy import Anatomy, Lengths, Modulation, Norm, bind_input
 from interp.sites import Site
 
 Piece = tuple[slice, int]
-"""Rows of the batch, and the arm (a number) whose edits act on them."""
+"""Rows of the batch, and the index of the arm that edits them."""
 
 
 @contextlib.contextmanager
 def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
-    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit that touches nothing is an error."""
+    """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit without effect raises InputError."""
     driver = Driver(model.anatomy, [list(edits)])
     driver.pieces = [(slice(None), 0)]
     transformer = model.pipe.transformer
@@ -55,7 +54,7 @@ class Driver:
         self.lengths: Lengths = {}
 
     def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
-        """Register the hooks that these edits need; what comes back has `remove`."""
+        """Register the hooks that these edits need; return their handles, which have `remove`."""
         handles = self.attach_norms(transformer, first=first)
         if self.anatomy.joint:
             handles.append(transformer.register_forward_pre_hook(self.note_lengths, with_kwargs=True))
@@ -72,7 +71,7 @@ class Driver:
         return handles
 
     def note_lengths(self, module: Any, arguments: Any, named: Any) -> None:
-        """A hook before a call: how many tokens the streams have."""
+        """A hook before a call: note the number of tokens of each stream."""
         self.lengths = self.anatomy.lengths(bind_inputs(module, arguments, named))
 
     def attach_norms(self, transformer: Any, *, first: bool = False) -> list[Any]:
@@ -81,8 +80,8 @@ class Driver:
             return []
         if not self.anatomy.has_norms:
             raise ModelError(
-                f"edits of LayerNorms: the blocks of {self.anatomy.model_class} have none without weights of its own; leave "
-                "out ZeroNormsKept and NormsAsIfZero"
+                f"edits of LayerNorms: the blocks of {self.anatomy.model_class} have no LayerNorm without weights; leave out "
+                "ZeroNormsKept and NormsAsIfZero"
             )
         modules = [(f"{block.path}.{norm.module}", norm) for block in self.anatomy.blocks for norm in block.norms]
         last = self.anatomy.last_norm
@@ -90,17 +89,17 @@ class Driver:
         return [transformer.get_submodule(path).register_forward_hook(self.on_norm(n), prepend=first) for path, n in modules]
 
     def end_call(self, module: Any, arguments: Any, output: Any) -> None:
-        """One call of the transformer is over: the next step begins."""
+        """A hook after a call of the transformer: start the next step."""
         self.step, self.called = self.step + 1, True
         self.memory.begin_call()
 
     def on_arguments(self, module: Any, arguments: Any, named: Any) -> Any:
-        """A hook before a call: replace what a `SwapConditioning` names."""
+        """A hook before a call: apply every `SwapConditioning`."""
         bound, changed = self.swap(self.anatomy.rows_first(bind_inputs(module, arguments, named)))
         return ((), self.anatomy.as_called(bound)) if changed else None
 
     def swap(self, bound: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The call's arguments with every arm's swaps in its rows, and whether there were any."""
+        """The call's arguments with every arm's swaps in its rows, and whether any changed."""
         changed = False
         for rows, arm in self.pieces:
             for number, edit in enumerate(self.arms[arm]):
@@ -133,7 +132,7 @@ class Driver:
         return hook
 
     def before_chunks(self, index: int, modulation: Modulation) -> Any:
-        """A hook before a block that is given its AdaLN values as an argument."""
+        """A hook before a block that receives its AdaLN values as an argument."""
         sites = self._own_sites(index, modulation)
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
@@ -151,7 +150,7 @@ class Driver:
         return [(number, site) for number, site in found if site.stream not in modulation.shared_with]
 
     def _edit_chunks(self, modulation: Modulation, sites: list[tuple[int, Site]], values: Tensor) -> Tensor | None:
-        """The values with their chunks edited; `None` where nothing is."""
+        """The values with edited chunks; `None` if no edit applies."""
         if not any(self.concerns(site) for _, site in sites):
             return None
         before = modulation.split(values)
@@ -162,7 +161,7 @@ class Driver:
         return modulation.join(values, after) if changed else None
 
     def on_norm(self, norm: Norm) -> Any:
-        """A hook on a LayerNorm: norm edits give it other statistics."""
+        """A hook on a LayerNorm: norm edits change its statistics."""
 
         def hook(module: Any, arguments: Any, output: Tensor) -> Tensor | None:
             normed = output
@@ -201,19 +200,19 @@ class Driver:
         """Called with every edited part."""
 
     def check_touched(self) -> None:
-        """Refuse silence: every edit must have acted."""
+        """Raise InputError if an edit had no effect."""
         for edits, counts in zip(self.arms, self.touched, strict=True):
             for edit, count in zip(edits, counts, strict=True):
                 if self.called and not count:
                     raise InputError(
-                        f"intervention {edit!r} touched nothing: no block, stream and step of these calls is like that"
+                        f"intervention {edit!r} touched nothing: no call has this block, stream and step; change the edit"
                     )
         if any(self.arms) and not self.called:
-            raise InputError("no call of the transformer was made inside edited(...); call model.pipe(...) in it")
+            raise InputError("the transformer was not called inside edited(...); call model.pipe(...) in it")
 
 
 def _put(value: Tensor, rows: slice, part: Tensor) -> Tensor:
-    """The value with some rows replaced; the value itself is not changed."""
+    """A copy of the value with some rows replaced."""
     if part.shape[0] == value.shape[0]:
         return part
     whole = value.clone()

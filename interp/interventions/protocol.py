@@ -1,4 +1,4 @@
-"""What an edit is."""
+"""The protocol of an edit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Intervention(Protocol):
-    """An edit of one or more sites. It never changes the tensors it is given in place."""
+    """An edit of one or more sites. It never changes its input tensors in place."""
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""

@@ -1,11 +1,11 @@
 """Arms of one picture as rows of one batch: what they share is computed once.
 
 1. Before its first edited step an arm is the clean run: the transformer is not called, its stored predictions are given back.
-2. In that step its latents are still the clean ones: one row, the trunk, stands for all arms that begin there, and an arm's row
-   forks off it at the arm's first edited block.
-3. From then on it is a row of its own.
+2. In that step its latents are still the clean ones: one row, the shared prefix, stands for all arms that begin there. An arm's
+   row forks from it at the arm's first edited block.
+3. In later steps the arm has a row of its own.
 
-The pipeline sees one row an arm and knows nothing of this. Rows are taken apart and put together by argument name.
+The pipeline sees one row per arm throughout. Rows are split and joined by argument name.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from interp.sites import Site
 Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
 """(step, the call's arguments, the transformer itself) -> prediction, (row, ...)."""
 Place = tuple[int, int, int]
-"""(step, block, 0 inside it or 1 at its output): where an arm first differs; block -1 is the call's arguments."""
+"""First difference of an arm: (step, block, 0 inside the block or 1 at its output); block -1 is the call's arguments."""
 BEFORE_THE_BLOCKS = -1
 
 
 @dataclasses.dataclass
 class Calls:
-    """The transformer's calls of one clean picture, one a step."""
+    """The transformer's calls of one clean picture, one per step."""
 
     arguments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """By name, one row each."""
@@ -44,8 +44,8 @@ class Calls:
 
 
 class Slot:
-    """A transformer's forward, with a place for what stands around it. nnsight keeps it as the body of the module it wraps:
-    what a trace sees of a call is outside, so a guided call looks like a plain one.
+    """A transformer's forward with a replaceable wrapper. nnsight keeps it as the body of the module it wraps, so a trace sees
+    the arguments and output outside the wrapper, and a guided call looks like a plain one.
     """
 
     name = "_interp_slot"
@@ -55,12 +55,12 @@ class Slot:
         self.around: Callable[..., Any] | None = None
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """The call, through what stands around it."""
+        """Call the forward through the wrapper, if one is set."""
         return self.inner(*given, **named) if self.around is None else self.around(*given, **named)
 
 
 def install_slot(transformer: Any) -> None:
-    """Put a slot into a transformer's instance forward, once; a transformer that another library has wrapped is left alone."""
+    """Install a slot as a transformer's instance forward, once; a transformer that another library wraps is unchanged."""
     if "forward" not in transformer.__dict__ and Slot.name not in transformer.__dict__:
         slot = Slot(transformer)
         transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
@@ -68,7 +68,7 @@ def install_slot(transformer: Any) -> None:
 
 @contextlib.contextmanager
 def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator[None]:
-    """Hand every call of the transformer inside to `around`, which may change, answer or record it; rows stand first."""
+    """Pass every call of the transformer inside to `around`, which may change, replace or record it; rows are axis 0."""
     slot: Slot | None = transformer.__dict__.get(Slot.name)
     original = transformer.forward if slot is None else slot.inner
     steps = itertools.count()
@@ -100,7 +100,7 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
 
 
 def first_place(edits: Sequence[Intervention]) -> Place | None:
-    """Where edits first change anything; `None` without edits."""
+    """The first place that edits change; `None` without edits."""
     return min((_place(edit) for edit in edits), default=None)
 
 
@@ -111,7 +111,7 @@ def _place(edit: Intervention) -> Place:
         return min(edit.steps or (0,)), BEFORE_THE_BLOCKS, 0
     if isinstance(edit, ReplaceLater):
         return min(edit.steps or (0,)), edit.block, 1
-    return 0, BEFORE_THE_BLOCKS, 0  # an edit of the user's own may act anywhere
+    return 0, BEFORE_THE_BLOCKS, 0  # a user-defined edit may act anywhere
 
 
 def _streams(edit: Intervention) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _streams(edit: Intervention) -> tuple[str, ...]:
 
 
 class Forks(Driver):
-    """Draws arms beside a clean run."""
+    """Draws the arms of a clean run."""
 
     def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]], clean: Calls) -> None:
         super().__init__(anatomy, arms)
@@ -134,7 +134,7 @@ class Forks(Driver):
 
     @contextlib.contextmanager
     def drawing(self, transformer: Any) -> Iterator[None]:
-        """The pipeline's calls inside have one row an arm, all of the clean run's prompt and seed."""
+        """Draw with one row per arm in the pipeline's calls inside, all with the clean run's prompt and seed."""
         handles: list[Any] = []
         try:
             for index, block in enumerate(self.anatomy.blocks):
@@ -191,7 +191,7 @@ class Forks(Driver):
                 yield name, bound[name]
 
     def _aim(self) -> None:
-        """Edits act on the rows of arms that have left the trunk."""
+        """Edits act on the rows of arms that have left the shared prefix."""
         whole = len(self.owners) == 1 and self.owners[0] != self.trunk
         self.pieces = [
             (slice(None) if whole else slice(row, row + 1), owners[0])
@@ -200,7 +200,7 @@ class Forks(Driver):
         ]
 
     def _leave(self, block: int, part: int) -> list[int] | None:
-        """Give arms that begin here rows of their own: for each row now, the row it was; `None` where nothing changes."""
+        """Give arms that begin here their own rows: the old index of each new row; `None` if no arm begins."""
         leaving = [arm for arm in self.trunk if self.places[arm] == (self.step, block, part)]
         if not leaving:
             return None
@@ -209,7 +209,7 @@ class Forks(Driver):
         if staying:
             new, kept = leaving, staying
             self.owners[0] = self.trunk = kept
-        else:  # the trunk's own row becomes the first leaver's
+        else:  # the shared prefix's own row becomes that of the first arm to leave
             new, self.trunk = leaving[1:], []
             self.owners[0] = leaving[:1]
         self.owners += [[arm] for arm in new]
@@ -219,7 +219,7 @@ class Forks(Driver):
         return index
 
     def before_block(self, index: int) -> Any:
-        """A hook before a block: arms that change something inside it leave, and conditioning follows the rows."""
+        """A hook before a block: fork arms that begin inside it, and reindex conditioning to the rows."""
         block = self.anatomy.blocks[index]
         states = set(block.state_inputs.values())
 
@@ -241,7 +241,7 @@ class Forks(Driver):
         return hook
 
     def before_reentry(self, path: str, argument: str) -> Any:
-        """A hook before a module that conditioning enters after the blocks."""
+        """A hook before a module after the blocks that receives conditioning."""
 
         def hook(module: Any, arguments: Any, named: Any) -> Any:
             later = self._later(len(self.anatomy.blocks))
@@ -253,7 +253,7 @@ class Forks(Driver):
         return hook
 
     def on_reentry(self, reentry: Reentry) -> Any:
-        """A hook on a module before the blocks, an item of whose output is used after them."""
+        """A hook on a module before the blocks, for the item of its output that is used after them."""
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
             later = self._later(len(self.anatomy.blocks))
@@ -267,7 +267,7 @@ class Forks(Driver):
         return hook
 
     def _later(self, index: int) -> list[tuple[slice, int, int, ReplaceLater]]:
-        """Rows whose arm replaces the conditioning that enters at a block, or (past the last) after the blocks."""
+        """Rows of arms that replace the conditioning at a block, or (index past the last) after the blocks."""
         return [
             (rows, arm, number, edit)
             for rows, arm in self.pieces
@@ -285,7 +285,7 @@ class Forks(Driver):
         return value
 
     def on_states(self, index: int) -> Any:
-        """A hook on a block's output: arms that change it leave first."""
+        """A hook on a block's output: fork arms that begin there, then edit."""
         block, edit = self.anatomy.blocks[index], super().on_states(index)
 
         def hook(module: Any, arguments: Any, output: Any) -> Any:
@@ -299,20 +299,20 @@ class Forks(Driver):
 
     @property
     def forwards(self) -> float:
-        """Forwards of one row that were run, parts of them as parts."""
+        """Number of single-row forwards run, counted in fractions of blocks."""
         return self.block_rows / len(self.anatomy.blocks)
 
     def note(self, arm: int, site: Site, before: Tensor, after: Tensor) -> None:
-        """How much of a state's energy the edits have changed by now."""
+        """Note the share of a state's energy that the edits have changed."""
         if site.kind == "hidden":
             self.energies[arm].append(self.memory.change(arm, site, before, after))
 
     def changed(self, arm: int) -> float:
-        """Energy changed over the states' energy, mean over edited states; 0 for edits of gates and conditioning."""
+        """Changed energy over the states' energy, mean over edited states; 0 for edits of gates and conditioning."""
         return float(torch.stack(self.energies[arm]).mean()) if self.energies[arm] else 0.0
 
     def dose(self, arm: int, steps: int) -> float:
-        """The same, summed over edited states, over all blocks x steps x streams edited: 1 is all of every state."""
+        """Changed energy summed over edited states, over blocks x steps x edited streams; 1 is all energy of every state."""
         if not self.energies[arm]:
             return 0.0
         streams = len({stream for edit in self.arms[arm] for stream in _streams(edit)}) or 1

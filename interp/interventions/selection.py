@@ -1,4 +1,4 @@
-"""Where an edit acts: channels x blocks x stream x steps x tokens of a site."""
+"""The selection of an edit: channels x blocks x stream x steps x tokens of a site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = ("hidden", *(f"{kind}.{gate}" for kind in MODULATION_KINDS for gate in 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 class Selection(ABC):
-    """The part of an edit that says where. `None` means all; indices may be written as text, "0,6,12-20".
+    """The selection of an edit. `None` means all; indices may be text, such as "0,6,12-20".
 
     `at` is `hidden` (a block's output) or a gate such as `alpha.mlp` (also `shift`, `scale`); `tokens` are positions within the
     stream. `stream` is image, text or both; a gate that two streams share (Flux's single blocks) is edited through `image`.
@@ -39,7 +39,7 @@ class Selection(ABC):
             if indices is not None and min(indices) < 0:
                 raise InputError(f"{field} of an edit must be 0 or more (count from the front); got {min(indices)}")
             if indices is not None and len(set(indices)) != len(indices):
-                raise InputError(f"{field} must each be named once; got {list(indices)}")
+                raise InputError(f"{field} must not repeat; got {list(indices)}")
             object.__setattr__(self, field, indices)
         if self.stream not in (*STREAMS, "both"):
             raise InputError(f"stream must be image, text or both; got {self.stream!r}")
@@ -55,7 +55,7 @@ class Selection(ABC):
 
     @abstractmethod
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
-        """What becomes of the selected values: (batch, token, channel), or (batch, channel) of a gate."""
+        """The edited values of the selection: (batch, token, channel), or (batch, channel) of a gate."""
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""
@@ -68,7 +68,7 @@ class Selection(ABC):
         )
 
     def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
-        """The edited value; what it is given is not changed."""
+        """The edited value; the input is unchanged."""
         channels = _places(self.channels, value.shape[-1], value)
         tokens = None if value.ndim == 2 else _places(self.tokens, value.shape[1], value)
         if channels is None and tokens is None:
@@ -78,7 +78,7 @@ class Selection(ABC):
         return edited
 
     def check(self, streams: Sequence[str], blocks: int, channels: int, steps: int, tokens: dict[str, int]) -> None:
-        """Refuse indices that a model or a run has not."""
+        """Raise InputError for indices that the model or run does not have."""
         for field, size in (("channels", channels), ("blocks", blocks), ("steps", steps)):
             _within(field, getattr(self, field), size)
         wanted = [stream for stream in STREAMS if self.stream in (stream, "both")]
@@ -120,7 +120,7 @@ def _among(index: int, wanted: Any) -> bool:
 
 
 def _places(wanted: Any, size: int, value: Tensor) -> Tensor | None:
-    """Selected indices as a tensor beside the value; `None` for all."""
+    """Selected indices as a tensor on the value's device; `None` for all."""
     return None if wanted is None else torch.tensor(wanted, device=value.device)
 
 

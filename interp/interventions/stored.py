@@ -16,7 +16,7 @@ EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in KINDS}
 
 
 def from_json(stored: dict[str, Any], values: Values | None = None, model: Any = None) -> Selection | SwapConditioning:
-    """The inverse of `edit.to_json()`. Arrays are not in it, only their digest: give them as `values`, or for a
+    """The inverse of `edit.to_json()`. The JSON holds digests of arrays: pass the arrays as `values`, or for a
     `SwapConditioning` the `model` that encodes its prompt again.
     """
     plain = dict(stored)
@@ -40,5 +40,5 @@ def _swap(plain: dict[str, Any], model: Any) -> SwapConditioning:
     digest = plain.pop("digest")
     found = SwapConditioning.of(model, **plain)
     if found.digest != digest:
-        raise InputError(f"SwapConditioning was made by another model or setting: its digest is {digest}, here {found.digest}")
+        raise InputError(f"SwapConditioning is of another model or setting: its digest is {digest}, here {found.digest}")
     return found

@@ -1,4 +1,4 @@
-"""Arrays that edits put in: taken from a run, known by their source and digest."""
+"""Arrays that edits insert, identified by source and digest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ AXES = {"step": "steps", "block": "blocks", "token": "tokens", "channel": "chann
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Values:
-    """An array with named axes out of (step, block, token, channel), and the coordinates of each."""
+    """An array with named axes among step, block, token, channel, and the coordinates of each."""
 
     array: Any
     """numpy, float32."""
     coordinates: dict[str, tuple[int, ...]]
     source: str
-    """Where it is from, in words."""
+    """The source, as text."""
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -38,23 +38,23 @@ class Values:
             axes = ", ".join(self.coordinates)
             raise InputError(f"values must be ({axes}) = {expected}; got shape {array.shape}")
         if not np.isfinite(array).all():
-            raise InputError(f"values from {self.source} hold NaN or Inf; select only blocks and streams that exist")
+            raise InputError(f"values from {self.source} contain NaN or Inf; select only blocks and streams that exist")
         object.__setattr__(self, "array", array)
         object.__setattr__(self, "digest", hashlib.sha256(array.tobytes()).hexdigest()[:16])
 
     @classmethod
     def of(cls, data: xr.DataArray, source: str) -> Values:
-        """From an xarray whose axes are some of step, block, token, channel, such as one prompt of a run's hidden states."""
+        """From a DataArray with axes among step, block, token, channel, such as one prompt of a run's hidden states."""
         wanted = [axis for axis in AXES if axis in data.dims]
         extra = [str(axis) for axis in data.dims if axis not in wanted]
         if extra:
-            raise InputError(f"values must have axes out of step, block, token, channel; select one {extra[0]} first")
+            raise InputError(f"values must have axes among step, block, token, channel; select one {extra[0]} first")
         ordered = data.transpose(*wanted)
         coordinates = {axis: tuple(int(v) for v in ordered[axis].to_numpy()) for axis in wanted}
         return cls(ordered.to_numpy(), coordinates, source)
 
     def check(self, edit: Any, axes: Sequence[str]) -> None:
-        """An edit's values must hold every index that the edit selects."""
+        """Check that the values hold every index that the edit selects."""
         missing = [axis for axis in axes if axis not in self.coordinates and axis != "step"]
         extra = [axis for axis in self.coordinates if axis not in axes]
         if missing or extra:
@@ -68,7 +68,7 @@ class Values:
                 raise InputError(f"values from {self.source} have no {axis} {lacking[0]}, which the edit's {field} select")
 
     def at(self, edit: Any, step: int, block: int, like: Tensor) -> Tensor:
-        """The values for one step and block, ([token,] channel), on the device and in the dtype of `like`."""
+        """The values for one step and block, ([token,] channel), with the device and dtype of `like`."""
         place: list[Any] = []
         here = {"step": step, "block": block}
         for axis, stored in self.coordinates.items():
@@ -86,7 +86,7 @@ class Values:
         return torch.from_numpy(np.ascontiguousarray(self.array[index])).to(like.device, like.dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """Source, digest and sizes: not the numbers."""
+        """Source, digest and sizes, without the array."""
         return {"source": self.source, "digest": self.digest, "sizes": {axis: len(v) for axis, v in self.coordinates.items()}}
 
     def __eq__(self, other: object) -> bool:

@@ -1,1 +1,1 @@
-"""The store: zarr v3 on disk, xarray in memory. No torch, and no knowledge of tracing."""
+"""The store: zarr v3 on disk, xarray in memory. Imports neither torch nor the tracing modules."""

@@ -1,4 +1,4 @@
-"""Answers of a study: one JSON line each, appended; a line that a crash cut short is skipped, and said."""
+"""Answers of a study: one appended JSON line each. A line that a crash cut short is skipped with a warning."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from interp.errors import InterpWarning, StoreError
 from interp.store.create import storage_errors
 
-FIELDS = ("rater", "pair", "detail", "colour", "prompt")  # what an answer has
-WAIT = 10.0  # seconds for another rater's answer to be written
+FIELDS = ("rater", "pair", "detail", "colour", "prompt")  # fields of an answer
+WAIT = 10.0  # seconds to wait while another rater writes
 
 
 def append_answer(path: Path, answer: Mapping[str, Any]) -> None:
-    """Write one answer to the end of a file and to the disk, whoever else writes."""
+    """Append one answer to a file and sync it to disk; safe with concurrent writers."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -30,7 +30,7 @@ def append_answer(path: Path, answer: Mapping[str, Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         except Timeout:
-            raise StoreError(f"{path} is being written by somebody else for more than {WAIT:.0f} s; answer again") from None
+            raise StoreError(f"{path} has been locked by another writer for more than {WAIT:.0f} s; answer again") from None
 
 
 def _ends_with_newline(file: Any) -> bool:
@@ -39,15 +39,15 @@ def _ends_with_newline(file: Any) -> bool:
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
-    """Every whole answer of a file, in order; none if there is no file. What is no answer is left out with a warning."""
+    """Every valid answer of a file, in order; none if there is no file. Invalid lines are skipped with a warning."""
     found, damaged = parse_answers(path)
     if damaged:
-        warnings.warn(f"{path}: {damaged} lines are no answers and were left out", InterpWarning, stacklevel=2)
+        warnings.warn(f"{path}: {damaged} lines are not answers and were left out", InterpWarning, stacklevel=2)
     return found
 
 
 def parse_answers(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The answers of a file, and how many lines are none."""
+    """The answers of a file, and the number of invalid lines."""
     if not path.exists():
         return [], 0
     with storage_errors(path):

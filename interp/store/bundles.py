@@ -1,9 +1,9 @@
-"""Bundles: means and variances over a few prompts each, where a statistic of every prompt would be too much to keep.
+"""Bundles: means and variances over a few prompts each, for runs too large to keep the statistics of every prompt.
 
     bundles/stats/NAME, bundles/gates/NAME     (bundle, moment, step, block, stream, ..., channel) float32
 
-A bundle's prompts are `bundle * size .. (bundle + 1) * size - 1`, those of them that are done. Bundles are written whole, so
-workers, shards and continued runs need no arithmetic; joined, they are the summary.
+A bundle covers the done rows among `bundle * size .. (bundle + 1) * size - 1`. Bundles are written whole, so workers, shards
+and resumed runs do not update stored moments. The summary is the combination of all bundles.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Groups = dict[str, dict[str, Array]]
 
 
 class Bundle:
-    """The moments of one bundle, as its rows come."""
+    """Running moments of one bundle."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._moments: dict[tuple[str, str], Moments] = {}
 
     def add(self, arrays: Groups) -> Groups:
-        """Take a row's statistics and gates in; what is left is to be written for the row itself."""
+        """Add a row's statistics and gates; return the arrays that are still to be written for the row itself."""
         for group in FOLDED:
             for name, array in arrays.get(group, {}).items():
                 moments = self._moments.setdefault((group, name), Moments(np.shape(array)))

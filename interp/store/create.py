@@ -1,4 +1,4 @@
-"""Making a store, in one go: it is built in a temporary folder and renamed."""
+"""Create a store atomically: it is built in a temporary folder and renamed. Also locks and storage errors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from interp.errors import InterpWarning, StoreError
 from interp.store.places import is_remote, move, remove
 from interp.store.schema import SCHEMA, Schema, encoding
 
-SHARD_WAIT = 60.0  # seconds for another shard to make the store
+SHARD_WAIT = 60.0  # seconds to wait while another shard creates the store
 
 
 def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
-    """Make the empty store of a run; nothing is at `path` until it is whole."""
+    """Create the empty store of a run; `path` does not exist until the store is complete."""
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
             with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
                 _build(partial, schema, attributes)
             if is_remote(path):
-                remove(path)  # what a killed process moved of a store
+                remove(path)  # an incomplete store that a killed process left
             move(partial, path)
         finally:
             remove(partial)
@@ -56,7 +56,7 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
     root.create_array("done", shape=(prompts,), chunks=(1,), **done)
     for name, variable in schema.variables().items():
         group_path, _, variable_name = name.rpartition("/")
-        if group_path == "hidden":  # one group a stream: hidden/image/hidden
+        if group_path == "hidden":  # one group per stream: hidden/image/hidden
             group_path, variable_name = name, "hidden"
         coordinates = schema.coordinates(name)
         if group_path not in root:
@@ -71,16 +71,17 @@ def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def writing_lock(path: Path, shard: tuple[int, int] | None = None) -> Iterator[Callable[[], None]]:
-    """Hold the store for writing; a second writer is refused at once. The system lets go when a writer dies.
+    """Lock the store for writing; a second writer raises StoreError at once. The lock is released when a writer dies.
 
-    Shards `(i, n)` of one n hold a lock each and write side by side; what is yielded lets the others in, and must be called
-    when the store is there and read. A writer of the whole store, or of another n's shards, is refused while one is held.
+    Shards `(i, n)` with the same n hold one lock each and write in parallel. Call the yielded function once the store exists
+    and is read: it admits the other shards. While a shard holds its lock, writers of the whole store or of shards with
+    another n are refused.
     """
     if is_remote(path):
-        warnings.warn(f"store {path} cannot be locked: see to it that no other process writes it", InterpWarning, stacklevel=4)
+        warnings.warn(f"store {path} cannot be locked: make sure no other process writes to it", InterpWarning, stacklevel=4)
         yield lambda: None
         return
-    path = path.resolve()  # one lock, whatever links lead to the store
+    path = path.resolve()  # one lock per store, also through symbolic links
     whole = FileLock(path.with_name(path.name + ".lock"))
     own = None if shard is None else FileLock(path.with_name(f"{path.name}.lock.{shard[0]}-of-{shard[1]}"))
     with storage_errors(path), contextlib.ExitStack() as held:
@@ -111,7 +112,7 @@ def _hold(lock: FileLock, path: Path, wait: float, who: str) -> FileLock:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left half made beside the store; the caller holds the lock."""
+    """Remove partial folders that a killed process left next to the store; the caller holds the lock."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
         remove(left)
 
@@ -124,7 +125,7 @@ def add_attributes(path: Path, name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusals inside into one clear error."""
+    """Convert an OSError raised inside into a StoreError."""
     try:
         yield
     except OSError as error:
@@ -132,7 +133,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def storage_message(path: Path, error: OSError) -> str:
-    """What to do about a failed read or write."""
+    """The error message of a failed read or write, with advice."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"store {path}: no space left to write ({error.strerror}); rows already done are kept: "
@@ -145,7 +146,7 @@ def storage_message(path: Path, error: OSError) -> str:
 
 @contextlib.contextmanager
 def zarr_quiet() -> Iterator[None]:
-    """Without zarr's notes that its text type has no final specification: zarr 3 and xarray read it back."""
+    """Silence zarr's warnings that its text type has no final specification: zarr 3 and xarray read it back."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="zarr")
         warnings.filterwarnings("ignore", message=".*Zarr (V3|format 3).*")

@@ -1,10 +1,10 @@
-"""Stores of experiments: pictures of every prompt under every arm, as they are drawn; resumable cell by cell.
+"""Stores of experiments: pictures of every prompt under every arm; resumable cell by cell.
 
     NAME.zarr/
       attrs              schema, experiment, parameters, arms, plan, provenance
       root               prompt_text, seed (prompt); planned, done (prompt, arm)
       outputs/           image (prompt, arm, y, x, rgb) uint8; latents (prompt, arm, ...)
-      cells/             what was measured while drawing, (prompt, arm)
+      cells/             values measured while drawing, (prompt, arm)
       analysis/NAME/     results
 
 `done` is written last: a cell whose `done` is 0 does not exist.
@@ -37,7 +37,7 @@ Cell = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Axes of an experiment: enough to make its store."""
+    """Axes of an experiment: everything needed to create its store."""
 
     prompt_text: tuple[str, ...]
     seed: tuple[int, ...]
@@ -54,7 +54,7 @@ class Layout:
 
 
 def open_or_create(path: Path, layout: Layout, attributes: dict[str, Any]) -> Array:
-    """Which cells the store already holds, (prompt, arm); it is made if there is none. The caller holds the lock."""
+    """Cells that the store already holds, (prompt, arm) booleans. Creates a missing store. The caller holds the lock."""
     remove_leftovers(path)
     if not exists(path):
         _create(path, layout, attributes)
@@ -74,7 +74,7 @@ def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
             with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
                 _build(partial, layout, attributes)
             if is_remote(path):
-                remove(path)  # what a killed process moved of a store
+                remove(path)  # an incomplete store that a killed process left
             move(partial, path)
         finally:
             remove(partial)
@@ -116,7 +116,7 @@ def _plain(values: Sequence[Any]) -> Array:
 
 @contextlib.contextmanager
 def experiment_lock(path: Path) -> Iterator[None]:
-    """Hold an experiment's store for writing."""
+    """Lock an experiment's store for writing."""
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/disrupt.zarr; got {str(path)!r}")
     with writing_lock(path), zarr_quiet():
@@ -124,11 +124,11 @@ def experiment_lock(path: Path) -> Iterator[None]:
 
 
 class Experiment:
-    """An experiment's store, opened: pictures of prompts x arms, and what they were.
+    """An experiment's store, opened: pictures and measured values of prompts x arms.
 
-    experiment.cells       what was measured while drawing, (prompt, arm); NaN where a cell is not drawn
+    experiment.cells           values measured while drawing, (prompt, arm); NaN where a cell is not drawn
     experiment.pictures(arm)   (rows, images): the drawn cells of one arm
-    experiment.result(NAME)    what was found; experiment.results names them
+    experiment.result(NAME)    a result; experiment.results lists the names
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -149,7 +149,7 @@ class Experiment:
             try:
                 array = self._root[name]
             except KeyError:
-                raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+                raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
             assert isinstance(array, zarr.Array)
             self._opened[name] = Guarded(self.path, name, array)
         return self._opened[name]
@@ -161,7 +161,7 @@ class Experiment:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What was asked of it."""
+        """Parameters of the experiment."""
         return dict(self.attributes["parameters"])
 
     @property
@@ -176,7 +176,7 @@ class Experiment:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether it draws pictures at all."""
+        """Whether the experiment draws pictures."""
         return "outputs/image" in self._root
 
     @property
@@ -196,7 +196,7 @@ class Experiment:
 
     @functools.cached_property
     def cells(self) -> xr.Dataset:
-        """Numbers per cell, (prompt, arm); NaN where it is not drawn."""
+        """Measured values per cell, (prompt, arm); NaN where a cell is not drawn."""
         names = sorted(name for name, _ in self._root["cells"].arrays())  # type: ignore[union-attr]
         found = {}
         for name in names:
@@ -255,10 +255,10 @@ class Experiment:
 
 
 def is_experiment(path: str | Path) -> bool:
-    """Whether a store is one of an experiment."""
+    """Whether a store holds an experiment."""
     return "experiment" in dict(open_root(located(path)).attrs)
 
 
 def open_experiment(path: str | Path) -> Experiment:
-    """Open an experiment's store for reading; unfinished ones too."""
+    """Open an experiment's store for reading; it may be unfinished."""
     return Experiment(path)

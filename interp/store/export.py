@@ -1,4 +1,4 @@
-"""Stores as files that other tools read, a row at a time: a store may be larger than memory."""
+"""Export stores to CSV, Parquet and NetCDF, one row at a time: a store may be larger than memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from interp.store.tables import FORMATS, missing, netcdf, plain_columns, table
 
 
 def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Write a Dataset as .csv, .parquet or .nc. A table has a line for every cell, block by block; nothing is at `path` until
-    all of it is written. `on_row(done, total)` is told of every prompt.
+    """Write a Dataset as .csv, .parquet or .nc. A table has one line per cell, block by block. `path` does not exist until all
+    of it is written. `on_row(done, total)` is called after every prompt.
     """
     path = Path(path)
     kind = path.suffix.removeprefix(".")
@@ -27,7 +27,7 @@ def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None
     if absent := missing(kind):
         raise InputError(absent)
     if not data.data_vars:
-        raise InputError("nothing to export: no variable is left")
+        raise InputError("data has no variable left to export; select at least one")
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None
 
 
 def _parts(data: xr.Dataset, on_row: Callable[[int, int], None]) -> Iterator[pd.DataFrame]:
-    """Tables of one prompt and one block each: one prompt is in memory."""
+    """Tables of one prompt and one block each; one prompt is in memory at a time."""
     if "prompt" not in data.dims:
         yield table(data.load())
         return
@@ -73,6 +73,6 @@ def _parquet(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -
 
 
 def _nc(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
-    """Dask writes it shard by shard."""
+    """Write NetCDF; dask reads the store shard by shard."""
     netcdf(data).to_netcdf(path, engine="h5netcdf")
     on_row(data.sizes.get("prompt", 1), data.sizes.get("prompt", 1))

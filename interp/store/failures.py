@@ -1,6 +1,6 @@
-"""Rows that could not be traced, and why: kept in the store, so that the rest goes on and they are not tried again unasked.
+"""Failed rows and their reasons, kept in the store: the other rows are traced, and failed rows are retried only on request.
 
-Each is a zarr group of its own, `failed/ROW`, with its reason as an attribute: whoever writes one touches no other file.
+Each failed row is a zarr group, `failed/ROW`, with the reason as an attribute. Writing one changes no other file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOLDER = "failed"
 
 
 def note_failure(path: Path, row: int, reason: str) -> None:
-    """Keep why a row failed, in place of an older reason; in one go."""
+    """Store the reason why a row failed, atomically; it replaces an earlier reason."""
     target = path / FOLDER / str(row)
     partial = path / FOLDER / f".{row}-{os.getpid()}"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -33,13 +33,13 @@ def note_failure(path: Path, row: int, reason: str) -> None:
 
 
 def forget_failure(path: Path, row: int) -> None:
-    """The row is whole now."""
+    """Remove the note of a row that is complete now."""
     with storage_errors(path):
         remove(path / FOLDER / str(row))
 
 
 def failures(path: Path) -> dict[int, str]:
-    """Rows that failed, and why."""
+    """Failed rows and their reasons."""
     found = {}
     for folder in sorted((path / FOLDER).glob("[0-9]*"), key=lambda entry: int(entry.name)):
         try:

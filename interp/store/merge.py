@@ -1,4 +1,4 @@
-"""Rows traced elsewhere, joined into one store: their files are copied, `done` last."""
+"""Merge stores of one plan: the files of their rows are copied, `done` last."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from interp.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
 from interp.store.failures import failures, note_failure
 from interp.store.places import is_remote, located
-from interp.store.reader import Shelf, undo
+from interp.store.reader import StoreReader, undo
 from interp.store.summary import write_summary
 from interp.store.verify import bundle_arrays, bundle_size, row_arrays
 
 
 def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
-    """Copy the done rows of stores of one plan into `out`, which is made from the first part if it is not there; how many were
-    copied. Rows that `out` has already are left as they are; of a store of bundles, whole bundles are copied.
+    """Copy the done rows of stores of one plan into `out` and return the number of copied rows. A missing `out` is created from
+    the first part. Rows that `out` already holds are kept. Stores of bundles are merged bundle by bundle.
     """
-    out, sources = located(out), [Shelf(part) for part in parts]
+    out, sources = located(out), [StoreReader(part) for part in parts]
     for path in (out, *(source.path for source in sources)):
         if is_remote(path):
             raise InputError(f"merge joins folders; copy {path} to a disk first")
@@ -36,7 +36,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         remove_leftovers(out)
         if not out.exists():
             _skeleton(sources[0].path, out)
-        target = Shelf(out)
+        target = StoreReader(out)
         check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
         done = target.done.copy()
         arrays = [name for name, _ in row_arrays(target)]
@@ -46,7 +46,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
                 here = range(start, min(start + (size or 1), done.size))
                 rows = [row for row in here if source.done[row]]
                 kept = [row for row in here if done[row]]
-                if not rows or not set(kept) < set(rows):  # a bundle's moments are of all its rows: the fuller is taken
+                if not rows or not set(kept) < set(rows):  # moments cover the whole bundle: keep the one with more rows
                     continue
                 for row in kept:
                     undo(out, row)
@@ -54,7 +54,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
                     _copy(source.path, out, arrays, row)
                 if size:
                     _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
-                for row in rows:  # marks last: a copy that is cut short is no row
+                for row in rows:  # `done` last: an interrupted copy is not a row
                     _copy(source.path, out, ["done"], row)
                     copied += not done[row]
                     done[row] = True
@@ -69,11 +69,11 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
 
 
 def _skeleton(source: Path, out: Path) -> None:
-    """The store without its rows, summary and results."""
+    """Copy a store without its rows, summary and results."""
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    shelf = Shelf(source)
-    along = [name for name, _ in [*row_arrays(shelf), *bundle_arrays(shelf)]]
+    reader = StoreReader(source)
+    along = [name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]]
     along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
 
     def rows(folder: str, names: list[str]) -> set[str]:
@@ -85,7 +85,7 @@ def _skeleton(source: Path, out: Path) -> None:
 
 
 def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
-    """The files of one place along the first axis of each array."""
+    """Copy the files of one index along the first axis of each array."""
     for name in arrays:
         place = Path(name) / "c" / str(index)
         if not (source / place).exists():
@@ -94,6 +94,6 @@ def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
             shutil.copytree(source / place, out / place, dirs_exist_ok=True)
         else:
             (out / place).parent.mkdir(parents=True, exist_ok=True)
-            temporary = (out / place).with_name(f"{index}.partial")  # one writer: what a killed one left is written over
+            temporary = (out / place).with_name(f"{index}.partial")  # one writer: overwrites leftovers of a killed one
             shutil.copyfile(source / place, temporary)
             os.replace(temporary, out / place)

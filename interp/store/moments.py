@@ -1,4 +1,4 @@
-"""Running means and variances, and how those of parts are joined."""
+"""Running means and variances, and how to combine those of parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from interp.store.schema import Array
 
 MOMENTS = ("mean", "variance")
-PART = 2**15  # elements at a time: what is worked on stays in the processor's cache
+PART = 2**15  # elements per pass: they fit in the processor's cache
 
 
 class Moments:
@@ -22,7 +22,7 @@ class Moments:
         self.square = np.zeros(shape, np.float64)
 
     def add(self, value: Array) -> None:
-        """Take one more array into account."""
+        """Add one array."""
         self.count += 1
         flat, means, squares = np.reshape(value, -1), self.mean.reshape(-1), self.square.reshape(-1)
         for start in range(0, means.size, PART):
@@ -33,7 +33,7 @@ class Moments:
             square += delta * (given - mean)
 
     def join(self, mean: Array, variance: Array, count: int) -> None:
-        """Take mean and population variance of `count` more arrays into account (Chan, Golub, LeVeque, 1979)."""
+        """Add the mean and population variance of `count` arrays (Chan, Golub, LeVeque, 1979)."""
         if not count:
             return
         total = self.count + count

@@ -11,7 +11,7 @@ import xarray as xr
 
 from interp.errors import StoreError
 from interp.store.failures import failures
-from interp.store.reader import Shelf
+from interp.store.reader import StoreReader
 from interp.store.results import read_result, result_names
 from interp.store.summary import summarise
 
@@ -32,50 +32,50 @@ class Run:
     run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
     run.images     image (prompt, y, x, rgb) uint8 and latents
     run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
-    run.result(NAME)  what an analysis found; run.results names them
-    run.data       all of it as one DataTree
+    run.result(NAME)  the result of an analysis; run.results lists the names
+    run.data       everything as one DataTree
 
-    Every prompt carries prompt_text and seed; every step its timestep and sigma; every block its block_path and block_kind.
+    Coordinates: prompt_text and seed per prompt; timestep and sigma per step; block_path and block_kind per block.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._shelf = Shelf(path)
-        self.path = self._shelf.path
+        self._reader = StoreReader(path)
+        self.path = self._reader.path
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What was asked for."""
-        return dict(self._shelf.attributes.get("plan", {}))
+        """The plan: model, settings, prompts and record."""
+        return dict(self._reader.attributes.get("plan", {}))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers came from."""
-        return dict(self._shelf.attributes.get("provenance", {}))
+        """Model class, device, versions and time of the run."""
+        return dict(self._reader.attributes.get("provenance", {}))
 
     @property
     def rows_total(self) -> int:
-        """Rows the plan has."""
-        return int(self._shelf.done.size)
+        """Number of rows in the plan."""
+        return int(self._reader.done.size)
 
     @property
     def rows_done(self) -> int:
-        """Rows that are whole; the others do not exist."""
-        return int(self._shelf.done.sum())
+        """Number of complete rows; other rows are not read."""
+        return int(self._reader.done.sum())
 
     @property
     def failed(self) -> dict[int, str]:
-        """Rows that could not be traced, and why; `--retry-failed` tries them again."""
+        """Failed rows and their reasons; `--retry-failed` tries them again."""
         return failures(self.path)
 
     @property
     def bundled(self) -> bool:
         """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
-        return "bundles" in self._shelf
+        return "bundles" in self._reader
 
     @property
     def prompts(self) -> list[str]:
         """The texts of the done rows."""
-        return [str(text) for text, done in zip(self._shelf.prompt_text, self._shelf.done, strict=True) if done]
+        return [str(text) for text, done in zip(self._reader.prompt_text, self._reader.done, strict=True) if done]
 
     @functools.cached_property
     def stats(self) -> xr.Dataset:
@@ -89,48 +89,48 @@ class Run:
 
     @functools.cached_property
     def branches(self) -> xr.Dataset:
-        """What each branch writes before alpha multiplies it, means over tokens; the embedding, and its positional part."""
+        """Branch outputs before alpha multiplies them, as means over tokens; the embedding and its positional part."""
         return self._group("branches")
 
     @functools.cached_property
     def hidden(self) -> xr.DataTree:
-        """Selected hidden states, one child a stream."""
+        """Selected hidden states, one child per stream."""
         self._need("hidden")
-        streams = [stream for stream in ("image", "text") if f"hidden/{stream}" in self._shelf]
-        return xr.DataTree.from_dict({stream: self._shelf.dataset(f"hidden/{stream}") for stream in streams})
+        streams = [stream for stream in ("image", "text") if f"hidden/{stream}" in self._reader]
+        return xr.DataTree.from_dict({stream: self._reader.dataset(f"hidden/{stream}") for stream in streams})
 
     @functools.cached_property
     def recorded(self) -> xr.DataTree:
-        """What your own recorders gave: run.recorded[NAME]["value"], (prompt, step, site, ...)."""
+        """Values of your own recorders: run.recorded[NAME]["value"], (prompt, step, site, ...)."""
         own = self.plan.get("record", {}).get("recorders", [])
         names = [recorder["name"] for recorder in own]
-        return xr.DataTree.from_dict({name: self._shelf.dataset(f"recorded/{name}") for name in names})
+        return xr.DataTree.from_dict({name: self._reader.dataset(f"recorded/{name}") for name in names})
 
     @functools.cached_property
     def images(self) -> xr.Dataset:
         """Pictures, (prompt, y, x, rgb) uint8, and latents."""
-        return self._shelf.dataset("outputs")
+        return self._reader.dataset("outputs")
 
     @functools.cached_property
     def summary(self) -> xr.Dataset:
-        """Mean and variance over done rows; read if it is stored and up to date, else computed now."""
+        """Mean and variance over done rows: the stored summary if it is up to date, else computed now."""
         stored = self.stored_summary
         return stored if stored is not None and stored.attrs.get("rows") == self.rows_done else self.summarise()
 
     @property
     def stored_summary(self) -> xr.Dataset | None:
-        """The summary as it is stored, of as many rows as its attribute `rows` says; `None` if there is none."""
-        return self._shelf.dataset("summary") if "summary" in self._shelf else None
+        """The stored summary; its attribute `rows` is the number of rows in it. `None` if there is none."""
+        return self._reader.dataset("summary") if "summary" in self._reader else None
 
     @property
     def summary_bytes(self) -> int:
-        """What computing the summary reads."""
-        groups = [self._shelf.dataset(name) for name in ("stats", "gates") if name in self._shelf]
+        """Bytes read to compute the summary."""
+        groups = [self._reader.dataset(name) for name in ("stats", "gates") if name in self._reader]
         return sum(int(v.nbytes) for group in groups for v in group.data_vars.values() if "prompt" in v.dims)
 
     def summarise(self) -> xr.Dataset:
-        """Means and variances over the rows done, from the rows."""
-        return summarise(self._shelf)
+        """Compute means and variances over the done rows."""
+        return summarise(self._reader)
 
     @property
     def results(self) -> list[str]:
@@ -138,35 +138,35 @@ class Run:
         return result_names(self.path)
 
     def result(self, name: str) -> xr.Dataset:
-        """A result that a command such as `interp massive` wrote, in memory."""
+        """A result that a command such as `interp massive` wrote, loaded into memory."""
         return read_result(self.path, name)
 
     @functools.cached_property
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
-        groups = {name: self._shelf.dataset(name) for name in ("stats", "gates", "branches") if name in self._shelf}
-        if "hidden" in self._shelf:
+        groups = {name: self._reader.dataset(name) for name in ("stats", "gates", "branches") if name in self._reader}
+        if "hidden" in self._reader:
             groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
         groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
         return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
 
     def _group(self, name: str) -> xr.Dataset:
         self._need(name)
-        return self._shelf.dataset(name)
+        return self._reader.dataset(name)
 
     def _need(self, name: str) -> None:
-        if name not in self._shelf:
-            if f"bundles/{name}" in self._shelf:
+        if name not in self._reader:
+            if f"bundles/{name}" in self._reader:
                 raise StoreError(
-                    f"store {self.path} keeps {name} of no single prompt (--record summary): run.summary has means and "
-                    "variances over prompts, and interp.glance what they say"
+                    f"store {self.path} keeps no {name} of single prompts (--record summary); use run.summary for means and "
+                    "variances over prompts, and interp.glance for findings from them"
                 )
             raise StoreError(f"store {self.path} keeps no {WHAT[name]}")
 
     def facts(self) -> dict[str, str]:
         """The lines of the readable representation."""
         plan, origin = self.plan, self.provenance
-        kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._shelf]
+        kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._reader]
         failed = self.failed
         waiting = self.rows_total - self.rows_done - len(failed)
         state = "  (unfinished: the same command continues it)" if waiting else ""
@@ -181,10 +181,10 @@ class Run:
         if self.results:
             facts["results"] = ", ".join(self.results)
         for name in ("stats", "gates"):
-            if name in self._shelf:
+            if name in self._reader:
                 dataset = getattr(self, name)
                 facts[name] = ", ".join(f"{axis} {size}" for axis, size in dataset.sizes.items())
-        if "hidden" in self._shelf:
+        if "hidden" in self._reader:
             for stream, child in self.hidden.children.items():
                 facts[f"hidden/{stream}"] = ", ".join(f"{axis} {size}" for axis, size in child.sizes.items())
         return facts
@@ -208,5 +208,5 @@ def _quantized(found: dict[str, Any]) -> str:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a store for reading; unfinished ones too."""
+    """Open a store for reading; it may be unfinished."""
     return Run(path)

@@ -1,4 +1,4 @@
-"""Experiments that measure and draw no pictures: rows are kept until all are there, then they are a store like the others."""
+"""Experiments that draw no pictures: rows are kept in a folder until all are measured, then written as a store."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from interp.store.writer import Writer
 
 
 class Parts:
-    """Rows of arrays in a folder beside `path`, NAME-rows/; the finished result goes to `path` and the folder away.
+    """Rows of arrays in a folder next to `path`, NAME-rows/. The finished result is written to `path`; the folder is removed.
 
-    A folder or a result of another plan is refused. `plan` is the model's plan and, under `kind`, what was asked.
+    A folder or result of another plan raises PlanError. `plan` is the model's plan with the parameters under the key `kind`.
     """
 
     def __init__(self, path: Path, plan: dict[str, Any], kind: str) -> None:
@@ -37,7 +37,7 @@ class Parts:
         self.folder = path.with_name(f"{path.name.removesuffix('.zarr')}-rows")
 
     def finished(self) -> xr.Dataset | None:
-        """The result, if it is there."""
+        """The result; `None` if it does not exist yet."""
         if not self.path.exists():
             return None
         stored = Experiment(self.path)
@@ -45,27 +45,27 @@ class Parts:
         return stored.result(self.kind)
 
     def has(self, row: int) -> bool:
-        """Whether a row is there."""
+        """Whether a row is stored."""
         self._open()
         return self._file(row).is_file()
 
     def write(self, row: int, arrays: dict[str, Array]) -> None:
-        """Keep a row: nothing is there until it is whole."""
+        """Store a row atomically."""
         partial = self._file(row).with_suffix(".partial.npz")
         with storage_errors(self.path):
             np.savez(partial, **arrays)  # type: ignore[arg-type]
             os.replace(partial, self._file(row))
 
     def read(self, row: int) -> dict[str, Array]:
-        """A row that is there."""
+        """Read a stored row."""
         try:
             with np.load(self._file(row), allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except Exception as error:  # damaged bytes raise whatever they please
+        except Exception as error:  # damaged bytes raise errors of any type
             raise StoreError(f"{self._file(row)} is damaged ({type(error).__name__}); delete it and run again") from error
 
     def finish(self, result: xr.Dataset, rows: Sequence[Row], provenance: dict[str, Any]) -> None:
-        """Make the store, with the result in it, and remove the units' files."""
+        """Create the store with the result in it, and remove the rows' files."""
         texts, seeds = tuple(row.text for row in rows), tuple(row.seed for row in rows)
         layout = Layout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
         plan = {name: value for name, value in self.plan.items() if name != self.kind}

@@ -1,4 +1,4 @@
-"""Where stores are: folders, or fsspec URLs (s3://, gs://, memory://) that behave like folders (universal-pathlib)."""
+"""Locations of stores: folders, or fsspec URLs (s3://, gs://, memory://) used like folders (universal-pathlib)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?!/)(.*)")
 
 
 def located(name: str | Path) -> Path:
-    """A path, or for a URL an object that can do what a path can."""
+    """A path, or for a URL an object with the methods of a path."""
     found = URL.fullmatch(str(name))
     if found is None or not isinstance(name, str | Path):
         return Path(name) if isinstance(name, str) else name
@@ -24,31 +24,31 @@ def located(name: str | Path) -> Path:
         from upath import UPath
     except ImportError:
         raise InputError(f"{name} is a URL, which needs universal-pathlib: pip install 'interp[remote]'") from None
-    try:  # pathlib makes one slash of two: s3:/bucket is s3://bucket again
+    try:  # pathlib collapses double slashes: restore s3:/bucket to s3://bucket
         made: Any = UPath(f"{found[1]}://{found[2]}")
-        made.fs  # noqa: B018  (the protocol's package is imported here)
+        made.fs  # noqa: B018  (imports the protocol's package)
     except (ImportError, ValueError) as error:
         raise InputError(f"{name}: {error}") from None
     return made  # type: ignore[no-any-return]
 
 
 def absolute(path: Path) -> Path:
-    """The same place for a process that works in another folder."""
+    """The path resolved, for processes with another working folder."""
     return path if is_remote(path) else path.resolve()
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a place is behind a URL: it has no locks, and nothing there is renamed in one go."""
+    """Whether a location is a URL: no locks and no atomic renames."""
     return not isinstance(path, Path)
 
 
 def exists(path: Path) -> bool:
-    """Whether a store is there. Behind a URL one without its zarr.json, which is moved last, is none."""
+    """Whether a store exists. At a URL it must have its zarr.json, which is written last."""
     return (path / "zarr.json").exists() if is_remote(path) else path.exists()
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it, if it is there."""
+    """Remove a file or a folder with its content, if it exists."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
     elif is_remote(path):
@@ -58,7 +58,7 @@ def remove(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """A folder to where nothing is: in one go on a disk; behind a URL file by file, the zarr.json last."""
+    """Move a folder to a new location: atomically on a disk; at a URL file by file, the zarr.json last."""
     if not is_remote(target):
         os.rename(source, target)
         return

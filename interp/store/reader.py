@@ -1,6 +1,6 @@
-"""Reading a store: lazy xarray Datasets that hold the done rows only, and raise instead of giving fill values.
+"""Read a store: lazy xarray Datasets of the done rows.
 
-zarr reads a missing chunk as its fill value; here a done row with a missing or damaged shard is an error.
+zarr reads a missing chunk as its fill value; here a missing or damaged shard of a done row raises StoreError.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from interp.store.places import is_remote, located
 from interp.store.schema import SCHEMA, STATISTICS, Array
 
 Row = TypeVar("Row")
-DONE = b"\x01"  # the content of a row's mark, which is not compressed
+DONE = b"\x01"  # content of a row's `done` file, which is not compressed
 COMPRESSED = 8  # bytes; zstd's own header is longer
 
 
 class StrictStore(WrapperStore[Store]):
-    """A store in which a chunk that is not there is an error; `done` alone may be sparse."""
+    """A store in which a missing chunk raises StoreError; only `done` may be sparse."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes of a key."""
@@ -40,8 +40,8 @@ class StrictStore(WrapperStore[Store]):
         return value
 
 
-class Shelf:
-    """An open store: its attributes, which rows are done, and its groups as Datasets."""
+class StoreReader:
+    """An open store: its attributes, its done rows, and its groups as Datasets."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = located(path)
@@ -56,21 +56,21 @@ class Shelf:
         self._check_whole()
 
     def stored(self, name: str) -> Guarded:
-        """One stored array, all rows, to be read with zarr's indexing."""
+        """One stored array with all its rows, read with zarr's indexing."""
         return Guarded(self.path, name, self._array(name))
 
     def _array(self, name: str) -> zarr.Array[Any]:
         try:
             array = self.root[name]
         except KeyError:
-            raise StoreError(f"store {self.path} has no {name}: it is damaged, or was not made by interp") from None
+            raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
         except ValueError as error:
-            raise StoreError(f"store {self.path}: the description of {name} is damaged ({error}); trace it anew") from None
+            raise StoreError(f"store {self.path}: the description of {name} is damaged ({error}); trace it again") from None
         assert isinstance(array, zarr.Array)
         return array
 
     def _check_whole(self) -> None:
-        """Every array that the plan asks for must be there."""
+        """Check that every array of the plan exists."""
         record = self.attributes.get("plan", {}).get("record", {})
         wanted = ["outputs/image", "outputs/latents"]
         folded = "bundles/" if record.get("bundle") else ""
@@ -83,13 +83,13 @@ class Shelf:
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
             if not (self.path / name / "zarr.json").exists():
-                raise StoreError(f"store {self.path} is damaged: its plan asks for {name}, which is not there; trace it anew")
+                raise StoreError(f"store {self.path} is damaged: its plan has {name}, which is missing; trace it again")
 
     def __contains__(self, group: str) -> bool:
         return group in self.root
 
     def dataset(self, group: str) -> xr.Dataset:
-        """A group's variables, lazy, done rows only, with prompt_text and seed as coordinates."""
+        """A group as a lazy Dataset of the done rows, with prompt_text and seed as coordinates."""
         node = self._group(group)
         variables: dict[str, xr.Variable] = {}
         named = set(str(node.attrs.get("coordinates", "")).split())
@@ -110,13 +110,13 @@ class Shelf:
         try:
             node = self.root[group]
             list(node.arrays()) if isinstance(node, zarr.Group) else None
-        except Exception as error:  # damaged metadata: whatever JSON and zarr please
+        except Exception as error:  # damaged metadata: JSON and zarr raise errors of any type
             raise StoreError(f"store {self.path}: group {group} is damaged ({type(error).__name__}: {error})") from error
         assert isinstance(node, zarr.Group)
         return node
 
     def _lazy(self, name: str, array: zarr.Array[Any]) -> Any:
-        """Coordinates and flags as numpy, everything else as dask with one dask chunk a shard."""
+        """Coordinates and flags as numpy; all other arrays as dask, one dask chunk per shard."""
         guarded = Guarded(self.path, name, array)
         if array.ndim < 2 or array.dtype == bool:
             values = guarded[...]
@@ -130,7 +130,7 @@ class Shelf:
 
 
 class Guarded:
-    """A zarr array whose read errors say which rows cannot be read and what to do."""
+    """A zarr array whose read errors name the unreadable rows and the remedy."""
 
     def __init__(self, path: Path, name: str, array: zarr.Array[Any]) -> None:
         self.path, self.name, self.array = path, name, array
@@ -143,7 +143,7 @@ class Guarded:
             raise self._unreadable(key, str(error)) from None
         except PermissionError as error:
             raise StoreError(storage_message(self.path, error).replace("written", "read")) from error
-        except Exception as error:  # codecs raise whatever they please on damaged bytes
+        except Exception as error:  # codecs raise errors of any type on damaged bytes
             raise self._unreadable(key, f"{type(error).__name__}: {error}") from error
 
     def _unreadable(self, key: Any, reason: str) -> StoreError:
@@ -151,7 +151,7 @@ class Guarded:
         if key is not Ellipsis and self.array.ndim > 1:
             axis = (self.array.metadata.dimension_names or ("prompt",))[0]  # type: ignore[union-attr]
             rows = f" of {axis} {_span(key[0] if isinstance(key, tuple) else key)}"
-        advice = "it is not of single rows: put the file back from a copy, or trace the store anew"
+        advice = "All rows share this file: restore it from a copy, or trace the store again"
         if self.array.ndim > 1:
             advice = f"Other rows are not affected; interp verify {self.path} --repair traces those prompts again"
         error = StoreError(
@@ -162,19 +162,19 @@ class Guarded:
 
 
 def is_done(path: Path, *place: int) -> bool:
-    """Whether a row, or an arm of a row, is whole; asked of the store itself, since others write it too."""
+    """Whether a row, or an arm of a row, is done. Reads the file each time, since other processes write too."""
     file = path.joinpath("done", "c", *map(str, place))
     if not file.exists():
         return False
     content = file.read_bytes()
-    return content == DONE or len(content) > COMPRESSED  # earlier stores compressed it
+    return content == DONE or len(content) > COMPRESSED  # earlier versions compressed it
 
 
 def read_done(array: zarr.Array[Any]) -> Array:
-    """What is done, as booleans; a mark that cannot be read is none."""
+    """Booleans of done rows or cells; an unreadable mark counts as not done."""
     try:
         return np.asarray(np.asarray(array[...]) == 1)
-    except Exception:  # one damaged mark, whatever its codec says of it
+    except Exception:  # at least one damaged mark: read them one by one
         found = np.zeros(array.shape, bool)
         for place in np.ndindex(*array.shape):
             with contextlib.suppress(Exception):
@@ -183,12 +183,12 @@ def read_done(array: zarr.Array[Any]) -> Array:
 
 
 def undo(path: Path, row: int) -> None:
-    """A row is not whole any more."""
+    """Mark a row as not done."""
     path.joinpath("done", "c", str(row)).unlink(missing_ok=True)
 
 
 def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Array]:
-    """`read(row)` of every row, in order; the next one is read while the caller works on this one."""
+    """Yield `read(row)` of every row in order; the next row is read while the caller uses the current one."""
     with ThreadPoolExecutor(1, "interp-reader") as pool:
         coming: Future[Array] | None = None
         for row in rows:
@@ -200,7 +200,7 @@ def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Ar
 
 
 def _span(key: Any) -> str:
-    """One index or a range of them, in words."""
+    """One index or a range of indices as text."""
     if not isinstance(key, slice):
         return str(key)
     first, last = key.start or 0, (key.stop or 1) - 1
@@ -208,17 +208,17 @@ def _span(key: Any) -> str:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Where a variable stands in its Dataset: the schema's order, then the others by name."""
+    """Sort key of a variable in its Dataset: the schema's order, then other variables by name."""
     order = (*STATISTICS, "median_abs", "alpha", "shift", "scale", "hidden", "image", "latents")
     return (order.index(name) if name in order else len(order), name)
 
 
 def open_root(path: Path) -> zarr.Group:
-    """The root group of a store of ours."""
+    """Open the root group of a store that interp wrote."""
     try:
         missing, whole = not path.exists(), path.is_dir() and (path / "zarr.json").exists()
     except OSError as error:
-        raise InputError(f"store {str(path)[:80]!r} cannot be looked at: {error.strerror}") from None
+        raise InputError(f"store {str(path)[:80]!r} cannot be opened: {error.strerror}") from None
     if missing:
         raise InputError(f"store {path} does not exist; make one with `interp trace --out {path}`")
     if not whole:
@@ -240,7 +240,7 @@ def _kept(path: Path) -> Store:
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
     found = attributes.get("schema")
     if found is None:
-        raise InputError(f"{path} is a zarr group but not an interp store: it names no schema")
+        raise InputError(f"{path} is a zarr group but not an interp store: it has no schema attribute")
     if found != SCHEMA:
         raise StoreError(
             f"store {path} has schema {found}; this interp reads schema {SCHEMA}: "

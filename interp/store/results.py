@@ -1,4 +1,4 @@
-"""Results of analyses, kept in the store they are about: `analysis/NAME`, each with the parameters that made it."""
+"""Results of analyses in the store they were computed from: `analysis/NAME`, each with its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER = "analysis"
 
 
 def write_result(path: Path, name: str, result: xr.Dataset) -> None:
-    """Put a result into a store in one go, in place of an older one of that name."""
+    """Write a result into a store atomically; it replaces an earlier result of that name."""
     if not name.replace("-", "_").isidentifier():
         raise InputError(f"name must be a plain name such as massive; got {name!r}")
     partial = path.with_name(f"{path.name}.partial-{name}")
@@ -36,7 +36,7 @@ def write_result(path: Path, name: str, result: xr.Dataset) -> None:
 
 
 def _storable(result: xr.Dataset) -> xr.Dataset:
-    """Texts as objects, no left-over encodings of where the numbers came from."""
+    """Convert texts to object arrays and drop encodings of the source."""
     plain = result.drop_encoding()
     texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "US"]
     coordinates = {name: (plain[name].dims, plain[name].to_numpy().astype(object)) for name in texts if name in plain.coords}
@@ -45,13 +45,13 @@ def _storable(result: xr.Dataset) -> xr.Dataset:
 
 
 def result_names(path: Path) -> list[str]:
-    """The results that a store holds."""
+    """Names of the results that a store holds."""
     folder = path / FOLDER
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
 def read_result(path: Path, name: str) -> xr.Dataset:
-    """A result, in memory."""
+    """Read a result into memory."""
     if name not in result_names(path):
         held = ", ".join(result_names(path)) or "none yet"
         raise InputError(f"store {path} holds no result {name!r}; it holds: {held}")
@@ -59,7 +59,7 @@ def read_result(path: Path, name: str) -> xr.Dataset:
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result that is a zarr folder of its own, as some experiments once wrote, in memory."""
+    """Read a result in its own zarr folder, as earlier versions of some experiments wrote it."""
     return _read(path, str(path))
 
 
@@ -67,7 +67,7 @@ def _read(path: Path, said: str) -> xr.Dataset:
     try:
         with zarr_quiet():
             result = xr.open_zarr(str(path), consolidated=False, chunks=None).load()
-    except Exception as error:  # damaged bytes raise whatever the codecs please
+    except Exception as error:  # codecs raise errors of any type on damaged bytes
         raise StoreError(f"{said} cannot be read ({type(error).__name__}: {error}); make it again") from error
     texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in result.variables.items() if v.dtype.kind in "TU"}
     named: xr.Dataset = result.assign({n: v for n, v in texts.items() if n in result.data_vars})

@@ -1,4 +1,4 @@
-"""What is in a store, and how it is laid out on disk.
+"""The variables of a store and their layout on disk.
 
     NAME.zarr/
       attributes                    schema, plan, provenance
@@ -9,15 +9,15 @@
       branches/ branch (prompt, step, block, stream, gate, channel): means over tokens; embedding, position
       bundles/stats bundles/gates   in place of stats and gates: (bundle, moment, step, ...) over a few prompts each
       hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
-      recorded/NAME/  value         (prompt, step, site, ...): recorders of the user's own
+      recorded/NAME/  value         (prompt, step, site, ...): user-defined recorders
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
                 of a video: video (prompt, frame, y, x, rgb), and its middle frame as the image
       analysis/NAME/  results of analyses, each with the parameters that made it
       summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
 
-Statistics and gates: one shard a prompt, written once. Hidden: one shard a (prompt, step, block), written as it arrives. No
-shard spans two prompts, so no two writers ever meet in one. bfloat16 is widened to float32: exact, and the zero bits compress
-away. Values that do not exist (SD3's last text block) are NaN, and `present` says so.
+Statistics and gates: one shard per prompt, written once. Hidden: one shard per (prompt, step, block), written as it arrives. A
+shard belongs to one prompt, so no two writers share one. bfloat16 is stored as float32: exact, and the zero bits compress well.
+Values that do not exist (SD3's last text block) are NaN, and `present` is False there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 SCHEMA = 1
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
-FOLDED = ("stats", "gates")  # what a summary is of
+FOLDED = ("stats", "gates")  # groups that a summary covers
 HIDDEN_CHUNK = (1024, 256)  # (token, channel)
 
 Array = NDArray[Any]
@@ -57,7 +57,7 @@ class HiddenAxes:
 
 @dataclasses.dataclass(frozen=True)
 class RecordedAxes:
-    """Sites and further axes of a user's own recorder."""
+    """Sites and further axes of a user-defined recorder."""
 
     sites: tuple[str, ...]
     axes: Mapping[str, int]
@@ -65,7 +65,7 @@ class RecordedAxes:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """Axes and coordinates of a run: enough to make its store."""
+    """Axes and coordinates of a run: everything needed to create its store."""
 
     prompt_text: tuple[str, ...]
     seed: tuple[int, ...]
@@ -84,22 +84,22 @@ class Schema:
     latents: Mapping[str, int]
     latents_every_step: bool
     prediction: tuple[str, ...]
-    """What of the transformer's output is kept of every step: () or ("velocity",) or ("epsilon", "sigma")."""
+    """Parts of the transformer's output kept at every step: () or ("velocity",) or ("epsilon", "sigma")."""
     statistics: bool
     gate_kinds: tuple[str, ...]
-    """What of AdaLN is kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
+    """AdaLN values kept: () or ("alpha",) or ("alpha", "shift", "scale")."""
     branches: bool
-    """Whether what each branch writes is kept."""
+    """Whether branch outputs are kept."""
     hidden: Mapping[str, HiddenAxes]
     recorded: Mapping[str, RecordedAxes] = dataclasses.field(default_factory=dict)
     bundle: int = 0
-    """Prompts of which statistics and gates are kept together, as mean and variance; 0 keeps every prompt's."""
+    """Prompts per bundle of statistics and gates, kept as mean and variance; 0 keeps every prompt's values."""
     writers: tuple[str, ...] = ()
-    """The gates, and the branches that no gate multiplies."""
+    """The gates, and the branches without a gate."""
     branch_present: Array | None = None
     """(block, stream, writer) booleans."""
     frames: int = 0
-    """Pictures in a video; 0 for a picture alone."""
+    """Frames of a video; 0 for a picture."""
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
@@ -211,7 +211,7 @@ CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc3
 
 
 def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """How xarray is to write small arrays: with checksums, like the large ones."""
+    """xarray's encoding of small arrays: with checksums, like the large ones."""
     return {str(name): {"compressors": CODECS} for name in dataset.variables}
 
 
@@ -230,7 +230,7 @@ class Variable:
         return int(np.prod(list(self.sizes.values()), dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     def create(self, group: zarr.Group, name: str, attributes: dict[str, Any]) -> None:
-        """Make the empty array."""
+        """Create the empty array."""
         group.create_array(
             name,
             shape=tuple(self.sizes.values()),
@@ -253,7 +253,7 @@ def _hidden_variable(prompts: int, axes: HiddenAxes) -> Variable:
 
 
 def _divisor(size: int, most: int) -> int:
-    """The largest divisor of `size` up to `most`: a shard must hold whole chunks. If they are all small, `size` itself."""
+    """The largest divisor of `size` up to `most`, so that a shard holds whole chunks; `size` if it has only small divisors."""
     best = max(d for d in range(1, min(size, most) + 1) if size % d == 0)
     return best if best >= min(size, most) // 8 else size
 

@@ -1,7 +1,7 @@
-"""A blind study on disk: what is compared, and the answers.
+"""A blind study on disk: the compared arms, and the answers.
 
-studies/NAME.json     experiment, first, second, rows, question texts: fixed when the study is made
-studies/NAME.jsonl    one answer a line
+studies/NAME.json     experiment, first, second, rows, question texts: fixed when the study is created
+studies/NAME.jsonl    one answer per line
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is compared: two arms of one experiment, on some of its rows."""
+    """Two arms of one experiment, compared on some of its rows."""
 
     experiment: str
     """The store's folder, relative to the folder that holds `studies/`."""
@@ -39,14 +39,14 @@ class Study:
 
 
 def study_file(root: Path, name: str) -> Path:
-    """Where a study is kept; its answers are beside it, as .jsonl."""
+    """The path of a study; its answers are next to it, as .jsonl."""
     if not NAME.fullmatch(name):
         raise InputError(f"study must be a plain name of letters, digits, - and _ such as dg-or-cfg; got {name!r}")
     return root / FOLDER / f"{name}.json"
 
 
 def write_study(root: Path, name: str, study: Study) -> Path:
-    """Make a study; one of that name that compares something else is refused."""
+    """Create a study; an existing study of that name with other content raises PlanError."""
     path = study_file(root, name)
     if path.exists():
         if read_study(path) != study:
@@ -61,7 +61,7 @@ def write_study(root: Path, name: str, study: Study) -> Path:
 
 
 def read_study(path: Path) -> Study:
-    """A study, checked."""
+    """Read and check a study."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Study(**{**values, "rows": tuple(int(row) for row in values["rows"])})
@@ -70,6 +70,6 @@ def read_study(path: Path) -> Study:
 
 
 def study_names(root: Path) -> list[str]:
-    """The studies under a root; other files beside them are none."""
+    """Names of the studies under a root; other files are ignored."""
     folder = root / FOLDER
     return sorted(path.stem for path in folder.glob("*.json") if NAME.fullmatch(path.stem)) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""Results as files that other tools read: CSV, Parquet, NetCDF."""
+"""Results as CSV, Parquet or NetCDF files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FORMATS = {"csv": (), "parquet": ("pyarrow",), "nc": ("h5netcdf", "h5py")}
 
 
 def table(data: xr.Dataset | xr.DataArray) -> pd.DataFrame:
-    """One line a cell and one column a variable, where one variable spans all axes; otherwise one line for every variable and
-    cell: variable, axes, value.
+    """One line per cell and one column per variable, if one variable spans all axes; else one line per variable and cell:
+    variable, axes, value.
     """
     dataset = _dataset(data)
     cells = int(np.prod(list(dataset.sizes.values()), dtype=np.int64))
@@ -38,7 +38,7 @@ def _long(name: str, variable: xr.DataArray) -> pd.DataFrame:
 
 
 def missing(kind: str) -> str:
-    """What has to be installed for a format; empty if nothing."""
+    """A message that names the packages a format needs; empty if they are installed."""
     if kind not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}; got {kind!r}")
     absent = [name for name in FORMATS[kind] if importlib.util.find_spec(name) is None]
@@ -46,7 +46,7 @@ def missing(kind: str) -> str:
 
 
 def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
-    """The bytes of a csv, parquet or nc file. NetCDF keeps axes, units and attributes; the others are plain tables."""
+    """The bytes of a csv, parquet or nc file. NetCDF keeps axes, units and attributes; the other formats are tables."""
     absent = missing(kind)
     if absent:
         raise InputError(absent)
@@ -70,13 +70,13 @@ def _dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns that mix numbers and texts, as texts: Parquet has one type a column."""
+    """Convert columns that mix numbers and texts to texts: Parquet has one type per column."""
     mixed = [c for c in frame if frame[c].dtype == object and len({type(value) for value in frame[c].dropna()}) > 1]
     return frame.assign(**{str(column): frame[column].astype(str) for column in mixed})
 
 
 def netcdf(dataset: xr.Dataset) -> xr.Dataset:
-    """Without what NetCDF has no place for: attributes that are neither numbers nor texts become JSON, booleans 0 and 1."""
+    """Convert values that NetCDF cannot hold: attributes other than numbers and texts become JSON, booleans 0 and 1."""
     plain = dataset.drop_encoding()
     texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "TU"]
     plain = plain.assign_coords({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n in plain.coords})

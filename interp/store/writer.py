@@ -1,4 +1,4 @@
-"""Writing rows: one thread behind a bounded queue, so that the model never waits for the disk and memory stays flat."""
+"""Write rows in one thread behind a bounded queue: the model rarely waits for the disk, and memory use stays bounded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = Callable[[], None]
 
 
 class Writer:
-    """Writes into an existing store; use it as a context manager. A failed write stops the run at the next call."""
+    """Writes into an existing store, as a context manager. A failed write raises at the next call."""
 
     def __init__(self, path: Path, *, budget: int = 256 * 2**20) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Writer:
         try:
             self._root = zarr.open_group(str(self.path), mode="r+")
         except FileNotFoundError:
-            raise StoreError(f"store {self.path} is not there: whoever traces must see its folder under this path") from None
+            raise StoreError(f"store {self.path} does not exist here: every worker must see its folder at this path") from None
         self.attributes: dict[str, Any] = dict(self._root.attrs)
         self._thread.start()
         return self
@@ -52,7 +52,7 @@ class Writer:
         self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
 
     def row(self, row: int | tuple[int, ...], groups: dict[str, dict[str, Array]], *, done: bool = True) -> None:
-        """Queue everything else of a row, or of one arm of a row; it is marked done when all of it is on disk."""
+        """Queue the other arrays of a row, or of one arm of a row; it is marked done once they are on disk."""
         place = row if isinstance(row, tuple) else (row,)
         size = sum(array.nbytes for variables in groups.values() for array in variables.values())
 
@@ -66,8 +66,8 @@ class Writer:
         self._submit(size, write)
 
     def bundle(self, number: int, rows: Sequence[int], groups: dict[str, dict[str, Array]]) -> None:
-        """Queue the moments of a bundle of rows, which are done when these are on disk. A row that was done counts as not done
-        while they are replaced.
+        """Queue the moments of a bundle; its rows are marked done once they are on disk. Rows that were done count as not done
+        while the moments are replaced.
         """
 
         def write() -> None:
@@ -85,21 +85,21 @@ class Writer:
         if name not in self._arrays:
             array = self._root[name]
             assert isinstance(array, zarr.Array)
-            # a shard that happens to hold only fill values is written too: a missing one is then always an error
+            # shards of only fill values are written too, so that a missing shard is always an error
             self._arrays[name] = array.with_config({"write_empty_chunks": True})
         array = self._arrays[name]
         expected = array.shape[len(place) :]
         if np.shape(value) != expected:
-            raise StoreError(f"store {self.path}: {name} was planned with shape {expected}, the trace gave {np.shape(value)}")
+            raise StoreError(f"store {self.path}: {name} was planned with shape {expected}; got {np.shape(value)}")
         try:
             array[place] = value
-        except (ValueError, RuntimeError):  # zarr reads an old shard before it writes over it, and that one is damaged
+        except (ValueError, RuntimeError):  # zarr reads the old shard first, and it is damaged
             remove(self.path.joinpath(name, "c", *map(str, place)))
             array[place] = value
 
     def _submit(self, size: int, job: Job) -> None:
         with self._changed:
-            # one job is always let in, however big
+            # one job of any size is always accepted
             self._changed.wait_for(lambda: self._failure or self._waiting == 0 or self._waiting + size <= self._budget)
             self._check()
             self._waiting += size

@@ -1,1 +1,1 @@
-"""Tracing: the only place that imports nnsight. One traced run of an unmodified pipeline, and what watches it."""
+"""Tracing: the only package that imports nnsight. Traces an unmodified pipeline and records its states."""

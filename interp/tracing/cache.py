@@ -1,7 +1,7 @@
-"""States of one small run in memory, for work by hand: `images, cache = model.run_with_cache(prompt)`.
+"""States of one small run in memory, for interactive work: `images, cache = model.run_with_cache(prompt)`.
 
-People from TransformerLens find `run_with_cache`, `names_filter` and `cache["resid_post", 5]` here; `ALIASES` says what their
-names mean. For more than a few prompts or sites, trace to a store.
+`run_with_cache`, `names_filter` and `cache["resid_post", 5]` follow TransformerLens; `ALIASES` maps its names to ours. For more
+than a few prompts or sites, trace to a store.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Cache(Mapping[str, xr.DataArray]):
         name = key if isinstance(key, str) else self._name(key)
         if name not in self._values:
             some = ", ".join(list(self._values)[:4])
-            raise InputError(f"cache holds no {name!r}; names_filter kept {len(self._values)} sites: {some}, ...")
+            raise InputError(f"cache has no {name!r}; names_filter kept {len(self._values)} sites: {some}, ...")
         return self._values[name]
 
     def _name(self, key: Any) -> str:
@@ -72,14 +72,14 @@ class Cache(Mapping[str, xr.DataArray]):
 
 
 class CacheRecorder:
-    """Keeps every value of the sites that a filter names."""
+    """Keeps every value of the selected sites."""
 
     def __init__(self, sites: Sequence[Site], steps: int) -> None:
         self.steps = steps
         self.values: dict[Site, list[Tensor]] = {site: [] for site in sites}
 
     def wants(self, site: Site) -> bool:
-        """The sites of the filter."""
+        """True for the selected sites."""
         return site in self.values
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
@@ -87,15 +87,15 @@ class CacheRecorder:
         self.values[site].append(value.to("cpu", torch.float32, copy=True))
 
     def end_step(self, step: int) -> None:
-        """Nothing: values were copied as they came."""
+        """Nothing to do: `see` has copied the values."""
 
     def row(self, position: int) -> RowArrays:
-        """Nothing: a cache is not stored."""
+        """Empty: a cache is not stored."""
         return {}
 
 
 def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]:
-    """The sites that a filter names: a pattern, several, a function of the name, or none (all hidden states)."""
+    """Sites that match a filter: a pattern, several, a function of the name, or `None` (all hidden states)."""
     if names_filter is None:
         names_filter = "*/hidden"
     if callable(names_filter):
@@ -105,13 +105,13 @@ def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]
         found = [site for site in sites if any(fnmatch.fnmatchcase(str(site), pattern) for pattern in patterns)]
     if not found:
         raise InputError(
-            f"names_filter {names_filter!r} names no site; sites are named like {sites[0]} (model.anatomy.sites())"
+            f"names_filter {names_filter!r} matches no site; sites have names such as {sites[0]} (model.anatomy.sites())"
         )
     return found
 
 
 def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.DataArray, Cache]:
-    """Trace all rows together; pictures, (prompt, y, x, rgb) uint8, and the cache."""
+    """Trace all rows in one batch; return pictures, (prompt, y, x, rgb) uint8, and the cache."""
     model, rows = prepared.model, prepared.plan.rows()
     steps = len(prepared.schedule.timesteps)
     recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter), steps)
@@ -119,7 +119,7 @@ def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.Da
     traced = trace_group(model, prepared.plan, rows, prepared.schedule, prepared.layout, [recorder], **given)
     failed = [row.failure for row in traced if row.failure is not None]
     if failed:
-        raise InputError(f"{failed[0]}; nothing is cached of a state that is not finite")
+        raise InputError(f"{failed[0]}; a state that is not finite cannot be cached")
     coordinates = {
         "prompt_text": ("prompt", np.array([row.text for row in rows], dtype=object)),
         "seed": ("prompt", [row.seed for row in rows]),

@@ -1,4 +1,4 @@
-"""The nnsight envoy of a transformer. This file and `trace.py` are all that touches nnsight."""
+"""The nnsight envoy of a transformer. Only this file and `trace.py` use nnsight."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from nnsight import NNsight
 
 
 class Transformer(NNsight):  # type: ignore[misc]
-    """An envoy that leaves inputs on the device they are on: offloaded weights may be on another, or on none yet."""
+    """An envoy that does not move inputs: offloaded weights may be on another device, or on none yet."""
 
     device = property(lambda self: None)

@@ -1,4 +1,4 @@
-"""A model ready to be traced."""
+"""The `Model` that traces use: a diffusers pipeline with its anatomy."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Model:
     """A stock diffusers pipeline with its anatomy.
 
-    model.pipe       the diffusers pipeline, unmodified: `model.pipe(prompt)` works as ever
-    model.nn         its transformer as an nnsight envoy, for traces of your own
+    model.pipe       the diffusers pipeline, unmodified: `model.pipe(prompt)` works as usual
+    model.nn         its transformer as an nnsight envoy, for your own traces
     model.anatomy    blocks, streams, gates and sites
 
     One trace at a time: `model.lock` is held while tracing.
@@ -38,13 +38,13 @@ class Model:
     def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
         self.origin = origin
-        """The arguments of `load` that make this model again elsewhere; `None` if it was built by hand."""
+        """The arguments of `load` that load this model in another process; `None` for `wrap`."""
         self.lock = threading.RLock()
         self._warned_of: set[str] = set()
 
     @property
     def name(self) -> str:
-        """The model as it was named."""
+        """The model's name as given by the user."""
         return self.loaded.name
 
     @property
@@ -54,12 +54,12 @@ class Model:
 
     @property
     def anatomy(self) -> Anatomy:
-        """What the transformer looks like."""
+        """Blocks, streams, gates and sites of the transformer."""
         return self.loaded.anatomy
 
     @property
     def defaults(self) -> Defaults:
-        """What a run uses where the user says nothing."""
+        """Default arguments of a run."""
         return self.loaded.defaults
 
     @functools.cached_property
@@ -73,7 +73,7 @@ class Model:
     def run_with_cache(
         self, prompt: str | Sequence[str], names_filter: NamesFilter = None, **arguments: Any
     ) -> tuple[xr.DataArray, Cache]:
-        """Run one prompt (or a few, as one batch) and keep what `names_filter` names: (images, cache).
+        """Run one prompt (or a few, as one batch) and keep the sites that match `names_filter`: (images, cache).
 
         The filter is a pattern of site names such as "block.5/*" or "*/alpha.*", several, or a function of the name; by
         default all hidden states. `arguments` are those of `interp.trace`: steps, seed, height, width, interventions, settings.
@@ -85,7 +85,7 @@ class Model:
         return run_with_cache(prepare(self, prompts, **arguments), names_filter)
 
     def sizes(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Height and width in pixels, with the defaults filled in."""
+        """Height and width in pixels; unset ones take the defaults."""
         spec = self.loaded.spec
         default_height, default_width = spec.default_size(self.pipe)
         chosen = height or self.defaults.height or default_height, width or self.defaults.width or default_width
@@ -96,7 +96,7 @@ class Model:
         return chosen
 
     def settings(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Further arguments of the pipeline, with the defaults filled in."""
+        """Further arguments of the pipeline; unset ones take the defaults."""
         spec, given = self.loaded.spec, dict(given or {})
         own = spec.settings(self.pipe)
         unknown = given.keys() - own.keys()
@@ -112,7 +112,7 @@ class Model:
         return {**own, **self.defaults.settings, **given}
 
     def warn_unknown_words(self, prompts: Sequence[str]) -> None:
-        """Say once which words of the prompts a small model never met in training."""
+        """Warn once of words in the prompts that a small model was not trained on."""
         if not self.defaults.vocabulary:
             return
         words = {word for prompt in prompts for word in re.findall(r"[^\W\d_]+", prompt.lower())}
@@ -121,13 +121,13 @@ class Model:
             self._warned_of.update(unknown)
             shown = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
             warnings.warn(
-                f"{self.name} was not trained on {len(unknown)} of these words ({shown}); it draws something all the same",
+                f"{self.name} was not trained on {len(unknown)} of these words ({shown}); its pictures of them are arbitrary",
                 InterpWarning,
                 stacklevel=3,
             )
 
     def warn_long_prompts(self, prompts: Sequence[str], settings: Mapping[str, Any]) -> None:
-        """Say which prompts a text encoder will not read to their end."""
+        """Warn of prompts that a text encoder truncates."""
         cut: dict[str, int] = {}
         long: dict[str, None] = {}
         for name, setting in self.loaded.spec.tokenizers.items():
@@ -141,7 +141,7 @@ class Model:
         if cut:
             limits = ", ".join(f"{name} reads {limit} tokens" for name, limit in cut.items())
             warnings.warn(
-                f"{len(long)} prompts are cut: {limits} and does not see the rest. First: {next(iter(long))[:60]!r}",
+                f"{len(long)} prompts are truncated: {limits}. First: {next(iter(long))[:60]!r}",
                 InterpWarning,
                 stacklevel=3,
             )
@@ -173,8 +173,8 @@ def load(
 
     `dtype` is a torch dtype or its name; by default float32 on a CPU, else bfloat16. `device` is "auto", "cpu", "cuda:0", ...
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
-    `quantize` is "int8", "float8" (torchao) or "nf4" (bitsandbytes): the blocks' linear layers but for the AdaLN projections,
-    so that gates stay exact.
+    `quantize` is "int8", "float8" (torchao) or "nf4" (bitsandbytes), for the blocks' linear layers except the AdaLN
+    projections: gates stay exact.
     """
     kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
     loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def load(
 
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:
-    """A model from a diffusers pipeline that is already built; `name` is stored with its runs."""
+    """Wrap an existing diffusers pipeline as a model; `name` is stored with its runs."""
     if not hasattr(pipe, "components"):
         raise InputError(f"wrap needs a diffusers pipeline; got {type(pipe).__name__} (interp.load takes names and folders)")
     device = str(pipe._execution_device)

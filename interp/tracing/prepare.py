@@ -1,4 +1,4 @@
-"""Everything about a run that can be known, and refused, before the model runs."""
+"""Check a run's arguments and compute its sizes before the model runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = "max_sequence_length=24"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything about a run that is known before the model runs."""
+    """A checked run: its plan, layout, schedule and edits."""
 
     model: Model
     plan: Plan
@@ -45,7 +45,7 @@ class Prepared:
     guidance: Combined | None = None
 
     def guide(self, *, sequential: bool = False) -> Guide | None:
-        """What guides one call of the pipeline; a new one for every call. `None` without guidance."""
+        """A new guide for one call of the pipeline; `None` without guidance."""
         if self.guidance is None:
             return None
         sigmas = [*(float(sigma) for sigma in self.schedule.sigmas), last_level(self.model.pipe.scheduler)]
@@ -61,7 +61,7 @@ class Prepared:
 
     @functools.cached_property
     def unconditional(self) -> Mapping[str, Any]:
-        """The arguments of unconditional rows, where the guidance needs them."""
+        """Transformer arguments of the unconditional rows; empty if the guidance does not need them."""
         if self.guidance is None or not needs_unconditional(self.guidance):
             return {}
         spec = self.model.loaded.spec
@@ -71,12 +71,12 @@ class Prepared:
 
 
 def needs_unconditional(guidance: Combined) -> bool:
-    """Whether any of its branches is the unconditional one."""
+    """Whether any branch is the unconditional one."""
     return any(branch.name == UNCOND for method in guidance.methods for branch in method.branches())
 
 
 def as_guidance(given: Any, model: Model) -> Combined | None:
-    """Guidance as it is given: a method, a sum of them, or text such as "cfg:4+dg:1"."""
+    """Convert guidance: a method, a sum of methods, or text such as "cfg:4+dg:1"."""
     if given is None:
         return None
     found = parse(given, model, load) if isinstance(given, str) else Combined.of(given)
@@ -93,7 +93,7 @@ def prepare(
     record: Record | None = None,
     **given: Any,
 ) -> Prepared:
-    """Check every argument of a run and work out its sizes, without running the model; `given` are fields of the sampling."""
+    """Check every argument of a run and compute its sizes without running the model; `given` are fields of `Sampling`."""
     if sampling is None:
         (sampling,) = split(given, Sampling, of="prepare")
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
@@ -105,10 +105,10 @@ def prepare(
     guided, edits = as_guidance(sampling.guidance, model), as_edits(sampling.interventions, model)
     if sampling.negative_prompt and (guided is None or not needs_unconditional(guided)):
         warnings.warn(
-            "negative_prompt has no effect without a guidance that uses it, such as cfg:4", InterpWarning, stacklevel=2
+            "negative_prompt has no effect without a guidance that uses it; add one such as cfg:4", InterpWarning, stacklevel=2
         )
     if guided is not None and any(isinstance(edit, NormEdit) for edit in edits):
-        raise InputError("interventions: edits of LayerNorms do not go with guidance; use one of them")
+        raise InputError("interventions: edits of LayerNorms cannot be combined with guidance; use one of them")
     plan = plan_of(model, texts, sampling, record, guided, edits)
     layout = model.loaded.spec.layout(model.pipe, plan.height, plan.width, plan.settings)
     check_picture_size(model, plan.height, plan.width, layout.pixel_multiple)
@@ -132,7 +132,7 @@ def plan_of(
     guided: Combined | None,
     edits: Sequence[Intervention],
 ) -> Plan:
-    """The plan of a run, the model's defaults filled in."""
+    """The plan of a run, with the model's defaults for unset arguments."""
     given = {name: getattr(sampling, name) for name in ("height", "width")}
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
@@ -155,7 +155,7 @@ def plan_of(
 
 
 def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[Intervention, ...]:
-    """Edits as they are given: themselves, or a JSON file with a list of them."""
+    """Convert edits: a sequence of edits, or the path of a JSON file with a list of them."""
     if not isinstance(given, str | Path):
         return tuple(given)
     if not str(given):
@@ -165,12 +165,12 @@ def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[
         return tuple(from_json(edit, model=model) for edit in listed)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"interventions must be a JSON file of a list of edits, such as {EXAMPLE}; got {str(given)!r} ({error})"
+            f"interventions must be a JSON file with a list of edits, such as {EXAMPLE}; got {str(given)!r} ({error})"
         ) from None
 
 
 def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Settings as they are given: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
+    """Convert settings: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
     if not isinstance(given, str):
         return dict(given or {})
     found: dict[str, Any] = {}
@@ -186,21 +186,21 @@ def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
 
 
 def recordable(asked: Record | None, model: Model) -> Record:
-    """What can be recorded of the model: where there are no gates, what was asked for without them, which is said."""
+    """The record without gates if the model has none, with a warning if the user requested them."""
     record = asked or Record()
     if model.anatomy.gates or not record.gates:
         return record
-    if asked is None:  # nothing is to be recorded
+    if asked is None:  # the default record: no warning
         return dataclasses.replace(record, gates=False)
     if record.modulation or record.branches:
         what = "modulation" if record.modulation else "branches"
-        raise InputError(f"record.{what} goes with gates, and {model.name} has none: no alpha multiplies what its blocks add")
-    if not (record.stats or record.hidden or record.prediction or record.recorders):
         raise InputError(
-            f"record.gates: {model.name} has no gates: no alpha multiplies what its blocks add; record stats or hidden"
+            f"record.{what} needs gates, and {model.name} has none: no alpha multiplies its branches; leave it out"
         )
+    if not (record.stats or record.hidden or record.prediction or record.recorders):
+        raise InputError(f"record.gates: {model.name} has no gates: no alpha multiplies its branches; record stats or hidden")
     warnings.warn(
-        f"{model.name} has no gates: no alpha multiplies what its blocks add. What its states are is traced, gates are not",
+        f"{model.name} has no gates: no alpha multiplies its branches. Its states are traced without gates",
         InterpWarning,
         stacklevel=3,
     )
@@ -208,7 +208,7 @@ def recordable(asked: Record | None, model: Model) -> Record:
 
 
 def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:
-    """Height and width must fit the model's patches and its table of positions."""
+    """Check that height and width fit the model's patches and position table."""
     for field, value in (("height", height), ("width", width)):
         if value % multiple:
             below = value - value % multiple

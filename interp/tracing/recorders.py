@@ -1,7 +1,7 @@
-"""Recorders: small values that reduce states as they pass. Nothing they hold grows with the number of prompts.
+"""Recorders: reduce states during the forward pass. Their memory does not grow with the number of prompts.
 
-A recorder is given every site it `wants`, as (batch, ...) tensors on the model's device, and at the end of the group gives
-one dictionary of arrays per row. Tensors leave the device once a step, together.
+A recorder receives every site it `wants`, as (batch, ...) tensors on the model's device, and after the run returns one
+dictionary of arrays per row. Tensors are moved off the device together, once per step.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ HiddenSink = Callable[[int, int, int, str, Array], None]  # (position in the bat
 
 
 class Recorder(Protocol):
-    """What a trace hands states to."""
+    """An object that receives the states of a trace."""
 
     def wants(self, site: Site) -> bool:
-        """Whether this site is to be handed over."""
+        """Whether to pass this site to `see`."""
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """A value as it passes; it must not be kept as it is, nor changed."""
+        """Receive a value; do not change it or keep a reference to it."""
 
     def end_step(self, step: int) -> None:
-        """All sites of a step have passed."""
+        """Called after all sites of a step."""
 
     def row(self, position: int) -> RowArrays:
-        """What was recorded of one row of the batch."""
+        """The recorded arrays of one row of the batch."""
 
 
 class StatisticsRecorder:
@@ -74,7 +74,7 @@ class StatisticsRecorder:
 
 
 class GatesRecorder:
-    """Alpha, and on request shift and scale: variables of (step, block, stream, gate, channel), NaN where absent."""
+    """Alpha, and optionally shift and scale: variables of (step, block, stream, gate, channel), NaN where absent."""
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int, *, modulation: bool) -> None:
         self.kinds = ("alpha", "shift", "scale") if modulation else ("alpha",)
@@ -84,7 +84,7 @@ class GatesRecorder:
         self.passed: list[tuple[Site, Tensor]] = []
 
     def wants(self, site: Site) -> bool:
-        """Gates, and their shifts and scales if asked for."""
+        """Alpha, and shift and scale with `modulation`."""
         return site.kind in self.kinds
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
@@ -105,10 +105,10 @@ class GatesRecorder:
 
 
 class BranchRecorder:
-    """What the blocks write: branches before alpha multiplies them, and the embedding, as means over tokens.
+    """Branch outputs before alpha multiplies them, and the embedding, as means over tokens.
 
-    alpha x `branch` (1 x, where no gate is), summed over gates and blocks, and `embedding` are together the mean of the state.
-    `position` is the part of the embedding that the position alone sets, where the model adds one.
+    The mean of the state is `embedding` plus the sum of alpha x `branch` over gates and blocks (1 x `branch` without a gate).
+    `position` is the position embedding's part of the embedding, if the model adds one.
     """
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int, position: Array | None) -> None:
@@ -122,11 +122,11 @@ class BranchRecorder:
         self.passed: list[tuple[Site, Tensor]] = []
 
     def wants(self, site: Site) -> bool:
-        """Branches, and what the first block is given."""
+        """Branches, and the input of the first block."""
         return site.kind == "branch" or (site.kind == "input" and site.block == 0)
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Mean over tokens, summed in float64 as the statistics are."""
+        """Mean over tokens, summed in float64 like the statistics."""
         wide = torch.float64 if value.device.type != "mps" else torch.float32
         self.passed.append((site, value.mean(dim=1, dtype=wide).float()))
 
@@ -153,7 +153,7 @@ class BranchRecorder:
 
 
 class HiddenRecorder:
-    """Full hidden states of a selection, handed to `sink` as they arrive: (token, channel) float32 each."""
+    """Full hidden states of a selection, passed to `sink` as they arrive: (token, channel) float32 each."""
 
     def __init__(self, select: Select, anatomy: Anatomy, steps: int, tokens: dict[str, int], sink: HiddenSink) -> None:
         self.blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
@@ -173,7 +173,7 @@ class HiddenRecorder:
         return site.kind == "hidden" and site.block in self.blocks and site.stream in self.streams
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Select, copy and hand over."""
+        """Select and copy the state, and pass it to the sink."""
         if step not in self.steps:
             return
         if site.stream in self.tokens:
@@ -185,10 +185,10 @@ class HiddenRecorder:
             self.sink(position, step, site.block, site.stream, state)
 
     def end_step(self, step: int) -> None:
-        """Nothing: states went to the sink as they came."""
+        """Nothing to do: `see` has passed the states to the sink."""
 
     def row(self, position: int) -> RowArrays:
-        """Nothing, likewise."""
+        """Empty, for the same reason."""
         return {}
 
 
@@ -200,11 +200,11 @@ class OwnRecorder:
         self.values = np.full((batch, steps, len(self.sites), *own.axes.values()), np.nan, np.float32)
 
     def wants(self, site: Site) -> bool:
-        """The sites that its pattern names."""
+        """Sites that match its pattern."""
         return site in self.sites
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Apply the function and check what it gave."""
+        """Apply the function and check the result."""
         result = self.own.function(site, step, value)
         expected = (self.values.shape[0], *self.own.axes.values())
         if not isinstance(result, Tensor) or tuple(result.shape) != expected:
@@ -216,7 +216,7 @@ class OwnRecorder:
         self.values[:, step, self.sites.index(site)] = result.detach().to("cpu", torch.float32).numpy()
 
     def end_step(self, step: int) -> None:
-        """Nothing: values were moved as they came."""
+        """Nothing to do: `see` has moved the values off the device."""
 
     def row(self, position: int) -> RowArrays:
         """One array."""
@@ -224,18 +224,18 @@ class OwnRecorder:
 
 
 class FiniteCheck:
-    """Which rows of the batch have met a NaN or an Inf, and where first."""
+    """Rows of the batch with a NaN or an Inf, and the first site of each."""
 
     def __init__(self, batch: int) -> None:
         self.found: list[tuple[int, Site] | None] = [None] * batch
         self.passed: list[tuple[Site, Tensor]] = []
 
     def see(self, site: Site, value: Tensor) -> None:
-        """One sum a row: it is not finite when an element is not."""
+        """One sum per row: it is not finite if an element is not."""
         self.passed.append((site, value.flatten(1).sum(dim=1, dtype=torch.float32)))
 
     def end_step(self, step: int) -> None:
-        """Look at the step's sums: one wait for the device."""
+        """Check the step's sums with one device synchronisation."""
         finite = torch.stack([value for _, value in self.passed]).isfinite().cpu().numpy()
         if not finite.all():
             for position in np.flatnonzero(~finite.all(axis=0)):

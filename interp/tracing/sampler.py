@@ -1,4 +1,4 @@
-"""Standing beside a pipeline while it samples: which step it is, the latents after each, and its offloading hooks."""
+"""Follow a pipeline while it samples: the current step, the latents after each step, and its offloading hooks."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from interp.errors import InputError
 
 
 @dataclasses.dataclass
-class SamplerWatch:
-    """What the scheduler has done so far."""
+class SchedulerHook:
+    """Steps and latents of the scheduler so far."""
 
     keep_all: bool
     on_step: Callable[[int], None] = lambda step: None
     steps: int = 0
-    """Steps taken; also the index of the step under way."""
+    """Steps taken; also the index of the current step."""
     latents: list[Tensor] = dataclasses.field(default_factory=list)
-    """(batch, ...) on the CPU: after every step, or after the last one alone."""
+    """(batch, ...) on the CPU: after every step, or only after the last one."""
 
     not_finite: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     """Per position in the batch, the steps after which its latents held a NaN or an Inf."""
 
     def took(self, latents: Tensor) -> None:
-        """Note a step's result."""
+        """Note the latents after a step."""
         if not self.keep_all:
             self.latents.clear()
         kept = latents.detach().to("cpu", torch.float32, copy=True)
@@ -41,11 +41,11 @@ class SamplerWatch:
 
 
 @contextlib.contextmanager
-def watch_scheduler(
+def hook_scheduler(
     scheduler: Any, *, keep_all: bool, on_step: Callable[[int], None] = lambda step: None
-) -> Iterator[SamplerWatch]:
-    """Watch `scheduler.step` inside; a scheduler that draws noise without a generator is refused."""
-    watch = SamplerWatch(keep_all, on_step)
+) -> Iterator[SchedulerHook]:
+    """Hook `scheduler.step` inside; a scheduler that draws noise without a generator raises InputError."""
+    scheduler_hook = SchedulerHook(keep_all, on_step)
     original, shadowed = scheduler.step, scheduler.__dict__.get("step")
 
     @functools.wraps(original)
@@ -58,12 +58,12 @@ def watch_scheduler(
                 "step); give model.pipe a deterministic scheduler, such as FlowMatchEulerDiscreteScheduler without "
                 "stochastic_sampling"
             )
-        watch.took(result[0] if isinstance(result, tuple) else result.prev_sample)
+        scheduler_hook.took(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
     scheduler.step = step
     try:
-        yield watch
+        yield scheduler_hook
     finally:
         del scheduler.__dict__["step"]
         if shadowed is not None:
@@ -74,7 +74,7 @@ def watch_scheduler(
 def keep_offload_hooks(pipe: Any) -> Iterator[None]:
     """Leave a pipeline's offloading hooks in place inside.
 
-    After every picture diffusers takes them off and puts new ones on, and nnsight's wrapped forward would end up inside them.
+    After every picture diffusers removes them and installs new ones, which would wrap nnsight's forward.
     """
     pipe.maybe_free_model_hooks = lambda: None
     try:

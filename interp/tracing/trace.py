@@ -2,8 +2,8 @@
 
 1. Call the pipeline inside one nnsight trace, its own guidance off, one CPU generator per image.
 2. At each transformer call (keyed by the scheduler's step and checked against its timestep), visit every block in execution
-   order: AdaLN projections, then the block's output. Edit what interventions touch, hand the value used to the recorders.
-3. Afterwards, check that every step of every block was seen. A trace that saw too little is an error.
+   order: AdaLN projections, then the block's output. Apply the interventions, then pass the edited value to the recorders.
+3. Afterwards, check that every step of every block was visited; otherwise raise TraceError.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from interp.models.quiet import quiet
 from interp.plan import Plan, Row
 from interp.tracing.model import Model
 from interp.tracing.recorders import Array, Recorder
-from interp.tracing.sampler import keep_offload_hooks, watch_scheduler
+from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
 from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
 
 
@@ -42,9 +42,9 @@ def trace_group(
     guide: Guide | None = None,
     on_step: StepReport = lambda step: None,
 ) -> list[TracedRow]:
-    """Trace the rows of one batch together. A row whose state is not finite comes back with its reason.
+    """Trace the rows of one batch. A row with a state that is not finite is returned with the reason.
 
-    With `guide` the run is guided, and what is recorded are the conditional rows; edits act on the rows of every branch.
+    With `guide` the run is guided: the recorders receive the conditional rows only, and edits act on the rows of every branch.
     """
     if (
         guide is not None
@@ -52,7 +52,7 @@ def trace_group(
         and "_hf_hook" in vars(model.pipe.transformer)
     ):
         raise InputError(
-            "guidance: guided traces do not go with offloading; trace without --offload, or draw with interp.generate"
+            "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
     norms = Driver(model.anatomy, [[edit for edit in interventions if isinstance(edit, NormEdit)]])
     norms.pieces = [(slice(None), 0)]
@@ -73,8 +73,8 @@ def trace_group(
             norms.memory,
         )
         keep_all = plan.record.latents == "all"
-        with keep_offload_hooks(model.pipe), watch_scheduler(model.pipe.scheduler, keep_all=keep_all) as watch:
-            visitor.watch = watch
+        with keep_offload_hooks(model.pipe), hook_scheduler(model.pipe.scheduler, keep_all=keep_all) as scheduler_hook:
+            visitor.scheduler_hook = scheduler_hook
             with contextlib.ExitStack() as hooks:
                 for handle in norms.attach_norms(model.pipe.transformer):
                     hooks.callback(handle.remove)
@@ -82,11 +82,11 @@ def trace_group(
                     hooks.enter_context(guide.guiding(model.pipe.transformer))
                 images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
-    return [visitor.traced(position, images, watch) for position in range(len(rows))]
+    return [visitor.traced(position, images, scheduler_hook) for position in range(len(rows))]
 
 
 def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
-    """The pipeline's arguments for these rows: also what an untraced call needs to give the same pictures."""
+    """The pipeline's arguments for these rows; an untraced call with them gives the same pictures."""
     return {
         "num_inference_steps": plan.steps,
         "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
@@ -96,7 +96,7 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
 
 
 def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
-    """Run the pipeline in a trace; what it drew, float in 0..1."""
+    """Run the pipeline in a trace; return its pictures, float in 0..1."""
     outputs: list[Any] = []
 
     def sample(**arguments: Any) -> None:
@@ -117,5 +117,5 @@ def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Vis
         texts = ", ".join(repr(row.text[:40]) for row in rows)
         raise PipelineError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
     if not outputs:
-        raise TraceError("the pipeline gave no picture inside the trace; nothing was recorded")
+        raise TraceError("the pipeline returned no picture inside the trace; nothing was recorded")
     return drawn(outputs[0])

@@ -1,4 +1,4 @@
-"""Walking the blocks of each transformer call of a traced run: read, edit, record."""
+"""Visit the blocks of each transformer call of a traced run: read, edit, record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from interp.models.families.pipeline import Schedule, as_bytes, still
 from interp.plan import Row
 from interp.sites import Site
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
-from interp.tracing.sampler import SamplerWatch
+from interp.tracing.sampler import SchedulerHook
 
 StepReport = Callable[[int], None]
 # relative, where the pipeline rounds its timesteps: Flux twice, as t and as t / 1000, each by half a unit in the last place
@@ -28,7 +28,7 @@ TIMESTEP_ROUNDING = {torch.bfloat16: 2.1 * 2**-8, torch.float16: 2.1 * 2**-11}
 
 @dataclasses.dataclass(frozen=True)
 class TracedRow:
-    """What one row gave: its arrays, or the reason it was stopped."""
+    """The result of one row: its arrays, or the reason it failed."""
 
     row: Row
     arrays: RowArrays
@@ -36,19 +36,19 @@ class TracedRow:
 
 
 class AllRowsFailedError(Exception):
-    """No row of the batch is worth going on with."""
+    """Every row of the batch has a state that is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """What there is to visit in one block, in execution order."""
+    """The sites to visit in one block, in execution order."""
 
     envoy: Any
     module: nn.Module
     inputs: list[tuple[str, Site]]
     """(stream, site)."""
     reads: list[tuple[Any, Modulation | Tap, list[tuple[int, Site]]]]
-    """(envoy, what is read there, [(chunk number, site)])."""
+    """(envoy, modulation or tap, [(chunk number, site)])."""
     states: dict[str, Site]
     """By stream."""
     block: Block
@@ -69,9 +69,9 @@ def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop
 
 
 class Visitor:
-    """Walks the blocks of each transformer call: reads, edits, records."""
+    """Visits the blocks of each transformer call: reads, edits, records."""
 
-    watch: SamplerWatch
+    scheduler_hook: SchedulerHook
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Visitor:
 
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
-        given, named = self.envoy.inputs  # read first: this is what ties the iteration to the call
+        given, named = self.envoy.inputs  # read first: this ties the iteration to the call
         bound = bind_inputs(self.transformer, given, named)
         step = self._step_of(bound)
         self.memory.begin_call()
@@ -119,7 +119,7 @@ class Visitor:
             raise AllRowsFailedError
 
     def _swap(self, step: int, bound: dict[str, Any]) -> None:
-        """Replace arguments of the call that a `SwapConditioning` names."""
+        """Apply every `SwapConditioning` to the call's arguments."""
         swapped: dict[str, Any] = {}
         for number, edit in enumerate(self.interventions):
             if isinstance(edit, SwapConditioning) and edit.swaps(step):
@@ -129,8 +129,8 @@ class Visitor:
             self.envoy.inputs = ((), {**bound, **self.anatomy.as_called(swapped)})
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
-        """The step under way, checked against the rows and the timestep the transformer was given."""
-        step, batch = self.watch.steps, len(inputs[self.anatomy.row_inputs[0]])
+        """The current step, checked against the rows and the timestep that the transformer receives."""
+        step, batch = self.scheduler_hook.steps, len(inputs[self.anatomy.row_inputs[0]])
         if step != self.calls or batch != len(self.rows):
             raise TraceError(
                 f"in step {step} the pipeline's transformer call {self.calls} has {batch} rows where call {step} with "
@@ -157,14 +157,14 @@ class Visitor:
         self._see_states(stop, step)
 
     def _see_inputs(self, stop: Stop, step: int) -> None:
-        """The states that a block is given."""
+        """The input states of a block."""
         given, named = stop.envoy.inputs
         states = stop.block.states_given(bind_inputs(stop.module, given, named), self.tokens)
         for stream, site in stop.inputs:
             self._read_only(site, step, states[stream])
 
     def _see_tap(self, stop: Stop, envoy: Any, tap: Tap, site: Site, step: int) -> None:
-        """What a module in the block is given or gives, cut to its stream."""
+        """The input or output of a module in the block, cut to its stream."""
         if tap.argument is not None:
             value = bind_inputs(stop.module.get_submodule(tap.module), *envoy.inputs)[tap.argument]
         else:
@@ -178,7 +178,7 @@ class Visitor:
         self._record(site, step, value)
 
     def _report(self, step: int) -> None:
-        """Tell the caller; an error of the caller's own is not the pipeline's."""
+        """Report the step; an error of the callback is not an error of the pipeline."""
         try:
             self.on_step(step)
         except Exception as error:
@@ -190,7 +190,7 @@ class Visitor:
         return wanted or any(edit.touches(site, step) for edit in self.interventions)
 
     def _see_emitted(self, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        """Gates, shifts and scales that a module in the block gives."""
+        """Gates, shifts and scales in the output of a module in the block."""
 
         def put(after: Tensor) -> Tensor:
             envoy.output = after
@@ -199,7 +199,7 @@ class Visitor:
         self._see_chunks(read, envoy.output, sites, step, put)
 
     def _see_given(self, stop: Stop, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        """Gates, shifts and scales that the block is given as an argument; what it will use is what is recorded."""
+        """Gates, shifts and scales that the block receives as an argument; the values it uses are recorded."""
         given, named = stop.envoy.inputs
         bound = bind_inputs(stop.module, given, named)
         before = read.compute(stop.module, bound)
@@ -219,7 +219,7 @@ class Visitor:
         step: int,
         put: Callable[[Tensor], Tensor],
     ) -> None:
-        """Gates, shifts and scales of one AdaLN projection, (batch, chunk * channel); `put` gives back what is then used."""
+        """Gates, shifts and scales of one AdaLN projection, (batch, chunk * channel); `put` returns the values in use."""
         chunks = read.split(values)
         owners: dict[int, Site] = {}
         edited = False
@@ -236,7 +236,7 @@ class Visitor:
             self._record(site, step, chunks[number])
 
     def _refuse_shared(self, site: Site, owner: Site, step: int) -> None:
-        """A gate that two streams share cannot be edited for one of them: edit the owner, knowing that it is both."""
+        """Refuse to edit a shared gate for one of its streams: the user must edit the owner, which changes both."""
         for edit in self.interventions:
             if edit.touches(site, step) and not edit.touches(owner, step):
                 raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
@@ -272,29 +272,29 @@ class Visitor:
                 recorder.see(site, step, value.detach()[: len(self.rows)])
 
     def check_complete(self) -> None:
-        """Every block of every step must have been seen, unless every row was stopped."""
+        """Check that every block of every step was visited, unless every row failed."""
         expected = len(self.schedule.timesteps)
         if all(self.finite.found):
             return
-        if self.calls != expected or self.watch.steps != expected:
+        if self.calls != expected or self.scheduler_hook.steps != expected:
             raise TraceError(
-                f"the trace saw {self.calls} transformer calls and {self.watch.steps} scheduler steps of {expected} planned"
+                f"trace: {self.calls} transformer calls and {self.scheduler_hook.steps} scheduler steps ran; {expected} planned"
             )
 
         for edit, count in zip(self.interventions, self.touched, strict=True):
             if not count:
-                raise InputError(f"intervention {edit!r} touched nothing: no block, stream and step of this run is so")
+                raise InputError(f"intervention {edit!r} touched nothing: this run has no such block, stream and step")
 
     def _not_finite(self, position: int, images: list[Array]) -> str | None:
-        """Where a row first met a NaN or an Inf: a block, the latents, or the picture."""
+        """The first NaN or Inf of a row: in a block, the latents, or the picture."""
         found = self.finite.found[position]
         if found is not None:
             return f"{found[1]}, step {found[0]}"
-        for step in self.watch.not_finite.get(position, [])[:1]:
+        for step in self.scheduler_hook.not_finite.get(position, [])[:1]:
             return f"the latents, step {step}"
         return None if np.isfinite(images[position]).all() else "the decoded picture (the VAE)"
 
-    def traced(self, position: int, images: list[Array], watch: SamplerWatch) -> TracedRow:
+    def traced(self, position: int, images: list[Array], scheduler_hook: SchedulerHook) -> TracedRow:
         """The result of one row."""
         row = self.rows[position]
         place = self._not_finite(position, images)
@@ -303,10 +303,10 @@ class Visitor:
         arrays: RowArrays = {}
         for recorder in self.recorders:
             arrays.update(recorder.row(position))
-        latents = np.stack([step[position].numpy() for step in watch.latents])
+        latents = np.stack([step[position].numpy() for step in scheduler_hook.latents])
         arrays["outputs"] = {
             "image": as_bytes(still(images[position])),
-            "latents": latents if watch.keep_all else latents[0],
+            "latents": latents if scheduler_hook.keep_all else latents[0],
         }
         if images[position].ndim == 4:
             arrays["outputs"]["video"] = as_bytes(images[position])

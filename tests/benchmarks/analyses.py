@@ -112,7 +112,7 @@ def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
     from interp.analysis import alignment, attribution, energy, massive, stability, trend
     from interp.store.export import export
     from interp.store.merge import merge
-    from interp.store.reader import Shelf
+    from interp.store.reader import StoreReader
     from interp.store.summary import summarise
     from interp.store.verify import verify
 
@@ -126,7 +126,7 @@ def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
         "stability": lambda: stability.sets(run, 8),
         "energy": lambda: energy.shares(run),
         "outliers": lambda: energy.outliers(run),
-        "summary": lambda: summarise(Shelf(run.path)),
+        "summary": lambda: summarise(StoreReader(run.path)),
         "verify": lambda: verify(run.path),
         "export two channels, Parquet": lambda: export(selected, beside.with_suffix(".parquet")),
         "export a statistic, NetCDF": lambda: export(run.stats[["mean_abs"]], beside.with_suffix(".nc")),

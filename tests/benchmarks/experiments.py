@@ -78,7 +78,7 @@ def bare(prepared: Prepared, arms: Sequence[Arm], arguments: dict[str, Any]) -> 
             for step in range(STEPS):
                 active = sum(place[0] < step for place in starts)
                 forks = sorted((BLOCKS - block - part) / BLOCKS for begin, block, part in starts if begin == step)
-                rows = active + (1 + round(sum(forks[:-1])) if forks else 0)  # the trunk, and the parts after forks
+                rows = active + (1 + round(sum(forks[:-1])) if forks else 0)  # the shared prefix, and the parts after forks
                 if rows:
                     forwards(rows)
             if starts:

@@ -23,7 +23,7 @@ from world import PROMPTS, World, at_a_random_moment, kill, marks, rows_done, un
 import interp
 from interp.errors import StoreError, TraceError
 from interp.store.merge import merge
-from interp.store.reader import Shelf
+from interp.store.reader import StoreReader
 from interp.store.verify import row_arrays, verify
 
 
@@ -295,12 +295,12 @@ def _damaged(how: Callable[[Path, random.Random], None]) -> Kind:
 def _reads_as_it_was(world: World, out: Path, where: str) -> bool:
     import numpy as np
 
-    return bool(np.array_equal(Shelf(out).stored(where)[...], world.truth[where], equal_nan=True))
+    return bool(np.array_equal(StoreReader(out).stored(where)[...], world.truth[where], equal_nan=True))
 
 
 def _shards(out: Path, row: int) -> list[Path]:
     """The files of one row, but for its mark."""
-    places = [out / name / "c" / str(row) for name, _ in row_arrays(Shelf(out))]
+    places = [out / name / "c" / str(row) for name, _ in row_arrays(StoreReader(out))]
     return [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
 
 
