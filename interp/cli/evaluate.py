@@ -84,7 +84,7 @@ def evaluate(
 ) -> None:
     """Score existing pictures, or draw and score a paper's table: values, intervals, win rates, verdicts."""
     if bool(sources) == bool(preset or guidance):
-        raise InputError("give either pictures or a store to score, or --preset (or --guidance) to draw pictures")
+        raise InputError("give either pictures or stores to score, or --preset (or --guidance) to draw pictures")
     if preset and guidance:
         raise InputError("give --preset or --guidance, not both")
     if not 0 <= margin < float("inf"):
