@@ -27,7 +27,8 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
     page.text(
         f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} "
         f"seeds per prompt where they are crossed, {steps} steps, seed {campaign.setup.drawn.seed}; weights "
-        f"{facts['weights']}; the disrupted block: {campaign.setup.block}. Measures of detail and prompt: {facts['scorers'] or 'none'}."
+        f"{facts['weights']}; the disrupted block: {campaign.setup.block}. "
+        f"Measures of detail and prompt: {facts['scorers'] or 'none'}."
     )
     claimed = [one for one in judged if one.verdict.said != MEASURED]
     page.heading("Claims")
