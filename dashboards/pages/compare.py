@@ -23,7 +23,7 @@ with st.sidebar:
     stream = pick("stream", "Stream", streams)
 names = [plain(run.path.name) for run in runs]
 if runs[0].path == runs[1].path:
-    st.info("Both are the same run; pick another one on the right.")
+    st.info("Both are the same run; pick another one as the right run.")
 
 facts = pd.DataFrame([run.facts() | {"created": str(run.provenance.get("created"))} for run in runs]).T.fillna("")
 facts.columns = ["left", "right"]

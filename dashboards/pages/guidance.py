@@ -1,4 +1,4 @@
-"""Guidance: sweeps in numbers and pictures, two settings against each other, and a live tab."""
+"""Guidance: sweeps in numbers and pictures, two settings compared, and a live tab."""
 
 from functools import partial
 
@@ -29,12 +29,12 @@ def numbers(experiment, begin):
     lines = table(found[["value", "low", "high", "over_first", "over_first_low", "over_first_high"]])
     with st.sidebar:
         measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])
-    st.subheader(f"{plain(measure)}, setting by setting")
+    st.subheader(f"{plain(measure)} by setting")
     shown = lines[lines["measure"] == measure].drop(columns=["measure"]).sort_values("value")
     st.dataframe(shown.drop(columns=[c for c in shown if str(c).startswith("value") and c != "value"]), hide_index=True)
     first = found.attrs["control"].removeprefix("the first setting, ")
     st.caption(plain(f"over_first: the difference to {first}. Intervals: {found.attrs['interval']}"))
-    st.subheader("How often a picture is nearer to real ones than the first setting's, and what it costs")
+    st.subheader("How often a picture is nearer to real ones than the first setting's, and the cost")
     won = table(found[["win", "win_low", "win_high"]]).pivot_table(
         index="setting", columns="won", values=["win", "win_low", "win_high"], sort=False
     )
@@ -44,7 +44,7 @@ def numbers(experiment, begin):
 
 
 def two_settings(experiment, left, right):
-    """Pickers of two settings side by side, each (caption, key, arm to begin with): their arms."""
+    """Pickers of two settings side by side, each (caption, key, initial arm); returns their arms."""
     arms = []
     for column, (caption, key, first) in zip(st.columns(2), (left, right), strict=True):
         with column:
@@ -54,7 +54,7 @@ def two_settings(experiment, left, right):
 
 
 def gallery(experiment, begin):
-    """A row of pictures for every prompt of a seed: the first setting, and two picked ones."""
+    """One row of pictures per prompt of a seed: the first setting and two picked ones."""
     last = len(experiment.axes["arm"]) - 1
     one, other = two_settings(experiment, ("One setting", "a", 1), ("Another", "b", last))
     arms = list(dict.fromkeys([0, one, other]))
@@ -75,7 +75,7 @@ def gallery(experiment, begin):
 
 
 def against(experiment, begin):
-    """The slider between two settings."""
+    """A slider between two settings."""
     row = choose.row(experiment)
     last = len(experiment.axes["arm"]) - 1
     one, other = two_settings(experiment, ("Left of the slider", "left", 0), ("Right of the slider", "right", last))
@@ -121,6 +121,6 @@ else:
     with explained():
         if "sweep" not in experiment.results and view == "Sweep":
             raise InputError(
-                "this sweep has no result yet: it is still running, or was stopped; the same command goes on with it"
+                "this sweep has no result yet: it is still running, or was stopped; run the same command again to resume it"
             )
         views[view](experiment, opening(experiment.path, experiment=True))

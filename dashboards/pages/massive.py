@@ -1,4 +1,4 @@
-"""Massive channels: which, by which criterion, in which blocks and steps, and whether the set is stable."""
+"""Massive channels: the channels by criterion, their blocks and steps, and the stability of the set."""
 
 from functools import partial
 
@@ -25,19 +25,20 @@ channel = choose.channel(run, chosen, largest)
 block, step = choose.block(run, stream), choose.step(run)
 
 births = {number: int(found["birth"].sel(stream=stream, channel=number)) for number in chosen}
+noun = "channel" if len(chosen) == 1 else "channels"
 said = ", ".join(f"**{number}** (from block {births[number]})" for number in chosen[:8])
 st.markdown(
-    f"{len(chosen)} massive channels in the {stream} stream by {plain(found.attrs['criterion'])}: {said}"
+    f"{len(chosen)} massive {noun} in the {stream} stream by {plain(found.attrs['criterion'])}: {said}"
     + (" and more." if len(chosen) > 8 else ".")
     if chosen
     else f"No channel of the {stream} stream is massive by {plain(found.attrs['criterion'])}; the largest is **{largest}**."
 )
 st.caption(
-    plain(f"{found.attrs['source']}. A consensus: selected in at least half of the blocks from a channel's first one on.")
+    plain(f"{found.attrs['source']}. Consensus: selected in at least half of the blocks from the channel's first one on.")
 )
 
 begin = opening(run.path)
-spikes, scores = st.columns(2)  # filled from the one that a click is waiting for
+spikes, scores = st.columns(2)  # `drill` is filled first: it shows the clicked cell
 heat, drill = st.columns(2)
 layers, same = st.columns(2)
 with drill, explained():
@@ -54,7 +55,7 @@ with heat, explained():
     ratio = opened.computed(run.path, "ratio", (channel, stream), lambda: glance.ratio(run, channel, stream=stream))
 
     def go_to(x: int, y: int) -> None:
-        """Set the pickers to the cell clicked."""
+        """Set the pickers to the clicked cell."""
         put("step", int(x))
         put("block", int(y))
 
@@ -66,7 +67,7 @@ with heat, explained():
     ]
     figure = partial(figures.steps, ratio, title, "ratio", block=block, step=step)
     panel("ratio", figure, ratio, code, cells=lambda drawn: figures.step_cells(drawn, ratio), clicked=go_to)
-    st.caption("Click a cell: the plot beside it shows every channel there.")
+    st.caption("Click a cell to show every channel there in the next plot.")
 here, place = found.sel(stream=stream, block=block), {"block": block, "stream": stream}
 with spikes, explained():
     code = [*call, f"interp.figures.massive.spikes(found, block={block}, stream={stream!r})"]

@@ -1,4 +1,4 @@
-"""Runs: what is under the folders, how far it is, where it came from."""
+"""Runs: the stores under the folders, their progress and provenance."""
 
 import json
 
@@ -15,10 +15,10 @@ st.title("Runs")
 folders = ", ".join(plain(str(root)) for root in choose.roots_given())
 stores = choose.stores()
 if not stores:
-    st.info(f"No store is under {folders} yet. This makes one, on the demo model:")
+    st.info(f"No store is under {folders} yet. To make one with the demo model:")
     st.code(choose.TRACE_IT, language="bash")
     st.stop()
-st.caption(f"Under {folders}: {len(stores)} stores.")
+st.caption(f"{len(stores)} {'store' if len(stores) == 1 else 'stores'} under {folders}.")
 table = overview(stores)
 st.dataframe(
     table,
@@ -47,7 +47,7 @@ with explained():
         st.json(json.dumps(source.provenance, default=str), expanded=False)
         st.caption("plan")
         st.json(json.dumps(source.plan, default=str), expanded=False)
-        st.caption("open it in Python")
+        st.caption("Open it in Python:")
         opener = "open_run" if store.kind == "trace" else "open_experiment"
         st.code(f"import interp\n\nsource = interp.{opener}({str(store.path)!r})\nsource", language="python")
 

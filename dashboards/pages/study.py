@@ -1,4 +1,4 @@
-"""Study: which of two pictures do people prefer, not knowing what made them? DG section 5.3, App. I."""
+"""Study: which of two pictures do raters prefer, without knowing the methods? DG section 5.3, App. I."""
 
 import datetime
 from functools import partial
@@ -30,15 +30,15 @@ KINDS = ["sweep", "disrupt", "dose", "patch", "transport"]
 
 
 def root_of(path):
-    """The root that holds a store: studies are kept beside stores, never in one."""
+    """The root that holds a store: studies are kept next to stores, never in one."""
     root = next(root for root in choose.roots_given() if roots.inside(path, root))
     if (root / "zarr.json").exists():
-        raise InputError(f"run: a study is kept beside the stores; start the dashboard on {root.parent}, not on a store")
+        raise InputError(f"run: a study is kept next to the stores; start the dashboard on {root.parent}, not on a store")
     return root
 
 
 def made():
-    """Every study under the roots: name, file, root. One that a link leads out to is none."""
+    """Every study under the roots: name, file, root. A link that leads out of its root is ignored."""
     found = {}
     for root in choose.roots_given():
         for name in study_names(root):
@@ -59,7 +59,7 @@ def chosen():
 
 
 def set_up():
-    """Choose what is compared; raters are given the link alone."""
+    """Choose the two methods to compare; raters receive only the link."""
     experiment = choose.experiment(KINDS, "Experiment", COMMAND, name="study_experiment")
     names = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     left, right = st.columns(2)
@@ -77,22 +77,22 @@ def set_up():
             root = root_of(experiment.path)
             before = made().get(name)
             if before is not None and before[1] != root:
-                raise InputError(f"study: {before[1]} has one called {name!r}; give another name")
+                raise InputError(f"study: {before[1]} has one named {name!r}; give another name")
             if not roots.inside(study_file(root, name), root):
                 raise InputError(f"study: {root / 'studies'} leads out of {root}")
             where = str(experiment.path.relative_to(root))
             write_study(root, name, Study(where, first, second, names[first], names[second], tuple(both[: int(count)])))
-            st.success(f"Made. Raters open this page with ?study_view=Rate&study={plain(name)} in the address.")
+            st.success(f"Study made. Raters open this page with ?study_view=Rate&study={plain(name)} in the address.")
 
 
 def rate():
-    """One pair, one question at a time; an answer is written when all three are given."""
+    """Show one pair and one question at a time; a line is written when all three answers are given."""
     name, file, root = chosen()
     rater = st.session_state.get("interp:rater", "")
-    if not rater:  # a field that goes away: while one has the focus, arrow keys are its own
+    if not rater:  # the field disappears afterwards: a focused field would capture the arrow keys
         with st.form("rater"):
             typed = st.text_input("Your name or initials", max_chars=40).strip()
-            st.caption("You can stop at any time and go on later under the same name.")
+            st.caption("You can stop at any time and resume later under the same name.")
             if st.form_submit_button("Begin", type="primary") and typed:
                 st.session_state["interp:rater"] = typed
                 st.rerun()
@@ -100,7 +100,7 @@ def rate():
     study = read_study(file)
     path = root / study.experiment
     if not roots.inside(path, root):
-        raise InputError("study: its experiment lies outside the folder this dashboard was started with")
+        raise InputError("study: its experiment lies outside the dashboard's root folder")
     experiment = opened.experiment(path)
     answers = file.with_suffix(".jsonl")
     given = {int(answer["pair"]) for answer in parse_answers(answers)[0] if answer.get("rater") == rater}
@@ -120,7 +120,7 @@ def rate():
     question = next(word for word in QUESTIONS if word not in state["said"])
 
     def answer(side, asked, place):
-        """Note one answer, unless a quick second press is about a question already answered; write the line after the last."""
+        """Record one answer, unless the question is already answered; write the line after the last question."""
         said = state.get("said", {})
         if state.get("place") != place or asked in said:
             return
@@ -145,9 +145,9 @@ def results():
     _, file, _ = chosen()
     study, (answers, damaged) = read_study(file), parse_answers(file.with_suffix(".jsonl"))
     if damaged:
-        st.caption(f"{damaged} lines of the answers' file are no answers and were left out.")
+        st.caption(f"Skipped {damaged} invalid {'line' if damaged == 1 else 'lines'} of the answers' file.")
     if not answers:
-        st.info("Nobody has answered yet. Raters open this page with the view Rate.")
+        st.info("No answers yet. Raters open this page with the view Rate.")
         return
     rates = analysis.win_rates(answers, study.first_name, study.second_name)
     path = str(file.with_suffix(".jsonl"))
@@ -160,7 +160,7 @@ def results():
     ]
     panel("win-rates", partial(people.win_rates, rates), rates, code)
     st.dataframe(rates.to_dataframe().reset_index(), hide_index=True)
-    st.caption("agreement: Krippendorff's alpha between raters, 1 is full, 0 is what chance gives. Intervals cluster by rater.")
+    st.caption("agreement: Krippendorff's alpha between raters; 1 is full agreement, 0 is chance. Intervals cluster by rater.")
 
 
 VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}

@@ -1,4 +1,4 @@
-"""Timestep or text: does a channel follow the step or the prompt, and do its gates?"""
+"""Timestep or text: do a channel and its gates depend on the step or on the prompt?"""
 
 from functools import partial
 
@@ -41,14 +41,14 @@ with split, explained():
     found = opened.computed(run.path, "variance", (*lines, stream), lambda: glance.variance(run, lines, stream=stream))
     code = [*begin, f"found = interp.glance.variance(run, {lines}, stream={stream!r})", "interp.figures.causes.variance(found)"]
     panel("variance", partial(figures.variance, found), found, code)
-    st.caption("The rest is what rows of one step differ by: prompts, seeds, and how they change over steps.")
+    st.caption("The rest is the variance between rows of one step: prompts, seeds, and their interaction with the step.")
 
 grid, pairs = st.columns(2)
 with grid, explained():
     alpha = opened.computed(run.path, "alpha", (channel, stream), lambda: glance.alpha(run, channel, stream=stream))
 
     def go_to(step: int, row: int) -> None:
-        """Set the block to the cell clicked."""
+        """Set the block to the clicked cell."""
         put("block", int(row))
 
     def cells(drawn):
@@ -63,7 +63,7 @@ with grid, explained():
         "interp.figures.causes.gate_grid(alpha)",
     ]
     panel("gates", partial(figures.gate_grid, alpha), alpha, code, cells=cells, clicked=go_to)
-    st.caption("Click a cell: the other plots go to its block.")
+    st.caption("Click a cell to show its block in the other plots.")
 with pairs, explained():
     found = opened.computed(
         run.path, "alpha and size", (block, stream), lambda: glance.alpha_and_size(run, block=block, stream=stream)
@@ -74,7 +74,7 @@ with pairs, explained():
         f"interp.figures.causes.alpha_and_size(found, selected={chosen})",
     ]
     panel("alpha-size", partial(figures.alpha_and_size, found, selected=chosen), found, code)
-    st.caption("That they go together does not say that alpha governs: that is a question for an intervention (Causal).")
+    st.caption("Correlation does not show that alpha sets the size; that needs an intervention (page Causal).")
 
 shares, ranks = st.columns(2)
 with shares, explained():

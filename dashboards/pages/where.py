@@ -1,4 +1,4 @@
-"""Where it lives: a channel, or a set of channels, over the picture."""
+"""Where it lives: maps of a channel, or a set of channels, over the picture."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ SETS = ("one channel", "the massive channels", "the 12 largest of this state")
 st.title("Where it lives")
 run = choose.run()
 if "image" not in (run.hidden.children if run.plan.get("record", {}).get("hidden") else ()):
-    st.info("This run keeps no hidden states of the image stream. Trace it with them:")
+    st.info("This run holds no hidden states of the image stream. Trace it with hidden states:")
     st.code(choose.TRACE_IT, language="bash")
     st.stop()
 states = run.hidden["image"]["hidden"]
@@ -61,13 +61,13 @@ over, one = st.columns(2)
 with over, explained():
 
     def go_to(column: int, row: int) -> None:
-        """Set the token to the cell clicked."""
+        """Set the token to the clicked cell."""
         put("token", f"{int(row)},{int(column)}")
 
     code = [*begin, *make, underneath, f"interp.figures.places.over_picture(values, picture, token=({y}, {x}))"]
     figure = partial(figures.over_picture, values, picture, token=(y, x))
     panel("over", figure, values, code, cells=lambda drawn: figures.token_cells(drawn, values), clicked=go_to, height=480)
-    st.caption("Click a token: the plot beside it shows its largest channels.")
+    st.caption("Click a token to show its largest channels in the next plot.")
 with one, explained():
     state = opened.computed(run.path, "token", (y, x, *place.values()), lambda: tokens.token(run, y, x, **place))
     code = [*begin, f"values = interp.tokens.token(run, {y}, {x}, {spelled})", "interp.figures.places.token_channels(values)"]
@@ -97,5 +97,7 @@ with curve, explained():
         code = [*begin, 'found = run.result("segmentation_score")', "interp.figures.places.overlap(found)"]
         panel("overlap", partial(figures.overlap, score), score, code)
     else:
-        st.info("How well the clusters find the subject needs true masks. With a folder of them, this keeps the curve here:")
+        st.info(
+            "Scoring the clusters against the subject needs true masks. Given a folder of masks, this command stores the curve:"
+        )
         st.code(f"interp segment {run.path} --masks FOLDER", language="bash")

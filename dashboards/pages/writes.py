@@ -1,4 +1,4 @@
-"""Who writes it: the state as a sum of what every block adds."""
+"""Who writes it: the state as a sum of every block's contributions."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ frame.needed()
 st.title("Who writes it")
 run = choose.run()
 if not run.plan.get("record", {}).get("branches"):
-    st.info("This run keeps no branches: what each block writes before alpha multiplies it. Trace it with them:")
+    st.info("This run holds no branches (each block's output before alpha multiplies it). Trace it with branches:")
     st.code(choose.TRACE_IT, language="bash")
     st.stop()
 stream = choose.stream(run)
@@ -40,7 +40,7 @@ with explained():
         left, middle, right = st.columns(3)
         left.metric("born in block", born, help="The first block at whose output half of the largest size is reached.")
         middle.metric("largest writer", plain(writer))
-        right.metric("largest remainder", f"{float(here['remainder'].max()):.1e}", help="Recorded less summed: rounding.")
+        right.metric("largest remainder", f"{float(here['remainder'].max()):.1e}", help="Recorded minus summed: rounding.")
         contribution, factors = st.columns(2)
         with contribution:
             code = [*begin, f"interp.figures.causes.residual(found, channel={channel})"]
@@ -48,4 +48,6 @@ with explained():
         with factors:
             code = [*begin, f"interp.figures.causes.factors(found, channel={channel})"]
             panel("factors", partial(figures.factors, found, channel=channel), here, code, height=560)
-            st.caption("alpha and branch are each a mean over prompts, so their product need not be the mean contribution.")
+            st.caption(
+                "alpha and branch are each averaged over prompts, so their product can differ from the mean contribution."
+            )

@@ -37,9 +37,9 @@ app = typer.Typer(
     help="Mechanistic interpretability for Diffusion Transformers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help texts have brackets of their own
+    rich_markup_mode=None,  # help texts contain literal brackets
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="--debug anywhere on the line shows the traceback of an error.",
+    epilog="Add --debug anywhere on the line to show the traceback of an error.",
 )
 app.command("trace")(flags(trace.trace))
 app.command("info")(info.info)
@@ -61,7 +61,7 @@ app.add_typer(demo.app, name="demo")
 
 
 def add_experiments() -> None:
-    """The commands of experiments that the app does not have yet: those of this package, then those registered since."""
+    """Add the missing commands of experiments: those of this package, then those registered since."""
     known = {command.name for command in app.registered_commands}
     for name, kind in kinds().items():
         if name not in known:
@@ -74,7 +74,7 @@ def interp() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: one line for an error, never a traceback unless asked."""
+    """Run the command line and exit. An error is one line, with a traceback only under --debug."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     add_experiments()
@@ -83,16 +83,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=[word for word in words if word != "--debug"], prog_name="interp", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except TyperException as error:  # what click calls ClickException: wrong options, missing arguments
+    except TyperException as error:  # click's ClickException: wrong options, missing arguments
         _fail(_usage_message(error), getattr(error, "exit_code", 2), debug)
     except InterpError as error:
         _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; rows already done are kept, the same command goes on", 130, debug)
+        _fail("stopped; finished rows are kept, the same command resumes", 130, debug)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        _fail(f"{type(error).__name__}: {error} (this is a defect in interp; --debug shows where)", 1, debug)
+        _fail(f"{type(error).__name__}: {error} (this is a defect in interp; --debug shows the traceback)", 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
@@ -103,7 +103,7 @@ def _fail(message: str, code: int, debug: bool) -> None:
 
 
 def _usage_message(error: Any) -> str:
-    """The error in one line, and where to look; a bare `interp` has shown its help already."""
+    """The error in one line with a pointer to the help; a bare `interp` has already printed its help."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
     where = f"see `{context.command_path} --help`" if context is not None else "see `interp --help`"

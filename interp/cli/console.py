@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table on stdout, as wide as its content when it is not a terminal."""
+    """Print a plain table on stdout, as wide as its content when stdout is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -50,7 +50,7 @@ def human_bytes(size: float) -> str:
 
 @contextlib.contextmanager
 def trace_progress() -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on stderr, with rate and time left; every tenth in a line where stderr is no terminal."""
+    """Show a progress bar on stderr with rate and time left, or a line per 10% where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -72,7 +72,7 @@ def trace_progress() -> Iterator[Callable[[Progress], None]]:
 
 
 def _trace_lines() -> Callable[[Progress], None]:
-    """For logs of jobs: a line for every tenth of the rows."""
+    """Print a line per 10% of the rows, for job logs."""
     said = [0]
 
     def show(state: Progress) -> None:
@@ -86,14 +86,14 @@ def _trace_lines() -> Callable[[Progress], None]:
 
 @contextlib.contextmanager
 def graceful() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM inside ask for a stop, once: the row in flight is finished. A second one stops at once."""
+    """Stop after the current row on the first Ctrl-C or SIGTERM, and immediately on the second."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        say("stopping after the row in flight; once more stops at once")
+        say("stopping after the current row; repeat to stop immediately")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -102,11 +102,11 @@ def graceful() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if asked:
-            say("stopped; rows already done are kept, the same command goes on")
+            say("stopped; finished rows are kept, the same command resumes")
 
 
 def rate_text(state: Progress) -> str:
-    """Rows a minute and time left, once a row is done."""
+    """Rows per minute and time left, once a row is done."""
     if not state.made or not state.seconds:
         return ""
     rate = state.made / state.seconds
@@ -117,7 +117,7 @@ def rate_text(state: Progress) -> str:
 
 
 def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
-    """An error that names the first of some options that was given, where they say nothing."""
+    """Raise an error for the first of these options that was given, where they have no effect."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -125,5 +125,5 @@ def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None
 
 
 def say(message: str) -> None:
-    """A message on stderr."""
+    """Print a message on stderr."""
     print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`interp demo`: the demo model's training and its world."""
+"""`interp demo`: train the demo model and draw scenes of its world."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import typer
 
 from interp.cli.console import say
 
-app = typer.Typer(help="The demo model: train it again, or draw its world.", no_args_is_help=True)
+app = typer.Typer(help="Train the demo model again, or draw scenes of its world.", no_args_is_help=True)
 
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints; the same folder goes on where it stopped.")],
-    size: Annotated[str, typer.Option(help="base (the shipped one) or small.")] = "base",
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; training resumes from the same folder.")],
+    size: Annotated[str, typer.Option(help="base (the size in the package) or small.")] = "base",
     steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
-    vae_steps: Annotated[int, typer.Option(help="Training steps of the VAE before that.")] = 2_400,
+    vae_steps: Annotated[int, typer.Option(help="Training steps of the VAE, which is trained first.")] = 2_400,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
@@ -50,7 +50,7 @@ def train_judge(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 4_000,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and batches.")] = 0,
 ) -> None:
-    """Train the demo judge again (minutes on two cores) and measure it on held-out pictures."""
+    """Train the demo judge again (minutes on two cores) and measure its accuracy on held-out pictures."""
     from interp.cli.console import print_table
     from interp.models.demo.train_judge import train as train_one
     from interp.plan import at_least
@@ -68,17 +68,17 @@ def train_judge(
 
 
 def check_folder(out: Path) -> None:
-    """Make the folder to write into, or say why it cannot be."""
+    """Make the folder to write into, or raise InputError."""
     from interp.errors import InputError
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"out must be a folder that can be made; {out}: {error.strerror}") from None
+        raise InputError(f"out must be a folder that can be created; {out}: {error.strerror}") from None
 
 
 def _training_report() -> Callable[[str, int, int, float], None]:
-    """A line on stderr every hundred steps, with the mean loss."""
+    """Print a line on stderr every 100 steps, with the mean loss."""
     losses: list[float] = []
 
     def report(part: str, step: int, steps: int, loss: float) -> None:
@@ -93,10 +93,10 @@ def _training_report() -> Callable[[str, int, int, float], None]:
 @app.command("world")
 def world(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 16,
+    count: Annotated[int, typer.Option(help="Number of scenes.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
 ) -> None:
-    """Draw scenes of the demo world: pictures, subject masks, their truth in scenes.jsonl, their captions in prompts.txt."""
+    """Draw scenes of the demo world: pictures, subject masks, attributes (scenes.jsonl) and captions (prompts.txt)."""
     import dataclasses
 
     from PIL import Image

@@ -36,55 +36,55 @@ DRAWING = (
     *(field.name for kind in (Loading, Sampling, Spread) for field in dataclasses.fields(kind) if field.name != "device"),
     "batch_size",
 )
-"""Options of pictures that are drawn."""
+"""Options that apply only where pictures are drawn."""
 
 
 def evaluate(
     context: typer.Context,
-    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of pictures, or stores (traces, sweeps).")] = None,
+    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of pictures, or a store (a trace or a sweep).")] = None,
     preset: Annotated[
         str | None,
         Option(help="A paper's table: dg-table-1, -2, -3, -6, dg-fig-5b, dg-fig-8, dg-app-i, fc-disruption, fc-segmentation."),
     ] = None,
-    guidance: Annotated[
-        list[str] | None, Option(help="Settings of your own, in place of a preset; first the baseline.")
-    ] = None,
+    guidance: Annotated[list[str] | None, Option(help="Your own settings in place of a preset, the baseline first.")] = None,
     loading: Loading = DEMO,
     prompts: Annotated[
         str | None,
         Option(
-            help="A prompts file; or hpsv2, pick-a-pic, partiprompts from the hub, or NAME=COPY. "
+            help="A prompts file; hpsv2, pick-a-pic or partiprompts from the hub; or NAME=COPY. "
             "[default: captions of the demo world]"
         ),
     ] = None,
-    count: Annotated[int | None, Option(help="So many of the prompts, all styles in turn. [default: all; demo: 24]")] = None,
-    out: Annotated[Path | None, Option(help="The store that a preset draws into. [default: cache/PRESET-MODEL.zarr]")] = None,
+    count: Annotated[int | None, Option(help="Number of prompts, from all styles in turn. [default: all; demo: 24]")] = None,
+    out: Annotated[Path | None, Option(help="The store to draw into. [default: cache/PRESET-MODEL.zarr]")] = None,
     scorer: Annotated[
-        str, Option(help="demo (the judge of the demo world), plain, metrics with weights such as clip,hps, or auto.")
+        str, Option(help="demo (the demo world's judge), plain, metrics with weights such as clip,hps, or auto.")
     ] = "auto",
     weights: Annotated[
-        list[str] | None, Option(help="Where a metric's weights are, METRIC=FOLDER, FILE or hub id. [default: the hub]")
+        list[str] | None, Option(help="A metric's weights: METRIC=FOLDER, FILE or hub id. [default: the hub]")
     ] = None,
-    real: Annotated[Path | None, Option(help="Folder of real pictures, for measures of sets with weights.")] = None,
-    masks: Annotated[Path | None, Option(help="fc-segmentation: folder of the subject's masks, NNNNN.png by row.")] = None,
+    real: Annotated[Path | None, Option(help="Folder of real pictures, for fid, precision and recall.")] = None,
+    masks: Annotated[Path | None, Option(help="fc-segmentation: folder of subject masks, NNNNN.png by row.")] = None,
     channels: Annotated[
-        str | None, Option(help='Detail Guidance\'s, such as "29" or "3,20-22". [default: the model\'s preset]')
+        str | None, Option(help='Channels of Detail Guidance, such as "29" or "3,20-22". [default: the model\'s preset]')
     ] = None,
-    block: Annotated[int | None, Option(help="Detail Guidance's m. [default: the model's preset, or a quarter in]")] = None,
-    baseline: Annotated[str | None, Option(help="The setting that others are compared with. [default: the first]")] = None,
+    block: Annotated[
+        int | None, Option(help="Block m of Detail Guidance. [default: the model's preset, or a quarter in]")
+    ] = None,
+    baseline: Annotated[str | None, Option(help="The setting to compare the others with. [default: the first]")] = None,
     page: Annotated[
-        Path | None, Option(help="Of folders of pictures: the page to write, .html, and its numbers as .json.")
+        Path | None, Option(help="For folders of pictures: the page to write (.html); its numbers are written as .json.")
     ] = None,
-    margin: Annotated[float, Option(help="What is no difference: a share of the baseline's deviation over prompts.")] = 0.2,
+    margin: Annotated[float, Option(help="Margin of equivalence, as a share of the baseline's deviation over prompts.")] = 0.2,
     sampling: Sampling = TWICE,
     execution: Execution = TOGETHER,
     over: Spread = HERE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score pictures that are there, or draw a paper's table and score it: intervals, wins, and what may be said."""
+    """Score existing pictures, or draw and score a paper's table: values, intervals, win rates, verdicts."""
     if bool(sources) == bool(preset or guidance):
-        raise InputError("give pictures or stores to score, or --preset (or --guidance) to draw some; not both, not neither")
+        raise InputError("give either pictures or stores to score, or --preset (or --guidance) to draw pictures")
     if preset and guidance:
         raise InputError("give --preset or --guidance, not both")
     if not 0 <= margin < float("inf"):
@@ -92,7 +92,7 @@ def evaluate(
     scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": real, "device": loading.device}
     model = loading.model
     if sources:
-        refuse_given(context, DRAWING, "goes with --preset or --guidance, which draw; these pictures are there already")
+        refuse_given(context, DRAWING, "goes with --preset or --guidance, which draw pictures; here they exist already")
         found = _scored(sources, prompts, scoring, baseline, margin, page)
     else:
         chosen = prompts_of(prompts, model, count)
@@ -104,7 +104,7 @@ def evaluate(
         print_cost(task.design.cost)
         if dry_run:
             return
-        scorers = scorers_of(model, **scoring)  # what is not there, or cannot be scored, is said before anything is drawn
+        scorers = scorers_of(model, **scoring)  # fail on missing weights or unsuitable prompts before anything is drawn
         for one in scorers:
             one.check(chosen.texts)
         with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
@@ -114,11 +114,11 @@ def evaluate(
 
 
 def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
-    """Prompts by name or file; the demo model's own where none are given."""
+    """Prompts by name or file; by default the demo model's own prompts."""
     from interp.evaluation import prompt_sets
 
     if given is None and not model.startswith("demo"):
-        raise InputError(f"prompts: give --prompts FILE for {model}; only the demo model has prompts of its own")
+        raise InputError(f"prompts: give --prompts FILE for {model}; only the demo model has default prompts")
     return prompt_sets.read(given or prompt_sets.DEMO, count)
 
 
@@ -140,12 +140,12 @@ def _plan(
     path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(loading.model).name}.zarr"
     if one is not None and one.kind in ("disruption", "collapse"):
         rows = min(ROWS, len(prompts.texts))
-        say(f"first {rows} prompts are traced, so that channels can be ranked ({path.stem}-channels.zarr; once)")
+        say(f"first, {rows} prompts are traced once to rank the channels ({path.stem}-channels.zarr)")
     return plan(what, load(**vars(loading)), prompts, path, sampling, execution, **edited)
 
 
 def _masks(task: Task, model: str, folder: Path | None) -> Any:
-    """True masks of a segmentation, one for each planned row: those of a folder; for the demo, from its captions."""
+    """True masks of a segmentation, one per planned row: from a folder or, for the demo model, from the captions."""
     from interp.analysis.segmentation import read_masks
     from interp.evaluation.demo import subject_masks
 
@@ -157,8 +157,8 @@ def _masks(task: Task, model: str, folder: Path | None) -> Any:
         return read_masks(folder, range(task.rows))
     if not model.startswith("demo"):
         raise InputError(
-            "preset fc-segmentation: true masks are needed, the subject's pixels in every picture; give --masks FOLDER "
-            "(NNNNN.png by row, white is the subject); for the demo model they come from its captions"
+            "preset fc-segmentation: true masks of the subject are needed for every picture; give --masks FOLDER "
+            "(NNNNN.png by row, white is the subject); only the demo model derives them from its captions"
         )
     return subject_masks(task.texts)
 
@@ -171,7 +171,7 @@ def _results(task: Task, made: Made, scorers: list[Any], **given: Any) -> dict[s
     say(f"kept in {made.path}: analysis/{', analysis/'.join(found)}")
     if task.recipe is not None and task.recipe.kind == "study" and "study" not in found:
         folder = made.path.parent
-        say(f"a blind study is in {folder / FOLDER}, nobody has answered yet: interp dashboard {folder}, page Study, view Rate")
+        say(f"a blind study without answers is in {folder / FOLDER}: interp dashboard {folder}, page Study, view Rate")
     return found
 
 
@@ -183,7 +183,7 @@ def _scored(
     margin: float,
     page: Path | None,
 ) -> dict[str, xr.Dataset]:
-    """Pictures that are there; what is found is kept in the store, if it is one; of folders, on a page that is asked for."""
+    """Score existing pictures. Results go into the store or, for folders, onto the page if one is given."""
     from interp.evaluation.evaluate import evaluate as score
     from interp.report import report_pictures
     from interp.store.experiment import is_experiment, open_experiment
@@ -193,18 +193,18 @@ def _scored(
     gallery = _gallery(sources, prompts)
     one = len(sources) == 1 and (sources[0] / "zarr.json").exists()
     if one and page is not None:
-        raise InputError(f"page is for folders of pictures; of a store, interp report {sources[0]} writes it")
+        raise InputError(f"page is for folders of pictures; for a store, interp report {sources[0]} writes it")
     kept = (open_experiment(sources[0]) if is_experiment(sources[0]) else open_run(sources[0])) if one else None
     before = kept.result("evaluation") if kept is not None and "evaluation" in kept.results else None
     table = str(before.attrs.get("preset", "")) if before is not None else ""
     if before is not None and table:
-        compared = set(before["setting"].to_numpy())  # those that a prompt was asked of
+        compared = set(before["setting"].to_numpy())  # the settings with a prompt
         gallery = gallery.of_settings([number for number, one in enumerate(gallery.settings) if one in compared])
     scorers = scorers_of(str(gallery.facts.get("model", "")), **scoring)
     found = {"evaluation": score(gallery, scorers, baseline=baseline, margin=margin)}
     if table:
         again = f"interp evaluate --preset {table} --out {sources[0]} with the arguments it was drawn with"
-        say(f"not kept: {sources[0]} holds preset {table}'s own evaluation, and its table; {again} scores and keeps all of it")
+        say(f"not kept: {sources[0]} holds preset {table}'s own evaluation, and its table; {again} scores and keeps everything")
     elif kept is not None:
         write_result(kept.path, "evaluation", found["evaluation"])
         say(f"kept in {sources[0]}: analysis/evaluation")
@@ -222,13 +222,13 @@ def _gallery(sources: list[Path], prompts: str | None) -> Gallery:
 
     stores = [source for source in sources if (source / "zarr.json").exists()]
     if stores and len(sources) > 1:
-        raise InputError("give one store, or several folders of pictures; stores are compared as arms of one sweep")
+        raise InputError("give one store, or several folders of pictures; compare settings of a store as arms of one sweep")
     if stores:
         return of_experiment(open_experiment(stores[0])) if is_experiment(stores[0]) else of_run(open_run(stores[0]))
     if len({source.name for source in sources}) < len(sources):
-        raise InputError("folders of pictures must have different names: these are the settings' names")
+        raise InputError("folders of pictures must have different names, since these name the settings")
     for source in sources:
         if not source.is_dir():
-            raise InputError(f"{source} is no folder of pictures and no store")
+            raise InputError(f"{source} is neither a folder of pictures nor a store")
     texts = None if prompts is None else prompt_sets.read(prompts).texts
     return of_folders({source.name: source for source in sources}, texts)

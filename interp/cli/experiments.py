@@ -1,4 +1,4 @@
-"""The command of every experiment (`interp.experiments.kinds`), and what commands that draw share: cost and progress."""
+"""The command of every experiment (`interp.experiments.kinds`), and the cost and progress shared by drawing commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from interp.experiments.design import Cost
     from interp.store.experiment import Experiment
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it takes and stop; channels are still chosen.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cost and stop; channels are still chosen.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="The experiment's store; the same command resumes it. [default: a store in cache/ for these options]"),
@@ -34,7 +34,7 @@ STRIP = (6, 10)  # rows and arms of a figure of pictures
 
 
 def command(kind: Kind) -> Callable[..., None]:
-    """The command of an experiment: its options, the model's, the sampling's and the execution's."""
+    """Make the command of an experiment, with its options and those of the model, the sampling and the execution."""
 
     def run(
         loading: Loading,
@@ -75,7 +75,7 @@ def _figure(figure: Figure, made: Experiment, chosen: dict[str, str]) -> Any:
 
 
 def print_cost(cost: Cost) -> None:
-    """What an experiment takes, before it starts."""
+    """Print the cost of an experiment before it starts."""
     pictures = f"{cost.pictures:,} pictures, " if cost.pictures else ""
     say(f"{cost.rows} prompts x {cost.arms} arms: {pictures}{cost.forwards:,.0f} forwards of one picture")
     if cost.held:
@@ -84,7 +84,7 @@ def print_cost(cost: Cost) -> None:
 
 @contextlib.contextmanager
 def drawing_progress(what: str = "cells") -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on stderr with the time left; every tenth in a line where stderr is no terminal."""
+    """Show a progress bar on stderr with the time left, or a line per 10% where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -99,7 +99,7 @@ def drawing_progress(what: str = "cells") -> Iterator[Callable[[Progress], None]
 
 
 def tenths(what: str) -> Callable[[Progress], None]:
-    """A line for every tenth."""
+    """Print a line per 10%."""
     reported = [-1]
 
     def show_tenth(state: Progress) -> None:

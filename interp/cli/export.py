@@ -25,7 +25,7 @@ def export(
     channels: Annotated[str | None, typer.Option(help='Channels, such as "29". [default: all]')] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
-    """Write part of a store as CSV, Parquet or NetCDF; a row at a time, so the store may be larger than memory."""
+    """Write part of a store as CSV, Parquet or NetCDF, row by row: the store may be larger than memory."""
     from interp.analysis import sources
     from interp.errors import InputError
     from interp.store.export import export as write

@@ -26,7 +26,7 @@ Option = typer.Option
 
 
 DEMO, TOGETHER = Loading("demo"), Execution(batch_size=BATCH_SIZE)
-CROSSED = Sampling(repeats=2)  # seeds of every prompt, where they are crossed
+CROSSED = Sampling(repeats=2)  # seeds per prompt, where they are crossed
 
 
 def findings(
@@ -34,25 +34,25 @@ def findings(
     prompts: Annotated[
         str | None, Option(help="A prompts file, or a list's name. [default: captions of the demo world]")
     ] = None,
-    count: Annotated[int | None, Option(help="So many of the prompts. [default: all; demo: 24]")] = None,
-    out: Annotated[Path | None, Option(help="The folder of all its stores. [default: cache/findings-MODEL]")] = None,
+    count: Annotated[int | None, Option(help="Number of prompts. [default: all; demo: 24]")] = None,
+    out: Annotated[Path | None, Option(help="Folder for all stores. [default: cache/findings-MODEL]")] = None,
     page: Annotated[
-        Path | None, Option(help="The verdict page. [default: findings.html in that folder; of --only, findings-NAME.html]")
+        Path | None, Option(help="The page of verdicts. [default: findings.html in --out; with --only, findings-NAME.html]")
     ] = None,
-    only: Annotated[list[str] | None, Option(help="A finding by name; give it again for more. [default: all]")] = None,
+    only: Annotated[list[str] | None, Option(help="A finding by name; repeat for more. [default: all]")] = None,
     other: Annotated[
-        list[str] | None, Option(help="An earlier checkpoint or another size. [default for demo: demo-early]")
+        list[str] | None, Option(help="An earlier checkpoint or another size; repeat for more. [default for demo: demo-early]")
     ] = None,
-    masks: Annotated[Path | None, Option(help="Folder of the subject's masks, NNNNN.png by prompt.")] = None,
-    scorer: Annotated[str, Option(help="What judges detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto",
-    weights: Annotated[list[str] | None, Option(help="Where a metric's weights are, METRIC=FOLDER, FILE or hub id.")] = None,
-    budget: Annotated[int, Option(help="Pictures of the dose experiment.")] = 600,
+    masks: Annotated[Path | None, Option(help="Folder of subject masks, NNNNN.png by prompt.")] = None,
+    scorer: Annotated[str, Option(help="Scorer of detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto",
+    weights: Annotated[list[str] | None, Option(help="A metric's weights: METRIC=FOLDER, FILE or hub id.")] = None,
+    budget: Annotated[int, Option(help="Number of pictures of the dose experiment.")] = 600,
     sampling: Sampling = CROSSED,
     execution: Execution = TOGETHER,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put every finding of the papers to a model: cost first, all experiments, then a page of verdicts. Killed, it goes on."""
+    """Test the papers' findings on a model: print the cost, run all experiments, write a page of verdicts. Resumable."""
     from interp.findings.campaign import campaign
     from interp.report.findings import report
     from interp.tracing.model import load
@@ -81,7 +81,7 @@ def findings(
         return
     with graceful() as stopped:
         judged = made.run(on_stage=_say_stage, on_progress=tenths("done"), stopped=stopped)
-    some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # a part keeps off the whole's page
+    some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # --only has its own page
     paths = report(made, judged, page or folder / f"{some}.html")
     if as_json:
         print_json(
@@ -98,7 +98,7 @@ def findings(
 
 
 def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any]:
-    """Masks, and real pictures: the demo's from its captions."""
+    """Masks and real pictures; the demo model's are made from its captions."""
     if masks is not None:
         from interp.analysis.segmentation import read_masks
 
@@ -111,13 +111,13 @@ def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any
 
 
 def _say_cost(made: Campaign) -> None:
-    """What every experiment takes at most, and about how long."""
+    """Print an upper bound of every experiment's cost, and the estimated time."""
     pace, cost = made.pace(), made.cost()
     minutes = {stage.name: stage.seconds(made.setup, pace) / 60 for stage in made.stages}
     for name, forwards in cost.items():
         say(f"{name}: up to {forwards:,.0f} forwards of one picture, {minutes[name]:.1f} min")
     each = f"{pace.drawn * 1000:.3g} ms each drawn, {pace.traced * 1000:.3g} traced, {pace.store:.2g} s a traced store"
-    say(f"together up to {sum(cost.values()):,.0f} forwards: {sum(minutes.values()):.0f} min ({each})")
+    say(f"total: up to {sum(cost.values()):,.0f} forwards: {sum(minutes.values()):.0f} min ({each})")
 
 
 def _say_stage(number: int, total: int, stage: Stage) -> None:

@@ -1,6 +1,6 @@
-"""Flags from dataclasses: a command's parameter that is a dataclass stands for a flag of each of its fields.
+"""Flags from dataclasses: a command's parameter that is a dataclass becomes one flag per field.
 
-Help is the field's text (`Doc`); a value that can be a text on the line is one, and the dataclass reads it.
+The help is the field's text (`Doc`). A value that accepts text is passed as text, and the dataclass parses it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from interp.options import default_of, text_of, typed
 
 
 def flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command for Typer: parameters that are dataclasses (of which a default gives the fields' defaults) spread out."""
+    """Make the command for Typer: replace dataclass parameters by flags, with defaults from the parameter's default."""
     hints = get_type_hints(command, include_extras=True)
     return spread(command, {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}, hints)
 
 
 def spread(command: Callable[..., None], kinds: Mapping[str, Any], hints: Mapping[str, Any]) -> Callable[..., None]:
-    """The same, with the dataclass of each parameter given; of fields of one name the first parameter's is the flag."""
+    """Like `flags`, for the given dataclass parameters. Where two have a field of one name, the first one's is the flag."""
     signature = inspect.signature(command)
     taken: dict[str, str] = {}
     shown: list[inspect.Parameter] = []
@@ -56,7 +56,7 @@ def spread(command: Callable[..., None], kinds: Mapping[str, Any], hints: Mappin
 
 
 def flag(field: dataclasses.Field[Any], annotation: Any, defaults: Any) -> inspect.Parameter:
-    """One field as a Typer option. A text that stands for several values has no default here: the dataclass has it."""
+    """One field as a Typer option. The dataclass holds the default of a text that stands for several values."""
     default = default_of(field) if defaults is inspect.Parameter.empty else getattr(defaults, field.name)
     kind, name, text = kind_of(annotation), f"--{field.name.replace('_', '-')}", text_of(annotation)
     if kind is str and isinstance(default, Sequence) and not isinstance(default, str):
@@ -74,7 +74,7 @@ def flag(field: dataclasses.Field[Any], annotation: Any, defaults: Any) -> inspe
 
 
 def kind_of(annotation: Any) -> Any:
-    """What a value is on the command line: a path or a text where it can be one, else texts, or a plain value."""
+    """The type of a value on the command line: a path or a text where possible, else texts, or a plain value."""
     members = list(members_of(annotation))
     for kind in (Path, str):
         if kind in members:

@@ -19,18 +19,18 @@ def generate(
     loading: Loading,
     out: Annotated[Path, typer.Option(help="Folder for PNGs, sheet.png and recipe.json.")],
     sampling: Sampling,
-    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; give it again for more.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; repeat for more.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A prompts file.")] = None,
     run: Annotated[
-        Path | None, typer.Option(help="A trace of the model: warn where dg edits channels that are not massive in it.")
+        Path | None, typer.Option(help="A trace of the model: warn where dg edits channels that are not massive in this trace.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help='Seeds, such as "0-3" or "1,7". [default: --seed, and its repeats]')] = None,
+    seeds: Annotated[str | None, typer.Option(help='Seeds, such as "0-3" or "1,7". [default: --seed and --repeats]')] = None,
     branches: Annotated[
-        str, typer.Option(help="rows: branches as rows of one batch; sequential: one by one, less memory.")
+        str, typer.Option(help="rows: branches as rows of one batch; sequential: one by one, with less memory.")
     ] = "rows",
     execution: Execution = ALONE,
 ) -> None:
-    """Draw pictures, guided or not; every PNG carries its recipe."""
+    """Draw pictures, with or without guidance; every PNG contains its recipe."""
     from interp.errors import InputError
     from interp.experiments.generate import generate as drawn_by
     from interp.experiments.save import save
@@ -67,7 +67,7 @@ def generate(
 
 
 def _joined(parts: list[Any], seeds: list[int]) -> Any:
-    """One Dataset of all seeds; the plan is the first one's, its seed all of them."""
+    """Join the seeds into one Dataset. The plan is the first one's, with all seeds as its seed."""
     import xarray as xr
 
     plan = {**parts[0].attrs["plan"], "seed": seeds if len(seeds) > 1 else seeds[0]}

@@ -14,7 +14,7 @@ def info(
     run: Annotated[Path, typer.Argument(help="A store that `interp trace` or an experiment wrote.")],
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
-    """Say what a store holds, where it came from and how far it is."""
+    """Print a store's contents, provenance and progress."""
     from interp.store.experiment import is_experiment, open_experiment
     from interp.store.opened import open_run
 

@@ -20,7 +20,7 @@ def inspect(
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never use the network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout, every site.")] = False,
 ) -> None:
-    """Show a model's blocks, widths, gates and sites, from its config alone: no weights are read."""
+    """Show a model's blocks, widths, gates and sites from its config alone, without reading weights."""
     from interp.models.skeleton import skeleton
 
     bones = skeleton(model, revision=revision, local_files_only=local_files_only)
@@ -41,7 +41,7 @@ def inspect(
 
 
 def block_rows(bones: Skeleton) -> list[list[str]]:
-    """Runs of alike blocks, a row each."""
+    """One row per run of identical blocks."""
     rows: list[list[str]] = []
     first = 0
     described = [_description(bones, index) for index in range(len(bones.anatomy.blocks))]
@@ -61,7 +61,7 @@ def _description(bones: Skeleton, index: int) -> list[str]:
 
 
 def _site_names(sites: Sequence[Any]) -> str:
-    """Sites of one stream, gates of a kind together: `alpha.attn|mlp`."""
+    """Sites of one stream, with the gates of one kind joined: `alpha.attn|mlp`."""
     names: dict[str, list[str]] = {}
     for site in sites:
         names.setdefault(site.kind, []).extend([site.gate] if site.gate else [])

@@ -12,10 +12,10 @@ from interp.cli.console import print_json, say
 
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Stores of the same plan, with different rows done.")],
-    out: Annotated[Path, typer.Option(help="The store to write or to add to.")],
+    out: Annotated[Path, typer.Option(help="The store to create or extend.")],
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
-    """Join rows that were traced elsewhere into one store; their files are copied as they are."""
+    """Join rows traced elsewhere into one store; their files are copied unchanged."""
     from interp.store.merge import merge as join
     from interp.store.opened import open_run
 

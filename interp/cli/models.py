@@ -10,11 +10,11 @@ from interp.cli.console import print_json, print_table
 
 
 def models(
-    support: Annotated[bool, typer.Option("--support", help="What is known of every family: blocks, gates, guidance.")] = False,
+    support: Annotated[bool, typer.Option("--support", help="Properties of every family: blocks, gates, guidance.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the table of docs/models.md.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
-    """List the models known by name, and whether this version can trace them."""
+    """List the known models and whether this version can trace them."""
     if not support and not markdown:
         _print_names(as_json)
         return

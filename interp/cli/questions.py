@@ -18,7 +18,7 @@ from interp.questions.question import Question
 
 
 def command(question: Question) -> Callable[..., None]:
-    """The command of an analysis: its options, and where results and figures go."""
+    """Make the command of an analysis, with its options and those for results and figures."""
 
     def ask(
         run: RunPath,
@@ -30,7 +30,7 @@ def command(question: Question) -> Callable[..., None]:
     ) -> None:
         opened = open_source(run)
         if opened.bundled:
-            say("this store keeps summaries alone: no intervals, stability, energy or outliers")
+            say("this store holds only summaries: no intervals, stability, energy or outliers")
         results = question.compute(opened, asked)
         tables = question.tables(results, asked)
         show({title: (results[name], table.rows(results[name])) for title, (name, table) in tables.items()}, as_json)
@@ -66,15 +66,15 @@ def _largest(one: Any) -> Any:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Stores to line up.")],
-    labels: Annotated[str | None, typer.Option(help="Names of the runs, with commas. [default: their file names]")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Stores to compare.")],
+    labels: Annotated[str | None, typer.Option(help="Names of the runs, comma-separated. [default: their file names]")] = None,
     stream: Annotated[str, typer.Option(help=text_of(OneStream))] = "image",
     criterion: Annotated[str, typer.Option(help="As in `interp massive`.")] = "robust",
     figures: Figures = None,
     format: Format = "html",
     as_json: AsJson = False,
 ) -> None:
-    """Line up the same analyses of several runs: over checkpoints, sizes, models."""
+    """Compare the same analyses of several runs, such as checkpoints, sizes or models."""
     from interp.analysis import comparison
     from interp.figures import causes
 

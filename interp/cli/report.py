@@ -11,9 +11,9 @@ import typer
 def report(
     store: Annotated[Path, typer.Argument(help="A store that `interp evaluate` drew or scored.")],
     out: Annotated[Path | None, typer.Option(help="The page to write. [default: STORE.html]")] = None,
-    static: Annotated[bool, typer.Option("--static", help="Drawn figures, no scripts (needs the extra `export`).")] = False,
+    static: Annotated[bool, typer.Option("--static", help="Static figures, no scripts (needs the extra `export`).")] = False,
 ) -> None:
-    """Write an evaluated store as one self-contained HTML page, and its numbers as JSON."""
+    """Write a store's evaluation as one self-contained HTML page, and its numbers as JSON."""
     from interp.report import report as write
     from interp.store.experiment import is_experiment, open_experiment
     from interp.store.opened import open_run

@@ -1,4 +1,4 @@
-"""What the analyses' commands share: their options, and how a result is shown, stored and drawn."""
+"""Shared by the analyses' commands: options, and how a result is shown, stored and drawn."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def open_source(path: Path) -> Run:
 
 
 def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None:
-    """Each section as a table with what was averaged and how sure it is; or all as one JSON document."""
+    """Print each section as a table with its averages and intervals, or all sections as one JSON document."""
     if as_json:
         document = {
             name: {**_plain(result.attrs), "rows": [_plain(row) for row in rows]} for name, (result, rows) in sections.items()
@@ -71,7 +71,7 @@ def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None
 
 
 def papers_say(topics: Sequence[str], as_json: bool) -> None:
-    """The papers' own words on these topics, under ours."""
+    """Print the papers' statements on these topics below the measured results."""
     from interp.analysis.published import about
 
     found = [finding for topic in topics for finding in about(topic)]
@@ -84,7 +84,7 @@ def papers_say(topics: Sequence[str], as_json: bool) -> None:
 
 
 def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
-    """Store the results beside the run."""
+    """Store the results with the run."""
     from interp.store.results import write_result
 
     if not save:
@@ -114,7 +114,7 @@ def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """A value as JSON has it: numpy's numbers as numbers, NaN as null."""
+    """Convert a value to JSON: numpy's numbers to numbers, NaN to null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):

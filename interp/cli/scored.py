@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables."""
+"""An evaluation's results as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETS, PAPERS = ", of sets", ", the paper's numbers"
 
 
 def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset, Rows]]:
-    """A table for every result, and for what belongs to it."""
+    """A table for every result, and for its measures of sets and the paper's numbers."""
     sections: dict[str, tuple[xr.Dataset, Rows]] = {}
     for key, found in results.items():
         name = key.replace("_", ": ", 1) if key.startswith("evaluation_") else key.replace("_", " ")
@@ -27,7 +27,7 @@ def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset
 
 
 def _of_table(found: xr.Dataset, title: str) -> xr.Dataset:
-    """The result with that table's own interval, and no note, in place of single pictures'."""
+    """The result with this table's interval, and without a note, in place of those of single pictures."""
     if title == SETS:
         return found.assign_attrs(interval=found.attrs.get("set_interval", ""), note="")
     return found.assign_attrs(interval="", note="") if title == PAPERS else found
@@ -70,7 +70,7 @@ def set_rows(found: xr.Dataset) -> Rows:
 
 
 def paper_rows(found: xr.Dataset) -> Rows:
-    """The paper's own numbers of each setting, where it has some: not measured here."""
+    """The paper's published numbers for each setting that has some; not measured here."""
     if "paper" not in found.coords:
         return []
     pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)

@@ -1,4 +1,4 @@
-"""What measures pictures, by name: for `interp evaluate` and `interp findings`."""
+"""Scorers by name, for `interp evaluate` and `interp findings`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CACHE = Path("cache") / "scores.sqlite"
 
 
 def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
-    """What measures: by name, or what fits the model."""
+    """The scorers of a name; for `auto`, those that fit the model."""
     from interp.evaluation.demo import DemoScorer
     from interp.evaluation.scorers import Plain
 
@@ -25,7 +25,7 @@ def scorers_of(model: str, name: str, weights: list[str], real: Path | None, dev
 
 
 def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> Any:
-    """The papers' metrics, named between commas."""
+    """The papers' metrics, named in a list separated by commas."""
     from interp.evaluation.weighted import SETS, SINGLES, Weighted
     from interp.experiments.arguments import pictures_of
 
@@ -33,7 +33,7 @@ def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> 
     unknown = [part for part in asked if part not in SINGLES | SETS]
     if unknown or not asked:
         known = ", ".join(SINGLES | SETS)
-        raise InputError(f"scorer must be demo, plain, auto, or some of {known} between commas; got {name!r}")
+        raise InputError(f"scorer must be demo, plain, auto, or some of {known} separated by commas; got {name!r}")
     pairs = dict(given.partition("=")[::2] for given in weights)
     for name, where in pairs.items():
         if not where:

@@ -19,7 +19,7 @@ def selfcheck(
     steps: Annotated[int, typer.Option(help="Sampling steps of each run.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Prove, on this machine and these weights, that traces can be believed: PASS or FAIL lines, exit 1 on a FAIL."""
+    """Check on this machine and these weights that traces are correct: PASS or FAIL lines, exit 1 on a FAIL."""
     from interp.plan import at_least
     from interp.testing import selfcheck as run_checks
     from interp.tracing.model import load
@@ -27,7 +27,7 @@ def selfcheck(
     at_least("steps", steps, 1)
     loaded = load(**vars(loading))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InterpWarning)  # about our own example prompts
+        warnings.simplefilter("ignore", InterpWarning)  # about the package's example prompts
         report = run_checks(loaded, steps=steps)
     checks = report.checks
     if as_json:

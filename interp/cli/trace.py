@@ -27,12 +27,12 @@ ALONE, HERE = Execution(), Spread()
 
 @dataclasses.dataclass(frozen=True)
 class Resuming:
-    """What is done of a store's rows."""
+    """Which of a store's rows to trace."""
 
     resume: Annotated[bool, Doc("Continue a store of the same plan.")] = True
-    retry_failed: Annotated[bool, Doc("Try rows again that failed before.")] = False
+    retry_failed: Annotated[bool, Doc("Retry rows that failed before.")] = False
     shard: Annotated[
-        str | None, Doc('Of n processes that write one store, this one\'s share: "0/4" to "3/4". For job arrays.')
+        str | None, Doc('This process\'s share of the rows of a shared store: "0/4" to "3/4". For job arrays.')
     ] = None
 
 
@@ -42,14 +42,14 @@ def trace(
     sampling: Sampling,
     out: Annotated[Path | None, Option(help="The store to write or to continue. [default: cache/MODEL-PROMPTS.zarr]")] = None,
     record: Annotated[str, Option(help="Any of stats,gates,hidden,modulation,prediction,branches,summary.")] = "stats,gates",
-    bundle: Annotated[int | None, Option(help="Prompts that --record summary takes together. [default: 32]")] = None,
+    bundle: Annotated[int | None, Option(help="Prompts that --record summary reduces together. [default: 32]")] = None,
     blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
     record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
     resuming: Resuming = Resuming(),
     execution: Execution = ALONE,
     over: Spread = HERE,
-    probe: Annotated[bool, Option(help="Let --dry-run trace one row, to see how it compresses and how long it takes.")] = True,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be written and how big; write nothing.")] = False,
+    probe: Annotated[bool, Option(help="With --dry-run, trace one row to measure its compressed size and its time.")] = True,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the variables and sizes to be written; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Trace a model over a file of prompts into a zarr store."""
@@ -76,14 +76,14 @@ def trace(
         return
     print(path)
     done = f"{run.rows_done} of {run.rows_total} rows done"
-    say(f"{done}; look at them with `interp info {path}` or interp.open_run({str(path)!r})")
+    say(f"{done}; inspect them with `interp info {path}` or interp.open_run({str(path)!r})")
 
 
 def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> None:
     from interp.sizes import forecast
 
     if probe and not as_json:
-        say("one row is traced to see how big it is (--no-probe leaves that out)")
+        say("one row is traced to measure its size (--no-probe skips this)")
     found = forecast(prepared, probe=probe)
     if as_json:
         rows = [
@@ -107,4 +107,4 @@ def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> 
         took = (
             f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
         )
-        print(f"Here it would take about {took}: the first row, one by itself, took {found.seconds_a_row:.1f} s.")
+        print(f"Estimated time on this machine: {took}; one row alone took {found.seconds_a_row:.1f} s.")

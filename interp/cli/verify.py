@@ -22,13 +22,13 @@ AS_STORED = Loading("")
 
 def verify(
     run: RunPath,
-    repair: Annotated[bool, typer.Option("--repair", help="Trace faulty rows again, with the model the store names.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Trace faulty rows again, with the store's model.")] = False,
     loading: Loading = AS_STORED,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of a store's rows: checksums, shapes, row identity, values that cannot be; repair by tracing again.
+    """Check every byte of a store's rows: checksums, shapes, row identity, impossible values; repair by tracing again.
 
-    How the model is loaded matters for --repair alone; by default it is the store's.
+    The loading options apply to --repair only; by default they are the store's.
     """
     from interp.errors import StoreError
     from interp.store.opened import open_run
@@ -54,7 +54,7 @@ def verify(
 
 
 def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
-    """Forget what is faulty and go on with the store's own plan."""
+    """Discard faulty rows and trace them again with the store's plan."""
     from interp.errors import InputError
     from interp.guidance import combine
     from interp.interventions.stored import from_json
@@ -67,9 +67,9 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
 
     plan: dict[str, Any] = opened.plan
     if any(fault.where == "plan" for fault in faults):
-        raise InputError(f"{opened.path}: its prompts or seeds are not its plan's, so no row can be trusted; trace it anew")
+        raise InputError(f"{opened.path}: its prompts or seeds are not its plan's, so no row is reliable; trace it again")
     if plan["record"].get("recorders"):
-        raise InputError(f"{opened.path} has recorders of your own, which are functions; make the same interp.trace call again")
+        raise InputError(f"{opened.path} has custom recorders, which are functions; repeat the same interp.trace call")
     origin = opened.provenance
     own = {"dtype": plan["dtype"], "quantize": origin.get("quantize")}
     if not loading.model:
@@ -82,7 +82,7 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits})
     texts = [str(text) for text in opened._reader.prompt_text][::repeats]
     prepared = prepare(loaded, texts, sampling, record=Record.from_json(plan["record"]))
-    check_same(prepared.plan.to_json(), plan, str(opened.path))  # nothing is forgotten that cannot be traced again
+    check_same(prepared.plan.to_json(), plan, str(opened.path))  # discard only rows that can be traced again
     with writing_lock(opened.path):
         rows = forget(opened.path, faults)
     batch = int(opened.provenance.get("batch_size", 1))

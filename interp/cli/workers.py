@@ -1,4 +1,4 @@
-"""What commands that can use workers share."""
+"""Shared by the commands that can use workers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Over whom the work is spread."""
+    """The workers to spread the work over."""
 
-    workers: Annotated[int | None, Doc("Use this many processes here, one a card (dask.distributed).")] = None
+    workers: Annotated[int | None, Doc("Number of worker processes on this machine, one per GPU (dask.distributed).")] = None
     scheduler: Annotated[str | None, Doc("Use the workers of a dask scheduler, such as tcp://HOST:8786.")] = None
 
     def __bool__(self) -> bool:
-        """Whether it is spread at all."""
+        """Whether workers are used."""
         return self.workers is not None or self.scheduler is not None
 
 
 def spread_work(spread: Spread, loading: Loading) -> tuple[Executor, Loading]:
-    """Who does the work, and how the model is loaded here: with workers, it stays on the CPU."""
+    """The executor, and the loading options for this process: with workers, its model stays on the CPU."""
     if not spread:
         from interp.executor import HERE
 
@@ -39,22 +39,22 @@ def spread_work(spread: Spread, loading: Loading) -> tuple[Executor, Loading]:
     from interp.models.load import default_dtype
 
     made = Workers(spread.workers, scheduler=spread.scheduler, device=loading.device, offload=loading.offload)
-    # the dtype that the workers would choose, not the one that this machine would
+    # the workers' default dtype, not this machine's
     dtype = loading.dtype if loading.dtype is not None else default_dtype(loading.model, made.provenance()["device"])
     return made, dataclasses.replace(loading, dtype=dtype, device="cpu", offload="none")
 
 
 def spread_experiment(spread: Spread, loading: Loading, run: Any) -> tuple[Executor, Loading]:
-    """Who does an experiment, whose channels are chosen before: by a stored run, where the workers have cards."""
+    """The executor of an experiment. Its channels must come from a stored run where the workers have GPUs."""
     made, here = spread_work(spread, loading)
     if run is None and made.provenance().get("device", "cpu") != "cpu":
-        raise InputError("workers on cards need --run, a traced store that the channels are chosen by (interp trace makes one)")
+        raise InputError("workers with GPUs need --run, a traced store to choose the channels from (interp trace makes one)")
     return made, here
 
 
 @contextlib.contextmanager
 def saying_rates(executor: Executor) -> Iterator[None]:
-    """At the end, however it comes, what each worker did."""
+    """Print each worker's rows and rate at the end, also after an error."""
     try:
         yield
     finally:

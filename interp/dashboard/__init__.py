@@ -1,4 +1,4 @@
-"""What the pages of `dashboards/` share: which stores may be opened, pickers with deep links, panels with downloads.
+"""Shared by the pages of `dashboards/`: allowed stores, pickers with deep links, panels with downloads.
 
-No model is loaded and no store is written; the live tab of the guidance page alone loads the demo model, when asked.
+No store is written. No model is loaded, except the demo model in the live tab of the guidance page, on request.
 """

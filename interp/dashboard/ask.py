@@ -1,4 +1,4 @@
-"""Analyses that read every row: taken from the store if they are there, made at once if that is quick, else on a button."""
+"""Analyses that read every row: read from the store if present, computed at once if quick, else behind a button."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result(
     reads: float,
     call: str,
 ) -> tuple[xr.Dataset, list[str]] | None:
-    """A result and the code that gives it. One in the store counts if its attributes are those `wanted`."""
+    """A result and the code that computes it. A stored one is used if its attributes equal those in `wanted`."""
     if name in run.results:
         stored = opened.computed(run.path, f"stored {name}", (), lambda: run.result(name))
         if current(run, stored) and all(_fits(stored, key, value) for key, value in wanted.items()):
@@ -39,19 +39,19 @@ def result(
     if reads > opened.QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
         text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / opened.SPEED, 1):.0f} s)"
         if not st.button(text, key=f"ask:{name}:{arguments}"):
-            st.caption(f"{plain(name)} reads every row of the store. A result kept by the command line is shown at once.")
+            st.caption(f"{plain(name)} reads every row of the store. A result stored by the command line is shown at once.")
             return None
         st.session_state["interp:asked"].add(asked)
     return opened.computed(run.path, name, arguments, work), code
 
 
 def current(run: Run, stored: xr.Dataset) -> bool:
-    """Whether a stored result is about the rows that are done now."""
+    """Whether a stored result covers the rows that are done now."""
     return bool(stored.attrs.get("rows") == sources.facts_of(run)["rows"])
 
 
 def _fits(stored: xr.Dataset, key: str, wanted: Any) -> bool:
-    """Whether a stored result was made with this setting; of channels, whether it is about the same ones, in any order."""
+    """Whether a stored result was made with this setting; channels may be in any order."""
     here = stored.attrs.get(key)
     if key == "channels":
         return here is not None and "channel" in stored.dims and set(wanted) == set(stored["channel"].to_numpy().tolist())
@@ -59,7 +59,7 @@ def _fits(stored: xr.Dataset, key: str, wanted: Any) -> bool:
 
 
 def massive(run: Run, criterion: str) -> tuple[xr.Dataset, list[str]]:
-    """Massive channels and the code that gives them: the store's result with intervals if there is one, else the summary's."""
+    """Massive channels and the code that finds them: the stored result with intervals if present, else the summary's."""
     if "massive" in run.results:
         stored = opened.computed(run.path, "stored massive", (), lambda: run.result("massive"))
         asked = {"steps": "all", "criterion": str(criteria.parse(criterion))}
@@ -70,7 +70,7 @@ def massive(run: Run, criterion: str) -> tuple[xr.Dataset, list[str]]:
 
 
 def consensus(found: xr.Dataset, stream: str) -> tuple[list[int], int]:
-    """The massive channels of a stream, the largest first, and the channel of the largest score."""
+    """The massive channels of a stream, largest first, and the channel with the largest score."""
     here = found.sel(stream=stream)
     score = here["score"].max("block").fillna(-np.inf).to_numpy()
     agreed = np.flatnonzero(here["consensus"].to_numpy())

@@ -1,4 +1,4 @@
-"""What a page is about: a run, a block, a step, a channel, a prompt; one picker each, the same on every page."""
+"""Pickers of a run, a block, a step, a channel and a prompt, the same on every page."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _stores(where: tuple[str, ...]) -> list[roots.Found]:
 
 
 def stores() -> list[roots.Found]:
-    """All stores under the roots, looked up at most every three seconds."""
+    """All stores under the roots, listed at most every three seconds."""
     return _stores(tuple(str(root) for root in roots_given()))
 
 
 def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
-    """A traced run, picked in the sidebar, not `beside` to begin with; the page stops with what to type where there is none."""
+    """A traced run, picked in the sidebar; by default not `beside`. Without any, the page stops and shows a command."""
     found = opened.run(_store(name, label, ["trace"], TRACE_IT, beside))
     if found.rows_done < found.rows_total:
         failed = f", {len(found.failed)} failed" if found.failed else ""
@@ -58,7 +58,7 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
     fitting = [store.name for store in found.values() if store.kind in kinds and not store.problem]
     if not fitting:
         folders = ", ".join(plain(str(root)) for root in roots_given())
-        st.info(f"No store of this kind ({', '.join(kinds)}) is under {folders}. This makes one:")
+        st.info(f"No store of this kind ({', '.join(kinds)}) is under {folders}. To make one:")
         st.code(command, language="bash")
         st.stop()
     others = [store for store in fitting if beside is None or found[store].path != beside.path]
@@ -70,10 +70,10 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
 
 @st.cache_data(ttl=60, show_spinner=False)
 def _has_rows(path: Path) -> bool:
-    """Whether anything is done in a store: the first one shown should not be an empty one."""
+    """Whether a store has a finished row: the default store should not be empty."""
     try:
         return bool(np.asarray(zarr.open_array(path / "done", mode="r")[...]).any())
-    except Exception:  # a damaged store raises whatever its codecs please; opening it says what is wrong
+    except Exception:  # a damaged store can raise anything its codecs raise; opening it reports the problem
         return False
 
 
@@ -84,7 +84,7 @@ def stream(run: Run) -> str:
 
 
 def block(run: Run, stream: str) -> int:
-    """A block that has the stream."""
+    """A block with the stream."""
     present = run.summary["stats_present"].sel(stream=stream).to_numpy().astype(bool)
     blocks = [int(value) for value in run.summary["block"].to_numpy()[present]]
     with st.sidebar:
@@ -101,7 +101,7 @@ def step(run: Run) -> int:
 
 
 def channel(run: Run, massive: Sequence[int], largest: int) -> int:
-    """A channel; the massive ones first, and where there is none, the largest one to begin with."""
+    """A channel, with the massive ones first; the default is the first massive one, else the largest."""
     others = [int(value) for value in run.summary["channel"].to_numpy() if value not in set(massive)]
     options = [*massive, *others]
     shown = lambda value: f"{value} (massive)" if value in set(massive) else str(value)  # noqa: E731
@@ -113,7 +113,7 @@ def prompt(run: Run, label: str = "Prompt") -> int:
     """A row: its number, text and seed."""
     rows = run.images["prompt"].to_numpy().tolist()
     if not rows:
-        raise InputError(f"no row of {run.path} is done yet, so there is nothing to look at; let its trace go on first")
+        raise InputError(f"no row of {run.path} is done yet, so there is nothing to show; resume its trace first")
     texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in zip(rows, *_words(run.images), strict=True)}
     with st.sidebar:
         return int(pick("prompt", label, rows, shown=texts.__getitem__))

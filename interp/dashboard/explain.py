@@ -1,4 +1,4 @@
-"""Errors as sentences on the page: no store, however broken, shows a traceback."""
+"""Errors as sentences on the page: a broken store never shows a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interp.errors import InputError, InterpError
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Say what went wrong inside, in place, and go on below."""
+    """Show an error of the `with` block in place, and continue with the rest of the page."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The frame around every page: navigation, errors as sentences, what a link asks for and no picker took."""
+"""The frame around every page: navigation, errors as sentences, and query parameters that no picker used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLES = {
 
 
 def pages() -> list[Any]:
-    """Every page in its order; files are relative to `dashboards/app.py`."""
+    """All pages in order; files are relative to `dashboards/app.py`."""
     return [
         st.Page(f"pages/{name}.py", title=title, icon=f":material/{icon}:", default=name == "runs")
         for name, (title, icon) in TITLES.items()
@@ -34,15 +34,15 @@ def pages() -> list[Any]:
 
 
 def _configure() -> None:
-    """With an icon of our own: a named one would be fetched from the web."""
+    """Configure the page with a local icon: a named one would be fetched from the web."""
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
 
 
 def run() -> None:
-    """What app.py does."""
+    """Run the app: called by app.py."""
     _configure()
     page = st.navigation(pages())
-    if st.session_state.get(FRAMED) != page.url_path:  # widgets of another page are not ours, though their keys are the same
+    if st.session_state.get(FRAMED) != page.url_path:  # drop another page's widgets, which have the same keys
         for key in [key for key in st.session_state if str(key).startswith(WIDGET)]:
             del st.session_state[key]
     st.session_state[FRAMED] = page.url_path
@@ -52,10 +52,10 @@ def run() -> None:
     with explained():
         page.run()
         finished = True
-    if not finished:  # the page has said why; what else the link asks for may come to be had
+    if not finished:  # the page has shown why; the link's other parameters may be valid later
         return
     unknown = [name for name in asked if name not in taken()]
-    for name in unknown:  # so that a link copied from the address has what this page shows, and no more
+    for name in unknown:  # so that the address holds only what this page shows
         del st.query_params[name]
     strange = [name for name in unknown if name not in taken_before]
     if strange:
@@ -64,8 +64,8 @@ def run() -> None:
 
 
 def needed() -> None:
-    """Begin a page. Streamlit runs a page's file without app.py when the first link that a fresh server gets leads to it: it
-    takes a folder called pages/ for an older kind of app until somebody calls `st.navigation`. So call it, and run again.
+    """Begin a page. Streamlit runs a page's file without app.py when the first link to a new server leads to it: it
+    treats a folder named pages/ as an older kind of app until `st.navigation` is called. So call it, and rerun.
     """
     if FRAMED not in st.session_state:
         _configure()

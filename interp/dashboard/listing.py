@@ -1,4 +1,4 @@
-"""The table of stores on the first page, from their attributes and the files that mark what is done; nothing is opened."""
+"""The table of stores on the first page, from their attributes and the files that mark finished rows, without opening them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interp.store.results import result_names
 
 
 def overview(stores: Sequence[Found]) -> pd.DataFrame:
-    """A line for every store: name, kind, model, rows, share done, results, created; or why it cannot be opened."""
+    """One line per store: name, kind, model, rows, share done, results, created; or why it cannot be opened."""
     lines = [_line(store) for store in stores]
     table = pd.DataFrame(lines)
     return table if any(line["problem"] for line in lines) else table.drop(columns="problem")
@@ -31,7 +31,7 @@ def _line(store: Found) -> dict[str, Any]:
         attributes = json.loads((store.path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         total, finished = _planned(store), _done(store.path)
         origin, results = attributes.get("provenance", {}), ", ".join(result_names(store.path))
-    except Exception as error:  # a damaged store is a line of the table, whatever reading it raised
+    except Exception as error:  # a damaged store stays a line of the table, whatever error it raises
         return {**line, "problem": f"{type(error).__name__}: {error}"}
     made = str(origin.get("created", ""))[:16].replace("T", " ")
     rows = f"{finished} of {total}" + ("" if finished == total else " (unfinished)")
@@ -41,12 +41,12 @@ def _line(store: Found) -> dict[str, Any]:
 
 
 def _planned(store: Found) -> int:
-    """Rows of a trace; cells that an experiment is to draw."""
+    """Number of rows of a trace, or of planned cells of an experiment."""
     if store.kind == "trace":
         return int(json.loads((store.path / "done" / "zarr.json").read_text(encoding="utf-8"))["shape"][0])
     return int(np.asarray(zarr.open_array(store.path / "planned", mode="r")[...]).sum())
 
 
 def _done(path: Path) -> int:
-    """A file each."""
+    """Number of finished rows or cells: one file each."""
     return sum(len(files) for _, _, files in os.walk(path / "done" / "c"))

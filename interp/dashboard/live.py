@@ -1,4 +1,4 @@
-"""Drawing with the demo model while the page waits: one picture at a time, whoever asks."""
+"""Drawing with the demo model while the page waits: one picture at a time over all sessions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from interp.dashboard.pickers import plain
 if TYPE_CHECKING:
     import xarray as xr
 
-WAIT = 120.0  # seconds for somebody else's picture
+WAIT = 120.0  # seconds to wait for another session's picture
 MOST = 50  # steps
-POLL = 0.2  # seconds between two looks at the progress
+POLL = 0.2  # seconds between two reads of the progress
 
 
 @st.cache_resource(show_spinner="Loading the demo model ...")
 def _model() -> Any:
-    """The demo model on the CPU; torch is imported here and nowhere else in the dashboard."""
+    """The demo model on the CPU; the dashboard imports torch only here."""
     import interp
 
     return interp.load("demo", device="cpu")
@@ -30,12 +30,12 @@ def _model() -> Any:
 
 @st.cache_resource(show_spinner=False)
 def _lock() -> threading.Lock:
-    """One for all sessions."""
+    """One lock for all sessions."""
     return threading.Lock()
 
 
 def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Dataset] | None:
-    """One picture for each guidance, with a bar; `None` if others kept the model busy."""
+    """One picture per guidance, with a progress bar; `None` if other sessions keep the model busy."""
     lock = _lock()
     bar = st.progress(0.0, "waiting for another session's picture" if lock.locked() else "starting")
     if not lock.acquire(timeout=WAIT):
@@ -46,7 +46,7 @@ def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Da
         model, drawn = _model(), []
         for number, guidance in enumerate(guidances):
             with ThreadPoolExecutor(1, "interp-live") as pool:
-                done: list[int] = []  # steps; the tracer reports them from a thread of its own, where no page can be drawn
+                done: list[int] = []  # steps; the tracer reports them from its own thread, which cannot draw on the page
                 work = pool.submit(_one, model, prompt, guidance, steps, seed, done.append)
                 while not work.done():
                     share = (number + min(len(done) / steps, 1.0)) / len(guidances)

@@ -1,4 +1,4 @@
-"""Stores opened once for all sessions, and anew when they change."""
+"""Stores opened once for all sessions, and again when they change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHED = ("done/c", "analysis", "summary")  # folders that change when rows are
 
 
 def stamp(path: Path) -> Stamp:
-    """Changes when a row is finished or a result is written."""
+    """A value that changes when a row is finished or a result is written."""
     found = [_changed(path / "zarr.json")]
     for name in WATCHED:
         folder = path / name
@@ -66,9 +66,9 @@ def _computed(path: str, changed: Stamp, name: str, arguments: tuple[Any, ...], 
 
 
 def computed(path: Path, name: str, arguments: tuple[Any, ...], work: Callable[[], Any]) -> Any:
-    """What `work()` gives, kept until the store changes. `arguments` are all that it depends on beside the store.
+    """The value of `work()`, cached until the store changes. It may depend only on the store and `arguments`.
 
-    Analyses warn of unfinished runs; a page says so itself, every time, and not when something happens to be computed.
+    Analyses' warnings about unfinished runs are silenced: a page always shows its own.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InterpWarning)
@@ -77,13 +77,13 @@ def computed(path: Path, name: str, arguments: tuple[Any, ...], work: Callable[[
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _summaries(path: str) -> dict[str, Any]:
-    """The summary that was computed here last, whatever has been traced since."""
+    """The last summary computed here, even if more rows were traced since."""
     return {}
 
 
 def need_summary(run: Run) -> None:
-    """Stop the page with a button where its summary would have to be computed from a large store; one that is older than the
-    last rows is used, and said to be.
+    """Stop the page with a button where its summary must be computed from a large store. An outdated summary
+    is used, with a caption.
     """
     computed_here = _summaries(str(run.path))
     stored = computed_here.get("summary", run.stored_summary)
@@ -98,7 +98,7 @@ def need_summary(run: Run) -> None:
             computed_here["summary"] = run.__dict__["summary"] = run.summarise()
         return
     if stored is None:
-        st.caption("A finished trace has its summary; this one's pages need one of the rows done so far.")
+        st.caption("This trace is unfinished and has no summary yet; its pages need one of the rows done so far.")
         st.stop()
     run.__dict__["summary"] = stored
-    st.caption(f"The summary shown is of {stored.attrs.get('rows')} rows.")
+    st.caption(f"The summary shown covers {stored.attrs.get('rows')} rows.")

@@ -1,4 +1,4 @@
-"""A panel: a figure, its data and the Python that makes it again."""
+"""A panel: a figure, its data and the Python code that reproduces it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from interp.dashboard.pickers import plain
 from interp.figures import style
 from interp.store import tables
 
-plotly.io.templates.default = None  # every figure names its own: plotly would put a large default into each first
+plotly.io.templates.default = None  # every figure sets its own; plotly would first copy a large default into each
 
 Data = xr.Dataset | xr.DataArray
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "nc": "application/x-netcdf"}
@@ -36,7 +36,7 @@ def panel(
     clicked: Callable[..., None] | None = None,
     height: int | None = None,
 ) -> None:
-    """Draw what `make` gives, with downloads and code. `cells` puts marks on it; a click calls `clicked(*their data)`."""
+    """Draw the figure of `make`, with downloads and code. `cells` adds marks; a click calls `clicked(*data)`."""
     shown, said = _themed(make())
     if height is not None:
         shown.update_layout(height=height)
@@ -57,8 +57,8 @@ def panel(
 
 
 def more(key: str, make: Callable[[], go.Figure], data: Data | Callable[[], Data], code: Sequence[str]) -> None:
-    """What every panel has: its data and its figure as files, and the Python that makes it again. What takes long to read may
-    be given as a function.
+    """Offer a panel's data and figure as files, and the Python code that reproduces it. Slow data may
+    be passed as a function.
     """
     with st.popover("Data, figure, Python", icon=":material/download:", key=f"{key}:more"):
         _files(key, data, make)
@@ -67,7 +67,7 @@ def more(key: str, make: Callable[[], go.Figure], data: Data | Callable[[], Data
 
 
 def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
-    """In the page's colours, light or dark, to fit a column; and its caption, which the page wraps better."""
+    """The figure in the page's colours, light or dark, sized to a column, and its caption for the page to wrap."""
     said = html.unescape(str(shown.layout.title.subtitle.text or "").replace("<br>", " "))
     top = max((shown.layout.margin.t or style.TOP) - (style.LINE if said else 0), 60)
     shown.update_layout(template="streamlit", width=None, margin_t=top, title_subtitle_text=None)
@@ -77,7 +77,7 @@ def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
 
 
 def _files(key: str, data: Data | Callable[[], Data], make: Callable[[], go.Figure]) -> None:
-    """Buttons that make their file only when they are pressed."""
+    """Buttons that create their file only when pressed."""
     columns = st.columns(3)
     for column, kind in zip(columns, tables.FORMATS, strict=True):
         absent = tables.missing(kind)
@@ -117,7 +117,7 @@ def _picture(make: Callable[[], go.Figure], kind: str) -> bytes:
 
 
 def _no_pictures() -> str:
-    """Why PNG and SVG cannot be made here; empty if they can."""
+    """Why PNG and SVG cannot be created here; empty if they can."""
     if importlib.util.find_spec("kaleido") is None:
         return "needs kaleido: pip install 'interp[export]'"
     return "" if any(shutil.which(name) for name in BROWSERS) else "needs a Chrome or Chromium on this machine"

@@ -1,4 +1,4 @@
-"""Pickers that keep their values between pages and stand in the address: a link reopens the same view."""
+"""Pickers that keep their values between pages and in the address: a link reopens the same view."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import streamlit as st
 
 Value = TypeVar("Value")
-KEPT = "interp:kept"  # in the session: values by picker's name, for pages on which the widget is not drawn
+KEPT = "interp:kept"  # session key: values by picker name, for pages on which the widget is not drawn
 TAKEN = "interp:taken"
-WIDGET = "pick:"  # how the keys of pickers begin
-SAID = "interp:said"  # what a link asked for in vain, until another value is picked
+WIDGET = "pick:"  # prefix of pickers' keys
+SAID = "interp:said"  # session key: a link's unavailable value, until another value is picked
 
 
 def kept() -> dict[str, Any]:
@@ -31,8 +31,8 @@ def taken() -> set[str]:
 
 
 def start(name: str, options: Sequence[Value], default: Value, where: str = "") -> tuple[Value, str]:
-    """The value to begin with: what was picked before, else what the address asks for, else the default; and what to say where
-    that is not to be had.
+    """The initial value: the last picked one, else the address's, else the default; and a message if that value is
+    not available.
     """
     values = {str(option): option for option in options}
     before = kept().get(name)
@@ -56,7 +56,7 @@ def pick(
     slider: bool = False,
     where: str = "",
 ) -> Value:
-    """One value of several, by a list or a slider; remembered, and written into the address."""
+    """Pick one of several values with a list or a slider; it is remembered and written into the address."""
     options = list(options)
     key, said = f"{WIDGET}{name}", st.session_state.setdefault(SAID, {})
     if key not in st.session_state or st.session_state[key] not in options:
@@ -79,7 +79,7 @@ def pick(
 
 
 def remember(name: str, value: Any) -> None:
-    """Keep a value, and write it into the address."""
+    """Store a value in the session and in the address."""
     taken().add(name)
     kept()[name] = value
     st.query_params[name] = str(value)
@@ -97,5 +97,5 @@ def _span(options: Sequence[Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that markdown shows as it is."""
+    """Escape a text for markdown."""
     return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-.!|~$:^&=\"'" else sign for sign in text.replace("\n", " "))

@@ -56,7 +56,7 @@ _between = st.components.v2.component("interp_between", html=BETWEEN, css=STYLE,
 
 
 def between(key: str, first: Array, second: Array, first_name: str, second_name: str) -> None:
-    """Two pictures, (y, x, rgb) uint8, one over the other with a slider: left of it the first, right of it the second."""
+    """Two pictures, (y, x, rgb) uint8, with a slider: the first is left of it, the second right."""
     data = {
         "first": style.source(first, LARGEST),
         "second": style.source(second, LARGEST),
@@ -67,14 +67,14 @@ def between(key: str, first: Array, second: Array, first_name: str, second_name:
 
 
 def difference(first: Array, second: Array, gain: float | None = None) -> tuple[Array, float]:
-    """|second - first|, brightened by a gain (such that its largest value is white), and that gain."""
+    """|second - first| times a gain (by default the largest value becomes white), and the gain."""
     apart = np.abs(second.astype(np.int16) - first.astype(np.int16))
     gain = 255 / max(int(apart.max()), 1) if gain is None else gain
     return np.minimum(apart * gain, 255).astype(np.uint8), gain
 
 
 def strip(pictures: Sequence[Array | None], names: Sequence[str], *, width: int = 150, most: int = SMALL) -> None:
-    """Pictures side by side with names under them, of at most `most` pixels a side; what is not drawn is said."""
+    """Pictures side by side with names, at most `most` pixels per side; missing ones show "not drawn yet"."""
     with st.container(horizontal=True):
         for picture, name in zip(pictures, names, strict=True):
             with st.container(width=width):
@@ -82,7 +82,7 @@ def strip(pictures: Sequence[Array | None], names: Sequence[str], *, width: int 
 
 
 def show(picture: Array | None, name: str, *, width: int = 150, most: int = SMALL) -> None:
-    """One picture with its name; small ones are enlarged pixel by pixel, not smoothed."""
+    """One picture with its name; small pictures are enlarged without smoothing."""
     if picture is None:
         st.caption(f"{plain(name)}: not drawn yet")
         return
@@ -103,11 +103,11 @@ def compared(
     controls: Sequence[int] = (),
     beside: Sequence[int] = (),
 ) -> None:
-    """Two arms of a row: the slider, their difference, others `beside` them, and the controls, each with its difference."""
+    """Two arms of a row: the slider, their difference, the arms in `beside`, and the controls with their differences."""
     arms = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     missing = [arms[arm] for arm in (first, second) if not experiment.done[row, arm]]
     if missing:
-        st.info(f"Not drawn yet: {plain(', '.join(missing))}. The same command goes on with this experiment.")
+        st.info(f"Not drawn yet: {plain(', '.join(missing))}. Run the same command again to resume this experiment.")
         return
     one, other = experiment.picture(row, first), experiment.picture(row, second)
     apart, gain = difference(one, other)
@@ -119,26 +119,26 @@ def compared(
         names = [arms[first], arms[second], f"difference, x{gain:.1f}", *(arms[arm] for arm in beside)]
         strip([one, other, apart, *further], names)
         if controls:
-            st.caption("Controls, and each one's difference at the same brightness:")
+            st.caption("Controls, each with its difference at the same brightness:")
             with st.container(horizontal=True):
                 for arm in controls:
                     picture = _drawn(experiment, row, arm)
                     with st.container(width=150):
                         show(picture, arms[arm])
                         if picture is not None:
-                            show(difference(one, picture, gain)[0], "its difference")
+                            show(difference(one, picture, gain)[0], "difference")
     drawn = [arm for arm in dict.fromkeys([first, second, *beside, *controls]) if experiment.done[row, arm]]
     strips_of(f"{key}:strip", experiment, [row], drawn)
 
 
 def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int]) -> None:
-    """The files and the Python of pictures that are shown."""
+    """Offer files and Python code of the pictures shown."""
     code = [*opening(experiment.path, experiment=True), f"interp.figures.drawn.strip(experiment, {rows}, {arms})"]
     more(key, partial(strip_figure, experiment, rows, arms), partial(cells_of, experiment, rows, arms), code)
 
 
 def cells_of(experiment: Experiment, rows: list[int], arms: list[int]) -> xr.Dataset:
-    """What was measured of these pictures while they were drawn; reads every cell of the experiment."""
+    """The measures taken of these pictures while they were drawn; reads every cell of the experiment."""
     return experiment.cells.isel(prompt=rows, arm=arms)
 
 

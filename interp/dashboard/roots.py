@@ -1,4 +1,4 @@
-"""Which stores a dashboard may open: those under the folders it was started with, and nothing that a link leads out to."""
+"""The stores that a dashboard may open: those under its root folders, without links that lead out of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from interp.errors import InputError
 from interp.store.schema import SCHEMA
 
-DEPTH = 4  # folders below a root that are looked into
+DEPTH = 4  # levels of folders searched below a root
 MOST = 500  # stores listed
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A store as its folder shows it, not opened yet."""
+    """A store as found in its folder, not opened yet."""
 
     name: str
     path: Path
@@ -28,7 +28,7 @@ class Found:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, ...]:
-    """The folders and stores given; without any, `cache/` here, or this folder."""
+    """The given folders and stores; by default `cache/` here, else this folder."""
     given = [Path(argument) for argument in arguments] or [Path("cache") if Path("cache").is_dir() else Path()]
     for path in given:
         if not path.is_dir():
@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, ...]:
 
 
 def stores(roots: Sequence[Path]) -> list[Found]:
-    """Every zarr folder under the roots, by name; a link that leads out of its root is left out."""
+    """Every zarr folder under the roots, by name, without links that lead out of their root."""
     found: dict[str, Found] = {}
     for root in roots:
         for path in _walk(root, root, DEPTH):
@@ -69,7 +69,7 @@ def _walk(folder: Path, root: Path, depth: int) -> Iterator[Path]:
 
 
 def inside(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, lies in a root."""
+    """Whether a path, with links resolved, lies in a root."""
     return path.resolve().is_relative_to(root.resolve())
 
 
@@ -81,16 +81,16 @@ def _look(name: str, path: Path, root: Path) -> Found:
     except (OSError, ValueError, AttributeError) as error:
         return Found(name, path, "foreign", f"its zarr.json cannot be read ({type(error).__name__}): the store is damaged")
     if schema is None:
-        return Found(name, path, "foreign", "a zarr group, but not a store of interp: it names no schema")
+        return Found(name, path, "foreign", "a zarr group, but not a store of interp: it has no schema")
     if schema != SCHEMA:
         return Found(name, path, "foreign", f"schema {schema}; this interp reads schema {SCHEMA}")
     if _leads_out(path, root):
-        return Found(name, path, "foreign", "it holds a link that leads out of the folder the dashboard was started with")
+        return Found(name, path, "foreign", "it holds a link that leads out of the dashboard's root folder")
     return Found(name, path, str(attributes.get("experiment", "trace")))
 
 
 def _leads_out(store: Path, root: Path) -> bool:
-    """Whether a store's groups or arrays are links to elsewhere."""
+    """Whether a group or array of a store is a link that leads out of it."""
     for folder in (store, *(Path(entry.path) for entry in os.scandir(store) if entry.is_dir())):
         if any(entry.is_symlink() and not inside(Path(entry.path), root) for entry in os.scandir(folder)):
             return True

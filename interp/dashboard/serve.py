@@ -1,4 +1,4 @@
-"""Serving the pages from this process: everything they need is imported first, so that the first look is quick."""
+"""Serve the pages from this process. Their imports are done first, so that the first page loads quickly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIXED = {
 
 
 def app() -> Path:
-    """Where the pages are: in the wheel, or beside the package in a checkout."""
+    """The folder of the pages: in the wheel, or next to the package in a checkout."""
     here = Path(__file__).parent
     for path in (here / "app" / "app.py", here.parent.parent / "dashboards" / "app.py"):
         if path.is_file():
@@ -27,7 +27,7 @@ def app() -> Path:
 
 
 def serve(roots: Sequence[Path], options: Mapping[str, str]) -> None:
-    """Until it is ended; the exit code is Streamlit's."""
+    """Serve until interrupted; the exit code is Streamlit's."""
     from streamlit.web import cli
 
     import interp.analysis.comparison

@@ -1,4 +1,4 @@
-"""The settings of a sweep, picked value by value: each picker offers what the ones before it leave."""
+"""Pick a sweep's setting value by value: each picker offers the values left by the ones before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from interp.store.experiment import Experiment
 
 
 def setting(experiment: Experiment, side: str, default: int) -> int:
-    """The arm of one setting; `side` keeps the pickers of two settings apart, `default` is the arm to begin with."""
+    """The arm of one setting. `side` distinguishes the pickers of two settings; `default` is the initial arm."""
     lines = [{name: str(value) for name, value in line.items()} for line in settings(experiment)]
     remaining = list(range(len(lines)))
     for name in _varied(lines):
@@ -27,7 +27,7 @@ def setting(experiment: Experiment, side: str, default: int) -> int:
 
 
 def _varied(lines: list[dict[str, Any]]) -> list[str]:
-    """The parameters that are not the same in all settings, methods first."""
+    """The parameters that differ between settings, methods first."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     return [name for name in names if len({line.get(name, "-") for line in lines}) > 1]
 

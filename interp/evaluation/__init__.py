@@ -1,1 +1,1 @@
-"""Pictures in, the papers' kinds of numbers out: galleries, scorers, paired statistics."""
+"""Score pictures with the papers' kinds of measures: galleries, scorers, paired statistics."""

@@ -1,7 +1,7 @@
-"""The demo world's own scorer: what its judge sees, and fidelity apart from identity.
+"""The demo world's scorer: attributes seen by its judge, with fidelity measured apart from identity.
 
-Identity is what a prompt names: semantics and texture, as the judge sees them. Fidelity is what no prompt names: fine
-spectrum, sharpness and grain, beside real pictures of the same attributes, whose uncaptioned detail is drawn at random. A
+Identity is what a prompt names: semantics and texture, as classified by the judge. Fidelity is what no prompt names: fine
+spectrum, sharpness and grain, compared with real pictures of the same attributes with random uncaptioned detail. A
 blurred picture keeps its identity and loses its fidelity.
 """
 
@@ -38,7 +38,7 @@ ASKED = (
 
 
 class DemoScorer:
-    """Judges pictures of the demo world beside real ones of the same attributes."""
+    """Scores pictures of the demo world against real ones of the same attributes."""
 
     measures = (
         *(Measure(name, meaning, better, asks=True) for name, meaning, better in ASKED),
@@ -51,7 +51,7 @@ class DemoScorer:
         self._real = functools.lru_cache(maxsize=None)(self._drawn)
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Refuse prompts that name nothing of the demo world."""
+        """Raise an error for prompts that name nothing of the demo world."""
         for prompt in prompts:
             if not any(asked_for(prompt)[name] for name in SEMANTIC):
                 raise InputError(
@@ -90,7 +90,7 @@ class DemoScorer:
         }
 
     def _drawn(self, prompt: str) -> dict[str, Any]:
-        """Real pictures of a prompt's attributes; what it leaves out is drawn at random, like all uncaptioned detail."""
+        """Real pictures of a prompt's attributes; attributes it omits are drawn at random, like all uncaptioned detail."""
         stack = _of_prompt(prompt, self.count)
         return {
             "spectrum": metrics.radial_spectrum(stack)[1].mean(axis=0),
@@ -101,7 +101,7 @@ class DemoScorer:
 
 
 def subject_masks(prompts: Sequence[str]) -> Array:
-    """Where the subject is that each prompt asks for, (prompt, y, x) boolean: captions fix it by shape, size and position."""
+    """Each prompt's subject mask, (prompt, y, x) boolean, from the caption's shape, size and position."""
     found = []
     for prompt in prompts:
         given = asked_for(prompt)
@@ -116,7 +116,7 @@ def subject_masks(prompts: Sequence[str]) -> Array:
 
 
 def real_pictures(prompts: Sequence[str]) -> Array:
-    """A real picture of each prompt, (prompt, y, x, rgb); what the prompt leaves out is drawn at random."""
+    """A real picture of each prompt, (prompt, y, x, rgb); attributes that the prompt omits are drawn at random."""
     return np.concatenate([_of_prompt(prompt, 1) for prompt in prompts])
 
 
@@ -136,9 +136,9 @@ def _sharpness(images: Array) -> Array:
 
 
 def grain(images: Array) -> Array:
-    """log2 of the fine deviation of the picture's border, where there is background alone: (picture).
+    """log2 of the fine deviation of the picture's border, which is all background: (picture).
 
-    Fine is what a 5-pixel median takes away; the deviation is 1.48 times the median absolute one, so that specks do not count.
+    Fine means removed by a 5-pixel median; the deviation is 1.48 times the median absolute one, so that specks do not count.
     """
     grey = metrics.as_floats(images) @ metrics.LUMINANCE
     fine = grey - ndimage.median_filter(grey, size=(1, 5, 5), mode="nearest")

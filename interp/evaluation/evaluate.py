@@ -1,4 +1,4 @@
-"""Galleries scored: every setting's numbers with intervals, and what may be said of them against a baseline."""
+"""Score galleries: every setting's measures with intervals, and paired comparisons with a baseline."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from interp.evaluation.scorers import Measure, Scorer
 from interp.metrics.features import NEIGHBOUR
 from interp.store.schema import Array
 
-MARGIN = 0.2  # of the baseline's deviation over prompts: what is called a small effect (Cohen 1988)
-FEWEST = 10  # prompts, below which halves are too small for neighbours' distances: no interval
-CHUNK = 64  # pictures looked at together
+MARGIN = 0.2  # of the baseline's deviation over prompts: a small effect (Cohen 1988)
+FEWEST = 10  # prompts; with fewer, halves are too small for neighbours' distances: no interval
+CHUNK = 64  # pictures scored together
 HALVES = 100
-"""Halves of the prompts that set measures are taken of again: drawn without repeats, since a picture that occurs twice changes
+"""Number of half-samples of prompts for set measures: drawn without repeats, since a picture that occurs twice changes
 distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
 OnSetting = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A gallery's pictures, scored once; compared as often as there are questions."""
+    """A gallery's pictures, scored once for any number of comparisons."""
 
     gallery: Gallery
     measures: tuple[Measure, ...]
-    """Of single pictures."""
+    """Measures of single pictures."""
     scores: Array
     """(setting, measure, row)."""
     scorers: tuple[Scorer, ...]
     looked: tuple[tuple[Array, ...], ...]
-    """What sets are compared by: per scorer and setting, (row, feature)."""
+    """Features for measures of sets: per scorer and setting, (row, feature)."""
 
     def part(self, *, settings: Sequence[int] | None = None, rows: Sequence[int] | None = None, asked: bool = True) -> Scored:
-        """Some settings, some rows; `asked=False` drops measures that only make sense where a prompt was asked for."""
+        """Select settings and rows; `asked=False` drops measures that need a prompt."""
         gallery = self.gallery
         kept = list(range(len(gallery.settings))) if settings is None else list(settings)
         chosen = list(range(len(gallery.prompts))) if rows is None else list(rows)
@@ -76,7 +76,7 @@ def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = l
 
 
 def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array]]:
-    """Scores of a setting's pictures by measure, and what each scorer compares sets by; a part of them in memory at a time."""
+    """Scores of a setting's pictures by measure, and each scorer's features of sets, read in chunks."""
     found: list[dict[str, Array]] = []
     seen: list[list[Array]] = []
     images = gallery.read(number)
@@ -102,7 +102,7 @@ def evaluate(
 
 
 def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
-    """Every setting against the baseline, by default the first.
+    """Compare every setting with the baseline, by default the first.
 
     value, low, high, over..., win..., p, p_holm, effect, verdict   (setting, measure)   see `interp.analysis.paired`
     scores                                  (setting, measure, prompt)   means over a prompt's seeds
@@ -117,7 +117,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
         "prompt": np.array(gallery.texts(), object),
     }
     table = xr.DataArray(gallery.by_prompt(scored.scores), coordinates, ("setting", "measure", "prompt"))
-    # what is best at zero is compared by how far each picture is from it: errors of two seeds must not cancel
+    # a measure best at zero is compared by each picture's distance from zero: errors of two seeds must not cancel
     at_zero = np.array([m.better == "zero" for m in measures], bool)[None, :, None]
     distance = table.copy(data=gallery.by_prompt(np.where(at_zero, np.abs(scored.scores), scored.scores)))
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
@@ -155,7 +155,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
 
 
 def _said_of_zero(names: Sequence[str]) -> str:
-    """What is compared where the best value is zero."""
+    """The note on measures with a best value of zero."""
     return (
         f"{', '.join(names)}: best at zero, so that what is compared is the distance from it, of either sign" if names else ""
     )

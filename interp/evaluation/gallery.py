@@ -1,4 +1,4 @@
-"""What is evaluated: the same prompts and seeds under one setting or several, wherever the pictures are."""
+"""Pictures of the same prompts and seeds under one or more settings, from a store or folders."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ KINDS = (".png", ".jpg", ".jpeg")
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Pictures by setting, row by row the same prompt and seed."""
+    """Pictures by setting; row by row they have the same prompt and seed."""
 
     settings: tuple[str, ...]
     prompts: tuple[str, ...]
-    """Of every row."""
+    """The prompt of every row."""
     seeds: tuple[int, ...]
     read: Callable[[int], Array]
-    """The pictures of a setting by its number, (row, y, x, rgb) uint8."""
+    """Reads the pictures of a setting by its number, (row, y, x, rgb) uint8."""
     source: str
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Model, weights and the like, for results."""
+    """Model, weights and similar facts, for results."""
 
     def texts(self) -> list[str]:
         """Different prompts, in order."""
@@ -42,14 +42,14 @@ class Gallery:
         return np.stack([np.asarray(values)[..., prompts == text].mean(axis=-1) for text in self.texts()], axis=-1)
 
     def of_settings(self, numbers: Sequence[int]) -> Gallery:
-        """Some of the settings."""
+        """Select settings."""
         kept = list(numbers)
         return dataclasses.replace(
             self, settings=tuple(self.settings[number] for number in kept), read=lambda number: self.read(kept[number])
         )
 
     def part(self, rows: Sequence[int]) -> Gallery:
-        """Some of the rows."""
+        """Select rows."""
         chosen = list(rows)
         texts, seeds = tuple(self.prompts[row] for row in chosen), tuple(self.seeds[row] for row in chosen)
         return dataclasses.replace(self, prompts=texts, seeds=seeds, read=lambda number: self.read(number)[chosen])
@@ -59,7 +59,7 @@ def of_experiment(experiment: Experiment) -> Gallery:
     """The rows of an experiment that are drawn under every arm."""
     rows = np.flatnonzero(experiment.done.all(axis=1))
     if not rows.size:
-        raise InputError(f"{experiment.path}: no row is drawn under every setting yet; let the experiment go on first")
+        raise InputError(f"{experiment.path}: no row is drawn under every setting yet; resume the experiment first")
     axes = experiment.axes
 
     def read(number: int) -> Array:
@@ -86,8 +86,8 @@ def of_run(run: Run, name: str | None = None) -> Gallery:
 
 
 def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None = None) -> Gallery:
-    """Folders of pictures, one a setting, in the order of their names. Prompts are those that `interp generate` wrote into the
-    pictures, or `prompts`, one a picture.
+    """Folders of pictures, one per setting, in the order of their names. Prompts are read from the pictures (`interp generate`)
+    or given as `prompts`, one per picture.
     """
     if not folders:
         raise InputError("folders must be one or more, by setting")
@@ -101,10 +101,14 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
     first = next(iter(found.values()))
     texts = list(prompts) if prompts is not None else [text for text, _, _ in first]
     if any(text is None for text in texts):
-        raise InputError(f"{next(iter(folders.values()))}: its pictures name no prompt; give a prompts file, a line a picture")
+        raise InputError(
+            f"{next(iter(folders.values()))}: its pictures contain no prompt; give a prompts file with one line per picture"
+        )
     for setting, pictures in found.items():
         if len(pictures) != len(texts):
-            raise InputError(f"{setting}: {len(pictures)} pictures for {len(texts)} prompts; there must be one each, in order")
+            raise InputError(
+                f"{setting}: {len(pictures)} pictures for {len(texts)} prompts; there must be one per prompt, in order"
+            )
         shapes = {picture.shape for _, _, picture in pictures}
         if len(shapes | {first[0][2].shape}) > 1:
             raise InputError(f"{setting}: pictures must all be of one size; got {sorted(shapes | {first[0][2].shape})[:3]}")
@@ -112,7 +116,7 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
             if None not in (own[0], given[0]) and own[:2] != given[:2]:
                 raise InputError(
                     f"{setting}: picture {number} is of {own[0]!r}, seed {own[1]}, in the first folder of {given[0]!r}, seed "
-                    f"{given[1]}; settings are compared picture by picture: draw the same prompts and seeds, in one order"
+                    f"{given[1]}; settings are compared picture by picture: draw the same prompts and seeds, in the same order"
                 )
     seeds = tuple(seed if seed is not None else number for number, (_, seed, _) in enumerate(first))
     settings = tuple(found)
@@ -122,7 +126,7 @@ def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None 
 
 
 def _by_number(path: Path) -> list[tuple[int, int, str]]:
-    """Names in the order of the numbers in them: 2 before 10."""
+    """Sort key that orders names by the numbers in them: 2 before 10."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
@@ -136,7 +140,7 @@ def _picture(path: Path) -> tuple[str | None, int | None, Array]:
         with Image.open(path) as opened:
             picture = np.asarray(opened.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} is no readable picture ({error})") from None
+        raise InputError(f"{path} is not a readable picture ({error})") from None
     try:
         recipe = read_recipe(path)
     except InputError:

@@ -1,4 +1,4 @@
-"""The papers' tables as recipes: what is drawn, on which prompts, and what is compared with what."""
+"""The papers' tables as recipes: settings to draw, prompts, and comparisons."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DG, FC = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974"
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Settings that a table sets side by side."""
+    """Settings that a table compares."""
 
     name: str
     settings: tuple[str, ...]
-    """The first is the baseline."""
+    """The settings; the first is the baseline."""
     asked: bool = True
-    """Whether a prompt was asked for; of unconditional pictures only what needs none is measured."""
+    """Whether the pictures have prompts; unconditional ones are scored only by measures that need none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Recipe:
 
     name: str
     table: str
-    """Where it is from."""
+    """The paper and its table or figure."""
     about: str
     kind: str
-    """What draws it: guidance (a sweep), disruption, collapse, segmentation, or study (a sweep that people then compare)."""
+    """How it is drawn: guidance (a sweep), disruption, collapse, segmentation, or study (a sweep that raters compare)."""
     prompts: str
-    """The paper's prompts, by name (`interp.evaluation.prompt_sets`); a class-conditional table has labels."""
+    """Name of the paper's prompts (`interp.evaluation.prompt_sets`); a class-conditional table has labels."""
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of a guidance: name -> text, with {cfg}, {dg} and {cfg_dg} for the model's own; the first is the baseline."""
+    """Guidances: name -> text, with {cfg}, {dg} and {cfg_dg} for the model's own; the first is the baseline."""
     comparisons: tuple[Comparison, ...] = ()
-    """Further ones, beside all settings against the first."""
+    """Comparisons in addition to all settings against the first."""
     styles: bool = False
-    """Whether prompts are told apart by style."""
+    """Whether prompts are grouped by style."""
 
 
 _TABLE_1 = {"none": "none", "dg": "{dg}", "cfg": "{cfg}", "cfg+dg": "{cfg_dg}"}
@@ -87,14 +87,14 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "dg-fig-5b",
             f"{DG}, Fig. 5b",
-            "massive channels zeroed in one block: how often does the picture beat the original's? beside every control",
+            "massive channels zeroed in one block: how often is the picture better than the original? with matched controls",
             "disruption",
             "pick-a-pic",
         ),
         Recipe(
             "dg-fig-8",
             f"{DG}, Fig. 8",
-            "Detail Guidance over depth and scale, and beside classifier-free guidance over its scale",
+            "Detail Guidance over depth and scale, and with classifier-free guidance over its scale",
             "guidance",
             "pick-a-pic",
             {
@@ -107,7 +107,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "dg-app-i",
             f"{DG}, App. I",
-            "pictures of CFG and CFG + DG for a blind study, and what its raters say",
+            "pictures of CFG and CFG + DG for a blind study, and its raters' answers",
             "study",
             "pick-a-pic",
             {"cfg": "{cfg}", "cfg+dg": "{cfg_dg}"},
@@ -115,7 +115,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "fc-disruption",
             f"{FC}, abstract",
-            "the k largest channels of every block zeroed, beside the k lowest and k random ones",
+            "the k largest channels of every block zeroed, compared with the k lowest and k random ones",
             "collapse",
             "partiprompts",
         ),
@@ -138,21 +138,21 @@ def recipe(name: str) -> Recipe:
 
 
 def guidance_of(model: str, blocks: int, what: str, *, channels: Sequence[int] | None, block: int | None) -> Preset:
-    """The model's own Detail Guidance preset; with `channels` and `block` where they are given, of any model."""
+    """The model's Detail Guidance preset. With `channels` and `block`, any model has one."""
     if channels is None and (model not in GUIDANCE or not GUIDANCE[model].channels):
         known = ", ".join(name for name, preset in GUIDANCE.items() if preset.channels)
         raise InputError(
             f"{what}: channels of {model} are not known (those of {known} are); give --channels, such as those that "
             "`interp massive RUN` finds, and --block"
         )
-    # a quarter into the model, where neither the paper nor a sweep says m: what findings take too
+    # a quarter of the depth where no paper or sweep gives m, as in interp.findings
     preset = GUIDANCE.get(model, Preset((), blocks // 4, 0, 1.0, None, "given"))
     chosen = preset.channels if channels is None else tuple(channels)
     return dataclasses.replace(preset, channels=chosen, block=preset.block if block is None else block)
 
 
 def settings(one: Recipe, preset: Preset, blocks: int) -> dict[str, str]:
-    """The recipe's settings for a model's Detail Guidance by name: {name: guidance}."""
+    """The recipe's settings for a model's Detail Guidance, {name: guidance}."""
     factor, combined = preset.combined if preset.combined is not None else (3.0, preset.alone)
     channels = ",".join(map(str, preset.channels))
     depths = sorted({round(number * (blocks - 1) / 4) for number in range(5)} | {preset.block})

@@ -1,10 +1,10 @@
-"""Prompts by the name of a published list, from the hub or a user's copy of it; with the styles that it tells apart.
+"""Prompts by the name of a published list, from the hub or a user's copy, with the list's styles.
 
     read("geneval=prompts.txt")     a copy of the list
     read("hpsv2")                   from the hub
     read("mine.txt")                any prompts file
 
-No list ships with this package; the demo model's prompts are made, from its own world.
+The package contains no list; the demo model's prompts are generated from its world.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Published:
     name: str
     about: str
     files: Mapping[str, str]
-    """Style -> file, as published; one file of style "" where styles are not told apart."""
+    """Style -> file, as published; one file of style "" for a list without styles."""
     repository: str | None
-    """Data set of the hub that holds the files; `None` where it is not on the hub."""
+    """Hub data set that holds the files; `None` if the list is not on the hub."""
     column: str = "prompt"
-    """Of tables: where the prompt is."""
+    """Name of the prompt's column, for tables."""
     style_column: str | None = None
     licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
-    """Prompts, what they are, and which style each has."""
+    """Prompts with their source and styles."""
 
     name: str
     texts: tuple[str, ...]
@@ -49,11 +49,11 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the prompts, a line each: the same list has the same."""
+        """SHA-256 of the prompts, one per line."""
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
 
     def first(self, count: int | None) -> PromptSet:
-        """As many prompts, of every style in turn; all of them for None."""
+        """The first `count` prompts, taken from every style in turn; all of them for None."""
         if count is None or count >= len(self.texts):
             return self
         turns: dict[str | None, int] = {}
@@ -66,11 +66,11 @@ class PromptSet:
         return dataclasses.replace(self, texts=texts, styles=styles, source=f"{count} of {len(self.texts)} of {self.source}")
 
     def style_of(self, text: str) -> str | None:
-        """The style of a prompt, if the list has it."""
+        """The style of a prompt, if the list has styles."""
         return dict(zip(self.texts, self.styles, strict=True)).get(text)
 
     def facts(self) -> dict[str, str]:
-        """For results."""
+        """The facts to store in results."""
         return {"prompts": self.source, "prompts_sha256": self.digest}
 
 
@@ -120,7 +120,7 @@ def read(given: str, count: int | None = None) -> PromptSet:
 
 
 def demo(count: int = DEMO_COUNT) -> PromptSet:
-    """Whole captions of the demo world: every attribute named, every texture (they stand for styles) as often."""
+    """Full captions of the demo world: they name every attribute, with each texture (used as the style) equally often."""
     from interp.models.demo import world
 
     textures = list(world.TEXTURES)
@@ -144,12 +144,12 @@ def _published(one: Published, where: str) -> PromptSet:
                 styles.append(own or style or None)
     checked = check_prompts(texts, f"prompts {one.name}")
     if len(checked) != len(texts):
-        raise InputError(f"prompts {one.name}: {len(texts) - len(checked)} of them are blank; give a whole copy of the list")
+        raise InputError(f"prompts {one.name}: {len(texts) - len(checked)} of them are blank; give a complete copy of the list")
     return PromptSet(one.name, tuple(checked), tuple(styles), f"{one.name} ({where or one.repository})")
 
 
 def _found(one: Published, file: str, where: str) -> list[Path]:
-    """The files of that name: in a folder or at a path that the user gave, or on the hub."""
+    """The list's files: in the folder or at the path given, else from the hub."""
     if where:
         given = Path(where)
         if given.is_file() and len(one.files) == 1:
@@ -174,15 +174,15 @@ def _downloaded(one: Published, file: str) -> list[Path]:
             listed = HfApi().list_repo_files(one.repository, repo_type="dataset")
             names = sorted(name for name in listed if name.startswith(prefix) and name.endswith(suffix))
         return [Path(hf_hub_download(one.repository, name, repo_type="dataset")) for name in names]
-    except Exception as error:  # the client lets its HTTP library's own errors through
+    except Exception as error:  # the client does not wrap its HTTP library's errors
         raise InputError(
-            f"prompts {one.name}: {file} of the data set {one.repository} cannot be had from the hub "
+            f"prompts {one.name}: {file} of the data set {one.repository} cannot be read from the hub "
             f"({type(error).__name__}); give a copy of it: {one.name}=FOLDER"
         ) from None
 
 
 def _rows(path: Path, one: Published) -> list[tuple[str, str | None]]:
-    """(prompt, style or None) of a file, by its kind."""
+    """(prompt, style or None) pairs of a file, by its format."""
     readers: dict[str, Callable[[], list[tuple[str, str | None]]]] = {
         ".json": lambda: [(text, None) for text in _json_list(path)],
         ".parquet": lambda: _columns(path, one),
@@ -203,7 +203,7 @@ def _json_list(path: Path) -> list[str]:
 
 
 def _columns(path: Path, one: Published) -> list[tuple[str, str | None]]:
-    """Columns by name, any case, of a table."""
+    """Columns of a table by name, ignoring case."""
     import csv
 
     import pandas

@@ -1,4 +1,4 @@
-"""A table asked of a model: prepared with what it costs, drawn (a killed one goes on), then scored."""
+"""Reproduce a paper's table on a model: prepare it with its cost, draw it (resumable), score it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
 Made = Experiment | Run
-PAIRS = 100  # of a study, as in App. I
-K = 12  # channels of a segmentation, where the model has so many: what followers of Few Channels use
+PAIRS = 100  # pairs of a study, as in App. I
+K = 12  # channels of a segmentation, at most the model's: the number used by work that builds on Few Channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Traced:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A recipe for one model, or settings of the user's own, ready to be drawn and scored."""
+    """A recipe, or user-defined settings, for one model, ready to be drawn and scored."""
 
     recipe: presets.Recipe | None
     prompts: PromptSet
@@ -74,7 +74,7 @@ class Task:
     """Arm -> the recipe's name of its setting."""
 
     def baseline(self, given: str | None) -> str | None:
-        """The arm of that name, or of the recipe's; an error before anything is drawn."""
+        """The arm of this name, or of the recipe's setting of this name; checked before anything is drawn."""
         by_name: dict[str, str] = {}
         for arm, name in self.names.items():
             by_name.setdefault(name, arm)
@@ -87,12 +87,12 @@ class Task:
 
     @property
     def texts(self) -> list[str]:
-        """Of every row: prompts x seeds."""
+        """The prompt of every row: prompts x seeds."""
         return [row.text for row in self.design.prepared.plan.rows()]
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         return len(self.texts)
 
 
@@ -108,9 +108,9 @@ def plan(
     block: int | None = None,
     **given: Any,
 ) -> Task:
-    """Prepare a preset by name, or a list of guidances (first the baseline); `given` are fields of the sampling.
+    """Prepare a preset by name, or a list of guidances (the baseline first); `given` are fields of the sampling.
 
-    `channels` and `block` are Detail Guidance's, in place of the model's own preset: any model has a table so.
+    `channels` and `block` replace the model's Detail Guidance preset, so that tables work for any model.
     """
     one = presets.recipe(what) if isinstance(what, str) else None
     texts, path, blocks = list(prompts.texts), located(out), len(model.anatomy.blocks)
@@ -139,7 +139,7 @@ def plan(
 
 
 def _armed(one: presets.Recipe | None, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
-    """A task of an experiment's arms; `names` are the recipe's own of its settings, by default the kinds of arms."""
+    """A task of an experiment's arms; `names` are the recipe's names of its settings, by default the kinds of arms."""
     own = {arm.name: str(arm.labels["kind"]) for arm in made.arms if "kind" in arm.labels} if names is None else names
     return Task(one, prompts, made, tuple(arm.name for arm in made.arms), own)
 
@@ -154,7 +154,7 @@ def results(
     masks: Array | None = None,
     on_setting: OnSetting = lambda done, total: None,
 ) -> dict[str, xr.Dataset]:
-    """Score what is drawn: results by name, kept in the store. `masks` are a segmentation's, (planned row, y, x) boolean."""
+    """Score the drawn pictures and store the results, by name. `masks`: of a segmentation, (planned row, y, x) boolean."""
     found: dict[str, xr.Dataset] = {}
     if isinstance(made, Run):
         found["segmentation_score"] = _segmented(made, masks)
@@ -195,7 +195,7 @@ def plain_name(style: str) -> str:
 
 
 def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
-    """With the recipe's names of the settings and, beside each, the paper's own numbers."""
+    """Add the recipe's names of the settings and the paper's numbers for each."""
     if task.recipe is None or "setting" not in found.dims:
         return found
     names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
@@ -212,7 +212,7 @@ def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
 
 
 def _one_of_each(made: Experiment) -> list[int]:
-    """Rows that are drawn, the first seed of every prompt before the second of any."""
+    """Drawn rows, ordered by seed number: the first seeds of all prompts come first."""
     texts, seen = made.axes["prompt_text"].to_numpy(), dict[str, int]()
     turns = []
     for row in np.flatnonzero(made.done.all(axis=1)):
@@ -222,7 +222,7 @@ def _one_of_each(made: Experiment) -> list[int]:
 
 
 def _study(made: Experiment) -> dict[str, xr.Dataset]:
-    """The blind study of the two settings, made beside the store; what its raters said, once there are any."""
+    """Create the blind study of the two settings next to the store; return its raters' answers, if there are any."""
     arms = [str(arm) for arm in made.axes["arm"].to_numpy()]
     rows = _one_of_each(made)[:PAIRS]
     name = made.path.name.removesuffix(".zarr").replace(".", "-")

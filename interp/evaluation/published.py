@@ -1,4 +1,4 @@
-"""The papers' tables as data (published.csv): printed beside ours, never as ours."""
+"""The papers' tables as data (published.csv), always printed separately from measured results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Reported:
     """One number of a paper."""
 
     table: str
-    """The preset that asks the same."""
+    """The preset that reproduces it."""
     model: str
     setting: str
-    """The preset's name of the setting."""
+    """Name of the setting in the preset."""
     metric: str
     value: str
     """As printed."""
@@ -26,7 +26,7 @@ class Reported:
 
 
 def reported(table: str) -> list[Reported]:
-    """What a paper's table says, in its order."""
+    """The numbers of a paper's table, in its order."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         return [Reported(**row) for row in csv.DictReader(file) if row["table"] == table]
 

@@ -1,4 +1,4 @@
-"""What pictures are scored by. A scorer says what it measures, of single pictures and of whole sets."""
+"""Scorers of pictures. A scorer declares its measures of single pictures and of whole sets."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class Measure:
     of: str = "picture"
     """picture, or set."""
     asks: bool = False
-    """Whether it holds a picture against its prompt: it says nothing of unconditional pictures."""
+    """Whether it compares a picture with its prompt; if so, it does not apply to unconditional pictures."""
     limits: tuple[float, float] = (-math.inf, math.inf)
-    """What it can be: a set's interval, drawn about its value, ends there."""
+    """Range of possible values; intervals of set measures are clipped to it."""
 
 
 class Scorer(Protocol):
-    """Scores pictures; made once, used for every setting."""
+    """Scores pictures; one instance is used for every setting."""
 
     measures: tuple[Measure, ...]
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Refuse prompts that it cannot score, before anything is drawn."""
+        """Raise an error for prompts that it cannot score, before anything is drawn."""
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture); NaN where it does not apply."""
 
     def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
-        """What sets are compared by, (picture, feature); without set measures, (picture, 0)."""
+        """Features for measures of sets, (picture, feature); (picture, 0) without set measures."""
 
     def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Each measure of a set."""
 
 
 class Plain:
-    """What needs no weights: sharpness, edges, colours; against real pictures, where there are some, their radial spectrum."""
+    """Measures without weights: sharpness, edges, colours and, given real pictures, the distance to their radial spectrum."""
 
     def __init__(self, real: Array | None = None) -> None:
         self.spectrum = None if real is None else pictures.radial_spectrum(real)[1].mean(axis=0)
@@ -63,7 +63,7 @@ class Plain:
         )
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Any will do."""
+        """Accept any prompts."""
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure, (picture)."""
@@ -85,7 +85,7 @@ class Plain:
 
 
 def set_measures(name: str) -> tuple[Measure, ...]:
-    """The measures of sets in the features of a network that is called so."""
+    """The measures of sets in the features of the named network."""
 
     def one(what: str, meaning: str, better: str, limits: tuple[float, float]) -> Measure:
         return Measure(f"{name} {what}", meaning, better, "set", limits=limits)

@@ -1,6 +1,6 @@
 """The papers' own metrics as a scorer: CLIPScore, BLIP-ITM, HPSv2.1, LAION-Aesthetics; FID, Inception Score, precision, recall.
 
-Their names are kept for the published weights. What other weights say is named with the first digits of their sha256.
+Their names are reserved for the published weights. Measures of other weights have the first digits of their sha256 in the name.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ NEEDS = {
     "aesthetic": ("aesthetic", "clip"),
     **dict.fromkeys(SETS, ("inception",)),
 }
-"""Weights of each metric."""
+"""The weights that each metric needs."""
 NETWORKS = {"clip": "_clip", "blip": "_blip", "blip_cosine": "_blip", "hps": "_hps", "aesthetic": "_aesthetics"}
-"""Of single pictures; those of sets have Inception."""
+"""Metrics of single pictures; those of sets use Inception."""
 FEWEST = {"fid": 2, "inception_score": 2, "precision": features.NEIGHBOUR + 1, "recall": features.NEIGHBOUR + 1}
-"""Pictures of a set."""
+"""Fewest pictures of a set."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
 
 
 class Weighted:
-    """Scores pictures with networks whose weights are given, found or fetched.
+    """Scores pictures with networks. Their weights are given, found locally or downloaded.
 
     `metrics` are of SINGLES and SETS; `weights` folders, files or hub ids by name (of SOURCES); `real` pictures, (picture, y,
     x, rgb), what fid, precision and recall are taken against; `cache` a file in which scores are kept. A network is loaded
-    when a picture is scored that the cache does not know.
+    when a picture is not in the cache.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Weighted:
             self.words = tokenizer_of(self.found["hps"], given)
         self.measures = tuple(self._measure(metric) for metric in self.metrics)
         self.weights = {name: own.label for name, own in self.found.items()}
-        """By name: where the weights came from, the first digits of their sha256, and whether they are the published ones."""
+        """By name: source of the weights, first digits of their sha256, and whether they are the published ones."""
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Any will do: long ones are cut as the networks' tokenizers do. Networks are loaded once, so that damaged weights are
-        known before anything is drawn, and let go again: the model that draws needs the room.
+        """Accept any prompts: tokenizers truncate long ones. Each network is loaded once, so that damaged weights are
+        found before anything is drawn, and then freed: the model that draws needs the memory.
         """
         networks = dict.fromkeys(NETWORKS.get(metric, "_inception") for metric in self.metrics)
         for name in networks:
@@ -116,7 +116,7 @@ class Weighted:
         for metric in asked:
             if len(looked) < FEWEST[metric]:
                 raise InputError(
-                    f"{metric} is of sets of {FEWEST[metric]} or more pictures; got {len(looked)}; draw more prompts or seeds, "
+                    f"{metric} needs sets of {FEWEST[metric]} or more pictures; got {len(looked)}; draw more prompts or seeds, "
                     f"or leave {metric} out of the metrics"
                 )
         found = {}
@@ -129,7 +129,7 @@ class Weighted:
         return {self._measure(metric).name: found[metric] for metric in asked}
 
     def _measure(self, metric: str) -> Measure:
-        """The metric's, by its own name if its weights are the published ones."""
+        """The metric's measure, under its own name if its weights are the published ones."""
         measure = (SINGLES | SETS)[metric]
         unknown = [self.found[name] for name in NEEDS[metric] if not self.found[name].published]
         if not unknown:
@@ -148,7 +148,7 @@ class Weighted:
         own: bool,
         width: int | None = None,
     ) -> Array:
-        """Through the cache; what does not depend on the prompt is kept without it."""
+        """Score through the cache; scores that do not depend on the prompt are cached without it."""
         parts = [self.found[name] for name in NEEDS.get(metric, (metric,))] + ([self.words] if metric == "hps" else [])
         digest = " ".join(part.digest for part in parts)
         texts = list(prompts) if own else [""] * len(images)
@@ -188,7 +188,7 @@ class Weighted:
 
     @functools.cached_property
     def _real(self) -> Array:
-        assert self.real is not None  # `_checked` has seen to it
+        assert self.real is not None  # checked in `_checked`
         return self.looked_at(self.real, [""] * len(self.real))
 
     @functools.cached_property
@@ -204,11 +204,11 @@ def _checked(metrics: Sequence[str], weights: Mapping[str, str | Path], real: Ar
         raise InputError(f"metrics must be different; got {', '.join(metrics)}")
     stray = [name for name in weights if name not in SOURCES]
     if stray:
-        raise InputError(f"weights are given by name, one of {', '.join(SOURCES)}; got {stray[0]!r}")
+        raise InputError(f"weights must be given by name, one of {', '.join(SOURCES)}; got {stray[0]!r}")
     against = [metric for metric in metrics if metric in ("fid", "precision", "recall")]
     if against and real is None:
         raise InputError(
-            f"{against[0]} is taken against real pictures: give some (--real FOLDER, or real=), or leave it out of the metrics"
+            f"{against[0]} is measured against real pictures: give some (--real FOLDER, or real=), or leave out the metric"
         )
     for metric in against:
         if real is not None and len(real) < FEWEST[metric]:

@@ -12,7 +12,7 @@ from interp.figures import style
 
 
 def alignment(found: xr.Dataset, *, target: str = "hidden") -> go.Figure:
-    """Rank correlation of |alpha| with mean |hidden| over blocks, beside another block's alpha. From `alignment.compare`."""
+    """Rank correlation of |alpha| with mean |hidden| over blocks, with another block's alpha. From `alignment.compare`."""
     what = "mean |hidden|" if target == "hidden" else "|update|"
     made = style.figure(f"|alpha| against {what}", "block", "Spearman correlation over channels", yaxis_range=[-1, 1])
     blocks = found["block"].to_numpy()
@@ -33,9 +33,9 @@ def alignment(found: xr.Dataset, *, target: str = "hidden") -> go.Figure:
 
 
 def attribution(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
-    """Shares of a channel's variance, stacked, over blocks; the other channels' mean hatched. From `attribution.decompose`."""
+    """Stacked shares of a channel's variance over blocks; the mean of other channels hatched. From `attribution.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
-    title = f"what sets channel {channel}: {found.attrs['quantity']} (hatched: mean of the others)"
+    title = f"variance of channel {channel} by source: {found.attrs['quantity']} (hatched: mean of other channels)"
     made = style.figure(title, "block", "share of variance", barmode="relative", bargap=0.25, yaxis_range=[0, 1.02])
     blocks = [str(block) for block in found["block"].to_numpy()]
     for number, term in enumerate(found["term"].to_numpy()):
@@ -49,7 +49,7 @@ def attribution(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
 
 
 def gates(found: xr.Dataset, *, player: str | None = None) -> go.Figure:
-    """Shapley share of one player, by default the first, in every gate: stream, block, gate x channel. From `interp.gates`."""
+    """Shapley share of one player, by default the first, of every gate, over channels. From `interp.gates`."""
     player = str(found["player"][0].item()) if player is None else player
     here = found["shapley"].sel(player=player).stack(row=("stream", "block", "gate")).transpose("row", "channel")
     here = here.dropna("row", how="all")
@@ -64,7 +64,7 @@ def gates(found: xr.Dataset, *, player: str | None = None) -> go.Figure:
 
 
 def curves(sizes: xr.DataArray, *, prompt: int | None = None) -> go.Figure:
-    """One channel at one block along sampling, every row: mean, middle 90% of rows, their extremes; one row picked out.
+    """One channel at one block over steps: mean, middle 90% and extremes of the rows, and one selected row.
 
     `sizes` is (prompt, step), such as `run.stats["mean_abs"].sel(block=3, stream="image", channel=29)`.
     """
@@ -86,8 +86,8 @@ def curves(sizes: xr.DataArray, *, prompt: int | None = None) -> go.Figure:
 
 
 def variance(found: xr.Dataset) -> go.Figure:
-    """Share of the variance over rows and steps that goes with the step alone, over blocks. From `glance.variance`."""
-    made = style.figure("how much goes with the timestep alone", "block", "share of variance", yaxis_range=[0, 1.02])
+    """Share of the variance over rows and steps explained by the step alone, over blocks. From `glance.variance`."""
+    made = style.figure("variance explained by the timestep alone", "block", "share of variance", yaxis_range=[0, 1.02])
     blocks = found["block"].to_numpy()
     for number, channel in enumerate(found["channel"].to_numpy()):
         values, colour = found["timestep"].sel(channel=channel).to_numpy(), style.COLOURS[number % len(style.COLOURS)]
@@ -97,7 +97,7 @@ def variance(found: xr.Dataset) -> go.Figure:
 
 
 def gate_grid(alpha: xr.DataArray) -> go.Figure:
-    """Alpha of one channel over steps and blocks, a heat map a gate. From `glance.alpha`."""
+    """Alpha of one channel over steps and blocks, one heat map per gate. From `glance.alpha`."""
     names = [str(gate) for gate in alpha["gate"].to_numpy()]
     made = style.subplots(1, len(names), shared_yaxes=True, subplot_titles=[f"alpha.{name}" for name in names])
     most = float(abs(alpha).max())
@@ -125,7 +125,7 @@ def gate_grid(alpha: xr.DataArray) -> go.Figure:
 
 
 def alpha_and_size(found: xr.Dataset, *, selected: Sequence[int] = ()) -> go.Figure:
-    """Every channel's |alpha| beside its size at one block; massive ones ringed. From `glance.alpha_and_size`."""
+    """Every channel's |alpha| against its size at one block; massive ones ringed. From `glance.alpha_and_size`."""
     title = f"|alpha| against size, block {int(found['block'])}, {found['stream'].item()} stream"
     made = style.figure(title, "mean |hidden|", "|alpha|", xaxis_type="log", yaxis_type="log")
     size, channel = found["size"].to_numpy(), found["channel"].to_numpy()
@@ -149,7 +149,7 @@ def alpha_and_size(found: xr.Dataset, *, selected: Sequence[int] = ()) -> go.Fig
 
 
 def factors(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
-    """alpha, branch and their product of every writer, averaged over steps. From `residual.decompose`."""
+    """Alpha, branch and their product for every writer, averaged over steps. From `residual.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
     here = found.sel(channel=channel)
     writers = [str(name) for name in here["writer"].to_numpy()]
@@ -167,10 +167,10 @@ def factors(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
 
 
 def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
-    """What every writer adds to a channel, averaged over steps, and the running sum. From `residual.decompose`."""
+    """Every writer's contribution to a channel, averaged over steps, and the running sum. From `residual.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
     here = found[["over_steps", "over_steps_low", "over_steps_high", "birth"]].sel(channel=channel)
-    made = style.figure(f"who writes channel {channel}", "writer", "contribution to the mean over tokens")
+    made = style.figure(f"contributions to channel {channel}", "writer", "contribution to the mean over tokens")
     writers = [str(name) for name in here["writer"].to_numpy()]
     value = here["over_steps"].to_numpy()
     error = {
@@ -191,7 +191,7 @@ def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
 
 
 def comparison(found: xr.Dataset) -> go.Figure:
-    """Largest channel over the median channel along depth, a line a run: DG Figs. 3b, 3c. From `comparison.runs`."""
+    """Largest channel over the median channel by depth, one line per run: DG Figs. 3b, 3c. From `comparison.runs`."""
     made = style.figure("largest channel over the median channel", "depth (block / last block)", "ratio", yaxis_type="log")
     for number, run in enumerate(found["run"].to_numpy()):
         here, colour = found.sel(run=run), style.COLOURS[number % len(style.COLOURS)]

@@ -1,4 +1,4 @@
-"""Figures of what experiments drew: pictures side by side, the block lens, transport."""
+"""Figures of experiments' pictures: picture grids and the block lens."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
 
 
 def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, kind: str = "whole") -> go.Figure:
-    """What each block would paint: a row for a few steps, a column for every block, the final picture last."""
+    """Pictures decoded from every block: a row for each of a few steps, a column per block, the final picture last."""
     axes = experiment.axes
     kinds, blocks, all_steps = (axes[name].to_numpy() for name in ("kind", "block", "step"))
     here = [int(step) for step in sorted(set(all_steps[all_steps >= 0].tolist()))]
@@ -66,7 +66,7 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
 def strip(
     experiment: Experiment, prompts: Sequence[int], arms: Sequence[int], labels: Sequence[str] | None = None
 ) -> go.Figure:
-    """Pictures: a row for every prompt, a column for every arm; cells that are not drawn stay empty."""
+    """Pictures: one row per prompt, one column per arm; cells not drawn stay empty."""
     axes = experiment.axes
     names = list(labels) if labels is not None else [str(axes["arm"].to_numpy()[arm]).replace("_", " ") for arm in arms]
     texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]

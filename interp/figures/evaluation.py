@@ -1,4 +1,4 @@
-"""Figures of evaluations: every setting's scores, with intervals, beside the baseline's."""
+"""Figures of evaluations: every setting's scores with intervals, and the baseline's."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ COLUMNS = 3
 
 
 def scores(found: xr.Dataset) -> go.Figure:
-    """A panel for every measure of pictures: value and interval of each setting, the baseline as a line. From `evaluate`."""
+    """One panel per measure of pictures: each setting's value and interval, the baseline as a line. From `evaluate`."""
     measures = [str(name) for name in found["measure"].to_numpy()]
     return _panels(found, measures, "measure", ("value", "low", "high"), "better", "scores of pictures")
 
 
 def set_scores(found: xr.Dataset) -> go.Figure:
-    """The same for measures of whole sets, which have no baseline to be paired with."""
+    """The same for measures of whole sets, which are not paired with the baseline."""
     measures = [str(name) for name in found["set_measure"].to_numpy()]
     return _panels(found, measures, "set_measure", ("set_value", "set_low", "set_high"), "set_better", "scores of sets")
 
@@ -56,7 +56,7 @@ def _panels(
 
 
 def collapse(found: xr.Dataset) -> go.Figure:
-    """A panel for every measure: how far pictures go from the original as k channels of every block are zeroed. From
+    """One panel per measure: the change of pictures when k channels of every block are zeroed. From
     `interp.analysis.collapse`.
     """
     measures = [str(name) for name in found["measure"].to_numpy()]
@@ -81,6 +81,6 @@ def collapse(found: xr.Dataset) -> go.Figure:
             )
     made.update_xaxes(type="log", title_text="k channels of every block", **style.log_ticks(ks))
     made.update_annotations(font_size=12)
-    title = {"text": "the largest channels of every block zeroed, all steps", "font": {"size": 15}}
+    title = {"text": "k channels of every block zeroed at all steps: effect on pictures", "font": {"size": 15}}
     made.update_layout(title=title, margin={"t": 120, "b": 60}, width=1200, height=420)
     return style.caption(made, found.attrs)

@@ -54,7 +54,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
 
 
 def dose(found: xr.Dataset) -> go.Figure:
-    """Energy changed against detail, sharpness and structure; one mark a dose. From `dose.response`."""
+    """Detail, sharpness and structure against the energy changed; one mark per dose. From `dose.response`."""
     names = [str(name) for name in found["measure"].to_numpy()]
     made = style.subplots(1, len(names), subplot_titles=[name.replace("_", " ") for name in names], horizontal_spacing=0.05)
     symbols = {"all": "circle", "early": "triangle-left", "late": "triangle-right"}
@@ -83,10 +83,10 @@ def dose(found: xr.Dataset) -> go.Figure:
                 col=number + 1,
             )
         made.add_hline(y=0, line={"color": style.CONTROL, "width": 1}, row=1, col=number + 1)
-    made.update_xaxes(type="log", title_text="energy changed, of all states", dtick=1, exponentformat="power")
+    made.update_xaxes(type="log", title_text="share of the states' energy changed", dtick=1, exponentformat="power")
     made.update_yaxes(title_text="in units of its scale", row=1, col=1)
     made.update_layout(
-        title={"text": "dose and response (mark: steps all, early, late; size: blocks)", "font": {"size": 15}},
+        title={"text": "dose and response (marker: all, early or late steps; size: number of blocks)", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 120, "b": 60},
         legend={"orientation": "h", "y": -0.18},
         height=560,
@@ -96,7 +96,7 @@ def dose(found: xr.Dataset) -> go.Figure:
 
 
 def patch_grid(found: xr.Dataset) -> go.Figure:
-    """Recovered by block and step (or region), one heat map for each thing patched. From `patching.recovered`."""
+    """Share recovered by block and step (or region), one heat map per patched quantity. From `patching.recovered`."""
     whats = [str(what) for what in found["what"].to_numpy()]
     titles = [f"{what} patched" for what in whats]
     made = style.subplots(1, len(whats), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
@@ -126,7 +126,7 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
     made.update_yaxes(type="category", autorange="reversed")
     made.update_yaxes(title_text="block", row=1, col=1)
     made.update_layout(
-        title={"text": f"share of the clean picture that a patch brings back ({found.attrs['metric']})", "font": {"size": 15}},
+        title={"text": f"share of the clean picture recovered by a patch ({found.attrs['metric']})", "font": {"size": 15}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
     )
     return style.caption(made, found.attrs)
@@ -151,7 +151,7 @@ def patch_cells(made: go.Figure, found: xr.Dataset) -> go.Figure:
 
 
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
-    """How far along the way from target to source, by strength; massive channels, control, all. From `transport.similarity`."""
+    """Fraction of the way from target to source by strength: massive, control, all channels. From `transport.similarity`."""
     made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
     colours = {"massive": style.COLOURS[0], "control": style.CONTROL, "all": style.COLOURS[3]}
     for name in (str(name) for name in found["channels"].to_numpy()):
@@ -162,8 +162,8 @@ def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
 
 
 def swap(found: xr.Dataset) -> go.Figure:
-    """What swapping each thing does to the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
-    title = f"channels {style.some(found.attrs['channels'])}: how far swapping moves their size"
+    """Effect of each swapped input on the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
+    title = f"channels {style.some(found.attrs['channels'])}: effect of swapped inputs on their size"
     made = style.figure(title, "block", "log2 of the size, root mean square over prompts")
     said = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
     for place, factor in enumerate(str(name) for name in found["factor"].to_numpy()):

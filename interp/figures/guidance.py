@@ -20,7 +20,7 @@ SHOWN = {
 
 
 def sweep(found: xr.Dataset) -> go.Figure:
-    """Measures over the first swept value, a curve for every other; the first setting as a grey line. From `sweep.compare`."""
+    """Measures over the first swept value, one curve per other value; the first setting in grey. From `sweep.compare`."""
     names = [name for name in SHOWN if bool(found["value"].sel(measure=name).notnull().any())]
     titles = [f"{name}: {SHOWN[name]}" for name in names]
     made = style.subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)
@@ -57,8 +57,8 @@ def sweep(found: xr.Dataset) -> go.Figure:
 
 
 def _curves(found: xr.Dataset) -> dict[str, dict[float | str, int]]:
-    """Per curve, the number of the setting at each swept value. A curve is named by its setting with the first swept value, x,
-    taken out; where that value stands in a text more than once, the place that most settings share is meant.
+    """Map each curve to the setting's number at each swept value. A curve is named by its setting with the first swept value
+    replaced by x; where the value occurs more than once, the place that most settings share is used.
     """
     settings = [str(setting) for setting in found["setting"].to_numpy()]
     values = [str(value) for value in found["value0"].to_numpy()] if "value0" in found.coords else [""] * len(settings)
@@ -77,7 +77,7 @@ def _curves(found: xr.Dataset) -> dict[str, dict[float | str, int]]:
 
 
 def _shapes(setting: str, value: str) -> list[str]:
-    """The setting with one occurrence of the value taken out, for each of them."""
+    """The setting with one occurrence of the value replaced by x, for each occurrence."""
     if not value:
         return []
     starts = [place for place in range(len(setting)) if setting.startswith(value, place)]
@@ -92,7 +92,7 @@ def _number(text: str) -> float | str:
 
 
 def gallery(experiment: Experiment, prompts: Sequence[int], settings: Sequence[int]) -> go.Figure:
-    """Pictures: a row for every prompt and seed, a column for every setting."""
+    """Pictures: one row per prompt and seed, one column per setting."""
     axes = experiment.axes
     names = [str(axes["arm"].to_numpy()[setting]) for setting in settings]
     texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]

@@ -12,7 +12,7 @@ from interp.figures import style
 
 
 def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.Figure:
-    """Size of every channel at one block, selected ones marked: DG Fig. 2 from the side. `found` is from `massive.find`."""
+    """Size of every channel at one block, selected ones marked: DG Fig. 2 in side view. `found` is from `massive.find`."""
     blocks = found["block"].to_numpy()
     here = found.sel(stream=stream, block=blocks[block] if block < 0 else block)
     size, selected, channel = (here[name].to_numpy() for name in ("size", "selected", "channel"))
@@ -44,7 +44,7 @@ def one_state(values: xr.DataArray, *, selected: Sequence[int] = ()) -> go.Figur
 def steps(
     values: xr.DataArray, title: str, unit: str, *, block: int | None = None, step: int | None = None, most: float | None = None
 ) -> go.Figure:
-    """A heat map over steps and blocks, (step, block), a cell framed; `most` ends the colours. From `glance.ratio`."""
+    """A heat map over steps and blocks with one cell framed; `most` is the colour scale's maximum. From `glance.ratio`."""
     made = style.figure(title, "step (sampling runs to the right)", "block")
     here = values.transpose("block", "step")
     made.add_heatmap(
@@ -66,7 +66,7 @@ def steps(
 
 
 def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", count: int = 24) -> go.Figure:
-    """The largest scores at one block with their intervals, beside what the criterion asks for. From `massive.find`."""
+    """The largest scores at one block with intervals, and the criterion's threshold. From `massive.find`."""
     blocks = found["block"].to_numpy()
     here = found.sel(stream=stream, block=blocks[block] if block < 0 else block)
     order = np.argsort(-here["score"].fillna(-np.inf).to_numpy(), kind="stable")[:count]
@@ -125,7 +125,7 @@ def step_cells(made: go.Figure, values: xr.DataArray, **place: int) -> go.Figure
 
 
 def layers(profile: xr.Dataset) -> go.Figure:
-    """Size of the channels over blocks, beside the median and the largest other channel: DG Figs. 3a, 10-12."""
+    """Size of the channels, the median channel and the largest other channel over blocks: DG Figs. 3a, 10-12."""
     made = style.figure("massive channels over blocks", "block", "mean |hidden|")
     blocks = profile["block"].to_numpy()
     for number, channel in enumerate(profile["channel"].to_numpy()):
@@ -144,10 +144,10 @@ def layers(profile: xr.Dataset) -> go.Figure:
 
 
 def trend(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
-    """One channel's size along sampling, a line a block: DG Fig. 4b. `found` is from `trend.over_timesteps`."""
+    """One channel's size over timesteps, one line per block: DG Fig. 4b. `found` is from `trend.over_timesteps`."""
     channel = int(found["channel"][0]) if channel is None else channel
     here = found.sel(channel=channel)
-    made = style.figure(f"channel {channel} along sampling", "timestep (sampling runs to the right)", "mean |hidden|")
+    made = style.figure(f"channel {channel} over timesteps", "timestep (sampling runs to the right)", "mean |hidden|")
     times = here["timestep"].to_numpy()
     blocks = here["block"].to_numpy()
     for colour, block in zip(style.along(len(blocks)), blocks, strict=True):
@@ -161,9 +161,7 @@ def trend(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
 
 def stability(found: xr.Dataset) -> go.Figure:
     """Jaccard overlap of top channels between samples, over blocks. `found` is from `stability.sets`."""
-    made = style.figure(
-        f"is it the same set? top {found.attrs['k']} channels", "block", "Jaccard overlap", yaxis_range=[0, 1.02]
-    )
+    made = style.figure(f"stability of the top {found.attrs['k']} channels", "block", "Jaccard overlap", yaxis_range=[0, 1.02])
     names = {
         "seeds": "same prompt, other seed",
         "prompts": "other prompt, same seed",
@@ -194,7 +192,7 @@ def energy(found: xr.Dataset) -> go.Figure:
 
 
 def outliers(found: xr.Dataset) -> go.Figure:
-    """Maxima per channel, sorted, a line a block: what a quantiser must span. `found` is from `energy.outliers`."""
+    """Sorted maxima per channel, one line per block: the range for a quantiser. `found` is from `energy.outliers`."""
     made = style.figure("largest |hidden| of every channel, sorted", "channel rank", "max |hidden|", yaxis_type="log")
     blocks = found["block"].to_numpy()
     for colour, block in zip(style.along(len(blocks)), blocks, strict=True):

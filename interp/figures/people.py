@@ -1,4 +1,4 @@
-"""Figures of what people said: win rates of a blind study."""
+"""Figures of raters' answers: win rates of a blind study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from interp.figures import style
 
 
 def win_rates(found: xr.Dataset) -> go.Figure:
-    """Share of answers for the first method, by question, beside no preference. From `study.win_rates`; DG Fig. 17."""
+    """Share of answers for the first method, by question, with 0.5 marked. From `study.win_rates`; DG Fig. 17."""
     first, second = (style.plain(str(name)) for name in found.attrs["methods"])
     made = style.figure(
         f"{first} against {second}", f"share of answers for {first}, a tie counted half", "", xaxis_range=[0, 1]

@@ -23,7 +23,7 @@ def token_map(values: xr.DataArray) -> go.Figure:
 
 
 def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int, int] | None = None) -> go.Figure:
-    """A map over image tokens, (token_y, token_x), over the picture it belongs to; one token, (y, x), framed."""
+    """A map over image tokens, (token_y, token_x), on top of its picture; one token, (y, x), framed."""
     rows, columns = values.sizes["token_y"], values.sizes["token_x"]
     made = style.figure(str(values.attrs.get("long_name", values.name or "value")), "token x", "token y")
     if picture is not None:
@@ -65,7 +65,7 @@ def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:
 
 
 def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figure:
-    """Heat map above and mask below for the first prompts at one block. From `segmentation.masks`."""
+    """Heat map and mask of the first prompts at one block. From `segmentation.masks`."""
     here = found.isel(block=block, step=-1, prompt=slice(0, prompts))
     count = here.sizes["prompt"]
     texts = (
@@ -121,7 +121,7 @@ def principal(found: xr.DataArray) -> go.Figure:
 
 
 def _square(made: go.Figure) -> None:
-    """Square cells without ticks in every subplot, each tied to its own axis."""
+    """Make cells square and remove ticks in every subplot, each with its own axes."""
     made.update_xaxes(showticklabels=False, constrain="domain")
     made.update_yaxes(showticklabels=False, constrain="domain", autorange="reversed")
     for axis in made.select_yaxes():
@@ -142,7 +142,7 @@ def pictures(images: xr.DataArray, *, count: int = 8) -> go.Figure:
 
 
 def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
-    """PCK of every kind of descriptor over blocks, a panel for every step; the grid's best and chance as lines. From
+    """PCK of every kind of descriptor over blocks, one panel per step; the grid's best and chance as lines. From
     `interp.features`.
     """
     here, steps = found.isel(threshold=threshold), found["step"].to_numpy()
@@ -166,10 +166,10 @@ def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
             )
         for baseline in found["baseline"].to_numpy():
             value = float(here["beside"].sel(baseline=baseline))
-            side = "bottom right" if baseline == "chance" else "top right"  # the same place is often near chance
+            side = "bottom right" if baseline == "chance" else "top right"  # "same place" is often near chance
             line = {"color": style.CONTROL, "dash": "dash"}
             made.add_hline(y=value, line=line, annotation_text=str(baseline), annotation_position=side, **where)
-    made.update_xaxes(title_text="block whose input is described", tickvals=found["block"].to_numpy())
+    made.update_xaxes(title_text="block of the input states", tickvals=found["block"].to_numpy())
     made.update_yaxes(range=[-0.07, 1.04])
     made.update_yaxes(title_text=f"PCK@{level:g}", col=1)
     made.update_layout(

@@ -1,4 +1,4 @@
-"""How every figure looks, and how one is written to a file."""
+"""Style of all figures, and writing figures to files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 
 from interp.errors import InputError
 
-# Okabe and Ito's colours (2008) without yellow and black, and two more; apart for every kind of colour vision (tests)
+# Okabe and Ito's colours (2008) without yellow and black, and two more; distinct for all types of colour vision (tests)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#7f3c8d", "#8c6d31")
 CONTROL = "#888888"
 SCALE = "Viridis"
@@ -73,7 +73,7 @@ def figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
 
 def band(made: go.Figure, x: Any, low: Any, high: Any, colour: str) -> None:
     """An interval as a shaded band."""
-    kept = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))  # a hole would cut the shape in two
+    kept = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))  # a gap would split the shape
     x, low, high = (list(np.asarray(values)[kept]) for values in (x, low, high))
     fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.18)"
     made.add_scatter(
@@ -111,12 +111,12 @@ def control(made: go.Figure, x: Any, y: Any, name: str) -> None:
 
 
 def spikes(made: go.Figure, x: Any, y: Any, chosen: Any, name: str = "channel") -> None:
-    """A bar for every value, the chosen ones in another colour; thousands of them as two paths, which browsers draw at once."""
+    """One bar per value, selected ones in another colour; more than MANY bars are drawn as two lines, which is fast."""
     x, y, chosen = np.asarray(x), np.asarray(y), np.asarray(chosen, bool)
     for colour, some in ((COLOURS[0], ~chosen), (COLOURS[1], chosen)):
         if len(x) <= MANY:
             marker, hover = {"color": colour, "line": {"width": 0}}, f"{name} %{{x}}: %{{y:.4g}}<extra></extra>"
-            # a width, since plotly makes the few chosen bars as wide as they are apart
+            # plotly would make the few selected bars as wide as the gaps between them
             made.add_bar(x=x[some], y=y[some], width=1, marker=marker, showlegend=False, hovertemplate=hover)
             continue
         gaps = np.full(int(some.sum()), np.nan)
@@ -131,7 +131,7 @@ def spikes(made: go.Figure, x: Any, y: Any, chosen: Any, name: str = "channel") 
 
 
 def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
-    """What was averaged over and which interval, small, under the title."""
+    """Add the averages and the kind of interval in small type under the title."""
     parts = [str(attributes[key]) for key in ("model", "criterion") if attributes.get(key)]
     parts += [f"{key.replace('_', ' ')}: {attributes[key]}" for key in ("averaged_over", "interval") if attributes.get(key)]
     lines = textwrap.wrap(plain(" · ".join(parts)), CAPTION)
@@ -142,7 +142,7 @@ def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
 
 
 def write(made: go.Figure, path: str | Path) -> Path:
-    """Write a figure: .html by itself (it holds its own script), .png or .svg with the `export` extra and a Chrome."""
+    """Write a figure as self-contained .html, or as .png or .svg (needs the `export` extra and Chrome)."""
     path = Path(path)
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
@@ -157,7 +157,7 @@ def write(made: go.Figure, path: str | Path) -> Path:
 
 
 def svg(made: go.Figure) -> str:
-    """A figure as SVG, to stand in a page: its ids are its own, so that several can."""
+    """A figure as SVG for a page, with unique ids, so that one page can hold several."""
     with _needing_chrome("drawn figures", "leave --static out"):
         drawn = made.to_image(format="svg", width=made.layout.width or 1000, height=made.layout.height or 560)
     return str(drawn.decode("utf-8"))
@@ -173,7 +173,7 @@ def _needing_chrome(what: str, instead: str) -> Iterator[None]:
 
 
 def log_ticks(values: Any) -> dict[str, Any]:
-    """Ticks of a logarithmic axis at 1, 2 and 5 of every decade, each with its whole number."""
+    """Ticks of a logarithmic axis at 1, 2 and 5 of every decade, labelled in full."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values) & (values > 0)]
     if not values.size:
@@ -184,7 +184,7 @@ def log_ticks(values: Any) -> dict[str, Any]:
 
 
 def short(text: str, width: int = 24) -> str:
-    """A text on several lines, shown as it is."""
+    """Wrap a text and escape it for plotly."""
     words, lines = text.split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > width:
@@ -194,25 +194,25 @@ def short(text: str, width: int = 24) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that plotly shows as it is: its labels take HTML, and a prompt is not ours."""
+    """Escape a text for plotly, since labels are parsed as HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def some(values: Sequence[Any], most: int = 6) -> str:
-    """The first few of several, for a title."""
+    """Join the first few values for a title."""
     shown = ", ".join(str(value) for value in list(values)[:most])
     return f"{shown}, ... ({len(values)})" if len(values) > most else shown
 
 
 def along(count: int) -> list[str]:
-    """A colour for each of several blocks in their order, readable on white and on black."""
+    """One colour per block in order, readable on white and on black."""
     places = [0.12 + 0.73 * number / max(count - 1, 1) for number in range(count)]
     shades = sample_colorscale(SCALE, places, colortype="tuple")
     return [f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in shades]
 
 
 def source(picture: Any, most: int = 256) -> str:
-    """A picture, (y, x, rgb) uint8, as a PNG in a data address, not more than `most` pixels a side."""
+    """A picture, (y, x, rgb) uint8, as a PNG data URL with at most `most` pixels per side."""
     from PIL import Image
 
     image = Image.fromarray(np.asarray(picture))
@@ -224,8 +224,8 @@ def source(picture: Any, most: int = 256) -> str:
 
 
 def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], texts: Any, *labels: Any, **place: Any) -> go.Figure:
-    """Invisible marks on every cell of a heat map, with (x, y, *labels) as their data: browsers report clicks on marks, not on
-    heat maps. `texts` are what hovering says, (y, x); `place` is the subplot's row and col.
+    """Add invisible markers on a heat map's cells, with (x, y, *labels) as data: browsers report clicks on markers, not on
+    heat maps. `texts` are hover texts, (y, x); `place` is the subplot's row and col.
     """
     columns, rows = np.array(list(x)), np.array(list(y))
     data = np.empty((len(rows), len(columns), 2 + len(labels)), object)

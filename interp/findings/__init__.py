@@ -1,4 +1,4 @@
-"""Every finding of the papers put to one model: experiments, rules, verdicts. `interp findings` runs it."""
+"""Test the papers' findings on one model: experiments, rules, verdicts. `interp findings` runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All experiments in turn, then all claims judged. Killed, the same call goes on."""
+"""Run all experiments, then judge all claims. The same call resumes a stopped campaign."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OnStage = Callable[[int, int, Stage], None]
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A claim and what may be said of it."""
+    """A claim and its verdict."""
 
     claim: Claim
     verdict: Verdict
@@ -38,7 +38,7 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Campaign:
-    """Everything that is asked of a model, ready to run."""
+    """A model's claims and scorers, ready to run."""
 
     setup: Setup
     claims: tuple[Claim, ...]
@@ -46,20 +46,20 @@ class Campaign:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The experiments that the claims need, in their order; channels are chosen by the first."""
+        """The experiments that the claims need, in order; the first one selects the channels."""
         wanted = {name for claim in self.claims for name in claim.needs} | {"crossed"}
         if not self.setup.others:
             wanted -= {"others"}
-        if self.setup.masks is None:  # nothing else reads them, and they are the largest store
+        if self.setup.masks is None:  # only segmentation reads them, and they are the largest store
             wanted -= {"states"}
         return tuple(stage for stage in STAGES if stage.name in wanted)
 
     def cost(self) -> dict[str, float]:
-        """Forwards of one row by stage, at most."""
+        """Upper bound of forwards of one row, by stage."""
         return {stage.name: float(stage.most(self.setup)) for stage in self.stages}
 
     def pace(self) -> Pace:
-        """How fast this machine draws and traces this model: the shorter of two tries, so that what else runs counts little."""
+        """Speed of drawing and tracing on this machine: the shorter of two runs, to reduce the effect of other load."""
         few = self.setup.texts[: self.setup.batch_size]
         one, all_of_them = (prepare(self.setup.model, texts, **self.setup.sampling) for texts in (few[:1], few))
         steps = len(one.schedule.timesteps)
@@ -88,7 +88,7 @@ class Campaign:
         return [Judged(claim, judge(claim, evidence)) for claim in self.claims]
 
     def facts(self) -> dict[str, Any]:
-        """What the verdicts are of."""
+        """The model, prompts and settings that the verdicts apply to."""
         scorers = [f"{m.name}" for one in self.scorers for m in one.measures]
         told = [text for one in self.scorers for text in getattr(one, "weights", {}).values()]
         said = {"scorers": ", ".join(scorers), "metric_weights": "; ".join(told)}
@@ -102,7 +102,7 @@ def _seconds(do: Callable[[], Any]) -> float:
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
-    """The claim's verdict; what its analysis refuses on this model is a reason, and costs no other claim its place."""
+    """The claim's verdict. If its analysis does not apply to this model, the verdict is "cannot tell" with the reason."""
     try:
         return claim.judge(evidence)
     except InputError as error:
@@ -118,7 +118,7 @@ def campaign(
     scorers: Sequence[Scorer] = (),
     **given: Any,
 ) -> Campaign:
-    """Prepare every finding, or those named; `given` are fields of `Setup` and `Sampling`: budget, masks, steps, seed, ..."""
+    """Prepare all findings, or those in `only`; `given`: fields of `Setup` and `Sampling`, such as budget, masks or steps."""
     names = [claim.name for claim in CLAIMS]
     for name in only or ():
         if name not in names:
@@ -130,6 +130,6 @@ def campaign(
 
 
 def counted(judged: Sequence[Judged]) -> dict[str, int]:
-    """How many claims got which verdict."""
+    """Number of claims by verdict."""
     said = [one.verdict.said for one in judged]
     return {word: said.count(word) for word in dict.fromkeys([*said, UNKNOWN])}

@@ -32,7 +32,7 @@ def _cell(found: xr.Dataset) -> str:
 
 
 def alpha_governs(evidence: Evidence) -> Verdict:
-    """The size that stays at the last block when alpha is taken away at one gate."""
+    """The remaining size at the last block when one gate's alpha is set to 0."""
     found = evidence.dataset("govern").sel(measured="last")
     removed = found.sel(arm="removed")
     low, high, value = finite(removed["ratio_low"], removed["ratio_high"], removed["ratio"])
@@ -42,7 +42,7 @@ def alpha_governs(evidence: Evidence) -> Verdict:
         f"alpha set to 0 at channels {evidence.channels} in one gate leaves {span(value)} of their size at the last block; "
         f"an ordinary channel raised to their alpha becomes {span(found['ratio'].sel(arm='raised_ordinary'))} of its own."
     )
-    if (low > LEFT).all():  # several gates may write a channel together: one of them at a time refutes nothing
+    if (low > LEFT).all():  # several gates may write a channel together: clamping them one at a time refutes nothing
         return Verdict(
             UNKNOWN, f"no single gate sets the size; whether all together do was not asked. {here}", {"ratio": value}
         )
@@ -77,7 +77,7 @@ def random_does_nothing(evidence: Evidence) -> Verdict:
 
 
 def norm_alone(evidence: Evidence) -> Verdict:
-    """What LayerNorm's change of scale does, without the loss."""
+    """The effect of LayerNorm's change of scale, without the loss of channels."""
     found = evidence.experiment("disrupt").result("disruption")
     block = evidence.setup.block
     if f"norms_kept {block}" not in found["arm"].to_numpy():
@@ -112,7 +112,7 @@ def collapses(evidence: Evidence) -> Verdict:
 
 
 def doses(evidence: Evidence) -> Verdict:
-    """Under which dose does which paper's claim hold?"""
+    """The doses at which each paper's claim holds."""
     found = evidence.experiment("dose").result("dose")
     kinds, outcomes = found["kind"].to_numpy().astype(str), found["outcome"].to_numpy().astype(str)
     parts, more = [], []
@@ -157,7 +157,7 @@ def patched(evidence: Evidence) -> Verdict:
 
 
 def timestep_by_intervention(evidence: Evidence) -> Verdict:
-    """The timestep told, and the text told, at fixed latents."""
+    """Swapped timestep and swapped text conditioning, at fixed latents."""
     found = evidence.experiment("swap").result("swap").sel(set="massive")
     time = found.sel(factor="timestep")
     texts = found.sel(factor=[name for name in ("pooled", "tokens") if name in found["factor"].to_numpy()])
@@ -174,7 +174,7 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
 
 
 def lensed(evidence: Evidence) -> Verdict:
-    """Where the picture appears, by block."""
+    """The block at which the picture appears."""
     found = evidence.experiment("lens").result("lens").sel(measure="structure")
     whole = found.isel(kind=0, step=found.sizes["step"] // 2)
     values = ", ".join(f"{value:.2g}" for value in whole["value"].to_numpy())
@@ -190,7 +190,7 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
     found = compare(scored).isel(setting=1)
     said = {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
-    about = [m for m in said if m.split(" (")[0] in PROMPT]  # other weights than the published ones are named in brackets
+    about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
     detail = [m for m in said if m not in about]
     parts = [f"{m.replace('_', ' ')} {_over(found.sel(measure=m))}: {word}" for m, word in said.items()]
     here = "; ".join(parts) + "."
@@ -198,7 +198,7 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
         return Verdict(PARTLY if "better" in said.values() else FAILS, here)
     if not about:
         here += " No measure of the prompt: give one, such as --scorer clip."
-    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" shows nothing kept
+    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" does not show that the prompt is kept
     harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
     return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
 
@@ -210,7 +210,7 @@ PROMPT = (
     "clip_score",
     "blip_itm",
     "blip_cosine",
-)  # what was asked for
+)  # measures of the prompt
 
 
 def _over(found: xr.Dataset) -> str:
@@ -223,5 +223,5 @@ def dg_helps(evidence: Evidence) -> Verdict:
 
 
 def dg_helps_cfg(evidence: Evidence) -> Verdict:
-    """Detail Guidance beside classifier-free guidance."""
+    """Detail Guidance with classifier-free guidance."""
     return guidance_helps(evidence, "cfg+dg", "cfg")

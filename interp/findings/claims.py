@@ -1,4 +1,4 @@
-"""What a verdict is: a paper's claim, the rule that judges it, and what was measured."""
+"""A paper's claim, the rule that judges it, the evidence, and the verdict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ K = 12  # channels of a segmentation, or a quarter
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What may be said of a claim, and the numbers behind it."""
+    """The verdict on a claim, and its numbers."""
 
     said: str
     here: str
@@ -38,13 +38,13 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A statement of a paper, and how it is judged."""
+    """A statement of a paper, and the rule that judges it."""
 
     name: str
     claim: str
     source: str
     rule: str
-    """What makes it hold, and what makes it fail; all else is "in part" or "cannot tell", as it says."""
+    """When it holds and when it fails; otherwise the verdict is "in part" or "cannot tell", as stated."""
     needs: tuple[str, ...]
     """Stages whose results it reads."""
     judge: Callable[[Evidence], Verdict]
@@ -52,7 +52,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a campaign has found so far, read from its stores when a rule asks for it."""
+    """A campaign's results so far, read from its stores when a rule needs them."""
 
     setup: Setup
     scorers: tuple[Scorer, ...]
@@ -62,17 +62,17 @@ class Evidence:
         return next(one for one in STAGES if one.name == stage).path(self.setup)
 
     def experiment(self, stage: str) -> Experiment:
-        """A stage that draws pictures."""
+        """The store of a stage that draws pictures."""
         return open_experiment(self.path(stage))
 
     def dataset(self, stage: str) -> xr.Dataset:
-        """A stage that is one result."""
+        """The result of a stage with a single one."""
         path = self.path(stage)
         return open_experiment(path).result(stage) if is_experiment(path) else read_dataset(path)
 
     @cached_property
     def crossed(self) -> Run:
-        """Prompts x seeds."""
+        """The trace of prompts x seeds."""
         return crossed_run(self.setup)
 
     @cached_property
@@ -123,7 +123,7 @@ class Evidence:
 
     @cached_property
     def residual(self) -> xr.Dataset:
-        """Who writes."""
+        """Contributions of each writer."""
         return residual.decompose(self.crossed, self.channels)
 
     @cached_property
@@ -138,7 +138,7 @@ class Evidence:
 
     @cached_property
     def segmentation(self) -> xr.Dataset | None:
-        """Clusters against the true masks, where there are some."""
+        """Clusters against the true masks, if given."""
         masks = self.setup.masks
         if masks is None:
             return None
@@ -154,7 +154,7 @@ class Evidence:
 
 
 def span(values: Any) -> str:
-    """The least and the largest of some numbers, for a sentence."""
+    """Format the smallest and largest of some numbers."""
     array = np.asarray(values, float)
     array = array[np.isfinite(array)]
     if not array.size:
@@ -169,7 +169,7 @@ def within(low: Any, value: Any, high: Any) -> str:
 
 
 def finite(*arrays: Any) -> list[Array]:
-    """The arrays' values where all of them are finite."""
+    """The arrays' values at positions where all are finite."""
     flat = [np.asarray(array, float).ravel() for array in arrays]
     kept = np.all([np.isfinite(array) for array in flat], axis=0)
     return [array[kept] for array in flat]

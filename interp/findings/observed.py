@@ -1,4 +1,4 @@
-"""Claims that traces alone can speak to."""
+"""Claims that can be judged from traces alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MAINLY = 0.5
 
 
 def _selected(evidence: Evidence) -> tuple[Array, Array]:
-    """(block, channel): whether the massive channels are selected, and in which share of resamples."""
+    """(block, channel): whether the massive channels are selected, and their share of resamples."""
     here = evidence.massive.sel(channel=evidence.channels)
     return here["selected"].to_numpy().astype(bool), here["frequency"].to_numpy()
 
 
 def few_channels(evidence: Evidence) -> Verdict:
-    """How many are massive."""
+    """Number of massive channels."""
     found, channels = evidence.massive, evidence.channels
     if not evidence.any_massive:
         largest = within(*(found[name].sel(channel=channels).max() for name in ("score_low", "score", "score_high")))
@@ -203,12 +203,12 @@ def early_and_in_all(evidence: Evidence) -> Verdict:
         agreed = [int(c) for c in found["channel"].to_numpy()[found["consensus"].to_numpy()]]
         any_of.append(bool(agreed))
         parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")
-    said = PARTLY if any(any_of) else FAILS  # a checkpoint says nothing of sizes, nor a size of training: never both from here
+    said = PARTLY if any(any_of) else FAILS  # a checkpoint is no evidence for sizes, nor a size for training: never both
     return Verdict(said, "; ".join(parts) + ".")
 
 
 def _by(good: Array, bad: Array) -> str:
-    """All one way, all the other, some of either, or not shown."""
+    """The verdict if all hold, if all fail, if some do, or if neither is shown."""
     if good.all():
         return HOLDS
     if bad.all():

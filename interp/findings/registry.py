@@ -1,4 +1,4 @@
-"""Every claim that a campaign judges: the paper's words, ours for the rule, and which experiments it needs."""
+"""Every claim that a campaign judges: the paper's statement, the rule, and the experiments it needs."""
 
 from __future__ import annotations
 

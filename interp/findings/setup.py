@@ -1,4 +1,4 @@
-"""What a campaign is asked with; written beside its stores, so that another question cannot go on in the same folder."""
+"""A campaign's settings, written next to its stores, so that a different campaign cannot resume in the same folder."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from interp.store.schema import Array
 from interp.tracing.model import Model
 
 FILE = "campaign.json"
-SHARED = ("height", "width", "settings")  # of every draw
+SHARED = ("height", "width", "settings")  # by every draw
 CROSSED = Sampling(repeats=2)
 FEWEST = 4  # prompts: two pairs
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A model, its prompts and how much is drawn."""
+    """A model, its prompts and the amount to draw."""
 
     model: Model
     prompts: PromptSet
     folder: Path
     drawn: Sampling = CROSSED
-    """How pictures are drawn; repeats are seeds of every prompt, where seeds are crossed with prompts."""
+    """How pictures are drawn; repeats are seeds per prompt, where seeds are crossed with prompts."""
     batch_size: int = 8
     budget: int = 600
-    """Pictures of the dose experiment."""
+    """Number of pictures of the dose experiment."""
     masks: Array | None = None
     """The subject's pixels in each prompt's picture, (prompt, y, x) boolean; without them segmentation cannot be judged."""
     reference: Array | None = None
-    """Real pictures of the prompts, (picture, y, x, rgb), that detail is measured by; without them, the unedited ones."""
+    """Real pictures of the prompts, (picture, y, x, rgb): the reference of detail; by default the unedited pictures."""
     others: tuple[str, ...] = ()
     """Earlier checkpoints, or other sizes, of the same model."""
 
     def __post_init__(self) -> None:
         at_least("batch_size", self.batch_size, 1)
         at_least("repeats", self.drawn.repeats, 1)
-        self.drawn.without("guidance", "negative_prompt", "interventions", why="findings have guidances and edits of their own")
+        self.drawn.without("guidance", "negative_prompt", "interventions", why="findings have their own guidances and edits")
         if self.drawn.steps is not None and self.drawn.steps < 2:
-            raise InputError(f"steps must be 2 or more: a trend over timesteps is asked for; got {self.drawn.steps}")
+            raise InputError(f"steps must be 2 or more: findings measure a trend over timesteps; got {self.drawn.steps}")
         if len(set(self.prompts.texts)) < FEWEST:
-            raise InputError(f"prompts must be {FEWEST} different ones or more: half of them are told the other half's")
+            raise InputError(f"prompts must be {FEWEST} different ones or more: one half is paired with the other")
         doses = len(self.counts) * len(nested_blocks(len(self.model.anatomy.blocks)))
         needed = len(self.texts) + 2 * doses * len(KINDS)
         if self.budget < needed:
@@ -87,12 +87,12 @@ class Setup:
 
     @property
     def counts(self) -> list[int]:
-        """Numbers of channels that a dose takes: 1, 4, 16, ... up to a quarter."""
+        """Numbers of channels of the doses: 1, 4, 16, ... up to a quarter."""
         most = max(self.model.anatomy.channels // 4, 1)
         return [4**power for power in range(8) if 4**power <= most]
 
     def to_json(self) -> dict[str, Any]:
-        """What makes two campaigns the same."""
+        """The settings that identify a campaign."""
         return {
             "model": self.model.name,
             "weights": fingerprint(self.model.pipe),
@@ -105,18 +105,18 @@ class Setup:
         }
 
     def claim(self) -> None:
-        """Take the folder for this campaign; one of another is refused, naming the field that differs."""
+        """Claim the folder for this campaign; raise PlanError naming the first field in which another campaign differs."""
         path, own = self.folder / FILE, self.to_json()
         if path.exists():
             try:
                 theirs = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
-                raise PlanError(f"{path} is damaged, so what the campaign asked is not known; give another --out") from None
+                raise PlanError(f"{path} is damaged, so the campaign's settings are unknown; give another --out") from None
             for field, value in own.items():
                 if theirs.get(field) != value:
                     raise PlanError(
                         f"{self.folder} holds a campaign with another {field} ({theirs.get(field)!r}, not {value!r}); "
-                        "give another --out, or the same arguments to go on"
+                        "give another --out, or the same arguments to resume"
                     )
             return
         with storage_errors(path):
@@ -129,7 +129,7 @@ def _digest(values: Array | None) -> str | None:
 
 
 def channels_of(run: Run) -> tuple[list[int], bool]:
-    """The image stream's massive channels, and whether there are any: else the largest channel stands for them."""
+    """The image stream's massive channels, and whether there are any; if not, the largest channel replaces them."""
     found = massive.find(run, resamples=0)
     agreed = found["consensus"].sel(stream="image").to_numpy()
     if agreed.any():

@@ -1,4 +1,4 @@
-"""The experiments of a campaign, each in a store of its own that a killed campaign goes on with."""
+"""The experiments of a campaign, each with its own store, from which a stopped campaign resumes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Pace:
     """Seconds, measured on this machine and model."""
 
     drawn: float
-    """Of a forward of one row in a plain draw."""
+    """A forward of one row in a plain draw."""
     traced: float
-    """Of one in a trace of statistics and gates."""
+    """A forward of one row in a trace of statistics and gates."""
     store: float
-    """Of a traced store, whatever its rows: created, summed up, closed."""
+    """Fixed cost of a traced store: create, summarise, close."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +55,18 @@ class Stage:
     name: str
     about: str
     most: Callable[[Setup], float]
-    """Forwards of one row through the transformer, at most: what is forked off or shared makes them fewer."""
+    """Upper bound of forwards of one row; forked and shared runs need fewer."""
     run: Callable[[Setup, Execution], None]
     stores: Callable[[Setup], int] = lambda setup: 0
-    """Stores of traces that it makes; 0 of one that draws."""
+    """Number of trace stores that it makes; 0 if it draws."""
 
     def seconds(self, setup: Setup, pace: Pace) -> float:
-        """How long it takes at most, forwards being as slow as measured."""
+        """Upper bound of the time, in seconds, at the measured pace."""
         stores = self.stores(setup)
         return self.most(setup) * (pace.traced if stores else pace.drawn) + stores * pace.store
 
     def path(self, setup: Setup) -> Path:
-        """Where it is kept."""
+        """The path of its store."""
         return setup.folder / f"{self.name}.zarr"
 
 
@@ -81,7 +81,7 @@ def _traced(setup: Setup, name: str, record: Record, how: Execution, repeats: in
 
 
 def crossed_run(setup: Setup) -> Run:
-    """The run that channels are chosen by."""
+    """The run that selects the channels."""
     return open_run(setup.folder / "crossed.zarr")
 
 
@@ -106,11 +106,11 @@ def other_name(number: int) -> str:
 def _experiment(
     kind: Kind, options: Callable[[Setup, Run], Mapping[str, Any]], name: str = ""
 ) -> Callable[[Setup, Execution], None]:
-    """An experiment with the options that the setup gives it; channels are the massive ones of the crossed run."""
+    """Run an experiment with options from the setup; channels are the massive ones of the crossed run."""
 
     def run(setup: Setup, how: Execution) -> None:
         crossed, path = crossed_run(setup), setup.folder / f"{name or kind.name}.zarr"
-        if exists(path) and not is_experiment(path):  # a result by itself, as campaigns kept some of them
+        if exists(path) and not is_experiment(path):  # a bare result, as earlier campaigns stored some
             return
         known = {"prompts": setup.texts, "channels": channels_of(crossed)[0], "run": crossed, "reference": setup.reference}
         has = {field.name for field in dataclasses.fields(kind.options)}
@@ -154,7 +154,7 @@ def _nothing(setup: Setup, crossed: Run) -> dict[str, Any]:
 
 
 def guided(setup: Setup) -> dict[str, str]:
-    """Detail Guidance without and with classifier-free guidance, at the model's preset or, without one, at w = 1."""
+    """Detail Guidance without and with classifier-free guidance, at the model's preset, else at w = 1."""
     preset = PRESETS.get(setup.model.name)
     chosen, block = channels_of(crossed_run(setup))[0], setup.block
     alone, (factor, combined) = 1.0, (3.0, 1.0)
@@ -179,7 +179,7 @@ def _one(setup: Setup) -> int:
 
 
 def _clamped(setup: Setup) -> int:
-    """Runs of the clamp test: the original, and three for every block and gate."""
+    """Number of runs of the clamp test: the original, and three per block and gate."""
     return 1 + 3 * _blocks(setup) * len(setup.model.anatomy.gates)
 
 
@@ -203,7 +203,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "disrupt",
-        "massive channels zeroed, with every control",
+        "massive channels zeroed, with matched controls",
         lambda s: (2 + 2 * (6 + 2 * DRAWS)) * _rows(s),
         _experiment(disrupt, _disrupt),
     ),
@@ -226,10 +226,12 @@ STAGES: tuple[Stage, ...] = (
         lambda s: (3 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
         _experiment(patch, _patch),
     ),
-    Stage("swap", "what the model is told, swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts), _experiment(swap, _nothing)),
+    Stage(
+        "swap", "timestep, text and latents swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts), _experiment(swap, _nothing)
+    ),
     Stage(
         "lens",
-        "pictures painted from every block",
+        "pictures decoded from every block",
         lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)),
         _experiment(lens, _lens),
     ),

@@ -1,4 +1,4 @@
-"""Pages for people and files for programs: self-contained HTML, and the same numbers as JSON."""
+"""Reports as self-contained HTML pages, with the same numbers as JSON."""
 
 from __future__ import annotations
 

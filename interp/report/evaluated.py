@@ -1,4 +1,4 @@
-"""An evaluated store as one page: what was drawn, its scores beside the paper's, and the pictures themselves."""
+"""Report a store's evaluation as one page: settings, scores, the paper's numbers, and pictures."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ TOPICS = {"segmentation_score": "segmentation", "collapse": "disruption", "evalu
 
 
 def report(made: Experiment | Run, out: str | Path, *, static: bool = False) -> tuple[Path, Path]:
-    """Write OUT (.html), and the same numbers beside it as .json. The store must hold an evaluation (`interp evaluate`).
-    `static` draws the figures once, so that the page is small and needs no script.
+    """Write OUT (.html) and the same numbers as .json. The store must hold an evaluation (`interp evaluate`).
+    `static` embeds the figures as drawings, so that the page is small and needs no scripts.
     """
     results = _evaluations(made)
     page = _page(made, results, static)
     topics = dict.fromkeys(TOPICS[kind] for kind in (str(one.attrs["analysis"]) for one in results.values()) if kind in TOPICS)
     published = [finding for topic in topics for finding in about(topic)]
     if published:
-        page.heading("The papers say")
+        page.heading("Published results")
         page.text("Not measured here.")
         page.table(("claim", "model", "value", "source"), [(f.claim, f.model, f.value, f.source) for f in published])
     numbers = {
@@ -46,9 +46,9 @@ def report(made: Experiment | Run, out: str | Path, *, static: bool = False) -> 
 
 
 def report_pictures(gallery: Gallery, results: Mapping[str, xr.Dataset], out: str | Path) -> tuple[Path, Path]:
-    """The same page of folders of pictures, which keep no result of their own: (OUT.html, OUT.json)."""
+    """Write the same page for folders of pictures, which store no results: (OUT.html, OUT.json)."""
     page = Page(f"{gallery.source}: evaluation")
-    page.text(f"{len(gallery.prompts)} pictures of each setting. What holds here holds of these pictures and these measures.")
+    page.text(f"{len(gallery.prompts)} pictures per setting. The results apply only to these pictures and measures.")
     for name, found in results.items():
         page.heading(name)
         SECTIONS[str(found.attrs["analysis"])](page, found)
@@ -61,7 +61,7 @@ def report_pictures(gallery: Gallery, results: Mapping[str, xr.Dataset], out: st
 
 
 def _evaluations(made: Experiment | Run) -> dict[str, xr.Dataset]:
-    """The results that a page is made of."""
+    """The results that a page shows."""
     kept = [
         name for name in made.results if name.startswith("evaluation") or name in ("segmentation_score", "collapse", "study")
     ]
@@ -80,7 +80,7 @@ def _page(made: Experiment | Run, results: Mapping[str, xr.Dataset], static: boo
         page.text(
             f"Prompts: {first.attrs['prompts']} (SHA-256 {digest}...); the paper's: {first.attrs.get('paper_prompts', '-')}."
         )
-    page.text("What holds here holds of this model, these prompts and these measures.")
+    page.text("The results apply only to this model, these prompts and these measures.")
     for name, found in results.items():
         page.heading(name.replace("_", ": ", 1) if name.startswith("evaluation_") else name.replace("_", " "))
         SECTIONS[str(found.attrs["analysis"])](page, found)
@@ -107,7 +107,7 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.table((*head, "p, Holm", "effect", "verdict"), _score_rows(found))
     if "paper" in found.coords and any(found["paper"].to_numpy()):
         pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)
-        page.text("The paper's own numbers, on its models and prompts, by its metrics; not measured here:")
+        page.text("The paper's numbers, for its models, prompts and metrics; not measured here:")
         page.table(("setting", "the paper"), [(str(setting), str(said)) for setting, said in pairs if said])
     for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
         for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):

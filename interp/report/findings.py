@@ -1,4 +1,4 @@
-"""The verdict page of a campaign: every claim, its rule, what was measured, and where."""
+"""The verdict page of a campaign: every claim with its rule, verdict, measured values and stores."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ HEAD = ("finding", "the paper says", "verdict", "measured here", "rule", "source
 
 
 def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tuple[Path, Path]:
-    """Write OUT (.html), and the same as .json beside it."""
+    """Write OUT (.html) and the same data as .json."""
     facts = campaign.facts()
     page = Page(f"{campaign.setup.model.name}: the papers' findings")
     page.text(", ".join(f"{number} {word}" for word, number in counted(judged).items()) + ".", quiet=False)
     page.text(
-        "A verdict says no more than its interval does; every token and alpha peaks have none, and are of means alone. What "
-        "holds here holds of this model, these prompts and these measures."
+        'Verdicts follow from intervals, except for "every token" and "alpha peaks", which use means alone. The '
+        "results apply only to this model, these prompts and these measures."
     )
     repeats, steps = campaign.setup.drawn.repeats, campaign.setup.drawn.steps or campaign.setup.model.defaults.steps
     page.text(
-        f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} seeds "
-        f"where they are crossed, {steps} steps, seed {campaign.setup.drawn.seed}; weights {facts['weights']}; the one block "
-        f"that is disrupted: {campaign.setup.block}. Detail and prompt are judged by: {facts['scorers'] or 'nothing'}."
+        f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} "
+        f"seeds per prompt where they are crossed, {steps} steps, seed {campaign.setup.drawn.seed}; weights "
+        f"{facts['weights']}; the disrupted block: {campaign.setup.block}. "
+        f"Measures of detail and prompt: {facts['scorers'] or 'none'}."
     )
     claimed = [one for one in judged if one.verdict.said != MEASURED]
     page.heading("Claims")

@@ -1,4 +1,4 @@
-"""What the pages share: their skeleton, tables, figures and pictures, all inside one file."""
+"""Shared by the pages: skeleton, tables, figures and pictures, all in one file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from interp.store.create import storage_errors
 
 NOTHING = 1e-12  # shown as 0
 SIDE = 128  # pixels of a picture
-GOOD, BAD = ("better", "holds"), ("worse", "does not hold")  # what is said with a reservation is neither
+GOOD, BAD = ("better", "holds"), ("worse", "does not hold")  # qualified verdicts are neither
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
 table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;
@@ -32,23 +32,23 @@ figcaption{font-size:12px;color:#666;overflow-wrap:anywhere}img{image-rendering:
 
 
 class Page:
-    """A page as it is put together: text, tables, figures, pictures."""
+    """Builds a page from text, tables, figures and pictures."""
 
     def __init__(self, title: str, static: bool = False) -> None:
         self.title, self.static = title, static
         self.parts = [f"<h1>{html.escape(title)}</h1>"]
-        self._scripts: bool | str = True  # plotly's own code once, in the page itself
+        self._scripts: bool | str = True  # embed plotly's code in the page once
 
     def heading(self, text: str) -> None:
-        """A heading."""
+        """Add a heading."""
         self.parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str, quiet: bool = True) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self.parts.append(f"<p{' class=quiet' if quiet else ''}>{html.escape(text)}</p>")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Any]], verdicts: Sequence[str] = ("verdict",)) -> None:
-        """A table: numbers to the right, texts to the left, the columns of verdicts in colour."""
+        """Add a table: numbers right-aligned, texts left-aligned, verdicts in colour."""
         lines = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
         for row in rows:
             cells = [_cell(value, name in verdicts) for name, value in zip(head, row, strict=True)]
@@ -56,7 +56,7 @@ class Page:
         self.parts.append(f"<table>{''.join(lines)}</table>")
 
     def figure(self, made: Any) -> None:
-        """A plotly figure: alive, or as a drawing that needs no script."""
+        """Add a plotly figure, interactive or, on a static page, as SVG."""
         if self.static:
             self.parts.append(f"<div>{style.svg(made)}</div>")
             return
@@ -64,20 +64,20 @@ class Page:
         self._scripts = False
 
     def pictures(self, pictures: Iterable[tuple[Any, str]]) -> None:
-        """Pictures, (y, x, rgb) uint8, each with a caption."""
+        """Add pictures, (y, x, rgb) uint8, each with a caption."""
         for picture, said in pictures:
             image = f"<img src='{_source(picture)}' width={SIDE} alt=''>"
             self.parts.append(f"<figure>{image}<figcaption>{html.escape(said)}</figcaption></figure>")
 
     def html(self) -> str:
-        """The whole page."""
+        """Return the page's HTML."""
         head = f"<meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style>"
         body = "\n".join(self.parts)
         return f"<!doctype html><html lang=en>{head}<body>{body}</body></html>"
 
 
 def write(page: Page, numbers: Any, out: str | Path) -> tuple[Path, Path]:
-    """Write OUT (.html) and the numbers beside it as .json."""
+    """Write OUT (.html) and the numbers as .json."""
     path = Path(out)
     if path.suffix != ".html":
         raise InputError(f"out must end in .html; got {path.name!r}")
@@ -90,14 +90,14 @@ def write(page: Page, numbers: Any, out: str | Path) -> tuple[Path, Path]:
 
 
 def whole(path: Path, text: str) -> None:
-    """Write a file, all of it or not at all."""
+    """Write a file atomically."""
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 
 def clean(value: Any) -> Any:
-    """As JSON has it: NaN as null, numpy's numbers as numbers."""
+    """Convert to JSON values: NaN to null, numpy's numbers to numbers."""
     if isinstance(value, dict):
         return {str(key): clean(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -108,7 +108,7 @@ def clean(value: Any) -> Any:
 
 
 def short(value: Any) -> str:
-    """A number, or an interval, for a table."""
+    """Format a number or an interval for a table."""
     if isinstance(value, list | tuple):
         shown = [short(one) for one in value]
         return "-" if "-" in shown else f"[{', '.join(shown)}]"

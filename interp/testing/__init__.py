@@ -1,9 +1,9 @@
-"""Proofs for your own models and machine, and models with known answers.
+"""Checks for your own models and machine, and tiny models with known answers.
 
-check_anatomy(model)    an anatomy proves itself on its model
-selfcheck(model)        the same, and traces against the plain pipeline, on this machine and these weights
-plant(family, ...)      a tiny model with massive channels planted in it: what an analysis should find is known
-FamilyTests             pytest laws for a model family: inherit it in a test file of your own (needs pytest)
+check_anatomy(model)    check a model's anatomy on the model itself
+selfcheck(model)        the same, and compare traces with the plain pipeline, on this machine and these weights
+plant(family, ...)      a tiny model with planted massive channels: the correct result of an analysis is known
+FamilyTests             pytest laws for a model family: inherit it in your own test file (needs pytest)
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Laws of an anatomy, proved on a model with plain hooks: the residual identity, gates, the batch axis, conditioning, sites."""
+"""Laws of an anatomy, tested on a model with plain hooks: the residual identity, gates, the batch axis, conditioning, sites."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from interp.tracing.prepare import prepare
 
 
 class AnatomyLaws(FamilyFixtures):
-    """What an anatomy says is true of the transformer."""
+    """What an anatomy states holds for the transformer."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def inputs(cls, model: Model) -> dict[str, Any]:
-        """What the pipeline gives its transformer for two prompts, at the first step whose timestep is above 0."""
+        """The transformer's arguments for two prompts, at the first step with a timestep above 0."""
         calls: list[dict[str, Any]] = []
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -39,13 +39,13 @@ class AnatomyLaws(FamilyFixtures):
     @pytest.fixture(scope="class")
     @classmethod
     def lengths(cls, model: Model) -> Mapping[str, int]:
-        """Tokens of each stream."""
+        """Number of tokens of each stream."""
         return prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)).layout.lengths
 
     @pytest.fixture(scope="class")
     @classmethod
     def records(cls, model: Model, inputs: dict[str, Any]) -> list[Record]:
-        """What plain hooks saw of every block."""
+        """What plain hooks recorded from every block."""
         return block_records(model.pipe.transformer, model.anatomy, {**inputs, "return_dict": True})
 
     def test_the_residual_identity_holds(self, model: Model, records: list[Record], lengths: Mapping[str, int]) -> None:
@@ -53,7 +53,7 @@ class AnatomyLaws(FamilyFixtures):
         assert residual_error(model.anatomy, records, lengths) < 1e-5
 
     def test_the_text_tokens_of_a_call_are_those_planned(self, model: Model, inputs: dict[str, Any], lengths: Any) -> None:
-        """Where blocks hold both streams in one state, it is cut by this number."""
+        """The state is split at this number where blocks hold both streams in one state."""
         if model.anatomy.joint:
             assert model.anatomy.lengths(model.anatomy.rows_first(inputs))["text"] == lengths["text"]
 
@@ -77,7 +77,7 @@ class AnatomyLaws(FamilyFixtures):
     def test_row_inputs_are_all_that_carries_the_batch(
         self, model: Model, records: list[Record], inputs: dict[str, Any]
     ) -> None:
-        """A row appended by argument name alone makes a valid call, and leaves the rows before it as they were."""
+        """Appending a row by argument name alone makes a valid call and leaves the earlier rows unchanged."""
         transformer, anatomy = model.pipe.transformer, model.anatomy
         carried = {name for name, value in inputs.items() if rows_of(value, anatomy.row_axes.get(name, 0)) == 2}
         carried -= {name for name in inputs if name.endswith("_ids")}  # positions of tokens
@@ -95,7 +95,7 @@ class AnatomyLaws(FamilyFixtures):
             assert tensors == {name for name in block.row_inputs if record["inputs"].get(name) is not None}
 
     def test_conditioning_enters_again_where_the_anatomy_says(self, model: Model, inputs: dict[str, Any]) -> None:
-        """With the blocks' inputs held, another timestep moves the output; with the re-entries held too, it does not."""
+        """Another timestep changes the output with the blocks' inputs fixed, but not with the re-entries fixed too."""
         anatomy, one = model.anatomy, one_row(model.anatomy, inputs)
         given = one[anatomy.timestep]
         other = {**one, anatomy.timestep: (given * 0.4).to(given.dtype)}
@@ -115,7 +115,7 @@ class AnatomyLaws(FamilyFixtures):
                 module = transformer.get_submodule(block.path)
                 for modulation, number, site in block.chunk_sites(index):
                     if site.stream in modulation.shared_with or str(site) in self.unread:
-                        continue  # the same chunk under another name, or stated to be read by nothing
+                        continue  # the same chunk under another name, or declared unused
                     handle = raise_chunk(module, modulation, number)
                     after = transformer(**one)[0]
                     handle.remove()
@@ -123,12 +123,12 @@ class AnatomyLaws(FamilyFixtures):
 
 
 def carries(value: Any) -> bool:
-    """Whether an argument is anything but a mapping without tensors (options of a call)."""
+    """False for a mapping without tensors (options of a call), else True."""
     return not isinstance(value, Mapping) or any(isinstance(item, Tensor) for item in value.values())
 
 
 def rows_of(value: Any, axis: int) -> int:
-    """Rows of an argument: of a tensor, of a list, or of the first tensor of a mapping; 0 of anything else."""
+    """Number of rows of a tensor, a list, or the first tensor of a mapping; 0 for anything else."""
     if isinstance(value, Mapping):
         return next((rows_of(item, axis) for item in value.values() if item is not None), 0)
     if isinstance(value, Tensor):
@@ -144,7 +144,7 @@ def one_row(anatomy: Anatomy, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Replay:
-    """Runs a transformer with the inputs of some modules held at what they were in its first run."""
+    """Run a transformer with the inputs of some modules fixed to their values in its first run."""
 
     def __init__(self, model: Model) -> None:
         self.transformer = model.pipe.transformer
@@ -152,7 +152,7 @@ class Replay:
         self.kept: dict[str, Any] = {}
 
     def run(self, inputs: Mapping[str, Any], paths: list[str], *, replayed: bool) -> Tensor:
-        """The output; `paths` name the modules whose inputs (or output) are kept, or held at what was kept."""
+        """Return the output. Record the inputs (or output) of the modules at `paths`; with `replayed`, restore them."""
 
         def on_input(module: nn.Module, args: Any, kwargs: Any, *, path: str) -> Any:
             if not replayed:

@@ -1,4 +1,4 @@
-"""What plain hooks see of a transformer's blocks, and the residual identity computed from it."""
+"""Record a transformer's blocks with plain hooks, and compute the residual identity from the records."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def residual_error(anatomy: Anatomy, records: list[Record], lengths: Mapping[str
     errors = [0.0]
     for index, (block, record) in enumerate(zip(anatomy.blocks, records, strict=True)):
         if block.remakes:
-            continue  # it adds to a state that it makes itself
+            continue  # it adds to a state that it builds itself
         alpha = {}
         for modulation, number, site in block.chunk_sites(index):
             if site.kind == "alpha":
@@ -64,7 +64,7 @@ def residual_error(anatomy: Anatomy, records: list[Record], lengths: Mapping[str
 
 
 def chunks_by_stream(block: Block) -> dict[str, set[str]]:
-    """The names of what a block's projections give, by the stream that each projection is of."""
+    """Names of the chunks of a block's projections, by each projection's stream."""
     return {m.stream: {c for one in block.modulations if one.stream == m.stream for c in one.chunks} for m in block.modulations}
 
 

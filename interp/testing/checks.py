@@ -1,6 +1,6 @@
-"""Proofs for your own models and machine: `check_anatomy(model)` and `selfcheck(model)`.
+"""Checks for your own models and machine: `check_anatomy(model)` and `selfcheck(model)`.
 
-Each check is a measured number beside its limit. Nothing here is stored; a model that passes can be traced and believed.
+Each check compares a measured number with a limit. Nothing is stored. The traces of a model that passes are reliable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Check:
 
 
 def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Check]:
-    """Prove a model's anatomy on itself: the residual identity of every block and stream, the chain from block to block, and
+    """Check a model's anatomy on the model: the residual identity of every block and stream, the chain from block to block, and
     gates computed without running a block. It fails when two gates or the streams are swapped.
     """
     prepared = prepare(model, prompts or model.loaded.spec.examples, steps=2)
@@ -66,7 +66,7 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
 def _residual_error(model: Model, cache: Cache) -> float:
     """Largest |hidden - input - sum alpha x branch| over blocks and streams, relative to the largest update there.
 
-    What rounding the state to its dtype may cost is taken off first: a massive channel's state is so much larger than its
+    The possible rounding error of the state's dtype is subtracted first: a massive channel's state is so much larger than its
     update that the difference keeps few of the update's digits.
     """
     errors = []
@@ -89,7 +89,7 @@ def _residual_error(model: Model, cache: Cache) -> float:
 
 
 def _alpha(cache: Cache, tap: Tap, index: int) -> Any:
-    """What multiplies a branch, (prompt, step, 1, channel); 1 for one that is added as it is."""
+    """The factor of a branch, (prompt, step, 1, channel); 1 for a branch without a gate."""
     return cache[f"alpha.{tap.gate}", index, tap.stream].to_numpy()[:, :, None] if tap.gated else 1.0
 
 
@@ -105,10 +105,10 @@ def _chain_error(model: Model, cache: Cache) -> float:
 
 
 def _compute_error(model: Model, prepared: Prepared) -> float:
-    """Largest relative difference of AdaLN values computed without running a block to the ones it used (plain hooks).
+    """Largest relative difference between AdaLN values computed without running a block and those it used (plain hooks).
 
-    They are computed twice: from what the block is given, and, where the anatomy says what sets the gates, from what the
-    transformer is given.
+    They are computed from the block's inputs and, where the anatomy states what sets the gates, from the
+    transformer's inputs.
     """
     errors = [0.0]
     call, records = _hooked_blocks(model, prepared)
@@ -132,7 +132,7 @@ def _compute_error(model: Model, prepared: Prepared) -> float:
 
 
 def _hooked_blocks(model: Model, prepared: Prepared) -> tuple[dict[str, Any], list[tuple[Block, dict[str, Any]]]]:
-    """The transformer's arguments, and each block with what plain hooks saw of it, in the first step of an untraced run."""
+    """The transformer's arguments, and each block with its hook records, in the first step of an untraced run."""
     transformer, handles = model.pipe.transformer, []
     call: dict[str, Any] = {}
     records: list[tuple[Block, dict[str, Any]]] = []
@@ -177,13 +177,13 @@ def untraced(model: Model, prepared: Prepared) -> np.ndarray[Any, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `selfcheck` found."""
+    """Results of `selfcheck`."""
 
     checks: tuple[Check, ...]
     seconds_a_step: float
-    """Of the plain pipeline on this machine, one prompt at a time; one sample."""
+    """Seconds of the plain pipeline per step on this machine, one prompt at a time; one sample."""
     bytes_a_prompt: int
-    """Of statistics and gates at the model's default steps, before compression."""
+    """Bytes of statistics and gates at the model's default steps, before compression."""
     steps: int
     """The model's default."""
 
@@ -194,8 +194,8 @@ class Report:
 
 
 def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int = 2) -> Report:
-    """On this machine and these weights: the anatomy's proofs, traced equals untraced, states and gates equal plain hooks, and
-    the channels that the paper calls massive are, where the catalog names some for this model.
+    """Check a model on this machine: its anatomy, traced equals untraced, states and gates equal plain hooks, and
+    the massive channels named by the paper, where the catalog lists some for this model.
     """
     prepared = prepare(model, prompts or model.loaded.spec.examples, steps=steps)
     plain = untraced(model, prepared)
@@ -208,7 +208,7 @@ def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int 
     )
     usual = prepare(model, prepared.plan.prompts[:1])
     short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (2, 6))
-    seconds = max(long - short, 0.0) / 4  # without the text encoders and the VAE
+    seconds = max(long - short, 0.0) / 4  # excludes the text encoders and the VAE
     size = sum(variable.bytes for variable in make_schema(usual).variables().values())
     return Report(checks, seconds, size, usual.plan.steps)
 
@@ -221,7 +221,7 @@ def _massive_claim(model: Model, cache: Cache) -> list[Check]:
 
 
 def check_claim(cache: Cache, claim: MassiveClaim) -> Check:
-    """The median channel over the smallest of the claimed ones, by mean |hidden| over prompts, steps and image tokens."""
+    """Median channel over the smallest claimed channel, by mean |hidden| over prompts, steps and image tokens."""
     size = abs(cache["hidden", claim.block].astype(np.float64)).mean(("prompt", "step", "token")).to_numpy()
     named = ", ".join(str(channel) for channel in claim.channels)
     about = f"median channel over the smallest of {named}, block {claim.block}; {claim.source}"
@@ -241,7 +241,7 @@ def _difference(images: xr.DataArray, plain: np.ndarray[Any, Any]) -> float:
 
 
 def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
-    """Largest difference of the first step's hidden states and gates to what plain hooks saw."""
+    """Largest difference between the first step's traced hidden states and gates and those of plain hooks."""
     errors = []
     _, records = _hooked_blocks(model, prepared)
     lengths = prepared.layout.lengths

@@ -25,14 +25,14 @@ STEPS = 3
 DETAIL = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
 Change = Callable[[Tensor, Tensor], Tensor]
-"""(a block's image state, the state it was given) -> another state."""
+"""(a block's output image state, its input state) -> a new state."""
 
 
 class EditLaws(FamilyFixtures):
-    """Rows that fork off a clean run, and guided rows, equal runs of their own."""
+    """Rows that fork off a clean run, and guided rows, equal separate runs."""
 
     def test_arms_in_one_batch_equal_runs_of_their_own(self, model: Model) -> None:
-        """From the first step and block on, from later ones, of a gate, of conditioning."""
+        """Edits from the first or a later step and block on, of a gate, and of conditioning."""
         assert_arms_alone(prepare(model, list(self.prompts[:1]), steps=STEPS), arms_for(model, self.prompts[1]))
 
     def test_guidance_equals_separate_calls(self, model: Model) -> None:
@@ -55,7 +55,7 @@ class EditLaws(FamilyFixtures):
         assert np.abs(found.to_numpy().astype(int) - self.own_pictures(model, 3.0)).max() <= 1
 
     def test_detail_guidance_joins_the_pipelines_own(self, model: Model) -> None:
-        """`interp.guided` on the plain pipeline, its own guidance at 3, to one level of 255; nothing is left behind."""
+        """`interp.guided` on the plain pipeline, its own guidance at 3, to one level of 255; no hook remains."""
         if not self.guidable:
             return
         scale = 3.0 if self.own_guidance else 1.0
@@ -77,8 +77,8 @@ class EditLaws(FamilyFixtures):
 
 
 def assert_arms_alone(prepared: Prepared, arms: list[list[Any]]) -> None:
-    """Arms of one row, drawn in one batch, equal runs of their own to the rounding of another batch size; each arm with edits
-    differs from the clean run, and the one without is the clean run bit for bit.
+    """Arms of one row, drawn in one batch, equal separate runs to the rounding of another batch size. Each arm with edits
+    differs from the clean run; the arm without edits equals it bit for bit.
     """
     model, row = prepared.model, prepared.plan.rows()[0]
     clean = clean_run(prepared, row)
@@ -94,7 +94,7 @@ def assert_arms_alone(prepared: Prepared, arms: list[list[Any]]) -> None:
 
 
 def arms_for(model: Model, text: str) -> list[list[Any]]:
-    """One arm of each kind: from the first block and step, from a later block, from a later step, of the last block, of a gate,
+    """One arm of each kind: from the first block and step, a later block, a later step, of the last block, of a gate,
     of conditioning, and none.
     """
     last = len(model.anatomy.blocks) - 1
@@ -117,7 +117,7 @@ def arms_for(model: Model, text: str) -> list[list[Any]]:
 
 
 class ByHand:
-    """Separate calls of the plain transformer with hand-made arguments: the reference of every guidance."""
+    """Separate calls of the plain transformer with explicit arguments: the reference for every guidance."""
 
     def __init__(self, family: Family, model: Model, prepared: Any) -> None:
         self.model, self.prepared, self.leading = model, prepared, family.leading
@@ -125,8 +125,8 @@ class ByHand:
             self.null = family.no_prompt(model.pipe, prepared.plan.settings)
 
     def latents(self, rule: Callable[[Any, Any, int], Tensor]) -> Array:
-        """Last latents with `rule(cond, uncond, step)` in place of every prediction; `cond` and `uncond` each make a call of
-        their own, with the edits given to them: (block, change).
+        """Last latents with `rule(cond, uncond, step)` in place of every prediction; `cond` and `uncond` each make a separate
+        call with the edits (block, change) that they receive.
         """
 
         def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
@@ -161,7 +161,7 @@ class ByHand:
         return output.chunk(parts, dim=1)[0] if parts > 1 else output
 
     def merged(self, output: Tensor, first: Tensor) -> Tensor:
-        """An output with another first part: DiT keeps the conditional variance."""
+        """The output with its first part replaced: DiT keeps the conditional variance."""
         parts = len(self.prepared.layout.prediction)
         return torch.cat([first, output[:, first.shape[1] :]], dim=1) if parts > 1 else first
 
@@ -205,13 +205,13 @@ def latents_of(model: Model, prompts: Any, guidance: Any, **more: Any) -> Array:
 
 
 def assert_close(found: Any, expected: Any, message: str = "") -> None:
-    """Equal to the rounding of another batch composition; latents of a random model may run into the hundreds."""
+    """Assert equality to the rounding of another batch composition; latents of a random model may reach hundreds."""
     near = 2e-5 * max(1.0, float(np.abs(expected).max()) / 10)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=near, err_msg=message)
 
 
 def nothing_left(model: Model) -> bool:
-    """Whether no hook and no replaced forward is left on the transformer."""
+    """Whether the transformer has no remaining hook and no replaced forward."""
     transformer = model.pipe.transformer
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in transformer.modules())
     slot = transformer.__dict__.get(Slot.name)

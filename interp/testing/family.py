@@ -1,4 +1,4 @@
-"""What the test file of a model family states, and its model: see `interp.testing.laws`. It needs pytest."""
+"""The facts and the model that a family's test file provides: see `interp.testing.laws`. Needs pytest."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ PROMPTS = ("a red cat", "two dog and a blue square", "the green circle", "a phot
 
 
 class Family:
-    """What a family's test file states: its tiny model, its plain hooks, how its pipeline is called, its exceptions."""
+    """What a family's test file provides: a tiny model, plain hooks, how to call its pipeline, its exceptions."""
 
     name: str = ""
-    """What its test model is called."""
+    """Name of its test model."""
     kind: str = ""
-    """The builder in `interp.models.tiny` of its tiny model."""
+    """The builder of its tiny model in `interp.models.tiny`."""
     sizes: Mapping[str, Any] = {}
     """Sizes for that builder."""
     prompts: Sequence[str] = PROMPTS
     size: tuple[int, int] = (32, 64)
-    """Height and width of traced pictures: not square, where the pipeline takes a size."""
+    """Height and width of traced pictures; not square where the pipeline takes a size."""
     call: Mapping[str, Any] = {}
-    """Further arguments of its pipeline: what would change the prompt or the size behind our back."""
+    """Further arguments of its pipeline, such as those that stop it from changing the prompt or the size."""
     published: Mapping[str, tuple[Mapping[str, int], int, Sequence[str], tuple[float, float]]] = {}
-    """The catalog's models of the family: blocks by kind, channels, gates, and between how many 1e9 parameters."""
+    """The catalog's models of the family: blocks by kind, channels, gates, and the range of parameters in 1e9."""
     unread: Sequence[str] = ()
-    """Sites whose value nothing reads."""
+    """Sites with a value that nothing reads."""
     leading: int = 0
-    """Tokens before the image's in a block's output that belong to no stream."""
+    """Number of tokens before the image's in a block's output that belong to no stream."""
     decodes: bool = True
-    """Whether its latents decode to pictures: those of sound do not."""
+    """Whether its latents decode to pictures; those of audio models do not."""
     gates_follow_size: bool = False
-    """Whether the picture's size enters the gates: `interp.gates` then computes those of the size the weights were made for."""
+    """Whether the gates depend on the picture's size: `interp.gates` then uses the size that the weights were trained for."""
     unconditional: bool = True
-    """Whether a row can go without a prompt: classifier-free guidance needs one."""
+    """Whether a row can have no prompt, as classifier-free guidance needs."""
     own_guidance: bool = True
     """Whether the pipeline's own classifier-free guidance is u + s (c - u)."""
     guidable: bool = True
@@ -59,24 +59,24 @@ class Family:
         return load(folder)
 
     def plain_pipeline(self, model: Model) -> Any:
-        """The same pipeline loaded by diffusers alone: no tracer has touched it."""
+        """The same pipeline loaded by diffusers alone, never wrapped."""
         entry = CATALOG.get(model.name)
         source = Path(entry.folder or "") if entry else Path(model.name)
-        with quiet():  # a wrapped pipeline has no folder: it is built again
+        with quiet():  # a wrapped pipeline has no folder: build it again
             pipe = type(model.pipe).from_pretrained(source) if source.is_dir() else self.load(source).pipe
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
     def hooks(self, transformer: Any, seen: Any) -> None:
-        """Register plain hooks that keep every block's states and gates: `seen` is a `interp.testing.reference.Seen`."""
+        """Register plain hooks that keep every block's states and gates; `seen` is an `interp.testing.reference.Seen`."""
         raise NotImplementedError
 
     def no_prompt(self, pipe: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The transformer's arguments that the pipeline's own guidance gives in place of a prompt, of one row."""
+        """The transformer's arguments that the pipeline's own guidance passes in place of one row's prompt."""
         raise NotImplementedError
 
     def arguments(self, pipe: Any, prompts: list[str], settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
-        """Arguments of the plain pipeline for some prompts, its own guidance at a scale; 1 turns it off."""
+        """Arguments of the plain pipeline for some prompts, with its own guidance at a scale; 1 turns it off."""
         return {"prompt": prompts, "guidance_scale": scale, **self.call, **settings}
 
     def draw(self, pipe: Any, prompts: Sequence[str], settings: Mapping[str, Any], scale: float, **more: Any) -> Any:
@@ -85,7 +85,7 @@ class Family:
             return pipe(**{**self.arguments(pipe, list(prompts), settings, scale), **more})
 
     def pictures(self, output: Any) -> Array:
-        """What a call drew, uint8 (prompt, y, x, rgb); of a video the middle frame."""
+        """The pictures of a call, uint8 (prompt, y, x, rgb); the middle frame of a video."""
         return as_bytes(np.stack([still(np.asarray(picture)) for picture in drawn(output)]))
 
     def given_size(self, model: Model) -> dict[str, Any]:
@@ -94,12 +94,12 @@ class Family:
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:
-    """One generator a row, as a run seeds its rows."""
+    """One generator per row, seeded as in a run."""
     return [torch.Generator().manual_seed(seed) for _ in range(count)]
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of one pytest run share."""
+    """A folder shared by all processes of one pytest run."""
     base = factory.getbasetemp()
     folder = (base.parent if base.name.startswith("popen-") else base) / "models"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""`FamilyTests`: what every model family must fulfil. Inherit it in a test file of your own; pytest runs the laws.
+"""`FamilyTests`: laws that every model family must satisfy. Inherit it in your own test file; pytest runs the laws.
 
     class TestMine(FamilyTests):
         name = "mine"
@@ -14,7 +14,7 @@
         def no_prompt(self, pipe, settings):          # how its own guidance encodes no prompt
             return {"encoder_hidden_states": pipe.encode_prompt("")[0]}
 
-`interp.testing.family.Family` lists what a family may state. Our own families are in tests/families/.
+`interp.testing.family.Family` lists what a family may declare. The package's families are in tests/families/.
 """
 
 from interp.testing.anatomy_laws import AnatomyLaws

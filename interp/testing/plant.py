@@ -1,10 +1,10 @@
-"""Tiny models with massive channels planted in them: what an analysis should find is known.
+"""Tiny models with planted massive channels: the correct result of an analysis is known.
 
-At the planted channels of block k, the branch gives a constant and alpha is
+At the planted channels of block k, the branch outputs a constant and alpha is
 
     alpha(t, c) = 1 + spread * (sqrt(share_t) f(t) + sqrt(share_c) g(c))
 
-with f over the run's steps and g over a population of prompts of mean 0 and variance 1. So the channels are massive from
+where f over the run's steps and g over a population of prompts have mean 0 and variance 1. So the channels are massive from
 block k on and not before, and the timestep's share of alpha's variance is share_t, with no interaction.
 """
 
@@ -31,31 +31,31 @@ from interp.sites import as_index
 from interp.tracing.model import Model
 
 POPULATION = 128  # prompts over which text varies
-TIMESTEP, TEXT = 0, 1  # components of temb that one player alone sets
+TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone
 
 
 @dataclasses.dataclass(frozen=True)
 class Planted:
-    """A model and what is true of it."""
+    """A model and its known properties."""
 
     model: Model
     channels: tuple[int, ...]
     block: int
-    """From this block on the channels are massive."""
+    """The first block with massive channels; all later ones have them too."""
     streams: tuple[str, ...]
-    """Where they are massive: both, when the gate is shared by both."""
+    """The streams in which they are massive: both when they share the gate."""
     gate: str
     strength: float
     """Size of the channels over the block's median channel."""
     spread: float
     """Standard deviation of alpha over steps and prompts; its mean is 1."""
     timestep_share: float
-    """Of alpha's variance over the model's default steps and `population`; the text's is the rest."""
+    """Share of alpha's variance over the model's default steps and `population`; the rest is the text's."""
     population: tuple[str, ...]
 
     @property
     def text_share(self) -> float:
-        """Of alpha's variance."""
+        """Share of alpha's variance."""
         return 1.0 - self.timestep_share
 
     def prompts(self, count: int, seed: int = 0) -> list[str]:
@@ -64,7 +64,7 @@ class Planted:
         return [self.population[i] for i in draw.choice(len(self.population), count, replace=False)]
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model as a diffusers folder that `interp.load` and `--model` take."""
+        """Write the model as a diffusers folder for `interp.load` and `--model`."""
         folder = Path(folder)
         with quiet():
             self.model.pipe.save_pretrained(folder, safe_serialization=True)
@@ -87,10 +87,10 @@ def plant(
     seed: int = 0,
     **sizes: Any,
 ) -> Planted:
-    """A tiny random model of a family (sd3, flux, dit) with massive channels in it, in memory.
+    """Build a tiny random model of a family (sd3, flux, dit) with massive channels, in memory.
 
     `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`. With `carrier`,
-    the prompt reaches the picture by the planted channels' gate alone: every other way of the text in is cut.
+    the prompt reaches the picture through the planted channels' gate alone: every other path of the text is cut.
     """
     if family not in PLANTABLE:
         raise InputError(f"family must be one of {', '.join(PLANTABLE)}; got {family!r}")
@@ -141,7 +141,7 @@ def _set_alpha(
     timestep_share: float,
     spread: float,
 ) -> None:
-    """Give the projection's rows the planted alpha: first each player alone, unscaled, to learn its mean and size."""
+    """Set the projection's rows to the planted alpha; first run each player alone, unscaled, to measure its mean and size."""
     pipe, spec = model.pipe, model.loaded.spec
     settings = model.settings()
     times = schedule(pipe, spec, model.defaults.steps, spec.layout(pipe, *model.sizes(), settings)).timesteps
@@ -168,7 +168,7 @@ def _set_alpha(
 
 
 def _projections(model: Model) -> list[str]:
-    """Every module that projects the conditioning: of the blocks, and after them."""
+    """Every module that projects the conditioning, in the blocks and after them."""
     inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
     return [*inside, *(reentry.module for reentry in model.anatomy.reentries)]
 

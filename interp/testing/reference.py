@@ -1,6 +1,6 @@
-"""What a trace must give, computed without tracing: a plain pipeline, plain torch hooks, and numpy in float64.
+"""The expected contents of a trace, computed without tracing: a plain pipeline, torch hooks, and numpy in float64.
 
-It knows nothing of anatomies, sites or recorders. A family's test file writes its hooks with `Seen`, from diffusers' source.
+It uses no anatomies, sites or recorders. A family's test file writes its hooks with `Seen`, from diffusers' source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class Seen:
-    """What plain hooks saw of a pipeline's run: one entry for each call of the transformer, in order."""
+    """What plain hooks recorded in a pipeline's run: one entry per call of the transformer, in order."""
 
     def __init__(self) -> None:
         self.hidden: dict[tuple[str, int], list[Array]] = {}
@@ -55,12 +55,12 @@ class Seen:
         self.hidden.setdefault((stream, block), []).append(_copied(value))
 
     def keep_gate(self, streams: Sequence[str], gate: str, block: int, value: Tensor) -> None:
-        """One gate's alpha, (batch, channel); of several streams where they share it."""
+        """One gate's alpha, (batch, channel); of several streams where they share the gate."""
         for stream in streams:
             self.alpha.setdefault((stream, gate, block), []).append(_copied(value))
 
     def states_after(self, module: nn.Module, block: int, order: Sequence[str] = ("image",)) -> None:
-        """Keep a block's output: the streams' states in this order, or one state of both, text first."""
+        """Keep a block's output: the streams' states in this order, or one joint state, text first."""
 
         def keep(output: Any) -> None:
             if not isinstance(output, tuple):
@@ -76,7 +76,7 @@ class Seen:
     def gates_after(
         self, module: nn.Module, block: int, streams: Sequence[str], items: Mapping[str, int], chunks: int = 0
     ) -> None:
-        """Keep gates from a module's output: which item of a tuple each is, or which of so many chunks of channels."""
+        """Keep gates from a module's output, each given by its index in a tuple or among chunks of channels."""
 
         def keep(output: Any) -> None:
             parts = output.chunk(chunks, dim=-1) if chunks else output
@@ -86,7 +86,7 @@ class Seen:
         self.after(module, keep)
 
     def table_gates_before(self, module: Any, block: int, argument: str) -> None:
-        """Keep the gates of a block that adds a table of six rows to an argument: shift, scale, gate, of attention and MLP."""
+        """Keep the gates of a block that adds a table of six rows (shift, scale, gate of attention and MLP) to an argument."""
 
         def keep(given: Mapping[str, Any]) -> None:
             value = given[argument]
@@ -99,7 +99,7 @@ class Seen:
 
 @contextlib.contextmanager
 def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterator[Seen]:
-    """Plain hooks on a transformer for the duration of the block."""
+    """Register plain hooks on a transformer inside a `with` block."""
     seen = Seen()
     seen.after(transformer, lambda output: seen.predictions.append(_copied(output[0])))
     hooks(transformer, seen)

@@ -1,4 +1,4 @@
-"""Laws of a trace: what it stores is what plain hooks see on a pipeline that was never wrapped."""
+"""Laws of a trace: it stores what plain hooks record on a pipeline that was never wrapped."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ STEPS, SEED, BATCH = 2, 11, 2
 
 
 class TraceLaws(FamilyFixtures):
-    """A trace of three prompts, in a batch of two and one of one, holds what plain hooks see."""
+    """A trace of three prompts, in batches of two and one, equals the records of plain hooks."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def run(cls, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        """The trace: everything is recorded."""
+        """A trace with everything recorded."""
         family = cls()
         kept = Record(hidden=True, branches=bool(model.anatomy.gates), prediction=True, latents="all")
         out = tmp_path_factory.mktemp(family.name) / "run.zarr"
@@ -47,7 +47,7 @@ class TraceLaws(FamilyFixtures):
     @pytest.fixture(scope="class")
     @classmethod
     def batches(cls, model: Model) -> list[tuple[Seen, Array, Array]]:
-        """What plain hooks saw, pictures and last latents, for each batch."""
+        """Hook records, pictures and last latents of each batch."""
         family = cls()
         pipe, found = family.plain_pipeline(model), []
         for start in range(0, 3, BATCH):
@@ -69,7 +69,7 @@ class TraceLaws(FamilyFixtures):
         np.testing.assert_array_equal(run.images["latents"].isel(step=-1), np.concatenate([last for *_, last in batches]))
 
     def test_states_and_predictions_are_what_plain_hooks_see(self, model: Model, run: Run, batches: Any) -> None:
-        """Bit for bit, every stream and block; and no state is missing or made up."""
+        """Bit for bit in every stream and block; no state is missing or extra."""
         assert len(batches[0][0].hidden) == int(run.stats["present"].sum())
         for stream, block in batches[0][0].hidden:
             stored = run.hidden[stream]["hidden"].sel(block=block)
@@ -120,7 +120,7 @@ class TraceLaws(FamilyFixtures):
             assert written == sum(tap.stream == stream for block in model.anatomy.blocks for tap in block.branches)
 
     def test_each_row_changes_by_its_own_branches(self, model: Model, run: Run) -> None:
-        """Mean state after a block less that before it, against alpha x branch, row by row, to float32 rounding."""
+        """Mean state after a block minus that before it, against alpha x branch, row by row, to float32 rounding."""
         mean = run.stats["mean"].sel(stream="image")
         near = 1e-5 * max(float(np.abs(mean).max()), 1.0)
         for index, block in enumerate(model.anatomy.blocks):
@@ -172,7 +172,7 @@ class TraceLaws(FamilyFixtures):
                 assert autoencoder.encode(pipe, spec, decoded).shape == latents.shape
 
     def test_the_last_clean_estimate_is_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
-        """Noising the clean estimate with the noise it implies gives the latents; flow schedulers end on the estimate."""
+        """Adding the implied noise to the clean estimate gives the latents; flow schedulers end on the estimate."""
         kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
