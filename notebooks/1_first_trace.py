@@ -14,12 +14,12 @@
 # %% [markdown]
 # # A first trace
 #
-# A trace runs the unmodified diffusers pipeline once for every prompt and keeps what happens inside the transformer:
-# statistics of the hidden states, the AdaLN gates (alpha), hidden states, pictures. Here: what is recorded, along which axes,
-# and how to read it with xarray.
+# A trace runs the unmodified diffusers pipeline once for every prompt and records the inside of the transformer: statistics
+# of the hidden states, the AdaLN gates (alpha), hidden states, pictures. This notebook shows what is recorded, along which
+# axes, and how to read it with xarray.
 #
-# The model is `demo`, a small Stable Diffusion 3 pipeline that ships with `interp`. It was really trained, on coloured
-# shapes. It needs no download and no GPU. What is seen here is about the demo model and no other.
+# The model is `demo`, a small Stable Diffusion 3 pipeline that ships with `interp`, trained on coloured shapes. It needs no
+# download and no GPU. The results hold for the demo model only.
 
 # %%
 import tempfile
@@ -40,9 +40,9 @@ model
 # %% [markdown]
 # ## Sites
 #
-# Every place that can be read or edited has a name: block, stream, and what it is. `hidden` is a block's output, `input` what
-# it is given, `branch.attn` what attention gives before its gate `alpha.attn` multiplies it. TransformerLens's `resid_post`
-# is `hidden`, and `resid_mid` is `mid`.
+# Every site that can be read or edited has a name: block, stream and kind. `hidden` is a block's output, `input` its input,
+# `branch.attn` the output of attention before its gate `alpha.attn` multiplies it. TransformerLens's `resid_post` is
+# `hidden`, and `resid_mid` is `mid`.
 
 # %%
 [str(site) for site in model.anatomy.sites() if site.block == 0]
@@ -50,8 +50,8 @@ model
 # %% [markdown]
 # ## The trace
 #
-# Statistics and gates are always small and are recorded by default. Hidden states are large: here those of the first and the
-# last block at the first and the last step, image stream only. `interp trace --dry-run` says the size before anything is
+# Statistics and gates are small and are recorded by default. Hidden states are large: here only those of the first and the
+# last block at the first and the last step, image stream. `interp trace --dry-run` prints the size before a picture is
 # drawn.
 
 # %%
@@ -60,7 +60,7 @@ run = interp.trace(model, prompts, out=out / "first.zarr", record=record, batch_
 run
 
 # %% [markdown]
-# The pictures are those of the pipeline: recording changes nothing, and guidance is off unless it is asked for.
+# The pictures equal those of the pipeline: recording changes nothing, and guidance is off by default.
 
 # %%
 interp.figures.places.pictures(run.images["image"])
@@ -69,9 +69,9 @@ interp.figures.places.pictures(run.images["image"])
 # ## Statistics
 #
 # `run.stats` holds, for every prompt, step, block, stream and channel, five reductions over the tokens: `mean`, `mean_abs`,
-# `max_abs`, `min_abs` and `var`. It is lazy: nothing is read before it is needed. Steps carry their timestep and sigma,
-# blocks the module's path, prompts their text and seed. What a model does not have is NaN; Stable Diffusion 3 hands on no
-# text stream from its last block, for one.
+# `max_abs`, `min_abs` and `var`. It is lazy: values are read when they are needed. Steps have coordinates for timestep and
+# sigma, blocks for the module's path, prompts for text and seed. Values that a model does not have are NaN: the last block
+# of Stable Diffusion 3 has no text output, for example.
 
 # %%
 run.stats
@@ -82,8 +82,8 @@ run.stats["step"].to_dataframe()[["timestep", "sigma"]].T.round(2)
 # %% [markdown]
 # ## Gates
 #
-# `run.gates["alpha"]` has one more axis, `gate`. Alpha multiplies what a branch gives before it is added to the stream,
-# channel by channel. It depends on the conditioning alone (timestep and, in some models, pooled text), so it has no token
+# `run.gates["alpha"]` has one more axis, `gate`. Alpha multiplies the output of a branch, channel by channel, before the
+# stream receives it. It depends on the conditioning alone (timestep and, in some models, pooled text), so it has no token
 # axis.
 
 # %%
@@ -92,7 +92,7 @@ run.gates["alpha"]
 # %% [markdown]
 # ## Hidden states
 #
-# `run.hidden` is a DataTree, one child a stream. The statistics are reductions of the same states, so the two can be
+# `run.hidden` is a DataTree, one child per stream. The statistics are reductions of the same states, so the two can be
 # compared: the number below is the largest relative difference between `mean_abs` and the mean of |hidden| over tokens. It
 # should be of the order of float32 rounding.
 
@@ -109,8 +109,8 @@ print(f"largest relative difference: {float((abs(again - stored) / stored).max()
 # ## A first figure
 #
 # Mean |hidden| of every channel at the last block, averaged over tokens, steps and prompts. The dashed line is the median
-# channel: the reference by which a channel is large or not. Bars with a number are the channels that a named criterion
-# selects; notebook 2 asks how firm that is. Every figure says under its title what was averaged over.
+# channel, the reference for the size of a channel. Bars with a number are the channels that a named criterion selects;
+# notebook 2 tests how reliable the selection is. Every figure states under its title what it is averaged over.
 
 # %%
 found = interp.massive.find(run)
@@ -119,8 +119,8 @@ interp.figures.massive.spikes(found)
 # %% [markdown]
 # ## Where the numbers came from
 #
-# A store knows its plan and its provenance. The same call again reads the store and draws nothing; after a kill it goes on
-# where it stopped; another plan is refused and never overwritten. A store is plain zarr: xarray alone opens it.
+# A store holds its plan and its provenance. The same call reads the store and draws nothing; after a kill it resumes;
+# another plan raises an error and never overwrites the store. A store is plain zarr, which xarray alone can open.
 
 # %%
 {name: run.plan[name] for name in ("model", "steps", "height", "width", "seed", "guidance", "weights")}
@@ -132,7 +132,7 @@ xr.open_zarr(run.path, group="stats", consolidated=False)["mean_abs"].sizes
 # %% [markdown]
 # ## Without a store
 #
-# For one prompt, `run_with_cache` keeps any sites in memory, by a pattern of their names.
+# For one prompt, `run_with_cache` keeps any sites in memory, selected by a pattern of their names.
 
 # %%
 images, cache = model.run_with_cache(prompts[0], "block.0/image/*", steps=4)
@@ -149,6 +149,6 @@ update.sizes
 # prompts = interp.read_prompts("prompts.txt")  # one prompt a line
 # ```
 #
-# `interp.wrap(pipe)` takes a diffusers pipeline that you have built yourself. Steps and size are then that model's defaults;
-# `interp.trace(..., steps=28, height=512, width=512)` sets them. Real weights of Stable Diffusion 3 and FLUX.1 have not been
-# run by us.
+# `interp.wrap(pipe)` takes a diffusers pipeline that you have built yourself. Steps and size are then that model's
+# defaults; `interp.trace(..., steps=28, height=512, width=512)` sets them. Real weights of Stable Diffusion 3 and FLUX.1
+# have not been run.

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Massive channels
 #
-# Some channels of a hidden state are far larger than the others. Which ones, by which definition, in which blocks, and how
-# firmly does this number of prompts say so? All of it from one trace of statistics, without the model. The demo model is a
-# toy: what is seen here is about it.
+# Some channels of a hidden state are far larger than the others. This notebook finds them: which ones, by which definition,
+# in which blocks, and how reliably with this number of prompts. One trace of statistics is enough; the analyses need no
+# model. The demo model is a toy, and the results hold for it only.
 
 # %%
 import tempfile
@@ -31,8 +31,8 @@ model = interp.load("demo")
 prompts = interp.read_prompts(files("interp") / "models/demo/prompts.txt")
 
 # %% [markdown]
-# Two seeds a prompt, so that prompt and seed can be told apart. Rows that share a text are averaged first: seeds of one
-# prompt are no independent samples of prompts, and every interval below is over prompt texts.
+# Two seeds per prompt separate the effects of prompt and seed. Rows that share a text are averaged first, because seeds of
+# one prompt are not independent samples of prompts. Every interval below is over prompt texts.
 
 # %%
 out = Path(tempfile.mkdtemp(prefix="interp-"))
@@ -43,17 +43,17 @@ run
 # ## Which channels?
 #
 # The default criterion, `robust`, selects channels whose mean |hidden| lies 3.5 robust standard deviations (on logarithms)
-# above the others' and is at least five times the median channel's. It needs no count to be chosen beforehand.
+# above the others' and is at least five times the median channel's. It needs no count in advance.
 
 # %%
 found = interp.massive.find(run)
 interp.figures.massive.spikes(found)
 
 # %% [markdown]
-# Read the table block by block. `score` is the criterion's score with its 95% interval; `frequency` is the share of bootstrap
-# resamples of the prompts that select the channel. A channel that is selected with a low frequency is one that other prompts
-# might not select. The rows `selected` = False are the control: in every block the runner-up, the largest channel that was
-# not selected. The further the intervals of the two lie apart, the less the answer depends on the threshold.
+# Read the table block by block. `score` is the criterion's score with its 95% interval; `frequency` is the share of
+# bootstrap resamples of the prompts that select the channel. With a low frequency, other prompts might not select the
+# channel. The rows `selected` = False are the control: the runner-up of every block, the largest channel that is not
+# selected. The further apart the two intervals are, the less the result depends on the threshold.
 
 # %%
 image = found.sel(stream="image")
@@ -64,8 +64,8 @@ table = image[columns].where(shown).to_dataframe()[columns].dropna()
 table.astype({"selected": bool}).round(2)
 
 # %% [markdown]
-# The consensus over blocks is what at least half of the blocks select, counted from a channel's first block (`birth`) on. The
-# rest of this notebook is about these channels, and about one ordinary channel beside them: the runner-up of the most blocks.
+# The consensus over blocks contains a channel if at least half of the blocks, from its first block (`birth`) on, select it.
+# The rest of this notebook uses these channels and one ordinary channel for comparison: the runner-up of the most blocks.
 
 # %%
 channels = [int(channel) for channel in image["channel"][image["consensus"]]]
@@ -76,9 +76,9 @@ print("ordinary channel beside them:", ordinary)
 # %% [markdown]
 # ## By which criterion?
 #
-# There is no agreed definition. The same trace under the definitions of several papers, and our own: read across, not down. A
-# criterion that names a count (`top:4`) selects that many whatever the channels look like. `two_sigma` is left out: it needs
-# hidden states, and this trace kept statistics.
+# There is no agreed definition. The table applies the definitions of several papers, and our own, to the same trace. A
+# criterion with a count (`top:4`) always selects that many channels. `two_sigma` is left out: it needs hidden states, and
+# this trace holds statistics only.
 
 # %%
 names = ["robust", "ratio:10", "top:4", "top_signed:4", "sun", "energy:10"]
@@ -100,9 +100,8 @@ profile = interp.massive.profile(run, [*channels, ordinary])
 interp.figures.massive.layers(profile)
 
 # %% [markdown]
-# `in_every_token` is the smallest |hidden| of the channel over tokens, over the median channel's mean. Above 1, even the
-# token in which the channel is smallest holds more than a typical channel holds on average; near 0, the channel is large in
-# some tokens only.
+# `in_every_token` is the smallest |hidden| of the channel over tokens, divided by the median channel's mean. Above 1, the
+# channel exceeds a typical channel's mean even in its smallest token; near 0, it is large in some tokens only.
 
 # %%
 profile["in_every_token"].to_series().unstack("channel").round(2)
@@ -110,7 +109,7 @@ profile["in_every_token"].to_series().unstack("channel").round(2)
 # %% [markdown]
 # ## How much of the energy?
 #
-# Share of E[x²] over all channels that the k largest hold. The control is an even split, given in the legend.
+# Share of E[x²] in the k largest channels. The control is an even split, given in the legend.
 
 # %%
 interp.figures.massive.energy(interp.energy.shares(run))
@@ -118,9 +117,9 @@ interp.figures.massive.energy(interp.energy.shares(run))
 # %% [markdown]
 # ## Is it the same set?
 #
-# Jaccard overlap of the k largest channels between samples, with k the size of the consensus or 4, whichever is larger.
-# Compare `same prompt, other seed` with `other prompt, same seed`: where the first lies above the second, the set carries
-# something of the prompt. `chance` is the overlap of two random sets.
+# Jaccard overlap of the k largest channels between samples; k is the size of the consensus or 4, whichever is larger.
+# Compare `same prompt, other seed` with `other prompt, same seed`: if the first is above the second, the set depends on the
+# prompt. `chance` is the overlap of two random sets.
 
 # %%
 interp.figures.massive.stability(interp.stability.sets(run, k=max(4, len(channels))))
@@ -143,6 +142,6 @@ interp.figures.massive.scores(found)
 # prompts = interp.read_prompts("prompts.txt")
 # ```
 #
-# Channels come from the analysis, steps and size from the model's defaults. Where no channel reaches the consensus, the cell
-# that picks `ordinary` and the ones after it still work, with the ordinary channel alone. With a store that you already have,
-# `run = interp.open_run(PATH)` takes the place of the trace and no model is needed.
+# Channels come from the analysis, steps and size from the model's defaults. If no channel reaches the consensus, the cell
+# that picks `ordinary` and the later cells still work, with the ordinary channel alone. With an existing store, `run =
+# interp.open_run(PATH)` replaces the trace, and no model is needed.

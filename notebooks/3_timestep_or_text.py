@@ -14,15 +14,15 @@
 # %% [markdown]
 # # Timestep or text?
 #
-# One paper says that massive channels are set by the timestep and that text hardly matters; another that they carry the
-# prompt. Four ways to ask, from a curve to an intervention:
+# One paper claims that the timestep sets the massive channels and that text hardly matters; another claims that they carry
+# the prompt. Four tests, from a curve to an intervention:
 #
 # 1. the channels along sampling, and their spread over prompts;
-# 2. a split of their variance over prompts, seeds and steps (observational: timestep and noise level go together);
+# 2. a split of their variance over prompts, seeds and steps (observational: timestep and noise level are confounded);
 # 3. the gates, exactly: alpha depends on the conditioning alone, so it is tabulated without running a block;
-# 4. swaps: the model is told another timestep, or another prompt, at the same latents (causal).
+# 4. swaps: the model receives another timestep, or another prompt, at the same latents (causal).
 #
-# The demo model is a toy, and eight prompts are few: look at the intervals.
+# The demo model is a toy, and eight prompts are few: read the intervals.
 
 # %%
 import tempfile
@@ -46,8 +46,8 @@ print(f"channel {channel};", f"massive from block {birth} on" if birth >= 0 else
 # %% [markdown]
 # ## 1. Along sampling
 #
-# A line a block, with the interval over prompts as a band. Sampling runs to the right. The grey line is the control: the
-# median of the other channels at the last block.
+# One line per block, with the interval over prompts as a band. Sampling runs to the right. The grey line is the control:
+# the median of the other channels at the last block.
 
 # %%
 trend = interp.trend.over_timesteps(run, [channel])
@@ -55,8 +55,8 @@ interp.figures.massive.trend(trend)
 
 # %% [markdown]
 # `trend` is the Spearman correlation of the size with the timestep: +1 falls steadily along sampling, -1 grows. `variation`
-# is the spread over prompts (standard deviation over mean) at the middle step. Each stands beside the median of the other
-# channels: a trend that ordinary channels have too is no property of the massive one.
+# is the spread over prompts (standard deviation over mean) at the middle step. The table also has the median of the other
+# channels: a trend that ordinary channels share is not specific to the massive one.
 
 # %%
 middle = trend.isel(step=trend.sizes["step"] // 2).sel(channel=channel)
@@ -83,9 +83,9 @@ shares = interp.attribution.decompose(run, [channel])
 interp.figures.causes.attribution(shares)
 
 # %% [markdown]
-# The same with intervals. `any_prompt` is all terms with the prompt in them together. `prompt_negligible` is an equivalence
-# test: True only when that share is below `margin` for sure. False does not mean that the text matters; it may mean that the
-# prompts are too few to tell.
+# The same with intervals. `any_prompt` is the sum of all terms with the prompt. `prompt_negligible` is an equivalence test:
+# True only if the upper end of that share's interval is below `margin`. False does not mean that the text matters; the
+# prompts may be too few to decide.
 
 # %%
 one = shares.sel(channel=channel)
@@ -100,16 +100,16 @@ table.to_dataframe()[list(table)].round(3)
 # %% [markdown]
 # ## 3. The gates
 #
-# First whether large alphas and large channels go together: rank correlation over all channels, with its interval. The dashed
-# line is the control that counts, the same channels against *another block's* alpha. A correlation does not say that alpha
-# governs.
+# First, do large alphas and large channels coincide? The figure shows the rank correlation over all channels, with its
+# interval. The dashed line is the relevant control: the same channels against *another block's* alpha. A correlation does
+# not show that alpha governs.
 
 # %%
 interp.figures.causes.alignment(interp.alignment.compare(run))
 
 # %% [markdown]
-# Then what sets alpha itself. `interp.gates` computes alpha over the full grid of prompts x timesteps, far from the
-# steps of one sampling run. The split is exact for this grid; the interval is over prompts. `shapley` counts half of the
+# Second, what sets alpha itself? `interp.gates` computes alpha over the full grid of prompts x timesteps, not only at the
+# steps of one sampling run. The split is exact for this grid; the interval is over prompts. `shapley` assigns half of the
 # interaction to each player.
 
 # %%
@@ -123,8 +123,8 @@ print(table.attrs["grid"], "|", table.attrs["interval"])
 whole.to_dataframe()[list(whole)].round(3)
 
 # %% [markdown]
-# The control is every other channel: the text's share in all gates. Find the massive channel's column and see whether it
-# differs from its neighbours.
+# The control is every other channel: the text's share in all gates. Compare the massive channel's column with its
+# neighbours.
 
 # %%
 print("massive channel:", channel)
@@ -134,11 +134,10 @@ interp.figures.causes.gates(every.result("gates"))
 # %% [markdown]
 # ## 4. The intervention
 #
-# In a run, timestep and noise level cannot be told apart. `interp.swap` makes single calls of the transformer in which four
-# things are swapped by themselves and in all combinations: the timestep that is told, the noise level of the latents, the
-# pooled text, the text tokens. `moved` is how far a swap moves the channel's size, in log2, whichever way (root mean square
-# over prompts). Solid: the massive channel; dotted: a random ordinary channel. Prompts here are few, and so the intervals are
-# wide.
+# In a run, timestep and noise level are confounded. `interp.swap` makes single calls of the transformer and swaps four
+# factors alone and in all combinations: the timestep input, the noise level of the latents, the pooled text, the text
+# tokens. `moved` is the change of the channel's size by a swap, in log2, without sign (root mean square over prompts).
+# Solid: the massive channel; dotted: a random ordinary channel. The prompts are few, so the intervals are wide.
 
 # %%
 swapped = interp.swap(model, prompts[:6], out=out / "swap.zarr", channels=[channel], run=run).run().result("swap")
@@ -152,11 +151,11 @@ moved.apply(lambda row: f"{row['moved']:.2f} [{row['moved_low']:.2f}, {row['move
 )
 
 # %% [markdown]
-# Direction: `effect` is late less early, in log2. Below 0, telling the model the late timestep makes the channel smaller.
-# Text has no direction: every prompt is once own and once other.
+# Direction: `effect` is late minus early, in log2. Below 0, the late timestep makes the channel smaller. Text has no
+# direction: every prompt is once own and once other.
 #
-# `own_level` is a check of the experiment: latents noised to a step's level, over what the run had there. Near 1, the swapped
-# calls are near what the model meets in a run.
+# `own_level` is a check of the experiment: the channel's size with latents noised to a step's level, divided by its size in
+# the run. Near 1, the swapped calls resemble calls of a run.
 
 # %%
 columns = ["effect", "effect_low", "effect_high"]
@@ -169,9 +168,8 @@ swapped["own_level"].to_series().unstack("block").round(2)
 # %% [markdown]
 # ## Reading the four together
 #
-# A trend and a share of variance say what goes together in a run. The gate table is exact, but about alpha and not about the
-# channel. Only the swap changes one cause at a time, and it is about single calls, not about the picture: for that, see
-# notebook 4.
+# A trend and a share of variance describe associations in a run. The gate table is exact, but describes alpha, not the
+# channel. Only the swap changes one cause at a time, in single calls; notebook 4 measures effects on the picture.
 #
 # ## Your own model
 #
@@ -182,5 +180,5 @@ swapped["own_level"].to_series().unstack("block").round(2)
 # prompts = interp.read_prompts("prompts.txt")
 # ```
 #
-# A model whose gates do not depend on text, or which has no pooled text, has fewer factors, and the results say so. Two
-# different prompts are the least; intervals want a few dozen.
+# A model without pooled text, or with gates that do not depend on text, has fewer factors, and the results state this. The
+# minimum is two different prompts; intervals need a few dozen.

@@ -14,12 +14,12 @@
 # %% [markdown]
 # # Causal patching, and a disruption with its controls
 #
-# Where does what tells two prompts apart sit? Activation patching, as language-model work knows it: draw a *clean* and a
-# *corrupted* prompt from one seed, put the clean run's values into the corrupted run at one block and in one window of steps,
-# and see how much of the clean picture comes back. Then the other direction: take the massive channels away and see what
-# becomes of the picture. The demo model is a toy, and five pairs are few: intervals are wide.
+# Where is the difference between two prompts represented? Activation patching, as for language models: draw a *clean* and a
+# *corrupted* prompt from one seed, put the clean run's values into the corrupted run at one block and in one window of
+# steps, and measure how much of the clean picture is recovered. Then the other direction: ablate the massive channels and
+# measure the effect on the picture. The demo model is a toy, and five pairs are few: intervals are wide.
 #
-# Prompts stand in pairs, clean and corrupted in turn. Each pair here differs in one attribute.
+# Prompts come in pairs, clean and corrupted in turn. Each pair here differs in one attribute.
 
 # %%
 import tempfile
@@ -44,8 +44,8 @@ prompts = [
 ]
 
 # %% [markdown]
-# Massive channels are chosen by a trace of the same prompts: those that are massive from the middle block, or an earlier one,
-# on. Of a model with many blocks, eight evenly spaced ones are taken.
+# A trace of the same prompts selects the massive channels: those that are massive from the middle block, or an earlier one,
+# on. For a model with many blocks, eight evenly spaced ones are used.
 
 # %%
 out = Path(tempfile.mkdtemp(prefix="interp-"))
@@ -62,10 +62,10 @@ print("blocks:", blocks, "| middle:", middle, "| massive by", found.attrs["crite
 # %% [markdown]
 # ## The patch grid
 #
-# Four things are patched in the image stream: the whole state (`hidden`), the massive channels alone (`massive`), as many
-# ordinary channels (`control`), and the block's gates (`alpha`); at each block, in the early or the late half of the steps.
-# The cost is known before anything is drawn: pictures, and forwards of one picture through the transformer. Arms that share a
-# beginning with the clean or corrupted run do not compute it again.
+# Four kinds of values are patched in the image stream: the whole state (`hidden`), the massive channels alone (`massive`),
+# as many ordinary channels (`control`), and the block's gates (`alpha`); at each block, in the early or the late half of
+# the steps. The cost is known before drawing: pictures, and forwards of one picture through the transformer. Arms do not
+# recompute a prefix that they share with the clean or corrupted run.
 
 # %%
 grid = interp.patch(model, clean, corrupted, out=out / "patch.zarr", run=run, channels=channels, blocks=blocks, windows=2)
@@ -73,17 +73,17 @@ print(grid.cost, "| massive:", grid.parameters["channels"], "control:", grid.par
 drawn = grid.run()
 
 # %% [markdown]
-# `recovered` is how far the patched picture has gone along the straight way from the corrupted picture (0) to the clean one
-# (1), in pixels. Hover for intervals over pairs. Compare `massive` with `control` before you say anything of massive
-# channels.
+# `recovered` is the position of the patched picture along the straight line from the corrupted picture (0) to the clean one
+# (1), in pixels. Hover for intervals over pairs. Compare `massive` with `control` before you draw a conclusion about
+# massive channels.
 
 # %%
 recovered = drawn.result("patching_picture")
 interp.figures.experiments.patch_grid(recovered)
 
 # %% [markdown]
-# The same as a table, with intervals. It shows the block and window in which each recovers most. That cell is picked for
-# being the largest, so its value flatters; the control is picked in the same way.
+# The same as a table, with intervals. It shows the block and window in which each recovers most. That cell is selected as
+# the largest, so its value is biased upwards; the control is selected in the same way.
 
 # %%
 columns = ["recovered", "recovered_low", "recovered_high"]
@@ -93,8 +93,8 @@ flat.loc[flat.groupby("what", sort=False)["recovered"].idxmax()]
 # %% [markdown]
 # ## Look at the pictures
 #
-# One row a pair, patched at one block in the early half of the steps. A number near 0 can be a picture that has not changed,
-# or one that has changed in another direction: only the picture says which.
+# One row per pair, patched at one block in the early half of the steps. A number near 0 can be a picture that has not
+# changed, or one that has changed in another direction; only the picture shows which.
 
 # %%
 axes = drawn.axes
@@ -105,11 +105,11 @@ arms = [labels.index(cell) for cell in cells]
 interp.figures.drawn.strip(drawn, range(len(clean)), arms, [what for what, _, _ in cells])
 
 # %% [markdown]
-# ## A positive control: what brings everything back?
+# ## A positive control: what recovers everything?
 #
-# A state is not all of the past. The conditioning (timestep, pooled text) enters again in every later block. `hidden` of both
-# streams at all steps still leaves the later blocks told of the corrupted prompt; `everything` also replaces what enters
-# after the block, and has to give 1. If it did not, the grid above could not be trusted.
+# A state does not hold the whole past. The conditioning (timestep, pooled text) enters again in every later block. With
+# `hidden` of both streams at all steps, later blocks still receive the corrupted prompt's conditioning. `everything` also
+# replaces the conditioning that enters after the block, and must give 1; otherwise the grid above would not be reliable.
 
 # %%
 three = sorted({blocks[0], middle, blocks[-1]})
@@ -120,12 +120,12 @@ columns = ["recovered", "recovered_low", "recovered_high"]
 whole.result("patching_picture")[columns].to_dataframe()[columns].round(3)
 
 # %% [markdown]
-# ## Taking the channels away
+# ## Ablating the channels
 #
-# A disruption of one block. Zeroing a huge channel removes what it carries *and* rescales all others in the next LayerNorm;
-# random channels of ordinary size remove far less energy. So there are more arms than two: `displaced` moves every token by
-# as much in another direction, `norms kept` removes the channels without the change of scale, `norms as if zero` changes the
-# scale alone.
+# A disruption of one block. Zeroing a huge channel removes its content *and* rescales all others in the next LayerNorm;
+# zeroing random channels of ordinary size removes far less energy. More arms separate these effects: `displaced` moves
+# every token by an equal amount in another direction, `norms kept` removes the channels without the change of scale, `norms
+# as if zero` changes only the scale.
 
 # %%
 plan = interp.disrupt(model, clean, out=out / "disrupt.zarr", run=run, channels=channels, blocks=[middle])
@@ -133,9 +133,9 @@ print(plan.cost, "| massive:", plan.parameters["channels"])
 disrupted = plan.run()
 
 # %% [markdown]
-# Picture against original picture of the same prompt and seed. Controls are grey. The shaded margin is what counts as
-# minimal. Structure: the blurred picture has moved. Detail: above 0, the fine spectrum is further from the reference than the
-# original's. Sharpness: above 0, sharper. Prompt effect: -1, the prompt no longer matters.
+# Picture against original picture of the same prompt and seed. Controls are grey. Effects within the shaded margin count as
+# minimal. Structure: change of the blurred picture. Detail: above 0, the fine spectrum is further from the reference than
+# the original's. Sharpness: above 0, sharper. Prompt effect: at -1, the prompt has no effect.
 
 # %%
 measured = disrupted.result("disruption")
@@ -143,7 +143,7 @@ interp.figures.experiments.disruption(measured)
 
 # %% [markdown]
 # The verdict is a pair of one-sided tests: `minimal` (proved small), `changed` (proved large), or `cannot tell`. With few
-# prompts the last is frequent. `over_control` is the same less the random control of this block.
+# prompts the last is frequent. `over_control` is the value minus the random control of this block.
 
 # %%
 columns = ["value", "low", "high", "over_control", "over_control_low", "over_control_high", "verdict"]
@@ -164,6 +164,5 @@ interp.figures.drawn.strip(disrupted, range(len(clean)), arms, [kinds[arm].repla
 # prompts = interp.read_prompts("pairs.txt")  # clean and corrupted in turn
 # ```
 #
-# Look at `grid.cost` before `grid.run()`: it is the price. Experiments are stores and go on after a kill, so name a folder of
-# your own instead of the temporary one. `windows=None` patches every step by itself, `regions=4` patches parts of the
-# picture.
+# Look at `grid.cost` before `grid.run()`. Experiments are stores and resume after a kill, so name a folder of your own
+# instead of the temporary one. `windows=None` patches every step separately, `regions=4` patches parts of the picture.

@@ -14,13 +14,13 @@
 # %% [markdown]
 # # Detail Guidance
 #
-# Detail Guidance (DG, arXiv 2510.11538) draws away from a model whose massive channels are disrupted: with c the conditional
+# Detail Guidance (DG, arXiv 2510.11538) guides away from a model with disrupted massive channels: with c the conditional
 # prediction and d the same with those channels set to 0 at the output of block m, it adds w (c - d). It can be summed with
-# classifier-free guidance (CFG). Here: pictures side by side, a sweep over w with its controls, and the same on a plain
-# diffusers pipeline.
+# classifier-free guidance (CFG). This notebook shows pictures side by side, a sweep over w with its controls, and the same
+# on a plain diffusers pipeline.
 #
-# The demo model draws captions of a world whose real pictures are known, so that measures have a truth to be held against.
-# What is seen is about this toy.
+# The demo model draws captions of a world with known real pictures, so the measures have a ground truth. The results hold
+# for this toy model only.
 
 # %%
 import tempfile
@@ -40,10 +40,10 @@ prompts, real = [scene.caption() for scene in scenes], np.stack([scene.picture()
 # %% [markdown]
 # ## Which channels, which block
 #
-# A preset holds the paper's settings where it states them; for the demo, ours. For any other model `DetailGuidance.auto`
-# takes the massive channels of a traced run, and the first block from which all of them are massive. Depth is a choice that
-# matters: on the demo model a wrong m reverses the effect (docs/findings.md). With `run=`, a preset warns when its channels
-# are not massive in the trace.
+# A preset holds the paper's settings if it states them; for the demo model, ours. For any other model `DetailGuidance.auto`
+# takes the massive channels of a traced run, and the first block from which all of them are massive. The depth matters: on
+# the demo model a wrong m reverses the effect (docs/findings.md). With `run=`, a preset warns if its channels are not
+# massive in the trace.
 
 # %%
 out = Path(tempfile.mkdtemp(prefix="interp-"))
@@ -55,8 +55,8 @@ detail
 # %% [markdown]
 # ## Side by side
 #
-# One seed a prompt, the same in every column. Scales are native: CFG at 1 is the plain conditional prediction, and DG's w is
-# 0 for none.
+# One seed per prompt, the same in every column. CFG at scale 1 is the plain conditional prediction; DG with w = 0 has no
+# effect.
 
 # %%
 guidances = {"none": None, "CFG 3": ClassifierFree(3), "DG": detail, "CFG 3 + DG": ClassifierFree(3) + detail}
@@ -67,9 +67,8 @@ interp.figures.drawn.picture_grid(rows, list(guidances), [f"prompt {row}" for ro
 # %% [markdown]
 # ## A sweep over w
 #
-# Every prompt under every setting, into one store. Braces are expanded. The first setting, no guidance, is what the others
-# are compared with. `ordinary` is a control: the same method at the same block with an ordinary channel for every massive
-# one, drawn by lot.
+# Every prompt under every setting, in one store. Braces are expanded. The other settings are compared with the first, no
+# guidance. `ordinary` is a control: the same method at the same block with a random ordinary channel for every massive one.
 
 # %%
 agreed = interp.massive.find(run, resamples=0)["selected"].sel(stream="image").any("block")
@@ -90,19 +89,19 @@ drawn = plan.run()
 
 # %% [markdown]
 # Points are means over prompts with 95% intervals; x is w. The dashed line is no guidance. `detail` is the distance of the
-# fine radial spectrum to real pictures' (lower is nearer), `sharpness` log2 of the Laplacian's variance over theirs (0 is as
-# sharp), `structure` the distance of the blurred picture to the real one of the same caption. Read detail and sharpness
-# together: more high frequencies than real pictures have are as far off as fewer. The ordinary channel tells how much of it
-# any small disturbance would do.
+# fine radial spectrum to that of real pictures (lower is nearer), `sharpness` is log2 of the ratio of the Laplacian's
+# variance to theirs (0 is as sharp), `structure` is the distance of the blurred picture to the real one of the same
+# caption. Read detail and sharpness together: excess high frequencies count like missing ones. The ordinary channel shows
+# the effect of any small disturbance.
 
 # %%
 measured = drawn.result("sweep")
 interp.figures.guidance.sweep(measured)
 
 # %% [markdown]
-# `over_first` is the difference to no guidance of the same prompt and seed, `win` how often the picture is nearer to real
-# spectra, and `forwards` what a picture costs. An interval of `over_first` that holds 0, or one of `win` that holds 0.5,
-# shows no difference.
+# `over_first` is the difference from no guidance of the same prompt and seed, `win` the share of pictures nearer to real
+# spectra, and `forwards` the cost of a picture. An interval of `over_first` that contains 0, or one of `win` that contains
+# 0.5, shows no difference.
 
 # %%
 over = measured[["over_first", "over_first_low", "over_first_high"]].sel(measure="detail", drop=True)
@@ -117,10 +116,10 @@ interp.figures.drawn.strip(drawn, range(4), range(len(labels)), labels)
 # %% [markdown]
 # ## On a diffusers pipeline of your own
 #
-# `interp.guided` guides every call of a pipeline inside the block and leaves nothing behind. The pipeline's own CFG may be
-# on. Here it is compared with `interp.generate`: the same equation, computed by the pipeline and by us. The cell is written
-# for Stable Diffusion 3, whose `guidance_scale` is CFG, and for FLUX.1 dev, whose `guidance_scale` is an input of the model.
-# A DiT pipeline takes class labels instead of a prompt.
+# `interp.guided` guides every call of a pipeline inside the `with` block and removes its hooks at the end. The pipeline's
+# own CFG may be on. The cell compares it with `interp.generate`: the same equation, computed by the pipeline and by
+# `interp`. It is written for Stable Diffusion 3, where `guidance_scale` is CFG, and for FLUX.1 dev, where `guidance_scale`
+# is an input of the model. A DiT pipeline takes class labels instead of a prompt.
 
 # %%
 pipe = model.pipe  # or a pipeline that you have built: interp.guided needs no interp.Model
@@ -156,7 +155,7 @@ interp.figures.drawn.picture_grid([three], ["pipeline", "guided", "generate"], [
 # prompts, real = interp.read_prompts("prompts.txt"), None
 # ```
 #
-# Without real pictures, the pictures of the first setting are taken for real ones: `detail` and `sharpness` then say how far
-# a guidance moves away from no guidance, not whether that is better, and `structure` is left out. `real` may also be any set
-# of real pictures of the same size, (picture, y, x, rgb) uint8. Steps and size are the model's defaults; the scale of CFG and
-# the values of w are this notebook's.
+# Without real pictures, the pictures of the first setting replace them: `detail` and `sharpness` then measure the distance
+# from no guidance, not an improvement, and `structure` is left out. `real` may also be any set of real pictures of the same
+# size, (picture, y, x, rgb) uint8. Steps and size are the model's defaults; the scale of CFG and the values of w are this
+# notebook's.
