@@ -4,7 +4,7 @@
     run = interp.trace(model, ["a large red circle on a black background"], out="cache/first.zarr")
     run.stats["max_abs"], run.gates["alpha"], run.images["image"]
 
-Importing this package imports neither torch nor diffusers: names are resolved on first use.
+Importing this package imports neither torch nor diffusers: names are resolved when they are first used.
 """
 
 import lazy_loader

@@ -26,7 +26,7 @@ def read_prompts(path: str | Path) -> list[str]:
         if path.suffix.lower() in TABLES:
             found = list(_from_table(text, TABLES[path.suffix.lower()]))
         elif path.suffix.lower() == ".json":
-            raise InputError("a .json file is not read; write one object a line into a .jsonl file, or one prompt a line")
+            raise InputError("a .json file is not read; write one object per line into a .jsonl file, or one prompt per line")
         elif path.suffix.lower() == ".jsonl":
             found = list(_from_json_lines(text))
         else:
@@ -45,13 +45,13 @@ def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
         if not isinstance(prompt, str):
             raise InputError(f"{name}: every prompt must be a text; number {index} is {prompt!r}")
         if not prompt.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
-            raise InputError(f"{name}: a prompt must be whole Unicode; number {index} holds half a surrogate pair")
+            raise InputError(f"{name}: a prompt must be valid Unicode; number {index} holds half a surrogate pair")
         if "\x00" in prompt:
             raise InputError(f"{name}: a prompt must not hold a NUL character; number {index} does (is it a text file?)")
         if prompt.strip():
             kept.append(prompt.strip())
     if not kept:
-        raise InputError(f"{name} must hold at least one prompt; it holds none (write one a line)")
+        raise InputError(f"{name} must hold at least one prompt; it holds none (write one per line)")
     return kept
 
 
@@ -61,7 +61,7 @@ def _read_text(path: Path) -> str:
             raise InputError(f"prompts must be a file; {path} is a folder")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"prompts file {path} does not exist; give the path of a text file, one prompt a line") from None
+        raise InputError(f"prompts file {path} does not exist; give the path of a text file, one prompt per line") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"prompts file {path} must be UTF-8; byte {error.start} is {error.object[error.start]:#04x} "

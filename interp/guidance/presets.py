@@ -24,7 +24,7 @@ class Preset:
     block: int
     steps: int
     alone: float
-    """w without CFG."""
+    """w, used without CFG."""
     combined: tuple[float, float] | None
     """(lambda, w) with CFG: its native scale is lambda + 1."""
     source: str

@@ -79,7 +79,7 @@ class ZeroNormsKept(Zero):
         _check(self)
 
     def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
-        """The edited state, with what it takes out remembered for the LayerNorms to come."""
+        """The edited state; the memory keeps the removed values for later LayerNorms."""
         memory.see(key, self, site, value)
         return self.apply(site, step, value)
 
@@ -99,7 +99,7 @@ class NormsAsIfZero(Selection):
         _check(self)
 
     def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
-        """The edited state, with what it takes out remembered for the LayerNorms to come."""
+        """The edited state; the memory keeps the removed values for later LayerNorms."""
         memory.see(key, self, site, value)
         return self.apply(site, step, value)
 

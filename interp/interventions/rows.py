@@ -1,9 +1,9 @@
-"""Arms of one picture as rows of one batch: what they share is computed once.
+"""Arms of one picture as rows of one batch: shared computation runs once.
 
-1. Before its first edited step an arm is the clean run: the transformer is not called, its stored predictions are given back.
+1. Before its first edited step an arm equals the clean run: the transformer is not called, its stored predictions are used.
 2. In that step its latents are still the clean ones: one row, the shared prefix, stands for all arms that begin there. An arm's
    row forks from it at the arm's first edited block.
-3. In later steps the arm has a row of its own.
+3. In later steps the arm has its own row.
 
 The pipeline sees one row per arm throughout. Rows are split and joined by argument name.
 """

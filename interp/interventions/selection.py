@@ -39,7 +39,7 @@ class Selection(ABC):
             if indices is not None and min(indices) < 0:
                 raise InputError(f"{field} of an edit must be 0 or more (count from the front); got {min(indices)}")
             if indices is not None and len(set(indices)) != len(indices):
-                raise InputError(f"{field} must not repeat; got {list(indices)}")
+                raise InputError(f"{field} must each be given once; got {list(indices)}")
             object.__setattr__(self, field, indices)
         if self.stream not in (*STREAMS, "both"):
             raise InputError(f"stream must be image, text or both; got {self.stream!r}")

@@ -8,7 +8,7 @@
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
       branches/ branch (prompt, step, block, stream, gate, channel): means over tokens; embedding, position
       bundles/stats bundles/gates   in place of stats and gates: (bundle, moment, step, ...) over a few prompts each
-      hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): what was selected
+      hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): the selected states
       recorded/NAME/  value         (prompt, step, site, ...): user-defined recorders
       outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
                 of a video: video (prompt, frame, y, x, rgb), and its middle frame as the image

@@ -141,7 +141,7 @@ class Model:
         if cut:
             limits = ", ".join(f"{name} reads {limit} tokens" for name, limit in cut.items())
             warnings.warn(
-                f"{len(long)} prompts are truncated: {limits}. First: {next(iter(long))[:60]!r}",
+                f"{len(long)} prompts are cut: {limits}. First: {next(iter(long))[:60]!r}",
                 InterpWarning,
                 stacklevel=3,
             )
