@@ -63,7 +63,7 @@ run
 # The pictures equal those of the pipeline: recording changes nothing, and guidance is off by default.
 
 # %%
-interp.figures.places.pictures(run.images["image"])
+interp.figures.maps.pictures(run.images["image"])
 
 # %% [markdown]
 # ## Statistics
@@ -114,7 +114,7 @@ print(f"largest relative difference: {float((abs(again - stored) / stored).max()
 
 # %%
 found = interp.massive.find(run)
-interp.figures.massive.spikes(found)
+interp.figures.channels.spikes(found)
 
 # %% [markdown]
 # ## Where the numbers came from

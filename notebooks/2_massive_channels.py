@@ -47,7 +47,7 @@ run
 
 # %%
 found = interp.massive.find(run)
-interp.figures.massive.spikes(found)
+interp.figures.channels.spikes(found)
 
 # %% [markdown]
 # Read the table block by block. `score` is the criterion's score with its 95% interval; `frequency` is the share of
@@ -97,7 +97,7 @@ pd.DataFrame(lines).set_index("criterion")
 
 # %%
 profile = interp.massive.profile(run, [*channels, ordinary])
-interp.figures.massive.layers(profile)
+interp.figures.channels.layers(profile)
 
 # %% [markdown]
 # `in_every_token` is the smallest |hidden| of the channel over tokens, divided by the median channel's mean. Above 1, the
@@ -112,7 +112,7 @@ profile["in_every_token"].to_series().unstack("channel").round(2)
 # Share of E[x²] in the k largest channels. The control is an even split, given in the legend.
 
 # %%
-interp.figures.massive.energy(interp.energy.shares(run))
+interp.figures.channels.energy(interp.energy.shares(run))
 
 # %% [markdown]
 # ## Is it the same set?
@@ -122,7 +122,7 @@ interp.figures.massive.energy(interp.energy.shares(run))
 # prompt. `chance` is the overlap of two random sets.
 
 # %%
-interp.figures.massive.stability(interp.stability.sets(run, k=max(4, len(channels))))
+interp.figures.channels.stability(interp.stability.sets(run, k=max(4, len(channels))))
 
 # %% [markdown]
 # ## Along depth, all channels at once
@@ -130,7 +130,7 @@ interp.figures.massive.stability(interp.stability.sets(run, k=max(4, len(channel
 # The criterion's score of every channel in every block. A channel that is massive everywhere is a vertical line.
 
 # %%
-interp.figures.massive.scores(found)
+interp.figures.channels.scores(found)
 
 # %% [markdown]
 # ## Your own model

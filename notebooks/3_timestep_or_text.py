@@ -51,7 +51,7 @@ print(f"channel {channel};", f"massive from block {birth} on" if birth >= 0 else
 
 # %%
 trend = interp.trend.over_timesteps(run, [channel])
-interp.figures.massive.trend(trend)
+interp.figures.channels.trend(trend)
 
 # %% [markdown]
 # `trend` is the Spearman correlation of the size with the timestep: +1 falls steadily along sampling, -1 grows. `variation`
@@ -141,7 +141,7 @@ interp.figures.causes.gates(every.result("gates"))
 
 # %%
 swapped = interp.swap(model, prompts[:6], out=out / "swap.zarr", channels=[channel], run=run).run().result("swap")
-interp.figures.experiments.swap(swapped)
+interp.figures.effects.swap(swapped)
 
 # %%
 columns = ["moved", "moved_low", "moved_high"]

@@ -79,7 +79,7 @@ drawn = grid.run()
 
 # %%
 recovered = drawn.result("patching_picture")
-interp.figures.experiments.patch_grid(recovered)
+interp.figures.effects.patch_grid(recovered)
 
 # %% [markdown]
 # The same as a table, with intervals. It shows the block and window in which each recovers most. That cell is selected as
@@ -139,7 +139,7 @@ disrupted = plan.run()
 
 # %%
 measured = disrupted.result("disruption")
-interp.figures.experiments.disruption(measured)
+interp.figures.effects.disruption(measured)
 
 # %% [markdown]
 # The verdict is a pair of one-sided tests: `minimal` (proved small), `changed` (proved large), or `cannot tell`. With few

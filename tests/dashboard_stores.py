@@ -83,7 +83,7 @@ def _keep_results(run: interp.Run, truth: list) -> None:
     import numpy as np
 
     from interp.analysis import massive, segmentation
-    from interp.store.results import write_result
+    from interp.store.saved_results import write_result
 
     write_result(run.path, "massive", massive.find(run))
     write_result(run.path, "segmentation_score", segmentation.score(run, np.stack(truth), repeats=1))

@@ -14,7 +14,7 @@ from scipy import stats
 
 import interp
 from interp.analysis import alignment, attribution, energy, stability, trend
-from interp.errors import InterpWarning
+from interp.base.errors import InterpWarning
 
 
 def axes_like(data: xr.Dataset, values: Array) -> xr.DataArray:

@@ -11,10 +11,10 @@ import pytest
 from messages import names, refused
 
 import interp
-from interp.errors import InputError, StoreError, TraceError
-from interp.store.merge import merge
+from interp.base.errors import InputError, StoreError, TraceError
+from interp.store.merging import merge
 from interp.store.moments import Moments
-from interp.store.verify import forget, verify
+from interp.store.verification import forget, verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat", "a dog"]
 BUNDLED = interp.Record(bundle=3)
@@ -141,7 +141,7 @@ def test_the_command_reads_summaries(bundled: interp.Run, whole: interp.Run, tmp
 
 
 def test_shards_and_merged_stores(tiny_model: interp.Model, whole: interp.Run, tmp_path: Path) -> None:
-    from interp.run import execute
+    from interp.runs.run import execute
     from interp.tracing.prepare import prepare
 
     prepared = prepare(tiny_model, TEXTS, steps=2, record=BUNDLED)

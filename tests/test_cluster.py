@@ -23,9 +23,9 @@ from conftest import trace_command
 from messages import names, refused
 
 import interp
-from interp import cluster
-from interp.errors import InputError, ModelError, StoreError
-from interp.store.verify import verify
+from interp.base.errors import InputError, ModelError, StoreError
+from interp.runs import cluster
+from interp.store.verification import verify
 
 pytestmark = pytest.mark.processes
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat"]
@@ -294,7 +294,7 @@ def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) ->
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(tiny_model: interp.Model, tmp_path: Path) -> None:
-    from interp.batches import Tracing
+    from interp.runs.batches import Tracing
     from interp.tracing.prepare import prepare
 
     work = Tracing(prepare(tiny_model, TEXTS[:1], steps=2), tmp_path / "elsewhere.zarr", 1)

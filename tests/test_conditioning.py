@@ -15,8 +15,8 @@ import interp
 from interp.experiments.grid import tabulate
 from interp.interventions import SwapConditioning, edited, from_json
 from interp.testing import untraced
+from interp.tracing.group import pipeline_arguments
 from interp.tracing.prepare import prepare
-from interp.tracing.trace import pipeline_arguments
 
 STEPS = 3
 

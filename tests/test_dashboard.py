@@ -17,9 +17,9 @@ from messages import names, refused
 from streamlit.testing.v1 import AppTest
 
 import interp
+from interp.base.errors import InputError
 from interp.dashboard import choose, frame, panel, pictures, roots
 from interp.dashboard.pickers import plain
-from interp.errors import InputError
 
 APP = Path(__file__).parent.parent / "dashboards" / "app.py"
 PAGES = list(frame.TITLES)

@@ -15,12 +15,12 @@ from scipy import ndimage
 from weights_made import clip_folder
 
 import interp
-from interp.errors import InputError
-from interp.evaluation.demo import DemoScorer
-from interp.evaluation.evaluate import evaluate
+from interp.base.errors import InputError
+from interp.evaluation.demo_scorer import DemoScorer
 from interp.evaluation.gallery import Gallery, of_experiment, of_folders, of_run
-from interp.evaluation.presets import RECIPES, recipe, settings
-from interp.evaluation.scorers import Measure, Plain
+from interp.evaluation.recipes import RECIPES, recipe, settings
+from interp.evaluation.scorer import Measure, Plain
+from interp.evaluation.scoring import evaluate
 from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.store.schema import Array

@@ -13,9 +13,9 @@ from messages import names
 from PIL import Image
 
 import interp
-from interp.evaluation.evaluate import CHUNK, compare, score
 from interp.evaluation.gallery import Gallery
-from interp.evaluation.scorers import Measure, Plain
+from interp.evaluation.scorer import Measure, Plain
+from interp.evaluation.scoring import CHUNK, compare, score
 
 
 def made_of(count: int) -> Gallery:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.evaluation.demo import DemoScorer
-from interp.evaluation.evaluate import evaluate
+from interp.evaluation.demo_scorer import DemoScorer
 from interp.evaluation.gallery import Gallery
+from interp.evaluation.scoring import evaluate
 from interp.figures import evaluation
 from interp.models.demo import world
 

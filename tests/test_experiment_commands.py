@@ -11,7 +11,7 @@ from bad_inputs import run
 from messages import names, refused
 
 import interp
-from interp.executor import Progress
+from interp.base.executor import Progress
 from interp.experiments import clean as runs
 from interp.experiments.kinds.lens import lens
 from interp.experiments.kinds.swap import swap

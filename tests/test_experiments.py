@@ -13,12 +13,12 @@ from messages import refused
 import interp
 from interp.analysis import disruption as analysis
 from interp.analysis import patching
-from interp.experiments.choose import Ranked
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.patch import patch
+from interp.experiments.ranking import Ranked
 from interp.interventions.conditioning import ReplaceLater
-from interp.interventions.rows import Forks
+from interp.interventions.forks import Forks
 from interp.store.experiment import Experiment
 from interp.testing import Planted, plant
 from interp.tracing.prepare import prepare

@@ -13,8 +13,8 @@ from bad_inputs import run as command
 from messages import names, refused
 
 import interp
-from interp.errors import InputError, StoreError
-from interp.store.export import export
+from interp.base.errors import InputError, StoreError
+from interp.store.exporting import export
 
 
 def check(table: pd.DataFrame, data: xr.Dataset) -> None:

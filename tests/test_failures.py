@@ -17,7 +17,7 @@ from conftest import trace_command
 from messages import names, refused
 
 import interp
-from interp.errors import InterpWarning, TraceError
+from interp.base.errors import InterpWarning, TraceError
 from interp.store.failures import failures, forget_failure, note_failure
 
 PROMPTS = ["a red cat", "two cat", "the green circle", "a photo of a dog", "two dog", "a blue square"]

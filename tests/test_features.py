@@ -19,7 +19,7 @@ from PIL import Image
 import interp
 from interp.analysis import correspondence
 from interp.analysis.correspondence import Pair
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.experiments.clean import calls_of
 from interp.experiments.descriptors import (
     KINDS,
@@ -30,11 +30,11 @@ from interp.experiments.descriptors import (
     extract,
     extractor,
 )
-from interp.experiments.pairs import demo_pairs, read_pairs
+from interp.experiments.keypoint_pairs import demo_pairs, read_pairs
 from interp.models import autoencoder
 from interp.models.anatomy import Tap
 from interp.models.catalog import CATALOG
-from interp.models.demo import pairs as demo
+from interp.models.demo import drawn_pairs as demo
 from interp.models.demo import world
 from interp.models.skeleton import skeleton
 

@@ -15,15 +15,15 @@ from bad_inputs import run as command
 from messages import names, refused
 
 import interp
-from interp.errors import InputError, PlanError
+from interp.base.errors import InputError, PlanError
+from interp.base.executor import Execution
+from interp.base.options import Sampling
 from interp.evaluation import prompt_sets
-from interp.executor import Execution
 from interp.findings.campaign import campaign, judge
 from interp.findings.claims import PARTLY, UNKNOWN, Claim
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES
-from interp.options import Sampling
 from interp.testing import plant
 
 NAN = float("nan")

@@ -14,12 +14,12 @@ from conftest import KINDS, every_family, prompts_for
 from messages import refused
 
 import interp
-from interp.executor import Execution
+from interp.base.executor import Execution
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.design import Drawing
 from interp.experiments.draw import Arm, ByArms
 from interp.interventions import Displace, NormsAsIfZero, Scale, SwapConditioning, Zero, ZeroNormsKept, edited
-from interp.interventions.rows import Forks
+from interp.interventions.forks import Forks
 from interp.testing.edit_laws import assert_arms_alone
 from interp.tracing.prepare import Prepared, prepare
 
@@ -282,7 +282,7 @@ def _keep(model: interp.Model, block: int, states: dict[int, Any]) -> Any:
 
 def test_a_displacement_is_as_large_as_zeroing_at_every_block(demo_model: interp.Model) -> None:
     """Channel 29 at all blocks: the states change by as much as under zeroing it, not by more with every block."""
-    from interp.sites import Site
+    from interp.base.sites import Site
 
     prepared = prepare(demo_model, ["a red circle"], steps=1)
     row, blocks = prepared.plan.rows()[0], range(8)

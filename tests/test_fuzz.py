@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import interp
-from interp.errors import InputError
-from interp.guidance.combine import from_json, parse
-from interp.plan import Plan, Record, check_same, groups, parse_shard
-from interp.prompts import read_prompts
-from interp.sites import Select, Site, parse_indices, resolve_indices
+from interp.base.errors import InputError
+from interp.base.plan import Plan, Record, check_same, groups, parse_shard
+from interp.base.prompts import read_prompts
+from interp.base.sites import Select, Site, parse_indices, resolve_indices
+from interp.guidance.text import from_json, parse
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:

@@ -11,7 +11,7 @@ from messages import refused
 
 import interp
 from interp.analysis import attribution, glance, massive, segmentation, tokens
-from interp.errors import InputError, StoreError
+from interp.base.errors import InputError, StoreError
 
 
 @pytest.fixture(scope="module")

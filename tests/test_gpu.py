@@ -15,7 +15,7 @@ from interp.testing import selfcheck
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning"),
+    pytest.mark.filterwarnings("ignore::interp.InterpWarning"),
 ]
 
 

@@ -32,7 +32,7 @@ from interp.guidance import (
     equations,
 )
 from interp.interventions import Scale, SetMean, Zero, edited
-from interp.interventions.rows import around_calls
+from interp.interventions.forks import around_calls
 from interp.testing.edit_laws import DETAIL, STEPS, assert_close, latents_of, nothing_left, zeroed
 from interp.testing.edit_laws import ByHand as _ByHand
 from interp.testing.family import generators

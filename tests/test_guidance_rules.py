@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.guidance import equations
+from interp.guidance import ClassifierFree, DetailGuidance, equations
+from interp.guidance.method import Combined, Context
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -37,9 +38,11 @@ def test_rules_equal_diffusers_working_classes() -> None:
 
 
 def test_rules_by_their_laws() -> None:
-    together = equations.detail_with_classifier_free(C, U, D, 3.0, 2.0)
-    torch.testing.assert_close(together, equations.classifier_free(C, U, 4.0) + 2.0 * (C - D))
-    torch.testing.assert_close(equations.detail(C, D, 0.7), 1.7 * C - 0.7 * D)
+    here = Context(step=0, sigma=1.0, next_sigma=0.9, velocity=True, memory={})
+    alone, whole = (DetailGuidance(channels=[1], block=2, scale=w) for w in (0.7, 2.0))
+    predictions = {"cond": C, "uncond": U, alone.branches()[0].name: D}
+    torch.testing.assert_close(Combined.of(alone).combine(predictions, here), 1.7 * C - 0.7 * D)  # equation 4
+    torch.testing.assert_close((ClassifierFree(4.0) + whole).combine(predictions, here), C + 3 * (C - U) + 2 * (C - D))  # 5
     fitted = equations.optimised_scale(C, U) * U
     assert ((C - fitted) * U).flatten(1).sum(dim=1).abs().max() < 1e-3  # what is left of c is orthogonal to u
     update = equations.projected(C, U, 2.0, 0.0, 0.0, None) - C

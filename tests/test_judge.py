@@ -12,7 +12,7 @@ from messages import refused
 from scipy import ndimage
 
 import interp
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.models.demo import judge as judging
 from interp.models.demo import world
 from interp.models.demo.train_judge import through_vae, train

@@ -16,14 +16,14 @@ from messages import names, refused
 from typer.main import get_command
 
 import interp
+from interp.base.executor import Execution
+from interp.base.options import Loading, Sampling, text_of, typed
 from interp.cli import add_experiments, app
 from interp.cli.workers import Spread
-from interp.executor import Execution
 from interp.experiments import kinds as known
 from interp.experiments.clean import clean_run
 from interp.experiments.kinds import kinds, register
 from interp.interventions.hooks import edited
-from interp.options import Loading, Sampling, text_of, typed
 from interp.tracing.prepare import prepare
 
 INPUTS = {  # what an experiment is about, besides a prompts file

@@ -13,11 +13,11 @@ from messages import refused
 
 import interp
 from interp.analysis import factorial
+from interp.base.sites import Site
 from interp.experiments.clean import clean_run
 from interp.experiments.head import only_the_head, predict
 from interp.experiments.kinds.lens import lens
 from interp.experiments.kinds.swap import swap
-from interp.sites import Site
 from interp.testing import plant
 from interp.tracing.prepare import prepare
 

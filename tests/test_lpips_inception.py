@@ -14,8 +14,8 @@ from messages import refused
 from torch import Tensor
 from torch.nn import functional
 
-from interp.errors import InputError
-from interp.metrics import features, inception, lpips, prepare
+from interp.base.errors import InputError
+from interp.metrics import inception, lpips, preprocess, set_distances
 from interp.metrics.checkpoints import find
 from interp.store.schema import Array
 
@@ -164,7 +164,7 @@ def test_inception_is_the_network_of_fid(inception_file: tuple[Path, dict[str, T
         name: value.shape for name, value in state.items()
     }
     net = inception.Inception(find("inception", path))
-    resized = (prepare.like_tensorflow_1(made.PICTURES[:1], 299) - 128) / 128
+    resized = (preprocess.like_tensorflow_1(made.PICTURES[:1], 299) - 128) / 128
     with torch.no_grad():
         expected = by_hand_inception(state, resized)[0].double().numpy()
     found = net.features(made.PICTURES[:1])
@@ -190,5 +190,5 @@ def test_frechet_distance_of_few_pictures_is_that_of_the_covariances() -> None:
     first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
     root = linalg.sqrtm(first @ second).real
     expected = ((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root)
-    assert features.frechet_distance(one, other) == pytest.approx(expected, rel=1e-5)
-    assert features.frechet_distance(other, one) == pytest.approx(expected, rel=1e-5)
+    assert set_distances.frechet_distance(one, other) == pytest.approx(expected, rel=1e-5)
+    assert set_distances.frechet_distance(other, one) == pytest.approx(expected, rel=1e-5)

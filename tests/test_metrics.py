@@ -7,10 +7,10 @@ import pytest
 from messages import refused
 from scipy import ndimage
 
-from interp.errors import InputError
-from interp.metrics import features, quality
-from interp.metrics.pictures import as_floats
-from interp.metrics.prepare import as_bytes
+from interp.base.errors import InputError
+from interp.metrics import quality, set_distances
+from interp.metrics.distances import as_floats
+from interp.metrics.preprocess import as_bytes
 from interp.store.schema import Array
 
 DRAW = np.random.default_rng(0)
@@ -29,48 +29,52 @@ def test_frechet_distance_of_gaussians() -> None:
         exactly(np.zeros(3), np.diag([1.0, 4.0, 9.0]), 200),
         exactly(np.array([1.0, 0, 2]), np.diag([4.0, 4, 1]), 300, 1),
     )
-    assert features.frechet_distance(one, other) == pytest.approx(1 + 4 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2, rel=1e-9)
-    assert features.frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert set_distances.frechet_distance(one, other) == pytest.approx(1 + 4 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2, rel=1e-9)
+    assert set_distances.frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
     turn = np.linalg.qr(DRAW.standard_normal((3, 3)))[0]
-    assert features.frechet_distance(one @ turn, other @ turn) == pytest.approx(9 + 1, rel=1e-9), "a rotation changes nothing"
+    assert set_distances.frechet_distance(one @ turn, other @ turn) == pytest.approx(9 + 1, rel=1e-9), (
+        "a rotation changes nothing"
+    )
 
 
 def test_frechet_distance_where_covariances_do_not_commute() -> None:
     a, b = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[3.0, 0.0], [0.0, 1.0]])
     roots = np.sqrt(np.linalg.eigvals(a @ b))  # of the product itself: the same trace, another way
     expected = np.trace(a) + np.trace(b) - 2 * roots.real.sum()
-    assert features.frechet_distance(exactly(np.zeros(2), a, 50), exactly(np.zeros(2), b, 60, 3)) == pytest.approx(expected)
+    assert set_distances.frechet_distance(exactly(np.zeros(2), a, 50), exactly(np.zeros(2), b, 60, 3)) == pytest.approx(
+        expected
+    )
 
 
 def test_frechet_distance_with_fewer_pictures_than_features() -> None:
     one = DRAW.standard_normal((5, 20))
-    assert features.frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
-    assert features.frechet_distance(one, one + 1) == pytest.approx(20, rel=1e-6)
+    assert set_distances.frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+    assert set_distances.frechet_distance(one, one + 1) == pytest.approx(20, rel=1e-6)
 
 
 def test_precision_and_recall() -> None:
     real = np.concatenate([DRAW.normal(0, 1, (200, 2)), DRAW.normal(50, 1, (200, 2))])
     half = DRAW.normal(0, 1, (400, 2))
-    precision, recall = features.precision_recall(half, real)
+    precision, recall = set_distances.precision_recall(half, real)
     assert precision > 0.9
     assert recall == pytest.approx(0.5, abs=0.03), "one of two modes"
-    assert features.precision_recall(real, half)[::-1] == (precision, recall), "the two change places"
-    assert features.precision_recall(real, real) == (1.0, 1.0)
-    assert features.precision_recall(real + 1000, real) == (0.0, 0.0)
+    assert set_distances.precision_recall(real, half)[::-1] == (precision, recall), "the two change places"
+    assert set_distances.precision_recall(real, real) == (1.0, 1.0)
+    assert set_distances.precision_recall(real + 1000, real) == (0.0, 0.0)
     wide = DRAW.normal(0, 10, (400, 2))
-    narrow_precision, narrow_recall = features.precision_recall(DRAW.normal(0, 1, (400, 2)), wide)
+    narrow_precision, narrow_recall = set_distances.precision_recall(DRAW.normal(0, 1, (400, 2)), wide)
     assert narrow_precision > 0.9 > 0.2 > narrow_recall, "a narrow Gaussian inside a wide one"
 
 
 def test_precision_and_recall_by_hand() -> None:
     real, made = np.array([[0.0], [1.0], [2.0], [10.0]]), np.array([[0.5], [5.0], [30.0]])
     # with the first neighbour: real balls reach 1, 1, 1 and 8 (30 is in none); made balls 4.5, 4.5 and 25 (10 is in the last)
-    assert features.precision_recall(made, real, 1) == (pytest.approx(2 / 3), 1.0)
+    assert set_distances.precision_recall(made, real, 1) == (pytest.approx(2 / 3), 1.0)
 
 
 def test_inception_score() -> None:
-    assert features.inception_score(np.tile(np.eye(4), (5, 1))) == pytest.approx(4, rel=1e-6)
-    assert features.inception_score(np.full((6, 4), 0.25)) == pytest.approx(1)
+    assert set_distances.inception_score(np.tile(np.eye(4), (5, 1))) == pytest.approx(4, rel=1e-6)
+    assert set_distances.inception_score(np.full((6, 4), 0.25)) == pytest.approx(1)
 
 
 def test_psnr_by_hand() -> None:
@@ -122,10 +126,10 @@ def test_edges_and_colours() -> None:
         (lambda: quality.psnr(np.zeros((1, 8, 8, 3)), np.zeros((1, 9, 8, 3))), ("pictures", "(1, 8, 8, 3)", "(1, 9, 8, 3)")),
         (lambda: quality.ssim(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3))), ("pictures", "11 x 11")),
         (lambda: quality.edge_density(np.full((4, 4, 3), np.nan)), ("pictures", "NaN")),
-        (lambda: features.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3))), ("pictures", 1)),
-        (lambda: features.frechet_distance(np.zeros((4, 3)), np.zeros((5, 2))), ("features", 3, 2)),
-        (lambda: features.precision_recall(np.zeros((3, 3)), np.zeros((5, 3))), ("pictures", 3, 5)),
-        (lambda: features.inception_score(np.full((3, 2), np.inf)), ("Inf",)),
+        (lambda: set_distances.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3))), ("pictures", 1)),
+        (lambda: set_distances.frechet_distance(np.zeros((4, 3)), np.zeros((5, 2))), ("features", 3, 2)),
+        (lambda: set_distances.precision_recall(np.zeros((3, 3)), np.zeros((5, 3))), ("pictures", 3, 5)),
+        (lambda: set_distances.inception_score(np.full((3, 2), np.inf)), ("Inf",)),
     ],
 )
 def test_bad_pictures_and_features_are_refused(call: object, named: tuple[object, ...]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from messages import refused
 
 import interp
-from interp.metrics import pictures as metrics
+from interp.metrics import distances as metrics
 
 FLAT = np.full((1, 32, 32, 3), 0.5)
 

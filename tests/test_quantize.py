@@ -11,7 +11,7 @@ from messages import refused, warned
 from torch import nn
 
 import interp
-from interp.errors import InputError, InterpWarning
+from interp.base.errors import InputError, InterpWarning
 from interp.models.quantize import EXACT, KINDS
 from interp.testing.checks import selfcheck
 

@@ -14,8 +14,8 @@ from conftest import CLASSES, PROMPTS
 from messages import refused, warned
 
 import interp
+from interp.base.plan import check_same
 from interp.models.identity import SAMPLE, fingerprint
-from interp.plan import check_same
 from interp.store.summary import summarise, write_summary
 
 

@@ -14,11 +14,11 @@ import pytest
 from messages import refused, warned
 
 import interp
-from interp.errors import InputError, InterpWarning, StoreError
-from interp.store.export import export
-from interp.store.merge import merge
-from interp.store.places import exists, located
-from interp.store.verify import forget, verify
+from interp.base.errors import InputError, InterpWarning, StoreError
+from interp.store.exporting import export
+from interp.store.locations import exists, located
+from interp.store.merging import merge
+from interp.store.verification import forget, verify
 
 TEXTS = ["a red cat", "two dog", "the green circle"]
 URL = "memory://bucket/run.zarr"
@@ -91,7 +91,7 @@ def test_damage_in_a_bucket(tiny_model: interp.Model, local: interp.Run) -> None
 
 
 def test_results_and_exports(tiny_model: interp.Model, local: interp.Run, tmp_path: Path) -> None:
-    from interp.store.results import write_result
+    from interp.store.saved_results import write_result
 
     run = interp.trace(tiny_model, TEXTS, out=URL, **GIVEN)
     found = interp.massive.find(run, resamples=0)

@@ -18,9 +18,9 @@ from messages import refused
 import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
 from interp.experiments.grid import tabulate
-from interp.experiments.pairs import demo_pairs
-from interp.figures import causes, massive, places, style
-from interp.store.results import write_result
+from interp.experiments.keypoint_pairs import demo_pairs
+from interp.figures import causes, channels, maps, style
+from interp.store.saved_results import write_result
 
 
 @pytest.fixture(scope="module")
@@ -75,26 +75,26 @@ def every_figure(model: interp.Model, demo_run: interp.Run, folder: Path) -> dic
     pair = comparison.runs([demo_run, demo_run], ["a", "b"])
     pck = interp.features(model, demo_pairs(2), out=folder / "f.zarr", channels=[29], blocks=[3, 5], steps=2)
     return {
-        "spikes": massive.spikes(found),
-        "scores": massive.scores(found),
-        "surface": massive.surface(energy.surface(demo_run)),
-        "layers": massive.layers(interp.massive.profile(demo_run, [29])),
-        "trend": massive.trend(trend.over_timesteps(demo_run, [29])),
-        "stability": massive.stability(stability.sets(demo_run)),
-        "energy": massive.energy(energy.shares(demo_run)),
-        "outliers": massive.outliers(energy.outliers(demo_run)),
-        "token_norms": massive.token_norms(energy.token_norms(demo_run, [29])),
+        "spikes": channels.spikes(found),
+        "scores": channels.scores(found),
+        "surface": channels.surface(energy.surface(demo_run)),
+        "layers": channels.layers(interp.massive.profile(demo_run, [29])),
+        "trend": channels.trend(trend.over_timesteps(demo_run, [29])),
+        "stability": channels.stability(stability.sets(demo_run)),
+        "energy": channels.energy(energy.shares(demo_run)),
+        "outliers": channels.outliers(energy.outliers(demo_run)),
+        "token_norms": channels.token_norms(energy.token_norms(demo_run, [29])),
         "alignment": causes.alignment(interp.alignment.compare(demo_run)),
         "attribution": causes.attribution(split),
         "gates": causes.gates(table),
         "residual": causes.residual(interp.residual.decompose(demo_run, [29])),
         "comparison": causes.comparison(pair),
-        "clusters": places.clusters(interp.segmentation.masks(demo_run, [29])),
-        "token_map": places.token_map(segmentation.similarity(demo_run, 3)),
-        "overlap": places.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
-        "principal": places.principal(segmentation.principal_map(demo_run)),
-        "pictures": places.pictures(demo_run.images["image"]),
-        "pck": places.pck(pck.run().result("features")),
+        "clusters": maps.clusters(interp.segmentation.masks(demo_run, [29])),
+        "token_map": maps.token_map(segmentation.similarity(demo_run, 3)),
+        "overlap": maps.overlap(segmentation.score(demo_run, truth, k=4, repeats=2)),
+        "principal": maps.principal(segmentation.principal_map(demo_run)),
+        "pictures": maps.pictures(demo_run.images["image"]),
+        "pck": maps.pck(pck.run().result("features")),
         **at_a_glance(demo_run),
     }
 
@@ -106,24 +106,24 @@ def at_a_glance(run: interp.Run) -> dict[str, go.Figure]:
     here = interp.tokens.channel_map(run, 29, **place)
     written = interp.residual.decompose(run, [29])
     return {
-        "threshold": massive.threshold(found),
-        "one_state": massive.one_state(interp.glance.channels(run, block=3, step=0), selected=[29]),
-        "steps": massive.steps(ratio, "ratio", "times", block=1, step=1),
-        "step_cells": massive.step_cells(massive.steps(ratio, "ratio", "times"), ratio),
+        "threshold": channels.threshold(found),
+        "one_state": channels.one_state(interp.glance.channels(run, block=3, step=0), selected=[29]),
+        "steps": channels.steps(ratio, "ratio", "times", block=1, step=1),
+        "step_cells": channels.step_cells(channels.steps(ratio, "ratio", "times"), ratio),
         "curves": causes.curves(run.stats["mean_abs"].sel(block=3, stream="image", channel=29), prompt=1),
         "variance": causes.variance(interp.glance.variance(run, [29])),
         "gate_grid": causes.gate_grid(interp.glance.alpha(run, 29)),
         "alpha_and_size": causes.alpha_and_size(interp.glance.alpha_and_size(run, block=1), selected=[29]),
         "factors": causes.factors(written),
-        "over_picture": places.over_picture(here, run.images["image"].sel(prompt=1).to_numpy(), token=(2, 3)),
-        "token_cells": places.token_cells(places.over_picture(here), here),
-        "token_channels": places.token_channels(interp.tokens.token(run, 2, 3, **place)),
+        "over_picture": maps.over_picture(here, run.images["image"].sel(prompt=1).to_numpy(), token=(2, 3)),
+        "token_cells": maps.token_cells(maps.over_picture(here), here),
+        "token_channels": maps.token_channels(interp.tokens.token(run, 2, 3, **place)),
     }
 
 
 def test_every_figure_function_draws_and_is_labelled(demo_model: interp.Model, demo_run: interp.Run, tmp_path: Path) -> None:
     figures = every_figure(demo_model, demo_run, tmp_path)
-    for module in (massive, causes, places):
+    for module in (channels, causes, maps):
         own = {n for n, f in vars(module).items() if callable(f) and f.__module__ == module.__name__}
         public = {name for name in own if not name.startswith("_")}
         assert public <= set(figures), f"figures of {module.__name__} that nothing draws: {public - set(figures)}"

@@ -15,7 +15,7 @@ import zarr
 from conftest import trace_command
 
 import interp
-from interp.executor import Progress
+from interp.base.executor import Progress
 
 PROMPTS = [f"a red circle and {number} blue square" for number in range(40)]
 

@@ -20,7 +20,7 @@ from interp.testing.blocks import swapped_chunks
 from interp.testing.checks import check_claim
 
 GATELESS = ["hunyuandit_model", "stableaudio_model"]
-pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")  # the example prompts' words
+pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")  # the example prompts' words
 
 
 def test_the_demo_is_checked_for_its_massive_channels(demo_model: interp.Model) -> None:

@@ -12,11 +12,11 @@ from bad_inputs import run as in_process
 from messages import names, refused
 
 import interp
-from interp.errors import InputError, PlanError, StoreError
-from interp.plan import parse_shard
+from interp.base.errors import InputError, PlanError, StoreError
+from interp.base.plan import parse_shard
 from interp.store.create import writing_lock
-from interp.store.merge import merge
-from interp.store.verify import verify
+from interp.store.merging import merge
+from interp.store.verification import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle"]  # of two seeds each: three batches of two
 ROWS = 6

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import interp
-from interp.store.verify import verify
+from interp.store.verification import verify
 
 pytestmark = pytest.mark.processes
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog"]

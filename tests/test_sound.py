@@ -13,7 +13,7 @@ import interp
 from interp.experiments.kinds.lens import lens
 from interp.models.families.pipeline import spectrogram, spectrogram_size
 
-pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
 
 
 def test_the_picture_of_a_sound_is_its_spectrogram(stableaudio_model: interp.Model, tmp_path: Path) -> None:

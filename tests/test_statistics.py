@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.statistics import STATISTICS, median_magnitude, token_statistics
 from interp.testing.reference import statistics
+from interp.tracing.statistics import STATISTICS, median_magnitude, token_statistics
 
 
 def states(tokens: int, mean: float, deviation: float, dtype: torch.dtype) -> torch.Tensor:

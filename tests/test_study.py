@@ -12,7 +12,7 @@ from messages import refused, warned
 from scipy import stats
 
 from interp.analysis import study
-from interp.errors import InputError, InterpWarning, PlanError, StoreError
+from interp.base.errors import InputError, InterpWarning, PlanError, StoreError
 from interp.store.answers import append_answer, read_answers
 from interp.store.studies import Study, read_study, study_file, study_names, write_study
 

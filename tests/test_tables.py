@@ -14,8 +14,8 @@ from messages import refused
 from planted_data import noise, statistics
 
 from interp.analysis import trend
-from interp.errors import InputError
-from interp.figures import massive as figures
+from interp.base.errors import InputError
+from interp.figures import channels as figures
 from interp.figures import style
 from interp.store import tables
 

@@ -185,7 +185,7 @@ def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path) -> No
         if scheduler is model.pipe.scheduler:
             scheduler.timesteps = scheduler.timesteps * 0.5
 
-    from interp.run import execute
+    from interp.runs.run import execute
     from interp.tracing.prepare import prepare
 
     prepared = prepare(model, PROMPTS[:1])

@@ -16,7 +16,7 @@ from interp.guidance import DetailGuidance
 from interp.interventions import ZeroNormsKept
 from interp.models import tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::interp.errors.InterpWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
 
 
 def test_pipelines_of_two_transformers_are_refused() -> None:

@@ -14,8 +14,8 @@ from bad_inputs import run as command
 from messages import names, refused
 
 import interp
-from interp.errors import StoreError
-from interp.store.verify import verify
+from interp.base.errors import StoreError
+from interp.store.verification import verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square"]
 RECORD = interp.Record(hidden=interp.Select(blocks=(1,)), modulation=True, branches=True, prediction=True, latents="all")

@@ -15,12 +15,12 @@ from messages import refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.evaluation import weighted
-from interp.evaluation.evaluate import evaluate
 from interp.evaluation.gallery import Gallery
+from interp.evaluation.scoring import evaluate
 from interp.evaluation.weighted import Weighted
-from interp.metrics import features, scores, towers
+from interp.metrics import scores, set_distances, towers
 from interp.metrics.checkpoints import find
 from interp.store.schema import Array
 
@@ -95,7 +95,7 @@ def test_a_cache_that_is_another_file_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("not a database, but something that somebody wrote")
     with refused(InputError, file):
-        scores.Cache(file)
+        scores.ScoreCache(file)
     assert file.read_text().startswith("not a database")
 
 
@@ -138,7 +138,7 @@ def test_every_metric_through_an_evaluation(
     assert values["fid"][1] > 0
     assert (values["precision"][0], values["recall"][0]) == (1, 1)
     looked = scorer.looked_at(pictures[1], gallery.prompts)
-    assert values["fid"][1] == features.frechet_distance(looked, scorer.looked_at(real, gallery.prompts))
+    assert values["fid"][1] == set_distances.frechet_distance(looked, scorer.looked_at(real, gallery.prompts))
     assert (values["inception_score"] >= 1).all()
 
 

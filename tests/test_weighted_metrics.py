@@ -19,13 +19,13 @@ from messages import refused
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp.errors import InputError
-from interp.metrics import hps, prepare, towers
+from interp.base.errors import InputError
+from interp.metrics import hps, preprocess, towers
 from interp.metrics.checkpoints import find
 from interp.store.schema import Array
 
 DRAW = np.random.default_rng(0)
-MEAN, DEVIATION = torch.tensor(prepare.CLIP_MEAN)[:, None, None], torch.tensor(prepare.CLIP_DEVIATION)[:, None, None]
+MEAN, DEVIATION = torch.tensor(preprocess.CLIP_MEAN)[:, None, None], torch.tensor(preprocess.CLIP_DEVIATION)[:, None, None]
 
 
 # pictures as networks see them
@@ -39,33 +39,33 @@ def test_pictures_are_cut_as_transformers_cuts_them(size: tuple[int, int]) -> No
     picture = DRAW.integers(0, 256, (1, *size, 3), np.uint8)
     theirs = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     expected = theirs(picture[0], return_tensors="pt")["pixel_values"]
-    ours = prepare.clip_colours(prepare.centre_square(picture, 16))
+    ours = preprocess.clip_colours(preprocess.centre_square(picture, 16))
     assert torch.allclose(ours, expected, atol=1e-6)
     theirs = BlipImageProcessorPil(size={"height": 16, "width": 16})
     expected = theirs(picture[0], return_tensors="pt")["pixel_values"]
-    assert torch.allclose(prepare.clip_colours(prepare.square(picture, 16)), expected, atol=1e-6)
+    assert torch.allclose(preprocess.clip_colours(preprocess.square(picture, 16)), expected, atol=1e-6)
 
 
 def test_pictures_cut_by_hand() -> None:
     picture = DRAW.integers(0, 256, (1, 4, 8, 3), np.uint8)
     hand = torch.from_numpy(picture[0, :, 2:6].transpose(2, 0, 1) / 255).float()
-    assert torch.equal(prepare.centre_square(picture, 4)[0], hand), "nothing to resize: the middle, as it is"
-    boxed = prepare.letterbox(picture, 8)[0]
+    assert torch.equal(preprocess.centre_square(picture, 4)[0], hand), "nothing to resize: the middle, as it is"
+    boxed = preprocess.letterbox(picture, 8)[0]
     assert torch.equal(boxed[:, 2:6], torch.from_numpy(picture[0].transpose(2, 0, 1) / 255).float())
     assert (boxed[:, :2] == 0).all()
     assert (boxed[:, 6:] == 0).all()
-    grey = prepare.clip_colours(prepare.letterbox(np.full((1, 20, 20, 3), 51, np.uint8), 8))
+    grey = preprocess.clip_colours(preprocess.letterbox(np.full((1, 20, 20, 3), 51, np.uint8), 8))
     assert torch.allclose(grey, ((0.2 - MEAN) / DEVIATION).expand(1, 3, 8, 8), atol=1e-6)
 
 
 def test_bilinear_as_tensorflow_1_does_it() -> None:
     line = np.zeros((1, 2, 2, 3), np.uint8)
     line[0, :, 1], line[0, 1] = 100, 200
-    row = prepare.like_tensorflow_1(line, 4)[0, 0]
+    row = preprocess.like_tensorflow_1(line, 4)[0, 0]
     assert row[0].tolist() == [0, 50, 100, 100], "places 0, 0.5, 1, 1.5; beyond the last pixel it stays"
     assert row[:, 0].tolist() == [0, 100, 200, 200]
     picture = DRAW.integers(0, 256, (1, 6, 6, 3), np.uint8)
-    assert torch.equal(prepare.like_tensorflow_1(picture, 3)[0, 1], torch.from_numpy(picture[0, ::2, ::2, 1]).float())
+    assert torch.equal(preprocess.like_tensorflow_1(picture, 3)[0, 1], torch.from_numpy(picture[0, ::2, ::2, 1]).float())
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_bilinear_as_tensorflow_1_does_it() -> None:
 )
 def test_what_is_no_picture_is_refused(pictures: Array, named: tuple[object, ...]) -> None:
     with refused(InputError, "pictures", *named):
-        prepare.as_bytes(pictures)
+        preprocess.as_bytes(pictures)
 
 
 def test_floats_and_bytes_are_the_same_pictures() -> None:
-    assert (prepare.as_bytes(made.PICTURES / 255) == made.PICTURES).all()
+    assert (preprocess.as_bytes(made.PICTURES / 255) == made.PICTURES).all()
 
 
 # CLIPScore, LAION-Aesthetics, BLIP-ITM

@@ -11,7 +11,7 @@ import torch
 import weights_made as made
 from messages import refused
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.evaluation.weighted import Weighted
 from interp.metrics import checkpoints, inception, lpips, tensors, towers
 from interp.metrics.checkpoints import find

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from messages import refused
 
 import interp
-from interp.plan import Plan, check_same, groups
-from interp.prompts import read_prompts
-from interp.sites import GATES, STREAMS, Select, Site, parse_indices, resolve_indices
+from interp.base.plan import Plan, check_same, groups
+from interp.base.prompts import read_prompts
+from interp.base.sites import GATES, STREAMS, Select, Site, parse_indices, resolve_indices
 
 sites = st.builds(
     lambda block, stream, kind, gate: Site(block, stream, kind, None if kind == "hidden" else gate),

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import experiments
+from interp.base.options import Blocks, Prompts
+from interp.base.sites import parse_indices, resolve_indices
 from interp.experiments.kind import Kind, Request
-from interp.options import Blocks, Prompts
-from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.base.sites import Site
     from interp.experiments.design import Drawing
-    from interp.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from interp.analysis import comparison, glance
-from interp.dashboard import ask, choose, frame, opened
+from interp.dashboard import ask, cached_stores, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, plain
 from interp.figures import causes
-from interp.figures import massive as figures
+from interp.figures import channels as figures
 
 frame.needed()
 
@@ -32,7 +32,7 @@ st.dataframe(facts.rename_axis("what").reset_index(), hide_index=True)
 massive = [ask.consensus(ask.massive(run, "robust")[0], stream) for run in runs]
 leading = [chosen[0] if chosen else largest for chosen, largest in massive]
 ratios = [
-    opened.computed(r.path, "ratio", (c, stream), lambda r=r, c=c: glance.ratio(r, c, stream=stream))
+    cached_stores.computed(r.path, "ratio", (c, stream), lambda r=r, c=c: glance.ratio(r, c, stream=stream))
     for r, c in zip(runs, leading, strict=True)
 ]
 most = round(max(float(ratio.max()) for ratio in ratios), 2)  # one range of colours for both
@@ -47,17 +47,17 @@ for side, column, run, name, (chosen, largest), ratio in parts:
         code = [
             *opening(run.path),
             f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
-            f'interp.figures.massive.steps(values, {title!r}, "ratio", most={most})',
+            f'interp.figures.channels.steps(values, {title!r}, "ratio", most={most})',
         ]
         panel(f"{side}-ratio", partial(figures.steps, ratio, title, "ratio", most=most), ratio, code)
         lines = (chosen or [largest])[:8]
-        rough = opened.computed(
+        rough = cached_stores.computed(
             run.path, "rough", (*lines, stream), lambda run=run, lines=lines: glance.profile(run, lines, stream=stream)
         )
         code = [
             *opening(run.path),
             f"found = interp.glance.profile(run, {lines}, stream={stream!r})",
-            "interp.figures.massive.layers(found)",
+            "interp.figures.channels.layers(found)",
         ]
         panel(f"{side}-layers", partial(figures.layers, rough), rough, code)
 
@@ -71,7 +71,7 @@ with explained():
         made = ask.result(
             runs[0],
             f"comparison with {runs[1].path}",
-            {"stream": stream, "changed": opened.stamp(runs[1].path)},
+            {"stream": stream, "changed": cached_stores.stamp(runs[1].path)},
             lambda: comparison.runs(runs, labels, stream=stream),
             reads,
             call,

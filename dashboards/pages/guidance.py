@@ -4,12 +4,12 @@ from functools import partial
 
 import streamlit as st
 
+from interp.base.errors import InputError
 from interp.dashboard import choose, frame, live, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import more, opening, panel
 from interp.dashboard.pickers import pick, plain
 from interp.dashboard.settings import seeds, setting
-from interp.errors import InputError
 from interp.figures import guidance as figures
 from interp.store.tables import table
 

@@ -6,11 +6,11 @@ import streamlit as st
 
 from interp.analysis import glance, stability
 from interp.analysis import massive as analysis
-from interp.dashboard import ask, choose, frame, opened
+from interp.dashboard import ask, cached_stores, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, plain, put
-from interp.figures import massive as figures
+from interp.figures import channels as figures
 
 frame.needed()
 
@@ -42,17 +42,17 @@ spikes, scores = st.columns(2)  # `drill` is filled first: it shows the clicked 
 heat, drill = st.columns(2)
 layers, same = st.columns(2)
 with drill, explained():
-    state = opened.computed(
+    state = cached_stores.computed(
         run.path, "channels", (block, step, stream), lambda: glance.channels(run, block=block, step=step, stream=stream)
     )
     code = [
         *begin,
         f"values = interp.glance.channels(run, block={block}, step={step}, stream={stream!r})",
-        f"interp.figures.massive.one_state(values, selected={chosen})",
+        f"interp.figures.channels.one_state(values, selected={chosen})",
     ]
     panel("state", partial(figures.one_state, state, selected=chosen), state, code)
 with heat, explained():
-    ratio = opened.computed(run.path, "ratio", (channel, stream), lambda: glance.ratio(run, channel, stream=stream))
+    ratio = cached_stores.computed(run.path, "ratio", (channel, stream), lambda: glance.ratio(run, channel, stream=stream))
 
     def go_to(x: int, y: int) -> None:
         """Set the pickers to the clicked cell."""
@@ -63,17 +63,17 @@ with heat, explained():
     code = [
         *begin,
         f"values = interp.glance.ratio(run, {channel}, stream={stream!r})",
-        f'interp.figures.massive.steps(values, {title!r}, "ratio", block={block}, step={step})',
+        f'interp.figures.channels.steps(values, {title!r}, "ratio", block={block}, step={step})',
     ]
     figure = partial(figures.steps, ratio, title, "ratio", block=block, step=step)
     panel("ratio", figure, ratio, code, cells=lambda drawn: figures.step_cells(drawn, ratio), clicked=go_to)
     st.caption("Click a cell to show every channel there in the next plot.")
 here, place = found.sel(stream=stream, block=block), {"block": block, "stream": stream}
 with spikes, explained():
-    code = [*call, f"interp.figures.massive.spikes(found, block={block}, stream={stream!r})"]
+    code = [*call, f"interp.figures.channels.spikes(found, block={block}, stream={stream!r})"]
     panel("spikes", partial(figures.spikes, found, **place), here, code)
 with scores, explained():
-    code = [*call, f"interp.figures.massive.threshold(found, block={block}, stream={stream!r})"]
+    code = [*call, f"interp.figures.channels.threshold(found, block={block}, stream={stream!r})"]
     panel("threshold", partial(figures.threshold, found, **place), here, code)
 
 with layers, explained():
@@ -87,9 +87,9 @@ with layers, explained():
         f"interp.massive.profile(run, {lines}, stream={stream!r})",
     )
     if made is None:
-        rough = opened.computed(run.path, "rough", (*lines, stream), lambda: glance.profile(run, lines, stream=stream))
+        rough = cached_stores.computed(run.path, "rough", (*lines, stream), lambda: glance.profile(run, lines, stream=stream))
         made = rough, [*begin, f"found = interp.glance.profile(run, {lines}, stream={stream!r})"]
-    panel("layers", partial(figures.layers, made[0]), made[0], [*made[1], "interp.figures.massive.layers(found)"])
+    panel("layers", partial(figures.layers, made[0]), made[0], [*made[1], "interp.figures.channels.layers(found)"])
 with same, explained():
     made = ask.result(
         run,
@@ -100,4 +100,4 @@ with same, explained():
         f"interp.stability.sets(run, 8, stream={stream!r})",
     )
     if made is not None:
-        panel("stability", partial(figures.stability, made[0]), made[0], [*made[1], "interp.figures.massive.stability(found)"])
+        panel("stability", partial(figures.stability, made[0]), made[0], [*made[1], "interp.figures.channels.stability(found)"])

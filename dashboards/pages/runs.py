@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from interp.dashboard import choose, frame, opened, pictures
+from interp.dashboard import cached_stores, choose, frame, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.listing import overview
 from interp.dashboard.pickers import pick, plain
@@ -38,7 +38,7 @@ if store.problem:
     st.stop()
 
 with explained():
-    source = opened.run(store.path) if store.kind == "trace" else opened.experiment(store.path)
+    source = cached_stores.run(store.path) if store.kind == "trace" else cached_stores.experiment(store.path)
     facts = {**source.facts(), "created": source.provenance.get("created", "unknown")}
     left, right = st.columns([3, 2])
     left.table({"what": list(facts), "value": [plain(str(value)) for value in facts.values()]}, hide_index=True)

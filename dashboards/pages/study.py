@@ -6,11 +6,11 @@ from functools import partial
 import streamlit as st
 
 from interp.analysis import study as analysis
-from interp.dashboard import choose, frame, opened, pictures, roots
+from interp.base.errors import InputError
+from interp.dashboard import cached_stores, choose, frame, pictures, roots
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain
-from interp.errors import InputError
 from interp.figures import people
 from interp.store.answers import append_answer, parse_answers
 from interp.store.studies import Study, read_study, study_file, study_names, write_study
@@ -101,7 +101,7 @@ def rate():
     path = root / study.experiment
     if not roots.inside(path, root):
         raise InputError("study: its experiment lies outside the dashboard's root folder")
-    experiment = opened.experiment(path)
+    experiment = cached_stores.experiment(path)
     answers = file.with_suffix(".jsonl")
     given = {int(answer["pair"]) for answer in parse_answers(answers)[0] if answer.get("rater") == rater}
     waiting = [pair for pair in analysis.order(name, rater, study.rows) if pair[0] not in given]

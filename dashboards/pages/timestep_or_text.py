@@ -5,12 +5,12 @@ from functools import partial
 import streamlit as st
 
 from interp.analysis import alignment, attribution, glance
-from interp.dashboard import ask, choose, frame, opened
+from interp.dashboard import ask, cached_stores, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import put
 from interp.figures import causes as figures
-from interp.figures.massive import step_cells
+from interp.figures.channels import step_cells
 
 frame.needed()
 
@@ -24,7 +24,7 @@ begin = opening(run.path)
 
 curves, split = st.columns(2)
 with curves, explained():
-    sizes = opened.computed(
+    sizes = cached_stores.computed(
         run.path,
         "sizes",
         (block, stream, channel),
@@ -38,14 +38,14 @@ with curves, explained():
     panel("curves", partial(figures.curves, sizes, prompt=prompt), sizes, code)
 with split, explained():
     lines = list(dict.fromkeys([channel, *chosen[:5]]))
-    found = opened.computed(run.path, "variance", (*lines, stream), lambda: glance.variance(run, lines, stream=stream))
+    found = cached_stores.computed(run.path, "variance", (*lines, stream), lambda: glance.variance(run, lines, stream=stream))
     code = [*begin, f"found = interp.glance.variance(run, {lines}, stream={stream!r})", "interp.figures.causes.variance(found)"]
     panel("variance", partial(figures.variance, found), found, code)
     st.caption("The rest is the variance between rows of one step: prompts, seeds, and their interaction with the step.")
 
 grid, pairs = st.columns(2)
 with grid, explained():
-    alpha = opened.computed(run.path, "alpha", (channel, stream), lambda: glance.alpha(run, channel, stream=stream))
+    alpha = cached_stores.computed(run.path, "alpha", (channel, stream), lambda: glance.alpha(run, channel, stream=stream))
 
     def go_to(step: int, row: int) -> None:
         """Set the block to the clicked cell."""
@@ -65,7 +65,7 @@ with grid, explained():
     panel("gates", partial(figures.gate_grid, alpha), alpha, code, cells=cells, clicked=go_to)
     st.caption("Click a cell to show its block in the other plots.")
 with pairs, explained():
-    found = opened.computed(
+    found = cached_stores.computed(
         run.path, "alpha and size", (block, stream), lambda: glance.alpha_and_size(run, block=block, stream=stream)
     )
     code = [

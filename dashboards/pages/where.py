@@ -5,12 +5,12 @@ from functools import partial
 import streamlit as st
 
 from interp.analysis import segmentation, tokens
-from interp.dashboard import ask, choose, frame, opened, pictures
+from interp.base.errors import InputError
+from interp.dashboard import ask, cached_stores, choose, frame, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import opening, panel
 from interp.dashboard.pickers import pick, put
-from interp.errors import InputError
-from interp.figures import places as figures
+from interp.figures import maps as figures
 
 frame.needed()
 
@@ -41,13 +41,15 @@ underneath = f'picture = run.images["image"].sel(prompt={prompt}).to_numpy()'
 if channel is None:
     members = chosen
     if which == SETS[2]:
-        members = opened.computed(run.path, "largest", tuple(place.values()), lambda: tokens.largest(run, 12, **place))
+        members = cached_stores.computed(run.path, "largest", tuple(place.values()), lambda: tokens.largest(run, 12, **place))
     if not members:
         raise InputError("channels: no channel of the image stream is massive here; show one channel, or the 12 largest")
-    found = opened.computed(run.path, "set", (*members, *place.values()), lambda: tokens.set_map(run, members, **place))
+    found = cached_stores.computed(run.path, "set", (*members, *place.values()), lambda: tokens.set_map(run, members, **place))
     values, make = found["heat"], [f"found = interp.tokens.set_map(run, {members}, {spelled})", 'values = found["heat"]']
 else:
-    values = opened.computed(run.path, "map", (channel, *place.values()), lambda: tokens.channel_map(run, channel, **place))
+    values = cached_stores.computed(
+        run.path, "map", (channel, *place.values()), lambda: tokens.channel_map(run, channel, **place)
+    )
     found, make = None, [f"values = interp.tokens.channel_map(run, {channel}, {spelled})"]
     members = [channel]
 
@@ -64,13 +66,13 @@ with over, explained():
         """Set the token to the clicked cell."""
         put("token", f"{int(row)},{int(column)}")
 
-    code = [*begin, *make, underneath, f"interp.figures.places.over_picture(values, picture, token=({y}, {x}))"]
+    code = [*begin, *make, underneath, f"interp.figures.maps.over_picture(values, picture, token=({y}, {x}))"]
     figure = partial(figures.over_picture, values, picture, token=(y, x))
     panel("over", figure, values, code, cells=lambda drawn: figures.token_cells(drawn, values), clicked=go_to, height=480)
     st.caption("Click a token to show its largest channels in the next plot.")
 with one, explained():
-    state = opened.computed(run.path, "token", (y, x, *place.values()), lambda: tokens.token(run, y, x, **place))
-    code = [*begin, f"values = interp.tokens.token(run, {y}, {x}, {spelled})", "interp.figures.places.token_channels(values)"]
+    state = cached_stores.computed(run.path, "token", (y, x, *place.values()), lambda: tokens.token(run, y, x, **place))
+    code = [*begin, f"values = interp.tokens.token(run, {y}, {x}, {spelled})", "interp.figures.maps.token_channels(values)"]
     panel("token", partial(figures.token_channels, state), state, code, height=480)
     pictures.strip([picture], [f"the picture of row {prompt}"])
 
@@ -78,7 +80,7 @@ masks, curve = st.columns(2)
 with masks, explained():
     shown = [prompt, *(row for row in states["prompt"].to_numpy().tolist() if row != prompt)][:3]
     some = run.hidden["image"].to_dataset().sel(prompt=shown)
-    clusters = opened.computed(
+    clusters = cached_stores.computed(
         run.path,
         "masks",
         (*members, *shown, step, block),
@@ -88,13 +90,13 @@ with masks, explained():
         *begin,
         f'states = run.hidden["image"].to_dataset().sel(prompt={shown})',
         f"found = interp.segmentation.masks(states, {members}, steps=[{step}], blocks=[{block}])",
-        "interp.figures.places.clusters(found)",
+        "interp.figures.maps.clusters(found)",
     ]
     panel("masks", partial(figures.clusters, clusters), clusters, code)
 with curve, explained():
     if "segmentation_score" in run.results:
-        score = opened.computed(run.path, "stored score", (), lambda: run.result("segmentation_score"))
-        code = [*begin, 'found = run.result("segmentation_score")', "interp.figures.places.overlap(found)"]
+        score = cached_stores.computed(run.path, "stored score", (), lambda: run.result("segmentation_score"))
+        code = [*begin, 'found = run.result("segmentation_score")', "interp.figures.maps.overlap(found)"]
         panel("overlap", partial(figures.overlap, score), score, code)
     else:
         st.info(

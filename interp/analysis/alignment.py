@@ -14,8 +14,8 @@ from scipy import stats
 
 from interp.analysis import intervals, sources
 from interp.analysis.stability import member
-from interp.errors import InputError
-from interp.store.opened import Run
+from interp.base.errors import InputError
+from interp.store.traced_run import Run
 
 Array = NDArray[Any]
 PERMUTATIONS = 499

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 MARGIN = 0.05  # a share below this is called negligible

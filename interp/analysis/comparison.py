@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import attribution, intervals, massive, sources, trend
-from interp.errors import InputError
-from interp.store.opened import Run
+from interp.base.errors import InputError
+from interp.store.traced_run import Run
 
 
 def runs(

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import intervals
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)

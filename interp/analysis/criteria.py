@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import sources
-from interp.errors import InputError, StoreError
+from interp.base.errors import InputError, StoreError
 
 Array = NDArray[Any]
 

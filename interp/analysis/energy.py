@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from interp.analysis import intervals, massive, sources
 from interp.analysis.criteria import energy_of
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 KS = (1, 2, 4, 8, 16, 32)

@@ -14,8 +14,8 @@ import xarray as xr
 
 from interp.analysis import criteria, sources
 from interp.analysis import massive as rows
-from interp.errors import InputError, StoreError
-from interp.store.opened import Run
+from interp.base.errors import InputError, StoreError
+from interp.store.traced_run import Run
 
 CRITERIA = ("robust", "ratio", "top", "energy")
 NO_INTERVAL = "none: from the summary over rows"

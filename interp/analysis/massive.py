@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import criteria, intervals, sources
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 CONSENSUS = 0.5  # share of blocks, from a channel's first on

@@ -15,7 +15,7 @@ from scipy import stats
 
 from interp.analysis import intervals
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.store.schema import Array
 
 PERMUTATIONS = 9_999

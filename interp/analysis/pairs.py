@@ -10,8 +10,8 @@ import xarray as xr
 
 from interp.analysis import intervals
 from interp.analysis.result import Estimate, result, whole_rows
-from interp.errors import InputError
-from interp.metrics import pictures as metrics
+from interp.base.errors import InputError
+from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 

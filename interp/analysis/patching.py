@@ -9,8 +9,8 @@ import xarray as xr
 
 from interp.analysis import intervals
 from interp.analysis.result import Estimate, result, whole_rows
-from interp.errors import InputError
-from interp.metrics import pictures as pixels
+from interp.base.errors import InputError
+from interp.metrics import distances as pixels
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals, massive, sources
-from interp.store.opened import Run
+from interp.store.traced_run import Run
 
 SIGNIFICANT = 0.5  # of the largest size over blocks
 

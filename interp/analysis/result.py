@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 

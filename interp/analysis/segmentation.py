@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 PROMPT = ("prompt", "prompt_text", "seed")

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from interp.errors import InputError, InterpWarning, StoreError
-from interp.sites import STREAMS, parse_indices, resolve_indices
-from interp.store.opened import Run
+from interp.base.errors import InputError, InterpWarning, StoreError
+from interp.base.sites import STREAMS, parse_indices, resolve_indices
 from interp.store.reader import read_ahead
 from interp.store.schema import Array
+from interp.store.traced_run import Run
 
 Source = Run | xr.Dataset
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 PAIRS = 200  # pairs of prompts compared, at most

@@ -18,7 +18,7 @@ from scipy import stats
 
 from interp.analysis.intervals import LEVEL
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 QUESTIONS = ("detail", "colour", "prompt")

@@ -12,7 +12,7 @@ from scipy import stats
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import Estimate, result
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 Array = NDArray[Any]
 ORDINARY = 64  # other channels that the control is taken over, at most

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from interp.base.errors import InterpError, InterpWarning
 from interp.cli import (
     dashboard,
     demo,
@@ -29,7 +30,6 @@ from interp.cli import (
     verify,
 )
 from interp.cli.flags import flags
-from interp.errors import InterpError, InterpWarning
 from interp.experiments.kinds import kinds
 from interp.questions import QUESTIONS
 

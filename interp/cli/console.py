@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 if TYPE_CHECKING:
     import typer
 
-    from interp.executor import Progress
+    from interp.base.executor import Progress
 
 
 def print_json(value: Any) -> None:

@@ -20,7 +20,7 @@ def dashboard(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Explore stores in a browser: runs, massive channels, experiments, guidance, a blind study. Loads no model."""
-    from interp.errors import InputError
+    from interp.base.errors import InputError
 
     if importlib.util.find_spec("streamlit") is None:
         raise InputError("the dashboard needs streamlit: pip install 'interp[dashboard]'")

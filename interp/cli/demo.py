@@ -24,12 +24,12 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the demo model (about an hour on two cores); the finished pipeline is OUT/model."""
-    from interp.errors import InputError
+    from interp.base.errors import InputError
+    from interp.base.plan import at_least
     from interp.models.demo.build import SIZES
     from interp.models.demo.train import TrainingPlan
     from interp.models.demo.train import train as train_demo
     from interp.models.load import usable_device
-    from interp.plan import at_least
 
     if size not in SIZES:
         raise InputError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
@@ -51,9 +51,9 @@ def train_judge(
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and batches.")] = 0,
 ) -> None:
     """Train the demo judge again (minutes on two cores) and measure its accuracy on held-out pictures."""
+    from interp.base.plan import at_least
     from interp.cli.console import print_table
     from interp.models.demo.train_judge import train as train_one
-    from interp.plan import at_least
     from interp.tracing.model import load
 
     check_folder(out)
@@ -69,7 +69,7 @@ def train_judge(
 
 def check_folder(out: Path) -> None:
     """Make the folder to write into, or raise InputError."""
-    from interp.errors import InputError
+    from interp.base.errors import InputError
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -101,8 +101,8 @@ def world(
 
     from PIL import Image
 
+    from interp.base.plan import at_least
     from interp.models.demo import world as demo_world
-    from interp.plan import at_least
 
     check_folder(out)
     captions = []

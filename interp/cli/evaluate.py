@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.base.errors import InputError
+from interp.base.executor import Execution
+from interp.base.options import Loading, Sampling
+from interp.base.sites import parse_indices
 from interp.cli.console import graceful, refuse_given, say
 from interp.cli.experiments import DryRun, drawing_progress, print_cost
 from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
 from interp.cli.scorers import scorers_of
 from interp.cli.workers import Spread, saying_rates, spread_work
-from interp.errors import InputError
-from interp.executor import Execution
 from interp.experiments.kind import BATCH_SIZE
-from interp.options import Loading, Sampling
-from interp.sites import parse_indices
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -131,12 +131,12 @@ def _plan(
     execution: Execution,
     edited: dict[str, Any],
 ) -> Task:
-    from interp.evaluation import presets
+    from interp.evaluation import recipes
     from interp.evaluation.protocols import plan
-    from interp.experiments.choose import ROWS
+    from interp.experiments.ranking import ROWS
     from interp.tracing.model import load
 
-    one = presets.recipe(what) if isinstance(what, str) else None
+    one = recipes.recipe(what) if isinstance(what, str) else None
     path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(loading.model).name}.zarr"
     if one is not None and one.kind in ("disruption", "collapse"):
         rows = min(ROWS, len(prompts.texts))
@@ -147,7 +147,7 @@ def _plan(
 def _masks(task: Task, model: str, folder: Path | None) -> Any:
     """True masks of a segmentation, one per planned row: from a folder or, for the demo model, from the captions."""
     from interp.analysis.segmentation import read_masks
-    from interp.evaluation.demo import subject_masks
+    from interp.evaluation.demo_scorer import subject_masks
 
     if task.recipe is None or task.recipe.kind != "segmentation":
         if folder is not None:
@@ -184,11 +184,11 @@ def _scored(
     page: Path | None,
 ) -> dict[str, xr.Dataset]:
     """Score existing pictures. Results go into the store or, for folders, onto the page if one is given."""
-    from interp.evaluation.evaluate import evaluate as score
+    from interp.evaluation.scoring import evaluate as score
     from interp.report import report_pictures
     from interp.store.experiment import is_experiment, open_experiment
-    from interp.store.opened import open_run
-    from interp.store.results import write_result
+    from interp.store.saved_results import write_result
+    from interp.store.traced_run import open_run
 
     gallery = _gallery(sources, prompts)
     one = len(sources) == 1 and (sources[0] / "zarr.json").exists()
@@ -218,7 +218,7 @@ def _gallery(sources: list[Path], prompts: str | None) -> Gallery:
     from interp.evaluation import prompt_sets
     from interp.evaluation.gallery import of_experiment, of_folders, of_run
     from interp.store.experiment import is_experiment, open_experiment
-    from interp.store.opened import open_run
+    from interp.store.traced_run import open_run
 
     stores = [source for source in sources if (source / "zarr.json").exists()]
     if stores and len(sources) > 1:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from interp.base.executor import Execution, Progress
+from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, human_bytes, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
 from interp.cli.workers import Spread, saying_rates, spread_experiment
-from interp.executor import Execution, Progress
 from interp.experiments.kind import BATCH_SIZE, Kind
 from interp.experiments.shown import Figure
-from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
     from interp.experiments.design import Cost

@@ -27,9 +27,9 @@ def export(
 ) -> None:
     """Write part of a store as CSV, Parquet or NetCDF, row by row: the store may be larger than memory."""
     from interp.analysis import sources
-    from interp.errors import InputError
-    from interp.store.export import export as write
-    from interp.store.opened import open_run
+    from interp.base.errors import InputError
+    from interp.store.exporting import export as write
+    from interp.store.traced_run import open_run
 
     opened = open_run(run)
     data = _part(opened, what)
@@ -56,7 +56,7 @@ def export(
 
 
 def _part(opened: Any, what: str) -> Any:
-    from interp.errors import InputError
+    from interp.base.errors import InputError
 
     if what.startswith("analysis/"):
         return opened.result(what.removeprefix("analysis/"))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.base.errors import InputError
+from interp.base.executor import Execution
+from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, print_json, print_table, say
 from interp.cli.evaluate import prompts_of
 from interp.cli.experiments import DryRun, tenths
 from interp.cli.results import AsJson
 from interp.cli.scorers import scorers_of
-from interp.errors import InputError
-from interp.executor import Execution
 from interp.experiments.kind import BATCH_SIZE
-from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
     from interp.findings.campaign import Campaign
@@ -54,7 +54,7 @@ def findings(
 ) -> None:
     """Test the papers' findings on a model: print the cost, run all experiments, write a page of verdicts. Resumable."""
     from interp.findings.campaign import campaign
-    from interp.report.findings import report
+    from interp.report.verdicts import report
     from interp.tracing.model import load
 
     if page is not None and page.suffix != ".html":
@@ -105,7 +105,7 @@ def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any
         return {"masks": read_masks(masks, list(range(len(texts))))}
     if not of_demo:
         return {}
-    from interp.evaluation.demo import real_pictures, subject_masks
+    from interp.evaluation.demo_scorer import real_pictures, subject_masks
 
     return {"masks": subject_masks(texts), "reference": real_pictures(texts)}
 

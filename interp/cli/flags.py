@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from interp.options import default_of, text_of, typed
+from interp.base.options import default_of, text_of, typed
 
 
 def flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from interp.base.executor import Execution
+from interp.base.options import Loading, Sampling
 from interp.cli.console import say
-from interp.executor import Execution
-from interp.options import Loading, Sampling
 
 ALONE = Execution()
 BRANCHES = ("rows", "sequential")
@@ -31,11 +31,11 @@ def generate(
     execution: Execution = ALONE,
 ) -> None:
     """Draw pictures, with or without guidance; every PNG contains its recipe."""
-    from interp.errors import InputError
-    from interp.experiments.generate import generate as drawn_by
+    from interp.base.errors import InputError
+    from interp.base.sites import parse_indices
+    from interp.experiments.generation import generate as drawn_by
     from interp.experiments.save import save
-    from interp.provenance import provenance
-    from interp.sites import parse_indices
+    from interp.runs.provenance import provenance
     from interp.tracing.model import load
 
     if (prompts is None) == (not prompt):
@@ -48,7 +48,7 @@ def generate(
     loaded = load(**vars(loading))
     if run is not None:
         from interp.guidance.presets import check_run
-        from interp.store.opened import open_run
+        from interp.store.traced_run import open_run
         from interp.tracing.prepare import as_guidance
 
         given = as_guidance(sampling.guidance, loaded)

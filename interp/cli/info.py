@@ -16,7 +16,7 @@ def info(
 ) -> None:
     """Print a store's contents, provenance and progress."""
     from interp.store.experiment import is_experiment, open_experiment
-    from interp.store.opened import open_run
+    from interp.store.traced_run import open_run
 
     if is_experiment(run):
         experiment = open_experiment(run)

@@ -16,8 +16,8 @@ def merge(
     as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
 ) -> None:
     """Join rows traced elsewhere into one store; their files are copied unchanged."""
-    from interp.store.merge import merge as join
-    from interp.store.opened import open_run
+    from interp.store.merging import merge as join
+    from interp.store.traced_run import open_run
 
     copied = join(out, parts)
     run = open_run(out)

@@ -10,10 +10,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from interp.analysis.table import Table, words
+from interp.base.options import OneStream, text_of
 from interp.cli.console import say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, RunPath, Save, draw, keep, open_source, papers_say, show
-from interp.options import OneStream, text_of
 from interp.questions.question import Question
 
 

@@ -16,7 +16,7 @@ def report(
     """Write a store's evaluation as one self-contained HTML page, and its numbers as JSON."""
     from interp.report import report as write
     from interp.store.experiment import is_experiment, open_experiment
-    from interp.store.opened import open_run
+    from interp.store.traced_run import open_run
 
     made = open_experiment(store) if is_experiment(store) else open_run(store)
     for path in write(made, out or store.with_suffix(".html"), static=static):

@@ -14,7 +14,7 @@ from interp.cli.console import print_json, print_table, say
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
 
 RunPath = Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")]
 Stream = Annotated[str, typer.Option(help="image or text.")]
@@ -26,7 +26,7 @@ Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into
 
 def check_format(kind: str) -> str:
     """Refuse an unknown kind of figure before any work is done."""
-    from interp.errors import InputError
+    from interp.base.errors import InputError
     from interp.figures.style import FORMATS
 
     if kind not in FORMATS:
@@ -44,7 +44,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def open_source(path: Path) -> Run:
     """The run, opened."""
-    from interp.store.opened import open_run
+    from interp.store.traced_run import open_run
 
     return open_run(path)
 
@@ -85,7 +85,7 @@ def papers_say(topics: Sequence[str], as_json: bool) -> None:
 
 def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
     """Store the results with the run."""
-    from interp.store.results import write_result
+    from interp.store.saved_results import write_result
 
     if not save:
         return

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 CACHE = Path("cache") / "scores.sqlite"
 
 
 def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
     """The scorers of a name; for `auto`, those that fit the model."""
-    from interp.evaluation.demo import DemoScorer
-    from interp.evaluation.scorers import Plain
+    from interp.evaluation.demo_scorer import DemoScorer
+    from interp.evaluation.scorer import Plain
 
     if name == "auto":
         name = "demo" if model.startswith("demo") else "plain"

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from interp.base.errors import InterpWarning, TraceError
+from interp.base.options import Loading
 from interp.cli.console import human_bytes, print_json
 from interp.cli.results import AsJson
-from interp.errors import InterpWarning, TraceError
-from interp.options import Loading
 
 
 def selfcheck(
@@ -20,7 +20,7 @@ def selfcheck(
     as_json: AsJson = False,
 ) -> None:
     """Check on this machine and these weights that traces are correct: PASS or FAIL lines, exit 1 on a FAIL."""
-    from interp.plan import at_least
+    from interp.base.plan import at_least
     from interp.testing import selfcheck as run_checks
     from interp.tracing.model import load
 

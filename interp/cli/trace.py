@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typing_extensions import Doc
 
+from interp.base.errors import InputError
+from interp.base.executor import Execution
+from interp.base.options import Loading, Prompts, Sampling, text_of
+from interp.base.plan import Record, at_least, parse_shard
 from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
 from interp.cli.results import AsJson
 from interp.cli.workers import Spread, saying_rates, spread_work
-from interp.errors import InputError
-from interp.executor import Execution
-from interp.options import Loading, Prompts, Sampling, text_of
-from interp.plan import Record, at_least, parse_shard
-from interp.store.places import located
+from interp.store.locations import located
 
 if TYPE_CHECKING:
     from interp.tracing.prepare import Prepared
@@ -56,7 +56,7 @@ def trace(
     at_least("batch_size", execution.batch_size, 1)
     share = parse_shard(resuming.shard)
     kept = Record.parse(record, blocks=blocks, steps=record_steps, bundle=bundle)
-    from interp.run import execute
+    from interp.runs.run import execute
     from interp.tracing.model import load
     from interp.tracing.prepare import prepare
 
@@ -80,7 +80,7 @@ def trace(
 
 
 def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> None:
-    from interp.sizes import forecast
+    from interp.runs.sizes import forecast
 
     if probe and not as_json:
         say("one row is traced to measure its size (--no-probe skips this)")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.base.executor import Execution
+from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, print_json, print_table, say, trace_progress
 from interp.cli.results import AsJson, RunPath
-from interp.executor import Execution
-from interp.options import Loading, Sampling
 
 if TYPE_CHECKING:
-    from interp.store.opened import Run
-    from interp.store.verify import Fault
+    from interp.store.traced_run import Run
+    from interp.store.verification import Fault
 
 
 AS_STORED = Loading("")
@@ -30,9 +30,9 @@ def verify(
 
     The loading options apply to --repair only; by default they are the store's.
     """
-    from interp.errors import StoreError
-    from interp.store.opened import open_run
-    from interp.store.verify import verify as check
+    from interp.base.errors import StoreError
+    from interp.store.traced_run import open_run
+    from interp.store.verification import verify as check
 
     opened = open_run(run)
     found, repaired = check(run), []
@@ -55,13 +55,13 @@ def verify(
 
 def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     """Discard faulty rows and trace them again with the store's plan."""
-    from interp.errors import InputError
+    from interp.base.errors import InputError
+    from interp.base.plan import Record, check_same
     from interp.guidance import combine
     from interp.interventions.stored import from_json
-    from interp.plan import Record, check_same
-    from interp.run import execute
+    from interp.runs.run import execute
     from interp.store.create import writing_lock
-    from interp.store.verify import forget
+    from interp.store.verification import forget
     from interp.tracing.model import load
     from interp.tracing.prepare import prepare
 

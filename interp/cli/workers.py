@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
+from interp.base.errors import InputError
 from interp.cli.console import say
-from interp.errors import InputError
 
 if TYPE_CHECKING:
-    from interp.executor import Executor
-    from interp.options import Loading
+    from interp.base.executor import Executor
+    from interp.base.options import Loading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Spread:
 def spread_work(spread: Spread, loading: Loading) -> tuple[Executor, Loading]:
     """The executor, and the loading options for this process: with workers, its model stays on the CPU."""
     if not spread:
-        from interp.executor import HERE
+        from interp.base.executor import HERE
 
         return HERE, loading
-    from interp.cluster import Workers
     from interp.models.load import default_dtype
+    from interp.runs.cluster import Workers
 
     made = Workers(spread.workers, scheduler=spread.scheduler, device=loading.device, offload=loading.offload)
     # the workers' default dtype, not this machine's

@@ -10,10 +10,10 @@ import streamlit as st
 import xarray as xr
 
 from interp.analysis import criteria, glance, sources
-from interp.dashboard import opened
+from interp.dashboard import cached_stores
 from interp.dashboard.panel import opening
 from interp.dashboard.pickers import plain
-from interp.store.opened import Run
+from interp.store.traced_run import Run
 
 
 def result(
@@ -26,7 +26,7 @@ def result(
 ) -> tuple[xr.Dataset, list[str]] | None:
     """A result and the code that computes it. A stored one is used if its attributes equal those in `wanted`."""
     if name in run.results:
-        stored = opened.computed(run.path, f"stored {name}", (), lambda: run.result(name))
+        stored = cached_stores.computed(run.path, f"stored {name}", (), lambda: run.result(name))
         if current(run, stored) and all(_fits(stored, key, value) for key, value in wanted.items()):
             code = [*opening(run.path), f"found = run.result({name!r})"]
             if "channels" in wanted:
@@ -36,13 +36,13 @@ def result(
     code = [*opening(run.path), f"found = {call}"]
     arguments = tuple(sorted((key, str(value)) for key, value in wanted.items()))
     asked = (str(run.path), name, arguments)
-    if reads > opened.QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
-        text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / opened.SPEED, 1):.0f} s)"
+    if reads > cached_stores.QUICK and asked not in st.session_state.setdefault("interp:asked", set()):
+        text = f"Read {reads / 1e9:.1f} GB and compute (about {max(reads / cached_stores.SPEED, 1):.0f} s)"
         if not st.button(text, key=f"ask:{name}:{arguments}"):
             st.caption(f"{plain(name)} reads every row of the store. A result stored by the command line is shown at once.")
             return None
         st.session_state["interp:asked"].add(asked)
-    return opened.computed(run.path, name, arguments, work), code
+    return cached_stores.computed(run.path, name, arguments, work), code
 
 
 def current(run: Run, stored: xr.Dataset) -> bool:
@@ -61,11 +61,11 @@ def _fits(stored: xr.Dataset, key: str, wanted: Any) -> bool:
 def massive(run: Run, criterion: str) -> tuple[xr.Dataset, list[str]]:
     """Massive channels and the code that finds them: the stored result with intervals if present, else the summary's."""
     if "massive" in run.results:
-        stored = opened.computed(run.path, "stored massive", (), lambda: run.result("massive"))
+        stored = cached_stores.computed(run.path, "stored massive", (), lambda: run.result("massive"))
         asked = {"steps": "all", "criterion": str(criteria.parse(criterion))}
         if current(run, stored) and all(stored.attrs.get(key) == value for key, value in asked.items()):
             return stored, [*opening(run.path), 'found = run.result("massive")']
-    found = opened.computed(run.path, "massive", (criterion,), lambda: glance.massive(run, criterion))
+    found = cached_stores.computed(run.path, "massive", (criterion,), lambda: glance.massive(run, criterion))
     return found, [*opening(run.path), f"found = interp.glance.massive(run, {criterion!r})"]
 
 

@@ -11,11 +11,11 @@ import streamlit as st
 import xarray as xr
 import zarr
 
-from interp.dashboard import opened, roots
+from interp.base.errors import InputError
+from interp.dashboard import cached_stores, roots
 from interp.dashboard.pickers import kept, pick, plain
-from interp.errors import InputError
 from interp.store.experiment import Experiment
-from interp.store.opened import Run
+from interp.store.traced_run import Run
 
 TRACE_IT = "interp trace --model demo --prompts prompts.txt --record stats,gates,branches,hidden --out cache/demo.zarr"
 
@@ -37,17 +37,17 @@ def stores() -> list[roots.Found]:
 
 def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
     """A traced run, picked in the sidebar; by default not `beside`. Without any, the page stops and shows a command."""
-    found = opened.run(_store(name, label, ["trace"], TRACE_IT, beside))
+    found = cached_stores.run(_store(name, label, ["trace"], TRACE_IT, beside))
     if found.rows_done < found.rows_total:
         failed = f", {len(found.failed)} failed" if found.failed else ""
         st.caption(plain(f"{found.path.name} is unfinished: {found.rows_done} of {found.rows_total} rows are done{failed}."))
-    opened.need_summary(found)
+    cached_stores.need_summary(found)
     return found
 
 
 def experiment(kinds: Sequence[str], label: str, command: str, name: str = "experiment") -> Experiment:
     """An experiment of one of these kinds, picked in the sidebar."""
-    return opened.experiment(_store(name, label, kinds, command))
+    return cached_stores.experiment(_store(name, label, kinds, command))
 
 
 def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Run | None = None) -> Path:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import streamlit as st
 
+from interp.base.errors import InputError, InterpError
 from interp.dashboard.pickers import plain
-from interp.errors import InputError, InterpError
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pandas as pd
 import zarr
 
 from interp.dashboard.roots import Found
-from interp.store.results import result_names
+from interp.store.saved_results import result_names
 
 
 def overview(stores: Sequence[Found]) -> pd.DataFrame:

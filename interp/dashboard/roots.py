@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.store.schema import SCHEMA
 
 DEPTH = 4  # levels of folders searched below a root

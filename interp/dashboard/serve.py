@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 FIXED = {
     "browser.gatherUsageStats": "false",
@@ -35,7 +35,7 @@ def serve(roots: Sequence[Path], options: Mapping[str, str]) -> None:
     import interp.dashboard.listing
     import interp.dashboard.panel
     import interp.dashboard.pictures  # noqa: F401
-    from interp.figures import causes, drawn, experiments, guidance, massive, places  # noqa: F401
+    from interp.figures import causes, channels, drawn, effects, guidance, maps  # noqa: F401
 
     words = [f"--{name}={value}" for name, value in {**FIXED, **options}.items()]
     sys.argv = ["streamlit", "run", str(app()), *words, "--", *map(str, roots)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from interp.analysis.sweep import settings
+from interp.analysis.sweep_effects import settings
 from interp.dashboard.pickers import pick
 from interp.store.experiment import Experiment
 

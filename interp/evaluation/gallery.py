@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.store.experiment import Experiment
-from interp.store.opened import Run
 from interp.store.schema import Array
+from interp.store.traced_run import Run
 
 KINDS = (".png", ".jpg", ".jpeg")
 

@@ -15,8 +15,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from interp.errors import InputError
-from interp.prompts import check_prompts, read_prompts
+from interp.base.errors import InputError
+from interp.base.prompts import check_prompts, read_prompts
 
 DEMO = "demo"
 DEMO_COUNT, DEMO_SEED = 24, 2_024

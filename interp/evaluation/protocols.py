@@ -12,29 +12,29 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import paired, segmentation, study
-from interp.errors import InputError
-from interp.evaluation import presets, published
-from interp.evaluation.evaluate import MARGIN, OnSetting, compare, score
+from interp.base.errors import InputError
+from interp.base.executor import Execution
+from interp.base.options import Sampling, split
+from interp.base.plan import Record
+from interp.base.sites import Select
+from interp.evaluation import paper_tables, recipes
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.prompt_sets import PromptSet
-from interp.evaluation.scorers import Scorer
-from interp.executor import Execution
+from interp.evaluation.scorer import Scorer
+from interp.evaluation.scoring import MARGIN, OnSetting, compare, score
 from interp.experiments.design import Cost, Drawing
 from interp.experiments.kind import BATCH_SIZE, Kind
 from interp.experiments.kinds.collapse import collapse
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.sweep import expand, sweep
-from interp.options import Sampling, split
-from interp.plan import Record
-from interp.run import execute
-from interp.sites import Select
+from interp.runs.run import execute
 from interp.store.answers import read_answers
 from interp.store.experiment import Experiment
-from interp.store.opened import Run
-from interp.store.places import located
-from interp.store.results import write_result
+from interp.store.locations import located
+from interp.store.saved_results import write_result
 from interp.store.schema import Array
 from interp.store.studies import Study, study_file, write_study
+from interp.store.traced_run import Run
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
@@ -66,7 +66,7 @@ class Traced:
 class Task:
     """A recipe, or user-defined settings, for one model, ready to be drawn and scored."""
 
-    recipe: presets.Recipe | None
+    recipe: recipes.Recipe | None
     prompts: PromptSet
     design: Drawing | Traced
     arms: tuple[str, ...]
@@ -112,7 +112,7 @@ def plan(
 
     `channels` and `block` replace the model's Detail Guidance preset, so that tables work for any model.
     """
-    one = presets.recipe(what) if isinstance(what, str) else None
+    one = recipes.recipe(what) if isinstance(what, str) else None
     texts, path, blocks = list(prompts.texts), located(out), len(model.anatomy.blocks)
     drawn = sampling if sampling is not None else split(given, Sampling, of="plan")[0]
     how = execution or Execution(batch_size=BATCH_SIZE)
@@ -130,15 +130,15 @@ def plan(
         return Task(one, prompts, Traced(prepare(model, texts, drawn, record=record), path, how), (one.name,), {})
     if one.kind == "collapse":
         return _armed(one, prompts, draw(collapse))
-    preset = presets.guidance_of(model.name, blocks, f"preset {one.name}", channels=channels, block=block)
+    preset = recipes.guidance_of(model.name, blocks, f"preset {one.name}", channels=channels, block=block)
     if one.kind == "disruption":
         return _armed(one, prompts, draw(disrupt, channels=list(preset.channels), blocks=[preset.block]))
-    settings = presets.settings(one, preset, blocks)
+    settings = recipes.settings(one, preset, blocks)
     names = {text: name for name, guidance in settings.items() for text, _ in expand(guidance)}
     return _armed(one, prompts, draw(sweep, guidance=list(settings.values())), names)
 
 
-def _armed(one: presets.Recipe | None, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
+def _armed(one: recipes.Recipe | None, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
     """A task of an experiment's arms; `names` are the recipe's names of its settings, by default the kinds of arms."""
     own = {arm.name: str(arm.labels["kind"]) for arm in made.arms if "kind" in arm.labels} if names is None else names
     return Task(one, prompts, made, tuple(arm.name for arm in made.arms), own)
@@ -199,8 +199,8 @@ def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
     if task.recipe is None or "setting" not in found.dims:
         return found
     names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
-    numbers = published.reported(task.recipe.name)
-    said = [published.of_setting(numbers, name) for name in names]
+    numbers = paper_tables.reported(task.recipe.name)
+    said = [paper_tables.of_setting(numbers, name) for name in names]
     return found.assign_coords(name=("setting", np.array(names, object)), paper=("setting", np.array(said, object)))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from interp.errors import InputError
-from interp.evaluation.scorers import Measure
-from interp.metrics import features, hps, inception, prepare, scores, towers
+from interp.base.errors import InputError
+from interp.evaluation.scorer import Measure
+from interp.metrics import hps, inception, preprocess, scores, set_distances, towers
 from interp.metrics.checkpoints import SOURCES, Weights, find, tokenizer_of
 from interp.store.schema import Array
 
@@ -46,7 +46,7 @@ NEEDS = {
 """The weights that each metric needs."""
 NETWORKS = {"clip": "_clip", "blip": "_blip", "blip_cosine": "_blip", "hps": "_hps", "aesthetic": "_aesthetics"}
 """Metrics of single pictures; those of sets use Inception."""
-FEWEST = {"fid": 2, "inception_score": 2, "precision": features.NEIGHBOUR + 1, "recall": features.NEIGHBOUR + 1}
+FEWEST = {"fid": 2, "inception_score": 2, "precision": set_distances.NEIGHBOUR + 1, "recall": set_distances.NEIGHBOUR + 1}
 """Fewest pictures of a set."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
 
@@ -73,9 +73,9 @@ class Weighted:
         self.metrics = _checked(metrics, weights or {}, real)
         if batch < 1:
             raise InputError(f"batch must be 1 or more; got {batch}")
-        self.device, self.dtype, self.batch, self.cache = device, dtype, batch, scores.Cache(cache)
+        self.device, self.dtype, self.batch, self.cache = device, dtype, batch, scores.ScoreCache(cache)
         towers.device_of(device), towers.dtype_of(dtype)
-        self.real = None if real is None else prepare.as_bytes(real)
+        self.real = None if real is None else preprocess.as_bytes(real)
         needed = dict.fromkeys(name for metric in self.metrics for name in NEEDS[metric])
         self.found: dict[str, Weights] = {name: find(name, (weights or {}).get(name)) for name in needed}
         if "hps" in self.metrics:
@@ -123,9 +123,9 @@ class Weighted:
         if "inception_score" in asked:
             found["inception_score"] = self._inception.score(looked)
         if "fid" in asked:
-            found["fid"] = features.frechet_distance(looked, self._real)
+            found["fid"] = set_distances.frechet_distance(looked, self._real)
         if "precision" in asked or "recall" in asked:
-            found["precision"], found["recall"] = features.precision_recall(looked, self._real, reach_of_real=self._reach)
+            found["precision"], found["recall"] = set_distances.precision_recall(looked, self._real, reach_of_real=self._reach)
         return {self._measure(metric).name: found[metric] for metric in asked}
 
     def _measure(self, metric: str) -> Measure:
@@ -193,7 +193,7 @@ class Weighted:
 
     @functools.cached_property
     def _reach(self) -> Array:
-        return features.reach(self._real)
+        return set_distances.reach(self._real)
 
 
 def _checked(metrics: Sequence[str], weights: Mapping[str, str | Path], real: Array | None) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 if TYPE_CHECKING:
-    from interp.plan import Row
+    from interp.base.plan import Row
     from interp.store.schema import Array
 
 STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}

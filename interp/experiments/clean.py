@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.errors import InputError, InterpError, TraceError
+from interp.base.errors import InputError, InterpError, TraceError
+from interp.base.plan import Row
+from interp.base.sites import Site
+from interp.interventions.forks import Calls, around_calls
 from interp.interventions.hooks import Driver
-from interp.interventions.rows import Calls, around_calls
 from interp.interventions.values import Values
 from interp.models.anatomy import Reentry, bind_inputs
 from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
-from interp.plan import Row
-from interp.sites import Site
+from interp.tracing.group import pipeline_arguments
 from interp.tracing.prepare import Prepared
 from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
-from interp.tracing.trace import pipeline_arguments
 
 Array = NDArray[Any]
 

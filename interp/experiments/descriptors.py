@@ -20,14 +20,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.options import Sampling, split
+from interp.base.plan import Record
+from interp.base.sites import Site, parse_indices, resolve_indices
 from interp.experiments.clean import Array, calls_of, measure
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Block
 from interp.models.catalog import CATALOG
-from interp.options import Sampling, split
-from interp.plan import Record
-from interp.sites import Site, parse_indices, resolve_indices
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, as_settings, prepare
 
@@ -37,7 +37,7 @@ DRAWS = 3  # of the control's channels
 
 
 @dataclasses.dataclass(frozen=True)
-class Preset:
+class ChannelPreset:
     """What DiTF publishes for a model."""
 
     channels: tuple[int, ...]
@@ -45,11 +45,11 @@ class Preset:
     """The block whose input is taken; `None` where none is given."""
 
 
-PRESETS: Mapping[str, Preset] = {
-    "flux": Preset((154, 1446), 28),
-    "flux-schnell": Preset((154, 1446), 28),
-    "flux-dedistilled": Preset((154, 1446), 28),
-    "sd3.5": Preset((676,), None),
+PRESETS: Mapping[str, ChannelPreset] = {
+    "flux": ChannelPreset((154, 1446), 28),
+    "flux-schnell": ChannelPreset((154, 1446), 28),
+    "flux-dedistilled": ChannelPreset((154, 1446), 28),
+    "sd3.5": ChannelPreset((676,), None),
 }
 """Of DiTF's code (FLUX.1's two channels and block 28 of 57, counted through; SD3.5's one). It says Flux and names no variant:
 the three that descend from one training are given the same.

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.errors import InputError
-from interp.executor import Execution, Progress, Stopped
+from interp.base.errors import InputError
+from interp.base.executor import Execution, Progress, Stopped
+from interp.base.plan import as_json, at_least
 from interp.experiments.draw import Arm, Cells, Units
-from interp.plan import as_json, at_least
-from interp.provenance import provenance
+from interp.runs.provenance import provenance
 from interp.store.experiment import (
+    CellLayout,
     Experiment,
-    Layout,
     experiment_lock,
     is_experiment,
     open_experiment,
     open_or_create,
 )
+from interp.store.locations import absolute, exists
 from interp.store.parts import Parts
-from interp.store.places import absolute, exists
-from interp.store.results import write_result
+from interp.store.saved_results import write_result
 from interp.store.schema import Array
 from interp.tracing.prepare import Prepared
 
@@ -139,9 +139,9 @@ class Drawing(Design):
                 raise KeyboardInterrupt
         return open_experiment(path)
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> CellLayout:
         rows, arms = self.prepared.plan.rows(), self.arms
-        return Layout(
+        return CellLayout(
             prompt_text=tuple(row.text for row in rows),
             seed=tuple(row.seed for row in rows),
             arms=tuple(arm.name for arm in arms),

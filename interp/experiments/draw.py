@@ -1,7 +1,7 @@
 """The engine of picture experiments: what every row is drawn under (arms), and how their cells are drawn.
 
 Per row: the clean run once, then the arms in batches, in the order in which they leave it. What arms share with the clean run
-is not computed again (`interp.interventions.rows`).
+is not computed again (`interp.interventions.forks`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from interp.errors import InputError
-from interp.executor import Stopped
+from interp.base.errors import InputError
+from interp.base.executor import Stopped
+from interp.base.plan import Row
+from interp.base.sites import Site
 from interp.experiments.clean import Array, Clean, clean_run, sample
 from interp.interventions import Intervention
-from interp.interventions.rows import Forks, Place, first_place
+from interp.interventions.forks import Forks, Place, first_place
 from interp.interventions.selection import Selection
-from interp.plan import Row
-from interp.sites import Site
 from interp.store.create import zarr_quiet
 from interp.store.reader import is_done
 from interp.store.writer import Writer

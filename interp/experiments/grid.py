@@ -19,12 +19,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import intervals, variance
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.prompts import check_prompts, read_prompts
+from interp.base.sites import Site, resolve_indices
 from interp.models.anatomy import Conditioning, add_rows, take_rows
 from interp.models.identity import fingerprint
 from interp.models.quiet import quiet
-from interp.prompts import check_prompts, read_prompts
-from interp.sites import Site, resolve_indices
 from interp.tracing.model import Model
 
 Array = NDArray[Any]

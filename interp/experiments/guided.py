@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from interp.base.plan import groups
 from interp.experiments.clean import Array, sample
 from interp.experiments.draw import Outputs, Unit, measures
-from interp.guidance.rows import place_of
+from interp.guidance.guide import place_of
 from interp.interventions.hooks import edited
-from interp.plan import groups
 from interp.tracing.prepare import Prepared
 
 

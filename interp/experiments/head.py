@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.plan import Row
+from interp.base.sites import Site
 from interp.experiments.clean import Array, clean_run, sample
 from interp.experiments.draw import Arm, ByRow, Outputs, measures
-from interp.interventions.rows import Calls, around_calls
+from interp.interventions.forks import Calls, around_calls
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Anatomy, Lengths, bind_inputs, take_rows
 from interp.models.quiet import quiet
-from interp.plan import Row
-from interp.sites import Site
-from interp.store.opened import Run
+from interp.store.traced_run import Run
 from interp.tracing.prepare import Prepared
 
 BATCH = 16  # states through the output layer together

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.analysis.table import BY_ARM
-from interp.executor import Execution
+from interp.base.executor import Execution
+from interp.base.options import Sampling, parameters, split
+from interp.base.plan import at_least
 from interp.experiments.shown import Figure, Shown
-from interp.options import Sampling, parameters, split
-from interp.plan import at_least
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.choose import Ranked
+    from interp.base.sites import Site
     from interp.experiments.design import Design, Drawing, Measuring
     from interp.experiments.draw import Arm, Bind
-    from interp.sites import Site
+    from interp.experiments.ranking import Ranked
     from interp.store.experiment import Experiment
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
     from interp.tracing.model import Model
     from interp.tracing.prepare import Prepared
 
@@ -54,7 +54,7 @@ class Request:
         """A run of prompts that records nothing (`keep`: what a trace does); unguided and unedited, unless it is `guided`.
         `changes` are of the sampling.
         """
-        from interp.plan import Record
+        from interp.base.plan import Record
         from interp.tracing.prepare import prepare
 
         changed = dataclasses.replace(self.sampling if guided else self.unguided(), **changes)
@@ -67,7 +67,7 @@ class Request:
 
     def traced(self, prompts: Sequence[str] | str | Path, out: Path, **changes: Any) -> tuple[Prepared, Run]:
         """A traced run of prompts, statistics and gates, in a store of its own; `changes` are of the sampling."""
-        from interp.run import execute
+        from interp.runs.run import execute
         from interp.tracing.prepare import prepare
 
         prepared = prepare(self.model, prompts, dataclasses.replace(self.sampling, **changes))
@@ -81,7 +81,7 @@ class Request:
 
     def rank(self, prepared: Prepared, channels: Any = None, stream: str = "image") -> Ranked:
         """Channels by the traced run that is given as an option, or by the first prompts, which are traced."""
-        from interp.experiments.choose import rank
+        from interp.experiments.ranking import rank
 
         how = {"run": self.options.run, "batch_size": self.execution.batch_size}
         return rank(prepared, self.out, channels=channels, stream=stream, **how)
@@ -148,7 +148,7 @@ class Kind:
         object.__setattr__(self, "__signature__", inspect.Signature(order))
         if not self.tables:
             object.__setattr__(self, "tables", {"measures": Shown(self.name, BY_ARM, per="measure")})
-            object.__setattr__(self, "figures", self.figures or {self.name: Figure("experiments.by_arm", self.name)})
+            object.__setattr__(self, "figures", self.figures or {self.name: Figure("effects.by_arm", self.name)})
         object.__setattr__(self, "__doc__", f"{self.question}\n\n`.cost()` says what it takes, `.run()` draws it.")
 
     def __call__(self, model: Model | str | Path, *inputs: Any, out: str | Path | None = None, **given: Any) -> Design:
@@ -169,11 +169,11 @@ class Kind:
         out: str | Path | None = None,
     ) -> Design:
         """The same, with the options as dataclasses."""
-        from interp.store.places import located
-        from interp.tracing.model import Model, load
+        from interp.store.locations import located
+        from interp.tracing.model import as_model
 
         at_least("batch_size", execution.batch_size, 1)
-        loaded = model if isinstance(model, Model) else load(model)
+        loaded = as_model(model)
         path = located(out if out is not None else self.default_out(loaded.name, (options, sampling)))
         return self.design(Request(self.name, loaded, options, sampling, path, execution))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from interp.base.plan import Row
+from interp.base.sites import Site
 from interp.experiments.clean import Clean, clean_run
 from interp.experiments.draw import Arm, EditsOf
 from interp.interventions.conditioning import ReplaceLater
 from interp.interventions.edits import Replace
-from interp.plan import Row
-from interp.sites import Site
 from interp.tracing.prepare import Prepared
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.store.create import storage_errors
 
 RECIPE = "interp"  # the PNG's text chunk

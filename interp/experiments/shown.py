@@ -21,7 +21,7 @@ class Figure:
     """A figure of an experiment: a function of `interp.figures` by its dotted name, and its arguments."""
 
     function: str
-    """Such as "experiments.disruption"."""
+    """Such as "effects.disruption"."""
     result: str = ""
     """The result that it shows; "" for a figure of the experiment's pictures."""
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)

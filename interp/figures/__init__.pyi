@@ -1,9 +1,9 @@
 from . import causes as causes
+from . import channels as channels
 from . import drawn as drawn
+from . import effects as effects
 from . import evaluation as evaluation
-from . import experiments as experiments
 from . import guidance as guidance
-from . import massive as massive
+from . import maps as maps
 from . import people as people
-from . import places as places
 from . import style as style

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.figures import style
-from interp.figures.experiments import UNITS
+from interp.figures.effects import UNITS
 from interp.store.experiment import Experiment
 
 
 def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
-    """Distance of every block's picture to the final one, over steps. From `lens.distances`."""
+    """Distance of every block's picture to the final one, over steps. From `lens_distance.distances`."""
     kinds = [str(kind) for kind in found["kind"].to_numpy()]
     made = style.subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
     most = float(abs(found["value"].sel(measure=measure)).max())

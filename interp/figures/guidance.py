@@ -20,7 +20,7 @@ SHOWN = {
 
 
 def sweep(found: xr.Dataset) -> go.Figure:
-    """Measures over the first swept value, one curve per other value; the first setting in grey. From `sweep.compare`."""
+    """Measures over the first swept value, one curve per other value; the first setting grey. From `sweep_effects.compare`."""
     names = [name for name in SHOWN if bool(found["value"].sel(measure=name).notnull().any())]
     titles = [f"{name}: {SHOWN[name]}" for name in names]
     made = style.subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)

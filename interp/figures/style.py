@@ -17,7 +17,7 @@ import plotly.io
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 # Okabe and Ito's colours (2008) without yellow and black, and two more; distinct for all types of colour vision (tests)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#7f3c8d", "#8c6d31")

@@ -9,19 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.executor import Execution, OnProgress, Stopped
+from interp.base.options import Sampling
 from interp.evaluation.prompt_sets import PromptSet
-from interp.evaluation.scorers import Scorer
-from interp.executor import Execution, OnProgress, Stopped
+from interp.evaluation.scorer import Scorer
 from interp.experiments.clean import sample
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
 from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Pace, Stage
 from interp.models.quiet import quiet
-from interp.options import Sampling
-from interp.provenance import provenance
-from interp.run import execute
+from interp.runs.provenance import provenance
+from interp.runs.run import execute
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 

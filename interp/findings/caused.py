@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.evaluation.evaluate import compare, score
 from interp.evaluation.gallery import of_experiment
+from interp.evaluation.scoring import compare, score
 from interp.findings.claims import (
     FAILS,
     HOLDS,

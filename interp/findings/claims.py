@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import alignment, attribution, energy, massive, residual, segmentation, stability, trend
-from interp.evaluation.scorers import Scorer
+from interp.evaluation.scorer import Scorer
 from interp.findings.setup import Setup, channels_of
 from interp.findings.stages import STAGES, crossed_run, other_name
 from interp.store.experiment import Experiment, is_experiment, open_experiment
-from interp.store.opened import Run, open_run
-from interp.store.results import read_dataset
+from interp.store.saved_results import read_dataset
 from interp.store.schema import Array
+from interp.store.traced_run import Run, open_run
 
 DG, FC, SPARK = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974", "SPARK, 2026"
 HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"

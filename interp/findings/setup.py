@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from interp.analysis import massive
-from interp.errors import InputError, PlanError
+from interp.base.errors import InputError, PlanError
+from interp.base.options import Sampling
+from interp.base.plan import at_least
 from interp.evaluation.prompt_sets import PromptSet
 from interp.experiments.kinds.dose import KINDS, nested_blocks
 from interp.guidance.presets import PRESETS
 from interp.models.identity import fingerprint
-from interp.options import Sampling
-from interp.plan import at_least
 from interp.store.create import storage_errors
-from interp.store.opened import Run
 from interp.store.schema import Array
+from interp.store.traced_run import Run
 from interp.tracing.model import Model
 
 FILE = "campaign.json"

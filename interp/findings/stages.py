@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.executor import Execution
+from interp.base.executor import Execution
+from interp.base.options import Sampling
+from interp.base.plan import Record
+from interp.base.sites import Select
 from interp.experiments.kind import Kind
 from interp.experiments.kinds.collapse import COUNTS, collapse
 from interp.experiments.kinds.disrupt import disrupt
@@ -21,13 +24,10 @@ from interp.experiments.kinds.sweep import sweep
 from interp.experiments.kinds.transport import transport
 from interp.findings.setup import Setup, channels_of
 from interp.guidance.presets import PRESETS
-from interp.options import Sampling
-from interp.plan import Record
-from interp.run import execute
-from interp.sites import Select
+from interp.runs.run import execute
 from interp.store.experiment import is_experiment
-from interp.store.opened import Run, open_run
-from interp.store.places import exists
+from interp.store.locations import exists
+from interp.store.traced_run import Run, open_run
 from interp.tracing.model import load
 from interp.tracing.prepare import prepare
 

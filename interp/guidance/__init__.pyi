@@ -1,6 +1,4 @@
-from .combine import Combined as Combined
-from .combine import from_json as from_json
-from .combine import parse as parse
+from .method import Combined as Combined
 from .methods import APG as APG
 from .methods import Amplify as Amplify
 from .methods import AutoGuidance as AutoGuidance
@@ -11,3 +9,5 @@ from .methods import DetailGuidance as DetailGuidance
 from .methods import PerturbedAttention as PerturbedAttention
 from .methods import SkipLayer as SkipLayer
 from .presets import PRESETS as PRESETS
+from .text import from_json as from_json
+from .text import parse as parse

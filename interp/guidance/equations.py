@@ -15,14 +15,11 @@ def classifier_free(c: Tensor, u: Tensor, scale: float) -> Tensor:
     return u + scale * (c - u)
 
 
-def detail(c: Tensor, d: Tensor, w: float) -> Tensor:
-    """c + w (c - d).                                                        Detail Guidance, arXiv 2510.11538, eq. 4"""
-    return c + w * (c - d)
-
-
-def detail_with_classifier_free(c: Tensor, u: Tensor, d: Tensor, lambda_: float, w: float) -> Tensor:
-    """c + lambda (c - u) + w (c - d).                                       Detail Guidance, arXiv 2510.11538, eq. 5"""
-    return c + lambda_ * (c - u) + w * (c - d)
+def away(good: Tensor, bad: Tensor, scale: float) -> Tensor:
+    """scale (good - bad), added to a base: w (c - d) of Detail Guidance (arXiv 2510.11538, eq. 4, and 5 with CFG as the base),
+    perturbed-attention (arXiv 2403.17377), skip-layer and autoguidance (arXiv 2406.02507, whose w is scale + 1).
+    """
+    return scale * (good - bad)
 
 
 def projected(c: Tensor, u: Tensor, scale: float, eta: float, limit: float, average: Tensor | None) -> Tensor:
@@ -74,13 +71,6 @@ def plus_plus_noise(c: Tensor, u: Tensor, scale: float, sigma: float, next_sigma
     """
     guided, ratio = u + scale * (c - u), next_sigma / sigma
     return (guided - ratio * u) / (1 - ratio)
-
-
-def away_from(base: Tensor, good: Tensor, bad: Tensor, scale: float) -> Tensor:
-    """base + scale (good - bad), for perturbed-attention (arXiv 2403.17377), skip-layer and autoguidance (arXiv 2406.02507).
-    The w of autoguidance is scale + 1.
-    """
-    return base + scale * (good - bad)
 
 
 def _size(value: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.sites import parse_indices
 from interp.interventions import Intervention
 from interp.models.anatomy import Anatomy
-from interp.sites import parse_indices
 
 Number = float | Sequence[float]
 COND, UNCOND = "cond", "uncond"
@@ -100,8 +100,6 @@ class Method:
         return found
 
     def __add__(self, other: Any) -> Any:
-        from interp.guidance.combine import Combined
-
         return Combined.of(self, other)
 
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
@@ -111,3 +109,64 @@ class Method:
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
         """The term that it adds."""
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined:
+    """base + sum of the other methods' terms; the base is the conditional prediction unless a method sets it."""
+
+    methods: tuple[Method, ...]
+
+    def __post_init__(self) -> None:
+        bases = [method.name for method in self.methods if method.sets_base]
+        if len(bases) > 1:
+            raise InputError(f"guidance: {' and '.join(bases)} both set the base; use one of them")
+
+    @classmethod
+    def of(cls, *given: Any) -> Combined:
+        """Combine methods and sums of methods."""
+        methods: list[Method] = []
+        for one in given:
+            if isinstance(one, Combined):
+                methods += one.methods
+            elif isinstance(one, Method):
+                methods.append(one)
+            else:
+                raise InputError(f"guidance must be a sum of interp.guidance methods, such as ClassifierFree(4); got {one!r}")
+        return cls(tuple(methods))
+
+    def __add__(self, other: Any) -> Combined:
+        return Combined.of(self, other)
+
+    def acting(self, step: int) -> list[Method]:
+        """The methods that have an effect at a step."""
+        return [method for method in self.methods if method.acts(step)]
+
+    def branches(self, step: int) -> list[Branch]:
+        """Branches that a step needs in addition to the conditional rows: only those of acting methods."""
+        found: dict[str, Branch] = {}
+        for method in self.acting(step):
+            for branch in method.branches():
+                found.setdefault(branch.name, branch)
+        return sorted(found.values(), key=lambda branch: branch.name != UNCOND)
+
+    def combine(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """The guided prediction of the conditional rows."""
+        base = predictions[COND]
+        acting = self.acting(context.step)
+        for method in acting:
+            if method.sets_base:
+                base = method.base(predictions[COND], predictions[UNCOND], context)
+        for method in acting:
+            if not method.sets_base:
+                base = base + method.added(predictions, context)
+        return base
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Raise InputError for settings that the model or run does not support."""
+        for method in self.methods:
+            method.check(anatomy, steps)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As plain JSON values."""
+        return [method.to_json() for method in self.methods]

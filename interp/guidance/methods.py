@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
-from interp.guidance import equations
+from interp.base.errors import InputError
+from interp.base.sites import parse_indices
+from interp.guidance import equations, presets
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
 from interp.interventions.edits import Scale, SetMean, Zero
 from interp.models.anatomy import Anatomy
-from interp.sites import parse_indices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,16 @@ class _WithUncond(Method):
     def branches(self) -> tuple[Branch, ...]:
         """The unconditional rows."""
         return (Branch(UNCOND),)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AwayFrom(Method):
+    """Away from rows that are made worse: scale (good - bad), added to the base."""
+
+    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
+        """scale (good - bad)."""
+        bad = self.branches()[-1]
+        return equations.away(predictions[bad.source], predictions[bad.name], self.scale_at(context.step))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +121,7 @@ class CFGPlusPlus(_WithUncond):
 
 
 @dataclasses.dataclass(frozen=True)
-class DetailGuidance(Method):
+class DetailGuidance(_AwayFrom):
     """Detail Guidance (arXiv 2510.11538, 4.3): away from a model with massive channels disrupted at block m's output.
 
     `block` is m, counted from 0 over all blocks: the output of block m is edited. `edit` is "zero", "mean" (over tokens) or a
@@ -146,16 +156,9 @@ class DetailGuidance(Method):
 
     def branches(self) -> tuple[Branch, ...]:
         """The degraded rows."""
-        degraded = Branch(self._branch, self.of, (self._edit(),))
+        name = f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
+        degraded = Branch(name, self.of, (self._edit(),))
         return (Branch(UNCOND), degraded) if self.of == UNCOND else (degraded,)
-
-    @property
-    def _branch(self) -> str:
-        return f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
-
-    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """w (c - d)."""
-        return self.scale_at(context.step) * (predictions[self.of] - predictions[self._branch])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Channels, block and stream must be the model's."""
@@ -167,22 +170,23 @@ class DetailGuidance(Method):
             raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
 
     @classmethod
-    def preset(cls, name: str, *, scale: Number | None = None, **changes: Any) -> DetailGuidance:
-        """The paper's settings for a model: see `interp.guidance.presets`."""
-        from interp.guidance.presets import preset
-
-        return preset(name, scale=scale, **changes)
+    def preset(cls, name: str, *, run: Any = None, **changes: Any) -> DetailGuidance:
+        """The paper's settings for a model, w without CFG; `changes` are further fields. With a traced `run` of the model, warn
+        if the channels are not massive in it.
+        """
+        made = cls(**presets.settings(name, changes))
+        if run is not None:
+            presets.check_run([made], run)
+        return made
 
     @classmethod
     def auto(cls, run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
-        """Channels and depth for any model from a traced run: see `interp.guidance.presets.auto`."""
-        from interp.guidance.presets import auto
-
-        return auto(run, scale=scale, **changes)
+        """Channels and block for any model from a traced run (`interp.guidance.presets.chosen_by`)."""
+        return cls(**{"scale": scale, **presets.chosen_by(run), **changes})
 
 
 @dataclasses.dataclass(frozen=True)
-class SkipLayer(Method):
+class SkipLayer(_AwayFrom):
     """Skip-layer guidance (Stability AI's SD3.5 code; STG, arXiv 2411.18664): away from a model with blocks skipped.
 
     `part` is "block" (the block returns its input) or "attn" (STG's variant: its image attention adds nothing).
@@ -201,17 +205,10 @@ class SkipLayer(Method):
 
     def branches(self) -> tuple[Branch, ...]:
         """The rows that skip."""
+        name = f"slg.{self.part}.{self.blocks}"
         if self.part == "attn":
-            return (Branch(self._branch, edits=(Scale(0.0, channels=None, blocks=self.blocks, at="alpha.attn"),)),)
-        return (Branch(self._branch, skips=self.blocks),)
-
-    @property
-    def _branch(self) -> str:
-        return f"slg.{self.part}.{self.blocks}"
-
-    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """scale (c - skipped)."""
-        return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
+            return (Branch(name, edits=(Scale(0.0, channels=None, blocks=self.blocks, at="alpha.attn"),)),)
+        return (Branch(name, skips=self.blocks),)
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Blocks must be the model's."""
@@ -220,7 +217,7 @@ class SkipLayer(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class PerturbedAttention(Method):
+class PerturbedAttention(_AwayFrom):
     """Perturbed-attention guidance (arXiv 2403.17377): away from a model in which image tokens attend only to themselves."""
 
     blocks: Any
@@ -235,15 +232,7 @@ class PerturbedAttention(Method):
 
     def branches(self) -> tuple[Branch, ...]:
         """The perturbed rows."""
-        return (Branch(self._branch, identity=self.blocks),)
-
-    @property
-    def _branch(self) -> str:
-        return f"pag.{self.blocks}"
-
-    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """scale (c - perturbed)."""
-        return self.scale_at(context.step) * (predictions[COND] - predictions[self._branch])
+        return (Branch(f"pag.{self.blocks}", identity=self.blocks),)
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Blocks must have self-attention over image tokens."""
@@ -255,7 +244,7 @@ class PerturbedAttention(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoGuidance(Method):
+class AutoGuidance(_AwayFrom):
     """Autoguidance (arXiv 2406.02507): away from a worse model of the same class, c + scale (c - bad); its w is scale + 1."""
 
     model: Any
@@ -266,10 +255,6 @@ class AutoGuidance(Method):
     def branches(self) -> tuple[Branch, ...]:
         """The other model's rows."""
         return (Branch("auto", model=self.model.pipe.transformer),)
-
-    def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
-        """scale (c - bad)."""
-        return self.scale_at(context.step) * (predictions[COND] - predictions["auto"])
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """The other model must be of the same class."""

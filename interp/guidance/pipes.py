@@ -17,11 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InputError
-from interp.guidance.combine import Combined
-from interp.guidance.method import COND, Branch, Context
+from interp.base.errors import InputError
+from interp.guidance.guide import Guide
+from interp.guidance.method import COND, Branch, Combined, Context
 from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
-from interp.guidance.rows import Guide
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.analysis import massive
-from interp.errors import InputError, InterpWarning
-from interp.guidance.method import Number
-from interp.guidance.methods import DetailGuidance
+from interp.base.errors import InputError, InterpWarning
 
 PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
 OURS = "not from the paper"
@@ -45,25 +43,18 @@ PRESETS: dict[str, Preset] = {
 ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
 
 
-def preset(name: str, *, scale: Number | None = None, run: Any = None, **changes: Any) -> DetailGuidance:
-    """Detail Guidance with a preset's channels, block and w without CFG; `changes` are further fields. With a traced `run` of
-    the model, warn if the channels are not massive in it.
-    """
+def settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `DetailGuidance` by a preset: its channels, block, and w without CFG, unless `changes` give them."""
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r} (DetailGuidance.auto(run) fits any model)")
     found = PRESETS[name]
-    channels = changes.pop("channels", found.channels)
-    if not channels:
+    if not changes.get("channels", found.channels):
         raise InputError(f"preset {name}: {found.note}; give channels=[...]")
-    block = changes.pop("block", found.block)
-    made = DetailGuidance(channels, block, found.alone if scale is None else scale, source=found.source, **changes)
-    if run is not None:
-        check_run([made], run)
-    return made
+    return {"channels": found.channels, "block": found.block, "scale": found.alone, "source": found.source, **changes}
 
 
-def for_model(model: Any) -> DetailGuidance:
-    """The preset of a loaded model; warns if the paper used another variant of the model."""
+def name_for(model: Any) -> str:
+    """The preset's name for a loaded model; warns if the paper used another variant of the model."""
     name = str(model.name).removesuffix("-early")
     if name in ANOTHER_EXPERIMENT:
         warnings.warn(
@@ -76,10 +67,10 @@ def for_model(model: Any) -> DetailGuidance:
         raise InputError(
             f"guidance: no preset for {model.name}; write dg:SCALE:channels=...:block=..., or use DetailGuidance.auto(run)"
         )
-    return preset(name)
+    return name
 
 
-def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
+def chosen_by(run: Any) -> dict[str, Any]:
     """Choose channels and block from a traced run: the massive channels of the image stream, and the first block where all of
     them are massive. Channels that become massive only in the last block are left out.
     """
@@ -90,10 +81,11 @@ def auto(run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
     first = [(birth, channel) for birth, channel in zip(born, channels, strict=True) if birth < last]
     if not first:
         raise InputError(f"auto: in {run.path} channels are massive only in the last block; give channels and block")
-    kept = sorted(channel for _, channel in first)
-    block = max(birth for birth, _ in first)
-    source = f"auto from {run.path.name}: {found.attrs['criterion']}"
-    return DetailGuidance(kept, changes.pop("block", block), scale, source=source, **changes)
+    return {
+        "channels": sorted(channel for _, channel in first),
+        "block": max(birth for birth, _ in first),
+        "source": f"auto from {run.path.name}: {found.attrs['criterion']}",
+    }
 
 
 def check_run(methods: Sequence[Any], run: Any) -> None:
@@ -102,7 +94,7 @@ def check_run(methods: Sequence[Any], run: Any) -> None:
     agreed = found["consensus"].sel(stream="image").to_numpy()
     here = [int(channel) for channel in found["channel"].to_numpy()[agreed]]
     for method in methods:
-        if isinstance(method, DetailGuidance) and not set(method.channels or ()) <= set(here):
+        if method.name == "dg" and not set(method.channels or ()) <= set(here):
             warnings.warn(
                 f"guidance edits channels {list(method.channels or ())}; massive in {run.path} are {here or 'none'}",
                 InterpWarning,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.guidance import equations
 from interp.guidance.methods import DetailGuidance
 from interp.interventions.hooks import Driver
@@ -87,7 +87,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         """The combined prediction."""
         pred = pred_cond if pred_uncond is None else equations.classifier_free(pred_cond, pred_uncond, self.guidance_scale)
         if pred_degraded is not None:
-            pred = equations.away_from(pred, pred_cond, pred_degraded, _number(self.detail.scale))
+            pred = pred + equations.away(pred_cond, pred_degraded, _number(self.detail.scale))
         return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
     @property

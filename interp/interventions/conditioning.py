@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.sites import parse_indices
 from interp.models.anatomy import in_place_of
-from interp.sites import parse_indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.sites import Site
 from interp.interventions.edits import Zero
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Norm
-from interp.sites import Site
 
 REACHES = ("all", "next")
 

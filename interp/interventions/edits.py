@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.interventions.selection import Selection
 from interp.interventions.values import Values
 

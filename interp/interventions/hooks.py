@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.sites import Site
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.models.anatomy import Anatomy, Lengths, Modulation, Norm, bind_inputs
-from interp.sites import Site
 
 Piece = tuple[slice, int]
 """Rows of the batch, and the index of the arm that edits them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.sites import Site
+    from interp.base.sites import Site
 
 
 class Intervention(Protocol):

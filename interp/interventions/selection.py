@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
-from interp.sites import GATES, MODULATION_KINDS, STREAMS, Site, parse_indices
+from interp.base.errors import InputError
+from interp.base.sites import GATES, MODULATION_KINDS, STREAMS, Site, parse_indices
 
 Indices = Sequence[int] | str | int | None
 PLACES = ("hidden", *(f"{kind}.{gate}" for kind in MODULATION_KINDS for gate in GATES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
 from interp.interventions.edits import Add, Clamp, Replace, Scale, SetMean, Transport, Zero

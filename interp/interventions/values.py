@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 BESIDE = ("config.json", "vocab.*", "merges.txt", "tokenizer*.json", "special_tokens_map.json")
@@ -22,7 +22,7 @@ VOCABULARY = ("tokenizer.json", "vocab.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """The published weights of one network."""
 
     what: str
@@ -39,33 +39,33 @@ class Source:
         return "://" not in self.of
 
 
-SOURCES: Mapping[str, Source] = {
-    "clip": Source(
+SOURCES: Mapping[str, CheckpointSource] = {
+    "clip": CheckpointSource(
         "CLIP ViT-L/14",
         "openai/clip-vit-large-patch14",
         digest="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
     ),
-    "blip": Source("BLIP-ITM large, COCO", "Salesforce/blip-itm-large-coco"),
-    "hps": Source("HPSv2.1, an open_clip ViT-H/14", "xswu/HPSv2", "HPS_v2.1_compressed.pt"),
-    "aesthetic": Source(
+    "blip": CheckpointSource("BLIP-ITM large, COCO", "Salesforce/blip-itm-large-coco"),
+    "hps": CheckpointSource("HPSv2.1, an open_clip ViT-H/14", "xswu/HPSv2", "HPS_v2.1_compressed.pt"),
+    "aesthetic": CheckpointSource(
         "LAION-Aesthetics V2 on CLIP ViT-L/14",
         "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
         "sac+logos+ava1-l14-linearMSE.pth",
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     ),
-    "inception": Source(
+    "inception": CheckpointSource(
         "Inception of 2015-12-05, ported from TensorFlow",
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         "pt_inception-2015-12-05-6726825d.pth",
         "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     ),
-    "alexnet": Source(
+    "alexnet": CheckpointSource(
         "torchvision's AlexNet, for LPIPS",
         "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         "alexnet-owt-7be5be79.pth",
         "7be5be79",
     ),
-    "vgg16": Source(
+    "vgg16": CheckpointSource(
         "torchvision's VGG16, for LPIPS",
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "vgg16-397923af.pth",
@@ -143,7 +143,7 @@ def _tokenizer(folder: Path) -> Weights:
     return Weights("clip", folder, _together(hashes), False, folder.name)
 
 
-def _weights_in(name: str, source: Source, place: Path) -> Path:
+def _weights_in(name: str, source: CheckpointSource, place: Path) -> Path:
     """The folder for transformers, or the file."""
     if not source.file:
         if not place.is_dir() or not (place / "config.json").exists():
@@ -180,7 +180,7 @@ def _from_hub(name: str, hub_id: str, file: str) -> Path:
         raise _absent(name, first_line(error)) from None
 
 
-def _from_torch_hub(name: str, source: Source) -> Path:
+def _from_torch_hub(name: str, source: CheckpointSource) -> Path:
     """The file in torch.hub's folder (TORCH_HOME), downloaded if missing and checked by its digest."""
     import torch
     from huggingface_hub.constants import is_offline_mode

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from interp.errors import InputError
-from interp.metrics import prepare
+from interp.base.errors import InputError
+from interp.metrics import preprocess
 from interp.metrics.checkpoints import Weights, tokenizer_of
-from interp.metrics.prepare import Array
+from interp.metrics.preprocess import Array
 from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import Clip, device_of, dtype_of, reading
 
@@ -70,7 +70,7 @@ class Hps(Clip):
         words = tokenizer or tokenizer_of(weights)
         with reading(words):
             self.tokenizer = CLIPTokenizer.from_pretrained(words.path)
-        self.prepared = prepare.letterbox
+        self.prepared = preprocess.letterbox
 
     def read(self, prompts: Sequence[str]) -> Tensor:
         """As `Clip` does, after unescaping entities such as &amp;, as in open_clip."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp.metrics import prepare
+from interp.metrics import preprocess
 from interp.metrics.checkpoints import Weights
-from interp.metrics.features import inception_score
-from interp.metrics.prepare import Array
+from interp.metrics.preprocess import Array
+from interp.metrics.set_distances import inception_score
 from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import device_of, dtype_of
 
@@ -184,7 +184,7 @@ class Inception:
     @torch.inference_mode()
     def features(self, images: Array) -> Array:
         """Spatial means of the last block, (picture, 2048), for FID, precision and recall."""
-        value = (prepare.like_tensorflow_1(images, SIZE) - 128) / 128
+        value = (preprocess.like_tensorflow_1(images, SIZE) - 128) / 128
         value = value.to(self.device, self.dtype)
         for name, layer in self.net.items():
             if name != "fc":

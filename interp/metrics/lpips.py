@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.errors import InputError
-from interp.metrics import prepare
+from interp.base.errors import InputError
+from interp.metrics import preprocess
 from interp.metrics.checkpoints import SOURCES, Weights
-from interp.metrics.prepare import Array
+from interp.metrics.preprocess import Array
 from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import device_of, numbers
 
@@ -71,7 +71,7 @@ class Lpips:
 
     def __call__(self, images: Array, others: Array) -> Array:
         """LPIPS of each pair of equally large pictures, 0 where they are the same: (picture)."""
-        one, other = prepare.as_bytes(images), prepare.as_bytes(others)
+        one, other = preprocess.as_bytes(images), preprocess.as_bytes(others)
         if one.shape != other.shape:
             raise InputError(f"lpips needs pictures of equal number and size; got {one.shape} and {other.shape}")
         fewest = 32 if self.weights.name == "alexnet" else 16

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from interp.errors import InputError
-from interp.metrics.pictures import LUMINANCE, as_floats
+from interp.base.errors import InputError
+from interp.metrics.distances import LUMINANCE, as_floats
 
 Array = NDArray[Any]
 EDGE = 0.1  # smallest slope of an edge, share of the luminance's range per pixel

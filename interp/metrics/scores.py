@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from interp.errors import InputError
-from interp.metrics.prepare import Array, as_bytes, paired
+from interp.base.errors import InputError
+from interp.metrics.preprocess import Array, as_bytes, paired
 
 Compute = Callable[[Array, Sequence[str]], Array]
 """One batch: pictures (picture, y, x, rgb), prompts -> (picture) or (picture, feature)."""
@@ -24,7 +24,7 @@ FORMULA = "1"
 """Increase it when a metric or the preparation of pictures changes: earlier scores are then computed again."""
 
 
-class Cache:
+class ScoreCache:
     """Scores by key. `path` is created if missing; without one, nothing is kept."""
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -75,7 +75,7 @@ def scored(
     images: Array,
     prompts: Sequence[str],
     *,
-    cache: Cache,
+    cache: ScoreCache,
     width: int | None = None,
     batch: int = BATCH,
 ) -> Array:

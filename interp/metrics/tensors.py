@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.metrics.checkpoints import Weights, first_line, how
 
 

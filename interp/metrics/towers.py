@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp.errors import InputError
-from interp.metrics import prepare
+from interp.base.errors import InputError
+from interp.metrics import preprocess
 from interp.metrics.checkpoints import Weights, first_line
-from interp.metrics.prepare import Array, paired
+from interp.metrics.preprocess import Array, paired
 from interp.metrics.tensors import fill, tensors_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,12 +36,12 @@ class Clip:
         self.model: Any = pretrained(CLIPModel, weights).to(self.device, dtype_of(dtype)).eval()
         with reading(weights):
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(weights.path)
-        self.prepared = prepare.centre_square
+        self.prepared = preprocess.centre_square
 
     @torch.inference_mode()
     def see(self, images: Array) -> Tensor:
         """Pictures as unit vectors, (picture, feature) float32."""
-        pictures = prepare.clip_colours(self.prepared(images, self.model.config.vision_config.image_size))
+        pictures = preprocess.clip_colours(self.prepared(images, self.model.config.vision_config.image_size))
         found = self.model.get_image_features(pixel_values=pictures.to(self.device, self.model.dtype)).pooler_output
         return functional.normalize(found.float(), dim=-1)
 
@@ -115,7 +115,7 @@ class Blip:
         return numbers(100 * (seen * read).sum(dim=-1))
 
     def _see(self, images: Array) -> Tensor:
-        pictures = prepare.clip_colours(prepare.square(images, self.model.config.vision_config.image_size))
+        pictures = preprocess.clip_colours(preprocess.square(images, self.model.config.vision_config.image_size))
         found: Tensor = self.model.vision_model(pixel_values=pictures.to(self.device, self.model.dtype)).last_hidden_state
         return found
 

@@ -14,8 +14,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ModelError
-from interp.models.places import (
+from interp.base.errors import ModelError
+from interp.base.sites import GATES, STREAMS, Site
+from interp.models.hook_points import (
     Inputs,
     Lengths,
     Modulation,
@@ -28,7 +29,6 @@ from interp.models.places import (
     in_place_of,
     take_rows,
 )
-from interp.sites import GATES, STREAMS, Site
 
 if TYPE_CHECKING:  # families are data: listing them loads no torch
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 
 PACKAGED = Path(__file__).parent / "demo"
 SIDECAR = "interp.json"  # in a pipeline folder: its defaults and vocabulary

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.catalog import CATALOG
 from interp.models.families import PIPELINES
 from interp.models.quiet import quiet

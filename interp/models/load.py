@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from interp.errors import InputError, InterpWarning, ModelError
+from interp.base.errors import InputError, InterpWarning, ModelError
 from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG, Defaults, folder_defaults

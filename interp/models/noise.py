@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 
 VELOCITIES = ("velocity", "minus_velocity")
 

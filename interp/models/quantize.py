@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy
 
 KINDS = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG
 from interp.models.families import ANATOMIES, CONFIGS

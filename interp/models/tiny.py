@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.models import components, tiny_text
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.quiet import quiet

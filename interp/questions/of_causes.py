@@ -11,12 +11,12 @@ from typing_extensions import Doc
 
 from interp import analysis, figures
 from interp.analysis.table import Along, Lines, Table, nothing, over_steps, shown
-from interp.errors import InputError
-from interp.options import Blocks, Channels, OneStream
+from interp.base.errors import InputError
+from interp.base.options import Blocks, Channels, OneStream
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +185,10 @@ def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dic
     found: dict[str, Draw] = {}
     if "segmentation" in results:
         here = results["segmentation"]
-        found["clusters"] = partial(figures.places.clusters, here)
-        found["heat"] = lambda: figures.places.token_map(here["heat"].isel(prompt=0, step=-1, block=-1))
+        found["clusters"] = partial(figures.maps.clusters, here)
+        found["heat"] = lambda: figures.maps.token_map(here["heat"].isel(prompt=0, step=-1, block=-1))
     if "segmentation_score" in results:
-        found["overlap"] = partial(figures.places.overlap, results["segmentation_score"])
+        found["overlap"] = partial(figures.maps.overlap, results["segmentation_score"])
     return found
 
 

@@ -11,15 +11,15 @@ from typing_extensions import Doc
 
 from interp import analysis, figures
 from interp.analysis.table import Along, Lines, Table, over_steps
-from interp.errors import InputError
-from interp.options import Channels, OneStream
-from interp.plan import at_least
+from interp.base.errors import InputError
+from interp.base.options import Channels, OneStream
+from interp.base.plan import at_least
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Dra
     """A figure for every result, and the surface of activations where states are kept; none of a store of summaries."""
     if run.bundled:
         return {}
-    stream, drawn = asked.stream, figures.massive
+    stream, drawn = asked.stream, figures.channels
     found: dict[str, Draw] = {
         "spikes": partial(drawn.spikes, results["massive"], block=-1 if stream == "image" else 0, stream=stream),
         "scores": partial(drawn.scores, results["massive"], stream=stream),

@@ -11,7 +11,7 @@ from interp.analysis.table import Lines, Table
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
 
 Results = dict[str, "xr.Dataset"]
 Draw = Callable[[], Any]

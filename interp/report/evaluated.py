@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis.published import about
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
-from interp.figures import people, places
+from interp.figures import maps, people
 from interp.report.page import Page, clean, short, write
 from interp.store.experiment import Experiment
-from interp.store.opened import Run
+from interp.store.traced_run import Run
 
 PICTURES = 6  # prompts in the gallery
 TOPICS = {"segmentation_score": "segmentation", "collapse": "disruption", "evaluation": "guidance"}
@@ -151,7 +151,7 @@ def _collapse(page: Page, found: xr.Dataset) -> None:
 
 def _segmentation(page: Page, found: xr.Dataset) -> None:
     page.text(f"k = {found.attrs['k']} channels. Intervals: {found.attrs['interval']}. Control: {found.attrs['control']}.")
-    page.figure(places.overlap(found))
+    page.figure(maps.overlap(found))
 
 
 def _study(page: Page, found: xr.Dataset) -> None:

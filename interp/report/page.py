@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.figures import style
 from interp.store.create import storage_errors
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from interp.errors import InterpWarning, StoreError
+from interp.base.errors import InterpWarning, StoreError
 from interp.store.create import storage_errors
 
 FIELDS = ("rater", "pair", "detail", "colour", "prompt")  # fields of an answer

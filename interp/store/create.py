@@ -16,8 +16,8 @@ import xarray as xr
 import zarr
 from filelock import FileLock, Timeout
 
-from interp.errors import InterpWarning, StoreError
-from interp.store.places import is_remote, move, remove
+from interp.base.errors import InterpWarning, StoreError
+from interp.store.locations import is_remote, move, remove
 from interp.store.schema import SCHEMA, Schema, encoding
 
 SHARD_WAIT = 60.0  # seconds to wait while another shard creates the store

@@ -24,19 +24,19 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from interp.errors import InputError, StoreError
-from interp.plan import check_same
+from interp.base.errors import InputError, StoreError
+from interp.base.plan import check_same
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
-from interp.store.places import exists, is_remote, located, move, remove
+from interp.store.locations import exists, is_remote, located, move, remove
 from interp.store.reader import Guarded, open_root, read_ahead, read_done
-from interp.store.results import read_result, result_names
+from interp.store.saved_results import read_result, result_names
 from interp.store.schema import SCHEMA, Array, Variable, encoding
 
 Cell = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class CellLayout:
     """Axes of an experiment: everything needed to create its store."""
 
     prompt_text: tuple[str, ...]
@@ -53,7 +53,7 @@ class Layout:
     """Numbers per cell."""
 
 
-def open_or_create(path: Path, layout: Layout, attributes: dict[str, Any]) -> Array:
+def open_or_create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> Array:
     """Cells that the store already holds, (prompt, arm) booleans. Creates a missing store. The caller holds the lock."""
     remove_leftovers(path)
     if not exists(path):
@@ -65,7 +65,7 @@ def open_or_create(path: Path, layout: Layout, attributes: dict[str, Any]) -> Ar
     return stored.done
 
 
-def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+def _create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _create(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
             remove(partial)
 
 
-def _build(path: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+def _build(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
     prompts, arms = layout.planned.shape
     labels = {name: ("arm", _plain(values)) for name, values in layout.labels.items()}
     coordinates = {"prompt": np.arange(prompts), "arm": np.array(layout.arms, dtype=object), **labels}

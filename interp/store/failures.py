@@ -13,7 +13,7 @@ from pathlib import Path
 import zarr
 
 from interp.store.create import storage_errors
-from interp.store.places import move, remove
+from interp.store.locations import move, remove
 
 FOLDER = "failed"
 

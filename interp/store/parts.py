@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.errors import InputError, StoreError
-from interp.plan import Row, as_json, check_same
+from interp.base.errors import InputError, StoreError
+from interp.base.plan import Row, as_json, check_same
 from interp.store.create import storage_errors
-from interp.store.experiment import Experiment, Layout, experiment_lock, open_or_create
-from interp.store.places import is_remote
-from interp.store.results import write_result
+from interp.store.experiment import CellLayout, Experiment, experiment_lock, open_or_create
+from interp.store.locations import is_remote
+from interp.store.saved_results import write_result
 from interp.store.schema import Array
 from interp.store.writer import Writer
 
@@ -67,7 +67,7 @@ class Parts:
     def finish(self, result: xr.Dataset, rows: Sequence[Row], provenance: dict[str, Any]) -> None:
         """Create the store with the result in it, and remove the rows' files."""
         texts, seeds = tuple(row.text for row in rows), tuple(row.seed for row in rows)
-        layout = Layout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
+        layout = CellLayout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
         plan = {name: value for name, value in self.plan.items() if name != self.kind}
         asked = {"experiment": self.kind, "parameters": self.plan[self.kind], "arms": []}
         with experiment_lock(self.path):

@@ -19,9 +19,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from interp.errors import InputError, InterpError, StoreError
+from interp.base.errors import InputError, InterpError, StoreError
 from interp.store.create import storage_message
-from interp.store.places import is_remote, located
+from interp.store.locations import is_remote, located
 from interp.store.schema import SCHEMA, STATISTICS, Array
 
 Row = TypeVar("Row")

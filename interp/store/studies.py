@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from interp.errors import InputError, PlanError, StoreError
+from interp.base.errors import InputError, PlanError, StoreError
 from interp.store.create import storage_errors
 
 FOLDER = "studies"

@@ -9,8 +9,8 @@ import xarray as xr
 import zarr
 
 from interp.store.create import storage_errors
+from interp.store.locations import move, remove
 from interp.store.moments import MOMENTS, Moments
-from interp.store.places import move, remove
 from interp.store.reader import StoreReader, read_ahead
 from interp.store.schema import FOLDED, encoding
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from interp.errors import InterpError, StoreError
+from interp.base.errors import InterpError, StoreError
 from interp.store.create import storage_message
-from interp.store.places import remove
+from interp.store.locations import remove
 from interp.store.reader import undo
 from interp.store.schema import Array
 

@@ -18,11 +18,11 @@ from interp.models.anatomy import Block, Tap, bind_inputs
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.quiet import quiet
-from interp.recorded import make_schema
+from interp.runs.recorded import make_schema
 from interp.tracing.cache import Cache
+from interp.tracing.group import pipeline_arguments
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
-from interp.tracing.trace import pipeline_arguments
 
 MASSIVE = 0.2  # a massive channel is at least five times the median one
 ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}  # relative, of one block's sum

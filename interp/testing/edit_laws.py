@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from interp.experiments.clean import clean_run, sample
-from interp.experiments.generate import generate
+from interp.experiments.generation import generate
 from interp.guidance import ClassifierFree, DetailGuidance
 from interp.guidance.pipes import guided
 from interp.interventions import Scale, SwapConditioning, Zero, edited
-from interp.interventions.rows import Forks, Slot, around_calls
+from interp.interventions.forks import Forks, Slot, around_calls
 from interp.testing.family import Family, FamilyFixtures, generators
 from interp.testing.reference import Array
 from interp.tracing.model import Model

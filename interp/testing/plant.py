@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.sites import as_index
 from interp.models import components, tiny
 from interp.models.anatomy import Block, Modulation
 from interp.models.catalog import write_defaults
@@ -27,7 +28,6 @@ from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
 from interp.models.plantable import PLANTABLE, deafen, keep_apart, silence_text
 from interp.models.quiet import quiet
-from interp.sites import as_index
 from interp.tracing.model import Model
 
 POPULATION = 128  # prompts over which text varies

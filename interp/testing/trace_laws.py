@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from interp.base.plan import Record
 from interp.experiments import grid
 from interp.experiments.clean import Clean, clean_run
 from interp.models import autoencoder, noise
 from interp.models.quiet import quiet
-from interp.plan import Record
-from interp.run import trace
-from interp.store.opened import Run
+from interp.runs.run import trace
+from interp.store.traced_run import Run
 from interp.testing.family import FamilyFixtures, generators
 from interp.testing.reference import Array, Seen, hooked, last_latents, statistics
 from interp.tracing.model import Model

@@ -15,11 +15,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.errors import InputError
-from interp.sites import Site
+from interp.base.errors import InputError
+from interp.base.sites import Site
+from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import RowArrays
-from interp.tracing.trace import trace_group
 
 ALIASES = {
     "resid_pre": "input",

@@ -9,20 +9,18 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+import xarray as xr
 
-from interp.errors import InputError, InterpWarning
-from interp.interventions.rows import install_slot
+from interp.base.errors import InputError, InterpWarning
+from interp.interventions.forks import install_slot
 from interp.models.anatomy import Anatomy
 from interp.models.catalog import CATALOG, Defaults
 from interp.models.load import Loaded, adopt, load_pipeline
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from interp.tracing.cache import Cache, NamesFilter
+from interp.tracing.cache import Cache, NamesFilter, run_with_cache
+from interp.tracing.prepare import prepare
 
 
 class Model:
@@ -78,9 +76,6 @@ class Model:
         The filter is a pattern of site names such as "block.5/*" or "*/alpha.*", several, or a function of the name; by
         default all hidden states. `arguments` are those of `interp.trace`: steps, seed, height, width, interventions, settings.
         """
-        from interp.tracing.cache import run_with_cache
-        from interp.tracing.prepare import prepare
-
         prompts = [prompt] if isinstance(prompt, str) else prompt
         return run_with_cache(prepare(self, prompts, **arguments), names_filter)
 
@@ -146,6 +141,10 @@ class Model:
                 stacklevel=3,
             )
 
+    def another(self, name: str) -> Model:
+        """Another model by name, such as the worse one of autoguidance."""
+        return load(name)
+
     def _quantized(self) -> str:
         found = self.loaded.quantization
         return "" if found is None else f", {sum(found['layers'].values())} layers quantised ({', '.join(found['layers'])})"
@@ -180,6 +179,11 @@ def load(
     loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
     again = str(Path(model).resolve()) if Path(model).is_dir() and str(model) not in CATALOG else str(model)
     return Model(loaded, {"name": again, "dtype": loaded.dtype, **kept})
+
+
+def as_model(model: Model | str | Path) -> Model:
+    """The model itself, or the one of this name or folder."""
+    return model if isinstance(model, Model) else load(model)
 
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:

@@ -8,14 +8,17 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from interp.errors import InputError, InterpWarning
-from interp.guidance.combine import Combined, parse
-from interp.guidance.method import UNCOND
-from interp.guidance.rows import Guide
+from interp.base.errors import InputError, InterpWarning
+from interp.base.options import Sampling, split
+from interp.base.plan import Plan, Record, at_least
+from interp.base.prompts import check_prompts, read_prompts
+from interp.guidance.guide import Guide
+from interp.guidance.method import UNCOND, Combined
+from interp.guidance.text import parse
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
 from interp.interventions.selection import Selection
@@ -24,10 +27,9 @@ from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.identity import fingerprint, scheduler_settings
 from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
-from interp.options import Sampling, split
-from interp.plan import Plan, Record, at_least
-from interp.prompts import check_prompts, read_prompts
-from interp.tracing.model import Model, load
+
+if TYPE_CHECKING:
+    from interp.tracing.model import Model
 
 EXAMPLE = '[{"edit": "Zero", "channels": [29]}]'
 SETTINGS = "max_sequence_length=24"
@@ -79,14 +81,14 @@ def as_guidance(given: Any, model: Model) -> Combined | None:
     """Convert guidance: a method, a sum of methods, or text such as "cfg:4+dg:1"."""
     if given is None:
         return None
-    found = parse(given, model, load) if isinstance(given, str) else Combined.of(given)
+    found = parse(given, model, model.another) if isinstance(given, str) else Combined.of(given)
     if needs_unconditional(found) and model.loaded.spec.unconditional is None:
         raise InputError(f"guidance: {model.name} has no unconditional branch, which {found.to_json()[0]['method']} needs")
     return found
 
 
 def prepare(
-    model: Model | str | Path,
+    model: Model,
     prompts: Sequence[str] | str | Path,
     sampling: Sampling | None = None,
     *,
@@ -99,7 +101,6 @@ def prepare(
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
     if not isinstance(record, Record | None):
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
-    model = model if isinstance(model, Model) else load(model)
     model.loaded.spec.check_texts(model.pipe, texts)
     record = recordable(record, model)
     guided, edits = as_guidance(sampling.guidance, model), as_edits(sampling.interventions, model)

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.plan import SiteRecorder
+from interp.base.sites import Select, Site, resolve_indices
 from interp.models.anatomy import Anatomy
-from interp.plan import SiteRecorder
-from interp.sites import Select, Site, resolve_indices
-from interp.statistics import STATISTICS, median_magnitude, token_statistics
+from interp.tracing.statistics import STATISTICS, median_magnitude, token_statistics
 
 Array = NDArray[Any]
 RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without the prompt axis

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 
 @dataclasses.dataclass

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.errors import InputError, TraceError
+from interp.base.errors import InputError, TraceError
+from interp.base.plan import Row
+from interp.base.sites import Site
 from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
 from interp.models.families.pipeline import Schedule, as_bytes, still
-from interp.plan import Row
-from interp.sites import Site
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
 from interp.tracing.sampler import SchedulerHook
 

@@ -110,11 +110,11 @@ def read(run: interp.Run, names: list[str]) -> None:
 def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
     """The analyses by name."""
     from interp.analysis import alignment, attribution, energy, massive, stability, trend
-    from interp.store.export import export
-    from interp.store.merge import merge
+    from interp.store.exporting import export
+    from interp.store.merging import merge
     from interp.store.reader import StoreReader
     from interp.store.summary import summarise
-    from interp.store.verify import verify
+    from interp.store.verification import verify
 
     beside = run.path.with_name("exported")
     selected = run.stats[["mean_abs"]].isel(channel=list(MASSIVE))

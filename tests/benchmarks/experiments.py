@@ -16,7 +16,8 @@ import torch
 from common import Options, interval, ratio, shown, table, turns
 from tracing import SHAPE
 
-from interp.executor import Execution
+from interp.base.executor import Execution
+from interp.base.plan import Record
 from interp.experiments.clean import clean_run
 from interp.experiments.design import Drawing
 from interp.experiments.draw import Arm, ByArms
@@ -24,7 +25,6 @@ from interp.interventions import Zero, ZeroNormsKept
 from interp.models import autoencoder, tiny
 from interp.models.load import adopt
 from interp.models.quiet import quiet
-from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 

@@ -16,12 +16,12 @@ from common import Options, card_peaks, ratio, shown, table, turns
 from torch.utils.flop_counter import FlopCounterMode
 from tracing import SHAPE
 
+from interp.base.plan import Record
 from interp.experiments.clean import sample
 from interp.guidance import ClassifierFree, DetailGuidance
 from interp.models import tiny
 from interp.models.load import adopt
 from interp.models.quiet import quiet
-from interp.plan import Record
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 

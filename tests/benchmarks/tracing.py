@@ -20,9 +20,9 @@ from torch import Tensor
 import interp
 from interp.models import tiny
 from interp.models.quiet import quiet
-from interp.statistics import token_statistics
 from interp.testing import untraced
 from interp.tracing.prepare import Prepared, prepare
+from interp.tracing.statistics import token_statistics
 
 TITLE = "What tracing costs"
 SHAPE = {"blocks": 12, "heads": 8, "head_width": 64, "resolution": 128}
@@ -95,7 +95,7 @@ def cached(prepared: Sequence[Prepared]) -> None:
 
 
 def _cached(prepared: Prepared) -> None:
-    from interp.tracing.trace import pipeline_arguments
+    from interp.tracing.group import pipeline_arguments
 
     model = prepared.model
     envoy, names = model.nn, list(_cacheable(prepared))

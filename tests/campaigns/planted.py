@@ -25,7 +25,7 @@ import xarray as xr
 from scipy.stats import beta, ortho_group
 
 import interp
-from interp.errors import InterpWarning
+from interp.base.errors import InterpWarning
 from interp.models import tiny
 from interp.models.quiet import quiet
 from interp.testing import Planted, plant

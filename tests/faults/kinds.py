@@ -21,10 +21,10 @@ from typing import Any
 from world import PROMPTS, World, at_a_random_moment, kill, marks, rows_done, unlocked
 
 import interp
-from interp.errors import StoreError, TraceError
-from interp.store.merge import merge
+from interp.base.errors import StoreError, TraceError
+from interp.store.merging import merge
 from interp.store.reader import StoreReader
-from interp.store.verify import row_arrays, verify
+from interp.store.verification import row_arrays, verify
 
 
 @dataclasses.dataclass

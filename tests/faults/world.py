@@ -19,10 +19,10 @@ import torch
 import zarr
 
 import interp
-from interp.errors import InterpWarning
+from interp.base.errors import InterpWarning
 from interp.interventions import hooks  # noqa: F401  (loaded before forking)
-from interp.run import execute
-from interp.store.verify import forget, verify
+from interp.runs.run import execute
+from interp.store.verification import forget, verify
 from interp.tracing.prepare import prepare
 
 PROMPTS = [f"a {color} {thing}" for color in ("red", "blue", "green") for thing in ("cat", "dog", "circle", "square")]

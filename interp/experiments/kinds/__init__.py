@@ -6,7 +6,7 @@ import functools
 import importlib
 import pkgutil
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.experiments.kind import Kind
 
 _REGISTERED: dict[str, Kind] = {}

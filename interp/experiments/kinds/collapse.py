@@ -16,17 +16,17 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
 from interp.analysis.table import Table, words
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Prompts
+from interp.base.plan import at_least
+from interp.base.sites import parse_indices
 from interp.experiments.arguments import RankedBy, Reference, pictures_of
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
-from interp.plan import at_least
-from interp.sites import parse_indices
 
 if TYPE_CHECKING:
     from interp.experiments.design import Drawing
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
 
 ORIGINAL = "original"
 KINDS = ("top", "lowest", "random")
@@ -56,7 +56,7 @@ def design(request: Request) -> Drawing:
     wanted = [k for k in COUNTS if k <= channels // 2] if counts is None else sorted({at_least("counts", k, 1) for k in counts})
     if not wanted or wanted[-1] > channels // 2:
         raise InputError(f"counts must lie in 1..{channels // 2}: the lowest must not be the top ones; got {counts}")
-    opened = experiments.choose.ranked_run(prepared, request.out, run=options.run, batch_size=request.execution.batch_size)
+    opened = experiments.ranking.ranked_run(prepared, request.out, run=options.run, batch_size=request.execution.batch_size)
     orders = block_orders(opened, options.by)
     arms = [experiments.draw.Arm(ORIGINAL, (), {"kind": ORIGINAL, "k": 0, "blocks": "-", "stream": "image"})]
     for k in wanted:
@@ -71,7 +71,7 @@ def design(request: Request) -> Drawing:
         "ranked_by": f"{opened.path.name}: {opened.rows_done} prompts, each block by itself",
         "channels": {str(block): [int(c) for c in order[: wanted[-1]]] for block, order in orders.items()},
     }
-    return request.drawing(prepared, arms, parameters, lambda made: {"collapse": analysis.collapse.curve(made, real)})
+    return request.drawing(prepared, arms, parameters, lambda made: {"collapse": analysis.collapse_curve.curve(made, real)})
 
 
 def block_orders(run: Run, by: str) -> dict[int, list[int]]:

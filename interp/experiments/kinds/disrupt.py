@@ -16,18 +16,18 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
 from interp.analysis.table import Along, Table, words
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Channels, Prompts, Stream
+from interp.base.plan import at_least
+from interp.base.sites import parse_indices, resolve_indices
 from interp.experiments.arguments import STREAMS, RankedBy, Reference, pictures_of, said_blocks
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Channels, Prompts, Stream
-from interp.plan import at_least
-from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:
-    from interp.experiments.choose import Ranked
     from interp.experiments.design import Drawing
     from interp.experiments.draw import Arm
+    from interp.experiments.ranking import Ranked
     from interp.interventions.selection import Selection
     from interp.tracing.prepare import Prepared
 
@@ -154,7 +154,7 @@ disrupt = Kind(
     Options,
     design,
     {"measures": Shown("disruption", MEASURES, per="measure"), "wins against the original": Shown("disruption", WINS)},
-    {"disruption": Figure("experiments.disruption", "disruption")},
+    {"disruption": Figure("effects.disruption", "disruption")},
     papers=("disruption",),
     controls={"kind": ("random", "lowest", "displaced", "norms_as_if_zero")},
 )

@@ -14,18 +14,18 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
 from interp.analysis.table import Along, Table
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Prompts
+from interp.base.plan import Row, at_least
+from interp.base.sites import parse_indices
 from interp.experiments.arguments import RankedBy, Reference, listed, pictures_of, said_blocks
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
-from interp.plan import Row, at_least
-from interp.sites import parse_indices
 
 if TYPE_CHECKING:
-    from interp.experiments.choose import Ranked
     from interp.experiments.design import Drawing
     from interp.experiments.draw import Arm
+    from interp.experiments.ranking import Ranked
 
 KINDS = ("massive", "random", "lowest")
 WINDOWS = ("all", "early", "late")
@@ -76,7 +76,7 @@ def design(request: Request) -> Drawing:
         "budget": options.budget,
         "random": "drawn anew for every row, out of all but the largest",
     }
-    measure = lambda made: {"dose": analysis.dose.response(made, real)}  # noqa: E731
+    measure = lambda made: {"dose": analysis.dose_response.response(made, real)}  # noqa: E731
     return request.drawing(prepared, arms, parameters, measure, bind=_redrawn(ranked), planned=planned)
 
 
@@ -192,7 +192,7 @@ dose = Kind(
     Options,
     design,
     {"dose and response": Shown("dose", TABLE)},
-    {"dose": Figure("experiments.dose", "dose")},
+    {"dose": Figure("effects.dose", "dose")},
     papers=("disruption",),
     controls={"kind": ("random", "lowest")},
 )

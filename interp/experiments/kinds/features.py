@@ -11,11 +11,11 @@ from typing_extensions import Doc
 
 from interp import experiments
 from interp.analysis.table import Along, Table, nothing
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.plan import at_least
 from interp.experiments.arguments import numbers
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.plan import at_least
 
 if TYPE_CHECKING:
     from interp.analysis.correspondence import Pair
@@ -72,10 +72,10 @@ def _pairs(given: Sequence[Pair] | str | Path, model: str) -> list[Pair]:
     if not isinstance(given, str | Path):
         return list(given)
     if not str(given).isdecimal():
-        return experiments.pairs.read_pairs(given)
+        return experiments.keypoint_pairs.read_pairs(given)
     if not model.startswith("demo"):
         raise InputError(f"pairs: the demo world's are for the demo model; give --pairs FILE.json for {model}")
-    return experiments.pairs.demo_pairs(int(str(given)))
+    return experiments.keypoint_pairs.demo_pairs(int(str(given)))
 
 
 PCK = Table(
@@ -115,5 +115,5 @@ features = Kind(
     Options,
     design,
     {"PCK": Shown("features", PCK + CONTROLS), "differences": Shown("features", GAINS)},
-    {"pck": Figure("places.pck", "features")},
+    {"pck": Figure("maps.pck", "features")},
 )

@@ -10,11 +10,11 @@ from typing_extensions import Doc
 
 from interp import experiments
 from interp.analysis.table import Along, Table
+from interp.base.options import Prompts
+from interp.base.sites import parse_indices
 from interp.experiments.arguments import numbers
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
-from interp.sites import parse_indices
 
 if TYPE_CHECKING:
     import xarray as xr

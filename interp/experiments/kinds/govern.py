@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from interp import analysis, interventions
 from interp.analysis.table import Table
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.options import Blocks, Channels, Prompts
+from interp.base.sites import parse_indices, resolve_indices
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Blocks, Channels, Prompts
-from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from interp.experiments.design import Measuring
-    from interp.store.opened import Run
     from interp.store.schema import Array
+    from interp.store.traced_run import Run
 
 ARMS = ("removed", "removed_ordinary", "raised_ordinary")
 STREAM = "image"
@@ -209,5 +209,5 @@ govern = Kind(
     Options,
     design,
     {"govern": Shown("govern", TABLE)},
-    {"govern": Figure("experiments.govern", "govern")},
+    {"govern": Figure("effects.govern", "govern")},
 )

@@ -16,18 +16,18 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments
 from interp.analysis.table import Along, Table
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Blocks, Prompts, Sampling
+from interp.base.sites import parse_indices, resolve_indices
 from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Blocks, Prompts, Sampling
-from interp.sites import parse_indices, resolve_indices
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from interp.experiments.design import Drawing
-    from interp.store.opened import Run
+    from interp.store.traced_run import Run
     from interp.tracing.prepare import Prepared
 
 WHOLE, WITHOUT = "whole", "without massive channels"
@@ -61,7 +61,7 @@ def design(request: Request) -> Drawing:
     if options.without not in (None, "none"):
         channels = None if isinstance(options.without, str) and options.without == "massive" else options.without
         by = options.run if options.run is not None else kept
-        removed = experiments.choose.rank(prepared, request.out, channels=channels, run=by).massive
+        removed = experiments.ranking.rank(prepared, request.out, channels=channels, run=by).massive
     labels = [{"kind": "final", "block": -1, "step": -1}] + [
         {"kind": kind, "block": block, "step": step}
         for kind in ([WHOLE, WITHOUT] if removed else [WHOLE])
@@ -77,7 +77,7 @@ def design(request: Request) -> Drawing:
         execution=request.execution,
         arms=arms,
         units=lambda size: experiments.head.Painted(prepared, arms, shown, wanted, removed, WITHOUT, kept),
-        measure=lambda made: {"lens": analysis.lens.distances(made)},
+        measure=lambda made: {"lens": analysis.lens_distance.distances(made)},
     )
 
 
@@ -86,7 +86,7 @@ def _name(label: dict[str, Any]) -> str:
 
 
 def _opened(stored: Any) -> Run | None:
-    from interp.store.opened import Run, open_run
+    from interp.store.traced_run import Run, open_run
 
     return stored if stored is None or isinstance(stored, Run) else open_run(stored)
 

@@ -20,20 +20,20 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments
 from interp.analysis.table import Table
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Blocks, Channels, Prompts, Stream
+from interp.base.plan import at_least
+from interp.base.sites import Site, parse_indices, resolve_indices
 from interp.experiments.arguments import STREAMS, RankedBy, check_pairs, listed
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Blocks, Channels, Prompts, Stream
-from interp.plan import at_least
-from interp.sites import Site, parse_indices, resolve_indices
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.choose import Ranked
     from interp.experiments.design import Drawing
     from interp.experiments.patches import Cell
+    from interp.experiments.ranking import Ranked
     from interp.models.anatomy import Anatomy
     from interp.tracing.prepare import Prepared
 
@@ -190,10 +190,10 @@ patch = Kind(
     {"patching": Shown("patching_{metric}", TABLE)},
     {
         "patching": Figure(
-            "experiments.patch_grid",
+            "effects.patch_grid",
             "patching_{metric}",
             choices={"metric": METRICS},
-            cells="experiments.patch_cells",
+            cells="effects.patch_cells",
             labels=("column", "block", "what"),
         )
     },

@@ -21,22 +21,22 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments, models
 from interp.analysis.table import Along, Table, read
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
+from interp.base.options import Channels, OneStream, Prompts
+from interp.base.plan import as_json
+from interp.base.sites import Site, parse_indices
 from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Channels, OneStream, Prompts
-from interp.plan import as_json
-from interp.sites import Site, parse_indices
 
 if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
-    from interp.experiments.choose import Ranked
+    from interp.base.plan import Row
     from interp.experiments.clean import Clean
     from interp.experiments.design import Measuring
-    from interp.plan import Row
+    from interp.experiments.ranking import Ranked
     from interp.store.schema import Array
     from interp.tracing.prepare import Prepared
 
@@ -234,6 +234,6 @@ swap = Kind(
         "how far each swap moves the size (log2)": Shown("swap", EFFECTS),
         "shares": Shown("swap", SHARES + INTERACTIONS),
     },
-    {"swap": Figure("experiments.swap", "swap")},
+    {"swap": Figure("effects.swap", "swap")},
     papers=("attribution",),
 )

@@ -17,12 +17,12 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments
 from interp.analysis.table import ABSENT, Table, read
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Prompts
+from interp.base.plan import as_json
 from interp.experiments.arguments import Reference, pictures_of
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Prompts
-from interp.plan import as_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +66,7 @@ def design(request: Request) -> Drawing:
         execution=request.execution,
         arms=tuple(arms),
         units=lambda size: experiments.guided.BySettings(tuple(prepared), size),
-        measure=lambda made: {"sweep": analysis.sweep.compare(made, real)},
+        measure=lambda made: {"sweep": analysis.sweep_effects.compare(made, real)},
     )
 
 

@@ -20,19 +20,19 @@ from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions, models
 from interp.analysis.table import Table
-from interp.errors import InputError
+from interp.base.errors import InputError
+from interp.base.options import Blocks, Channels, Prompts
+from interp.base.sites import Site, parse_indices, resolve_indices
 from interp.experiments.arguments import RankedBy, check_pairs, numbers, pictures_of
 from interp.experiments.kind import Kind, Request
 from interp.experiments.shown import Figure, Shown
-from interp.options import Blocks, Channels, Prompts
-from interp.sites import Site, parse_indices, resolve_indices
 
 if TYPE_CHECKING:
-    from interp.experiments.choose import Ranked
+    from interp.base.plan import Row
     from interp.experiments.clean import Clean
     from interp.experiments.design import Drawing
     from interp.experiments.draw import Arm, EditsOf
-    from interp.plan import Row
+    from interp.experiments.ranking import Ranked
     from interp.store.schema import Array
     from interp.tracing.model import Model
     from interp.tracing.prepare import Prepared
@@ -116,7 +116,7 @@ class Moves:
         """A picture's states: noised to each step with the target's own noise, conditioned on the source's prompt."""
         import torch
 
-        from interp.interventions.rows import Calls
+        from interp.interventions.forks import Calls
 
         assert self.pictures is not None
         pipe, spec = self.source.model.pipe, self.source.model.loaded.spec
@@ -175,7 +175,7 @@ def design(request: Request) -> Drawing:
         "mask": options.mask,
     }
     own = len(ours.plan.rows()) * (count + (len(steps) if pictures is not None else 0))
-    measure = lambda made: {"transport": analysis.transport.similarity(made)}  # noqa: E731
+    measure = lambda made: {"transport": analysis.transport_distance.similarity(made)}  # noqa: E731
     return request.drawing(ours, _arms(moves, strengths), parameters, measure, bind=moves.bind, further=float(own))
 
 
@@ -214,7 +214,7 @@ transport = Kind(
     Options,
     design,
     {"transport": Shown("transport", TABLE)},
-    {"transport": Figure("experiments.transport", "transport", {"metric": "{metric}"}, {"metric": METRICS})},
+    {"transport": Figure("effects.transport", "transport", {"metric": "{metric}"}, {"metric": METRICS})},
     papers=("transport",),
     controls={"channels": ("control",)},
     ends=(0, 1),

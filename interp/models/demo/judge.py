@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.models.demo.world import ATTRIBUTES, SIZE
 
 Array = NDArray[Any]

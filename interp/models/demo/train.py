@@ -26,7 +26,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 from interp.models.demo import train_vae, world
 from interp.models.demo.build import SIZES, Denoiser, build_denoiser, save_folder
 

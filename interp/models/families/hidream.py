@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
 from interp.models.families.described import ModelFamily
 from interp.models.families.flux import STATES

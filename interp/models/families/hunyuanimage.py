@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.described import ModelFamily
 from interp.models.families.hunyuanvideo import double_block, single_block

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.described import ModelFamily
 from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES, own_scale

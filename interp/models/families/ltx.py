@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.errors import InputError, ModelError
+from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Reentry, Tap
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions

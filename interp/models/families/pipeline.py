@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import InputError
+from interp.base.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

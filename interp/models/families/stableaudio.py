@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions

@@ -1,0 +1,106 @@
+"""Guidances compared: detail against real pictures, structure against the truth, who wins against the first setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import intervals
+from interp.analysis.result import Estimate, result, whole_rows
+from interp.metrics import distances as metrics
+from interp.store.experiment import Experiment
+from interp.store.schema import Array
+
+MEASURES = {
+    "detail": "distance of the fine radial spectrum to real pictures', decades: lower is better",
+    "sharpness": "log2 of the Laplacian variance over real pictures' median: 0 is as real ones",
+    "structure": "root mean square difference of the blurred picture to the real one of its prompt: lower is better",
+    "saturation": "share of pixels at 0 or 255 in any colour",
+}
+LOWER_WINS = ("detail", "structure")
+
+
+def compare(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
+    """Measures of every setting, with intervals over prompt texts.
+
+    value, low, high            (measure, setting)
+    over_first, _low, _high     (measure, setting)   less the first setting's, paired by prompt and seed
+    win, win_low, win_high      (won, setting)       how often a picture is nearer to real ones than the first setting's
+    forwards                    (setting)            forwards of one row that a picture takes
+
+    `reference` is real pictures, (picture, y, x, rgb); where there is one for every prompt text, in their order, structure is
+    measured against it. Without a reference the first setting's pictures are taken for real ones.
+    """
+    rows = whole_rows(experiment, under="under every setting")
+    axes = experiment.axes
+    everyone = list(dict.fromkeys(axes["prompt_text"].to_numpy().astype(str)))
+    texts = axes["prompt_text"].to_numpy().astype(str)[rows]
+    first = experiment.pictures(0)[1][np.isin(np.flatnonzero(experiment.done[:, 0]), rows)]
+    real = first if reference is None else reference
+    truth = (
+        reference[[everyone.index(text) for text in texts]]
+        if reference is not None and len(reference) == len(everyone)
+        else None
+    )
+    spectrum = metrics.radial_spectrum(real)[1].mean(axis=0)
+    sharp = float(np.median(np.log2(metrics.laplacian_variance(real) + metrics.FLOOR)))
+    groups = [np.flatnonzero(texts == text) for text in dict.fromkeys(texts)]
+    settings = axes["guidance"].to_numpy().astype(str)
+    found = np.full((len(settings), len(MEASURES), len(rows)), np.nan)
+    for arm in range(len(settings)):
+        images = first if arm == 0 else experiment.pictures(arm)[1][np.isin(np.flatnonzero(experiment.done[:, arm]), rows)]
+        found[arm] = _measure(images, spectrum, sharp, truth)
+    by_text = np.stack([found[:, :, group].mean(axis=2) for group in groups])  # (text, setting, measure)
+    won = np.stack([_won(found, group) for group in groups])  # (text, setting, won)
+    dims = ("setting", "measure")
+    return result(
+        "sweep",
+        {
+            "value": (dims, Estimate.mean(by_text)),
+            "over_first": (dims, Estimate.mean(by_text - by_text[:, :1])),
+            "win": (("setting", "won"), Estimate.mean(won)),
+            "forwards": ("setting", np.nanmean(experiment.cells["forwards"].to_numpy(), axis=0)),
+        },
+        {
+            "setting": settings,
+            "measure": list(MEASURES),
+            "won": LOWER_WINS,
+            **{name: ("setting", axes[name].to_numpy()) for name in map(str, axes.coords) if name.startswith("value")},
+        },
+        experiment,
+        reference="the first setting's pictures" if reference is None else f"{len(reference)} real pictures",
+        structure_against="nothing: no real picture of each prompt" if truth is None else "the real picture of the prompt",
+        rows=f"{len(rows)} pictures of each setting",
+        averaged_over="seeds, then prompt texts",
+        interval=intervals.said(len(groups)),
+        control=f"the first setting, {settings[0]}",
+    )
+
+
+def settings(experiment: Experiment) -> list[dict[str, Any]]:
+    """What each setting of a sweep is made of, such as cfg.scale or dg.block; in the order of the arms."""
+    found = []
+    for setting in experiment.parameters["guidance"]:
+        methods = setting or []
+        line: dict[str, Any] = {"methods": "+".join(method["method"] for method in methods) or "none"}
+        for method in methods:
+            line |= {f"{method['method']}.{name}": value for name, value in method.items() if name not in ("method", "source")}
+        found.append(line)
+    return found
+
+
+def _measure(images: Array, spectrum: Array, sharp: float, truth: Array | None) -> Array:
+    """(measure, row)."""
+    structure = np.full(len(images), np.nan) if truth is None else metrics.structure_distance(images, truth)
+    at_the_ends = ((images == 0) | (images == 255)).any(axis=-1).mean(axis=(1, 2))
+    own = np.log2(metrics.laplacian_variance(images) + metrics.FLOOR) - sharp
+    return np.stack([metrics.spectrum_distance(images, spectrum), own, structure, at_the_ends])
+
+
+def _won(found: Array, group: Array) -> Array:
+    """(setting, won): how often lower than the first setting's, half at a tie; NaN where it is not measured."""
+    places = [list(MEASURES).index(name) for name in LOWER_WINS]
+    difference = found[:1, places][:, :, group] - found[:, places][:, :, group]
+    return np.asarray((np.sign(difference) / 2 + 0.5).mean(axis=2))

@@ -1,0 +1,93 @@
+"""Execution of a run or an experiment, in this process or on the workers of `interp.runs.cluster`, and its progress.
+
+Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store and reports what it
+did; the executor only counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Annotated, Any, Protocol
+
+from typing_extensions import Doc
+
+Stopped = Callable[[], bool]
+Done = tuple[str, Any]
+"""(name of the worker, report of the unit)."""
+
+
+class Work(Protocol):
+    """Units that run in any order, in any process that has the model and the store's folder."""
+
+    def opened(self, stopped: Stopped) -> AbstractContextManager[Callable[[Any], Any]]:
+        """Yield a function that does a unit; it skips parts that are already done."""
+
+
+class Executor(Protocol):
+    """Does units. It is a generator: closing it stops the work."""
+
+    def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
+        """Yield each finished unit. After `stopped()` no further unit starts."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Fields of a store's provenance that differ from this process's."""
+
+    def rates(self) -> dict[str, float]:
+        """Rows or cells per minute of each worker."""
+
+
+class Here:
+    """Does units in this process, one after the other."""
+
+    def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
+        """Yield each finished unit."""
+        with work.opened(stopped) as do:
+            for unit in units:
+                yield "", do(unit)
+                if stopped():
+                    return
+
+    def provenance(self) -> dict[str, Any]:
+        """Empty: units run in this process."""
+        return {}
+
+    def rates(self) -> dict[str, float]:
+        """Empty: there are no workers."""
+        return {}
+
+
+HERE = Here()
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Progress of a run or an experiment; `on_progress` receives one after every step or unit."""
+
+    done: int
+    """Rows of a trace, cells of an experiment."""
+    total: int
+    made: int = 0
+    """Those done by this call."""
+    seconds: float = 0.0
+    """Since the start of this call."""
+    step: int = 0
+    steps: int = 0
+    """Sampling steps of one row."""
+    rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Rows per minute of each worker."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How work is executed: these options change results by rounding only."""
+
+    batch_size: Annotated[int, Doc("Rows, or arms of an experiment, in one call of the model.")] = 1
+    through: Executor = HERE
+    on_progress: OnProgress = lambda progress: None
+    stopped: Stopped = lambda: False
+    """Called after every unit; if true, units in flight finish, then KeyboardInterrupt is raised."""

@@ -1,0 +1,120 @@
+"""Options that many functions and commands take, each defined once: `Loading`, `Sampling`; `Execution` is in `executor`.
+
+Functions take the fields as keywords (`split`), commands as flags (`interp.cli.flags`); `Doc` texts are the help of both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from typing_extensions import Doc
+
+Made = TypeVar("Made")
+Prompts = Annotated[
+    Sequence[str] | str | Path, Doc("Prompts: one per line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
+]
+Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
+Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
+Stream = Annotated[str, Doc("image, text or both.")]
+OneStream = Annotated[str, Doc("image or text.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How a model is loaded."""
+
+    model: Annotated[str, Doc("Alias (see `interp models`), diffusers folder, or hub id.")]
+    dtype: Annotated[str | None, Doc("float32, bfloat16 or float16. [default: float32 on a CPU, else bfloat16]")] = None
+    device: Annotated[str, Doc("auto, cpu, cuda, cuda:1, ...")] = "auto"
+    offload: Annotated[str, Doc("none, model, sequential or group.")] = "none"
+    quantize: Annotated[str | None, Doc("int8, float8 or nf4: the blocks' weights; gates stay exact.")] = None
+    revision: Annotated[str | None, Doc("Hub revision of the model.")] = None
+    local_files_only: Annotated[bool, Doc("Never use the network.")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn. Unset options take the model's defaults."""
+
+    steps: Annotated[int | None, Doc("Sampling steps. [default: the model's]")] = None
+    seed: Annotated[int, Doc("Seed of every prompt's first repeat.")] = 0
+    repeats: Annotated[int, Doc("Pictures per prompt, with seeds SEED, SEED+1, ...")] = 1
+    height: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
+    width: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
+    guidance: Annotated[Any | str | None, Doc('Such as "cfg:4" or "cfg:4+dg:1"; only conditional rows are recorded.')] = None
+    negative_prompt: Annotated[str, Doc("Prompt of the unconditional branch.")] = ""
+    interventions: Annotated[Sequence[Any] | str, Doc("Edits: a JSON file with a list of edits, as in a store's plan.")] = ()
+    settings: Annotated[
+        Mapping[str, Any] | str | None,
+        Doc('Further arguments of the pipeline, such as "max_sequence_length=24,embedded_guidance=3.5".'),
+    ] = None
+
+    def without(self, *names: str, why: str) -> Sampling:
+        """These options; raises InputError if one of the named options is set."""
+        from interp.base.errors import InputError
+
+        for field in dataclasses.fields(self):
+            if field.name in names and getattr(self, field.name) not in (field.default, [], None):
+                raise InputError(f"{field.name}: {why}; leave it out")
+        return self
+
+
+def split(given: Mapping[str, Any], *kinds: type[Any], of: str = "") -> list[Any]:
+    """Build each dataclass from the keywords that are its fields; an unknown keyword raises TypeError."""
+    known = {field.name: kind for kind in kinds for field in dataclasses.fields(kind)}
+    unknown = sorted(given.keys() - known.keys())
+    if unknown:
+        raise TypeError(f"{of or 'this function'} has no argument {unknown[0]!r}; it has {', '.join(known)}")
+    return [kind(**{name: value for name, value in given.items() if known[name] is kind}) for kind in kinds]
+
+
+def takes(*kinds: type[Any]) -> Callable[[Made], Made]:
+    """Replace `**given` in a function's signature, as `help` prints it, with the fields of dataclasses."""
+
+    def shown(function: Any) -> Any:
+        own = inspect.signature(function)
+        kept = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        names = {one.name for one in kept}
+        function.__signature__ = own.replace(parameters=[*kept, *(one for one in parameters(*kinds) if one.name not in names)])
+        return function
+
+    return shown
+
+
+def parameters(*kinds: Any) -> list[inspect.Parameter]:
+    """Fields of dataclasses as parameters: required ones first, others keyword-only; the first field of each name."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            default = default_of(field)
+            place = (
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if default is inspect.Parameter.empty
+                else inspect.Parameter.KEYWORD_ONLY
+            )
+            made = inspect.Parameter(field.name, place, default=default, annotation=typed(kind)[field.name])
+            found.setdefault(field.name, made)
+    return sorted(found.values(), key=lambda one: one.kind)
+
+
+@functools.cache
+def typed(kind: Any) -> dict[str, Any]:
+    """The fields' types with their annotations."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def text_of(annotation: Any) -> str:
+    """The help text in an annotation."""
+    return next((one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)), "")
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default, or `inspect.Parameter.empty`."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return inspect.Parameter.empty if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -1,0 +1,266 @@
+"""The plan of a run: a frozen `Plan` of everything its numbers depend on, its rows, and what it records."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from interp.base.errors import InputError, PlanError
+from interp.base.sites import Select, Site, as_index
+
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary")
+BUNDLE = 32  # prompts per bundle where only a summary is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteRecorder:
+    """A user-defined recorder: a function of (site, step, value) at the sites that match a pattern.
+
+    `function` receives the value on the model's device, (batch, token, channel) or (batch, channel), and returns
+    (batch, *axes). It is stored as `recorded/NAME`: value (prompt, step, site, *axes), float32.
+
+        SiteRecorder("branch_norm", "block.*/image/branch.*", lambda site, step, x: x.norm(dim=-1), axes={"token": 64})
+    """
+
+    name: str
+    sites: str
+    """A shell-style pattern of site names, such as `block.*/image/branch.attn`."""
+    function: Callable[[Site, int, Any], Any]
+    axes: Mapping[str, int]
+    """Axis names and sizes of the returned tensor, without the batch axis."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise InputError(f"SiteRecorder.name must be a plain name such as branch_norm; got {self.name!r}")
+        taken = sorted({"prompt", "step", "site"} & set(self.axes))
+        if taken:
+            raise InputError(f"SiteRecorder.axes must not be named {taken[0]}: the store has an axis of that name")
+        for axis, size in self.axes.items():
+            at_least(f"SiteRecorder.axes[{axis!r}]", size, 1)
+
+    def matches(self, site: Site) -> bool:
+        """Whether a site matches the pattern."""
+        return fnmatch.fnmatchcase(str(site), self.sites)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the function by its name."""
+        function = f"{self.function.__module__}.{self.function.__qualname__}"
+        return {"name": self.name, "sites": self.sites, "function": function, "axes": dict(self.axes)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a trace records. The picture and the latents are always kept."""
+
+    stats: bool = True
+    """Mean, mean |x|, max |x|, min |x| and variance over tokens, per channel, of every block and stream."""
+    gates: bool = True
+    """AdaLN alpha of every gate."""
+    hidden: Select | bool | None = None
+    """Full hidden states: all of them (`True`) or a selection."""
+    latents: Literal["last", "all"] = "last"
+    """The latents after the last step, or after every step."""
+    modulation: bool = False
+    """AdaLN shift and scale, in addition to alpha."""
+    prediction: bool = False
+    """The transformer's prediction at every step: velocity, or epsilon and, separately, DiT's learned sigma."""
+    branches: bool = False
+    """Branch outputs before alpha multiplies them, and the embedding, as means over tokens: the sources of a channel."""
+    recorders: tuple[SiteRecorder, ...] = ()
+    """User-defined recorders."""
+    bundle: int = 0
+    """Prompts per bundle: keep only mean and variance of statistics and gates over each bundle; 0 keeps every prompt's."""
+
+    def __post_init__(self) -> None:
+        for field in ("stats", "gates", "modulation", "prediction", "branches"):
+            if not isinstance(getattr(self, field), bool):
+                raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
+        if self.hidden is False:
+            object.__setattr__(self, "hidden", None)
+        if self.hidden is True:
+            object.__setattr__(self, "hidden", Select())
+        if self.hidden is not None and not isinstance(self.hidden, Select):
+            raise InputError(f"record.hidden must be None, True or a Select(...); got {self.hidden!r}")
+        if self.latents not in ("last", "all"):
+            raise InputError(f'record.latents must be "last" or "all"; got {self.latents!r}')
+        object.__setattr__(self, "recorders", tuple(self.recorders))
+        names = [recorder.name for recorder in self.recorders]
+        if len(set(names)) != len(names):
+            raise InputError(f"record.recorders must have distinct names; got {names}")
+        object.__setattr__(self, "bundle", at_least("record.bundle", self.bundle, 0))
+        if self.bundle and not (self.stats or self.gates):
+            raise InputError("record.bundle needs record.stats=True or record.gates=True: only these have means over prompts")
+        if self.modulation and not self.gates:
+            raise InputError("record.modulation needs record.gates=True: shift and scale are stored with alpha")
+        if self.branches and not (self.gates and self.stats):
+            raise InputError("record.branches needs record.gates=True and record.stats=True: alpha x branch sums to the mean")
+
+    @property
+    def select(self) -> Select | None:
+        """The selection of hidden states, if any are kept."""
+        return self.hidden if isinstance(self.hidden, Select) else None
+
+    @classmethod
+    def parse(cls, names: str, *, blocks: str | None = None, steps: str | None = None, bundle: int | None = None) -> Record:
+        """Parse the command line: names such as "stats,gates,hidden", and the blocks and steps of hidden. "summary" keeps stats
+        and gates as means and variances over bundles of prompts.
+        """
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        unknown = [name for name in wanted if name not in RECORDABLE]
+        if unknown or not wanted:
+            raise InputError(f"record must be a list out of {','.join(RECORDABLE)}; got {names!r}")
+        if (blocks is not None or steps is not None) and "hidden" not in wanted:
+            raise InputError("--blocks and --record-steps select hidden states; add hidden to --record")
+        if bundle is not None and "summary" not in wanted:
+            raise InputError("--bundle is the number of prompts per bundle of a summary; add summary to --record")
+        hidden = Select(blocks=blocks, steps=steps) if "hidden" in wanted else None  # type: ignore[arg-type]
+        both = set() if {"stats", "gates"} & set(wanted) else {"summary"}  # the default of a summary: both
+        return cls(
+            stats=bool({"stats", "branches", *both} & set(wanted)),
+            gates=bool({"gates", "modulation", "branches", *both} & set(wanted)),
+            bundle=at_least("bundle", BUNDLE if bundle is None else bundle, 1) if "summary" in wanted else 0,
+            hidden=hidden,
+            modulation="modulation" in wanted,
+            prediction="prediction" in wanted,
+            branches="branches" in wanted,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        recorders = [recorder.to_json() for recorder in self.recorders]
+        for later in ("prediction", "branches", "bundle"):  # stores of versions without these fields can still be resumed
+            if not values[later]:
+                del values[later]
+        return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """The inverse of `to_json`, without user-defined recorders: the JSON does not hold their functions."""
+        hidden = values["hidden"]
+        return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden), "recorders": ()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One sample of a run: a prompt and a seed, one index on the `prompt` axis."""
+
+    index: int
+    text: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything a run's numbers depend on, except the batch size and the device, which are in its provenance."""
+
+    model: str
+    """The model's name as given by the user."""
+    dtype: str
+    prompts: tuple[str, ...]
+    steps: int
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    seed: int = 0
+    repeats: int = 1
+    negative_prompt: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further arguments of the pipeline, such as `max_sequence_length`."""
+    guidance: Sequence[Mapping[str, Any]] | None = None
+    interventions: tuple[Mapping[str, Any], ...] = ()
+    record: Record = dataclasses.field(default_factory=Record)
+    scheduler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = ""
+    """Fingerprint of the weights in memory (`interp.models.identity`)."""
+
+    def __post_init__(self) -> None:
+        for field, least in (("steps", 1), ("repeats", 1), ("seed", 0), ("height", 1), ("width", 1)):
+            object.__setattr__(self, field, at_least(field, getattr(self, field), least))
+        if self.seed + self.repeats * len(self.prompts) >= 2**63:
+            raise InputError(f"seed must leave room below 2**63 for the repeats; got {self.seed}")
+
+    def rows(self) -> tuple[Row, ...]:
+        """Prompts x repeats. Seed = base seed + repeat, the same for every prompt; duplicate lines continue the count."""
+        repeats: Counter[str] = Counter()
+        rows: list[Row] = []
+        for text in self.prompts:
+            for _ in range(self.repeats):
+                rows.append(Row(len(rows), text, self.seed + repeats[text]))
+                repeats[text] += 1
+        return tuple(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; the prompts as count and digest (the store holds the texts)."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
+        values |= {
+            "prompts": f"{len(self.prompts)} prompts, sha256 {digest}",
+            "record": self.record.to_json(),
+            "scheduler": dict(self.scheduler),
+        }
+        return {name: as_json(value, name) for name, value in values.items()}
+
+
+def at_least(field: str, value: Any, least: int) -> int:
+    """`value` as an int; raises InputError unless it is an integer (also numpy's) of at least `least`."""
+    number = as_index(value)
+    if number is None or number < least:
+        raise InputError(f"{field} must be an integer of at least {least}; got {value!r}")
+    return number
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """A share of a run's batches, "i/n" with i from 0 to n - 1."""
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) < int(count)):
+        raise InputError(f"shard must be i/n with i from 0 to n - 1, such as 0/4 or 3/4; got {text!r}")
+    return int(index), int(count)
+
+
+def as_json(value: Any, field: str) -> Any:
+    """`value` after a JSON round trip: tuples become lists, numpy numbers plain numbers."""
+    try:
+        return json.loads(json.dumps(value, default=_plain))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{field} must consist of plain JSON values; {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # numpy
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not one")
+
+
+def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
+    """Raise PlanError if a store has another plan, naming the first field that differs.
+
+    The model's name may differ (a folder has many spellings); its weights may not.
+    """
+    for field in dict.fromkeys([*wanted, *stored]):
+        if field != "model" and wanted.get(field) != stored.get(field):
+            raise PlanError(
+                f"{store} holds another run: its {field} is {_short(stored.get(field))}, yours {_short(wanted.get(field))}; "
+                "give another --out, or delete the store, or use the same arguments"
+            )
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def groups(rows: Sequence[Row], batch_size: int) -> list[tuple[Row, ...]]:
+    """Rows in fixed groups, `row // batch_size`: a resumed run traces a row in its original batch."""
+    at_least("batch_size", batch_size, 1)
+    return [tuple(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]

@@ -1,0 +1,104 @@
+"""Scorers of pictures. A scorer declares its measures of single pictures and of whole sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from interp.metrics import distances, quality, set_distances
+from interp.store.schema import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number of a picture, or of a set of pictures."""
+
+    name: str
+    meaning: str
+    better: str
+    """higher, lower, or zero (nearer to 0)."""
+    of: str = "picture"
+    """picture, or set."""
+    asks: bool = False
+    """Whether it compares a picture with its prompt; if so, it does not apply to unconditional pictures."""
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """Range of possible values; intervals of set measures are clipped to it."""
+
+
+class Scorer(Protocol):
+    """Scores pictures; one instance is used for every setting."""
+
+    measures: tuple[Measure, ...]
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Raise an error for prompts that it cannot score, before anything is drawn."""
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure of single pictures, (picture); NaN where it does not apply."""
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """Features for measures of sets, (picture, feature); (picture, 0) without set measures."""
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Each measure of a set."""
+
+
+class Plain:
+    """Measures without weights: sharpness, edges, colours and, given real pictures, the distance to their radial spectrum."""
+
+    def __init__(self, real: Array | None = None) -> None:
+        self.spectrum = None if real is None else distances.radial_spectrum(real)[1].mean(axis=0)
+        spectrum = (Measure("spectrum", "distance of the fine radial spectrum to real pictures', decades", "lower"),)
+        self.measures = (
+            Measure("sharpness", "log2 of the variance of the luminance's Laplacian", "higher"),
+            Measure("edges", "share of pixels on an edge", "higher"),
+            Measure("colourfulness", "Hasler and Suesstrunk 2003", "higher"),
+            Measure("saturation", "mean saturation of HSV", "higher"),
+            Measure("contrast", "deviation of the luminance", "higher"),
+            *(() if real is None else spectrum),
+        )
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Accept any prompts."""
+
+    def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
+        """Each measure, (picture)."""
+        colours = quality.colour_statistics(images)
+        found = {
+            "sharpness": np.log2(distances.laplacian_variance(images) + distances.FLOOR),
+            "edges": quality.edge_density(images),
+            **colours,
+        }
+        return found if self.spectrum is None else {**found, "spectrum": distances.spectrum_distance(images, self.spectrum)}
+
+    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        """Nothing."""
+        return np.zeros((len(images), 0))
+
+    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
+
+
+def set_measures(name: str) -> tuple[Measure, ...]:
+    """The measures of sets in the features of the named network."""
+
+    def one(what: str, meaning: str, better: str, limits: tuple[float, float]) -> Measure:
+        return Measure(f"{name} {what}", meaning, better, "set", limits=limits)
+
+    return (
+        one("Frechet distance", f"to real pictures, in the {name}'s features; it is no FID", "lower", limits=(0, math.inf)),
+        one("precision", f"share of pictures among the real ones, in the {name}'s features", "higher", limits=(0, 1)),
+        one("recall", f"share of real pictures among them, in the {name}'s features", "higher", limits=(0, 1)),
+    )
+
+
+def set_scores(name: str, looked: Array, real: Array) -> dict[str, float]:
+    """The measures of one set."""
+    precision, recall = set_distances.precision_recall(looked, real)
+    distance = set_distances.frechet_distance(looked, real)
+    return {f"{name} Frechet distance": distance, f"{name} precision": precision, f"{name} recall": recall}

@@ -1,0 +1,199 @@
+"""Score galleries: every setting's measures with intervals, and paired comparisons with a baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from interp.analysis import intervals, paired
+from interp.base.errors import InputError
+from interp.evaluation.gallery import Gallery
+from interp.evaluation.scorer import Measure, Scorer
+from interp.metrics.set_distances import NEIGHBOUR
+from interp.store.schema import Array
+
+MARGIN = 0.2  # of the baseline's deviation over prompts: a small effect (Cohen 1988)
+FEWEST = 10  # prompts; with fewer, halves are too small for neighbours' distances: no interval
+CHUNK = 64  # pictures scored together
+HALVES = 100
+"""Number of half-samples of prompts for set measures: drawn without repeats, since a picture that occurs twice changes
+distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
+OnSetting = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A gallery's pictures, scored once for any number of comparisons."""
+
+    gallery: Gallery
+    measures: tuple[Measure, ...]
+    """Measures of single pictures."""
+    scores: Array
+    """(setting, measure, row)."""
+    scorers: tuple[Scorer, ...]
+    looked: tuple[tuple[Array, ...], ...]
+    """Features for measures of sets: per scorer and setting, (row, feature)."""
+
+    def part(self, *, settings: Sequence[int] | None = None, rows: Sequence[int] | None = None, asked: bool = True) -> Scored:
+        """Select settings and rows; `asked=False` drops measures that need a prompt."""
+        gallery = self.gallery
+        kept = list(range(len(gallery.settings))) if settings is None else list(settings)
+        chosen = list(range(len(gallery.prompts))) if rows is None else list(rows)
+        measures = [number for number, one in enumerate(self.measures) if asked or not one.asks]
+        return dataclasses.replace(
+            self,
+            gallery=gallery.part(chosen).of_settings(kept),
+            measures=tuple(self.measures[number] for number in measures),
+            scores=self.scores[np.ix_(kept, measures, chosen)],
+            looked=tuple(tuple(own[number][chosen] for number in kept) for own in self.looked),
+        )
+
+
+def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = lambda done, total: None) -> Scored:
+    """Score every picture of every setting."""
+    singles = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "picture"]
+    names = [m.name for scorer in scorers for m in scorer.measures]
+    if not names:
+        raise InputError("scorers must measure something")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"scorers must not share a measure; {twice} is measured by two of them")
+    if len(gallery.prompts) < 1:
+        raise InputError(f"{gallery.source} holds no pictures")
+    scores, looked = [], []
+    for number in range(len(gallery.settings)):
+        found, seen = _looked(gallery, number, scorers)
+        scores.append([found[m.name] for _, m in singles])
+        looked.append(seen)
+        on_setting(number + 1, len(gallery.settings))
+    by_scorer = tuple(tuple(own[place] for own in looked) for place in range(len(scorers)))
+    table = np.array(scores, float).reshape(len(gallery.settings), len(singles), len(gallery.prompts))
+    return Scored(gallery, tuple(m for _, m in singles), table, tuple(scorers), by_scorer)
+
+
+def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array]]:
+    """Scores of a setting's pictures by measure, and each scorer's features of sets, read in chunks."""
+    found: list[dict[str, Array]] = []
+    seen: list[list[Array]] = []
+    images = gallery.read(number)
+    for start in range(0, len(images), CHUNK):
+        part, prompts = images[start : start + CHUNK], gallery.prompts[start : start + CHUNK]
+        scored = (scorer.pictures(part, prompts) for scorer in scorers)
+        found.append({name: np.asarray(values, float) for one in scored for name, values in one.items()})
+        seen.append([scorer.looked_at(part, prompts) for scorer in scorers])
+    together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    return together, [np.concatenate([one[place] for one in seen]) for place in range(len(scorers))]
+
+
+def evaluate(
+    gallery: Gallery,
+    scorers: Sequence[Scorer],
+    *,
+    baseline: str | None = None,
+    margin: float = MARGIN,
+    on_setting: OnSetting = lambda done, total: None,
+) -> xr.Dataset:
+    """Score every setting and compare it with the baseline, by default the first: see `compare`."""
+    return compare(score(gallery, scorers, on_setting), baseline=baseline, margin=margin)
+
+
+def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
+    """Compare every setting with the baseline, by default the first.
+
+    value, low, high, over..., win..., p, p_holm, effect, verdict   (setting, measure)   see `interp.analysis.paired`
+    scores                                  (setting, measure, prompt)   means over a prompt's seeds
+    set_value, set_low, set_high            (setting, set_measure)       of all pictures of a setting; half-samples of prompts
+    meaning, better (measure); set_meaning, set_better (set_measure)
+    """
+    gallery, measures = scored.gallery, scored.measures
+    whole = [m for scorer in scored.scorers for m in scorer.measures if m.of == "set"]
+    coordinates = {
+        "setting": np.array(gallery.settings, object),
+        "measure": np.array([m.name for m in measures], object),
+        "prompt": np.array(gallery.texts(), object),
+    }
+    table = xr.DataArray(gallery.by_prompt(scored.scores), coordinates, ("setting", "measure", "prompt"))
+    # a measure best at zero is compared by each picture's distance from zero: errors of two seeds must not cancel
+    at_zero = np.array([m.better == "zero" for m in measures], bool)[None, :, None]
+    distance = table.copy(data=gallery.by_prompt(np.where(at_zero, np.abs(scored.scores), scored.scores)))
+    lower = [m.name for m in measures if m.better in ("lower", "zero")]
+    compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
+    low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
+    dims = ("setting", "measure")
+    sets = np.array([_sets(scored, number) for number in range(len(gallery.settings))])  # (setting, 3, set_measure)
+    return (
+        compared.assign(
+            value=(dims, table.mean("prompt").to_numpy()),
+            low=(dims, low),
+            high=(dims, high),
+            scores=table,
+            set_value=(("setting", "set_measure"), sets[:, 0]),
+            set_low=(("setting", "set_measure"), sets[:, 1]),
+            set_high=(("setting", "set_measure"), sets[:, 2]),
+        )
+        .assign_coords(
+            meaning=("measure", np.array([m.meaning for m in measures], object)),
+            better=("measure", np.array([m.better for m in measures], object)),
+            set_measure=np.array([m.name for m in whole], object),
+            set_meaning=("set_measure", np.array([m.meaning for m in whole], object)),
+            set_better=("set_measure", np.array([m.better for m in whole], object)),
+        )
+        .assign_attrs(
+            analysis="evaluation",
+            source=gallery.source,
+            rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
+            set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
+            note=_said_of_zero([m.name for m in measures if m.better == "zero"]),
+            metric_weights="; ".join(text for scorer in scored.scorers for text in getattr(scorer, "weights", {}).values()),
+            **gallery.facts,
+        )
+    )
+
+
+def _said_of_zero(names: Sequence[str]) -> str:
+    """The note on measures with a best value of zero."""
+    return (
+        f"{', '.join(names)}: best at zero, so that what is compared is the distance from it, of either sign" if names else ""
+    )
+
+
+def _said_of_sets(pictures: int, texts: int) -> str:
+    if pictures <= NEIGHBOUR:
+        return f"none, and no value: sets need more than {NEIGHBOUR} pictures, these are {pictures}"
+    if texts < FEWEST:
+        return f"none: fewer than {FEWEST} prompts"
+    return f"95%, normal, from {HALVES} half-samples of prompts"
+
+
+def _sets(scored: Scored, setting: int) -> Array:
+    """Value, low and high of every set measure of a setting, (3, set measure)."""
+    parts = [_set_interval(scored.gallery, one, own[setting]) for one, own in zip(scored.scorers, scored.looked, strict=True)]
+    return np.concatenate(parts, axis=1)
+
+
+def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
+    """Value, low and high of a scorer's set measures, (3, set measure)."""
+    measures = [m for m in scorer.measures if m.of == "set"]
+    own = [m.name for m in measures]
+    if not own:
+        return np.zeros((3, 0))
+    if len(looked) <= NEIGHBOUR:
+        return np.full((3, len(own)), np.nan)
+    prompts = np.array(gallery.prompts)
+    found = scorer.sets(looked, gallery.prompts)
+    value = np.array([found[name] for name in own])
+    groups = [np.flatnonzero(prompts == text) for text in gallery.texts()]
+    if len(groups) < FEWEST:
+        return np.array([value, [np.nan] * len(own), [np.nan] * len(own)])
+    draw, drawn = np.random.default_rng(0), []
+    for _ in range(HALVES):
+        rows = np.concatenate([groups[number] for number in draw.permutation(len(groups))[: len(groups) // 2]])
+        again = scorer.sets(looked[rows], [str(text) for text in prompts[rows]])
+        drawn.append([again[name] for name in own])
+    reach = stats.norm.ppf(0.975) * np.std(drawn, axis=0)
+    least, most = np.array([m.limits for m in measures]).T
+    return np.array([value, np.maximum(value - reach, least), np.minimum(value + reach, most)])

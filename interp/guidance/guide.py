@@ -1,0 +1,295 @@
+"""Guidance as rows of the batch: branches are appended where they first differ, and combined at the output.
+
+Each step is one call of the transformer. The conditional rows come first, then the unconditional ones, then the degraded ones,
+which join the batch at their first edited block. `sequential` runs one call per branch instead, to save memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.guidance.method import COND, UNCOND, Branch, Combined, Context
+from interp.guidance.methods import Amplify
+from interp.interventions.forks import BEFORE_THE_BLOCKS, Place, around_calls, first_place
+from interp.interventions.hooks import Driver
+from interp.models.anatomy import Anatomy, add_rows, bind_inputs, in_place_of, take_rows
+
+Levels = Callable[[int], tuple[float, float]]
+"""step -> (sigma, sigma of the next step)."""
+
+
+def place_of(branch: Branch) -> Place | None:
+    """The place where a branch first differs from its source, at step 0; `None` for rows of the input or another model."""
+    if branch.name == UNCOND or branch.model is not None:
+        return None
+    places = [first_place(branch.edits)] if branch.edits else []
+    places += [(0, min(branch.skips), 1)] if branch.skips else []
+    places += [(0, min(branch.identity), 0)] if branch.identity else []
+    found = min(place for place in places if place is not None)
+    return None if found[1] == BEFORE_THE_BLOCKS else found
+
+
+class Guide(Driver):
+    """Guides every call of a transformer inside `guiding`."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        guidance: Combined,
+        unconditional: Mapping[str, Tensor],
+        levels: Levels,
+        *,
+        velocity: bool = True,
+        parts: int = 1,
+        sequential: bool = False,
+    ) -> None:
+        super().__init__(anatomy, [])
+        self.guidance, self.unconditional, self.levels = guidance, dict(unconditional), levels
+        self.velocity, self.parts, self.sequential = velocity, parts, sequential
+        self.remembered: dict[str, Tensor] = {}
+        self.values: Tensor | None = None
+        self.states: dict[str, Tensor] = {}
+        self.batch = self.count = self.given = 0
+        self.waiting: list[Branch] = []
+        self.rows: dict[str, slice] = {}
+        self.here: list[Branch] = []
+        self.source: list[int] = []
+
+    @contextlib.contextmanager
+    def guiding(self, transformer: Any) -> Iterator[Guide]:
+        """Guide the pipeline's calls inside; removes all hooks afterwards."""
+        handles: list[Any] = []
+        try:
+            handles += self.attach(transformer, first=True)
+            for index, block in enumerate(self.anatomy.blocks):  # after attach: rows move before their arguments are edited
+                module = transformer.get_submodule(block.path)
+                handles.append(module.register_forward_pre_hook(self.before_block(index), with_kwargs=True, prepend=True))
+            handles += self._attach_attention(transformer)
+            for path, argument in ((one.module, one.argument) for one in self.anatomy.reentries if one.argument is not None):
+                module = transformer.get_submodule(path)
+                hook = self.before_reentry(argument)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+            with around_calls(transformer, self.call, self.anatomy):
+                yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
+        """One step: the guided prediction of the conditional rows."""
+        self.step = step
+        self.batch = len(bound[self.anatomy.row_inputs[0]])
+        branches = self.guidance.branches(step)
+        amplified = [m.edit_at(step) for m in self.guidance.acting(step) if isinstance(m, Amplify)]
+        if not self.guidance.acting(step):
+            self._begin([], [])
+            return run(bound)
+        predictions = self._sequentially(bound, run, branches, amplified) if self.sequential else None
+        if predictions is None:
+            predictions = self._together(bound, run, branches, amplified)
+        sigma, next_sigma = self.levels(step)
+        context = Context(step, sigma, next_sigma, self.velocity, self.remembered)
+        return self._combine(predictions, context)
+
+    def _combine(self, predictions: dict[str, Tensor], context: Context) -> Tensor:
+        """Guide only the first part of a prediction: DiT's variance stays the conditional one."""
+        if self.parts == 1:
+            return self.guidance.combine(predictions, context)
+        split = {name: value.chunk(self.parts, dim=1) for name, value in predictions.items()}
+        guided = self.guidance.combine({name: parts[0] for name, parts in split.items()}, context)
+        return torch.cat([guided, *split[COND][1:]], dim=1)
+
+    def _together(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
+        own = [branch for branch in branches if branch.model is None]
+        given = self._with_uncond(bound) if any(branch.name == UNCOND for branch in own) else bound
+        self._begin(own, amplified)
+        output = run(self._widened(given))
+        predictions = {name: output[rows] for name, rows in self.rows.items()}
+        return {**predictions, **self._others(bound, branches)}
+
+    def _sequentially(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
+        """Run one call per branch: nothing is shared, and only the predictions are kept."""
+        predictions = {}
+        for branch in [Branch(COND), *(one for one in branches if one.model is None)]:
+            unconditional = UNCOND in (branch.name, branch.source)
+            given = {**bound, **self._uncond_rows(bound)} if unconditional else bound
+            self._begin([], amplified)
+            self._alone(branch)
+            predictions[branch.name] = run(given)
+        return {**predictions, **self._others(bound, branches)}
+
+    def _others(self, bound: dict[str, Any], branches: list[Branch]) -> dict[str, Tensor]:
+        found = {}
+        for branch in (branch for branch in branches if branch.model is not None):
+            with torch.no_grad():
+                found[branch.name] = branch.model(**{**self.anatomy.as_called(bound), "return_dict": False})[0]
+        return found
+
+    def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:
+        rows = {}
+        for name, value in self.unconditional.items():
+            old = torch.ones_like(value) if bound.get(name) is None else bound[name]  # a missing mask hides nothing
+            rows[name] = in_place_of(value, old if len(old) == self.batch else old.expand(self.batch, *old.shape[1:]))
+        return rows
+
+    def _with_uncond(self, bound: dict[str, Any]) -> dict[str, Any]:
+        theirs = self._uncond_rows(bound)
+        names = [name for name in self.anatomy.row_inputs if name in theirs or bound.get(name) is not None]
+        ours = {name: torch.ones_like(theirs[name]) if bound.get(name) is None else bound[name] for name in names}
+        return {**bound, **{name: add_rows(ours[name], theirs.get(name, ours[name])) for name in names}}
+
+    def _widened(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """The call's arguments with the rows of all branches, for models in which rows cannot join at a block."""
+        if self.anatomy.forks or not self.waiting:
+            return bound
+        index = self._join_all(list(self.waiting))
+        self.given, self.source = self.count, list(range(self.count))
+        return {**bound, **{name: take_rows(bound.get(name), index) for name in self.anatomy.row_inputs}}
+
+    def _begin(self, branches: list[Branch], amplified: list[Any]) -> None:
+        """Set the rows at the input, and the branches that join later."""
+        self.memory.begin_call()
+        self.rows = {COND: slice(0, self.batch)}
+        if any(branch.name == UNCOND for branch in branches):
+            self.rows[UNCOND] = slice(self.batch, 2 * self.batch)
+        self.count = self.given = self.batch * len(self.rows)
+        self.waiting = [branch for branch in branches if branch.name != UNCOND]
+        self.here = []
+        self.source = list(range(self.count))
+        self.arms = [list(amplified)]
+        self.touched = [[0] * len(amplified)]
+        self.pieces = [(slice(None), 0)] if amplified else []
+
+    def _alone(self, branch: Branch) -> None:
+        """Make the whole batch one branch."""
+        if branch.edits or branch.skips or branch.identity:
+            self._join(branch, slice(0, self.batch))
+
+    def _join(self, branch: Branch, rows: slice) -> None:
+        self.here.append(branch)
+        self.rows[branch.name] = rows
+        if branch.edits:
+            self.arms.append(list(branch.edits))
+            self.touched.append([0] * len(branch.edits))
+            self.pieces.append((rows, len(self.arms) - 1))
+
+    def _fork(self, block: int, part: int) -> list[int] | None:
+        """Append the rows of branches that first differ here; return the old index of each new row."""
+        joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
+        if not joining:
+            return None
+        index = self._join_all(joining)
+        self.source = [self.source[row] for row in index]
+        return index
+
+    def _join_all(self, joining: list[Branch]) -> list[int]:
+        index = list(range(self.count))
+        for branch in joining:
+            source = self.rows[branch.source]
+            index += list(range(source.start, source.stop))
+            self._join(branch, slice(self.count, self.count + self.batch))
+            self.count += self.batch
+        self.waiting = [branch for branch in self.waiting if branch not in joining]
+        return index
+
+    def before_block(self, index: int) -> Any:
+        """A hook before a block: add branches that differ inside it, and reindex conditioning to the rows."""
+        block = self.anatomy.blocks[index]
+        states = set(block.state_inputs.values())
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            moved = self._fork(index, 0)
+            skipping = any(index in branch.skips for branch in [*self.here, *self.waiting])
+            behind = len(self.source) != self.given
+            if moved is None and not behind and not skipping:
+                return None
+            bound = bind_inputs(module, arguments, named)
+            for name in block.row_inputs if moved is not None or behind else ():
+                rows = moved if name in states else self.source
+                if rows is not None:
+                    bound[name] = take_rows(bound.get(name), rows)
+            if skipping:
+                self.states = block.states_given(bound, self.lengths)
+            return (), bound
+
+        return hook
+
+    def before_reentry(self, argument: str) -> Any:
+        """A hook before a module after the blocks that receives conditioning."""
+
+        def hook(module: Any, arguments: Any, named: Any) -> Any:
+            if len(self.source) == self.given:
+                return None
+            bound = bind_inputs(module, arguments, named)
+            return (), {**bound, argument: bound[argument][self.source]}
+
+        return hook
+
+    def on_states(self, index: int) -> Any:
+        """A hook on a block's output: add branches that differ there; skipping branches get the block's input."""
+        block, edit = self.anatomy.blocks[index], super().on_states(index)
+
+        def hook(module: Any, arguments: Any, output: Any) -> Any:
+            moved = self._fork(index, 1)
+            skipping = [branch for branch in self.here if index in branch.skips]
+            output = output if moved is None else block.with_rows(output, moved)
+            if skipping:
+                states = block.states(output, self.lengths)
+                for stream, state in states.items():
+                    given = self.states[stream] if moved is None else self.states[stream][moved]
+                    for branch in skipping:
+                        state = _with(state, self.rows[branch.name], given[self.rows[branch.name]])
+                    states[stream] = state
+                output = block.with_states(output, states)
+            self.states = {}
+            edited = edit(module, arguments, output)
+            return output if edited is None else edited
+
+        return hook
+
+    def _attach_attention(self, transformer: Any) -> list[Any]:
+        """Hooks that give each image token its own value, for branches with `identity`."""
+        wanted = {block for method in self.guidance.methods for branch in method.branches() for block in branch.identity}
+        handles = []
+        for index in sorted(wanted):
+            block = self.anatomy.blocks[index]
+            if block.attention is None:
+                continue
+            module = transformer.get_submodule(block.path)
+            values, out = (module.get_submodule(path) for path in block.attention)
+            handles.append(values.register_forward_hook(self._keep_values(index)))
+            handles.append(out.register_forward_pre_hook(self._own_values(index)))
+        return handles
+
+    def _perturbed(self, index: int) -> list[slice]:
+        return [self.rows[branch.name] for branch in self.here if index in branch.identity]
+
+    def _keep_values(self, index: int) -> Any:
+        def hook(module: Any, arguments: Any, output: Tensor) -> None:
+            self.values = output if self._perturbed(index) else None
+
+        return hook
+
+    def _own_values(self, index: int) -> Any:
+        def hook(module: Any, arguments: Any) -> Any:
+            if self.values is None:
+                return None
+            value = arguments[0]
+            for rows in self._perturbed(index):
+                value = _with(value, rows, self.values[rows])
+            self.values = None
+            return (value, *arguments[1:])
+
+        return hook
+
+
+def _with(value: Tensor, rows: slice, part: Tensor) -> Tensor:
+    """A copy with some rows replaced."""
+    whole = value.clone()
+    whole[rows] = part
+    return whole

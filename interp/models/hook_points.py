@@ -1,0 +1,199 @@
+"""Places in a block, as a family's file describes them: AdaLN projections, taps, norms, and where conditioning enters again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp.base.errors import InputError, ModelError
+
+if TYPE_CHECKING:  # families are data: listing them loads no torch
+    from torch import Tensor, nn
+
+Inputs = Mapping[str, Any]
+Lengths = Mapping[str, int]
+"""Tokens of each stream."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modulation:
+    """One AdaLN projection of a block: (batch, chunk * channel) values that hold gates, shifts and scales.
+
+    A module inside the block computes them, or the block receives them as an argument and may add its own table. An edited
+    value is written where it was read: to the module's output, or to this block's argument.
+    """
+
+    stream: str
+    module: str | None
+    """Path inside the block of the module that emits the chunks; `None`: `argument` carries them."""
+    chunks: tuple[str, ...]
+    """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ...; `text/alpha.attn` if not of `stream`."""
+    compute: Callable[[nn.Module, Inputs], Tensor]
+    """The same values from the block and its bound inputs, without running the block. It calls modules and never reads a
+    linear layer's `.weight`, which offloading, quantisation and LoRA replace."""
+    shared_with: tuple[str, ...] = ()
+    """Other streams that use the same chunks. Their sites show them and are edited through `stream`'s sites."""
+    argument: str | None = None
+    """The argument of the block that carries them, where no module inside the block emits them."""
+    table: str | None = None
+    """The block's own parameter that it adds to the argument."""
+    tanh: bool = False
+    """Whether tanh of the alpha chunk multiplies the branch."""
+
+    @property
+    def name(self) -> str:
+        """The module, or the argument."""
+        return self.module or f"argument {self.argument}"
+
+    def sites(self) -> Iterator[tuple[int, str, str, str]]:
+        """Every (chunk number, stream, kind, gate), its own stream before those that share it."""
+        for number, chunk in enumerate(self.chunks):
+            stream, _, place = chunk.rpartition("/")
+            kind, gate = place.split(".")
+            for owner in (stream or self.stream, *self.shared_with):
+                yield number, owner, kind, gate
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Each chunk, (batch, channel), as the block uses it."""
+        parts = list(values.chunk(len(self.chunks), dim=-1))
+        return [part.tanh() if self._is_tanh(number) else part for number, part in enumerate(parts)]
+
+    def join(self, values: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of `split`; unchanged values keep their bits."""
+        import torch
+
+        raw, joined = values.chunk(len(self.chunks), dim=-1), []
+        for number, (before, after) in enumerate(zip(raw, parts, strict=True)):
+            if self._is_tanh(number):
+                if bool((after.abs() > 1).any()):
+                    raise InputError("intervention: this model's alpha is a tanh; edited values must lie in -1..1")
+                joined.append(torch.where(after == before.tanh(), before, after.atanh()))
+            else:
+                joined.append(after)
+        return torch.cat(joined, dim=-1)
+
+    def write(self, block: Any, inputs: Inputs, before: Tensor, after: Tensor) -> dict[str, Any]:
+        """The block's inputs with an argument that makes the block use `after`, up to one rounding of the table."""
+        import torch
+
+        assert self.argument is not None
+        carried = inputs[self.argument]
+        given = carried.reshape(before.shape).to(before.dtype)
+        wanted = after if self.table is None else after - getattr(block, self.table).reshape(1, -1)
+        return {**inputs, self.argument: torch.where(after == before, given, wanted).reshape(carried.shape)}
+
+    def _is_tanh(self, number: int) -> bool:
+        return self.tanh and "alpha" in self.chunks[number]
+
+
+def given_chunks(argument: str, block: Any, inputs: Inputs, *, table: str | None = None, wide: bool = False) -> Tensor:
+    """A block's argument plus the block's own table: (batch, chunk * channel). `wide` adds in float32."""
+    carried = inputs[argument]
+    flat: Tensor = carried.reshape(carried.shape[0], -1)
+    if table is None:
+        return flat
+    own: Tensor = getattr(block, table).reshape(1, -1)
+    if own.shape[1] != flat.shape[1]:
+        raise ModelError(f"per-token gates are not supported: the block's {argument} is {tuple(carried.shape)}")
+    return own + (flat.float() if wide else flat)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """A place in a block that can be read: a module's input or output."""
+
+    stream: str
+    kind: str
+    """`mid`, or `modulated` or `branch` of a gate."""
+    gate: str | None
+    module: str
+    side: str = "output"
+    """`output`, or `input`: the module's first argument."""
+    item: int | None = None
+    """Which item of that output, where it is a tuple."""
+    joint: tuple[str, ...] = ()
+    """Streams concatenated in it, in order, where it holds several."""
+    gated: bool = True
+    """Whether an alpha multiplies the branch; without one, alpha is 1."""
+    argument: str | None = None
+    """The module's argument by name, where it is not the first."""
+    spatial: bool = False
+    """Whether its channels come first, (batch, channel, y, x) or (batch, channel, token)."""
+
+    def take(self, value: Any, lengths: Lengths) -> Tensor:
+        """The stream's tokens, (batch, token, channel), from the module's input or output."""
+        if isinstance(value, tuple):
+            value = value[self.item or 0]
+        if self.spatial:
+            value = value.flatten(2).transpose(1, 2)
+        found: Tensor = cut(value, self.joint, self.stream, lengths) if self.joint else value
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """A LayerNorm without weights that reads a state."""
+
+    module: str
+    """Path inside the block, or inside the transformer for the one after the blocks."""
+    streams: tuple[str, ...] = ("image",)
+    """Streams concatenated in its input, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reentry:
+    """Where conditioning enters again after the blocks."""
+
+    module: str
+    """Path of a module inside the transformer."""
+    argument: str | None = None
+    """The module's argument that carries it, for a module after the blocks."""
+    item: int | None = None
+    """Otherwise: the item of this module's output, computed before the blocks, that is used after them."""
+
+
+def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
+    """One stream's tokens from concatenated streams; the image takes what the others leave."""
+    import torch
+
+    sizes = [lengths[name] if name != "image" else 0 for name in order]
+    sizes[list(order).index("image")] = value.shape[1] - sum(sizes)
+    found: Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]
+    return found
+
+
+def in_place_of(value: Tensor, old: Tensor) -> Tensor:
+    """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
+    in place of one over text and image) is completed with the old one's last tokens.
+    """
+    import torch
+
+    wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])
+    if value.ndim == old.ndim > 1 and value.shape[1] < old.shape[1] and value.shape[2:] == old.shape[2:]:
+        return torch.cat([wide, old[:, value.shape[1] :]], dim=1)
+    return wide.contiguous()
+
+
+def take_rows(value: Any, rows: Any) -> Any:
+    """Select rows of a call's argument: a tensor, a list with one item per row, or a mapping of these; `rows` is a slice or
+    indices.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {name: take_rows(item, rows) for name, item in value.items()}
+    if isinstance(value, list):
+        return value[rows] if isinstance(rows, slice) else [value[row] for row in rows]
+    return value[rows]
+
+
+def add_rows(first: Any, second: Any) -> Any:
+    """Concatenate the rows of two such arguments."""
+    import torch
+
+    if first is None:
+        return None
+    if isinstance(first, Mapping):
+        return {name: add_rows(item, second[name]) for name, item in first.items()}
+    return first + second if isinstance(first, list) else torch.cat([first, second])

@@ -1,0 +1,169 @@
+"""A trace as units of work: batches of rows. A failing row does not affect others; a batch too large for memory is halved."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.base.errors import InterpWarning, PipelineError, TraceError
+from interp.base.executor import Stopped
+from interp.base.plan import Row, check_same, groups
+from interp.runs.recorded import make_recorders, make_schema
+from interp.store.bundles import Bundle
+from interp.store.create import zarr_quiet
+from interp.store.reader import is_done
+from interp.store.schema import Schema
+from interp.store.writer import Writer
+from interp.tracing.group import trace_group
+from interp.tracing.prepare import Prepared
+from interp.tracing.visitor import TracedRow
+
+Outcome = list[tuple[int, str | None]]
+"""Rows, each with the reason if it failed."""
+
+
+@dataclasses.dataclass
+class Tracing:
+    """The units of a trace: batches, or bundles of several batches where only summaries are kept."""
+
+    prepared: Prepared
+    path: Path
+    batch_size: int
+    skipped: frozenset[int] = frozenset()
+    """Rows that failed before and are skipped."""
+    on_step: Callable[[int], None] | None = None
+    most: int | None = None
+    """Largest batch that fits in memory; set once a batch did not fit."""
+
+    def units(self) -> list[tuple[Row, ...]]:
+        """The rows of every unit."""
+        return groups(self.prepared.plan.rows(), self.prepared.plan.record.bundle or self.batch_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop the progress callback, which cannot be pickled."""
+        return {**self.__dict__, "on_step": None}
+
+    @contextlib.contextmanager
+    def opened(self, stopped: Stopped) -> Iterator[Callable[[tuple[Row, ...]], Outcome]]:
+        """Yield a function that traces those rows of a unit that are not done."""
+        schema, bundled = make_schema(self.prepared), bool(self.prepared.plan.record.bundle)
+        with zarr_quiet(), Writer(self.path) as writer:
+            check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
+            batches = Batches(self.prepared, schema, writer, self.on_step or (lambda step: None), self.most)
+
+            def do(unit: tuple[Row, ...]) -> Outcome:
+                wanted = [row for row in unit if row.index not in self.skipped]
+                pending = [row for row in wanted if not is_done(self.path, row.index)]
+                if not pending:
+                    return []
+                if bundled:
+                    return self._bundle(batches, writer, unit, wanted, stopped)
+                found = batches.trace(unit, pending)
+                for result in found:
+                    if result.failure is None:
+                        writer.row(result.row.index, result.arrays)
+                self.most = batches.most
+                return [(result.row.index, result.failure) for result in found]
+
+            yield do
+
+    def _bundle(
+        self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Sequence[Row], stopped: Stopped
+    ) -> Outcome:
+        """Trace a whole bundle, including done rows: its moments cover all its rows. A stop discards the bundle."""
+        bundle, outcome, waiting = Bundle(self.path), Outcome(), {row.index for row in wanted}
+        for batch in groups(unit, self.batch_size):
+            if stopped():
+                return []
+            pending = [row for row in batch if row.index in waiting]
+            for result in batches.trace(batch, pending) if pending else ():
+                if result.failure is None:
+                    writer.row(result.row.index, bundle.add(result.arrays), done=False)
+                outcome.append((result.row.index, result.failure))
+        number = unit[0].index // self.prepared.plan.record.bundle
+        writer.bundle(number, [row for row, failure in outcome if failure is None], bundle.moments())
+        self.most = batches.most
+        return outcome
+
+
+@dataclasses.dataclass
+class Batches:
+    """Traces batches, and remembers the largest batch that fits in memory."""
+
+    prepared: Prepared
+    schema: Schema
+    writer: Writer
+    report: Callable[[int], None]
+    most: int | None = None
+    """Largest batch that fits; set once a batch did not fit."""
+
+    def trace(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
+        """Trace the pending rows of a batch, in their original batch where possible."""
+        if self.most is not None and len(batch) > self.most:
+            return self._in_parts(batch, pending, self.most)
+        try:
+            return self._whole(batch, pending)
+        except PipelineError as error:  # its frames hold the batch's tensors: continue outside
+            text, reason = str(error), str(error.__cause__)
+            full = isinstance(error.__cause__, torch.OutOfMemoryError)
+        if full:
+            return self._smaller(batch, pending, reason)
+        if len(batch) == 1:
+            return [TracedRow(batch[0], {}, failure=text)]
+        self._warn(f"{text}; the rows of this batch are traced one by one")
+        return self._in_parts(batch, pending, 1)
+
+    def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], reason: str) -> list[TracedRow]:
+        """Halve the batch for the rest of the run, with a warning."""
+        if len(batch) == 1:
+            raise TraceError(
+                f"a single row does not fit in memory ({reason}); try --offload model, a smaller --height and --width, or "
+                "bfloat16"
+            )
+        self.most = len(batch) // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._warn(f"a batch of {len(batch)} does not fit in memory; {self.most} rows are traced together from here on")
+        return self._in_parts(batch, pending, self.most)
+
+    def _in_parts(self, batch: Sequence[Row], pending: Sequence[Row], size: int) -> list[TracedRow]:
+        waiting, found = {row.index for row in pending}, []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            if here := [row for row in part if row.index in waiting]:
+                found += self.trace(part, here)
+        return found
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{text}: they agree with a whole batch to 1e-5, not bit for bit", InterpWarning, stacklevel=4)
+
+    def _whole(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
+        """Trace a whole batch and return the pending rows."""
+        waiting = {row.index for row in pending}
+
+        def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
+            row = batch[position].index
+            if row in waiting:
+                axes = self.schema.hidden[stream]
+                self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
+
+        results = trace_group(
+            self.prepared.model,
+            self.prepared.plan,
+            batch,
+            self.prepared.schedule,
+            self.prepared.layout,
+            make_recorders(self.prepared, self.schema, len(batch), hidden),
+            interventions=self.prepared.interventions,
+            guide=self.prepared.guide(),
+            on_step=self.report,
+        )
+        return [result for result in results if result.row.index in waiting]

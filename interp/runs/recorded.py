@@ -1,0 +1,122 @@
+"""The recorders of a plan, and the axes of its store."""
+
+from __future__ import annotations
+
+from interp.base.errors import InputError
+from interp.base.plan import Plan, SiteRecorder
+from interp.base.sites import STREAMS, Site, resolve_indices
+from interp.models.anatomy import Anatomy
+from interp.models.families.pipeline import Layout
+from interp.store.schema import HiddenAxes, RecordedAxes, Schema
+from interp.tracing.model import Model
+from interp.tracing.prepare import Prepared
+from interp.tracing.recorders import (
+    Array,
+    BranchRecorder,
+    GatesRecorder,
+    HiddenRecorder,
+    HiddenSink,
+    OwnRecorder,
+    Recorder,
+    StatisticsRecorder,
+    branch_present,
+    gate_present,
+    stream_present,
+)
+
+
+def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: HiddenSink) -> list[Recorder]:
+    """The recorders of a plan."""
+    record, anatomy = prepared.plan.record, prepared.model.anatomy
+    steps = len(prepared.schedule.timesteps)
+    recorders: list[Recorder] = []
+    if record.stats:
+        recorders.append(StatisticsRecorder(anatomy, steps, batch))
+    if record.gates:
+        recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+    if record.branches:
+        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
+    for own in record.recorders:
+        sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
+        recorders.append(OwnRecorder(own, sites, steps, batch))
+    if record.select is not None:
+        tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
+        recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
+    return recorders
+
+
+def _position(prepared: Prepared) -> Array | None:
+    """The position embedding of the image tokens, (token, channel), where the model adds one."""
+    model = prepared.model
+    if model.anatomy.position is None:
+        return None
+    table = model.anatomy.position(model.pipe.transformer, prepared.layout.image_grid)
+    return table.detach().float().cpu().numpy()
+
+
+def make_schema(prepared: Prepared) -> Schema:
+    """The axes of a run's store."""
+    model, plan, layout, times = prepared.model, prepared.plan, prepared.layout, prepared.schedule
+    anatomy, record, rows = model.anatomy, plan.record, plan.rows()
+    kinds = ("alpha", "shift", "scale") if record.modulation else ("alpha",)
+    return Schema(
+        prompt_text=tuple(row.text for row in rows),
+        seed=tuple(row.seed for row in rows),
+        timestep=times.timesteps,
+        sigma=times.sigmas,
+        block_path=tuple(block.path for block in anatomy.blocks),
+        block_kind=tuple(block.kind for block in anatomy.blocks),
+        streams=anatomy.streams,
+        gates=anatomy.gates,
+        channels=anatomy.channels,
+        stream_present=stream_present(anatomy),
+        gate_present={kind: gate_present(anatomy, kind) for kind in kinds},
+        image=(plan.height, plan.width),
+        latents=layout.latents,
+        latents_every_step=record.latents == "all",
+        prediction=layout.prediction if record.prediction else (),
+        statistics=record.stats,
+        gate_kinds=kinds if record.gates else (),
+        branches=record.branches,
+        writers=anatomy.writers,
+        branch_present=branch_present(anatomy),
+        frames=layout.frames,
+        hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
+        recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
+        bundle=record.bundle,
+    )
+
+
+def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:
+    sites = tuple(str(site) for site in anatomy.sites() if own.matches(site))
+    if not sites:
+        example = next(anatomy.sites())
+        raise InputError(f"SiteRecorder {own.name}: no site matches {own.sites!r}; sites have names such as {example}")
+    return RecordedAxes(sites, own.axes)
+
+
+def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[str, HiddenAxes]:
+    select, anatomy = plan.record.select, model.anatomy
+    if select is None:
+        return {}
+    missing = [stream for stream in select.streams if stream not in anatomy.streams]
+    if missing and len(missing) == len(select.streams):
+        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} does not have")
+    blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
+    found = {}
+    for stream in (stream for stream in select.streams if stream in anatomy.streams):
+        present = tuple(block for block in blocks if stream in anatomy.blocks[block].hidden)
+        if not present:
+            continue
+        found[stream] = HiddenAxes(
+            steps=resolve_indices(select.steps, steps, "steps"),
+            blocks=present,
+            tokens=resolve_indices(select.tokens, layout.tokens(stream), f"tokens of the {stream} stream"),
+            channels=resolve_indices(select.channels, anatomy.channels, "channels"),
+            grid=layout.image_grid if stream == "image" else None,
+            frames=layout.token_frames if stream == "image" else 1,
+        )
+    if not found:
+        streams = " and ".join(select.streams)
+        raise InputError(f"record.hidden selects nothing: the {streams} stream does not leave block {blocks[-1]}; add blocks")
+    return found

@@ -1,0 +1,99 @@
+"""Merge stores of one plan: the files of their rows are copied, `done` last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from interp.base.errors import InputError, StoreError
+from interp.base.plan import check_same
+from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.failures import failures, note_failure
+from interp.store.locations import is_remote, located
+from interp.store.reader import StoreReader, undo
+from interp.store.summary import write_summary
+from interp.store.verification import bundle_arrays, bundle_size, row_arrays
+
+
+def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
+    """Copy the done rows of stores of one plan into `out` and return the number of copied rows. A missing `out` is created from
+    the first part. Rows that `out` already holds are kept. Stores of bundles are merged bundle by bundle.
+    """
+    out, sources = located(out), [StoreReader(part) for part in parts]
+    for path in (out, *(source.path for source in sources)):
+        if is_remote(path):
+            raise InputError(f"merge joins folders; copy {path} to a disk first")
+    if not sources:
+        raise InputError("parts must be one or more stores of the same plan; got none")
+    for source in sources[1:]:
+        check_same(sources[0].attributes["plan"], source.attributes["plan"], str(source.path))
+    if any(source.path.resolve() == out.resolve() for source in sources):
+        raise InputError(f"parts must not hold the store that is written, {out}")
+    copied = 0
+    with writing_lock(out), storage_errors(out), zarr_quiet():
+        remove_leftovers(out)
+        if not out.exists():
+            _skeleton(sources[0].path, out)
+        target = StoreReader(out)
+        check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
+        done = target.done.copy()
+        arrays = [name for name, _ in row_arrays(target)]
+        size = bundle_size(target)
+        for source in sources:
+            for start in range(0, done.size, size or 1):
+                here = range(start, min(start + (size or 1), done.size))
+                rows = [row for row in here if source.done[row]]
+                kept = [row for row in here if done[row]]
+                if not rows or not set(kept) < set(rows):  # moments cover the whole bundle: keep the one with more rows
+                    continue
+                for row in kept:
+                    undo(out, row)
+                for row in rows:
+                    _copy(source.path, out, arrays, row)
+                if size:
+                    _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
+                for row in rows:  # `done` last: an interrupted copy is not a row
+                    _copy(source.path, out, ["done"], row)
+                    copied += not done[row]
+                    done[row] = True
+                    on_row(row)
+        for source in sources:
+            for row, reason in failures(source.path).items():
+                if not done[row]:
+                    note_failure(out, row, reason)
+        if done.all():
+            write_summary(out)
+    return copied
+
+
+def _skeleton(source: Path, out: Path) -> None:
+    """Copy a store without its rows, summary and results."""
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    reader = StoreReader(source)
+    along = [name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]]
+    along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
+
+    def rows(folder: str, names: list[str]) -> set[str]:
+        here = Path(folder).relative_to(source)
+        return {name for name in names if (here / name).as_posix() in along_prompt}
+
+    shutil.copytree(source, partial, ignore=rows)
+    os.rename(partial, out)
+
+
+def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:
+    """Copy the files of one index along the first axis of each array."""
+    for name in arrays:
+        place = Path(name) / "c" / str(index)
+        if not (source / place).exists():
+            raise StoreError(f"store {source}: {place} is missing; interp verify {source} --repair traces it again")
+        if (source / place).is_dir():
+            shutil.copytree(source / place, out / place, dirs_exist_ok=True)
+        else:
+            (out / place).parent.mkdir(parents=True, exist_ok=True)
+            temporary = (out / place).with_name(f"{index}.partial")  # one writer: overwrites leftovers of a killed one
+            shutil.copyfile(source / place, temporary)
+            os.replace(temporary, out / place)

@@ -1,0 +1,212 @@
+"""A store opened for reading: `Run`. Needs no torch and no model."""
+
+from __future__ import annotations
+
+import functools
+import html
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from interp.base.errors import StoreError
+from interp.store.failures import failures
+from interp.store.reader import StoreReader
+from interp.store.saved_results import read_result, result_names
+from interp.store.summary import summarise
+
+WHAT = {
+    "stats": "statistics over tokens; record=Record(stats=True) keeps them",
+    "gates": "AdaLN gates; record=Record(gates=True) keeps them, where the model has any",
+    "branches": "branches; record=Record(branches=True) keeps them (--record stats,gates,branches)",
+    "hidden": "hidden states; record=Record(hidden=True) keeps them (--record stats,gates,hidden)",
+}
+
+
+class Run:
+    """A traced run. Everything is lazy xarray and holds done rows only.
+
+    run.stats      mean, mean_abs, max_abs, min_abs, var    (prompt, step, block, stream, channel)
+    run.gates      alpha [shift, scale]                     (prompt, step, block, stream, gate, channel)
+    run.branches   branch                                   (prompt, step, block, stream, gate, channel); embedding
+    run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
+    run.images     image (prompt, y, x, rgb) uint8 and latents
+    run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
+    run.result(NAME)  the result of an analysis; run.results lists the names
+    run.data       everything as one DataTree
+
+    Coordinates: prompt_text and seed per prompt; timestep and sigma per step; block_path and block_kind per block.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._reader = StoreReader(path)
+        self.path = self._reader.path
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The plan: model, settings, prompts and record."""
+        return dict(self._reader.attributes.get("plan", {}))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Model class, device, versions and time of the run."""
+        return dict(self._reader.attributes.get("provenance", {}))
+
+    @property
+    def rows_total(self) -> int:
+        """Number of rows in the plan."""
+        return int(self._reader.done.size)
+
+    @property
+    def rows_done(self) -> int:
+        """Number of complete rows; other rows are not read."""
+        return int(self._reader.done.sum())
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Failed rows and their reasons; `--retry-failed` tries them again."""
+        return failures(self.path)
+
+    @property
+    def bundled(self) -> bool:
+        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
+        return "bundles" in self._reader
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts of the done rows."""
+        return [str(text) for text, done in zip(self._reader.prompt_text, self._reader.done, strict=True) if done]
+
+    @functools.cached_property
+    def stats(self) -> xr.Dataset:
+        """Statistics over tokens, (prompt, step, block, stream, channel)."""
+        return self._group("stats")
+
+    @functools.cached_property
+    def gates(self) -> xr.Dataset:
+        """AdaLN alpha (and shift, scale), (prompt, step, block, stream, gate, channel)."""
+        return self._group("gates")
+
+    @functools.cached_property
+    def branches(self) -> xr.Dataset:
+        """Branch outputs before alpha multiplies them, as means over tokens; the embedding and its positional part."""
+        return self._group("branches")
+
+    @functools.cached_property
+    def hidden(self) -> xr.DataTree:
+        """Selected hidden states, one child per stream."""
+        self._need("hidden")
+        streams = [stream for stream in ("image", "text") if f"hidden/{stream}" in self._reader]
+        return xr.DataTree.from_dict({stream: self._reader.dataset(f"hidden/{stream}") for stream in streams})
+
+    @functools.cached_property
+    def recorded(self) -> xr.DataTree:
+        """Values of your own recorders: run.recorded[NAME]["value"], (prompt, step, site, ...)."""
+        own = self.plan.get("record", {}).get("recorders", [])
+        names = [recorder["name"] for recorder in own]
+        return xr.DataTree.from_dict({name: self._reader.dataset(f"recorded/{name}") for name in names})
+
+    @functools.cached_property
+    def images(self) -> xr.Dataset:
+        """Pictures, (prompt, y, x, rgb) uint8, and latents."""
+        return self._reader.dataset("outputs")
+
+    @functools.cached_property
+    def summary(self) -> xr.Dataset:
+        """Mean and variance over done rows: the stored summary if it is up to date, else computed now."""
+        stored = self.stored_summary
+        return stored if stored is not None and stored.attrs.get("rows") == self.rows_done else self.summarise()
+
+    @property
+    def stored_summary(self) -> xr.Dataset | None:
+        """The stored summary; its attribute `rows` is the number of rows in it. `None` if there is none."""
+        return self._reader.dataset("summary") if "summary" in self._reader else None
+
+    @property
+    def summary_bytes(self) -> int:
+        """Bytes read to compute the summary."""
+        groups = [self._reader.dataset(name) for name in ("stats", "gates") if name in self._reader]
+        return sum(int(v.nbytes) for group in groups for v in group.data_vars.values() if "prompt" in v.dims)
+
+    def summarise(self) -> xr.Dataset:
+        """Compute means and variances over the done rows."""
+        return summarise(self._reader)
+
+    @property
+    def results(self) -> list[str]:
+        """Names of the analyses' results that the store holds."""
+        return result_names(self.path)
+
+    def result(self, name: str) -> xr.Dataset:
+        """A result that a command such as `interp massive` wrote, loaded into memory."""
+        return read_result(self.path, name)
+
+    @functools.cached_property
+    def data(self) -> xr.DataTree:
+        """Everything as one DataTree."""
+        groups = {name: self._reader.dataset(name) for name in ("stats", "gates", "branches") if name in self._reader}
+        if "hidden" in self._reader:
+            groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
+        groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
+        return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
+
+    def _group(self, name: str) -> xr.Dataset:
+        self._need(name)
+        return self._reader.dataset(name)
+
+    def _need(self, name: str) -> None:
+        if name not in self._reader:
+            if f"bundles/{name}" in self._reader:
+                raise StoreError(
+                    f"store {self.path} keeps no {name} of single prompts (--record summary); use run.summary for means and "
+                    "variances over prompts, and interp.glance for findings from them"
+                )
+            raise StoreError(f"store {self.path} keeps no {WHAT[name]}")
+
+    def facts(self) -> dict[str, str]:
+        """The lines of the readable representation."""
+        plan, origin = self.plan, self.provenance
+        kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._reader]
+        failed = self.failed
+        waiting = self.rows_total - self.rows_done - len(failed)
+        state = "  (unfinished: the same command continues it)" if waiting else ""
+        state += f"  ({len(failed)} failed, row {min(failed)}: {failed[min(failed)]}; --retry-failed)" if failed else ""
+        facts = {
+            "model": f"{plan.get('model')} ({origin.get('model_class')}, {plan.get('dtype')} on {origin.get('device')})",
+            "rows": f"{self.rows_done} of {self.rows_total} done{state}",
+            **({"quantised": _quantized(origin["quantization"])} if origin.get("quantization") else {}),
+            "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
+            "keeps": ", ".join(kept),
+        }
+        if self.results:
+            facts["results"] = ", ".join(self.results)
+        for name in ("stats", "gates"):
+            if name in self._reader:
+                dataset = getattr(self, name)
+                facts[name] = ", ".join(f"{axis} {size}" for axis, size in dataset.sizes.items())
+        if "hidden" in self._reader:
+            for stream, child in self.hidden.children.items():
+                facts[f"hidden/{stream}"] = ", ".join(f"{axis} {size}" for axis, size in child.sizes.items())
+        return facts
+
+    def __repr__(self) -> str:
+        lines = [f"  {name:<13} {value}" for name, value in self.facts().items()]
+        return "\n".join([f"<interp.Run {self.path}>", *lines])
+
+    def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
+        cells = "".join(
+            f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(value)}</td></tr>"
+            for name, value in self.facts().items()
+        )
+        return f"<b>interp.Run</b> <code>{html.escape(str(self.path))}</code><table>{cells}</table>"
+
+
+def _quantized(found: dict[str, Any]) -> str:
+    layers = ", ".join(f"{count} layers {kind}" for kind, count in found["layers"].items())
+    return f"{layers}; gates {found['gates']}"
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a store for reading; it may be unfinished."""
+    return Run(path)

@@ -1,0 +1,216 @@
+"""Verify a store: read every byte of the done rows (shards have checksums) and check shapes, identity and values."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from interp.base.errors import InterpError, StoreError
+from interp.store.create import storage_errors
+from interp.store.locations import remove
+from interp.store.reader import StoreReader, undo
+from interp.store.saved_results import read_result, result_names
+from interp.store.schema import Array
+
+ROUNDING = 1e-5  # relative, between statistics of one row
+WHOLE = ("prompt_text", "seed", "prompt")  # arrays that all rows share
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A failed check."""
+
+    row: int | None
+    """`None` for a fault outside single rows."""
+    where: str
+    reason: str
+
+
+def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, total: None) -> list[Fault]:
+    """Every fault of a trace's store: checksums, missing files, shapes, row identity, and impossible values."""
+    reader = StoreReader(path)
+    found = [Fault(None, "plan", reason) for reason in _identity(reader)]
+    arrays = dict(row_arrays(reader))
+    rows = np.flatnonzero(reader.done).tolist()
+    unreadable = [row for row in range(reader.done.size) if not reader.done[row] and _marked(reader.path, row)]
+    found += [Fault(row, "done", "the row's mark is damaged: it counts as not done") for row in unreadable]
+    for name, array in arrays.items():
+        if array.shape[0] != reader.done.size:
+            found.append(Fault(None, name, f"has {array.shape[0]} rows; the store has {reader.done.size}"))
+    found += [*_bad_coordinates(reader), *_bad_bundles(reader)]
+    for number, row in enumerate(rows):
+        found += _check_row(reader, arrays, row)
+        on_row(number + 1, len(rows))
+    found += [Fault(None, f"analysis/{name}", reason) for name, reason in _bad_results(reader.path)]
+    return found + [Fault(None, "summary", reason) for reason in _bad_summary(reader)]
+
+
+def _identity(reader: StoreReader) -> Iterator[str]:
+    """Check that prompts and seeds are those of the plan."""
+    plan = reader.attributes.get("plan", {})
+    repeats, texts = int(plan.get("repeats", 1)), [str(text) for text in reader.prompt_text]
+    prompts = texts[::repeats]
+    digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
+    if not str(plan.get("prompts", "")).endswith(digest):
+        yield f"the stored prompts are not those of the plan ({plan.get('prompts')}); theirs is sha256 {digest}"
+    counted: Counter[str] = Counter()
+    for row, text in enumerate(texts):
+        if text != prompts[row // repeats]:
+            yield f"row {row} holds {text!r}; the plan's order has {prompts[row // repeats]!r} there"
+            return
+        wanted = int(plan.get("seed", 0)) + counted[text]
+        counted[text] += 1
+        if int(reader.seed[row]) != wanted:
+            yield f"row {row} has seed {int(reader.seed[row])}; the plan gives it {wanted}"
+            return
+
+
+def row_arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array along prompt, by its path."""
+    return _arrays_along(reader, "prompt")
+
+
+def bundle_arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array along bundle, by its path."""
+    return _arrays_along(reader, "bundle") if bundle_size(reader) else iter(())
+
+
+def bundle_size(reader: StoreReader) -> int:
+    """Prompts per bundle; 0 where every prompt's statistics are kept."""
+    return int(reader.attributes.get("plan", {}).get("record", {}).get("bundle", 0))
+
+
+def _arrays_along(reader: StoreReader, axis: str) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    for name, node in _arrays(reader):
+        dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
+        if node.ndim > 1 and dims and dims[0] == axis:
+            yield name, node
+
+
+def _arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array of the trace, without results, summary and failures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            members = list(reader.root.members(max_depth=None))
+        except ValueError as error:  # such as truncated JSON
+            raise StoreError(f"store {reader.path}: an array's description is damaged ({error}); trace it again") from error
+    for name, node in members:
+        if isinstance(node, zarr.Array) and name.split("/")[0] not in ("analysis", "summary", "failed"):
+            yield name, node
+
+
+def _marked(path: Path, row: int) -> bool:
+    """Whether a row has a nonzero `done` file; for a row read as not done, the file is damaged."""
+    file = path / "done" / "c" / str(row)
+    return file.exists() and file.read_bytes() != b"\x00"
+
+
+def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int) -> list[Fault]:
+    found, statistics = [], {}
+    for name in arrays:
+        try:
+            if name.startswith("hidden/"):  # a row's states may be larger than memory: read file by file
+                for place in np.ndindex(*arrays[name].shape[1:3]):
+                    reader.stored(name)[(row, *place)]
+                continue
+            values = reader.stored(name)[row]
+        except InterpError as error:
+            found.append(Fault(row, name, _reason(error)))
+            continue
+        if name.startswith("stats/"):
+            statistics[name.removeprefix("stats/")] = values
+    return found + [Fault(row, "stats", reason) for reason in _impossible(reader, statistics)]
+
+
+def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
+    """Unreadable arrays that all rows share."""
+    along = {name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]} | {"done"}
+    for name, _ in _arrays(reader):
+        if name not in along:
+            try:
+                reader.stored(name)[...]
+            except InterpError as error:
+                yield Fault(None, name, _reason(error))
+
+
+def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
+    """Unreadable bundles, each as a fault of its first done row: a repair traces the whole bundle."""
+    size = bundle_size(reader)
+    for name, _ in bundle_arrays(reader):
+        for start in range(0, reader.done.size, size):
+            rows = start + np.flatnonzero(reader.done[start : start + size])
+            if rows.size:
+                try:
+                    reader.stored(name)[start // size]
+                except InterpError as error:
+                    yield Fault(int(rows[0]), name, _reason(error))
+
+
+def _impossible(reader: StoreReader, statistics: dict[str, Array]) -> Iterator[str]:
+    """Check |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, and NaN exactly where absent, for one row."""
+    if not {"mean", "mean_abs", "max_abs", "min_abs", "var"} <= set(statistics):
+        return
+    present = np.asarray(reader.stored("stats/present")[...]).astype(bool)[None, :, :, None]
+    for name, values in statistics.items():
+        if name != "median_abs" and not np.array_equal(np.isnan(values), np.broadcast_to(~present, values.shape)):
+            yield f"{name} is NaN where it should be a number, or the other way round"
+            return
+    mean, size = np.abs(statistics["mean"]), statistics["mean_abs"]
+    slack = ROUNDING * np.nan_to_num(statistics["max_abs"]) + 1e-12
+    with np.errstate(invalid="ignore"):
+        for name, wrong in (
+            ("|mean| > mean |x|", mean > size + slack),
+            ("mean |x| > max |x|", size > statistics["max_abs"] + slack),
+            ("min |x| > mean |x|", statistics["min_abs"] > size + slack),
+            ("variance < 0", statistics["var"] < 0),
+        ):
+            if bool(np.any(wrong)):
+                yield f"{name} somewhere: these values cannot be statistics of one state"
+
+
+def _bad_results(path: Path) -> Iterator[tuple[str, str]]:
+    for name in result_names(path):
+        try:
+            read_result(path, name)
+        except InterpError as error:
+            yield name, _reason(error)
+
+
+def _bad_summary(reader: StoreReader) -> Iterator[str]:
+    if "summary" not in reader:
+        return
+    try:
+        for variable in reader.dataset("summary").data_vars.values():
+            variable.load()
+    except InterpError as error:
+        yield _reason(error)
+
+
+def _reason(error: InterpError) -> str:
+    return (error.reason if isinstance(error, StoreError) else "") or str(error)
+
+
+def forget(path: Path, faults: list[Fault]) -> list[int]:
+    """Undo faulty parts so that a trace repeats them: mark their rows as not done, remove faulty results and the summary.
+    Return the rows. The caller holds the lock.
+    """
+    rows = sorted({fault.row for fault in faults if fault.row is not None})
+    with storage_errors(path):
+        for row in rows:
+            undo(path, row)
+        for fault in faults:
+            if fault.row is None and fault.where.startswith(("analysis/", "summary")):
+                remove(path / fault.where)
+        if rows:
+            remove(path / "summary")
+    return rows

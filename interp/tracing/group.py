@@ -1,0 +1,123 @@
+"""One traced run of the unmodified pipeline for one group of rows.
+
+1. Call the pipeline inside one nnsight trace, its own guidance off, one CPU generator per image.
+2. At each transformer call (keyed by the scheduler's step and checked against its timestep), visit every block in execution
+   order: AdaLN projections, then the block's output. Apply the interventions, then pass the edited value to the recorders.
+3. Afterwards, check that every step of every block was visited; otherwise raise TraceError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from interp.base.errors import InputError, InterpError, PipelineError, TraceError
+from interp.base.plan import Plan, Row
+from interp.guidance.guide import Guide
+from interp.interventions import Intervention
+from interp.interventions.controls import NormEdit
+from interp.interventions.forks import Slot
+from interp.interventions.hooks import Driver
+from interp.models.families.pipeline import Layout, Schedule, drawn
+from interp.models.load import check_traceable
+from interp.models.quiet import quiet
+from interp.tracing.recorders import Array, Recorder
+from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
+from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
+
+if TYPE_CHECKING:
+    from interp.tracing.model import Model
+
+
+def trace_group(
+    model: Model,
+    plan: Plan,
+    rows: Sequence[Row],
+    schedule: Schedule,
+    layout: Layout,
+    recorders: Sequence[Recorder],
+    *,
+    interventions: Sequence[Intervention] = (),
+    guide: Guide | None = None,
+    on_step: StepReport = lambda step: None,
+) -> list[TracedRow]:
+    """Trace the rows of one batch. A row with a state that is not finite is returned with the reason.
+
+    With `guide` the run is guided: the recorders receive the conditional rows only, and edits act on the rows of every branch.
+    """
+    if (
+        guide is not None
+        and model.pipe.transformer.__dict__.get(Slot.name) is None
+        and "_hf_hook" in vars(model.pipe.transformer)
+    ):
+        raise InputError(
+            "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
+        )
+    norms = Driver(model.anatomy, [[edit for edit in interventions if isinstance(edit, NormEdit)]])
+    norms.pieces = [(slice(None), 0)]
+    with model.lock:
+        check_traceable(model.pipe.transformer)
+        envoy = model.nn
+        visitor = Visitor(
+            model.anatomy,
+            model.pipe.transformer,
+            envoy,
+            rows,
+            schedule,
+            layout.lengths,
+            list(recorders),
+            list(interventions),
+            on_step,
+            layout.prediction if plan.record.prediction else (),
+            norms.memory,
+        )
+        keep_all = plan.record.latents == "all"
+        with keep_offload_hooks(model.pipe), hook_scheduler(model.pipe.scheduler, keep_all=keep_all) as scheduler_hook:
+            visitor.scheduler_hook = scheduler_hook
+            with contextlib.ExitStack() as hooks:
+                for handle in norms.attach_norms(model.pipe.transformer):
+                    hooks.callback(handle.remove)
+                if guide is not None:
+                    hooks.enter_context(guide.guiding(model.pipe.transformer))
+                images = _run(model, envoy, plan, rows, visitor)
+        visitor.check_complete()
+    return [visitor.traced(position, images, scheduler_hook) for position in range(len(rows))]
+
+
+def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+    """The pipeline's arguments for these rows; an untraced call with them gives the same pictures."""
+    return {
+        "num_inference_steps": plan.steps,
+        "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
+        "output_type": "np",
+        **model.loaded.spec.arguments(model.pipe, [row.text for row in rows], plan.height, plan.width, plan.settings),
+    }
+
+
+def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
+    """Run the pipeline in a trace; return its pictures, float in 0..1."""
+    outputs: list[Any] = []
+
+    def sample(**arguments: Any) -> None:
+        outputs.append(model.pipe(**arguments))
+
+    steps = len(visitor.schedule.timesteps)
+    try:
+        with quiet(), envoy.trace(fn=sample, **pipeline_arguments(model, plan, rows)) as tracer:
+            for _ in tracer.iter[:steps]:
+                visitor.see_call()
+    except InterpError:
+        raise
+    except AllRowsFailedError:
+        return []
+    except Exception as error:
+        if error is visitor.report_error:
+            raise
+        texts = ", ".join(repr(row.text[:40]) for row in rows)
+        raise PipelineError(f"the pipeline failed on {texts}: {type(error).__name__}: {error}") from error
+    if not outputs:
+        raise TraceError("the pipeline returned no picture inside the trace; nothing was recorded")
+    return drawn(outputs[0])
