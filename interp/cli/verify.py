@@ -55,9 +55,9 @@ def verify(
 
 def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     """Discard faulty rows and trace them again with the store's plan."""
+    from interp import guidance as guidances
     from interp.base.errors import InputError
     from interp.base.plan import Record, check_same
-    from interp.guidance.text import from_json
     from interp.interventions.stored import from_json
     from interp.runs.run import execute
     from interp.store.create import writing_lock
@@ -76,7 +76,7 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
         own |= {"model": plan["model"], "revision": origin.get("revision")}
     loaded = load(**{**vars(loading), **{name: value for name, value in own.items() if not getattr(loading, name)}})
     repeats = int(plan["repeats"])
-    guidance = None if plan["guidance"] is None else from_json(plan["guidance"], load)
+    guidance = None if plan["guidance"] is None else guidances.from_json(plan["guidance"], load)
     edits = [from_json(edit, model=loaded) for edit in plan["interventions"]]
     given = {field.name: plan[field.name] for field in dataclasses.fields(Sampling)}
     sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits})
