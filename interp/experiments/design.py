@@ -110,6 +110,7 @@ class Drawing(Design):
 
     def run(self, **changes: Any) -> Experiment:
         """Draw what is missing, measure, and keep the results in the store."""
+        self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
         drawn = self._fill(self.units(at_least("batch_size", how.batch_size, 1)), how)
         for name, result in self.measure(drawn).items():
@@ -182,6 +183,7 @@ class Measuring(Design):
 
     def run(self, **changes: Any) -> Experiment:
         """Measure what is missing, and make the store with the result in it."""
+        self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
         parts = Parts(self.out, {**self.prepared.plan.to_json(), self.kind: self.parameters}, self.kind)
         if parts.finished() is None:

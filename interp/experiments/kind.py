@@ -175,7 +175,8 @@ class Kind:
         at_least("batch_size", execution.batch_size, 1)
         loaded = as_model(model)
         path = located(out if out is not None else self.default_out(loaded.name, (options, sampling)))
-        return self.design(Request(self.name, loaded, options, sampling, path, execution))
+        with loaded.identified_once():
+            return self.design(Request(self.name, loaded, options, sampling, path, execution))
 
     def default_out(self, model: str, asked: Any) -> Path:
         """Where its store is by default: another one for other options."""

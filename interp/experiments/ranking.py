@@ -11,6 +11,7 @@ import numpy as np
 
 from interp.analysis import massive, sources
 from interp.base.errors import InputError, InterpWarning
+from interp.base.plan import same_weights
 from interp.base.sites import resolve_indices
 from interp.runs.run import trace
 from interp.store.traced_run import Run, open_run
@@ -86,7 +87,7 @@ def ranked_run(prepared: Prepared, out: Path, *, run: Run | str | Path | None = 
             batch_size=batch_size,
         )
     opened = run if isinstance(run, Run) else open_run(run)
-    if opened.plan.get("weights") not in (prepared.plan.weights, None):
+    if "weights" in opened.plan and not same_weights(prepared.plan.to_json(), opened.plan):
         warnings.warn(
             f"run {opened.path} was traced with other weights than {prepared.model.name} has", InterpWarning, stacklevel=4
         )

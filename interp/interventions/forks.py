@@ -59,13 +59,6 @@ class Slot:
         return self.inner(*given, **named) if self.around is None else self.around(*given, **named)
 
 
-def install_slot(transformer: Any) -> None:
-    """Install a slot as a transformer's instance forward, once; a transformer that another library wraps is unchanged."""
-    if "forward" not in transformer.__dict__ and Slot.name not in transformer.__dict__:
-        slot = Slot(transformer)
-        transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
-
-
 @contextlib.contextmanager
 def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator[None]:
     """Pass every call of the transformer inside to `around`, which may change, replace or record it; rows are axis 0."""

@@ -1,6 +1,6 @@
-"""Identify a run's model: a fingerprint of the weights in memory, and the scheduler's settings.
+"""Identify a run's model: a fingerprint of all values of its weights, and the commit of a hub model.
 
-Taken when a run is prepared, so it includes a LoRA, an edit in place, an updated hub repository or a swapped scheduler.
+Taken whenever a run is prepared, so it includes a LoRA, an edit in place, an updated hub repository.
 """
 
 from __future__ import annotations
@@ -12,11 +12,33 @@ from typing import Any
 
 import torch
 
-SAMPLE = 1024  # values of each tensor that enter the fingerprint, evenly spaced
+from interp.models.hashing import tensor_lines
+
+SAMPLE = 1024  # values of each tensor that enter a sampled fingerprint, evenly spaced
+SAMPLED = "sha256:"
+"""How sampled fingerprints begin: those of `identity="sampled"`, and of all stores made before full ones."""
 
 
-def fingerprint(pipe: Any) -> str:
-    """Hash every part's tensors (name, shape and a sample of values) and every tokenizer's vocabulary."""
+def fingerprint(pipe: Any, *, sampled: bool = False) -> str:
+    """Hash every part's tensors (name, shape, dtype, every value) and every tokenizer's vocabulary, as `full:...`.
+
+    `sampled` takes about 1,024 values of each tensor instead: `sha256:...`.
+    """
+    return _sampled(pipe) if sampled else _full(pipe)
+
+
+def _full(pipe: Any) -> str:
+    digest = hashlib.sha256()
+    for part, component in sorted(pipe.components.items()):
+        if isinstance(component, torch.nn.Module):
+            for line in tensor_lines(component):
+                digest.update(f"{part}.{line}\n".encode())
+        elif hasattr(component, "get_vocab"):
+            digest.update(json.dumps([part, sorted(component.get_vocab().items())]).encode())
+    return f"full:{digest.hexdigest()[:32]}"
+
+
+def _sampled(pipe: Any) -> str:
     digest = hashlib.sha256()
     for part, component in sorted(pipe.components.items()):
         if isinstance(component, torch.nn.Module):
@@ -25,7 +47,7 @@ def fingerprint(pipe: Any) -> str:
                 digest.update(_sample(tensor))
         elif hasattr(component, "get_vocab"):
             digest.update(json.dumps([part, sorted(component.get_vocab().items())]).encode())
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return f"{SAMPLED}{digest.hexdigest()[:16]}"
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
@@ -37,13 +59,6 @@ def _sample(tensor: torch.Tensor) -> bytes:
     flat = tensor.detach().reshape(-1)
     flat = flat[:: max(flat.numel() // SAMPLE, 1)]
     return flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def scheduler_settings(pipe: Any) -> dict[str, Any]:
-    """The scheduler's class and config, as plain JSON values."""
-    config = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(config, default=str, sort_keys=True))
-    return {"class": type(pipe.scheduler).__name__, **plain}
 
 
 def revision_of(source: str, asked: str | None) -> str | None:

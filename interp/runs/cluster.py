@@ -33,7 +33,8 @@ import dask
 from interp.base.errors import InputError, InterpError, InterpWarning, ModelError, StoreError, TraceError
 from interp.base.executor import Done, Stopped, Work
 from interp.base.plan import at_least
-from interp.models.identity import fingerprint, scheduler_settings
+from interp.models.identity import fingerprint
+from interp.models.state import scheduler_state
 from interp.tracing.model import Model, load
 
 
@@ -226,7 +227,7 @@ def dumps(work: Work) -> bytes:
                     "workers load the model by its name or folder; a pipeline passed to interp.wrap cannot be sent: "
                     "save it (pipe.save_pretrained) and give the folder, or use --shard"
                 )
-            return json.dumps([dict(value.origin), fingerprint(value.pipe), scheduler_settings(value.pipe)])
+            return json.dumps([dict(value.origin), fingerprint(value.pipe), scheduler_state(value.pipe.scheduler)])
 
     held = io.BytesIO()
     Pickler(held).dump(work)
@@ -253,7 +254,7 @@ def _model(key: str, place: str) -> Model:
             f"model {model.name!r}: this worker loads other weights than the run started with; a pipeline edited in memory "
             "(LoRA, changed weights) cannot be sent to workers: save it and give the folder"
         )
-    if scheduler_settings(model.pipe) != scheduler:
+    if scheduler_state(model.pipe.scheduler) != scheduler:
         raise ModelError(
             f"model {model.name!r}: this worker loads another scheduler than the run started with; one changed in memory "
             "cannot be sent to workers: save the pipeline and give the folder"

@@ -16,7 +16,7 @@ from typing import Any
 from interp.base.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.base.executor import Execution, Progress
 from interp.base.options import Sampling, split, takes
-from interp.base.plan import Record, at_least, check_same
+from interp.base.plan import Record, at_least, check_same, check_verifiable
 from interp.guidance.presets import check_run
 from interp.runs.batches import Tracing
 from interp.runs.provenance import CHANGEABLE, provenance
@@ -58,8 +58,10 @@ def trace(
     tries them again. `through=interp.Workers(4)` traces with four processes.
     """
     sampling, how = split(given, Sampling, Execution, of="trace")
-    prepared = prepare(as_model(model), prompts, sampling, record=record or Record())
-    return execute(prepared, located(out), how, resume=resume, retry_failed=retry_failed)
+    loaded = as_model(model)
+    with loaded.identified_once():
+        prepared = prepare(loaded, prompts, sampling, record=record or Record())
+        return execute(prepared, located(out), how, resume=resume, retry_failed=retry_failed)
 
 
 def execute(
@@ -75,6 +77,7 @@ def execute(
     """Trace the rows of a prepared run that its store does not hold yet. `shard` (i, n) traces units i, i + n, ... only: n
     processes, on machines that share the folder, write one store. `only` lists rows; the default is all rows.
     """
+    prepared.check_unchanged()
     plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
@@ -174,6 +177,7 @@ def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Executio
     check_same(plan, reader.attributes["plan"], str(path))
     done = [bool(flag) for flag in reader.done]
     if not all(done):
+        check_verifiable(plan, str(path))
         _note_changes(path, reader.attributes.get("provenance", {}), now)
     return done
 

@@ -25,7 +25,7 @@ import xarray as xr
 import zarr
 
 from interp.base.errors import InputError, StoreError
-from interp.base.plan import check_same
+from interp.base.plan import check_same, check_verifiable
 from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
 from interp.store.locations import exists, is_remote, located, move, remove
 from interp.store.reader import Guarded, open_root, read_ahead, read_done
@@ -62,6 +62,8 @@ def open_or_create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -
     stored = Experiment(path)
     wanted = {name: attributes[name] for name in ("experiment", "parameters", "arms")}
     check_same({**wanted, **attributes["plan"]}, {**{n: stored.attributes.get(n) for n in wanted}, **stored.plan}, str(path))
+    if not stored.done[stored.planned].all():
+        check_verifiable(attributes["plan"], str(path))
     return stored.done
 
 

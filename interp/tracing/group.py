@@ -19,11 +19,11 @@ from interp.base.plan import Plan, Row
 from interp.guidance.guide import Guide
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
-from interp.interventions.forks import Slot
 from interp.interventions.hooks import Driver
 from interp.models.families.pipeline import Layout, Schedule, drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
+from interp.tracing.envoy import viewed
 from interp.tracing.recorders import Array, Recorder
 from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
 from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
@@ -48,22 +48,21 @@ def trace_group(
 
     With `guide` the run is guided: the recorders receive the conditional rows only, and edits act on the rows of every branch.
     """
-    if (
-        guide is not None
-        and model.pipe.transformer.__dict__.get(Slot.name) is None
-        and "_hf_hook" in vars(model.pipe.transformer)
-    ):
+    transformer = model.pipe.transformer
+    if guide is not None and "_hf_hook" in vars(transformer):
         raise InputError(
             "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
     norms = Driver(model.anatomy, [[edit for edit in interventions if isinstance(edit, NormEdit)]])
     norms.pieces = [(slice(None), 0)]
-    with model.lock:
-        check_traceable(model.pipe.transformer)
-        envoy = model.nn
+    keep_all = plan.record.latents == "all"
+    with model.lock, contextlib.ExitStack() as stack:
+        check_traceable(transformer)
+        model.release()
+        envoy = stack.enter_context(viewed(transformer))
         visitor = Visitor(
             model.anatomy,
-            model.pipe.transformer,
+            transformer,
             envoy,
             rows,
             schedule,
@@ -74,15 +73,14 @@ def trace_group(
             layout.prediction if plan.record.prediction else (),
             norms.memory,
         )
-        keep_all = plan.record.latents == "all"
-        with keep_offload_hooks(model.pipe), hook_scheduler(model.pipe.scheduler, keep_all=keep_all) as scheduler_hook:
-            visitor.scheduler_hook = scheduler_hook
-            with contextlib.ExitStack() as hooks:
-                for handle in norms.attach_norms(model.pipe.transformer):
-                    hooks.callback(handle.remove)
-                if guide is not None:
-                    hooks.enter_context(guide.guiding(model.pipe.transformer))
-                images = _run(model, envoy, plan, rows, visitor)
+        stack.enter_context(keep_offload_hooks(model.pipe))
+        scheduler_hook = stack.enter_context(hook_scheduler(model.pipe.scheduler, keep_all=keep_all))
+        visitor.scheduler_hook = scheduler_hook
+        for handle in norms.attach_norms(transformer):
+            stack.callback(handle.remove)
+        if guide is not None:
+            stack.enter_context(guide.guiding(transformer))
+        images = _run(model, envoy, plan, rows, visitor)
         visitor.check_complete()
     return [visitor.traced(position, images, scheduler_hook) for position in range(len(rows))]
 

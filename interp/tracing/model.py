@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import dataclasses
 import math
 import re
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import torch
 import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
-from interp.interventions.forks import install_slot
-from interp.models.anatomy import Anatomy
+from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG, Defaults
-from interp.models.load import Loaded, adopt, load_pipeline
+from interp.models.families import ANATOMIES
+from interp.models.identity import fingerprint
+from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
+from interp.models.state import scheduler_state, state_of
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
+from interp.tracing.envoy import View
 from interp.tracing.prepare import prepare
+
+IDENTITIES = ("full", "sampled")
 
 
 class Model:
@@ -33,12 +39,16 @@ class Model:
     One trace at a time: `model.lock` is held while tracing.
     """
 
-    def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None, identity: str = "full") -> None:
         self.loaded = loaded
         self.origin = origin
         """The arguments of `load` that load this model in another process; `None` for `wrap`."""
         self.lock = threading.RLock()
+        self.identity = identity
+        """How weights are identified: `full`, every value, or `sampled`."""
         self._warned_of: set[str] = set()
+        self._identified: dict[str, Any] | None = None
+        self._view: View | None = None
 
     @property
     def name(self) -> str:
@@ -60,13 +70,55 @@ class Model:
         """Default arguments of a run."""
         return self.loaded.defaults
 
-    @functools.cached_property
+    @property
     def nn(self) -> Any:
-        """The transformer as an nnsight envoy."""
-        from interp.tracing.envoy import Transformer
+        """The transformer as an nnsight envoy, made again if its modules have changed. It stays installed in the modules until
+        `release`, or a trace by interp: take `model.nn` again after one.
+        """
+        if self._view is not None and not self._view.fits(self.pipe.transformer):
+            self.release()
+        if self._view is None:
+            self._view = View(self.pipe.transformer)
+        return self._view.envoy
 
-        install_slot(self.pipe.transformer)
-        return Transformer(self.pipe.transformer)
+    def refresh(self) -> None:
+        """Describe the pipeline as it is now: another transformer, dtype or device since it was loaded."""
+        transformer = check_traceable(self.pipe.transformer)
+        self.loaded = dataclasses.replace(
+            self.loaded,
+            anatomy=describe(transformer, ANATOMIES),
+            dtype=str(transformer.dtype).removeprefix("torch."),
+            device=str(self.pipe._execution_device) if self.loaded.offload == "none" else self.loaded.device,
+        )
+
+    def identify(self) -> dict[str, Any]:
+        """Fields of a plan that identify the model as it is now: weights, sampled, scheduler, state."""
+        if self._identified:
+            return self._identified
+        found = {
+            "weights": fingerprint(self.pipe, sampled=self.identity == "sampled"),
+            "sampled": fingerprint(self.pipe, sampled=True),
+            "scheduler": scheduler_state(self.pipe.scheduler),
+            "state": state_of(self.pipe),
+        }
+        if self._identified is not None:
+            self._identified = found
+        return found
+
+    @contextlib.contextmanager
+    def identified_once(self) -> Iterator[None]:
+        """Identify the model once for all runs that are prepared inside: nothing changes it in between."""
+        before, self._identified = self._identified, self._identified or {}
+        try:
+            yield
+        finally:
+            self._identified = before
+
+    def release(self) -> None:
+        """Remove the envoy of `nn`: every module has its own forward again."""
+        if self._view is not None:
+            self._view.remove()
+        self._view = None
 
     def run_with_cache(
         self, prompt: str | Sequence[str], names_filter: NamesFilter = None, **arguments: Any
@@ -167,6 +219,7 @@ def load(
     offload: str = "none",
     local_files_only: bool = False,
     quantize: str | None = None,
+    identity: str = "full",
 ) -> Model:
     """Load a model by alias (`interp models` lists them), diffusers folder or hub id.
 
@@ -174,11 +227,15 @@ def load(
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
     `quantize` is "int8", "float8" (torchao) or "nf4" (bitsandbytes), for the blocks' linear layers except the AdaLN
     projections: gates stay exact.
+    `identity` "full" hashes every value of the weights for each run, "sampled" about 1,024 values of each tensor; a run's plan
+    says which.
     """
+    if identity not in IDENTITIES:
+        raise InputError(f"identity must be one of {', '.join(IDENTITIES)}; got {identity!r}")
     kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
     loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
     again = str(Path(model).resolve()) if Path(model).is_dir() and str(model) not in CATALOG else str(model)
-    return Model(loaded, {"name": again, "dtype": loaded.dtype, **kept})
+    return Model(loaded, {"name": again, "dtype": loaded.dtype, "identity": identity, **kept}, identity)
 
 
 def as_model(model: Model | str | Path) -> Model:

@@ -14,7 +14,7 @@ import torch
 
 from interp.base.errors import InputError, InterpWarning
 from interp.base.options import Sampling, split
-from interp.base.plan import Plan, Record, at_least
+from interp.base.plan import Plan, Record, at_least, difference
 from interp.base.prompts import check_prompts, read_prompts
 from interp.guidance.guide import Guide
 from interp.guidance.method import UNCOND, Combined
@@ -24,7 +24,6 @@ from interp.interventions.controls import NormEdit
 from interp.interventions.selection import Selection
 from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
-from interp.models.identity import fingerprint, scheduler_settings
 from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
 
@@ -45,6 +44,15 @@ class Prepared:
     schedule: Schedule
     interventions: tuple[Intervention, ...] = ()
     guidance: Combined | None = None
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if the model is not the one that was prepared: its owner has changed it since."""
+        now = self.model.identify()
+        for field, value in now.items():
+            before = getattr(self.plan, field)
+            if before != value:
+                place, its, was = difference(field, value, before)
+                raise InputError(f"model: its {place} is {its}, and was {was} when this was prepared; prepare it again")
 
     def guide(self, *, sequential: bool = False) -> Guide | None:
         """A new guide for one call of the pipeline; `None` without guidance."""
@@ -101,6 +109,7 @@ def prepare(
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
     if not isinstance(record, Record | None):
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
+    model.refresh()
     model.loaded.spec.check_texts(model.pipe, texts)
     record = recordable(record, model)
     guided, edits = as_guidance(sampling.guidance, model), as_edits(sampling.interventions, model)
@@ -150,8 +159,7 @@ def plan_of(
         guidance=None if guided is None else guided.to_json(),
         interventions=tuple(edit.to_json() for edit in edits),
         record=record,
-        scheduler=scheduler_settings(model.pipe),
-        weights=fingerprint(model.pipe),
+        **model.identify(),
     )
 
 

@@ -18,6 +18,7 @@ from interp import analysis, experiments
 from interp.analysis.table import Along, Table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Prompts, Sampling
+from interp.base.plan import same_weights
 from interp.base.sites import parse_indices, resolve_indices
 from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Kind, Request
@@ -105,7 +106,7 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
     if plan.get("interventions"):
         raise InputError(f"stored: {kept.path} was traced with interventions; the lens replays unedited runs")
     prepared = request.prepare(texts, keep=True, settings=settings, **given)
-    if prepared.plan.weights != plan.get("weights"):
+    if not same_weights(prepared.plan.to_json(), plan):
         raise InputError(f"stored: {kept.path} was traced with other weights than {prepared.model.name} has")
     states = kept.hidden
     last = len(prepared.model.anatomy.blocks) - 1
