@@ -269,9 +269,17 @@ def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str)
             )
 
 
+def unverifiable(plan: Mapping[str, Any]) -> list[str]:
+    """What of a pipeline cannot be described, so that a change of it would go unseen."""
+    state = plan.get("state", {})
+    return [
+        name for part in (state, plan.get("scheduler", {}), state.get("recorders", {})) for name in part.get("unverifiable", [])
+    ]
+
+
 def check_verifiable(plan: Mapping[str, Any], store: str) -> None:
     """Raise PlanError if rows of this plan cannot be known to be those that a store holds."""
-    unknown = [*plan.get("state", {}).get("unverifiable", []), *plan.get("scheduler", {}).get("unverifiable", [])]
+    unknown = unverifiable(plan)
     if unknown:
         raise PlanError(
             f"{store} cannot be continued: {unknown[0]} cannot be compared with the one that its rows were drawn with; "

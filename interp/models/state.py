@@ -92,7 +92,14 @@ class Reader:
         """An object: its class and its plain attributes."""
         own = getattr(value, "__dict__", {})
         kept = {name: one for name, one in own.items() if isinstance(one, (*PLAIN, list, tuple, dict))}
-        return {"class": self.describe(type(value), where), **self.describe(kept, where, depth + 1)}
+        return {"class": self.describe(type(value), where), "values": self.describe(kept, where, depth + 1)}
+
+
+def functions_state(functions: Mapping[str, Any]) -> dict[str, Any]:
+    """Functions of a user by name: what they do, and what of it cannot be read."""
+    reader = Reader()
+    found = {name: short(reader.describe(function, f"recorder {name}")) for name, function in functions.items()}
+    return {**found, "unverifiable": sorted(set(reader.unverifiable))} if reader.unverifiable else found
 
 
 def code_digest(code: types.CodeType) -> str:
@@ -243,11 +250,12 @@ def scheduler_state(scheduler: Any) -> dict[str, Any]:
     """
     config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str, sort_keys=True))
+    configured = {}
     for key in plain:
         for name in (f"_{key}", key):
             live = vars(scheduler).get(name)
             if isinstance(live, int | float | str) and live != plain[key]:
-                plain[key] = live
+                configured[key], plain[key] = plain[key], live
     reader, fresh = Reader(), vars(type(scheduler).from_config(scheduler.config))
     changed = {}
     for name, value in vars(scheduler).items():
@@ -255,7 +263,8 @@ def scheduler_state(scheduler: Any) -> dict[str, Any]:
             described = reader.describe(value, "scheduler")
             if name not in fresh or reader.describe(fresh[name], "scheduler") != described:
                 changed[name] = described
-    found = {"class": type(scheduler).__name__, **plain, **({"changed": changed} if changed else {})}
+    found = {"class": type(scheduler).__name__, **plain, **({"configured": configured} if configured else {})}
+    found |= {"changed": changed} if changed else {}
     return {**found, "unverifiable": reader.unverifiable} if reader.unverifiable else found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from interp.base.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.base.executor import Execution, Progress
 from interp.base.options import Sampling, split, takes
-from interp.base.plan import Record, at_least, check_same, check_verifiable
+from interp.base.plan import Record, at_least, check_same, check_verifiable, unverifiable
 from interp.guidance.presets import check_run
 from interp.runs.batches import Tracing
 from interp.runs.provenance import CHANGEABLE, provenance
@@ -167,6 +167,8 @@ def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Executio
     now = provenance(prepared.model, how.batch_size) | how.through.provenance()
     remove_leftovers(path)
     if not exists(path):
+        for name in unverifiable(plan):
+            warnings.warn(f"{name} cannot be described: {path} says so, and is not continued", InterpWarning, stacklevel=4)
         create(path, schema, {"plan": plan, "provenance": now})
         return [False] * len(schema.prompt_text)
     reader = StoreReader(path)

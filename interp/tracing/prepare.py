@@ -26,6 +26,7 @@ from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
 from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
+from interp.models.state import functions_state
 
 if TYPE_CHECKING:
     from interp.tracing.model import Model
@@ -50,6 +51,8 @@ class Prepared:
         now = self.model.identify()
         for field, value in now.items():
             before = getattr(self.plan, field)
+            if field == "state":
+                before = {name: part for name, part in before.items() if name != "recorders"}
             if before != value:
                 place, its, was = difference(field, value, before)
                 raise InputError(f"model: its {place} is {its}, and was {was} when this was prepared; prepare it again")
@@ -144,6 +147,8 @@ def plan_of(
 ) -> Plan:
     """The plan of a run, with the model's defaults for unset arguments."""
     given = {name: getattr(sampling, name) for name in ("height", "width")}
+    identified = model.identify()
+    recorders = functions_state({recorder.name: recorder.function for recorder in record.recorders})
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
         model=model.name,
@@ -159,7 +164,7 @@ def plan_of(
         guidance=None if guided is None else guided.to_json(),
         interventions=tuple(edit.to_json() for edit in edits),
         record=record,
-        **model.identify(),
+        **{**identified, "state": {**identified["state"], **({"recorders": recorders} if recorders else {})}},
     )
 
 
