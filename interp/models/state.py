@@ -172,7 +172,8 @@ def _attributes(module: nn.Module, where: str, reader: Reader) -> Any:
     for name, value in vars(module).items():
         if name.startswith("_") or name in (*UNREAD, "config") or isinstance(value, torch.device | nn.Module):
             continue
-        if name != "forward" or not _moves_only(module, value):
+        derived = f"{name}_g" in module._parameters  # by a weight norm, at every forward
+        if not derived and (name != "forward" or not _moves_only(module, value)):
             found[name] = reader.describe(value, f"{where}.{name}", 1)
     return [type(module).__qualname__, found]
 
