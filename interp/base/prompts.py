@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from interp.base.errors import InputError
 
+EMPTY = '""'
+"""The line of a text file that stands for the empty prompt."""
 TABLES = {".tsv": "\t", ".csv": ","}
 
 
@@ -18,7 +20,8 @@ def read_prompts(path: str | Path) -> list[str]:
     """Read the prompts of a file, in order, with duplicates.
 
     Files are UTF-8, with or without a byte order mark, with any line endings. In text files, blank lines and lines that start
-    with `#` are skipped; .tsv, .csv and .jsonl files need a `prompt` column (any case).
+    with `#` are skipped, and a line of two quotation marks, "", is the empty prompt. .tsv, .csv and .jsonl files need a
+    `prompt` column (any case); an empty value in it is the empty prompt.
     """
     path = Path(path)
     text = _read_text(path)
@@ -30,15 +33,16 @@ def read_prompts(path: str | Path) -> list[str]:
         elif path.suffix.lower() == ".jsonl":
             found = list(_from_json_lines(text))
         else:
-            found = [line for line in _lines(text) if not line.lstrip().startswith("#")]
+            lines = [line.strip() for line in _lines(text)]
+            found = ["" if line == EMPTY else line for line in lines if line and not line.startswith("#")]
     except InputError as error:
         raise InputError(f"prompts file {path}: {error}") from None
     return check_prompts(found, f"prompts file {path}")
 
 
 def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
-    """Strip the prompts and drop blank ones; raises InputError if none is left."""
-    if not isinstance(prompts, Iterable):
+    """Strip the prompts; a blank one is the empty prompt. Raises InputError for anything but an ordered list of texts."""
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping | Set):
         raise InputError(f"{name} must be a list of texts or the path of a prompts file; got {prompts!r}")
     kept = []
     for index, prompt in enumerate(prompts):
@@ -48,8 +52,7 @@ def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
             raise InputError(f"{name}: a prompt must be valid Unicode; number {index} holds half a surrogate pair")
         if "\x00" in prompt:
             raise InputError(f"{name}: a prompt must not hold a NUL character; number {index} does (is it a text file?)")
-        if prompt.strip():
-            kept.append(prompt.strip())
+        kept.append(prompt.strip())
     if not kept:
         raise InputError(f"{name} must hold at least one prompt; it holds none (write one per line)")
     return kept
@@ -85,7 +88,9 @@ def _from_table(text: str, delimiter: str) -> Iterator[str]:
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
         column = _prompt_column(rows.fieldnames or [])
         for row in rows:
-            yield row[column] or ""
+            if row[column] is None:
+                raise InputError(f"line {rows.line_num} has no prompt: it has fewer columns than the first line")
+            yield row[column]
     except csv.Error as error:
         raise InputError(f"line {rows.line_num}: {error}") from None
 

@@ -193,3 +193,8 @@ def write_defaults(folder: Path, defaults: Defaults) -> None:
         "vocabulary": sorted(defaults.vocabulary),
     }
     (folder / SIDECAR).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def entry_of(name: str | Path) -> Entry | None:
+    """The entry of a name; `None` for a path, also one such as `./demo`: it is a folder and no name."""
+    return None if isinstance(name, Path) else CATALOG.get(name)

@@ -13,7 +13,7 @@ import torch
 from interp.base.errors import InputError, InterpWarning, ModelError
 from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import CATALOG, Defaults, folder_defaults
+from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults
 from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
 from interp.models.fetch import check_pipeline_class, fetch, first_line
@@ -56,7 +56,13 @@ def load_pipeline(
     if offload not in OFFLOADS:
         raise InputError(f"offload must be one of {', '.join(OFFLOADS)}; got {offload!r}")
     place = usable_device(device)
-    entry = CATALOG.get(str(name))
+    entry = entry_of(name)
+    if entry is not None and Path(name).is_dir():
+        warnings.warn(
+            f"model {name!r} is the catalog's model, not the folder of that name here; write ./{name} for the folder",
+            InterpWarning,
+            stacklevel=3,
+        )
     source = str(entry.folder or entry.source) if entry else str(name)
     folder = _folder(source)
     own = folder_defaults(folder) if folder else None
@@ -195,7 +201,7 @@ def usable_device(device: str) -> str:
 
 def default_dtype(name: str | Path, device: str) -> str:
     """The default dtype of a model on a device."""
-    entry = CATALOG.get(str(name))
+    entry = entry_of(name)
     folder = _folder(str(entry.folder or entry.source) if entry else str(name))
     small = folder is not None and folder_defaults(folder) is not None
     return str(_dtype(None, device, small=small)).removeprefix("torch.")

@@ -16,7 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.base.sites import Site
+from interp.base.sites import Site, as_index, resolve_indices
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import RowArrays
@@ -53,12 +53,20 @@ class Cache(Mapping[str, xr.DataArray]):
         return self._values[name]
 
     def _name(self, key: Any) -> str:
+        if not isinstance(key, tuple) or len(key) not in (2, 3):
+            raise InputError(f"cache keys are a site's name, or (kind, block[, stream]) such as ('hidden', 5); got {key!r}")
         kind, block, stream = (*key, "image")[:3]
-        place = ALIASES.get(str(kind), str(kind))
-        return f"block.{int(block) % self._blocks}/{stream}/{place}"
+        number = as_index(block)
+        if number is None:
+            raise InputError(f"cache: the block must be an integer; got {block!r}")
+        (place,) = resolve_indices([number], self._blocks, "cache: the block")
+        return f"block.{place}/{stream}/{ALIASES.get(str(kind), str(kind))}"
 
     def __contains__(self, key: object) -> bool:
-        return (key if isinstance(key, str) else self._name(key)) in self._values
+        try:
+            return (key if isinstance(key, str) else self._name(key)) in self._values
+        except InputError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -17,7 +17,7 @@ import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
 from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import CATALOG, Defaults
+from interp.models.catalog import Defaults, entry_of
 from interp.models.families import ANATOMIES
 from interp.models.identity import fingerprint
 from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
@@ -234,7 +234,7 @@ def load(
         raise InputError(f"identity must be one of {', '.join(IDENTITIES)}; got {identity!r}")
     kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
     loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
-    again = str(Path(model).resolve()) if Path(model).is_dir() and str(model) not in CATALOG else str(model)
+    again = str(Path(model).resolve()) if Path(model).is_dir() and entry_of(model) is None else str(model)
     return Model(loaded, {"name": again, "dtype": loaded.dtype, "identity": identity, **kept}, identity)
 
 
