@@ -1,5 +1,16 @@
-"""`python -m interp`."""
+"""`python -m interp`, and the command `interp`."""
 
-from interp.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is loading stops it quietly too."""
+    try:
+        from interp.cli import main as command
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command()
+
+
+if __name__ == "__main__":
+    main()

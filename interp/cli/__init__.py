@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 import warnings
@@ -10,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from interp.base.errors import InterpError, InterpWarning
+from interp.base.errors import InputError, InterpError, InterpWarning
 from interp.cli import (
     dashboard,
     demo,
@@ -80,8 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
     add_experiments()
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", InterpWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of few characters
     try:
-        code = app(args=[word for word in words if word != "--debug"], prog_name="interp", standalone_mode=False)
+        code = app(args=_checked(words), prog_name="interp", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except TyperException as error:  # click's ClickException: wrong options, missing arguments
         _fail(_usage_message(error), getattr(error, "exit_code", 2), debug)
@@ -91,8 +96,27 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("stopped; finished rows are kept, the same command resumes", 130, debug)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; finished rows are kept, the same command resumes", 1, debug)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error} (this is a defect in interp; --debug shows the traceback)", 1, debug)
+
+
+def _checked(words: list[str]) -> list[str]:
+    """The words of a command line, `~` expanded; refused where no command can work."""
+    if not __debug__:
+        raise InputError("interp does not work under python -O: zarr, which it stores with, needs assertions; leave out -O")
+    if any("memory:/" in word for word in words):
+        raise InputError("memory:// is lost when the command ends; give a folder, or another URL")
+    return [_at_home(word) for word in words if word != "--debug"]
+
+
+def _at_home(word: str) -> str:
+    name, equals, value = word.partition("=")
+    if name.startswith("--") and value.startswith("~"):
+        return f"{name}{equals}{os.path.expanduser(value)}"
+    return os.path.expanduser(word) if word.startswith("~") else word
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

@@ -15,9 +15,13 @@ URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?!/)(.*)")
 
 def located(name: str | Path) -> Path:
     """A path, or for a URL an object with the methods of a path."""
+    if not isinstance(name, str | Path):
+        if hasattr(name, "fs"):  # a UPath
+            return name  # type: ignore[no-any-return]
+        raise InputError(f"a store's place must be a path or a URL, such as cache/run.zarr; got {name!r}")
     found = URL.fullmatch(str(name))
-    if found is None or not isinstance(name, str | Path):
-        return Path(name) if isinstance(name, str) else name
+    if found is None:
+        return expanded(Path(name))
     if found[1] in ("file", "local"):
         return Path(f"/{found[2]}")
     try:
@@ -30,6 +34,14 @@ def located(name: str | Path) -> Path:
     except (ImportError, ValueError) as error:
         raise InputError(f"{name}: {error}") from None
     return made  # type: ignore[no-any-return]
+
+
+def expanded(path: Path) -> Path:
+    """The path with `~` as the home folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def absolute(path: Path) -> Path:

@@ -240,7 +240,12 @@ def load(
 
 def as_model(model: Model | str | Path) -> Model:
     """The model itself, or the one of this name or folder."""
-    return model if isinstance(model, Model) else load(model)
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | Path):
+        hint = "a diffusers pipeline is wrapped first: interp.wrap(pipe)" if hasattr(model, "components") else "such as 'demo'"
+        raise InputError(f"model must be an interp.Model, a name or a folder ({hint}); got {type(model).__name__}")
+    return load(model)
 
 
 def wrap(pipe: Any, name: str = "my pipeline") -> Model:

@@ -171,6 +171,9 @@ def plan_of(
 def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[Intervention, ...]:
     """Convert edits: a sequence of edits, or the path of a JSON file with a list of them."""
     if not isinstance(given, str | Path):
+        wrong = [edit for edit in given if not (hasattr(edit, "touches") and hasattr(edit, "to_json"))]
+        if wrong:
+            raise InputError(f"interventions must be edits, such as interp.interventions.Zero(channels=[29]); got {wrong[0]!r}")
         return tuple(given)
     if not str(given):
         return ()
