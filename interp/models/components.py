@@ -30,7 +30,10 @@ def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     """A CLIP tokenizer in which each of `words` is one token and every other text falls to bytes; `length` tokens at most."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    learner.train_from_iterator(list(words), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
+    letters, last = sorted(set("".join(words))), sorted({word[-1] for word in words})
+    first = [*letters, *(f"{letter}</w>" for letter in last)]  # numbered here: the trainer numbers endings in a random order
+    trainer = trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False, special_tokens=first)
+    learner.train_from_iterator(list(words), trainer)
     merges = [tuple(merge) for merge in merges_of(learner)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges)]
