@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from interp.base.errors import InputError
-from interp.store.create import storage_errors
+from interp.store.create import replacing
 from interp.store.tables import FORMATS, missing, netcdf, plain_columns, table
 
 
@@ -28,14 +27,8 @@ def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None
         raise InputError(absent)
     if not data.data_vars:
         raise InputError("data has no variable left to export; select at least one")
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            {"csv": _csv, "parquet": _parquet, "nc": _nc}[kind](data, partial, on_row)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        {"csv": _csv, "parquet": _parquet, "nc": _nc}[kind](data, partial, on_row)
     return path
 
 

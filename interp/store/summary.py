@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import zarr
 
-from interp.store.create import storage_errors
-from interp.store.locations import move, remove
+from interp.store.create import replacing, write_dataset
+from interp.store.locations import remove
 from interp.store.moments import MOMENTS, Moments
 from interp.store.reader import StoreReader, read_ahead
-from interp.store.schema import FOLDED, encoding
+from interp.store.schema import FOLDED
 
 
 def summarise(reader: StoreReader) -> xr.Dataset:
@@ -69,9 +68,6 @@ def write_summary(path: Path) -> None:
     summary = summarise(reader)
     if not summary.data_vars or not summary.attrs["rows"]:
         return
-    partial = path.with_name(f"{path.name}.partial-summary")
-    with storage_errors(path), zarr.config.set({"array.write_empty_chunks": True}):
-        remove(partial)
-        summary.to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False, encoding=encoding(summary))
+    with replacing(path / "summary", store=path, tag="summary") as partial:
+        write_dataset(summary, str(partial))
         remove(path / "summary")
-        move(partial, path / "summary")

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from interp.base.errors import InputError
+from interp.store.create import texts_as_objects
 
 FORMATS = {"csv": (), "parquet": ("pyarrow",), "nc": ("h5netcdf", "h5py")}
 
@@ -77,10 +78,7 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 def netcdf(dataset: xr.Dataset) -> xr.Dataset:
     """Convert values that NetCDF cannot hold: attributes other than numbers and texts become JSON, booleans 0 and 1."""
-    plain = dataset.drop_encoding()
-    texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "TU"]
-    plain = plain.assign_coords({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n in plain.coords})
-    plain = plain.assign({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n not in plain.coords})
+    plain = texts_as_objects(dataset.drop_encoding())
     plain = plain.assign({n: v.astype(np.int8) for n, v in plain.data_vars.items() if v.dtype == bool})
     for variable in plain.variables.values():
         variable.attrs = {str(name): _attribute(value) for name, value in variable.attrs.items()}
