@@ -108,23 +108,14 @@ class Experiment(Described):
         self.path, self.attributes = self._store.path, self._store.attributes
         if "experiment" not in self.attributes:
             raise InputError(f"{path} is a traced run, not an experiment; open it with interp.open_run")
+        self.kind = str(self.attributes["experiment"])
+        """Which experiment: disrupt, dose, patch, ..."""
+        self.parameters = dict(self.attributes["parameters"])
+        """Parameters of the experiment."""
+        self.has_pictures = "outputs/image" in self._store
+        """Whether the experiment draws pictures."""
         self.done = read_done(self._store.stored("done").array)
         self.planned = self._store.stored("planned")[...].astype(bool)
-
-    @property
-    def kind(self) -> str:
-        """Which experiment: disrupt, dose, patch, ..."""
-        return str(self.attributes["experiment"])
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters of the experiment."""
-        return dict(self.attributes["parameters"])
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether the experiment draws pictures."""
-        return "outputs/image" in self._store
 
     @property
     def finished(self) -> bool:

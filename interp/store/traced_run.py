@@ -41,26 +41,17 @@ class Run(Described):
     def __init__(self, path: str | Path) -> None:
         self._reader = StoreReader(path)
         self.path, self.attributes = self._reader.path, self._reader.attributes
-
-    @property
-    def rows_total(self) -> int:
+        self.rows_total = int(self._reader.done.size)
         """Number of rows in the plan."""
-        return int(self._reader.done.size)
-
-    @property
-    def rows_done(self) -> int:
+        self.rows_done = int(self._reader.done.sum())
         """Number of complete rows; other rows are not read."""
-        return int(self._reader.done.sum())
+        self.bundled = "bundles" in self._reader
+        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
 
     @property
     def failed(self) -> dict[int, str]:
         """Failed rows and their reasons; `--retry-failed` tries them again."""
         return failures(self.path)
-
-    @property
-    def bundled(self) -> bool:
-        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
-        return "bundles" in self._reader
 
     @property
     def prompts(self) -> list[str]:
