@@ -155,15 +155,6 @@ class Batches:
                 axes = self.schema.hidden[stream]
                 self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
-        results = trace_group(
-            self.prepared.model,
-            self.prepared.plan,
-            batch,
-            self.prepared.schedule,
-            self.prepared.layout,
-            make_recorders(self.prepared, self.schema, len(batch), hidden),
-            interventions=self.prepared.interventions,
-            guide=self.prepared.guide(),
-            on_step=self.report,
-        )
+        recorders = make_recorders(self.prepared, self.schema, len(batch), hidden)
+        results = trace_group(self.prepared, batch, recorders, self.report)
         return [result for result in results if result.row.index in waiting]
