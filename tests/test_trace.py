@@ -175,21 +175,25 @@ def test_a_compiled_transformer_is_refused(tiny_folder: Path, tmp_path: Path) ->
         interp.trace(model, PROMPTS[:1], out=tmp_path / "run.zarr")
 
 
-def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the object, as what was prepared has changed; in its class, when the run comes to a step."""
     model = interp.load(tiny_folder)
-    scheduler = model.pipe.scheduler
-    original = scheduler.set_timesteps
+    kind = type(model.pipe.scheduler)
+    original = kind.set_timesteps
 
-    def other(*args: Any, **kwargs: Any) -> None:
-        original(*args, **kwargs)
-        if scheduler is model.pipe.scheduler:
-            scheduler.timesteps = scheduler.timesteps * 0.5
+    def other(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.timesteps = self.timesteps * 0.5
 
     from interp.runs.run import execute
     from interp.tracing.prepare import prepare
 
     prepared = prepare(model, PROMPTS[:1])
-    scheduler.set_timesteps = other
+    model.pipe.scheduler.set_timesteps = lambda *args, **kwargs: other(model.pipe.scheduler, *args, **kwargs)
+    with refused(interp.InputError, "scheduler", "prepared"):
+        execute(prepared, tmp_path / "run.zarr")
+    del model.pipe.scheduler.set_timesteps
+    monkeypatch.setattr(kind, "set_timesteps", other)
     with refused(interp.TraceError, "timestep", "step 0"):
         execute(prepared, tmp_path / "run.zarr")
 

@@ -17,7 +17,7 @@ def located(name: str | Path) -> Path:
     """A path, or for a URL an object with the methods of a path."""
     if not isinstance(name, str | Path):
         if hasattr(name, "fs"):  # a UPath
-            return name  # type: ignore[no-any-return]
+            return name
         raise InputError(f"a store's place must be a path or a URL, such as cache/run.zarr; got {name!r}")
     found = URL.fullmatch(str(name))
     if found is None:
@@ -70,9 +70,9 @@ def remove(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a folder to a new location: atomically on a disk; at a URL file by file, the zarr.json last."""
+    """Move a file or folder to a new location: atomically on a disk; at a URL file by file, the zarr.json last."""
     if not is_remote(target):
-        os.rename(source, target)
+        os.replace(source, target)
         return
     files = [file for file in source.rglob("*") if file.is_file()]
     for file in sorted(files, key=lambda file: file == source / "zarr.json"):

@@ -1,4 +1,4 @@
-"""nnsight's view of a transformer, installed for a while. Only this file and `group.py` use nnsight."""
+"""nnsight's view of a transformer, installed for a while. Only this package uses nnsight."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
-from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import Defaults, entry_of
+from interp.models.anatomy import describe
+from interp.models.catalog import entry_of
 from interp.models.families import ANATOMIES
 from interp.models.identity import fingerprint
 from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
@@ -41,6 +41,14 @@ class Model:
 
     def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None, identity: str = "full") -> None:
         self.loaded = loaded
+        self.name = loaded.name
+        """The model's name as given by the user."""
+        self.pipe = loaded.pipe
+        """The diffusers pipeline."""
+        self.anatomy = loaded.anatomy
+        """Blocks, streams, gates and sites of the transformer."""
+        self.defaults = loaded.defaults
+        """Default arguments of a run."""
         self.origin = origin
         """The arguments of `load` that load this model in another process; `None` for `wrap`."""
         self.lock = threading.RLock()
@@ -49,26 +57,6 @@ class Model:
         self._warned_of: set[str] = set()
         self._identified: dict[str, Any] | None = None
         self._view: View | None = None
-
-    @property
-    def name(self) -> str:
-        """The model's name as given by the user."""
-        return self.loaded.name
-
-    @property
-    def pipe(self) -> Any:
-        """The diffusers pipeline."""
-        return self.loaded.pipe
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Blocks, streams, gates and sites of the transformer."""
-        return self.loaded.anatomy
-
-    @property
-    def defaults(self) -> Defaults:
-        """Default arguments of a run."""
-        return self.loaded.defaults
 
     @property
     def nn(self) -> Any:
@@ -90,6 +78,7 @@ class Model:
             dtype=str(transformer.dtype).removeprefix("torch."),
             device=str(self.pipe._execution_device) if self.loaded.offload == "none" else self.loaded.device,
         )
+        self.anatomy = self.loaded.anatomy
 
     def identify(self) -> dict[str, Any]:
         """Fields of a plan that identify the model as it is now: weights, sampled, scheduler, state."""
