@@ -1,6 +1,6 @@
 """Execution of a run or an experiment, in this process or on the workers of `interp.runs.cluster`, and its progress.
 
-Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store and returns a report.
+Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Annotated, Any, Protocol
 from typing_extensions import Doc
 
 Stopped = Callable[[], bool]
-Done = tuple[str, Any]
-"""(name of the worker, report of the unit)."""
+Done = tuple[str, list[Any]]
+"""(name of the worker, finished parts of a unit, such as rows)."""
 
 
 class Work(Protocol):
     """Units that run in any order, in any process that has the model and the store's folder."""
 
-    def do(self, units: Iterable[Any], stopped: Stopped) -> Iterator[Any]:
-        """Do units, without the parts that are already done, and yield the report of each."""
+    def do(self, units: Iterable[Any], stopped: Stopped) -> Iterator[list[Any]]:
+        """Do units, without the parts that are already done, and yield lists of the parts as they are finished."""
 
 
 class Executor(Protocol):
     """Does units. It is a generator: closing it stops the work."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """Yield each finished unit. After `stopped()` no further unit starts."""
+        """Yield finished units or parts of them. After `stopped()` no further unit starts."""
 
     def provenance(self) -> dict[str, Any]:
         """Fields of a store's provenance that differ from this process's."""
@@ -42,7 +42,7 @@ class Here(Executor):
     """Does units in this process, one after the other."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """Yield each finished unit."""
+        """Yield finished parts of units."""
 
         def before_stop() -> Iterator[Any]:
             for unit in units:
@@ -50,8 +50,8 @@ class Here(Executor):
                 if stopped():
                     return
 
-        for report in work.do(before_stop(), stopped):
-            yield "", report
+        for parts in work.do(before_stop(), stopped):
+            yield "", parts
 
 
 HERE = Here()

@@ -110,8 +110,9 @@ def typed(kind: Any) -> dict[str, Any]:
 
 
 def text_of(annotation: Any) -> str:
-    """The help text in an annotation."""
-    return next((one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)), "")
+    """The help text in an annotation: the outermost `Doc`, which comes last."""
+    texts = [one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)]
+    return texts[-1] if texts else ""
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

@@ -122,19 +122,12 @@ class Drawing(Design):
         started, drawn = time.monotonic(), 0
         with experiment_lock(path):
             done = open_or_create(path, self._layout(), self._attributes(how))
-
-            def note(row: int, arm: int) -> None:
-                nonlocal drawn
-                if not done[row, arm]:
+            pending = units.units(wanted & ~done)
+            with contextlib.closing(how.through(Cells(units, absolute(path)), pending, how.stopped)) as outcomes:
+                for row, arm in (cell for _, cells in outcomes for cell in cells if not done[cell]):
                     done[row, arm], drawn = True, drawn + 1
                     seconds = time.monotonic() - started
                     how.on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, seconds))
-
-            pending = units.units(wanted & ~done)
-            with contextlib.closing(how.through(Cells(units, absolute(path), note), pending, how.stopped)) as outcomes:
-                for _, cells in outcomes:
-                    for cell in cells:  # cells of this process are noted already, one by one
-                        note(*cell)
             if how.stopped() and not done[wanted].all():
                 raise KeyboardInterrupt
         return open_experiment(path)

@@ -195,21 +195,11 @@ class Cells:
 
     how: Units
     path: Path
-    on_cell: Callable[[int, int], None] | None = None
-    """Called after every cell that this process draws."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Drop the progress callback, which cannot be pickled."""
-        return {**self.__dict__, "on_cell": None}
 
     def do(self, units: Iterable[Unit], stopped: Stopped) -> Iterator[list[tuple[int, int]]]:
-        """Draw the cells of units that are not done."""
+        """Draw the cells of units that are not done, and yield each."""
         with zarr_quiet(), Writer(self.path) as writer:
             for unit in units:
-                drawn = []
                 for row, (arm, outputs, measured) in self.how.draw(unit, lambda *cell: not is_done(self.path, *cell)):
                     writer.row((row, arm), {"outputs": outputs, "cells": measured})
-                    drawn.append((row, arm))
-                    if self.on_cell is not None:
-                        self.on_cell(row, arm)
-                yield drawn
+                    yield [(row, arm)]

@@ -163,7 +163,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
             client.cancel([other for other in waiting if other.status == "pending" and other.key not in running])
 
 
-def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
+def do(unit: Any, sent: bytes, place: dict[str, str]) -> tuple[str, list[Any] | InterpError]:
     """Do one unit on a worker. An InterpError is returned as the outcome: a retry would not help."""
     import torch
     from distributed import get_worker
@@ -172,8 +172,8 @@ def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     try:
-        [outcome] = loads(sent, _place(place, name)).do([unit], lambda: False)
-        return name, outcome
+        work = loads(sent, _place(place, name))
+        return name, [part for parts in work.do([unit], lambda: False) for part in parts]
     except InterpError as error:
         return name, error
 

@@ -85,8 +85,7 @@ class Factorial:
         given[state] = _renoised(self.prepared, clean, pair[levels["latents"]]).to(own[state].dtype)
         given[anatomy.timestep] = clean.calls.arguments[pair[levels["timestep"]]][anatomy.timestep]
         theirs = partner.calls.arguments[pair[0]]
-        conditioning = anatomy.conditioning
-        pooled = conditioning.players.get("text") if conditioning is not None and conditioning.pooled else None
+        pooled = anatomy.conditioning.players["text"] if anatomy.conditioning and "pooled" in self.factors else None
         if levels.get("pooled") and pooled is not None:
             given[pooled] = theirs[pooled]
         if levels.get("tokens"):
@@ -131,7 +130,15 @@ def design(request: Request) -> experiments.design.Measuring:
             channels=kept,
             sets=[name for name, group in sets.items() for _ in group],
         )
-        return found.assign_attrs(as_json(_attributes(prepared, ranked, stream, own.pair), "attributes"))
+        attributes = {
+            "model": prepared.model.name,
+            "weights": prepared.plan.weights,
+            "channels": list(ranked.massive),
+            "control": f"random ordinary channels {list(sets['control'])}",
+            "stream": stream,
+            "steps": f"early {early}, late {late} of {steps}",
+        }
+        return found.assign_attrs(as_json(attributes, "attributes"))
 
     return request.measuring(
         prepared,
@@ -159,17 +166,6 @@ def _renoised(prepared: Prepared, clean: experiments.clean.Clean, step: int) -> 
 
     start = clean.calls.arguments[0][prepared.model.anatomy.row_inputs[0]]
     return experiments.clean.noised(prepared, torch.from_numpy(clean.latents)[None], start, step)
-
-
-def _attributes(prepared: Prepared, ranked: experiments.ranking.Ranked, stream: str, pair: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "model": prepared.model.name,
-        "weights": prepared.plan.weights,
-        "channels": list(ranked.massive),
-        "control": f"random ordinary channels {list(ranked.random(prepared.plan.seed))}",
-        "stream": stream,
-        "steps": f"early {pair[0]}, late {pair[1]} of {len(prepared.schedule.timesteps)}",
-    }
 
 
 def _effect(one: xr.Dataset) -> float:

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
@@ -139,30 +138,23 @@ def design(request: Request) -> experiments.design.Drawing:
     steps = select_indices(options.steps_moved, count, "steps_moved")
     ranked = request.rank(ours, options.channels)
     moves = Moves(theirs, pictures, ranked, ranked.random(ours.plan.seed), blocks, steps, options.mask)
+    where = {"blocks": blocks, "steps": steps, "mask": options.mask}
+    arms = [experiments.draw.Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
+    for name, strength in itertools.product(SETS, strengths):
+        labels = {"channels": name, "strength": strength}
+        said = {"edit": "Transport", "strength": strength, **where}
+        arms.append(experiments.draw.Arm(f"{name} x {strength:g}", (), labels, said, (min(steps), min(blocks), 1)))
     parameters = {
         "source": [row.text for row in theirs.plan.rows()],
         "from": "prompts" if pictures is None else "pictures",
         "pictures": None if pictures is None else hashlib.sha256(pictures.tobytes()).hexdigest()[:16],
         "massive": ranked.massive,
         "control": moves.control,
-        "blocks": blocks,
-        "steps": steps,
-        "mask": options.mask,
+        **where,
     }
     own = len(ours.plan.rows()) * (count + (len(steps) if pictures is not None else 0))
     measure = lambda made: {"transport": analysis.transport_distance.similarity(made)}  # noqa: E731
-    return request.drawing(ours, _arms(moves, strengths), parameters, measure, bind=moves.bind, further=float(own))
-
-
-def _arms(moves: Moves, strengths: Sequence[float]) -> list[experiments.draw.Arm]:
-    place = min(moves.steps), min(moves.blocks), 1
-    where = {"blocks": moves.blocks, "steps": moves.steps, "mask": moves.mask}
-    arms = [experiments.draw.Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
-    for name, strength in itertools.product(SETS, strengths):
-        labels = {"channels": name, "strength": strength}
-        said = {"edit": "Transport", "strength": strength, **where}
-        arms.append(experiments.draw.Arm(f"{name} x {strength:g}", (), labels, said, place))
-    return arms
+    return request.drawing(ours, arms, parameters, measure, bind=moves.bind, further=float(own))
 
 
 TABLE = Table(
