@@ -284,7 +284,7 @@ def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) ->
         through = interp.Workers(scheduler=local.scheduler_address, device="cpu")
 
         def lose(state: Any) -> None:
-            if state.rows_done == 2:
+            if state.done == 2:
                 local.scale(0)
                 local.sync(local.scheduler.close)
 

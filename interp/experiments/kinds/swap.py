@@ -106,7 +106,7 @@ def design(request: Request) -> experiments.design.Measuring:
         raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
     if len({row.text for row in rows}) < 2:
-        raise InputError("prompts must be two or more different texts: each prompt is paired with another")
+        raise InputError("prompts must be two or more different ones: each is swapped with another's text")
     early, late = given if given is not None else (steps // 5, min(4 * steps // 5, steps - 1))
     if not 0 <= early < late < steps:
         raise InputError(f"pair must be an early and a late step in 0..{steps - 1}; got {[early, late]}")
