@@ -163,9 +163,19 @@ def span(values: Any) -> str:
     return f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
 
 
-def within(low: Any, value: Any, high: Any) -> str:
-    """A value with its interval."""
-    return f"{float(value):.3g} [{float(low):.3g}, {float(high):.3g}]"
+def within(found: xr.Dataset, name: str = "") -> str:
+    """A single estimate with its interval: the variables NAME, NAME_low and NAME_high, by default value, low and high."""
+    low, high = (f"{name}_low", f"{name}_high") if name else ("low", "high")
+    return f"{float(found[name or 'value']):.3g} [{float(found[low]):.3g}, {float(found[high]):.3g}]"
+
+
+def by_all(good: Array, bad: Array, here: str, **numbers: Any) -> Verdict:
+    """Holds if all are good, fails if all are bad, in part if some are each; otherwise, and without values, cannot tell."""
+    if not len(good):
+        return Verdict(UNKNOWN, here)
+    if good.all() or bad.all():
+        return Verdict(HOLDS if good.all() else FAILS, here, numbers)
+    return Verdict(PARTLY if good.any() and bad.any() else UNKNOWN, here, numbers)
 
 
 def finite(*arrays: Any) -> list[Array]:
