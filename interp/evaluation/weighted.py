@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,16 @@ NEEDS = {
     "aesthetic": ("aesthetic", "clip"),
     **dict.fromkeys(SETS, ("inception",)),
 }
-"""The weights that each metric needs."""
-NETWORKS = {"clip": "_clip", "blip": "_blip", "blip_cosine": "_blip", "hps": "_hps", "aesthetic": "_aesthetics"}
-"""Metrics of single pictures; those of sets use Inception."""
+"""The weights that each metric needs; the first are those of the network that computes it."""
+COMPUTED: Mapping[str, Callable[[Any, Array, Sequence[str]], Array]] = {
+    "clip": towers.clip_score,
+    "blip": towers.Blip.matching,
+    "blip_cosine": towers.Blip.cosine,
+    "hps": hps.hps_score,
+    "aesthetic": lambda network, images, _: network(images),
+    "inception": lambda network, images, _: network.features(images),
+}
+"""From a metric's network, one batch of pictures and their prompts; `inception` are the features of all sets."""
 FEWEST = {"fid": 2, "inception_score": 2, "precision": set_distances.NEIGHBOUR + 1, "recall": set_distances.NEIGHBOUR + 1}
 """Fewest pictures of a set."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
@@ -84,31 +92,27 @@ class Weighted:
         self.measures = tuple(self._measure(metric) for metric in self.metrics)
         self.weights = {name: own.label for name, own in self.found.items()}
         """By name: source of the weights, first digits of their sha256, and whether they are the published ones."""
+        self._loaded: dict[str, Any] = {}
 
     def check(self, prompts: Sequence[str]) -> None:
         """Accept any prompts: tokenizers truncate long ones. Each network is loaded once, so that damaged weights are
         found before anything is drawn, and then freed: the model that draws needs the memory.
         """
-        networks = dict.fromkeys(NETWORKS.get(metric, "_inception") for metric in self.metrics)
-        for name in networks:
-            getattr(self, name)
-        for name in (*networks, "_clip"):
-            self.__dict__.pop(name, None)
+        for metric in self.metrics:
+            self._network(NEEDS[metric][0])
+        self._loaded.clear()
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture)."""
         return {
-            self._measure(metric).name: self._scored(metric, self._compute(metric), images, prompts, own=metric != "aesthetic")
-            for metric in self.metrics
-            if metric in SINGLES
+            self._measure(metric).name: self._scored(metric, images, prompts) for metric in self.metrics if metric in SINGLES
         }
 
     def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
         """Inception's features, (picture, 2048); without set measures, (picture, 0)."""
         if not any(metric in SETS for metric in self.metrics):
             return np.zeros((len(images), 0))
-        look: scores.Compute = lambda batch, _: self._inception.features(batch)  # noqa: E731
-        return self._scored("inception", look, images, prompts, own=False, width=inception.FEATURES)
+        return self._scored("inception", images, prompts, width=inception.FEATURES)
 
     def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Each measure of a set."""
@@ -121,7 +125,7 @@ class Weighted:
                 )
         found = {}
         if "inception_score" in asked:
-            found["inception_score"] = self._inception.score(looked)
+            found["inception_score"] = self._network("inception").score(looked)
         if "fid" in asked:
             found["fid"] = set_distances.frechet_distance(looked, self._real)
         if "precision" in asked or "recall" in asked:
@@ -138,53 +142,32 @@ class Weighted:
         told = "; not the published weights, or not known to be"
         return dataclasses.replace(measure, name=f"{measure.name} ({digits})", meaning=measure.meaning + told)
 
-    def _scored(
-        self,
-        metric: str,
-        compute: scores.Compute,
-        images: Array,
-        prompts: Sequence[str],
-        *,
-        own: bool,
-        width: int | None = None,
-    ) -> Array:
-        """Score through the cache; scores that do not depend on the prompt are cached without it."""
-        parts = [self.found[name] for name in NEEDS.get(metric, (metric,))] + ([self.words] if metric == "hps" else [])
-        digest = " ".join(part.digest for part in parts)
-        texts = list(prompts) if own else [""] * len(images)
-        name = f"{metric} {self.dtype}"
+    def _scored(self, metric: str, images: Array, prompts: Sequence[str], width: int | None = None) -> Array:
+        """Score through the cache; scores that do not depend on the prompt are cached without it. The first batch loads the
+        network.
+        """
+        needed = NEEDS.get(metric, (metric,))
+        parts = [self.found[name] for name in needed] + ([self.words] if metric == "hps" else [])
+        texts = [""] * len(images) if metric in ("aesthetic", "inception") else list(prompts)
+
+        def compute(batch: Array, own: Sequence[str]) -> Array:
+            return COMPUTED[metric](self._network(needed[0]), batch, own)
+
+        name, digest = f"{metric} {self.dtype}", " ".join(part.digest for part in parts)
         return scores.scored(name, digest, compute, images, texts, cache=self.cache, width=width, batch=self.batch)
 
-    def _compute(self, metric: str) -> scores.Compute:
-        """A batch's scores; the network is loaded by the first batch."""
-        by_metric: dict[str, Callable[[Array, Sequence[str]], Array]] = {
-            "clip": lambda images, prompts: towers.clip_score(self._clip, images, prompts),
-            "blip": lambda images, prompts: self._blip.matching(images, prompts),
-            "blip_cosine": lambda images, prompts: self._blip.cosine(images, prompts),
-            "hps": lambda images, prompts: hps.hps_score(self._hps, images, prompts),
-            "aesthetic": lambda images, _: self._aesthetics(images),
-        }
-        return by_metric[metric]
-
-    @functools.cached_property
-    def _clip(self) -> towers.Clip:
-        return towers.Clip(self.found["clip"], device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _blip(self) -> towers.Blip:
-        return towers.Blip(self.found["blip"], device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _hps(self) -> hps.Hps:
-        return hps.Hps(self.found["hps"], tokenizer=self.words, device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _aesthetics(self) -> towers.Aesthetics:
-        return towers.Aesthetics(self.found["aesthetic"], self._clip)
-
-    @functools.cached_property
-    def _inception(self) -> inception.Inception:
-        return inception.Inception(self.found["inception"], device=self.device, dtype=self.dtype)
+    def _network(self, name: str) -> Any:
+        """A network by the name of its weights, loaded where it is first used."""
+        if name not in self._loaded:
+            kinds: dict[str, Callable[..., Any]] = {
+                "clip": towers.Clip,
+                "blip": towers.Blip,
+                "hps": lambda weights, **how: hps.Hps(weights, tokenizer=self.words, **how),
+                "aesthetic": lambda weights, **_: towers.Aesthetics(weights, self._network("clip")),
+                "inception": inception.Inception,
+            }
+            self._loaded[name] = kinds[name](self.found[name], device=self.device, dtype=self.dtype)
+        return self._loaded[name]
 
     @functools.cached_property
     def _real(self) -> Array:
