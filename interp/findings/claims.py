@@ -20,7 +20,6 @@ from interp.store.saved_results import read_dataset
 from interp.store.schema import Array
 from interp.store.traced_run import Run, open_run
 
-DG, FC, SPARK = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974", "SPARK, 2026"
 HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"
 MEASURED = "measured: no paper claims it"
 K = 12  # channels of a segmentation, or a quarter

@@ -9,8 +9,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from interp.analysis.published import DG, FC
 from interp.findings import caused, observed
-from interp.findings.claims import DG, FC, SPARK, Claim
+from interp.findings.claims import Claim
 
 TABLE = Path(__file__).parent / "claims.csv"
 
@@ -18,7 +19,7 @@ TABLE = Path(__file__).parent / "claims.csv"
 def read_claims() -> Iterator[Claim]:
     """The claims of the table, in its order."""
     rules = {**vars(observed), **vars(caused)}
-    words = {**rules, "DG": DG, "FC": FC, "SPARK": SPARK}
+    words = {**rules, "DG": DG, "FC": FC}
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             source, rule = (row[name].format_map(words) for name in ("source", "rule"))
