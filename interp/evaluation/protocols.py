@@ -21,7 +21,7 @@ from interp.evaluation import paper_tables, recipes
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorer import Scorer
-from interp.evaluation.scoring import MARGIN, OnSetting, compare, score
+from interp.evaluation.scoring import MARGIN, compare, score
 from interp.experiments.design import Cost, Drawing
 from interp.experiments.kind import BATCH_SIZE, Kind
 from interp.experiments.kinds.collapse import collapse
@@ -152,14 +152,13 @@ def results(
     baseline: str | None = None,
     margin: float = MARGIN,
     masks: Array | None = None,
-    on_setting: OnSetting = lambda done, total: None,
 ) -> dict[str, xr.Dataset]:
     """Score the drawn pictures and store the results, by name. `masks`: of a segmentation, (planned row, y, x) boolean."""
     found: dict[str, xr.Dataset] = {}
     if isinstance(made, Run):
         found["segmentation_score"] = _segmented(made, masks)
     else:
-        scored = score(of_experiment(made), scorers, on_setting)
+        scored = score(of_experiment(made), scorers)
         settings = list(scored.gallery.settings)
         comparisons = task.recipe.comparisons if task.recipe is not None else ()
         unasked = {name for one in comparisons if not one.asked for name in one.settings}
