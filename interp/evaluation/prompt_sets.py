@@ -9,12 +9,14 @@ The package contains no list; the demo model's prompts are generated from its wo
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.base.errors import InputError
 from interp.base.prompts import check_prompts, read_prompts
@@ -56,12 +58,7 @@ class PromptSet:
         """The first `count` prompts, taken from every style in turn; all of them for None."""
         if count is None or count >= len(self.texts):
             return self
-        turns: dict[str | None, int] = {}
-        order = []
-        for place, style in enumerate(self.styles):
-            turns[style] = turns.get(style, -1) + 1
-            order.append((turns[style], place))
-        kept = sorted(place for _, place in sorted(order)[:count])
+        kept = sorted(in_turn(self.styles)[:count])
         texts, styles = tuple(self.texts[place] for place in kept), tuple(self.styles[place] for place in kept)
         return dataclasses.replace(self, texts=texts, styles=styles, source=f"{count} of {len(self.texts)} of {self.source}")
 
@@ -77,6 +74,16 @@ class PromptSet:
 SETS: Mapping[str, Published] = {
     name: Published(name, **fields) for name, fields in tomllib.loads(TABLE.read_text(encoding="utf-8")).items()
 }
+
+
+def in_turn(kinds: Sequence[Any]) -> list[int]:
+    """Places ordered so that the first of every kind come first, then the second of every kind, and so on."""
+    seen: collections.Counter[Any] = collections.Counter()
+    turns = []
+    for place, kind in enumerate(kinds):
+        turns.append((seen[kind], place))
+        seen[kind] += 1
+    return [place for _, place in sorted(turns)]
 
 
 def read(given: str, count: int | None = None) -> PromptSet:

@@ -19,7 +19,7 @@ from interp.base.plan import Record
 from interp.base.sites import Select
 from interp.evaluation import paper_tables, recipes
 from interp.evaluation.gallery import of_experiment
-from interp.evaluation.prompt_sets import PromptSet
+from interp.evaluation.prompt_sets import PromptSet, in_turn
 from interp.evaluation.scorer import Scorer
 from interp.evaluation.scoring import MARGIN, compare, score
 from interp.experiments.design import Cost, Drawing
@@ -210,20 +210,12 @@ def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
     return segmentation.score(run, masks[done], k=min(K, run.stats.sizes["channel"] // 4))
 
 
-def _one_of_each(made: Experiment) -> list[int]:
-    """Drawn rows, ordered by seed number: the first seeds of all prompts come first."""
-    texts, seen = made.axes["prompt_text"].to_numpy(), dict[str, int]()
-    turns = []
-    for row in np.flatnonzero(made.done.all(axis=1)):
-        seen[texts[row]] = seen.get(texts[row], 0) + 1
-        turns.append((seen[texts[row]], int(row)))
-    return [row for _, row in sorted(turns)]
-
-
 def _study(made: Experiment) -> dict[str, xr.Dataset]:
     """Create the blind study of the two settings next to the store; return its raters' answers, if there are any."""
     arms = [str(arm) for arm in made.axes["arm"].to_numpy()]
-    rows = _one_of_each(made)[:PAIRS]
+    drawn = np.flatnonzero(made.done.all(axis=1))
+    order = in_turn(made.axes["prompt_text"].to_numpy()[drawn].tolist())  # the first seeds of all prompts come first
+    rows = [int(row) for row in drawn[order][:PAIRS]]
     name = made.path.name.removesuffix(".zarr").replace(".", "-")
     of = Study(made.path.name, 1, 0, arms[1], arms[0], tuple(rows))
     write_study(made.path.parent, name, of)

@@ -69,7 +69,7 @@ class Plain:
         """Each measure, (picture)."""
         colours = quality.colour_statistics(images)
         found = {
-            "sharpness": np.log2(distances.laplacian_variance(images) + distances.FLOOR),
+            "sharpness": distances.sharpness(images),
             "edges": quality.edge_density(images),
             **colours,
         }

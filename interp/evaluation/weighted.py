@@ -5,6 +5,7 @@ Their names are reserved for the published weights. Measures of other weights ha
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,32 +20,26 @@ from interp.metrics import hps, inception, preprocess, scores, set_distances, to
 from interp.metrics.checkpoints import SOURCES, Weights, find, tokenizer_of
 from interp.store.schema import Array
 
-SINGLES = {
-    "clip": Measure("clip_score", "100 x cosine of picture and prompt in CLIP ViT-L/14, not below 0", "higher", asks=True),
-    "blip": Measure("blip_itm", "100 x probability that picture and prompt match, BLIP-ITM large COCO", "higher", asks=True),
-    "blip_cosine": Measure("blip_cosine", "100 x cosine of picture and prompt in BLIP-ITM large COCO", "higher", asks=True),
-    "hps": Measure("hps_v2_1", "100 x cosine of picture and prompt in HPSv2.1", "higher", asks=True),
-    "aesthetic": Measure("laion_aesthetics", "LAION-Aesthetics V2 (sac+logos+ava1, linear), about 1 to 10", "higher"),
-}
-SETS = {
-    "fid": Measure("fid", "Frechet distance to real pictures in Inception's features", "lower", "set", limits=(0, np.inf)),
-    "inception_score": Measure(
-        "inception_score", "exp of the mean divergence of each picture's classes", "higher", "set", limits=(1, np.inf)
-    ),
-    "precision": Measure(
-        "precision", "share of pictures among the real ones, in Inception's features", "higher", "set", limits=(0, 1)
-    ),
-    "recall": Measure("recall", "share of real pictures among them, in Inception's features", "higher", "set", limits=(0, 1)),
-}
-NEEDS = {
-    "clip": ("clip",),
-    "blip": ("blip",),
-    "blip_cosine": ("blip",),
-    "hps": ("hps",),
-    "aesthetic": ("aesthetic", "clip"),
-    **dict.fromkeys(SETS, ("inception",)),
-}
+TABLE = Path(__file__).parent / "paper_metrics.csv"
+with TABLE.open(encoding="utf-8", newline="") as _file:
+    _ROWS = {row["metric"]: row for row in csv.DictReader(_file)}
+
+
+def _measures(of: str) -> dict[str, Measure]:
+    """The metrics of the table that measure a picture, or a set."""
+    found = {}
+    for metric, row in _ROWS.items():
+        if row["of"] == of:
+            limits = float(row["least"]), float(row["most"])
+            found[metric] = Measure(row["name"], row["meaning"], row["better"], of, row["asks"] == "yes", limits)
+    return found
+
+
+SINGLES, SETS = _measures("picture"), _measures("set")
+NEEDS = {name: tuple(row["needs"].split()) for name, row in _ROWS.items()}
 """The weights that each metric needs; the first are those of the network that computes it."""
+FEWEST = {name: int(row["fewest"]) for name, row in _ROWS.items()}
+"""Fewest pictures of a set."""
 COMPUTED: Mapping[str, Callable[[Any, Array, Sequence[str]], Array]] = {
     "clip": towers.clip_score,
     "blip": towers.Blip.matching,
@@ -54,8 +49,6 @@ COMPUTED: Mapping[str, Callable[[Any, Array, Sequence[str]], Array]] = {
     "inception": lambda network, images, _: network.features(images),
 }
 """From a metric's network, one batch of pictures and their prompts; `inception` are the features of all sets."""
-FEWEST = {"fid": 2, "inception_score": 2, "precision": set_distances.NEIGHBOUR + 1, "recall": set_distances.NEIGHBOUR + 1}
-"""Fewest pictures of a set."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
 
 
