@@ -18,7 +18,7 @@ from interp.cli.console import graceful, refuse_given, say
 from interp.cli.experiments import DryRun, drawing_progress, print_cost
 from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
-from interp.cli.scorers import Scoring, prompts_of, scorers_of
+from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
 from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.experiments.kind import BATCH_SIZE
 
@@ -143,9 +143,9 @@ def _plan(
     from interp.tracing.model import load
 
     channels = None if compared.channels is None else parse_indices(compared.channels, "channels")
-    one = recipes.recipe(what) if isinstance(what, str) else None
-    path = out or Path("cache") / f"{one.name if one is not None else 'evaluation'}-{Path(loading.model).name}.zarr"
-    if one is not None and one.kind in ("disruption", "collapse"):
+    one = recipes.recipe(what) if isinstance(what, str) else recipes.OWN
+    path = out or Path("cache") / f"{one.name or 'evaluation'}-{Path(loading.model).name}.zarr"
+    if one.kind in ("disruption", "collapse"):
         rows = min(ROWS, len(prompts.texts))
         say(f"first, {rows} prompts are traced once to rank the channels ({path.stem}-channels.zarr)")
     loaded = load(**vars(loading))
@@ -153,29 +153,24 @@ def _plan(
 
 
 def _masks(task: Task, model: str, folder: Path | None) -> Any:
-    """True masks of a segmentation, one per planned row: from a folder or, for the demo model, from the captions."""
-    from interp.analysis.segmentation import read_masks
-    from interp.evaluation.demo_scorer import subject_masks
-
-    if task.recipe is None or task.recipe.kind != "segmentation":
+    """True masks of a segmentation, one per planned row."""
+    if task.recipe.kind != "segmentation":
         if folder is not None:
             raise InputError("masks are for --preset fc-segmentation")
         return None
-    if folder is not None:
-        return read_masks(folder, range(task.rows))
-    if not model.startswith("demo"):
+    if folder is None and not model.startswith("demo"):
         raise InputError(
             "preset fc-segmentation: true masks of the subject are needed for every picture; give --masks FOLDER "
             "(NNNNN.png by row, white is the subject); only the demo model derives them from its captions"
         )
-    return subject_masks(task.texts)
+    return masks_of(folder, task.texts)
 
 
 def _say_kept(task: Task, made: Experiment | Run, found: dict[str, xr.Dataset]) -> None:
     from interp.store.studies import FOLDER
 
     say(f"kept in {made.path}: analysis/{', analysis/'.join(found)}")
-    if task.recipe is not None and task.recipe.kind == "study" and "study" not in found:
+    if task.recipe.kind == "study" and "study" not in found:
         folder = made.path.parent
         say(f"a blind study without answers is in {folder / FOLDER}: interp dashboard {folder}, page Study, view Rate")
 

@@ -17,7 +17,7 @@ from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, print_json, print_table, say
 from interp.cli.experiments import DryRun, tenths
 from interp.cli.results import AsJson
-from interp.cli.scorers import Scoring, prompts_of, scorers_of
+from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
 from interp.experiments.kind import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def findings(
     of_demo = model.startswith("demo")
     others = tested.other if tested.other is not None else ["demo-early"] if model == "demo" else []
     given: dict[str, Any] = {"drawn": sampling, "budget": budget, "batch_size": execution.batch_size, "others": tuple(others)}
-    given |= _truth(tested.masks, list(chosen.texts), of_demo)
+    given |= _truth(tested.masks, chosen.texts, of_demo)
     unmeasured = scoring.scorer == "auto" and not of_demo
     scorers = [] if unmeasured else scorers_of(model, loading.device, scoring, chosen.texts)
     folder = tested.out or Path("cache") / f"findings-{Path(model).name}"
@@ -107,17 +107,14 @@ def findings(
         print(path)
 
 
-def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any]:
+def _truth(masks: Path | None, texts: Sequence[str], of_demo: bool) -> dict[str, Any]:
     """Masks and real pictures; the demo model's are made from its captions."""
-    if masks is not None:
-        from interp.analysis.segmentation import read_masks
-
-        return {"masks": read_masks(masks, list(range(len(texts))))}
-    if not of_demo:
+    if masks is None and not of_demo:
         return {}
-    from interp.evaluation.demo_scorer import real_pictures, subject_masks
+    from interp.evaluation.demo_scorer import real_pictures
 
-    return {"masks": subject_masks(texts), "reference": real_pictures(texts)}
+    truth = {"masks": masks_of(masks, texts)}
+    return truth if masks is not None else {**truth, "reference": real_pictures(texts)}
 
 
 def _say_cost(made: Campaign) -> None:

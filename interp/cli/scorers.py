@@ -39,6 +39,14 @@ def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
     return prompt_sets.read(given or prompt_sets.DEMO, count)
 
 
+def masks_of(folder: Path | None, texts: Sequence[str]) -> Any:
+    """True masks of prompts, (prompt, y, x) boolean: from a folder or, for the demo model, from its captions."""
+    from interp.analysis.segmentation import read_masks
+    from interp.evaluation.demo_scorer import subject_masks
+
+    return subject_masks(texts) if folder is None else read_masks(folder, range(len(texts)))
+
+
 def scorers_of(model: str, device: str, scoring: Scoring, prompts: Sequence[str] = ()) -> list[Any]:
     """The scorers of a name, which must be able to score the prompts; for `auto`, those that fit the model."""
     from interp.evaluation.demo_scorer import DemoScorer

@@ -56,6 +56,8 @@ def read_recipes() -> Iterator[Recipe]:
 
 
 RECIPES: Mapping[str, Recipe] = {one.name: one for one in read_recipes()}
+OWN = Recipe("", "", "settings of the user", "guidance", "")
+"""Stands for settings that are no paper's."""
 
 
 def recipe(name: str) -> Recipe:

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from interp.base.errors import InputError
-from interp.evaluation.scorer import Measure
+from interp.evaluation.scorer import Measure, Scorer
 from interp.metrics import hps, inception, preprocess, scores, set_distances, towers
 from interp.metrics.checkpoints import SOURCES, Weights, find, tokenizer_of
 from interp.store.schema import Array
@@ -52,7 +50,7 @@ COMPUTED: Mapping[str, Callable[[Any, Array, Sequence[str]], Array]] = {
 METRICS = ("clip", "blip", "hps", "aesthetic")
 
 
-class Weighted:
+class Weighted(Scorer):
     """Scores pictures with networks. Their weights are given, found locally or downloaded.
 
     `metrics` are of SINGLES and SETS; `weights` folders, files or hub ids by name (of SOURCES); `real` pictures, (picture, y,
@@ -104,7 +102,7 @@ class Weighted:
     def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
         """Inception's features, (picture, 2048); without set measures, (picture, 0)."""
         if not any(metric in SETS for metric in self.metrics):
-            return np.zeros((len(images), 0))
+            return super().looked_at(images, prompts)
         return self._scored("inception", images, prompts, width=inception.FEATURES)
 
     def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:

@@ -8,19 +8,7 @@ from scipy import stats
 
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.scoring import compare, score
-from interp.findings.claims import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    PARTLY,
-    UNKNOWN,
-    Evidence,
-    Verdict,
-    by_all,
-    finite,
-    span,
-    within,
-)
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
 
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures

@@ -100,40 +100,20 @@ class Evidence:
         }
         return found.assign(parts)
 
-    @cached_property
-    def profile(self) -> xr.Dataset:
-        """Sizes over blocks."""
-        return self.born(massive.profile(self.crossed, self.channels))
-
-    @cached_property
-    def trend(self) -> xr.Dataset:
-        """Sizes over timesteps."""
-        return self.born(trend.over_timesteps(self.crossed, self.channels))
-
-    @cached_property
-    def attribution(self) -> xr.Dataset:
-        """Timestep, prompt, seed."""
-        return self.born(attribution.decompose(self.crossed, self.channels))
-
-    @cached_property
-    def alignment(self) -> xr.Dataset:
-        """Alpha against activation."""
-        return alignment.compare(self.crossed)
-
-    @cached_property
-    def residual(self) -> xr.Dataset:
-        """Contributions of each writer."""
-        return residual.decompose(self.crossed, self.channels)
-
-    @cached_property
-    def energy(self) -> xr.Dataset:
-        """Shares of energy."""
-        return energy.shares(self.crossed)
-
-    @cached_property
-    def stability(self) -> xr.Dataset:
-        """Overlap of top sets."""
-        return stability.sets(self.crossed)
+    profile = cached_property(lambda self: self.born(massive.profile(self.crossed, self.channels)))
+    """Sizes over blocks."""
+    trend = cached_property(lambda self: self.born(trend.over_timesteps(self.crossed, self.channels)))
+    """Sizes over timesteps."""
+    attribution = cached_property(lambda self: self.born(attribution.decompose(self.crossed, self.channels)))
+    """Timestep, prompt, seed."""
+    alignment = cached_property(lambda self: alignment.compare(self.crossed))
+    """Alpha against activation."""
+    residual = cached_property(lambda self: residual.decompose(self.crossed, self.channels))
+    """Contributions of each writer."""
+    energy = cached_property(lambda self: energy.shares(self.crossed))
+    """Shares of energy."""
+    stability = cached_property(lambda self: stability.sets(self.crossed))
+    """Overlap of top sets."""
 
     @cached_property
     def segmentation(self) -> xr.Dataset | None:

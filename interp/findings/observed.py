@@ -5,19 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.analysis import massive
-from interp.findings.claims import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    PARTLY,
-    UNKNOWN,
-    Evidence,
-    Verdict,
-    by_all,
-    finite,
-    span,
-    within,
-)
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
 from interp.store.schema import Array
 
 SURE = 0.95  # of bootstrap resamples
