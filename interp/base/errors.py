@@ -13,6 +13,12 @@ InterpError                 every error that this package raises on purpose
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
 class InterpError(Exception):
     """Base of every error that this package raises on purpose."""
 
