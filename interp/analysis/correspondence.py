@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import intervals
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
 CONTROLS = ("oracle", "chance", "same place")
 GAINS = {

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import sources
 from interp.base.errors import InputError, StoreError
-
-Array = NDArray[Any]
+from interp.store.schema import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +83,7 @@ def ratio(times: float = 10.0) -> Criterion:
 def top(k: float = 8) -> Criterion:
     """The k channels of largest mean |x|: SPARK, equation 1, takes k = 8; it always selects k."""
     source = "SPARK, equation 1 (k = 8)"
-    return Criterion("top", {"k": k}, source, mean_abs, lambda mean: mean, lambda mean, score: _largest(score, int(k)))
+    return Criterion("top", {"k": k}, source, mean_abs, lambda mean: mean, lambda mean, score: largest(score, int(k)))
 
 
 def top_signed(k: float = 8) -> Criterion:
@@ -99,7 +96,7 @@ def top_signed(k: float = 8) -> Criterion:
         return abs(sources.statistics(source)["mean"])
 
     source = "Few Channels (arXiv 2605.13974): absolute channel mean over image tokens"
-    return Criterion("top_signed", {"k": k}, source, quantity, lambda mean: mean, lambda m, score: _largest(score, int(k)))
+    return Criterion("top_signed", {"k": k}, source, quantity, lambda mean: mean, lambda m, score: largest(score, int(k)))
 
 
 def sun(share: float = 0.5, least: float = 100.0, times: float = 1000.0) -> Criterion:
@@ -161,14 +158,15 @@ def outside(states: xr.DataArray) -> xr.DataArray:
     return (abs(states - mean) >= 2 * deviation).mean("token", dtype=np.float32)
 
 
-def _largest(score: Array, k: int) -> Array:
-    channels = score.shape[-1]
+def largest(sizes: Array, k: int) -> Array:
+    """Whether each channel is among the k largest, along the last axis."""
+    channels = sizes.shape[-1]
     if not 1 <= k <= channels:
         raise InputError(f"k must lie in 1..{channels}; got {k}")
-    order = np.argsort(-score, axis=-1, kind="stable")[..., :k]
-    selected = np.zeros(score.shape, bool)
-    np.put_along_axis(selected, order, True, axis=-1)
-    return selected
+    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :k]
+    found = np.zeros(sizes.shape, bool)
+    np.put_along_axis(found, order, True, axis=-1)
+    return found
 
 
 CRITERIA: dict[str, Callable[..., Criterion]] = {

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
-Array = NDArray[Any]
+from interp.store.schema import Array
+
 RESAMPLES = 500
 LEVEL = 0.95
 TINY = 1e-12

@@ -95,7 +95,7 @@ def measured(experiment: Experiment, cells: xr.Dataset, name: str, arms: Sequenc
     interval of its own.
     """
     if name == "prompt_effect":
-        return Estimate(*effect_of_prompt(experiment, arms), method="jackknife over texts")
+        return Estimate(*effect_of_prompt(experiment, arms))
     return Estimate.mean(over_texts(cells[name].isel(arm=list(arms)).mean("arm", skipna=False)) / scale)
 
 

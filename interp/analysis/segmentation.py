@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 PROMPT = ("prompt", "prompt_text", "seed")
 STRATEGIES = ("top", "bottom", "random")
 VALUES = ("magnitude", "signed")

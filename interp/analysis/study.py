@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis.intervals import LEVEL
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 QUESTIONS = ("detail", "colour", "prompt")
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
