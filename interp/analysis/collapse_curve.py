@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from interp.analysis import pairs
-from interp.analysis.result import NOTHING, Estimate, result, whole_rows
+from interp.analysis.result import result, whole_rows
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
@@ -23,37 +24,26 @@ def curve(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
     Of `prompt_effect` the interval is a jackknife over texts, and nothing is paired: its values are of pairs of prompts.
     """
     whole = whole_rows(experiment)
-    cells = pairs.compare(experiment, reference=reference).isel(prompt=whole)
+    cells = pairs.compare(experiment, reference).isel(prompt=whole)
     ks = sorted({int(k) for k in cells["k"].to_numpy()} - {0})
     place = {(str(kind), int(k)): n for n, (kind, k) in enumerate(zip(cells["kind"].values, cells["k"].values, strict=True))}
-    shape = (len(pairs.MEASURES), len(KINDS), len(ks))
-    asked = [(measure, kind, k) for measure in pairs.MEASURES for kind in KINDS for k in ks]
-    scales = {measure: float(cells.attrs[f"scale_{measure}"]) for measure in pairs.MEASURES}
-    value = [pairs.measured(experiment, cells, m, [place[kind, k]], scales[m]) for m, kind, k in asked]
-    over = [_over_lowest(cells, m, place[kind, k], place["lowest", k], scales[m]) for m, kind, k in asked]
-    axes = ("measure", "kind", "k")
-    energy = [[float(cells["changed_energy"].isel(arm=place[kind, k]).mean()) for k in ks] for kind in KINDS]
+    groups = [[place[kind, k]] for kind in KINDS for k in ks]
+    lowest = [[place["lowest", k]] for kind in KINDS for k in ks]
+    axes, shape = ("measure", "kind", "k"), (len(KINDS), len(ks))
+    energy = cells["changed_energy"].mean("prompt").to_numpy().astype(float)[np.ravel(groups)].reshape(shape)
     return result(
         "collapse",
         {
-            "value": (axes, Estimate.stack(value, shape)),
-            "over_lowest": (axes, Estimate.stack(over, shape)),
+            "value": (axes, pairs.measured(experiment, cells, groups, shape, scaled=True)),
+            "over_lowest": (axes, pairs.over_control(cells, groups, lowest, shape, scaled=True)),
             "changed_energy": (axes[1:], energy),
         },
         {"measure": list(pairs.MEASURES), "kind": list(KINDS), "k": ks},
         experiment,
         ranked=f"{experiment.parameters['by']}, {experiment.parameters['ranked_by']}",
         rows=f"{len(whole)} pictures of each arm",
-        **{name: value for name, value in cells.attrs.items() if name.startswith("scale_") or name == "reference"},
+        **cells.attrs,
         averaged_over="seeds, then prompt texts",
         interval=f"{pairs.said_of(cells)}; prompt effect: jackknife",
         control="lowest: as many of the smallest channels; random: as many of the others, drawn for every block",
     )
-
-
-def _over_lowest(cells: xr.Dataset, measure: str, arm: int, lowest: int, scale: float) -> Estimate:
-    """A measure of an arm less that of the lowest channels, paired by text."""
-    if measure == "prompt_effect":
-        return NOTHING
-    own, theirs = (pairs.over_texts(cells[measure].isel(arm=one)) / scale for one in (arm, lowest))
-    return Estimate.mean(own - theirs)

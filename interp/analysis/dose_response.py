@@ -13,7 +13,7 @@ import xarray as xr
 
 from interp.analysis import intervals, pairs
 from interp.analysis.disruption import MARGIN, verdict
-from interp.analysis.result import NOTHING, Estimate, result
+from interp.analysis.result import result
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
@@ -34,22 +34,24 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
                                                   more of it), nothing, more than detail, or cannot tell
     prompts                     (dose)            how many
     """
-    cells = pairs.compare(experiment, reference=reference)
+    cells = pairs.compare(experiment, reference)
     kinds = cells["kind"].to_numpy().astype(str)
     arms = [number for number, kind in enumerate(kinds) if kind != "original"]
     doses = [tuple(str(cells[label].to_numpy()[arm]) for label in ("count", "blocks", "window")) for arm in range(len(kinds))]
     controls = {arm: next(n for n in arms if kinds[n] == "random" and doses[n] == doses[arm]) for arm in arms}
-    scales = {name: float(cells.attrs[f"scale_{name}"]) for name in pairs.MEASURES}
-    shape, axes = (len(pairs.MEASURES), len(arms)), ("measure", "dose")
-    value = [pairs.measured(experiment, cells, name, [arm], scales[name]) for name in pairs.MEASURES for arm in arms]
-    over = [_over_control(cells, name, arm, controls[arm], scales[name]) for name in pairs.MEASURES for arm in arms]
-    by_text = [{m: pairs.over_texts(cells[m].isel(arm=arm)) / scales[m] for m in ("structure", *WORSE)} for arm in arms]
+    groups, axes = [[arm] for arm in arms], ("measure", "dose")
+    others = [[controls[arm]] if controls[arm] != arm else [] for arm in arms]
+    over = pairs.over_control(cells, groups, others, scaled=True, effect=True)
+    by_text = [
+        {name: pairs.over_texts(pairs.together(cells, name, [arm], scaled=True)) for name in ("structure", *WORSE)}
+        for arm in arms
+    ]
     drawn = [len(one["structure"]) for one in by_text]
     return result(
         "dose",
         {
-            "value": (axes, Estimate.stack(value, shape)),
-            "over_control": (axes, Estimate.stack(over, shape)),
+            "value": (axes, pairs.measured(experiment, cells, groups, scaled=True)),
+            "over_control": (axes, over),
             "energy": ("dose", cells["changed_energy"].isel(arm=arms).mean("prompt").to_numpy()),
             "amount": ("dose", cells["dose"].isel(arm=arms).mean("prompt").to_numpy()),
             "outcome": ("dose", np.array([outcome(one, margin) for one in by_text], dtype=object)),
@@ -62,22 +64,13 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
         },
         experiment,
         rows=f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
-        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        **cells.attrs,
         averaged_over="seeds, then prompt texts",
         interval=intervals.said(max(drawn, default=0)).replace("over", "over up to")
         + "; prompt effect: jackknife over texts; outcomes: t intervals",
         control="as many random and lowest channels at the same dose, in the same rows",
         note=f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
     )
-
-
-def _over_control(cells: xr.Dataset, name: str, arm: int, control: int, scale: float) -> Estimate:
-    """A measure less that of the random channels of the same dose, over the rows drawn under both."""
-    if arm == control:
-        return NOTHING
-    over = cells[name].isel(arm=arm) / scale - cells[name].isel(arm=control) / scale
-    found = Estimate.mean(pairs.over_texts(over))
-    return Estimate(found.value) if name == "prompt_effect" else found  # its values are of pairs of prompts
 
 
 def outcome(values: dict[str, Array], margin: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -67,7 +68,7 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     random_excised          (step, block)                  the same with as many random other channels taken out: the control
     correlation, _low, _high (step, block)                 of norm and excised over tokens, mean over prompts
     """
-    chosen = _chosen(source, channels, stream)
+    chosen = massive.channels_of(source, channels, stream)
     states = sources.hidden(source, stream).astype(np.float64)
     missing = [channel for channel in chosen if channel not in states["channel"].to_numpy()]
     if missing:
@@ -107,12 +108,6 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     )
 
 
-def _chosen(source: sources.Source, channels: Sequence[int] | str | None, stream: str) -> list[int]:
-    if channels is not None and isinstance(source, xr.Dataset):
-        return [int(channel) for channel in sources.choose(source["channel"], "channel", channels, "channels").to_numpy()]
-    return massive.channels_of(source, channels, stream)
-
-
 def outliers(source: sources.Source, *, stream: str = "image", strength: float = 0.5) -> xr.Dataset:
     """For quantisation and caching work: maxima per channel, and SmoothQuant-style scales of the activations.
 
@@ -130,7 +125,7 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
         logs: xr.DataArray = strength * xr.apply_ufunc(np.log, largest)
     scale = np.exp(logs - logs.mean("channel"))
     smoothed = largest / scale
-    found = {
+    found: dict[str, Any] = {
         "largest": largest,
         "scale": scale,
         "dynamic_range": largest.max("channel") / largest.median("channel"),
@@ -158,9 +153,8 @@ def surface(source: sources.Source, *, step: int | None = None, block: int = -1,
     states.
     """
     states = sources.hidden(source, stream)
-    at = int(states["step"][0]) if step is None else step
-    here = sources.choose(sources.choose(states, "block", [block], "block"), "step", [at], "step")
-    found = abs(here.isel(block=0, step=0)).mean("prompt").compute()
+    here = sources.at(states, block=block, step=int(states["step"][0]) if step is None else step)
+    found = abs(here).mean("prompt").compute()
     attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
     magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)
     return magnitude

@@ -107,11 +107,15 @@ def channels_of(
     source: sources.Source, channels: Sequence[int] | str | None, stream: str, found: xr.Dataset | None = None
 ) -> list[int]:
     """The channels given, checked; or, where none are, the stream's consensus of `find(source)`."""
-    statistics = sources.statistics(source) if found is None else found
-    sources.check_stream(statistics, stream)
+    if isinstance(source, xr.Dataset) and "mean_abs" not in source:
+        if channels is None:
+            raise InputError("channels must be given: these are hidden states alone, without statistics")
+        data = source
+    else:
+        data = sources.statistics(source) if found is None else found
+        sources.check_stream(data, stream)
     if channels is not None:
-        chosen = sources.choose(statistics["channel"], "channel", channels, "channels")
-        return [int(channel) for channel in np.atleast_1d(chosen.to_numpy())]
+        return [int(channel) for channel in sources.choose(data["channel"], "channel", channels, "channels")]
     found = find(source, resamples=0) if found is None else found
     agreed = found["consensus"].sel(stream=stream).to_numpy()
     if not agreed.any():

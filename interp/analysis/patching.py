@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals
+from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result, whole_rows
 from interp.base.errors import InputError
 from interp.metrics import distances as pixels
@@ -35,18 +36,10 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
         "column": [str(column) for column in dict.fromkeys(columns) if column != "-"],
     }
     values = np.full((len(rows), *(len(axis) for axis in names.values())), np.nan)
-    for place, row in enumerate(rows):
-        ends = {
-            name: read(experiment, int(row), int(np.flatnonzero(whats == name)[0]), metric) for name in ("corrupted", "clean")
-        }
-        for arm in range(len(whats)):
-            if whats[arm] in ends:
-                continue
-            cell = tuple(
-                axis.index(v)
-                for axis, v in zip(names.values(), (str(whats[arm]), int(blocks[arm]), str(columns[arm])), strict=True)
-            )
-            values[(place, *cell)] = share(read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
+    places = list(zip(whats.astype(str), blocks.astype(int), columns.astype(str), strict=True))
+    for place, arm, value, start, end in between(experiment, rows, "what", ("corrupted", "clean"), metric):
+        cell = (axis.index(v) for axis, v in zip(names.values(), places[arm], strict=True))
+        values[(place, *cell)] = share(value, start, end)
     pairs = by_pair(experiment, rows, values)
     return result(
         "patching",
@@ -61,11 +54,24 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     )
 
 
+def between(
+    experiment: Experiment, rows: Array, label: str, ends: tuple[str, str], metric: str
+) -> Iterator[tuple[int, int, Array, Array, Array]]:
+    """Every cell of these rows with the two ends of its row, which are arms with these labels: (place of the row, arm, value,
+    first end, last end).
+    """
+    names = experiment.axes[label].to_numpy().astype(str).tolist()
+    for place, row in enumerate(rows.tolist()):
+        start, end = (read(experiment, row, names.index(name), metric) for name in ends)
+        for arm in (arm for arm, name in enumerate(names) if name not in ends):
+            yield place, arm, read(experiment, row, arm, metric), start, end
+
+
 def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "clean") -> Array:
     """The mean over seeds of each pair of prompts: (pair, ...)."""
     texts = experiment.axes["prompt_text"].to_numpy().astype(str)
     pairs = [(experiment.parameters[other][row], texts[row]) for row in rows]
-    return np.stack([values[[p == pair for p in pairs]].mean(axis=0) for pair in dict.fromkeys(pairs)])
+    return sources.means_alike(values, pairs)
 
 
 def share(value: Array, start: Array, end: Array) -> float:

@@ -20,7 +20,6 @@ from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
-PROMPT = ("prompt", "prompt_text", "seed")
 STRATEGIES = ("top", "bottom", "random")
 VALUES = ("magnitude", "signed")
 
@@ -40,14 +39,15 @@ def masks(
     `values`: "magnitude" clusters |x|, "signed" clusters x.
     """
     states = _states(source, steps, blocks, values)
-    chosen = _given(states, channels if _is_states(source) else massive.channels_of(source, channels, "image"))
-    mask, heat = _clustered(states.sel(channel=chosen).to_numpy())
-    axes = ("prompt", "step", "block", "token_y", "token_x")
-    grid = grid_of(states)
-    shape = (*mask.shape[:3], *grid)
+    chosen = massive.channels_of(source, channels, "image")
+    data = sources.choose(states, "channel", chosen, "channels").to_numpy()
+    shape, axes = (*states.shape[:3], *grid_of(states)), ("prompt", "step", "block", "token_y", "token_x")
+    mask, heat = np.zeros(shape, bool), np.zeros(shape)
+    for place in np.ndindex(*shape[:3]):
+        mask[place], heat[place] = (found.reshape(shape[3:]) for found in cluster(data[place]))
     return result(
         "segmentation",
-        {"mask": (axes, mask.reshape(shape)), "heat": (axes, heat.reshape(shape))},
+        {"mask": (axes, mask), "heat": (axes, heat)},
         {str(name): c for name, c in states.coords.items() if not {"token", "channel"} & set(c.dims)},
         averaged_over="nothing: each sample by itself",
         interval="none: each sample by itself",
@@ -88,9 +88,7 @@ def score(
         raise InputError(f"k must lie in 1..{channels - 1}; got {k}")
     found = _scored(states, truth, k, repeats, np.random.default_rng(seed))
     axes = ("strategy", "step", "block")
-    by_row = xr.DataArray(
-        np.moveaxis(found, 2, 0), {n: states[n] for n in PROMPT if n in states.coords}, ("prompt", "side", *axes)
-    )
+    by_row = xr.DataArray(np.moveaxis(found, 2, 0), sources.along(states, "prompt"), ("prompt", "side", *axes))
     means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
     trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
     return result(
@@ -145,13 +143,6 @@ def cluster(tokens: Array) -> tuple[Array, Array]:
     return np.asarray(labels == int(np.argmax(means))), heat
 
 
-def _clustered(states: Array) -> tuple[Array, Array]:
-    mask, heat = np.zeros(states.shape[:-1], bool), np.zeros(states.shape[:-1])
-    for place in np.ndindex(*states.shape[:3]):
-        mask[place], heat[place] = cluster(states[place])
-    return mask, heat
-
-
 def iou(mask: Array, truth: Array) -> Any:
     """Intersection over union over the last two axes; two empty masks agree."""
     union = (mask | truth).sum(axis=(-2, -1))
@@ -179,7 +170,7 @@ def similarity(source: sources.Source, token: int, *, prompt: int = 0, step: int
     if not 0 <= token < here.sizes["token"]:
         raise InputError(f"token must lie in 0..{here.sizes['token'] - 1}; got {token}")
     unit = here.to_numpy() / np.linalg.norm(here.to_numpy(), axis=-1, keepdims=True)
-    return _map(here, unit @ unit[token], "cosine similarity")
+    return over_picture(here, unit @ unit[token], "cosine similarity")
 
 
 def principal_map(
@@ -189,7 +180,7 @@ def principal_map(
     here = _one_state(source, prompt, step, block)
     fitted = PCA(components, random_state=0)
     scores = fitted.fit_transform(here.to_numpy())
-    maps = [_map(here, score, "component score") for score in scores.T]
+    maps = [over_picture(here, score, "component score") for score in scores.T]
     explained = [float(share) for share in fitted.explained_variance_ratio_]
     return xr.concat(maps, "component").assign_attrs(analysis="principal_map", explained=explained)
 
@@ -255,16 +246,7 @@ def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr
     return here
 
 
-def _map(here: xr.DataArray, values: Array, what: str) -> xr.DataArray:
+def over_picture(here: xr.DataArray, values: Array, what: str) -> xr.DataArray:
+    """Values of one state's image tokens, (token), over the picture: (token_y, token_x)."""
     kept = {name: c for name, c in here.coords.items() if not c.dims}
     return xr.DataArray(values.reshape(grid_of(here)), kept, ("token_y", "token_x"), attrs={"long_name": what})
-
-
-def _is_states(source: sources.Source) -> bool:
-    return isinstance(source, xr.Dataset) and "mean_abs" not in source
-
-
-def _given(states: xr.DataArray, channels: Sequence[int] | str | None) -> list[int]:
-    if channels is None:
-        raise InputError("channels must be given: these are hidden states alone, without statistics")
-    return [int(c) for c in sources.choose(states["channel"], "channel", channels, "channels").to_numpy()]

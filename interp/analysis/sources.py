@@ -109,6 +109,13 @@ def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str 
     return data.sel({axis: [value for value in values.tolist() if value in set(indices)]})
 
 
+def at(data: xr.DataArray, **places: int) -> xr.DataArray:
+    """The part at one value of each of these axes."""
+    for axis, value in places.items():
+        data = choose(data, axis, [value]).isel({axis: 0})
+    return data
+
+
 def check_stream(data: Any, stream: str) -> str:
     """The stream, if the data have it."""
     here = [str(value) for value in data["stream"].to_numpy()]
@@ -143,6 +150,11 @@ def alike(labels: Sequence[Any] | Array) -> list[Array]:
     for place, label in enumerate(labels):
         places.setdefault(label, []).append(place)
     return [np.array(group) for group in places.values()]
+
+
+def means_alike(values: Array, labels: Sequence[Any] | Array) -> Array:
+    """The mean over the rows of each label, in order of their first: (label, ...)."""
+    return np.stack([values[rows].mean(axis=0) for rows in alike(labels)])
 
 
 def samples(data: xr.DataArray) -> xr.DataArray:

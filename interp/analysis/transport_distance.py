@@ -9,8 +9,6 @@ from interp.analysis import intervals, patching
 from interp.analysis.result import Estimate, result, whole_rows
 from interp.store.experiment import Experiment
 
-METRICS = ("picture", "structure", "latents")
-
 
 def similarity(experiment: Experiment) -> xr.Dataset:
     """How far each transport went, by metric, set of channels and strength.
@@ -24,22 +22,15 @@ def similarity(experiment: Experiment) -> xr.Dataset:
     sets, strengths = axes["channels"].to_numpy().astype(str), axes["strength"].to_numpy()
     names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target")]
     levels = sorted({float(value) for value in strengths if value != 0})
-    shape = (len(rows), len(METRICS), len(names), len(levels))
+    shape = (len(rows), len(patching.METRICS), len(names), len(levels))
     moved, to_source, to_target = (np.full(shape, np.nan) for _ in range(3))
-    for place, row in enumerate(rows):
-        for number, metric in enumerate(METRICS):
-            ends = [
-                patching.read(experiment, int(row), int(np.flatnonzero(sets == name)[0]), metric)
-                for name in ("target", "source")
-            ]
-            length = np.linalg.norm(ends[1] - ends[0])
-            for arm in np.flatnonzero(strengths != 0):
-                cell = (place, number, names.index(sets[arm]), levels.index(float(strengths[arm])))
-                value = patching.read(experiment, int(row), int(arm), metric)
-                moved[cell] = patching.share(value, ends[0], ends[1])
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    to_source[cell] = np.linalg.norm(value - ends[1]) / length
-                    to_target[cell] = np.linalg.norm(value - ends[0]) / length
+    for number, metric in enumerate(patching.METRICS):
+        for place, arm, value, start, end in patching.between(experiment, rows, "channels", ("target", "source"), metric):
+            cell = (place, number, names.index(sets[arm]), levels.index(float(strengths[arm])))
+            moved[cell] = patching.share(value, start, end)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                to_source[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
+                to_target[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
     pairs = [patching.by_pair(experiment, rows, values, "source") for values in (moved, to_source, to_target)]
     over = pairs[0][:, :, names.index("massive")] - pairs[0][:, :, names.index("control")]
     dims = ("metric", "channels", "strength")
@@ -51,7 +42,7 @@ def similarity(experiment: Experiment) -> xr.Dataset:
             "to_target": (dims, pairs[2].mean(axis=0)),
             "over_control": (("metric", "strength"), Estimate.mean(over)),
         },
-        {"metric": METRICS, "channels": names, "strength": levels},
+        {"metric": patching.METRICS, "channels": names, "strength": levels},
         experiment,
         **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
         averaged_over="seeds, then pairs of prompts",
