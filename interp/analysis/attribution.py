@@ -71,7 +71,7 @@ def decompose(
             "omega2": (axes, omega),
             "any_prompt": (axes[1:], Estimate.of_mean(here, split.any_prompt, intervals.jackknife)),
             "prompt_negligible": (axes[1:], upper < margin),
-            "ordinary": (axes[:2], _ordinary(split.shares(every)[0], at)),
+            "ordinary": xr.DataArray(np.delete(split.shares(every)[0], at, axis=-1), dims=axes).mean("channel"),
         },
         {"term": list(TERMS), "channel": chosen, **sources.along(data, "block")},
         averaged_over="tokens" if quantity == "magnitude" else "nothing",
@@ -87,14 +87,6 @@ def decompose(
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
         **sources.facts_of(source),
     ).sel(term=used)
-
-
-def _ordinary(shares: Array, chosen: Array) -> Array:
-    """Mean share over the other channels, (term, block); NaN of a block that does not have the stream."""
-    others = np.delete(shares, chosen, axis=-1)
-    known = np.isfinite(others)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, others, 0.0).sum(axis=-1) / known.sum(axis=-1))
 
 
 def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:

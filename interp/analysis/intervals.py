@@ -125,8 +125,7 @@ def _shares(index: Array, prompts: int) -> Array:
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:
     """`work(place)` for every place of an array; places are independent, and numpy leaves the other cores free to help."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in [pool.submit(work, place) for place in np.ndindex(*shape)]:
-            done.result()
+        list(pool.map(work, np.ndindex(*shape)))
 
 
 def said(prompts: int, resamples: int = RESAMPLES, level: float = LEVEL) -> str:

@@ -70,9 +70,7 @@ def jaccard(first: Array, second: Array) -> Array:
 
 def chance(k: int, channels: int) -> float:
     """Mean Jaccard overlap of two independent random sets of k of the channels: the common part is hypergeometric."""
-    common = np.arange(k + 1)
-    weights = stats.hypergeom.pmf(common, channels, k, k)
-    return float((weights * common / (2 * k - common)).sum())
+    return float(stats.hypergeom(channels, k, k).expect(lambda common: common / (2 * k - common)))
 
 
 def _pairs(draw: np.random.Generator, wanted: Array) -> Array:

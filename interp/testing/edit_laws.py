@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from interp.tracing.prepare import Prepared, prepare
 
 STEPS = 3
 DETAIL = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
-Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
 Change = Callable[[Tensor, Tensor], Tensor]
 """(a block's output image state, its input state) -> a new state."""
 
@@ -169,24 +169,20 @@ class ByHand:
 @contextlib.contextmanager
 def plain_edits(model: Model, edits: Any, leading: int = 0) -> Iterator[None]:
     """Plain hooks that change the image state after a block; the `leading` tokens before it stay."""
-    handles = []
-    for block, change in edits:
-        described = model.anatomy.blocks[block]
 
-        def hook(
-            m: Any, args: Any, named: Any, output: Any, item: Any = described.hidden["image"], change: Any = change
-        ) -> Any:
-            given = named.get("hidden_states", args[0] if args else None)
-            if isinstance(output, tuple):
-                return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
-            return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
+    def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
+        given = named.get("hidden_states", args[0] if args else None)
+        if isinstance(output, tuple):
+            return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
+        return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
 
-        handles.append(model.pipe.transformer.get_submodule(described.path).register_forward_hook(hook, with_kwargs=True))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for block, change in edits:
+            described = model.anatomy.blocks[block]
+            module = model.pipe.transformer.get_submodule(described.path)
+            changed = partial(hook, item=described.hidden["image"], change=change)
+            hooks.enter_context(module.register_forward_hook(changed, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def zeroed(value: Tensor, given: Tensor) -> Tensor:
