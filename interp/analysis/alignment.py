@@ -105,8 +105,5 @@ def spearman(pairs: Array) -> Array:
 
 def _rank_of_largest(alpha: Array, values: Array) -> Array:
     """Rank of alpha (block, channel) at each block's largest value; NaN where either is missing."""
-    found = np.full(len(alpha), np.nan)
-    for block, (gate, value) in enumerate(zip(alpha, values, strict=True)):
-        if not (np.isnan(gate).any() or np.isnan(value).any()):
-            found[block] = (gate > gate[value.argmax()]).sum()
-    return found
+    at = np.take_along_axis(alpha, values.argmax(axis=-1, keepdims=True), axis=-1)
+    return np.where(np.isnan(alpha + values).any(axis=-1), np.nan, (alpha > at).sum(axis=-1))

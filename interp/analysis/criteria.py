@@ -55,19 +55,17 @@ def robust(z: float = 3.5, least: float = 5.0) -> Criterion:
     at random: there |x| is half-normal over channels, plus the rest, and reaches about four times its median.
     """
 
+    def score(mean: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(mean)
+            off = logs - np.median(logs, axis=-1, keepdims=True)
+            return np.asarray(0.6745 * off / np.median(np.abs(off), axis=-1, keepdims=True))
+
     def selects(mean: Array, score: Array) -> Array:
         return (score >= z) & (mean >= least * np.median(mean, axis=-1, keepdims=True))
 
     source = "Iglewicz and Hoaglin 1993, on log mean |x|"
-    return Criterion("robust", {"z": z, "least": least}, source, mean_abs, log_outlyingness, selects)
-
-
-def log_outlyingness(mean: Array) -> Array:
-    """0.6745 (log x - median) / MAD, along the last axis."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(mean)
-        off = logs - np.median(logs, axis=-1, keepdims=True)
-        return np.asarray(0.6745 * off / np.median(np.abs(off), axis=-1, keepdims=True))
+    return Criterion("robust", {"z": z, "least": least}, source, mean_abs, score, selects)
 
 
 def ratio(times: float = 10.0) -> Criterion:

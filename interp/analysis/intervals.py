@@ -24,7 +24,6 @@ def bootstrap(
     function: Callable[[Array], Array] = lambda mean: mean,
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[Array, Array]:
     """Percentile bootstrap over prompts of a function of the mean: (low, high), each of the function's shape.
@@ -50,7 +49,7 @@ def bootstrap(
             statistic,
             n_resamples=resamples,
             batch=max(1, min(resamples, LARGEST // max(flat.shape[1], 1))),
-            confidence_level=level,
+            confidence_level=LEVEL,
             method="percentile",
             vectorized=True,
             rng=np.random.default_rng(seed),
@@ -128,10 +127,10 @@ def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) 
         list(pool.map(work, np.ndindex(*shape)))
 
 
-def said(prompts: int, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
+def said(prompts: int, resamples: int = RESAMPLES) -> str:
     """What a result says of its intervals."""
     if prompts < 2:
         return "none: one prompt text says nothing of others"
     if resamples < 2:
         return "none: not asked for"
-    return f"{level:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"
+    return f"{LEVEL:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"

@@ -121,10 +121,8 @@ def _scored(states: xr.DataArray, truth: Array, k: int, repeats: int, draw: np.r
     for place in np.ndindex(*states.shape[:3]):
         here = states.to_numpy()[place]
         order = np.argsort(-magnitude[place], kind="stable")
-        for number, strategy in enumerate(STRATEGIES):
-            sets = {"top": [order[:k]], "bottom": [order[-k:]]}.get(strategy) or [
-                draw.choice(channels, k, replace=False) for _ in range(repeats)
-            ]
+        random = [draw.choice(channels, k, replace=False) for _ in range(repeats)]
+        for number, sets in enumerate(([order[:k]], [order[-k:]], random)):  # `STRATEGIES`
             drawn = [enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]) for chosen in sets]
             scores = np.array([[iou(mask, truth[place[0]]), iou(~mask, truth[place[0]])] for mask in drawn])
             found[(slice(None), number, *place)] = scores[:, 0].mean(), scores.max(axis=1).mean()
@@ -218,30 +216,29 @@ def grid_of(states: xr.DataArray) -> tuple[int, int]:
 def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.DataArray:
     if values not in VALUES:
         raise InputError(f"values must be one of {', '.join(VALUES)}; got {values!r}")
-    _need_whole_maps(source)
-    states = sources.choose(sources.choose(sources.hidden(source), "block", blocks, "blocks"), "step", steps, "steps")
+    states = sources.choose(sources.choose(_all_tokens(source), "block", blocks, "blocks"), "step", steps, "steps")
     states = states.compute().transpose("prompt", "step", "block", "token", "channel")
     grid_of(states)
-    chosen: xr.DataArray = abs(states) if values == "magnitude" else states
-    return chosen
+    return abs(states) if values == "magnitude" else states
 
 
-def _need_whole_maps(source: sources.Source) -> None:
-    """Refuse a run that kept some tokens only: the first rows of a picture would look like a smaller picture."""
+def _all_tokens(source: sources.Source) -> xr.DataArray:
+    """The image's hidden states; an error where only some tokens were kept: the first rows would look like a smaller one."""
     kept = None if isinstance(source, xr.Dataset) else (source.plan.get("record", {}).get("hidden") or {}).get("tokens")
     if kept is not None:
         raise InputError(
             f"tokens: a map needs all image tokens; {len(kept)} were recorded (trace without a selection of tokens)"
         )
+    return sources.hidden(source)
 
 
 def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr.DataArray:
-    _need_whole_maps(source)
-    states = sources.hidden(source)
-    for axis, place in (("prompt", prompt), ("step", step), ("block", block)):
+    states = _all_tokens(source)
+    places = {"prompt": prompt, "step": step, "block": block}
+    for axis, place in places.items():
         if not -states.sizes[axis] <= place < states.sizes[axis]:
             raise InputError(f"{axis} must lie in 0..{states.sizes[axis] - 1} (places among those stored); got {place}")
-    here: xr.DataArray = states.isel(prompt=prompt, step=step, block=block).compute()
+    here = states.isel(places).compute()
     grid_of(here)
     return here
 

@@ -92,7 +92,7 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(np.stack(kept), coordinates, [dim for dim in data.dims if dim != "step"], data.name)
 
 
-def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:
+def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Data:
     """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. What is not
     there is an error that says what is.
     """

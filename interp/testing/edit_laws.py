@@ -143,14 +143,11 @@ class ByHand:
         with self.model.lock, around_calls(self.model.pipe.transformer, around, self.model.anatomy):
             return sample(self.prepared, self.prepared.plan.rows())[1]
 
-    def guided(
-        self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], of: str = "cond", change: Change | None = None
-    ) -> Array:
-        """Last latents of formula(cond, uncond, degraded), the degraded branch with an edit of block 1."""
-        edit = (1, change or zeroed)
+    def guided(self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], of: str = "cond") -> Array:
+        """Last latents of formula(cond, uncond, degraded), the degraded branch with two channels of block 1 at 0."""
 
         def rule(cond: Any, uncond: Any, step: int) -> Tensor:
-            c, u, d = cond(), uncond(), (uncond if of == "uncond" else cond)(edit)
+            c, u, d = cond(), uncond(), (uncond if of == "uncond" else cond)((1, zeroed))
             return self.merged(c, formula(self.first(c), self.first(u), self.first(d)))
 
         return self.latents(rule)
