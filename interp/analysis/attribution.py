@@ -60,9 +60,7 @@ def decompose(
     at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
     every, here, values = _one_pass(split, data, cells, at)
     eta, omega = effect_sizes(values)
-    upper = intervals.jackknife(here, split.any_prompt, level=0.9)[1]
     axes = ("term", "block", "channel")
-    used = [term for term in TERMS if seeds > 1 or "seed" not in term]
     return result(
         "attribution",
         {
@@ -70,7 +68,7 @@ def decompose(
             "eta2": (axes, eta),
             "omega2": (axes, omega),
             "any_prompt": (axes[1:], Estimate.of_mean(here, split.any_prompt, intervals.jackknife)),
-            "prompt_negligible": (axes[1:], upper < margin),
+            "prompt_negligible": (axes[1:], intervals.jackknife(here, split.any_prompt, level=0.9)[1] < margin),
             "ordinary": xr.DataArray(np.delete(split.shares(every)[0], at, axis=-1), dims=axes).mean("channel"),
         },
         {"term": list(TERMS), "channel": chosen, **sources.along(data, "block")},
@@ -86,7 +84,7 @@ def decompose(
         seeds=seeds,
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
         **sources.facts_of(source),
-    ).sel(term=used)
+    ).sel(term=[term for term in TERMS if seeds > 1 or "seed" not in term])
 
 
 def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:
