@@ -153,7 +153,7 @@ def design(request: Request) -> experiments.design.Drawing:
         **where,
     }
     own = len(ours.plan.rows()) * (count + (len(steps) if pictures is not None else 0))
-    measure = lambda made: {"transport": analysis.transport_distance.similarity(made)}  # noqa: E731
+    measure = lambda made: {"transport": analysis.patching.moved(made)}  # noqa: E731
     return request.drawing(ours, arms, parameters, measure, bind=moves.bind, further=float(own))
 
 
