@@ -132,16 +132,4 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "auraflow": {
-        "num_mmdit_layers": 4,
-        "num_single_dit_layers": 32,
-        "attention_head_dim": 256,
-        "num_attention_heads": 12,
-        "joint_attention_dim": 2048,
-        "caption_projection_dim": 3072,
-    },
-}
-FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -127,9 +127,4 @@ PIPELINE = PipelineSpec(
     pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "chroma": {"num_layers": 19, "num_single_layers": 38},
-}
-FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -170,23 +170,4 @@ PIPELINE = PipelineSpec(
     pack=pack,
     moving=True,
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "patch_size": 2,
-    "temporal_compression_ratio": 4,
-    "max_text_seq_length": 226,
-    "sample_height": 60,
-    "sample_width": 90,
-    "sample_frames": 49,
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "cogvideox-2b": {**_SHARED, "num_attention_heads": 30, "num_layers": 30},
-    "cogvideox-5b": {**_SHARED, "num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
-}
-FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from interp.models.anatomy import Describe
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
@@ -22,6 +20,3 @@ class ModelFamily:
     """(transformer) -> its anatomy."""
     pipelines: tuple[PipelineSpec, ...]
     own_guidance: OwnGuidance
-    published: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """Transformer configs of the catalog's models, so that their shapes need no network. `interp inspect` prefers the hub's own
-    config where it is on this machine."""

@@ -144,21 +144,4 @@ PIPELINE = PipelineSpec(
     conditions=class_tensor,
     unconditional=unconditional,
 )
-
-# published transformer configs: from its hub repository
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "dit-xl": {
-        "num_attention_heads": 16,
-        "attention_head_dim": 72,
-        "in_channels": 4,
-        "out_channels": 8,
-        "num_layers": 28,
-        "sample_size": 32,
-        "patch_size": 2,
-        "num_embeds_ada_norm": 1000,
-        "norm_type": "ada_norm_zero",
-        "activation_fn": "gelu-approximate",
-        "attention_bias": True,
-    },
-}
-FAMILY = ModelFamily("dit", "DiTTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("dit", "DiTTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -173,22 +173,4 @@ PIPELINE = PipelineSpec(
     pack=pack,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 128,
-    "in_channels": 64,
-    "joint_attention_dim": 4096,
-    "num_attention_heads": 24,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "patch_size": 1,
-    "pooled_projection_dim": 768,
-    "axes_dims_rope": [16, 56, 56],
-}
-# published transformer configs: from its hub repositories
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "flux": {**_SHARED, "guidance_embeds": True},
-    "flux-schnell": {**_SHARED, "guidance_embeds": False},
-    "flux-dedistilled": {**_SHARED, "guidance_embeds": False},
-}
-FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

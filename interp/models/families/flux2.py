@@ -178,29 +178,4 @@ PIPELINE = PipelineSpec(
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
     shift=shift,
 )
-
-_SHARED: dict[str, Any] = {
-    "in_channels": 128,
-    "attention_head_dim": 128,
-    "timestep_guidance_channels": 256,
-    "axes_dims_rope": [32, 32, 32, 32],
-    "guidance_embeds": False,
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "flux2-klein": {
-        **_SHARED,
-        "num_layers": 5,
-        "num_single_layers": 20,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 7680,
-    },
-    "flux2-klein-9b": {
-        **_SHARED,
-        "num_layers": 8,
-        "num_single_layers": 24,
-        "num_attention_heads": 32,
-        "joint_attention_dim": 12288,
-    },
-}
-FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

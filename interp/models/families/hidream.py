@@ -226,24 +226,4 @@ PIPELINE = PipelineSpec(
     unconditional=unconditional,
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
-
-# published transformer configs: the defaults of diffusers' class, with what loaders of its weights add; not the hub's own
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hidream": {
-        "patch_size": 2,
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_layers": 16,
-        "num_single_layers": 32,
-        "attention_head_dim": 128,
-        "num_attention_heads": 20,
-        "caption_channels": [4096, 4096],
-        "text_emb_dim": 2048,
-        "num_routed_experts": 4,
-        "num_activated_experts": 2,
-        "axes_dims_rope": [64, 32, 32],
-        "max_resolution": [128, 128],
-        "llama_layers": [*range(32), *[31] * 16],
-    },
-}
-FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

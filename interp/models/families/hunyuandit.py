@@ -116,22 +116,4 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
-
-# published transformer configs: its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637)
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuandit": {
-        "num_attention_heads": 16,
-        "attention_head_dim": 88,
-        "in_channels": 4,
-        "patch_size": 2,
-        "sample_size": 128,
-        "hidden_size": 1408,
-        "num_layers": 40,
-        "mlp_ratio": 4.3637,
-        "cross_attention_dim": 1024,
-        "cross_attention_dim_t5": 2048,
-        "pooled_projection_dim": 1024,
-        "use_style_cond_and_image_meta_size": False,
-    },
-}
-FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -122,25 +122,4 @@ PIPELINE = PipelineSpec(
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
 )
-
-_SHARED: dict[str, Any] = {
-    "in_channels": 64,
-    "out_channels": 64,
-    "num_attention_heads": 28,
-    "attention_head_dim": 128,
-    "num_layers": 20,
-    "num_single_layers": 40,
-    "num_refiner_layers": 2,
-    "patch_size": [1, 1],
-    "qk_norm": "rms_norm",
-    "text_embed_dim": 3584,
-    "text_embed_2_dim": 1472,
-    "rope_theta": 256.0,
-    "rope_axes_dim": [64, 64],
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuanimage2.1": {**_SHARED, "guidance_embeds": False},
-    "hunyuanimage2.1-distilled": {**_SHARED, "guidance_embeds": True, "use_meanflow": True},
-}
-FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -178,19 +178,4 @@ PIPELINE = PipelineSpec(
     sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuanvideo": {
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 20,
-        "num_single_layers": 40,
-        "guidance_embeds": True,
-        "text_embed_dim": 4096,
-        "pooled_projection_dim": 768,
-    },
-}
-FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -161,17 +161,4 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "ltx-video": {
-        "in_channels": 128,
-        "out_channels": 128,
-        "num_attention_heads": 32,
-        "attention_head_dim": 64,
-        "cross_attention_dim": 2048,
-        "num_layers": 28,
-        "caption_channels": 4096,
-    },
-}
-FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)

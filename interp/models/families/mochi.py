@@ -183,16 +183,4 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "mochi": {
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 48,
-        "pooled_projection_dim": 1536,
-        "in_channels": 12,
-        "text_embed_dim": 4096,
-    },
-}
-FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -137,22 +137,6 @@ ALPHA = PipelineSpec(
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
 SIGMA = dataclasses.replace(ALPHA, pipeline_class="PixArtSigmaPipeline", settings=lambda pipe: {"max_sequence_length": 300})
-
-_SHARED: dict[str, Any] = {
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "in_channels": 4,
-    "out_channels": 8,
-    "num_layers": 28,
-    "cross_attention_dim": 1152,
-    "caption_channels": 4096,
-    "sample_size": 128,
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "pixart": {**_SHARED, "use_additional_conditions": True},
-    "pixart-sigma": {**_SHARED, "use_additional_conditions": False},
-}
 FAMILY = ModelFamily(
     "pixart",
     "PixArtTransformer2DModel",
@@ -162,5 +146,4 @@ FAMILY = ModelFamily(
         SIGMA,
     ),
     OWN_GUIDANCE,
-    PUBLISHED,
 )

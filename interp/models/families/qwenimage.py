@@ -183,17 +183,4 @@ PIPELINE = PipelineSpec(
     moving=True,
     sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "qwen-image": {
-        "in_channels": 64,
-        "out_channels": 16,
-        "num_layers": 60,
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 3584,
-        "axes_dims_rope": [16, 56, 56],
-    },
-}
-FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -114,23 +114,4 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=unconditional,
 )
-
-_SHARED: dict[str, Any] = {
-    "in_channels": 32,
-    "out_channels": 32,
-    "num_attention_heads": 70,
-    "attention_head_dim": 32,
-    "num_cross_attention_heads": 20,
-    "cross_attention_head_dim": 112,
-    "cross_attention_dim": 2240,
-    "caption_channels": 2304,
-    "mlp_ratio": 2.5,
-    "sample_size": 32,
-    "qk_norm": "rms_norm_across_heads",
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sana1.5": {**_SHARED, "num_layers": 20},
-    "sana1.5-4.8b": {**_SHARED, "num_layers": 60},
-}
-FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -142,35 +142,4 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=unconditional,
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "joint_attention_dim": 4096,
-    "patch_size": 2,
-    "pooled_projection_dim": 2048,
-    "sample_size": 128,
-}
-# published transformer configs: from its hub repositories
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sd3": {**_SHARED, "num_attention_heads": 24, "num_layers": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192},
-    "sd3.5": {
-        **_SHARED,
-        "num_attention_heads": 38,
-        "num_layers": 38,
-        "caption_projection_dim": 2432,
-        "pos_embed_max_size": 192,
-        "qk_norm": "rms_norm",
-    },
-    "sd3.5-medium": {
-        **_SHARED,
-        "num_attention_heads": 24,
-        "num_layers": 24,
-        "caption_projection_dim": 1536,
-        "pos_embed_max_size": 384,
-        "qk_norm": "rms_norm",
-        "dual_attention_layers": list(range(13)),
-    },
-}
-FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -137,9 +137,4 @@ PIPELINE = PipelineSpec(
     to_autoencoder=no_pictures,
     from_autoencoder=no_pictures,
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "stable-audio": {},
-}
-FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OWN_GUIDANCE)

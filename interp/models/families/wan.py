@@ -117,18 +117,4 @@ PIPELINE = PipelineSpec(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "patch_size": [1, 2, 2],
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "wan2.1": {**_SHARED, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
-    "wan2.1-14b": {**_SHARED, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
-}
-FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
