@@ -21,16 +21,23 @@ from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
+from interp.models.families.blocks import (
+    ADALN_ZERO,
+    ADALN_ZERO_BOTH,
+    IMAGE_FIRST,
+    STATES,
+    call,
+    mlp_taps,
+    numbered,
+    single_block,
+)
+from interp.models.families.calls import encoder, negative, only, patch_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.flux import STATES
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-JOINED = ("image", "text")  # order of the tokens inside a single block
-BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
 LLAMA = "encoder_hidden_states_llama3"  # (layer, batch, token, channel)
 ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_masks", "image_rotary_emb")
 
@@ -71,62 +78,39 @@ class PassingTap(Tap):
         return part(given, self.joint or (self.stream,), self.stream, lengths)
 
 
-def project(block: nn.Module, inputs: Inputs) -> Tensor:
-    """AdaLN projection of a block, (batch, chunk * channel)."""
-    projected: Tensor = block.get_submodule("adaLN_modulation")(inputs["temb"])
-    return projected
+def modulation(chunks: tuple[str, ...]) -> Modulation:
+    """The AdaLN projection of a block."""
+    return Modulation("image", "adaLN_modulation", chunks, partial(call, "adaLN_modulation"))
 
 
-def double_block(path: str) -> Block:
-    """A double block: two streams with joint attention."""
-    return PassingBlock(
-        path=path,
-        kind="double",
-        hidden={"image": 0, "text": 1},
-        reads=(
-            Modulation("image", "adaLN_modulation", BOTH, project),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
-            Tap("image", "branch", "attn", "attn1", item=0),
-            PassingTap("text", "branch", "attn", "attn1", item=1),
-            Tap("image", "mid", None, "norm3_i", "input"),
-            PassingTap("text", "mid", None, "norm3_t", "input"),
-            Tap("image", "modulated", "mlp", "ff_i", "input"),
-            Tap("image", "branch", "mlp", "ff_i"),
-            PassingTap("text", "modulated", "mlp", "ff_t", "input"),
-            PassingTap("text", "branch", "mlp", "ff_t"),
-        ),
-        row_inputs=ROW_INPUTS,
-        state_inputs=STATES,
-        attention=("attn1.to_v", "attn1.to_out"),
-    )
-
-
-def single_block(path: str) -> Block:
-    """A single block: both streams joined, with the same gates."""
-    taps: tuple[tuple[str, str | None, str, str], ...] = (
-        ("modulated", "attn", "attn1", "input"),
-        ("branch", "attn", "attn1", "output"),
-        ("mid", None, "norm3_i", "input"),
-        ("modulated", "mlp", "ff_i", "input"),
-        ("branch", "mlp", "ff_i", "output"),
-    )
-    return PassingBlock(
-        path=path,
-        kind="single",
-        hidden=dict.fromkeys(JOINED),
-        reads=(
-            Modulation("image", "adaLN_modulation", ADALN_ZERO, project, shared_with=("text",)),
-            *(
-                PassingTap(stream, kind, gate, module, side, joint=JOINED)
-                for kind, gate, module, side in taps
-                for stream in JOINED
-            ),
-        ),
-        row_inputs=ROW_INPUTS,
-        state_inputs=dict.fromkeys(JOINED, "hidden_states"),
-        joint=JOINED,
-    )
+DOUBLE = PassingBlock(
+    path="",
+    kind="double",
+    hidden={"image": 0, "text": 1},
+    reads=(
+        modulation(ADALN_ZERO_BOTH),
+        Tap("image", "modulated", "attn", "attn1", "input"),
+        PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
+        Tap("image", "branch", "attn", "attn1", item=0),
+        PassingTap("text", "branch", "attn", "attn1", item=1),
+        Tap("image", "mid", None, "norm3_i", "input"),
+        PassingTap("text", "mid", None, "norm3_t", "input"),
+        *mlp_taps("image", "norm3_i", "ff_i")[1:],
+        *mlp_taps("text", "norm3_t", "ff_t", tap=PassingTap)[1:],
+    ),
+    row_inputs=ROW_INPUTS,
+    state_inputs=STATES,
+    attention=("attn1.to_v", "attn1.to_out"),
+)
+SINGLE = single_block(
+    modulation(ADALN_ZERO),
+    PassingTap("image", "modulated", "attn", "attn1", "input"),
+    PassingTap("image", "branch", "attn", "attn1"),
+    *mlp_taps("image", "norm3_i", "ff_i", tap=PassingTap),
+    order=IMAGE_FIRST,
+    rows=ROW_INPUTS,
+    block=PassingBlock,
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -144,20 +128,15 @@ def lengths(patch: int, given: Inputs) -> Lengths:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `HiDreamImageTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
-    doubles = [double_block(f"double_stream_blocks.{index}.block") for index in range(len(transformer.double_stream_blocks))]
-    singles = [single_block(f"single_stream_blocks.{index}.block") for index in range(len(transformer.single_stream_blocks))]
     return Anatomy(
         family="hidream",
         model_class="HiDreamImageTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(*doubles, *singles),
-        row_inputs=(
-            "hidden_states",
-            "timesteps",
-            "encoder_hidden_states_t5",
-            LLAMA,
-            "pooled_embeds",
+        blocks=(
+            *numbered(transformer, "double_stream_blocks", DOUBLE, ".block"),
+            *numbered(transformer, "single_stream_blocks", SINGLE, ".block"),
         ),
+        row_inputs=("hidden_states", "timesteps", "encoder_hidden_states_t5", LLAMA, "pooled_embeds"),
         reentries=(Reentry("final_layer", "temb"),),
         conditioning=Conditioning({"timestep": "timesteps", "text": "pooled_embeds"}, block_conditioning),
         row_axes={LLAMA: 1},
@@ -167,27 +146,10 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """T5's tokens (batch, token, channel), Llama's (layer, batch, token, channel) and the pooled text (batch, channel)."""
-    length = settings["max_sequence_length"]
-    t5, _, llama, _, pooled, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=length)
-    return t5, llama, pooled
-
-
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The pooled text, (batch, channel): the only text input of the gates."""
-    return {"pooled_embeds": encode(pipe, texts, settings)[2]}
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, batch axis first. Llama's are (batch, layer, token, channel)."""
-    t5, llama, _ = encode(pipe, texts, settings)
-    return {"encoder_hidden_states_t5": t5, LLAMA: llama.movedim(1, 0)}
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens."""
-    return {**conditions(pipe, [negative_prompt], settings), **text_states(pipe, [negative_prompt], settings)}
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """T5's tokens (batch, token, channel), Llama's (batch, layer, token, channel) and the pooled text (batch, channel)."""
+    found = encoder(encoder_hidden_states_t5=0, encoder_hidden_states_llama3=2, pooled_embeds=4)(pipe, texts, settings)
+    return {**found, LLAMA: found[LLAMA].movedim(1, 0)}
 
 
 def settings(pipe: Any) -> dict[str, Any]:
@@ -201,18 +163,12 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
-    config, length = pipe.transformer.config, settings["max_sequence_length"]
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=sum(min(length, tokenizer.model_max_length) for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)),
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
-        prediction=("minus_velocity",),
-    )
+    most = [tokenizer.model_max_length for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)]
+    text_tokens = sum(min(settings["max_sequence_length"], length) for length in most)
+    return patch_layout(pipe, height, width, text_tokens, prediction=("minus_velocity",))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = PipelineSpec(
     pipeline_class="HiDreamImagePipeline",
     layout=layout,
@@ -221,9 +177,9 @@ PIPELINE = PipelineSpec(
     settings=settings,
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
     settings_maximum={"max_sequence_length": 128},
-    conditions=conditions,
-    text_states=text_states,
-    unconditional=unconditional,
+    conditions=only(encode, "pooled_embeds"),
+    text_states=only(encode, "encoder_hidden_states_t5", LLAMA),
+    unconditional=negative(encode),
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
 FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

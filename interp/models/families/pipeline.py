@@ -170,13 +170,18 @@ class PipelineSpec:
         return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
 
 
+def guidance_scale(given: Mapping[str, Any]) -> float | None:
+    """The argument `guidance_scale` of a pipeline's call; `None` where it turns guidance off."""
+    return given["guidance_scale"] if given["guidance_scale"] > 1 else None
+
+
 @dataclasses.dataclass(frozen=True)
 class OwnGuidance:
     """How a family's pipelines run their own classifier-free guidance, u + scale (c - u)."""
 
     rows: str
     """"uncond first" or "cond first" in one batch, or "calls": a call for cond, then one for uncond."""
-    scale: Callable[[Mapping[str, Any]], float | None]
+    scale: Callable[[Mapping[str, Any]], float | None] = guidance_scale
     """The arguments of a pipeline's call -> its scale; `None` where it is off."""
     parts: Callable[[Any], int] = lambda transformer: 1
     """(transformer) -> equal parts of its output; the first is guided."""

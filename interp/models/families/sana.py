@@ -8,39 +8,23 @@ timestep enters again in `norm_out`.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.calls import config_size, patch_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-from interp.models.families.pixart import CROSS_INPUTS, default_size, tabled
+from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pixart import CROSS_INPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def block(path: str) -> Block:
-    """A block: gated linear self-attention, cross-attention without a gate, gated convolutions."""
-    return Block(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            tabled("timestep"),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1"),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            Tap("image", "mid", None, "norm2", "input"),
-            Tap("image", "modulated", "mlp", "ff", "input", spatial=True),
-            Tap("image", "branch", "mlp", "ff", spatial=True),
-        ),
-        row_inputs=CROSS_INPUTS,
-        state_inputs={"image": "hidden_states"},
-        norms=(Norm("norm1"), Norm("norm2")),
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(
+    tabled("timestep"), *mlp_taps("image", "norm2", "ff", spatial=True), rows=CROSS_INPUTS, norms=("norm1", "norm2")
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -61,7 +45,7 @@ def describe(transformer: Any) -> Anatomy:
         family="sana",
         model_class="SanaTransformer2DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, "transformer_blocks", CROSS),
         row_inputs=(*CROSS_INPUTS, *guided),
         reentries=(Reentry("norm_out", "temb"),),
         timestep_scale=1.0 / config.timestep_scale,
@@ -89,24 +73,12 @@ def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], instructio
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents of a picture of height x width pixels."""
-    config = pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(32, pipe.vae_scale_factor * config.patch_size),
-    )
-
-
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = PipelineSpec(
     pipeline_class="SanaPipeline",
-    layout=layout,
+    layout=lambda pipe, height, width, settings: patch_layout(pipe, height, width, least=32),
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
-    default_size=default_size,
+    default_size=config_size,
     settings=lambda pipe: {"max_sequence_length": 300},
     tokenizers={"tokenizer": "max_sequence_length"},
     settings_maximum={"max_sequence_length": 300},

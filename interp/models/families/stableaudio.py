@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
+from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size
 
@@ -50,24 +51,14 @@ class LedTap(Tap):
         return found
 
 
-def block(path: str) -> Block:
-    """A block: self-attention, cross-attention and MLP, none of them gated."""
-    return LedBlock(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            LedTap("image", "modulated", "attn", "attn1", "input"),
-            LedTap("image", "branch", "attn", "attn1", gated=False),
-            LedTap("image", "branch", "attn2", "attn2", gated=False),
-            LedTap("image", "mid", None, "norm3", "input"),
-            LedTap("image", "modulated", "mlp", "ff", "input"),
-            LedTap("image", "branch", "mlp", "ff", gated=False),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states"),
-        state_inputs={"image": "hidden_states"},
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(
+    None,
+    *mlp_taps("image", "norm3", "ff", tap=LedTap, gated=False),
+    rows=("hidden_states", "encoder_hidden_states"),
+    gated=False,
+    tap=LedTap,
+    block=LedBlock,
+)
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -76,7 +67,7 @@ def describe(transformer: Any) -> Anatomy:
         family="stableaudio",
         model_class="StableAudioDiTModel",
         channels=transformer.inner_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, "transformer_blocks", CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
         reentries=(),
     )
@@ -124,7 +115,7 @@ def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
     raise ModelError("StableAudioPipeline generates sound: its latents cannot be decoded to pictures, nor pictures encoded")
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
+OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = PipelineSpec(
     pipeline_class="StableAudioPipeline",
     layout=layout,

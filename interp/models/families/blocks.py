@@ -1,0 +1,165 @@
+"""Blocks that several families share, as data. A block has no path until `numbered` places it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
+ADALN_ZERO_SINGLE = ADALN_ZERO[:3]
+ADALN_ZERO_BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
+STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
+ROWS = ("hidden_states", "encoder_hidden_states", "temb")
+TEXT_FIRST, IMAGE_FIRST = ("text", "image"), ("image", "text")
+"""Order of the streams in a block's output, and of the tokens in a joint state."""
+TWO_STREAM_NORMS = (
+    Norm("norm1.norm"),
+    Norm("norm1_context.norm", ("text",)),
+    Norm("norm2"),
+    Norm("norm2_context", ("text",)),
+)
+
+
+def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
+    module: Any = block.get_submodule(norm)
+    values: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
+    return values
+
+
+def call(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
+    values: Tensor = block.get_submodule(module)(inputs["temb"])
+    return values
+
+
+def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
+    """AdaLN values that a norm's own linear layer projects from `temb`."""
+    return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
+
+
+def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "image") -> Modulation:
+    """AdaLN values that a block receives as an argument."""
+    return Modulation(stream, None, chunks, partial(given_chunks, argument), argument=argument)
+
+
+def tabled(argument: str, *, wide: bool = False) -> Modulation:
+    """AdaLN values that a block receives as an argument and adds its table to; `wide` adds in float32."""
+    compute = partial(given_chunks, argument, table="scale_shift_table", wide=wide)
+    return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
+
+
+def mlp_taps(
+    stream: str, norm: str, mlp: str, *, tap: type[Tap] = Tap, gated: bool = True, spatial: bool = False
+) -> tuple[Tap, Tap, Tap]:
+    """A stream's state before its MLP, and the MLP's input and output."""
+    return (
+        tap(stream, "mid", None, norm, "input"),
+        tap(stream, "modulated", "mlp", mlp, "input", spatial=spatial),
+        tap(stream, "branch", "mlp", mlp, gated=gated, spatial=spatial),
+    )
+
+
+NORM_PROJECTIONS = (
+    projected("image", "norm1"),
+    Tap("image", "modulated", "attn", "norm1", item=0),
+    projected("text", "norm1_context"),
+    Tap("text", "modulated", "attn", "norm1_context", item=0),
+)
+"""Each stream's first norm projects its AdaLN values and returns the modulated state."""
+ATTENTION_INPUTS = (
+    Tap("image", "modulated", "attn", "attn", "input"),
+    Tap("text", "modulated", "attn", "attn", "input", argument="encoder_hidden_states"),
+)
+ATTENTION_OUTPUTS = (Tap("image", "branch", "attn", "attn", item=0), Tap("text", "branch", "attn", "attn", item=1))
+MLPS = (*mlp_taps("image", "norm2", "ff"), *mlp_taps("text", "norm2_context", "ff_context"))
+
+
+def double_block(
+    reads: Sequence[Modulation | Tap] = (*NORM_PROJECTIONS, *ATTENTION_OUTPUTS, *MLPS),
+    *,
+    kind: str = "double",
+    order: Sequence[str] = TEXT_FIRST,
+    rows: tuple[str, ...] = ROWS,
+    norms: tuple[Norm, ...] = TWO_STREAM_NORMS,
+) -> Block:
+    """A block of two streams with joint attention, which returns both in this order."""
+    return Block(
+        path="",
+        kind=kind,
+        hidden={stream: item for item, stream in enumerate(order)},
+        reads=tuple(reads),
+        row_inputs=rows,
+        state_inputs=STATES,
+        norms=norms,
+        attention=("attn.to_v", "attn.to_out.0"),
+    )
+
+
+def single_block(
+    modulation: Modulation,
+    *taps: Tap,
+    order: tuple[str, ...] = TEXT_FIRST,
+    rows: tuple[str, ...],
+    norms: Sequence[str] = (),
+    joint: bool = True,
+    block: type[Block] = Block,
+) -> Block:
+    """A block that joins both streams, with the same gates. Each tap holds both, in this order.
+
+    With `joint` it takes and returns one state; otherwise it takes and returns the two streams.
+    """
+    streams = [dataclasses.replace(tap, stream=stream, joint=order) for tap in taps for stream in STATES]
+    return block(
+        path="",
+        kind="single",
+        hidden=dict.fromkeys(order) if joint else {stream: item for item, stream in enumerate(order)},
+        reads=(dataclasses.replace(modulation, shared_with=("text",)), *streams),
+        row_inputs=rows,
+        state_inputs=dict.fromkeys(order, "hidden_states") if joint else STATES,
+        norms=tuple(Norm(norm, order) for norm in norms),
+        joint=order if joint else (),
+    )
+
+
+def cross_block(
+    modulation: Modulation | None,
+    *mlp: Tap,
+    rows: tuple[str, ...],
+    kind: str = "cross",
+    norms: Sequence[str] = (),
+    gated: bool = True,
+    tap: type[Tap] = Tap,
+    block: type[Block] = Block,
+    remakes: bool = False,
+) -> Block:
+    """A block of one stream: self-attention, cross-attention without a gate, and the MLP of these taps."""
+    attention = (
+        tap("image", "modulated", "attn", "attn1", "input"),
+        tap("image", "branch", "attn", "attn1", gated=gated),
+        tap("image", "branch", "attn2", "attn2", gated=False),
+    )
+    return block(
+        path="",
+        kind=kind,
+        hidden={"image": None},
+        reads=(*(() if modulation is None else (modulation,)), *attention, *mlp),
+        row_inputs=rows,
+        state_inputs={"image": "hidden_states"},
+        norms=tuple(Norm(norm) for norm in norms),
+        attention=("attn1.to_v", "attn1.to_out.0"),
+        remakes=remakes,
+    )
+
+
+def numbered(transformer: Any, place: str, block: Block, suffix: str = "") -> tuple[Block, ...]:
+    """The block at every position of a list of modules in the transformer."""
+    count = len(transformer.get_submodule(place))
+    return tuple(dataclasses.replace(block, path=f"{place}.{index}{suffix}") for index in range(count))
