@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry, Tap
-from interp.models.families.blocks import NORM_PROJECTIONS, double_block, numbered, projected, single_block
+from interp.models.families.blocks import double_block, numbered, projected, single_block
 from interp.models.families.calls import config_size, encoder, negative, patch_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JOINT = double_block(
-    (*NORM_PROJECTIONS, Tap("image", "branch", "mlp", "ff"), Tap("text", "branch", "mlp", "ff_context")), kind="joint"
+    attention=(), mlps=(Tap("image", "branch", "mlp", "ff"), Tap("text", "branch", "mlp", "ff_context")), kind="joint"
 )
 SINGLE = single_block(
     projected("image", "norm1"),
-    Tap("image", "modulated", "attn", "norm1", item=0),
-    Tap("image", "branch", "mlp", "ff"),
+    (Tap("image", "modulated", "attn", "norm1", item=0), Tap("image", "branch", "mlp", "ff")),
     rows=("hidden_states", "temb"),
     norms=("norm1.norm", "norm2"),
 )
@@ -58,10 +57,7 @@ def describe(transformer: Any) -> Anatomy:
         family="auraflow",
         model_class="AuraFlowTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(
-            *numbered(transformer, "joint_transformer_blocks", JOINT),
-            *numbered(transformer, "single_transformer_blocks", SINGLE),
-        ),
+        blocks=numbered(transformer, joint_transformer_blocks=JOINT, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,

@@ -1,4 +1,4 @@
-"""Blocks that several families share, as data. A block has no path until `numbered` places it."""
+"""Blocks that several families share, as data. `numbered` places them: until then, a block's path is what follows its index."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
-ADALN_ZERO_SINGLE = ADALN_ZERO[:3]
-ADALN_ZERO_BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
+ADALN_SINGLE = ADALN_ZERO[:3]
+ADALN_BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
 STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
 ROWS = ("hidden_states", "encoder_hidden_states", "temb")
 TEXT_FIRST, IMAGE_FIRST = ("text", "image"), ("image", "text")
@@ -34,15 +34,20 @@ def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
     return values
 
 
+def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
+    """AdaLN values that a norm's own linear layer projects from `temb`."""
+    return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
+
+
 def call(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
     """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
     values: Tensor = block.get_submodule(module)(inputs["temb"])
     return values
 
 
-def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
-    """AdaLN values that a norm's own linear layer projects from `temb`."""
-    return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
+def called(stream: str, module: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
+    """AdaLN values that one module computes from `temb`."""
+    return Modulation(stream, module, chunks, partial(call, module))
 
 
 def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "image") -> Modulation:
@@ -80,11 +85,14 @@ ATTENTION_INPUTS = (
 )
 ATTENTION_OUTPUTS = (Tap("image", "branch", "attn", "attn", item=0), Tap("text", "branch", "attn", "attn", item=1))
 MLPS = (*mlp_taps("image", "norm2", "ff"), *mlp_taps("text", "norm2_context", "ff_context"))
+SINGLE_TAPS = (Tap("image", "modulated", "attn", "norm", item=0), Tap("image", "branch", "attn", "proj_out"))
 
 
 def double_block(
-    reads: Sequence[Modulation | Tap] = (*NORM_PROJECTIONS, *ATTENTION_OUTPUTS, *MLPS),
+    first: Sequence[Modulation | Tap] = NORM_PROJECTIONS,
     *,
+    attention: Sequence[Tap] = ATTENTION_OUTPUTS,
+    mlps: Sequence[Tap] = MLPS,
     kind: str = "double",
     order: Sequence[str] = TEXT_FIRST,
     rows: tuple[str, ...] = ROWS,
@@ -95,7 +103,7 @@ def double_block(
         path="",
         kind=kind,
         hidden={stream: item for item, stream in enumerate(order)},
-        reads=tuple(reads),
+        reads=(*first, *attention, *mlps),
         row_inputs=rows,
         state_inputs=STATES,
         norms=norms,
@@ -105,12 +113,14 @@ def double_block(
 
 def single_block(
     modulation: Modulation,
-    *taps: Tap,
-    order: tuple[str, ...] = TEXT_FIRST,
+    taps: Sequence[Tap] = SINGLE_TAPS,
+    *,
     rows: tuple[str, ...],
-    norms: Sequence[str] = (),
+    order: tuple[str, ...] = TEXT_FIRST,
+    norms: Sequence[str] = ("norm.norm",),
     joint: bool = True,
     block: type[Block] = Block,
+    path: str = "",
 ) -> Block:
     """A block that joins both streams, with the same gates. Each tap holds both, in this order.
 
@@ -118,9 +128,9 @@ def single_block(
     """
     streams = [dataclasses.replace(tap, stream=stream, joint=order) for tap in taps for stream in STATES]
     return block(
-        path="",
+        path=path,
         kind="single",
-        hidden=dict.fromkeys(order) if joint else {stream: item for item, stream in enumerate(order)},
+        hidden={stream: None if joint else item for item, stream in enumerate(order)},
         reads=(dataclasses.replace(modulation, shared_with=("text",)), *streams),
         row_inputs=rows,
         state_inputs=dict.fromkeys(order, "hidden_states") if joint else STATES,
@@ -159,7 +169,10 @@ def cross_block(
     )
 
 
-def numbered(transformer: Any, place: str, block: Block, suffix: str = "") -> tuple[Block, ...]:
-    """The block at every position of a list of modules in the transformer."""
-    count = len(transformer.get_submodule(place))
-    return tuple(dataclasses.replace(block, path=f"{place}.{index}{suffix}") for index in range(count))
+def numbered(transformer: Any, **placed: Block) -> tuple[Block, ...]:
+    """The blocks of the transformer's lists of modules, in order: the block of every module of each list."""
+    return tuple(
+        dataclasses.replace(block, path=f"{place}.{index}{block.path}")
+        for place, block in placed.items()
+        for index in range(len(transformer.get_submodule(place)))
+    )

@@ -13,37 +13,20 @@ from functools import partial
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_ZERO_BOTH,
-    ADALN_ZERO_SINGLE,
-    ATTENTION_OUTPUTS,
-    MLPS,
-    double_block,
-    given,
-    numbered,
-    single_block,
-)
+from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, negative, pack, packed_layout, unpack
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
 
 DOUBLE = double_block(
     (
-        given("temb", ADALN_ZERO_BOTH),
+        given("temb", ADALN_BOTH),
         Tap("image", "modulated", "attn", "norm1", item=0),
         Tap("text", "modulated", "attn", "norm1_context", item=0),
-        *ATTENTION_OUTPUTS,
-        *MLPS,
     ),
     rows=("hidden_states", "encoder_hidden_states", "temb", "attention_mask"),
 )
-SINGLE = single_block(
-    given("temb", ADALN_ZERO_SINGLE),
-    Tap("image", "modulated", "attn", "norm", item=0),
-    Tap("image", "branch", "attn", "proj_out"),
-    rows=("hidden_states", "temb", "attention_mask"),
-    norms=("norm.norm",),
-)
+SINGLE = single_block(given("temb", ADALN_SINGLE), rows=("hidden_states", "temb", "attention_mask"))
 encode = encoder(encoder_hidden_states=0, attention_mask=2)  # the mask does not cover the image's tokens
 
 
@@ -68,19 +51,16 @@ def of_block(doubles: int, singles: int, given: Inputs, block: int) -> Inputs:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `ChromaTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
-    doubles = numbered(transformer, "transformer_blocks", DOUBLE)
-    singles = numbered(transformer, "single_transformer_blocks", SINGLE)
+    counts = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
     return Anatomy(
         family="chroma",
         model_class="ChromaTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(*doubles, *singles),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "attention_mask"),
         reentries=(Reentry("norm_out", "emb"),),
         timestep_scale=1000.0,
-        conditioning=Conditioning(
-            {"timestep": "timestep"}, approximated, of_block=partial(of_block, len(doubles), len(singles))
-        ),
+        conditioning=Conditioning({"timestep": "timestep"}, approximated, of_block=partial(of_block, *counts)),
         last_norm=Norm("norm_out.norm"),
     )
 

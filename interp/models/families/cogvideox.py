@@ -76,7 +76,7 @@ def describe(transformer: Any) -> Anatomy:
         family="cogvideox",
         model_class="CogVideoXTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=numbered(transformer, "transformer_blocks", JOINT),
+        blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "temb"),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),

@@ -59,7 +59,7 @@ def describe(transformer: Any) -> Anatomy:
         family="dit",
         model_class="DiTTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=numbered(transformer, "transformer_blocks", BLOCK),
+        blocks=numbered(transformer, transformer_blocks=BLOCK),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         reentries=(Reentry("proj_out_1", "input"),),
         position=position,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import ADALN_ZERO_SINGLE, ROWS, double_block, numbered, projected, single_block
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
 from interp.models.families.calls import encoder, falling, negative, only, pack, packed_layout, unpack
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DOUBLE = double_block()
-SINGLE = single_block(
-    projected("image", "norm", ADALN_ZERO_SINGLE),
-    Tap("image", "modulated", "attn", "norm", item=0),
-    Tap("image", "branch", "attn", "proj_out"),
-    rows=ROWS,
-    norms=("norm.norm",),
-    joint=False,
-)
+SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
 encode = encoder(encoder_hidden_states=0, pooled_projections=1)
 
 
@@ -56,10 +49,7 @@ def describe(transformer: Any) -> Anatomy:
         family="flux",
         model_class="FluxTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(
-            *numbered(transformer, "transformer_blocks", DOUBLE),
-            *numbered(transformer, "single_transformer_blocks", SINGLE),
-        ),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,

@@ -12,16 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_ZERO_SINGLE,
-    ATTENTION_INPUTS,
-    ATTENTION_OUTPUTS,
-    MLPS,
-    double_block,
-    given,
-    numbered,
-    single_block,
-)
+from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, negative, packed_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec, guidance_scale, no_conditions
@@ -35,14 +26,13 @@ MODULATIONS = {
     "temb_mod": "single_stream_modulation",
 }
 DOUBLE = double_block(
-    (given("temb_mod_img"), given("temb_mod_txt", stream="text"), *ATTENTION_INPUTS, *ATTENTION_OUTPUTS, *MLPS),
+    (given("temb_mod_img"), given("temb_mod_txt", stream="text"), *ATTENTION_INPUTS),
     rows=("hidden_states", "encoder_hidden_states", "temb_mod_img", "temb_mod_txt"),
     norms=(Norm("norm1"), Norm("norm1_context", ("text",)), Norm("norm2"), Norm("norm2_context", ("text",))),
 )
 SINGLE = single_block(
-    given("temb_mod", ADALN_ZERO_SINGLE),
-    Tap("image", "modulated", "attn", "attn", "input"),
-    Tap("image", "branch", "attn", "attn"),
+    given("temb_mod", ADALN_SINGLE),
+    (Tap("image", "modulated", "attn", "attn", "input"), Tap("image", "branch", "attn", "attn")),
     rows=("hidden_states", "temb_mod"),
     norms=("norm",),
 )
@@ -65,10 +55,7 @@ def describe(transformer: Any) -> Anatomy:
         family="flux2",
         model_class="Flux2Transformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(
-            *numbered(transformer, "transformer_blocks", DOUBLE),
-            *numbered(transformer, "single_transformer_blocks", SINGLE),
-        ),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,

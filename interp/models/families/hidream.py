@@ -20,17 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_ZERO,
-    ADALN_ZERO_BOTH,
-    IMAGE_FIRST,
-    STATES,
-    call,
-    mlp_taps,
-    numbered,
-    single_block,
-)
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
+from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
 from interp.models.families.calls import encoder, negative, only, patch_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
@@ -78,17 +69,12 @@ class PassingTap(Tap):
         return part(given, self.joint or (self.stream,), self.stream, lengths)
 
 
-def modulation(chunks: tuple[str, ...]) -> Modulation:
-    """The AdaLN projection of a block."""
-    return Modulation("image", "adaLN_modulation", chunks, partial(call, "adaLN_modulation"))
-
-
 DOUBLE = PassingBlock(
-    path="",
+    path=".block",
     kind="double",
     hidden={"image": 0, "text": 1},
     reads=(
-        modulation(ADALN_ZERO_BOTH),
+        called("image", "adaLN_modulation", ADALN_BOTH),
         Tap("image", "modulated", "attn", "attn1", "input"),
         PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
         Tap("image", "branch", "attn", "attn1", item=0),
@@ -103,13 +89,17 @@ DOUBLE = PassingBlock(
     attention=("attn1.to_v", "attn1.to_out"),
 )
 SINGLE = single_block(
-    modulation(ADALN_ZERO),
-    PassingTap("image", "modulated", "attn", "attn1", "input"),
-    PassingTap("image", "branch", "attn", "attn1"),
-    *mlp_taps("image", "norm3_i", "ff_i", tap=PassingTap),
+    called("image", "adaLN_modulation"),
+    (
+        PassingTap("image", "modulated", "attn", "attn1", "input"),
+        PassingTap("image", "branch", "attn", "attn1"),
+        *mlp_taps("image", "norm3_i", "ff_i", tap=PassingTap),
+    ),
+    norms=(),
     order=IMAGE_FIRST,
     rows=ROW_INPUTS,
     block=PassingBlock,
+    path=".block",
 )
 
 
@@ -132,10 +122,7 @@ def describe(transformer: Any) -> Anatomy:
         family="hidream",
         model_class="HiDreamImageTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(
-            *numbered(transformer, "double_stream_blocks", DOUBLE, ".block"),
-            *numbered(transformer, "single_stream_blocks", SINGLE, ".block"),
-        ),
+        blocks=numbered(transformer, double_stream_blocks=DOUBLE, single_stream_blocks=SINGLE),
         row_inputs=("hidden_states", "timesteps", "encoder_hidden_states_t5", LLAMA, "pooled_embeds"),
         reentries=(Reentry("final_layer", "temb"),),
         conditioning=Conditioning({"timestep": "timesteps", "text": "pooled_embeds"}, block_conditioning),

@@ -54,7 +54,7 @@ SKIP = dataclasses.replace(CROSS, kind="skip", remakes=True)
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `HunyuanDiT2DModel`."""
-    crossed, skipped = (numbered(transformer, "blocks", block) for block in (CROSS, SKIP))
+    crossed, skipped = (numbered(transformer, blocks=block) for block in (CROSS, SKIP))
     remakes = [block.skip_linear is not None for block in transformer.blocks]
     return Anatomy(
         family="hunyuandit",

@@ -49,10 +49,7 @@ def describe(transformer: Any) -> Anatomy:
         family="hunyuanimage",
         model_class="HunyuanImageTransformer2DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=(
-            *numbered(transformer, "transformer_blocks", DOUBLE),
-            *numbered(transformer, "single_transformer_blocks", SINGLE),
-        ),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *TEXT_INPUTS, "timestep", "timestep_r", "guidance"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=None if distilled else Conditioning({"timestep": "timestep"}, block_conditioning),

@@ -15,19 +15,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_ZERO_SINGLE,
-    ATTENTION_OUTPUTS,
-    IMAGE_FIRST,
-    MLPS,
-    NORM_PROJECTIONS,
-    ROWS,
-    double_block,
-    numbered,
-    projected,
-    single_block,
-)
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
 from interp.models.families.calls import encoder, falling_to_zero, negative, only, patch_layout, video_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.flux import own_scale
@@ -36,17 +25,10 @@ from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+MASKED = (*ROWS, "attention_mask")
 MIDS_FIRST = sorted(MLPS, key=lambda tap: tap.kind != "mid")  # both streams' second norms run before their MLPs
-DOUBLE = double_block((*NORM_PROJECTIONS, *ATTENTION_OUTPUTS, *MIDS_FIRST), order=IMAGE_FIRST, rows=(*ROWS, "attention_mask"))
-SINGLE = single_block(
-    projected("image", "norm", ADALN_ZERO_SINGLE),
-    Tap("image", "modulated", "attn", "norm", item=0),
-    Tap("image", "branch", "attn", "proj_out"),
-    order=IMAGE_FIRST,
-    rows=(*ROWS, "attention_mask"),
-    norms=("norm.norm",),
-    joint=False,
-)
+DOUBLE = double_block(mlps=MIDS_FIRST, order=IMAGE_FIRST, rows=MASKED)
+SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), order=IMAGE_FIRST, rows=MASKED, joint=False)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -68,10 +50,7 @@ def describe(transformer: Any) -> Anatomy:
         family="hunyuanvideo",
         model_class="HunyuanVideoTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=(
-            *numbered(transformer, "transformer_blocks", DOUBLE),
-            *numbered(transformer, "single_transformer_blocks", SINGLE),
-        ),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *text, "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=Conditioning(

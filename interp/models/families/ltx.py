@@ -47,7 +47,7 @@ def describe(transformer: Any) -> Anatomy:
         family="ltx",
         model_class="LTXVideoTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=numbered(transformer, "transformer_blocks", CROSS),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
         reentries=(Reentry("time_embed", item=1),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),

@@ -52,7 +52,7 @@ def describe(transformer: Any) -> Anatomy:
         family="pixart",
         model_class="PixArtTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=numbered(transformer, "transformer_blocks", CROSS),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *sized),
         reentries=(Reentry("adaln_single", item=1),),
         position=position,

@@ -10,20 +10,11 @@ pipeline's encoder encodes the prompts, and they are padded to `max_sequence_len
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Modulation, Norm, Reentry
-from interp.models.families.blocks import (
-    ADALN_ZERO,
-    ATTENTION_INPUTS,
-    ATTENTION_OUTPUTS,
-    call,
-    double_block,
-    mlp_taps,
-    numbered,
-)
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
 from interp.models.families.calls import denormalise, falling, negative, normalise, pack, packed_layout, unpack
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
@@ -32,14 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JOINT = double_block(
-    (
-        Modulation("image", "img_mod", ADALN_ZERO, partial(call, "img_mod")),
-        Modulation("text", "txt_mod", ADALN_ZERO, partial(call, "txt_mod")),
-        *ATTENTION_INPUTS,
-        *ATTENTION_OUTPUTS,
-        *mlp_taps("image", "img_norm2", "img_mlp"),
-        *mlp_taps("text", "txt_norm2", "txt_mlp"),
-    ),
+    (called("image", "img_mod"), called("text", "txt_mod"), *ATTENTION_INPUTS),
+    mlps=(*mlp_taps("image", "img_norm2", "img_mlp"), *mlp_taps("text", "txt_norm2", "txt_mlp")),
     kind="joint",
     rows=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "temb"),
     norms=(Norm("img_norm1"), Norm("txt_norm1", ("text",)), Norm("img_norm2"), Norm("txt_norm2", ("text",))),
@@ -62,7 +47,7 @@ def describe(transformer: Any) -> Anatomy:
         family="qwenimage",
         model_class="QwenImageTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=numbered(transformer, "transformer_blocks", JOINT),
+        blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "timestep", "img_shapes"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,

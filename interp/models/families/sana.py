@@ -45,7 +45,7 @@ def describe(transformer: Any) -> Anatomy:
         family="sana",
         model_class="SanaTransformer2DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=numbered(transformer, "transformer_blocks", CROSS),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *guided),
         reentries=(Reentry("norm_out", "temb"),),
         timestep_scale=1.0 / config.timestep_scale,

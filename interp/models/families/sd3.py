@@ -6,19 +6,12 @@ no text output, and its text projection is scale and shift alone. `temb` enters 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_ZERO,
-    ATTENTION_OUTPUTS,
-    ROWS,
-    STATES,
-    TWO_STREAM_NORMS,
-    mlp_taps,
-    projected,
-)
+from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
 from interp.models.families.calls import negative, only, patch_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
@@ -33,25 +26,21 @@ ADALN_ZERO_X = (*ADALN_ZERO, "shift.attn2", "scale.attn2", "alpha.attn2")  # blo
 def joint_block(path: str, block: Any) -> Block:
     """A joint block; `block.context_pre_only` marks the last one, `block.use_dual_attention` the first ones of SD3.5-Medium."""
     last, dual = block.context_pre_only, block.use_dual_attention
-    reads: list[Modulation | Tap] = [projected("image", "norm1", ADALN_ZERO_X if dual else ADALN_ZERO)]
-    reads += [Tap("image", "modulated", "attn", "norm1", item=0)]
-    reads += [Tap("image", "modulated", "attn2", "norm1", item=5)] if dual else []
-    reads += [projected("text", "norm1_context", ADALN_CONTINUOUS if last else ADALN_ZERO)]
-    reads += [Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0)]
-    reads += ATTENTION_OUTPUTS[:1] if last else ATTENTION_OUTPUTS
-    reads += [Tap("image", "branch", "attn2", "attn2")] if dual else []
-    reads += mlp_taps("image", "norm2", "ff")
-    reads += [] if last else mlp_taps("text", "norm2_context", "ff_context")
-    return Block(
-        path=path,
+    first: list[Modulation | Tap] = [projected("image", "norm1", ADALN_ZERO_X if dual else ADALN_ZERO)]
+    first += [Tap("image", "modulated", "attn", "norm1", item=0)]
+    first += [Tap("image", "modulated", "attn2", "norm1", item=5)] if dual else []
+    first += [projected("text", "norm1_context", ADALN_CONTINUOUS if last else ADALN_ZERO)]
+    first += [Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0)]
+    attention = [*(ATTENTION_OUTPUTS[:1] if last else ATTENTION_OUTPUTS)]
+    attention += [Tap("image", "branch", "attn2", "attn2")] if dual else []
+    found = double_block(
+        first,
+        attention=attention,
+        mlps=MLPS[:3] if last else MLPS,
         kind="joint-dual" if dual else "joint",
-        hidden={"image": 1} if last else {"text": 0, "image": 1},
-        reads=tuple(reads),
-        row_inputs=ROWS,
-        state_inputs=STATES,
         norms=TWO_STREAM_NORMS[:-1] if last else TWO_STREAM_NORMS,
-        attention=("attn.to_v", "attn.to_out.0"),
     )
+    return dataclasses.replace(found, path=path, hidden={"image": 1} if last else found.hidden)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:

@@ -67,7 +67,7 @@ def describe(transformer: Any) -> Anatomy:
         family="stableaudio",
         model_class="StableAudioDiTModel",
         channels=transformer.inner_dim,
-        blocks=numbered(transformer, "transformer_blocks", CROSS),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
         reentries=(),
     )

@@ -43,7 +43,7 @@ def describe(transformer: Any) -> Anatomy:
         family="wan",
         model_class="WanTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=numbered(transformer, "blocks", CROSS),
+        blocks=numbered(transformer, blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("condition_embedder", item=0),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
