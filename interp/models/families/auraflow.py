@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry, Tap
 from interp.models.families.blocks import double_block, numbered, projected, single_block
-from interp.models.families.calls import config_size, encoder, negative, patch_layout
+from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,16 +74,5 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first")
-PIPELINE = PipelineSpec(
-    pipeline_class="AuraFlowPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
-    default_size=config_size,
-    settings=lambda pipe: {"max_sequence_length": 256},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
-)
+PIPELINE = text_pipeline("AuraFlowPipeline", layout, encode, 256, default_size=config_size)
 FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.models.families.pipeline import Layout, check_frames
+from interp.models.families.pipeline import Layout, PipelineSpec, check_frames, no_conditions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,19 +36,34 @@ def encoder(**items: int) -> Encode:
     return encode
 
 
-def only(encode: Encode, *names: str) -> Encode:
-    """These of the encoded arguments alone, such as the pooled text, which enters the gates."""
+def text_pipeline(
+    pipeline_class: str,
+    layout: Callable[[Any, int, int, Mapping[str, Any]], Layout],
+    encode: Encode,
+    length: int = 512,
+    *,
+    longest: int = 512,
+    gates: Sequence[str] = (),
+    **further: Any,
+) -> PipelineSpec:
+    """A pipeline that takes text: by default `length` tokens of a prompt, and `longest` at most.
 
-    def encode_some(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-        found = encode(pipe, texts, settings)
-        return {name: found[name] for name in names}
+    `gates` names the encoded arguments that enter the gates. `further` gives other fields, or replaces the usual ones.
+    """
 
-    return encode_some
+    def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], *, entering: bool) -> dict[str, Any]:
+        return {name: value for name, value in encode(pipe, texts, settings).items() if (name in gates) == entering}
 
-
-def negative(encode: Encode) -> Callable[[Any, str, Mapping[str, Any]], dict[str, Any]]:
-    """An unconditional row: all that is encoded, of the negative prompt."""
-    return lambda pipe, negative_prompt, settings: encode(pipe, [negative_prompt], settings)
+    usual: dict[str, Any] = {
+        "guidance_off": {"guidance_scale": 1.0},
+        "settings": lambda pipe: {"max_sequence_length": length},
+        "tokenizers": {"tokenizer": "max_sequence_length"},
+        "settings_maximum": {"max_sequence_length": longest},
+        "conditions": partial(encoded, entering=True) if gates else no_conditions,
+        "text_states": partial(encoded, entering=False),
+        "unconditional": lambda pipe, negative, settings: encode(pipe, [negative], settings),
+    }
+    return PipelineSpec(pipeline_class, layout, **{**usual, **further})
 
 
 def patch_layout(

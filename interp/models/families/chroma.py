@@ -14,9 +14,9 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
-from interp.models.families.calls import encoder, falling, negative, pack, packed_layout, unpack
+from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import OwnGuidance
 
 DOUBLE = double_block(
     (
@@ -66,18 +66,5 @@ def describe(transformer: Any) -> Anatomy:
 
 
 OWN_GUIDANCE = OwnGuidance("calls")
-PIPELINE = PipelineSpec(
-    pipeline_class="ChromaPipeline",
-    layout=packed_layout,
-    guidance_off={"guidance_scale": 1.0},
-    settings=lambda pipe: {"max_sequence_length": 512},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
-    unpack=unpack,
-    pack=pack,
-    sigmas=falling,
-)
+PIPELINE = text_pipeline("ChromaPipeline", packed_layout, encode, unpack=unpack, pack=pack, sigmas=falling)
 FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, numbered, project
-from interp.models.families.calls import encoder, negative, patch_layout, video_layout
+from interp.models.families.calls import encoder, patch_layout, text_pipeline, video_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, guidance_scale, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance, check_frames, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,17 +142,12 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="CogVideoXPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "CogVideoXPipeline",
+    layout,
+    encode,
     default_size=default_size,
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
     unpack=unpack,
     pack=pack,
     moving=True,

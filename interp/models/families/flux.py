@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import encoder, falling, negative, only, pack, packed_layout, unpack
+from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,17 +74,16 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
 
 
 OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="FluxPipeline",
-    layout=packed_layout,
+PIPELINE = text_pipeline(
+    "FluxPipeline",
+    packed_layout,
+    encode,
     guidance_off={"true_cfg_scale": 1.0},
     settings=settings,
     tokenizers={"tokenizer": None, "tokenizer_2": "max_sequence_length"},
     argument_of={"embedded_guidance": "guidance_scale"},
-    settings_maximum={"max_sequence_length": 512},
+    gates=("pooled_projections",),
     conditions=conditions,
-    text_states=only(encode, "encoder_hidden_states"),
-    unconditional=negative(encode),
     unpack=unpack,
     pack=pack,
     sigmas=falling,

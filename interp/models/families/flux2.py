@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
-from interp.models.families.calls import encoder, falling, negative, packed_layout
+from interp.models.families.calls import encoder, falling, packed_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec, guidance_scale, no_conditions
+from interp.models.families.pipeline import OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,16 +105,10 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
 
 
 OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="Flux2KleinPipeline",
-    layout=packed_layout,
-    guidance_off={"guidance_scale": 1.0},
-    settings=lambda pipe: {"max_sequence_length": 512},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
+PIPELINE = text_pipeline(
+    "Flux2KleinPipeline",
+    packed_layout,
+    encode,
     unpack=unpack,
     pack=lambda pipe, latents: latents.flatten(2).transpose(1, 2),
     to_autoencoder=to_autoencoder,

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
-from interp.models.families.calls import encoder, negative, only, patch_layout
+from interp.models.families.calls import encoder, patch_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,17 +156,15 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first")
-PIPELINE = PipelineSpec(
-    pipeline_class="HiDreamImagePipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "HiDreamImagePipeline",
+    layout,
+    encode,
+    longest=128,
     takes_size=False,
     settings=settings,
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
-    settings_maximum={"max_sequence_length": 128},
-    conditions=only(encode, "pooled_embeds"),
-    text_states=only(encode, "encoder_hidden_states_t5", LLAMA),
-    unconditional=negative(encode),
+    gates=("pooled_embeds",),
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
 FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
-from interp.models.families.calls import negative, patch_layout
+from interp.models.families.calls import patch_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, guidance_scale
 
@@ -89,6 +89,6 @@ PIPELINE = PipelineSpec(
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
     tokenizers={"tokenizer": None, "tokenizer_2": None},
     text_states=text_states,
-    unconditional=negative(text_states),
+    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
 FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

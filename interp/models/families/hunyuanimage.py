@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import numbered
-from interp.models.families.calls import falling_to_zero, negative, patch_layout
+from interp.models.families.calls import falling_to_zero, patch_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
 from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
@@ -106,7 +106,7 @@ PIPELINE = PipelineSpec(
     left_out=GUIDERS,
     conditions=no_conditions,
     text_states=text_states,
-    unconditional=negative(text_states),
+    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     sigmas=falling_to_zero,
 )
 FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import encoder, falling_to_zero, negative, only, patch_layout, video_layout
+from interp.models.families.calls import encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
 from interp.models.families.described import ModelFamily
 from interp.models.families.flux import own_scale
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,18 +93,18 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
 
 
 OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="HunyuanVideoPipeline",
-    layout=layout,
+PIPELINE = text_pipeline(
+    "HunyuanVideoPipeline",
+    layout,
+    encode,
+    longest=256,
     guidance_off={"true_cfg_scale": 1.0},
     default_size=lambda pipe: (720, 1280),
     settings=settings,
     argument_of={"embedded_guidance": "guidance_scale"},
     tokenizers={"tokenizer": "max_sequence_length", "tokenizer_2": None},
-    settings_maximum={"max_sequence_length": 256},
+    gates=("pooled_projections",),
     conditions=conditions,
-    text_states=only(encode, "encoder_hidden_states", "encoder_attention_mask"),
-    unconditional=negative(encode),
     sigmas=falling_to_zero,
     moving=True,
 )

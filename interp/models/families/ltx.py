@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import encoder, falling, negative, patch_layout, video_layout
+from interp.models.families.calls import encoder, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, guidance_scale, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,17 +117,12 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="LTXPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "LTXPipeline",
+    layout,
+    encode,
     default_size=lambda pipe: (512, 704),
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
     unpack=unpack,
     pack=pack,
     sigmas=falling,

@@ -24,9 +24,9 @@ import numpy as np
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import STATES
-from interp.models.families.calls import denormalise, encoder, negative, normalise, patch_layout, video_layout
+from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,17 +138,14 @@ def sigmas(steps: int) -> np.ndarray[Any, Any]:
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first")
-PIPELINE = PipelineSpec(
-    pipeline_class="MochiPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "MochiPipeline",
+    layout,
+    encode,
+    longest=256,
     default_size=lambda pipe: (pipe.default_height, pipe.default_width),
     settings=lambda pipe: {"max_sequence_length": 256, "num_frames": 19},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 256},
     conditions=encode,
-    text_states=encode,
-    unconditional=negative(encode),
     sigmas=sigmas,
     to_autoencoder=denormalise,
     from_autoencoder=normalise,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, negative, patch_layout
+from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,17 +79,14 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first")
-ALPHA = PipelineSpec(
-    pipeline_class="PixArtAlphaPipeline",
-    layout=layout,
+ALPHA = text_pipeline(
+    "PixArtAlphaPipeline",
+    layout,
+    encode,
+    120,
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False, "clean_caption": False},
     default_size=config_size,
-    settings=lambda pipe: {"max_sequence_length": 120},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
     conditions=conditions,
-    text_states=encode,
-    unconditional=negative(encode),
 )
 SIGMA = dataclasses.replace(ALPHA, pipeline_class="PixArtSigmaPipeline", settings=lambda pipe: {"max_sequence_length": 300})
 FAMILY = ModelFamily("pixart", "PixArtTransformer2DModel", describe, (ALPHA, SIGMA), OWN_GUIDANCE)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
-from interp.models.families.calls import denormalise, falling, negative, normalise, pack, packed_layout, unpack
+from interp.models.families.calls import denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
     import torch
 
@@ -73,7 +73,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
 
 def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Prompts as encoded text."""
-    return dict(zip(("prompt_embeds", "prompt_embeds_mask"), text_states(pipe, texts, settings).values(), strict=True))
+    return dict(zip(("prompt_embeds", "prompt_embeds_mask"), encode(pipe, texts, settings).values(), strict=True))
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
@@ -88,17 +88,13 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
 
 
 OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="QwenImagePipeline",
-    layout=packed_layout,
+PIPELINE = text_pipeline(
+    "QwenImagePipeline",
+    packed_layout,
+    encode,
+    longest=1024,
     guidance_off={"true_cfg_scale": 1.0},
     prompts=prompts,
-    settings=lambda pipe: {"max_sequence_length": 512},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 1024},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=negative(text_states),
     unpack=unpack,
     pack=lambda pipe, latents: pack(pipe, latents[:, :, 0]),  # (row, channel, frame, y, x) of one frame
     to_autoencoder=denormalise,

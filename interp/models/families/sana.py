@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import config_size, patch_layout
+from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import OwnGuidance
 from interp.models.families.pixart import CROSS_INPUTS
 
 if TYPE_CHECKING:
@@ -55,35 +55,24 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """The text tokens of prompts under the pipeline's instruction, and their mask."""
     instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
-    return encoded(pipe, texts, settings, instruction)
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, without the pipeline's instruction."""
-    return encoded(pipe, [negative_prompt], settings, None)
-
-
-def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], instruction: list[str] | None) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them."""
     length = settings["max_sequence_length"]
     states, mask, _, _ = pipe.encode_prompt(texts, False, max_sequence_length=length, complex_human_instruction=instruction)
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
+encode_plain = encoder(encoder_hidden_states=0, encoder_attention_mask=1)  # without the instruction, as the negative prompt
 OWN_GUIDANCE = OwnGuidance("uncond first")
-PIPELINE = PipelineSpec(
-    pipeline_class="SanaPipeline",
-    layout=lambda pipe, height, width, settings: patch_layout(pipe, height, width, least=32),
+PIPELINE = text_pipeline(
+    "SanaPipeline",
+    lambda pipe, height, width, settings: patch_layout(pipe, height, width, least=32),
+    encode,
+    300,
+    longest=300,
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
     default_size=config_size,
-    settings=lambda pipe: {"max_sequence_length": 300},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 300},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=unconditional,
+    unconditional=lambda pipe, negative, settings: encode_plain(pipe, [negative], settings),
 )
 FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

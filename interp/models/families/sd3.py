@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
-from interp.models.families.calls import negative, only, patch_layout
+from interp.models.families.calls import patch_layout, text_pipeline
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,15 +85,12 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 OWN_GUIDANCE = OwnGuidance("uncond first")
-PIPELINE = PipelineSpec(
-    pipeline_class="StableDiffusion3Pipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
-    settings=lambda pipe: {"max_sequence_length": 256},
+PIPELINE = text_pipeline(
+    "StableDiffusion3Pipeline",
+    layout,
+    encode,
+    256,
     tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=only(encode, "pooled_projections"),
-    text_states=only(encode, "encoder_hidden_states"),
-    unconditional=negative(encode),
+    gates=("pooled_projections",),
 )
 FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

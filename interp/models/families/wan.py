@@ -13,9 +13,9 @@ from typing import Any
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import denormalise, encoder, negative, normalise, patch_layout, video_layout
+from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
+from interp.models.families.pipeline import Layout, OwnGuidance
 
 CROSS = cross_block(
     tabled("temb", wide=True),
@@ -69,17 +69,12 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
 
 
 OWN_GUIDANCE = OwnGuidance("calls")
-PIPELINE = PipelineSpec(
-    pipeline_class="WanPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "WanPipeline",
+    layout,
+    encode,
     default_size=lambda pipe: (480, 832),
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=encode,
-    unconditional=negative(encode),
     to_autoencoder=denormalise,
     from_autoencoder=normalise,
     moving=True,
