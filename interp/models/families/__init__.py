@@ -9,8 +9,7 @@ from typing import Any
 
 from interp.models.anatomy import Describe
 from interp.models.catalog import CATALOG
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import ModelFamily, OwnGuidance, PipelineSpec
 
 
 def _found() -> list[ModelFamily]:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry, Tap
 from interp.models.families.blocks import double_block, numbered, projected, single_block
 from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.models.families.pipeline import Layout, PipelineSpec, check_frames, no_conditions
+from interp.base.errors import InputError
+from interp.models.families.pipeline import Layout, PipelineSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,11 @@ def encoder(**items: int) -> Encode:
         return {name: found[item] for name, item in items.items()}
 
     return encode
+
+
+def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """No arguments: text does not enter the gates."""
+    return {}
 
 
 def text_pipeline(
@@ -84,6 +90,13 @@ def patch_layout(
         pixel_multiple=math.lcm(least, scale * of_y, scale * of_x),
         **further,
     )
+
+
+def check_frames(frames: int, every: int) -> None:
+    """Raise an error unless `frames` is 1 plus a multiple of `every`, as the autoencoder requires."""
+    if (frames - 1) % every:
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be 1 plus a multiple of {every}; got {frames} (try {near})")
 
 
 def video_layout(still: Layout, frames: int, every: int, of_time: int = 1) -> Layout:

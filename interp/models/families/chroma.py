@@ -15,8 +15,7 @@ from typing import Any
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
 
 DOUBLE = double_block(
     (

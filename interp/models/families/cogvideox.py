@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, numbered, project
-from interp.models.families.calls import encoder, patch_layout, text_pipeline, video_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, check_frames, guidance_scale
+from interp.models.families.calls import check_frames, encoder, patch_layout, text_pipeline, video_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor

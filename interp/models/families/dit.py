@@ -13,8 +13,7 @@ from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered
 from interp.models.families.calls import epsilon_and_sigma, patch_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, guidance_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 from interp.models.families.sd3 import position
 
 if TYPE_CHECKING:

@@ -8,16 +8,12 @@ which `proj_out` joins. `temb` enters again in `norm_out`. The transformer recei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
 
 DOUBLE = double_block()
 SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
@@ -31,7 +27,7 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"temb": transformer.time_text_embed(*named, pooled), "hidden_states": pooled}
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance where the weights take one."""
     import torch
 

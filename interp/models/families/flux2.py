@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, packed_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, guidance_scale
+from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor

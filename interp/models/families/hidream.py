@@ -23,8 +23,7 @@ from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
 from interp.models.families.calls import encoder, patch_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor

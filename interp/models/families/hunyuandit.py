@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.calls import patch_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, guidance_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,18 +14,14 @@ The pipeline's own guidance is a component (a guider) that no argument turns off
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import numbered
-from interp.models.families.calls import falling_to_zero, patch_layout
-from interp.models.families.described import ModelFamily
+from interp.models.families.calls import falling_to_zero, no_conditions, patch_layout
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
 GUIDERS = ("guider", "ocr_guider")
@@ -81,7 +77,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, glyphs + pipe.tokenizer_max_length, least=2 * pipe.vae_scale_factor)
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The text tokens and their masks, of the prompt and of its glyphs, as the transformer takes them."""
     return dict(zip(TEXT_INPUTS, pipe.encode_prompt(texts, batch_size=len(texts)), strict=True))
 

@@ -12,18 +12,14 @@ The text tokens come from a language model, under a template. The transformer re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
 from interp.models.families.calls import encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
-from interp.models.families.described import ModelFamily
 from interp.models.families.flux import own_scale
-from interp.models.families.pipeline import Layout, OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 MASKED = (*ROWS, "attention_mask")
 MIDS_FIRST = sorted(MLPS, key=lambda tap: tap.kind != "mid")  # both streams' second norms run before their MLPs
@@ -75,13 +71,13 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return video_layout(still, settings["num_frames"], pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t)
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), their mask, and pooled text, (batch, channel), in the transformer's dtype."""
     found = encoder(encoder_hidden_states=0, encoder_attention_mask=2, pooled_projections=1)(pipe, texts, settings)
     return {name: value.to(pipe.transformer.dtype) for name, value in found.items()}
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance, times 1000, where the weights take one."""
     import torch
 

@@ -18,8 +18,7 @@ from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import encoder, falling, patch_layout, text_pipeline, video_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, guidance_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +41,10 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of an `LTXVideoTransformer3DModel`."""
-    config = transformer.config
     return Anatomy(
         family="ltx",
         model_class="LTXVideoTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
         reentries=(Reentry("time_embed", item=1),),
@@ -81,28 +79,20 @@ def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     return spatial
 
 
-def pack(pipe: Any, latents: Tensor) -> Tensor:
-    """(row, channel, frame, y, x) to tokens."""
-    packed: Tensor = pipe._pack_latents(latents)
-    return packed
-
-
-def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def to_autoencoder(pipe: Any, latents: Tensor) -> Any:
     """Denormalise latents for the autoencoder."""
     vae = pipe.vae
     if vae.config.timestep_conditioning:
         raise ModelError(
             "LTXPipeline: an autoencoder that takes a timestep (LTX-Video 0.9.1 and later) cannot decode latents here"
         )
-    raw: Tensor = pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    return raw
+    return pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
-def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def from_autoencoder(pipe: Any, latents: Tensor) -> Any:
     """The inverse."""
     vae = pipe.vae
-    normal: Tensor = pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    return normal
+    return pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
@@ -124,7 +114,7 @@ PIPELINE = text_pipeline(
     default_size=lambda pipe: (512, 704),
     settings=settings,
     unpack=unpack,
-    pack=pack,
+    pack=lambda pipe, latents: pipe._pack_latents(latents),
     sigmas=falling,
     to_autoencoder=to_autoencoder,
     from_autoencoder=from_autoencoder,

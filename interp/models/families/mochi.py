@@ -25,8 +25,7 @@ from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import STATES
 from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

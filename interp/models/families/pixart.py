@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor

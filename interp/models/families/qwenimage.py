@@ -10,17 +10,13 @@ pipeline's encoder encodes the prompts, and they are padded to `max_sequence_len
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
 from interp.models.families.calls import denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
 
 JOINT = double_block(
     (called("image", "img_mod"), called("text", "txt_mod"), *ATTENTION_INPUTS),
@@ -56,7 +52,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
     import torch
 
@@ -71,7 +67,7 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str
     }
 
 
-def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Prompts as encoded text."""
     return dict(zip(("prompt_embeds", "prompt_embeds_mask"), encode(pipe, texts, settings).values(), strict=True))
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.pixart import CROSS_INPUTS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 CROSS = cross_block(
     tabled("timestep"), *mlp_taps("image", "norm2", "ff", spatial=True), rows=CROSS_INPUTS, norms=("norm1", "norm2")
@@ -55,7 +50,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The text tokens of prompts under the pipeline's instruction, and their mask."""
     instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
     length = settings["max_sequence_length"]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
 from interp.models.families.calls import patch_layout, text_pipeline
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, spectrogram_size
 
 if TYPE_CHECKING:
     from torch import Tensor

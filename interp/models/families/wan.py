@@ -14,8 +14,7 @@ from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 CROSS = cross_block(
     tabled("temb", wide=True),
@@ -38,11 +37,10 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `WanTransformer3DModel`."""
-    config = transformer.config
     return Anatomy(
         family="wan",
         model_class="WanTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
         blocks=numbered(transformer, blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("condition_embedder", item=0),),
