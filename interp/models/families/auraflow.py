@@ -11,10 +11,11 @@ There is no branch of attention and no state between the two: alpha.attn acts in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry, Tap
-from interp.models.families.blocks import double_block, numbered, projected, single_block
+from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
+from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
 from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
@@ -31,14 +32,6 @@ SINGLE = single_block(
     norms=("norm1.norm", "norm2"),
 )
 encode = encoder(encoder_hidden_states=0)
-
-
-def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
-    embedded = transformer.time_step_embed(inputs["timestep"]).to(transformer.dtype)
-    return {"temb": transformer.time_step_proj(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
 
 
 def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
@@ -61,7 +54,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
         position=position,
-        conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_timestep, "time_step_embed", "time_step_proj")),
         lengths=lambda given: {"text": registers + given["encoder_hidden_states"].shape[1]},
     )
 
@@ -72,6 +65,5 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, registers + settings["max_sequence_length"])
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = text_pipeline("AuraFlowPipeline", layout, encode, 256, default_size=config_size)
-FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

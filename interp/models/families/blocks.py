@@ -61,6 +61,14 @@ def tabled(argument: str, *, wide: bool = False) -> Modulation:
     return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
 
 
+def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` from the timestep through two modules, as the transformer's forward; `hidden_states` gives only the dtype."""
+    import torch
+
+    embedded = transformer.get_submodule(first)(inputs["timestep"]).to(transformer.dtype)
+    return {"temb": transformer.get_submodule(second)(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+
+
 def mlp_taps(
     stream: str, norm: str, mlp: str, *, tap: type[Tap] = Tap, gated: bool = True, spatial: bool = False
 ) -> tuple[Tap, Tap, Tap]:

@@ -64,6 +64,5 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-OWN_GUIDANCE = OwnGuidance("calls")
 PIPELINE = text_pipeline("ChromaPipeline", packed_layout, encode, unpack=unpack, pack=pack, sigmas=falling)
-FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls"))

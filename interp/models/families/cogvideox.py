@@ -20,8 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
-from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, numbered, project
+from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
+from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
 from interp.models.families.calls import check_frames, encoder, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 
@@ -58,14 +58,6 @@ JOINT = Block(
 encode = encoder(encoder_hidden_states=0)
 
 
-def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
-    embedded = transformer.time_proj(inputs["timestep"]).to(transformer.dtype)
-    return {"temb": transformer.time_embedding(embedded, None), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
-
-
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `CogVideoXTransformer3DModel`."""
     config = transformer.config
@@ -78,7 +70,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "temb"),),
-        conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_timestep, "time_proj", "time_embedding")),
         forks=False,
     )
 
@@ -140,7 +132,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return scale
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
 PIPELINE = text_pipeline(
     "CogVideoXPipeline",
     layout,
@@ -151,4 +142,4 @@ PIPELINE = text_pipeline(
     pack=pack,
     moving=True,
 )
-FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))

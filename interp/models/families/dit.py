@@ -118,7 +118,6 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, *default_size(pipe), scale=scale(pipe), prediction=epsilon_and_sigma(pipe.transformer))
 
 
-OWN_GUIDANCE = OwnGuidance("cond first", guidance_scale, lambda transformer: len(epsilon_and_sigma(transformer)))
 PIPELINE = PipelineSpec(
     pipeline_class="DiTPipeline",
     layout=layout,
@@ -131,4 +130,5 @@ PIPELINE = PipelineSpec(
     conditions=class_tensor,
     unconditional=unconditional,
 )
+OWN_GUIDANCE = OwnGuidance("cond first", guidance_scale, lambda transformer: len(epsilon_and_sigma(transformer)))
 FAMILY = ModelFamily("dit", "DiTTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

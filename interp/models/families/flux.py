@@ -69,7 +69,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return scale if scale > 1 and (given.get("negative_prompt") is not None or encoded) else None
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = text_pipeline(
     "FluxPipeline",
     packed_layout,
@@ -84,4 +83,4 @@ PIPELINE = text_pipeline(
     pack=pack,
     sigmas=falling,
 )
-FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -103,7 +103,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None if given["self"].config.is_distilled else guidance_scale(given)
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = text_pipeline(
     "Flux2KleinPipeline",
     packed_layout,
@@ -115,4 +114,4 @@ PIPELINE = text_pipeline(
     sigmas=falling,
     shift=shift,
 )
-FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -154,7 +154,6 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, text_tokens, prediction=("minus_velocity",))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = text_pipeline(
     "HiDreamImagePipeline",
     layout,
@@ -166,4 +165,4 @@ PIPELINE = text_pipeline(
     gates=("pooled_embeds",),
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
-FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

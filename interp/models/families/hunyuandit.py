@@ -81,7 +81,6 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, prediction=(first, "sigma"))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", guidance_scale, lambda transformer: 2)
 PIPELINE = PipelineSpec(
     pipeline_class="HunyuanDiTPipeline",
     layout=layout,
@@ -90,4 +89,5 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
+OWN_GUIDANCE = OwnGuidance("uncond first", guidance_scale, lambda transformer: 2)
 FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

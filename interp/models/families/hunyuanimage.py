@@ -92,7 +92,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = PipelineSpec(
     pipeline_class="HunyuanImagePipeline",
     layout=layout,
@@ -105,4 +104,4 @@ PIPELINE = PipelineSpec(
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     sigmas=falling_to_zero,
 )
-FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

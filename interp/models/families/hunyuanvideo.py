@@ -88,7 +88,6 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
     return {"pooled_projections": pooled, "guidance": torch.tensor(given, dtype=pooled.dtype, device=pooled.device) * 1000.0}
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = text_pipeline(
     "HunyuanVideoPipeline",
     layout,
@@ -104,4 +103,4 @@ PIPELINE = text_pipeline(
     sigmas=falling_to_zero,
     moving=True,
 )
-FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

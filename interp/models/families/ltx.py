@@ -106,7 +106,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return scale
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
 PIPELINE = text_pipeline(
     "LTXPipeline",
     layout,
@@ -120,4 +119,4 @@ PIPELINE = text_pipeline(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))

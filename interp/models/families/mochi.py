@@ -136,7 +136,6 @@ def sigmas(steps: int) -> np.ndarray[Any, Any]:
     return np.array(linear_quadratic_schedule(steps, LINEAR_UP_TO))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = text_pipeline(
     "MochiPipeline",
     layout,
@@ -150,4 +149,4 @@ PIPELINE = text_pipeline(
     from_autoencoder=normalise,
     moving=True,
 )
-FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

@@ -77,7 +77,6 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, prediction=epsilon_and_sigma(pipe.transformer))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
 ALPHA = text_pipeline(
     "PixArtAlphaPipeline",
     layout,
@@ -88,4 +87,4 @@ ALPHA = text_pipeline(
     conditions=conditions,
 )
 SIGMA = dataclasses.replace(ALPHA, pipeline_class="PixArtSigmaPipeline", settings=lambda pipe: {"max_sequence_length": 300})
-FAMILY = ModelFamily("pixart", "PixArtTransformer2DModel", describe, (ALPHA, SIGMA), OWN_GUIDANCE)
+FAMILY = ModelFamily("pixart", "PixArtTransformer2DModel", describe, (ALPHA, SIGMA), OwnGuidance("uncond first"))

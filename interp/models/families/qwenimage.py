@@ -83,7 +83,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = text_pipeline(
     "QwenImagePipeline",
     packed_layout,
@@ -98,4 +97,4 @@ PIPELINE = text_pipeline(
     moving=True,
     sigmas=falling,
 )
-FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -59,7 +59,6 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str
 
 
 encode_plain = encoder(encoder_hidden_states=0, encoder_attention_mask=1)  # without the instruction, as the negative prompt
-OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = text_pipeline(
     "SanaPipeline",
     lambda pipe, height, width, settings: patch_layout(pipe, height, width, least=32),
@@ -70,4 +69,4 @@ PIPELINE = text_pipeline(
     default_size=config_size,
     unconditional=lambda pipe, negative, settings: encode_plain(pipe, [negative], settings),
 )
-FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

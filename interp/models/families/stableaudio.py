@@ -114,7 +114,6 @@ def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
     raise ModelError("StableAudioPipeline generates sound: its latents cannot be decoded to pictures, nor pictures encoded")
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
 PIPELINE = PipelineSpec(
     pipeline_class="StableAudioPipeline",
     layout=layout,
@@ -127,4 +126,4 @@ PIPELINE = PipelineSpec(
     to_autoencoder=no_pictures,
     from_autoencoder=no_pictures,
 )
-FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

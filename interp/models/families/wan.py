@@ -66,7 +66,6 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return video_layout(still, settings["num_frames"], pipe.vae_scale_factor_temporal, of_time)
 
 
-OWN_GUIDANCE = OwnGuidance("calls")
 PIPELINE = text_pipeline(
     "WanPipeline",
     layout,
@@ -77,4 +76,4 @@ PIPELINE = text_pipeline(
     from_autoencoder=normalise,
     moving=True,
 )
-FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OwnGuidance("calls"))
