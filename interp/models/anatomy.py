@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from interp.base.errors import ModelError
 from interp.base.sites import GATES, STREAMS, Site
 from interp.models.hook_points import (
+    REST,
     Inputs,
     Lengths,
     Modulation,
@@ -54,6 +55,8 @@ class Block:
     """(the image tokens' value projection, the next layer after attention), of the same shape."""
     joint: tuple[str, ...] = ()
     """Streams concatenated in one state, in order, where the block takes and returns such a state."""
+    followed: bool = False
+    """Whether tokens of no stream follow those of the streams. Edits leave them unchanged."""
     remakes: bool = False
     """Whether it first makes a new state from its input and an earlier block's output (a long skip). What it adds to its input
     is then not the sum of its branches."""
@@ -90,13 +93,15 @@ class Block:
 
     def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
         """The block's output with every stream's state replaced."""
-        items = list(output) if isinstance(output, tuple) else [output]
-        for stream, item in self.hidden.items():
-            items[item or 0] = states[stream]
-        if self.joint:
-            import torch
+        import torch
 
-            items[0] = torch.cat([states[stream] for stream in self.joint], dim=1)
+        items = list(output) if isinstance(output, tuple) else [output]
+        for item in {item or 0 for item in self.hidden.values()}:
+            here = self.joint or [stream for stream, place in self.hidden.items() if (place or 0) == item]
+            parts = [states[stream] for stream in here]
+            if self.followed and items[item] is not None:
+                parts.append(items[item][:, sum(part.shape[1] for part in parts) :])
+            items[item] = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return tuple(items) if isinstance(output, tuple) else items[0]
 
     def with_rows(self, output: Any, rows: Any) -> Any:
@@ -113,7 +118,8 @@ class Block:
         return self.with_states((None,) * max(2, len(self.hidden)), states)
 
     def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
-        return cut(state, self.joint, stream, lengths) if self.joint else state
+        order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
+        return cut(state, order, stream, lengths) if order else state
 
 
 @dataclasses.dataclass(frozen=True)

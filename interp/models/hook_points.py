@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # families are data: listing them loads no torch
 Inputs = Mapping[str, Any]
 Lengths = Mapping[str, int]
 """Tokens of each stream."""
+REST = "rest"
+"""In an order of streams: tokens of no stream, as many as the streams leave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +156,12 @@ class Reentry:
 
 
 def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """One stream's tokens from concatenated streams; the image takes what the others leave."""
+    """One stream's tokens from concatenated streams; `REST`, or else the image, takes what the others leave."""
     import torch
 
-    sizes = [lengths[name] if name != "image" else 0 for name in order]
-    sizes[list(order).index("image")] = value.shape[1] - sum(sizes)
+    last = REST if REST in order else "image"
+    sizes = [lengths[name] if name != last else 0 for name in order]
+    sizes[list(order).index(last)] = value.shape[1] - sum(sizes)
     found: Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]
     return found
 

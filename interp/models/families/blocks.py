@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
+from interp.models.hook_points import REST
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +71,7 @@ def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) ->
 
 
 def mlp_taps(
-    stream: str, norm: str, mlp: str, *, tap: type[Tap] = Tap, gated: bool = True, spatial: bool = False
+    stream: str, norm: str, mlp: str, *, tap: Callable[..., Tap] = Tap, gated: bool = True, spatial: bool = False
 ) -> tuple[Tap, Tap, Tap]:
     """A stream's state before its MLP, and the MLP's input and output."""
     return (
@@ -127,15 +128,16 @@ def single_block(
     order: tuple[str, ...] = TEXT_FIRST,
     norms: Sequence[str] = ("norm.norm",),
     joint: bool = True,
-    block: type[Block] = Block,
+    followed: bool = False,
     path: str = "",
 ) -> Block:
     """A block that joins both streams, with the same gates. Each tap holds both, in this order.
 
     With `joint` it takes and returns one state; otherwise it takes and returns the two streams.
     """
-    streams = [dataclasses.replace(tap, stream=stream, joint=order) for tap in taps for stream in STATES]
-    return block(
+    held = (*order, REST) if followed else order
+    streams = [dataclasses.replace(tap, stream=stream, joint=held) for tap in taps for stream in STATES]
+    return Block(
         path=path,
         kind="single",
         hidden={stream: None if joint else item for item, stream in enumerate(order)},
@@ -144,6 +146,7 @@ def single_block(
         state_inputs=dict.fromkeys(order, "hidden_states") if joint else STATES,
         norms=tuple(Norm(norm, order) for norm in norms),
         joint=order if joint else (),
+        followed=followed,
     )
 
 
@@ -154,7 +157,7 @@ def cross_block(
     kind: str = "cross",
     norms: Sequence[str] = (),
     gated: bool = True,
-    tap: type[Tap] = Tap,
+    tap: Callable[..., Tap] = Tap,
     block: type[Block] = Block,
     remakes: bool = False,
 ) -> Block:

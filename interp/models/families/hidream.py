@@ -14,8 +14,7 @@ The pipeline generates the same number of pixels for every size. It pads non-squ
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths,
 from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
 from interp.models.families.calls import encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.hook_points import REST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,72 +32,41 @@ LLAMA = "encoder_hidden_states_llama3"  # (layer, batch, token, channel)
 ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_masks", "image_rotary_emb")
 
 
-def part(state: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """A stream's tokens from a state that starts with the streams in `order`: (batch, token, channel)."""
-    start = sum(lengths[name] for name in order[: list(order).index(stream)])
-    return state[:, start : start + lengths[stream]]
+TextTap = partial(Tap, "text", joint=("text", REST))
 
 
-@dataclasses.dataclass(frozen=True)
-class PassingBlock(Block):
-    """A block that receives extra tokens behind those of its streams."""
-
-    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
-        """The block's output with every stream's state replaced. The extra tokens are unchanged."""
-        import torch
-
-        items = list(output) if isinstance(output, tuple) else [output]
-        for item in {item or 0 for item in self.hidden.values()}:
-            streams = self.joint or [stream for stream, place in self.hidden.items() if place == item]
-            parts = [states[stream] for stream in streams]
-            behind = [] if items[item] is None else [items[item][:, sum(state.shape[1] for state in parts) :]]
-            items[item] = torch.cat([*parts, *behind], dim=1)
-        return tuple(items) if isinstance(output, tuple) else items[0]
-
-    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
-        return part(state, self.joint or (stream,), stream, lengths)
-
-
-@dataclasses.dataclass(frozen=True)
-class PassingTap(Tap):
-    """A tap with extra tokens behind those of the streams."""
-
-    def take(self, value: Any, lengths: Lengths) -> Tensor:
-        """The stream's tokens, (batch, token, channel)."""
-        given = value[self.item or 0] if isinstance(value, tuple) else value
-        return part(given, self.joint or (self.stream,), self.stream, lengths)
-
-
-DOUBLE = PassingBlock(
+DOUBLE = Block(
     path=".block",
     kind="double",
     hidden={"image": 0, "text": 1},
     reads=(
         called("image", "adaLN_modulation", ADALN_BOTH),
         Tap("image", "modulated", "attn", "attn1", "input"),
-        PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
+        TextTap("modulated", "attn", "attn1.to_q_t", "input"),
         Tap("image", "branch", "attn", "attn1", item=0),
-        PassingTap("text", "branch", "attn", "attn1", item=1),
+        TextTap("branch", "attn", "attn1", item=1),
         Tap("image", "mid", None, "norm3_i", "input"),
-        PassingTap("text", "mid", None, "norm3_t", "input"),
+        TextTap("mid", None, "norm3_t", "input"),
         *mlp_taps("image", "norm3_i", "ff_i")[1:],
-        *mlp_taps("text", "norm3_t", "ff_t", tap=PassingTap)[1:],
+        TextTap("modulated", "mlp", "ff_t", "input"),
+        TextTap("branch", "mlp", "ff_t"),
     ),
     row_inputs=ROW_INPUTS,
     state_inputs=STATES,
     attention=("attn1.to_v", "attn1.to_out"),
+    followed=True,
 )
 SINGLE = single_block(
     called("image", "adaLN_modulation"),
     (
-        PassingTap("image", "modulated", "attn", "attn1", "input"),
-        PassingTap("image", "branch", "attn", "attn1"),
-        *mlp_taps("image", "norm3_i", "ff_i", tap=PassingTap),
+        Tap("image", "modulated", "attn", "attn1", "input"),
+        Tap("image", "branch", "attn", "attn1"),
+        *mlp_taps("image", "norm3_i", "ff_i"),
     ),
     norms=(),
     order=IMAGE_FIRST,
     rows=ROW_INPUTS,
-    block=PassingBlock,
+    followed=True,
     path=".block",
 )
 

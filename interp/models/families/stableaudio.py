@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, spectrogram_size
+from interp.models.hook_points import REST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,16 +42,7 @@ class LedBlock(Block):
         return state[:, 1:]
 
 
-@dataclasses.dataclass(frozen=True)
-class LedTap(Tap):
-    """A tap in such a block."""
-
-    def take(self, value: Any, lengths: Lengths) -> Tensor:
-        """The stream's tokens, (batch, token, channel)."""
-        found: Tensor = value[:, 1:]
-        return found
-
-
+LedTap = partial(Tap, joint=(REST, "image"))
 CROSS = cross_block(
     None,
     *mlp_taps("image", "norm3", "ff", tap=LedTap, gated=False),
