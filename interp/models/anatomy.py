@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from interp.base.errors import ModelError
 from interp.base.sites import GATES, STREAMS, Site
 from interp.models.hook_points import (
     REST,
+    Conditioning,
     Inputs,
     Lengths,
     Modulation,
@@ -25,6 +25,8 @@ from interp.models.hook_points import (
     Reentry,
     Tap,
     add_rows,
+    as_output,
+    bind_inputs,
     cut,
     given_chunks,
     in_place_of,
@@ -120,23 +122,6 @@ class Block:
     def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
         order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
         return cut(state, order, stream, lengths) if order else state
-
-
-@dataclasses.dataclass(frozen=True)
-class Conditioning:
-    """The gates' inputs, and how to compute the gates without running a block."""
-
-    players: Mapping[str, str]
-    """The gates' inputs (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class label
-    is `text`. Without `text`, text does not enter the gates."""
-    inputs: Callable[[nn.Module, Inputs], Inputs]
-    """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
-    further: tuple[str, ...] = ()
-    """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
-    pooled: bool = True
-    """Whether text enters through its own argument. If it enters through the text tokens, these are swapped with it."""
-    of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
-    """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,23 +232,6 @@ __all__ = [
     "in_place_of",
     "take_rows",
 ]
-
-
-def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's inputs by argument name, positional or not."""
-    signature = inspect.signature(type(block).forward)
-    bound = signature.bind(block, *args, **kwargs)
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "self"}
-
-
-def as_output(prediction: Tensor, return_dict: bool) -> Any:
-    """Wrap a prediction in the output that diffusers' pipelines expect."""
-    if not return_dict:
-        return (prediction,)
-    from diffusers.models.modeling_outputs import Transformer2DModelOutput
-
-    return Transformer2DModelOutput(sample=prediction)
 
 
 Describe = Callable[["nn.Module"], Anatomy]
