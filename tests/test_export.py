@@ -14,7 +14,7 @@ from messages import names, refused
 
 import interp
 from interp.base.errors import InputError, StoreError
-from interp.store.exporting import export
+from interp.store.tables import export
 
 
 def check(table: pd.DataFrame, data: xr.Dataset) -> None:

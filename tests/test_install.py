@@ -90,6 +90,11 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert Path(found.strip()).is_relative_to(target)
     assert (target / "interp" / "py.typed").exists()
+    build = "from interp.models import tiny; tiny.build('sd3', 'tiny'); print(*tiny.FAMILIES)"
+    found = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == sorted(path.stem for path in (PACKAGE / "models" / "tiny_families").glob("*.yaml"))
     prompts = target / "interp" / "models" / "demo" / "prompts.txt"
     command = [sys.executable, "-m", "interp", "trace", "--model", "demo", "--prompts", str(prompts), "--dry-run"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)

@@ -15,9 +15,9 @@ from messages import refused, warned
 
 import interp
 from interp.base.errors import InputError, InterpWarning, StoreError
-from interp.store.exporting import export
 from interp.store.locations import exists, located
 from interp.store.merging import merge
+from interp.store.tables import export
 from interp.store.verification import forget, verify
 
 TEXTS = ["a red cat", "two dog", "the green circle"]

@@ -28,7 +28,7 @@ def export(
     """Write part of a store as CSV, Parquet or NetCDF, row by row: the store may be larger than memory."""
     from interp.analysis import sources
     from interp.base.errors import InputError
-    from interp.store.exporting import export as write
+    from interp.store.tables import export as write
     from interp.store.traced_run import open_run
 
     opened = open_run(run)

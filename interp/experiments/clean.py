@@ -23,7 +23,7 @@ from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.tracing.group import pipeline_arguments
 from interp.tracing.prepare import Prepared
-from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
+from interp.tracing.sampler import hook_scheduler
 
 Array = NDArray[Any]
 
@@ -58,10 +58,8 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
     """Call the pipeline once: pictures (row, y, x, rgb) uint8 and last latents (row, ...). A NaN is an error."""
     model = prepared.model
     check_traceable(model.pipe.transformer)
-    scheduler = model.pipe.scheduler
     try:
-        hooking = hook_scheduler(scheduler, keep_all=False, on_step=on_step)
-        with keep_offload_hooks(model.pipe), hooking as scheduler_hook, quiet(), torch.no_grad():
+        with hook_scheduler(model.pipe, keep_all=False, on_step=on_step) as scheduler_hook, quiet(), torch.no_grad():
             output = model.pipe(**pipeline_arguments(model, prepared.plan, rows))
     except InterpError:
         raise

@@ -120,7 +120,7 @@ class ByArms(ByRow):
         anatomy = prepared.model.anatomy
         tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}
         for edit in (edit for arm in self.arms for edit in arm.edits if isinstance(edit, Selection)):
-            edit.check(anatomy.streams, len(anatomy.blocks), anatomy.channels, len(prepared.schedule.timesteps), tokens)
+            edit.check(anatomy, len(prepared.schedule.timesteps), tokens)
             check_stream(prepared, edit)
 
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:

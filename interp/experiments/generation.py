@@ -48,7 +48,7 @@ def generate(
     rows = prepared.plan.rows()
     drawn = []
     for batch in groups(rows, at_least("batch_size", batch_size, 1)):
-        drawn += _one_by_one(prepared, batch, on_step) if sequential else _together(prepared, batch, on_step)
+        drawn += _one_by_one(prepared, batch, on_step) if sequential else trace_group(prepared, batch, [], on_step)
     failed = [row.failure for row in drawn if row.failure is not None]
     if failed:
         raise TraceError(f"{len(failed)} of {len(rows)} rows gave no picture; first: {failed[0]}")
@@ -65,11 +65,6 @@ def generate(
         },
         {"plan": prepared.plan.to_json()},
     )
-
-
-def _together(prepared: Prepared, batch: Sequence[Row], on_step: Callable[[int], None]) -> list[TracedRow]:
-    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide(), "on_step": on_step}
-    return trace_group(prepared.model, prepared.plan, batch, prepared.schedule, prepared.layout, [], **given)
 
 
 def _one_by_one(prepared: Prepared, batch: Sequence[Row], on_step: Callable[[int], None]) -> list[TracedRow]:

@@ -7,6 +7,7 @@ which join the batch at their first edited block. `sequential` runs one call per
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 from interp.guidance.method import COND, UNCOND, Branch, Combined, Context
 from interp.guidance.methods import Amplify
 from interp.interventions.forks import BEFORE_THE_BLOCKS, Place, around_calls, first_place
-from interp.interventions.hooks import Driver
-from interp.models.anatomy import Anatomy, add_rows, bind_inputs, in_place_of, take_rows
+from interp.interventions.hooks import attached, put_rows
+from interp.interventions.rows import JoiningRows
+from interp.models.anatomy import Anatomy, add_rows, in_place_of, take_rows
 
 Levels = Callable[[int], tuple[float, float]]
 """step -> (sigma, sigma of the next step)."""
@@ -34,7 +36,7 @@ def place_of(branch: Branch) -> Place | None:
     return None if found[1] == BEFORE_THE_BLOCKS else found
 
 
-class Guide(Driver):
+class Guide(JoiningRows):
     """Guides every call of a transformer inside `guiding`."""
 
     def __init__(
@@ -54,31 +56,17 @@ class Guide(Driver):
         self.remembered: dict[str, Tensor] = {}
         self.values: Tensor | None = None
         self.states: dict[str, Tensor] = {}
-        self.batch = self.count = self.given = 0
+        self.batch = 0
         self.waiting: list[Branch] = []
         self.rows: dict[str, slice] = {}
         self.here: list[Branch] = []
-        self.source: list[int] = []
 
     @contextlib.contextmanager
     def guiding(self, transformer: Any) -> Iterator[Guide]:
         """Guide the pipeline's calls inside; removes all hooks afterwards."""
-        handles: list[Any] = []
-        try:
-            handles += self.attach(transformer, first=True)
-            for index, block in enumerate(self.anatomy.blocks):  # after attach: rows move before their arguments are edited
-                module = transformer.get_submodule(block.path)
-                handles.append(module.register_forward_pre_hook(self.before_block(index), with_kwargs=True, prepend=True))
-            handles += self._attach_attention(transformer)
-            for path, argument in ((one.module, one.argument) for one in self.anatomy.reentries if one.argument is not None):
-                module = transformer.get_submodule(path)
-                hook = self.before_reentry(argument)
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
-            with around_calls(transformer, self.call, self.anatomy):
-                yield self
-        finally:
-            for handle in handles:
-                handle.remove()
+        handles = [*self.attach(transformer, first=True), *self._attach_attention(transformer)]
+        with attached(handles), around_calls(transformer, self.call, self.anatomy):
+            yield self
 
     def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
         """One step: the guided prediction of the conditional rows."""
@@ -87,7 +75,7 @@ class Guide(Driver):
         branches = self.guidance.branches(step)
         amplified = [m.edit_at(step) for m in self.guidance.acting(step) if isinstance(m, Amplify)]
         if not self.guidance.acting(step):
-            self._begin([], [])
+            self._begin({COND: slice(0, self.batch)})
             return run(bound)
         predictions = self._sequentially(bound, run, branches, amplified) if self.sequential else None
         if predictions is None:
@@ -106,8 +94,11 @@ class Guide(Driver):
 
     def _together(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
         own = [branch for branch in branches if branch.model is None]
-        given = self._with_uncond(bound) if any(branch.name == UNCOND for branch in own) else bound
-        self._begin(own, amplified)
+        waiting = [branch for branch in own if branch.name != UNCOND]
+        rows, given = {COND: slice(0, self.batch)}, bound
+        if len(waiting) < len(own):
+            rows[UNCOND], given = slice(self.batch, 2 * self.batch), self._with_uncond(bound)
+        self._begin(rows, waiting, amplified)
         output = run(self._widened(given))
         predictions = {name: output[rows] for name, rows in self.rows.items()}
         return {**predictions, **self._others(bound, branches)}
@@ -118,8 +109,9 @@ class Guide(Driver):
         for branch in [Branch(COND), *(one for one in branches if one.model is None)]:
             unconditional = UNCOND in (branch.name, branch.source)
             given = {**bound, **self._uncond_rows(bound)} if unconditional else bound
-            self._begin([], amplified)
-            self._alone(branch)
+            self._begin({COND: slice(0, self.batch)}, (), amplified)
+            if branch.edits or branch.skips or branch.identity:  # the whole batch is one branch
+                self._add(branch, slice(0, self.batch))
             predictions[branch.name] = run(given)
         return {**predictions, **self._others(bound, branches)}
 
@@ -147,30 +139,20 @@ class Guide(Driver):
         """The call's arguments with the rows of all branches, for models in which rows cannot join at a block."""
         if self.anatomy.forks or not self.waiting:
             return bound
-        index = self._join_all(list(self.waiting))
-        self.given, self.source = self.count, list(range(self.count))
+        index = self._add_all(list(self.waiting))
+        self.given, self.source = len(index), list(range(len(index)))
         return {**bound, **{name: take_rows(bound.get(name), index) for name in self.anatomy.row_inputs}}
 
-    def _begin(self, branches: list[Branch], amplified: list[Any]) -> None:
-        """Set the rows at the input, and the branches that join later."""
+    def _begin(self, rows: dict[str, slice], waiting: Any = (), amplified: Any = (), count: int = 0) -> None:
+        """Set the rows at the input (`count`; by default those named), the branches that join later, and edits of all rows."""
         self.memory.begin_call()
-        self.rows = {COND: slice(0, self.batch)}
-        if any(branch.name == UNCOND for branch in branches):
-            self.rows[UNCOND] = slice(self.batch, 2 * self.batch)
-        self.count = self.given = self.batch * len(self.rows)
-        self.waiting = [branch for branch in branches if branch.name != UNCOND]
-        self.here = []
-        self.source = list(range(self.count))
-        self.arms = [list(amplified)]
-        self.touched = [[0] * len(amplified)]
+        self.rows, self.waiting, self.here = rows, list(waiting), []
+        self.given = count or max(part.stop for part in rows.values())
+        self.source = list(range(self.given))
+        self.arms, self.touched = [list(amplified)], [[0] * len(amplified)]
         self.pieces = [(slice(None), 0)] if amplified else []
 
-    def _alone(self, branch: Branch) -> None:
-        """Make the whole batch one branch."""
-        if branch.edits or branch.skips or branch.identity:
-            self._join(branch, slice(0, self.batch))
-
-    def _join(self, branch: Branch, rows: slice) -> None:
+    def _add(self, branch: Branch, rows: slice) -> None:
         self.here.append(branch)
         self.rows[branch.name] = rows
         if branch.edits:
@@ -178,79 +160,44 @@ class Guide(Driver):
             self.touched.append([0] * len(branch.edits))
             self.pieces.append((rows, len(self.arms) - 1))
 
-    def _fork(self, block: int, part: int) -> list[int] | None:
-        """Append the rows of branches that first differ here; return the old index of each new row."""
-        joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
-        if not joining:
-            return None
-        index = self._join_all(joining)
-        self.source = [self.source[row] for row in index]
-        return index
-
-    def _join_all(self, joining: list[Branch]) -> list[int]:
-        index = list(range(self.count))
+    def _add_all(self, joining: list[Branch]) -> list[int]:
+        index = list(range(len(self.source)))
         for branch in joining:
             source = self.rows[branch.source]
-            index += list(range(source.start, source.stop))
-            self._join(branch, slice(self.count, self.count + self.batch))
-            self.count += self.batch
+            self._add(branch, slice(len(index), len(index) + self.batch))
+            index += range(source.start, source.stop)
         self.waiting = [branch for branch in self.waiting if branch not in joining]
         return index
 
-    def before_block(self, index: int) -> Any:
-        """A hook before a block: add branches that differ inside it, and reindex conditioning to the rows."""
-        block = self.anatomy.blocks[index]
-        states = set(block.state_inputs.values())
+    def join(self, block: int, part: int) -> list[int] | None:
+        """Append the rows of branches that first differ here; return the old index of each row now."""
+        joining = [branch for branch in self.waiting if (place := place_of(branch)) is None or place[1:] == (block, part)]
+        if not joining:
+            return None
+        index = self._add_all(joining)
+        self.source = [self.source[row] for row in index]
+        return index
 
-        def hook(module: Any, arguments: Any, named: Any) -> Any:
-            moved = self._fork(index, 0)
-            skipping = any(index in branch.skips for branch in [*self.here, *self.waiting])
-            behind = len(self.source) != self.given
-            if moved is None and not behind and not skipping:
-                return None
-            bound = bind_inputs(module, arguments, named)
-            for name in block.row_inputs if moved is not None or behind else ():
-                rows = moved if name in states else self.source
-                if rows is not None:
-                    bound[name] = take_rows(bound.get(name), rows)
-            if skipping:
-                self.states = block.states_given(bound, self.lengths)
-            return (), bound
+    def wants_inputs(self, block: int) -> bool:
+        """Whether a branch skips the block."""
+        return any(block in branch.skips for branch in [*self.here, *self.waiting])
 
-        return hook
+    def see_inputs(self, block: int, bound: dict[str, Any]) -> None:
+        """Keep the states that enter a block."""
+        self.states = self.anatomy.blocks[block].states_given(bound, self.lengths)
 
-    def before_reentry(self, argument: str) -> Any:
-        """A hook before a module after the blocks that receives conditioning."""
-
-        def hook(module: Any, arguments: Any, named: Any) -> Any:
-            if len(self.source) == self.given:
-                return None
-            bound = bind_inputs(module, arguments, named)
-            return (), {**bound, argument: bound[argument][self.source]}
-
-        return hook
-
-    def on_states(self, index: int) -> Any:
-        """A hook on a block's output: add branches that differ there; skipping branches get the block's input."""
-        block, edit = self.anatomy.blocks[index], super().on_states(index)
-
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            moved = self._fork(index, 1)
-            skipping = [branch for branch in self.here if index in branch.skips]
-            output = output if moved is None else block.with_rows(output, moved)
-            if skipping:
-                states = block.states(output, self.lengths)
-                for stream, state in states.items():
-                    given = self.states[stream] if moved is None else self.states[stream][moved]
-                    for branch in skipping:
-                        state = _with(state, self.rows[branch.name], given[self.rows[branch.name]])
-                    states[stream] = state
-                output = block.with_states(output, states)
-            self.states = {}
-            edited = edit(module, arguments, output)
-            return output if edited is None else edited
-
-        return hook
+    def leaving(self, block: int, output: Any, moved: list[int] | None) -> Any:
+        """Branches that skip the block get its input."""
+        skipping = [self.rows[branch.name] for branch in self.here if block in branch.skips]
+        if skipping:
+            states = self.anatomy.blocks[block].states(output, self.lengths)
+            for stream in states:
+                given = self.states[stream] if moved is None else self.states[stream][moved]
+                for rows in skipping:
+                    states[stream] = put_rows(states[stream], rows, given[rows])
+            output = self.anatomy.blocks[block].with_states(output, states)
+        self.states = {}
+        return output
 
     def _attach_attention(self, transformer: Any) -> list[Any]:
         """Hooks that give each image token its own value, for branches with `identity`."""
@@ -262,34 +209,21 @@ class Guide(Driver):
                 continue
             module = transformer.get_submodule(block.path)
             values, out = (module.get_submodule(path) for path in block.attention)
-            handles.append(values.register_forward_hook(self._keep_values(index)))
-            handles.append(out.register_forward_pre_hook(self._own_values(index)))
+            handles.append(values.register_forward_hook(functools.partial(self._keep_values, index)))
+            handles.append(out.register_forward_pre_hook(functools.partial(self._own_values, index)))
         return handles
 
     def _perturbed(self, index: int) -> list[slice]:
         return [self.rows[branch.name] for branch in self.here if index in branch.identity]
 
-    def _keep_values(self, index: int) -> Any:
-        def hook(module: Any, arguments: Any, output: Tensor) -> None:
-            self.values = output if self._perturbed(index) else None
+    def _keep_values(self, index: int, module: Any, arguments: Any, output: Tensor) -> None:
+        self.values = output if self._perturbed(index) else None
 
-        return hook
-
-    def _own_values(self, index: int) -> Any:
-        def hook(module: Any, arguments: Any) -> Any:
-            if self.values is None:
-                return None
-            value = arguments[0]
-            for rows in self._perturbed(index):
-                value = _with(value, rows, self.values[rows])
-            self.values = None
-            return (value, *arguments[1:])
-
-        return hook
-
-
-def _with(value: Tensor, rows: slice, part: Tensor) -> Tensor:
-    """A copy with some rows replaced."""
-    whole = value.clone()
-    whole[rows] = part
-    return whole
+    def _own_values(self, index: int, module: Any, arguments: Any) -> Any:
+        if self.values is None:
+            return None
+        value = arguments[0]
+        for rows in self._perturbed(index):
+            value = put_rows(value, rows, self.values[rows])
+        self.values = None
+        return (value, *arguments[1:])

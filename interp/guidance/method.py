@@ -12,6 +12,7 @@ from torch import Tensor
 from interp.base.errors import InputError
 from interp.base.sites import parse_indices
 from interp.interventions import Intervention
+from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy
 
 Number = float | Sequence[float]
@@ -57,7 +58,8 @@ class Method:
     name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
+        for field in (field.name for field in dataclasses.fields(self) if field.name in ("steps", "blocks", "channels")):
+            object.__setattr__(self, field, parse_indices(getattr(self, field), field))
         scale = getattr(self, "scale", None)
         if scale is None:
             return
@@ -82,6 +84,10 @@ class Method:
         """Branches that it needs in addition to the conditional rows."""
         return ()
 
+    def edits(self) -> tuple[Selection, ...]:
+        """The edits of its rows."""
+        return ()
+
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Raise InputError for settings that the model or run does not support."""
         scale = getattr(self, "scale", 1.0)
@@ -89,6 +95,11 @@ class Method:
             raise InputError(f"scale of {self.name} must be one number, or one for each of {steps} steps; got {len(scale)}")
         if self.steps is not None and max(self.steps) >= steps:
             raise InputError(f"steps of {self.name} must lie in 0..{steps - 1}; got {max(self.steps)}")
+        blocks, last = getattr(self, "blocks", ()), len(anatomy.blocks) - 1
+        if not all(0 <= block <= last for block in blocks):
+            raise InputError(f"blocks of {self.name} must lie in 0..{last}; got {list(blocks)}")
+        for edit in self.edits():
+            edit.check(anatomy, steps, dict.fromkeys(anatomy.streams, 1))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

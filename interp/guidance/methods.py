@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.base.sites import parse_indices
 from interp.guidance import equations, presets
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
 from interp.interventions.edits import Scale, SetMean, Zero
+from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy
 
 
@@ -57,6 +57,70 @@ class ClassifierFree(_WithUncond):
     def base(self, c: Tensor, u: Tensor, context: Context) -> Tensor:
         """u + scale (c - u)."""
         return equations.classifier_free(c, u, self.scale_at(context.step))
+
+
+@dataclasses.dataclass(frozen=True)
+class DetailGuidance(_AwayFrom):
+    """Detail Guidance (arXiv 2510.11538, 4.3): away from a model with massive channels disrupted at block m's output.
+
+    `block` is m, counted from 0 over all blocks: the output of block m is edited. `edit` is "zero", "mean" (over tokens) or a
+    factor. `of` selects the degraded rows: cond, or uncond (the paper's "Uncond" setting, with `ClassifierFree(0)`).
+    """
+
+    channels: Any
+    block: int
+    scale: Number
+    stream: str = "image"
+    edit: str | float = "zero"
+    of: str = COND
+    source: str = ""
+    """The source of the settings."""
+    name: ClassVar[str] = "dg"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.of not in (COND, UNCOND):
+            raise InputError(f"of must be {COND} or {UNCOND}; got {self.of!r}")
+        self.edits()
+
+    def edits(self) -> tuple[Selection, ...]:
+        """The disruption of the degraded rows."""
+        where: dict[str, Any] = {"channels": self.channels, "blocks": self.block, "stream": self.stream}
+        if self.edit == "zero":
+            return (Zero(**where),)
+        if self.edit == "mean":
+            return (SetMean(**where),)
+        if isinstance(self.edit, str):
+            raise InputError(f"edit must be zero, mean or a factor; got {self.edit!r}")
+        return (Scale(self.edit, **where),)
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The degraded rows."""
+        name = f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
+        degraded = Branch(name, self.of, self.edits())
+        return (Branch(UNCOND), degraded) if self.of == UNCOND else (degraded,)
+
+    def check(self, anatomy: Anatomy, steps: int) -> None:
+        """Channels, block and stream must be the model's."""
+        super().check(anatomy, steps)
+        hidden = anatomy.blocks[self.block].hidden
+        if not any(stream in hidden for stream in anatomy.streams if self.stream in (stream, "both")):
+            raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
+
+    @classmethod
+    def preset(cls, name: str, *, run: Any = None, **changes: Any) -> DetailGuidance:
+        """The paper's settings for a model, w without CFG; `changes` are further fields. With a traced `run` of the model, warn
+        if the channels are not massive in it.
+        """
+        made = cls(**presets.settings(name, changes))
+        if run is not None:
+            presets.check_run([made], run)
+        return made
+
+    @classmethod
+    def auto(cls, run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
+        """Channels and block for any model from a traced run (`interp.guidance.presets.chosen_by`)."""
+        return cls(**{"scale": scale, **presets.chosen_by(run), **changes})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,71 +185,6 @@ class CFGPlusPlus(_WithUncond):
 
 
 @dataclasses.dataclass(frozen=True)
-class DetailGuidance(_AwayFrom):
-    """Detail Guidance (arXiv 2510.11538, 4.3): away from a model with massive channels disrupted at block m's output.
-
-    `block` is m, counted from 0 over all blocks: the output of block m is edited. `edit` is "zero", "mean" (over tokens) or a
-    factor. `of` selects the degraded rows: cond, or uncond (the paper's "Uncond" setting, with `ClassifierFree(0)`).
-    """
-
-    channels: Any
-    block: int
-    scale: Number
-    stream: str = "image"
-    edit: str | float = "zero"
-    of: str = COND
-    source: str = ""
-    """The source of the settings."""
-    name: ClassVar[str] = "dg"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.of not in (COND, UNCOND):
-            raise InputError(f"of must be {COND} or {UNCOND}; got {self.of!r}")
-        object.__setattr__(self, "channels", self._edit().channels)
-
-    def _edit(self) -> Any:
-        where: dict[str, Any] = {"channels": self.channels, "blocks": self.block, "stream": self.stream}
-        if self.edit == "zero":
-            return Zero(**where)
-        if self.edit == "mean":
-            return SetMean(**where)
-        if isinstance(self.edit, str):
-            raise InputError(f"edit must be zero, mean or a factor; got {self.edit!r}")
-        return Scale(self.edit, **where)
-
-    def branches(self) -> tuple[Branch, ...]:
-        """The degraded rows."""
-        name = f"dg.{self.of}.{self.block}.{self.stream}.{self.edit}.{self.channels}"
-        degraded = Branch(name, self.of, (self._edit(),))
-        return (Branch(UNCOND), degraded) if self.of == UNCOND else (degraded,)
-
-    def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Channels, block and stream must be the model's."""
-        super().check(anatomy, steps)
-        edit = self._edit()
-        edit.check(anatomy.streams, len(anatomy.blocks), anatomy.channels, steps, dict.fromkeys(anatomy.streams, 1))
-        hidden = anatomy.blocks[self.block].hidden
-        if not any(stream in hidden for stream in anatomy.streams if self.stream in (stream, "both")):
-            raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
-
-    @classmethod
-    def preset(cls, name: str, *, run: Any = None, **changes: Any) -> DetailGuidance:
-        """The paper's settings for a model, w without CFG; `changes` are further fields. With a traced `run` of the model, warn
-        if the channels are not massive in it.
-        """
-        made = cls(**presets.settings(name, changes))
-        if run is not None:
-            presets.check_run([made], run)
-        return made
-
-    @classmethod
-    def auto(cls, run: Any, *, scale: Number = 1.0, **changes: Any) -> DetailGuidance:
-        """Channels and block for any model from a traced run (`interp.guidance.presets.chosen_by`)."""
-        return cls(**{"scale": scale, **presets.chosen_by(run), **changes})
-
-
-@dataclasses.dataclass(frozen=True)
 class SkipLayer(_AwayFrom):
     """Skip-layer guidance (Stability AI's SD3.5 code; STG, arXiv 2411.18664): away from a model with blocks skipped.
 
@@ -199,7 +198,6 @@ class SkipLayer(_AwayFrom):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "blocks", parse_indices(self.blocks, "blocks"))
         if self.blocks is None or self.part not in ("block", "attn"):
             raise InputError(f"slg needs blocks, and part block or attn; got {self.blocks!r} and {self.part!r}")
 
@@ -209,11 +207,6 @@ class SkipLayer(_AwayFrom):
         if self.part == "attn":
             return (Branch(name, edits=(Scale(0.0, channels=None, blocks=self.blocks, at="alpha.attn"),)),)
         return (Branch(name, skips=self.blocks),)
-
-    def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Blocks must be the model's."""
-        super().check(anatomy, steps)
-        _check_blocks(self.name, self.blocks, anatomy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +219,6 @@ class PerturbedAttention(_AwayFrom):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "blocks", parse_indices(self.blocks, "blocks"))
         if self.blocks is None:
             raise InputError("pag needs blocks, such as blocks=[7]; got None")
 
@@ -237,7 +229,6 @@ class PerturbedAttention(_AwayFrom):
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Blocks must have self-attention over image tokens."""
         super().check(anatomy, steps)
-        _check_blocks(self.name, self.blocks, anatomy)
         without = [block for block in self.blocks if anatomy.blocks[block].attention is None]
         if without:
             raise InputError(f"pag: the attention of block {without[0]} cannot be perturbed; choose blocks that have one")
@@ -281,25 +272,14 @@ class Amplify(Method):
     name: ClassVar[str] = "amplify"
     neutral: ClassVar[float] = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "channels", parse_indices(self.channels, "channels"))
-
     def edit_at(self, step: int) -> Scale:
         """The edit of a step."""
         return Scale(self.scale_at(step), channels=self.channels, blocks=self.block, stream=self.stream)
 
+    def edits(self) -> tuple[Selection, ...]:
+        """The edit of the first step: all steps' have the same place."""
+        return (self.edit_at(0),)
+
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
         """Zero: it acts inside the model."""
         return torch.zeros_like(predictions[COND])
-
-    def check(self, anatomy: Anatomy, steps: int) -> None:
-        """Channels, block and stream must be the model's."""
-        super().check(anatomy, steps)
-        tokens = dict.fromkeys(anatomy.streams, 1)
-        self.edit_at(0).check(anatomy.streams, len(anatomy.blocks), anatomy.channels, steps, tokens)
-
-
-def _check_blocks(name: str, blocks: Sequence[int], anatomy: Anatomy) -> None:
-    if not all(0 <= block < len(anatomy.blocks) for block in blocks):
-        raise InputError(f"blocks of {name} must lie in 0..{len(anatomy.blocks) - 1}; got {list(blocks)}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.guidance.guide import Guide
-from interp.guidance.method import COND, Branch, Combined, Context
+from interp.guidance.method import COND, Combined, Context
 from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
@@ -104,11 +104,11 @@ class _Added(Guide):
         batch = len(bound[self.anatomy.row_inputs[0]])
         branches = self.guidance.branches(number)
         if second or not branches:
-            self._begin_pipeline(batch, slice(0, batch), [])
+            self._begin({COND: slice(0, batch)})
             return run(bound)
         rows = self._conditional(batch)
         self.batch = rows.stop - rows.start
-        self._begin_pipeline(batch, rows, branches)
+        self._begin({COND: rows}, branches, count=batch)
         output = run(self._widened(bound))
         split = {name: output[place].chunk(self.parts, dim=1)[0] for name, place in self.rows.items()}
         context = Context(number, 0.0, 0.0, True, self.remembered)
@@ -122,12 +122,3 @@ class _Added(Guide):
         if self.scale is None or self.own.rows == "calls":
             return slice(0, batch)
         return slice(batch // 2, batch) if self.own.rows == "uncond first" else slice(0, batch // 2)
-
-    def _begin_pipeline(self, batch: int, rows: slice, branches: list[Branch]) -> None:
-        """Set the rows of a call: the pipeline's rows, with `rows` the conditional ones; degraded rows follow."""
-        self.memory.begin_call()
-        self.rows = {COND: rows}
-        self.count = self.given = batch
-        self.waiting, self.here = list(branches), []
-        self.source = list(range(batch))
-        self.arms, self.touched, self.pieces = [], [], []

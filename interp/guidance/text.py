@@ -7,48 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from interp.base.errors import InputError
+from interp.guidance import methods
 from interp.guidance.method import Combined, Method
-from interp.guidance.methods import (
-    APG,
-    Amplify,
-    AutoGuidance,
-    CFGPlusPlus,
-    CFGZeroStar,
-    ClassifierFree,
-    DetailGuidance,
-    PerturbedAttention,
-    SkipLayer,
-)
 from interp.guidance.presets import name_for
 
 Load = Callable[[str], Any]
-KINDS: tuple[type[Method], ...] = (
-    ClassifierFree,
-    DetailGuidance,
-    APG,
-    CFGZeroStar,
-    CFGPlusPlus,
-    SkipLayer,
-    PerturbedAttention,
-    AutoGuidance,
-    Amplify,
-)
+KINDS = [kind for kind in vars(methods).values() if isinstance(kind, type) and issubclass(kind, Method) and kind.name]
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in KINDS}
 
 
 def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combined:
     """The inverse of `to_json`; `load` loads the model of autoguidance by its name."""
-    methods = []
+    found = []
     for one in stored:
         plain = dict(one)
         kind = plain.pop("method", None)
         if kind not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}; got {kind!r}")
-        if kind == AutoGuidance.name:
+        if kind == methods.AutoGuidance.name:
             plain.pop("weights", None)
             plain["model"] = _loaded(load, plain["model"])
-        methods.append(METHODS[kind](**plain))
-    return Combined(tuple(methods))
+        found.append(METHODS[kind](**plain))
+    return Combined(tuple(found))
 
 
 def parse(text: str, model: Any, load: Load | None = None) -> Combined:
@@ -57,7 +37,7 @@ def parse(text: str, model: Any, load: Load | None = None) -> Combined:
     Each term is METHOD:SCALE followed by :NAME=VALUE options. `dg` and `amplify` without channels use the model's preset;
     `load` loads the other model of `auto` (default MODEL-early).
     """
-    methods = []
+    found = []
     for part in text.split("+"):
         name, _, rest = part.strip().partition(":")
         if name not in METHODS:
@@ -67,8 +47,8 @@ def parse(text: str, model: Any, load: Load | None = None) -> Combined:
         for word in words:
             key, equals, value = word.partition("=")
             given[key if equals else "scale"] = value if equals else key
-        methods.append(_method(name, given, model, load))
-    return Combined(tuple(methods))
+        found.append(_method(name, given, model, load))
+    return Combined(tuple(found))
 
 
 def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> Method:
@@ -79,12 +59,12 @@ def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> 
         problem = f"has no option {unknown[0]!r}" if unknown else "needs a scale"
         raise InputError(f"guidance: {name} {problem}; write {name}:SCALE, with options {', '.join(fields)} as NAME=VALUE")
     plain = {key: _value(name, key, value) for key, value in given.items()}
-    if name == AutoGuidance.name:
+    if name == methods.AutoGuidance.name:
         plain["model"] = _loaded(load, given.get("model", f"{model.name}-early"))
-    if name in (DetailGuidance.name, Amplify.name) and not {"channels", "block"} <= plain.keys():
-        found = DetailGuidance.preset(name_for(model))
+    if name in (methods.DetailGuidance.name, methods.Amplify.name) and not {"channels", "block"} <= plain.keys():
+        found = methods.DetailGuidance.preset(name_for(model))
         plain = {"channels": found.channels, "block": found.block, **plain}
-        if name == DetailGuidance.name:
+        if name == methods.DetailGuidance.name:
             plain.setdefault("source", found.source)
     missing = [key for key in ("blocks", "channels", "block") if key in fields and key not in plain]
     if missing:

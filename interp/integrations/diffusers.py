@@ -74,7 +74,6 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         if self._needed()[self._count_prepared - 1] != DEGRADED:
             return
         driver = Driver(describe(denoiser, ANATOMIES), [self.detail.branches()[0].edits])
-        driver.pieces = [(slice(None), 0)]
         self.handles = driver.attach(denoiser)
 
     def cleanup_models(self, denoiser: Any) -> None:

@@ -11,7 +11,7 @@ from .edits import SetMean as SetMean
 from .edits import Transport as Transport
 from .edits import Zero as Zero
 from .hooks import edited as edited
-from .protocol import Intervention as Intervention
+from .selection import Intervention as Intervention
 from .selection import Selection as Selection
 from .stored import from_json as from_json
 from .values import Values as Values

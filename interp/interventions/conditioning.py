@@ -23,8 +23,29 @@ from interp.base.sites import parse_indices
 from interp.models.anatomy import in_place_of
 
 
+class ArgumentEdit:
+    """An edit of the transformer's or of modules' arguments: it touches no site."""
+
+    steps: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
+
+    def touches(self, site: Any, step: int) -> bool:
+        """Always False: it acts on arguments."""
+        return False
+
+    def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
+        """Nothing, likewise."""
+        return value
+
+    def swaps(self, step: int) -> bool:
+        """Whether the call of a step is changed."""
+        return self.steps is None or step in self.steps
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class SwapConditioning:
+class SwapConditioning(ArgumentEdit):
     """Replace arguments of the transformer in every call of the selected steps; created by `SwapConditioning.of`."""
 
     arguments: Mapping[str, Tensor]
@@ -32,9 +53,6 @@ class SwapConditioning:
     said: Mapping[str, Any]
     """The arguments of `of`, as plain JSON values."""
     steps: Any = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
 
     @classmethod
     def of(
@@ -79,18 +97,6 @@ class SwapConditioning:
         said = {"prompt": prompt, "pooled": pooled, "tokens": tokens, "timestep": timestep}
         return cls(found, said, steps)
 
-    def touches(self, site: Any, step: int) -> bool:
-        """Always False: it acts on the transformer's arguments."""
-        return False
-
-    def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
-        """Nothing, likewise."""
-        return value
-
-    def swaps(self, step: int) -> bool:
-        """Whether the call of a step is changed."""
-        return self.steps is None or step in self.steps
-
     def swapped(self, given: Mapping[str, Any]) -> dict[str, Tensor]:
         """The new arguments of one call, for all its rows, with the device and dtype of the old ones."""
         found = {}
@@ -121,7 +127,7 @@ class SwapConditioning:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ReplaceLater:
+class ReplaceLater(ArgumentEdit):
     """Replace the conditioning that enters blocks after `block`, and modules after all blocks, with another run's. Used by
     experiments, which have the other run.
     """
@@ -133,22 +139,9 @@ class ReplaceLater:
     """The other run, as text."""
     steps: Any = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", parse_indices(self.steps, "steps"))
-
-    def touches(self, site: Any, step: int) -> bool:
-        """Always False: it acts on modules' arguments."""
-        return False
-
-    def apply(self, site: Any, step: int, value: Tensor) -> Tensor:
-        """Nothing, likewise."""
-        return value
-
     def replaced(self, step: int, path: str, argument: str, value: Tensor) -> Tensor | None:
         """The other run's value of a module's argument, for one row; `None` where it is not replaced."""
-        if self.steps is not None and step not in self.steps:
-            return None
-        found = self.values.get((step, path, argument))
+        found = self.values.get((step, path, argument)) if self.swaps(step) else None
         return None if found is None else found.to(value.device, value.dtype)
 
     def to_json(self) -> dict[str, Any]:

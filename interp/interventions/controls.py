@@ -12,6 +12,7 @@ later LayerNorm of the stream (the stream is a sum), or in the next one only (`r
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -69,53 +70,51 @@ class Displace(Selection):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ZeroNormsKept(Zero):
-    """Set to 0; later LayerNorms use the mean and variance of the state with the channels."""
+class NormEdit(Selection):
+    """An edit that also changes the mean and variance of later LayerNorms: of all, or of the next one (`reach`)."""
 
     reach: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self)
+        if not self.is_hidden:
+            raise InputError(f"{type(self).__name__} edits hidden states; leave out at={self.at!r}")
+        if self.reach not in REACHES:
+            raise InputError(f"reach must be one of {', '.join(REACHES)} (LayerNorms after the edit); got {self.reach!r}")
 
     def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
         """The edited state; the memory keeps the removed values for later LayerNorms."""
         memory.see(key, self, site, value)
         return self.apply(site, step, value)
 
+    @abstractmethod
     def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
         """The state whose mean and variance a LayerNorm uses."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ZeroNormsKept(NormEdit, Zero):
+    """Set to 0; later LayerNorms use the mean and variance of the state with the channels."""
+
+    def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
+        """The state with the channels."""
         return state + removed
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class NormsAsIfZero(Selection):
+class NormsAsIfZero(NormEdit):
     """Keep the channels; later LayerNorms use the mean and variance of the state with the channels at 0."""
-
-    reach: str = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self)
-
-    def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
-        """The edited state; the memory keeps the removed values for later LayerNorms."""
-        memory.see(key, self, site, value)
-        return self.apply(site, step, value)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """The values, unchanged."""
         return values
 
     def statistics_of(self, state: Tensor, removed: Tensor) -> Tensor:
-        """The state whose mean and variance a LayerNorm uses."""
+        """The state without the channels."""
         return state - removed
 
 
-NormEdit = ZeroNormsKept | NormsAsIfZero
-
-
-Remembering = Displace | ZeroNormsKept | NormsAsIfZero
+Remembering = Displace | NormEdit
 """Edits that depend on earlier blocks of the same call."""
 
 
@@ -138,7 +137,7 @@ class Memory:
         before = self.removed.get((key, site.stream))
         still_in = value if before is None or isinstance(edit, ZeroNormsKept) else value - before
         taken = torch.zeros_like(value)
-        index = _chosen(edit, value)
+        index = edit.place(value)
         taken[index] = still_in[index]
         self.removed[key, site.stream] = taken if before is None else before + taken
         self.used.discard((key, site.stream))
@@ -178,18 +177,3 @@ def layer_norm(state: Tensor, statistics_of: Tensor, module: Any) -> Tensor:
     mean, variance = wide.mean(dim=-1, keepdim=True), wide.var(dim=-1, keepdim=True, correction=0)
     normed = (state.float() - mean) / (variance + float(module.eps)).sqrt()
     return normed.to(state.dtype)
-
-
-def _chosen(edit: Selection, value: Tensor) -> tuple[Any, ...]:
-    tokens = slice(None) if edit.tokens is None else torch.tensor(edit.tokens, device=value.device)
-    channels = slice(None) if edit.channels is None else torch.tensor(edit.channels, device=value.device)
-    if isinstance(tokens, Tensor) and isinstance(channels, Tensor):
-        return (slice(None), tokens[:, None], channels[None])
-    return (slice(None), tokens, channels)
-
-
-def _check(edit: Any) -> None:
-    if not edit.is_hidden:
-        raise InputError(f"{type(edit).__name__} edits hidden states; leave out at={edit.at!r}")
-    if edit.reach not in REACHES:
-        raise InputError(f"reach must be one of {', '.join(REACHES)} (LayerNorms after the edit); got {edit.reach!r}")

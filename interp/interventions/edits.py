@@ -11,14 +11,13 @@ They compose, are applied in order, print as written, and are stored with the ru
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.interventions.selection import Selection
+from interp.interventions.selection import Selection, check_finite
 from interp.interventions.values import Values
 
 
@@ -37,10 +36,7 @@ class Scale(Selection):
 
     factor: float
     positional: ClassVar[tuple[str, ...]] = ("factor",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _finite("factor", self.factor)
+    numbers: ClassVar[tuple[str, ...]] = ("factor",)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """factor * x."""
@@ -53,10 +49,7 @@ class Add(Selection):
 
     amount: float
     positional: ClassVar[tuple[str, ...]] = ("amount",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _finite("amount", self.amount)
+    numbers: ClassVar[tuple[str, ...]] = ("amount",)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """x + amount."""
@@ -75,7 +68,7 @@ class Clamp(Selection):
         super().__post_init__()
         given = [value for value in (self.low, self.high) if value is not None]
         for value in given:
-            _finite("low and high", value)
+            check_finite("low and high", value)
         if not given or sorted(given) != given:
             raise InputError(f"Clamp needs low <= high, or one of them; got {self.low!r} and {self.high!r}")
 
@@ -140,10 +133,10 @@ class Transport(Selection):
     values: Values
     strength: float = 1.0
     positional: ClassVar[tuple[str, ...]] = ("values",)
+    numbers: ClassVar[tuple[str, ...]] = ("strength",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _finite("strength", self.strength)
         if not self.is_hidden:
             raise InputError("Transport edits hidden states; use Replace or Scale on gates")
         self.values.check(self, ("step", "block", "token", "channel"))
@@ -151,8 +144,3 @@ class Transport(Selection):
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """x + strength (other - x)."""
         return torch.lerp(values, self.values.at(self, step, block, values).expand_as(values), self.strength)
-
-
-def _finite(field: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{field} must be a finite number; got {value!r}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,7 +23,8 @@ from torch import Tensor
 from interp.base.sites import Site
 from interp.interventions import Intervention
 from interp.interventions.conditioning import ReplaceLater, SwapConditioning
-from interp.interventions.hooks import Driver
+from interp.interventions.hooks import attached, replaced
+from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, Reentry, as_output, bind_inputs, take_rows
 
@@ -82,21 +84,9 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
 
         return as_output(around(next(steps), bound, call), bound["return_dict"])
 
-    if slot is not None:
-        before, slot.around = slot.around, forward
-        try:
-            yield
-        finally:
-            slot.around = before
-        return
-    shadowed = transformer.__dict__.get("forward")
-    transformer.forward = forward
-    try:
+    owner, name = (transformer, "forward") if slot is None else (slot, "around")
+    with replaced(owner, name, forward):
         yield
-    finally:
-        del transformer.__dict__["forward"]
-        if shadowed is not None:
-            transformer.forward = shadowed
 
 
 def first_place(edits: Sequence[Intervention]) -> Place | None:
@@ -119,7 +109,7 @@ def _streams(edit: Intervention) -> tuple[str, ...]:
     return ("image", "text") if stream == "both" else (stream,)
 
 
-class Forks(Driver):
+class Forks(JoiningRows):
     """Draws the arms of a clean run."""
 
     def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]], clean: Calls) -> None:
@@ -128,67 +118,46 @@ class Forks(Driver):
         self.places = [first_place(edits) for edits in self.arms]
         self.energies: list[list[Tensor]] = [[] for _ in self.arms]
         self.owners: list[list[int]] = []
-        self.source: list[int] = []
         self.trunk: list[int] = []
         self.block_rows = 0
 
     @contextlib.contextmanager
     def drawing(self, transformer: Any) -> Iterator[None]:
         """Draw with one row per arm in the pipeline's calls inside, all with the clean run's prompt and seed."""
-        handles: list[Any] = []
-        try:
-            for index, block in enumerate(self.anatomy.blocks):
-                hook = self.before_block(index)
-                module = transformer.get_submodule(block.path)
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-            handles += self.attach(transformer)
-            for reentry in self.anatomy.reentries:
-                module = transformer.get_submodule(reentry.module)
-                if reentry.argument is not None:
-                    hook = self.before_reentry(reentry.module, reentry.argument)
-                    handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-                else:
-                    handles.append(module.register_forward_hook(self.on_reentry(reentry)))
-            with around_calls(transformer, self.call, self.anatomy):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with attached(self.attach(transformer)), around_calls(transformer, self.call, self.anatomy):
+            yield
         self.check_touched()
+
+    def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
+        """Register the hooks; return their handles, which have `remove`."""
+        handles = super().attach(transformer, first=first)
+        for reentry in self.anatomy.reentries:
+            if reentry.argument is None:
+                hook = functools.partial(self.on_reentry, reentry)
+                handles.append(transformer.get_submodule(reentry.module).register_forward_hook(hook))
+        return handles
 
     def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
         """One step of every arm: (arm, ...)."""
         self.step, self.called = step, True
         self.memory.begin_call()
-        begun = [arm for arm, place in enumerate(self.places) if place is not None and place[0] <= step]
+        kept, every = self.clean.predictions[step], list(range(len(self.arms)))
+        begun = {arm: place for arm, place in enumerate(self.places) if place is not None and place[0] <= step}
         if not begun:
-            return self.clean.predictions[step].expand(len(self.arms), *self.clean.predictions[step].shape[1:])
-        joined = [arm for arm in begun if self.anatomy.forks and self._begins(arm, step)]
-        apart = [arm for arm in begun if arm not in joined]
-        self.trunk = joined
-        self.owners = ([joined] if joined else []) + [[arm] for arm in apart]
-        self.source = list(range(len(self.owners)))
+            return kept.expand(len(every), *kept.shape[1:])
+        # arms that first differ inside the blocks of this step share one row until then
+        self.trunk = [arm for arm, place in begun.items() if self.anatomy.forks and place[0] == step and place[1] >= 0]
+        self.owners = ([self.trunk] if self.trunk else []) + [[arm] for arm in begun if arm not in self.trunk]
+        self.given, self.source = len(self.owners), list(range(len(self.owners)))
         self._aim()
         rows = [owners[0] for owners in self.owners]
-        every = list(range(len(self.arms)))
-        narrow = {name: value if rows == every else take_rows(value, rows) for name, value in self._rows(bound)}
-        arguments, _ = self.swap({**bound, **narrow})
+        given = {} if rows == every else {name: take_rows(bound.get(name), rows) for name in self.anatomy.row_inputs}
+        arguments, _ = self.swap({**bound, **given})
         prediction = run(arguments)
-        if begun == list(range(len(self.arms))) == [owners[0] for owners in self.owners]:
+        if list(begun) == every == [owners[0] for owners in self.owners]:
             return prediction
         row_of = {arm: row for row, owners in enumerate(self.owners) for arm in owners}
-        kept = self.clean.predictions[step]
-        return torch.cat([prediction[row_of[arm]][None] if arm in row_of else kept for arm in range(len(self.arms))])
-
-    def _begins(self, arm: int, step: int) -> bool:
-        """Whether an arm first differs inside the blocks of this step."""
-        place = self.places[arm]
-        return place is not None and place[0] == step and place[1] >= 0
-
-    def _rows(self, bound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        for name in self.anatomy.row_inputs:
-            if bound.get(name) is not None:
-                yield name, bound[name]
+        return torch.cat([prediction[row_of[arm]][None] if arm in row_of else kept for arm in every])
 
     def _aim(self) -> None:
         """Edits act on the rows of arms that have left the shared prefix."""
@@ -199,72 +168,46 @@ class Forks(Driver):
             if owners is not self.trunk
         ]
 
-    def _leave(self, block: int, part: int) -> list[int] | None:
-        """Give arms that begin here their own rows: the old index of each new row; `None` if no arm begins."""
+    def join(self, block: int, part: int) -> list[int] | None:
+        """Give arms that begin here their own rows: the old index of each row now; `None` if no arm begins."""
         leaving = [arm for arm in self.trunk if self.places[arm] == (self.step, block, part)]
-        if not leaving:
-            return None
+        index = self._leave(leaving) if leaving else None
+        self.block_rows += len(self.owners) if part == 0 else 0
+        return index
+
+    def _leave(self, leaving: list[int]) -> list[int]:
         staying = [arm for arm in self.trunk if arm not in leaving]
-        before = list(range(len(self.owners)))
-        if staying:
-            new, kept = leaving, staying
-            self.owners[0] = self.trunk = kept
-        else:  # the shared prefix's own row becomes that of the first arm to leave
-            new, self.trunk = leaving[1:], []
-            self.owners[0] = leaving[:1]
+        new = leaving if staying else leaving[1:]
+        self.owners[0] = staying or leaving[:1]  # if none stays, the shared row becomes that of the first arm to leave
+        self.trunk = self.owners[0] if staying else []
+        index = [*range(len(self.owners)), *[0] * len(new)]
         self.owners += [[arm] for arm in new]
-        index = before + [0] * len(new)
         self.source = [self.source[row] for row in index]
         self._aim()
         return index
 
-    def before_block(self, index: int) -> Any:
-        """A hook before a block: fork arms that begin inside it, and reindex conditioning to the rows."""
-        block = self.anatomy.blocks[index]
-        states = set(block.state_inputs.values())
+    def wants_inputs(self, block: int) -> bool:
+        """Whether an arm replaces the conditioning there."""
+        return bool(self._later(block))
 
-        def hook(module: Any, arguments: Any, named: Any) -> Any:
-            moved = self._leave(index, 0)
-            self.block_rows += len(self.owners)
-            later = self._later(index)
-            if moved is None and self.source == list(range(len(self.owners))) and not later:
-                return None
-            bound = bind_inputs(module, arguments, named)
-            for name in block.row_inputs:
-                rows = moved if name in states else self.source
-                if rows is not None:
-                    bound[name] = take_rows(bound.get(name), rows)
-            for name in (name for name in block.row_inputs if name not in states and bound.get(name) is not None):
-                bound[name] = self._replace(later, block.path, name, bound[name])
-            return (), bound
+    def see_inputs(self, block: int, bound: dict[str, Any]) -> None:
+        """Replace a block's conditioning."""
+        here = self.anatomy.blocks[block]
+        for name in here.row_inputs:
+            if name not in here.state_inputs.values() and bound.get(name) is not None:
+                bound[name] = self._replace(self._later(block), here.path, name, bound[name])
 
-        return hook
+    def conditioned(self, path: str, argument: str, value: Tensor) -> Tensor:
+        """The conditioning of a module after the blocks."""
+        return self._replace(self._later(len(self.anatomy.blocks)), path, argument, value)
 
-    def before_reentry(self, path: str, argument: str) -> Any:
-        """A hook before a module after the blocks that receives conditioning."""
-
-        def hook(module: Any, arguments: Any, named: Any) -> Any:
-            later = self._later(len(self.anatomy.blocks))
-            if self.source == list(range(len(self.owners))) and not later:
-                return None
-            bound = bind_inputs(module, arguments, named)
-            return (), {**bound, argument: self._replace(later, path, argument, bound[argument][self.source])}
-
-        return hook
-
-    def on_reentry(self, reentry: Reentry) -> Any:
+    def on_reentry(self, reentry: Reentry, module: Any, arguments: Any, output: Any) -> Any:
         """A hook on a module before the blocks, for the item of its output that is used after them."""
-
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            later = self._later(len(self.anatomy.blocks))
-            if not later:
-                return None
-            items = list(output)
-            name = f"output.{reentry.item}"
-            items[reentry.item or 0] = self._replace(later, reentry.module, name, items[reentry.item or 0])
-            return tuple(items)
-
-        return hook
+        if not self.wants_inputs(len(self.anatomy.blocks)):
+            return None
+        items, item = list(output), reentry.item or 0
+        items[item] = self.conditioned(reentry.module, f"output.{reentry.item}", items[item])
+        return tuple(items)
 
     def _later(self, index: int) -> list[tuple[slice, int, int, ReplaceLater]]:
         """Rows of arms that replace the conditioning at a block, or (index past the last) after the blocks."""
@@ -283,19 +226,6 @@ class Forks(Driver):
                 value[rows] = new
                 self.touched[arm][number] += 1
         return value
-
-    def on_states(self, index: int) -> Any:
-        """A hook on a block's output: fork arms that begin there, then edit."""
-        block, edit = self.anatomy.blocks[index], super().on_states(index)
-
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            moved = self._leave(index, 1)
-            if moved is not None:
-                output = block.with_rows(output, moved)
-            edited = edit(module, arguments, output)
-            return output if edited is None else edited
-
-        return hook
 
     @property
     def forwards(self) -> float:

@@ -9,7 +9,8 @@ One call of the transformer counts as one step. If the pipeline's own guidance b
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -28,26 +29,44 @@ Piece = tuple[slice, int]
 @contextlib.contextmanager
 def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
     """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit without effect raises InputError."""
-    driver = Driver(model.anatomy, [list(edits)])
-    driver.pieces = [(slice(None), 0)]
+    driver = Driver(model.anatomy, [edits])
     transformer = model.pipe.transformer
     handles = [transformer.register_forward_hook(driver.end_call)]
     handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
-    handles += driver.attach(transformer)
+    with attached([*handles, *driver.attach(transformer)]):
+        yield
+    driver.check_touched()
+
+
+@contextlib.contextmanager
+def attached(handles: Iterable[Any]) -> Iterator[None]:
+    """Remove hooks at the end."""
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-    driver.check_touched()
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object an attribute of its own inside; afterwards it has again what it had, or its class's."""
+    own = vars(owner)
+    before = {name: own[name]} if name in own else {}
+    own[name] = value
+    try:
+        yield
+    finally:
+        del own[name]
+        own.update(before)
 
 
 class Driver:
-    """Hooks that apply each arm's edits to that arm's rows."""
+    """Applies each arm's edits to that arm's rows, by default a single arm's to all rows; `attach` does so through hooks."""
 
     def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]]) -> None:
         self.anatomy, self.arms = anatomy, [list(edits) for edits in arms]
-        self.pieces: list[Piece] = []
+        self.pieces: list[Piece] = [(slice(None), 0)] if self.arms else []
         self.step, self.called = 0, False
         self.touched = [[0] * len(edits) for edits in self.arms]
         self.memory = Memory()
@@ -60,13 +79,14 @@ class Driver:
             handles.append(transformer.register_forward_pre_hook(self.note_lengths, with_kwargs=True))
         for index, block in enumerate(self.anatomy.blocks):
             module = transformer.get_submodule(block.path)
-            handles.append(module.register_forward_hook(self.on_states(index), prepend=first))
+            handles.append(module.register_forward_hook(partial(self.on_states, index), prepend=first))
             for modulation in block.modulations:
+                sites = self._own_sites(index, modulation)
                 if modulation.module is None:
-                    hook = self.before_chunks(index, modulation)
+                    hook = partial(self.before_chunks, modulation, sites)
                     handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=first))
                 else:
-                    hook = self.on_chunks(index, modulation)
+                    hook = partial(self.on_chunks, modulation, sites)
                     handles.append(module.get_submodule(modulation.module).register_forward_hook(hook, prepend=first))
         return handles
 
@@ -86,7 +106,8 @@ class Driver:
         modules = [(f"{block.path}.{norm.module}", norm) for block in self.anatomy.blocks for norm in block.norms]
         last = self.anatomy.last_norm
         modules += [(last.module, last)] if last is not None else []
-        return [transformer.get_submodule(path).register_forward_hook(self.on_norm(n), prepend=first) for path, n in modules]
+        hooks = [(transformer.get_submodule(path), partial(self.on_norm, norm)) for path, norm in modules]
+        return [module.register_forward_hook(hook, prepend=first) for module, hook in hooks]
 
     def end_call(self, module: Any, arguments: Any, output: Any) -> None:
         """A hook after a call of the transformer: start the next step."""
@@ -105,75 +126,57 @@ class Driver:
             for number, edit in enumerate(self.arms[arm]):
                 if isinstance(edit, SwapConditioning) and edit.swaps(self.step):
                     swapped = edit.swapped({name: bound[name][rows] for name in edit.arguments})
-                    bound, changed = {**bound, **{name: _put(bound[name], rows, swapped[name]) for name in swapped}}, True
+                    bound, changed = {**bound, **{name: put_rows(bound[name], rows, swapped[name]) for name in swapped}}, True
                     self.touched[arm][number] += 1
         return bound, changed
 
-    def on_states(self, index: int) -> Any:
+    def on_states(self, index: int, module: Any, arguments: Any, output: Any) -> Any:
         """A hook on a block's output."""
         block = self.anatomy.blocks[index]
+        before = block.states(output, self.lengths)
+        after = {stream: self.edit(Site(index, stream, "hidden"), state) for stream, state in before.items()}
+        return None if all(after[stream] is before[stream] for stream in after) else block.with_states(output, after)
 
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            before = block.states(output, self.lengths)
-            after = {stream: self.edit(Site(index, stream, "hidden"), state) for stream, state in before.items()}
-            if all(after[stream] is before[stream] for stream in after):
-                return None
-            return block.with_states(output, after)
-
-        return hook
-
-    def on_chunks(self, index: int, modulation: Modulation) -> Any:
+    def on_chunks(self, modulation: Modulation, sites: Mapping[int, Site], module: Any, arguments: Any, output: Any) -> Any:
         """A hook on the output of an AdaLN projection: (batch, chunk * channel)."""
-        sites = self._own_sites(index, modulation)
+        return self.edit_chunks(modulation, sites, output)
 
-        def hook(module: Any, arguments: Any, output: Any) -> Any:
-            return self._edit_chunks(modulation, sites, output)
-
-        return hook
-
-    def before_chunks(self, index: int, modulation: Modulation) -> Any:
+    def before_chunks(self, modulation: Modulation, sites: Mapping[int, Site], module: Any, arguments: Any, named: Any) -> Any:
         """A hook before a block that receives its AdaLN values as an argument."""
-        sites = self._own_sites(index, modulation)
+        if not any(self.concerns(site) for site in sites.values()):
+            return None
+        bound = bind_inputs(module, arguments, named)
+        before = modulation.compute(module, bound)
+        after = self.edit_chunks(modulation, sites, before)
+        return None if after is None else ((), modulation.write(module, bound, before, after))
 
-        def hook(module: Any, arguments: Any, named: Any) -> Any:
-            if not any(self.concerns(site) for _, site in sites):
-                return None
-            bound = bind_inputs(module, arguments, named)
-            before = modulation.compute(module, bound)
-            after = self._edit_chunks(modulation, sites, before)
-            return None if after is None else ((), modulation.write(module, bound, before, after))
+    def _own_sites(self, index: int, modulation: Modulation) -> dict[int, Site]:
+        found = self.anatomy.blocks[index].chunk_sites(index)
+        return {
+            number: site for owner, number, site in found if owner is modulation and site.stream not in modulation.shared_with
+        }
 
-        return hook
-
-    def _own_sites(self, index: int, modulation: Modulation) -> list[tuple[int, Site]]:
-        found = [(number, site) for owner, number, site in self.anatomy.blocks[index].chunk_sites(index) if owner is modulation]
-        return [(number, site) for number, site in found if site.stream not in modulation.shared_with]
-
-    def _edit_chunks(self, modulation: Modulation, sites: list[tuple[int, Site]], values: Tensor) -> Tensor | None:
-        """The values with edited chunks; `None` if no edit applies."""
-        if not any(self.concerns(site) for _, site in sites):
+    def edit_chunks(self, modulation: Modulation, sites: Mapping[int, Site], values: Tensor) -> Tensor | None:
+        """The values with edited chunks, by their numbers; `None` if no edit applies."""
+        if not any(self.concerns(site) for site in sites.values()):
             return None
         before = modulation.split(values)
         after = list(before)
-        for number, site in sites:
+        for number, site in sites.items():
             after[number] = self.edit(site, after[number])
         changed = any(new is not old for new, old in zip(after, before, strict=True))
         return modulation.join(values, after) if changed else None
 
-    def on_norm(self, norm: Norm) -> Any:
+    def on_norm(self, norm: Norm, module: Any, arguments: Any, output: Tensor) -> Tensor | None:
         """A hook on a LayerNorm: norm edits change its statistics."""
-
-        def hook(module: Any, arguments: Any, output: Tensor) -> Tensor | None:
-            normed = output
-            for rows, arm in self.pieces:
-                for number, edit in enumerate(self.arms[arm]):
-                    if isinstance(edit, NormEdit):
-                        state, part = arguments[0][rows], normed[rows]
-                        new = self.memory.normed((arm, number), edit, norm, module, state, part)
-                        normed = normed if new is part else _put(normed, rows, new)
-            return None if normed is output else normed
-
-        return hook
+        normed = output
+        for rows, arm in self.pieces:
+            for number, edit in enumerate(self.arms[arm]):
+                if isinstance(edit, NormEdit):
+                    state, part = arguments[0][rows], normed[rows]
+                    new = self.memory.normed((arm, number), edit, norm, module, state, part)
+                    normed = normed if new is part else put_rows(normed, rows, new)
+        return None if normed is output else normed
 
     def concerns(self, site: Site) -> bool:
         """Whether any arm touches a site at this step."""
@@ -193,7 +196,7 @@ class Driver:
                 self.touched[arm][number] += 1
             if part is not before:
                 self.note(arm, site, before, part)
-                value = _put(value, rows, part)
+                value = put_rows(value, rows, part)
         return value
 
     def note(self, arm: int, site: Site, before: Tensor, after: Tensor) -> None:
@@ -211,7 +214,7 @@ class Driver:
             raise InputError("the transformer was not called inside edited(...); call model.pipe(...) in it")
 
 
-def _put(value: Tensor, rows: slice, part: Tensor) -> Tensor:
+def put_rows(value: Tensor, rows: slice, part: Tensor) -> Tensor:
     """A copy of the value with some rows replaced."""
     if part.shape[0] == value.shape[0]:
         return part

@@ -1,20 +1,35 @@
-"""The selection of an edit: channels x blocks x stream x steps x tokens of a site."""
+"""The protocol of an edit, and its selection: channels x blocks x stream x steps x tokens of a site."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.sites import GATES, MODULATION_KINDS, STREAMS, Site, parse_indices
+from interp.models.anatomy import Anatomy
 
 Indices = Sequence[int] | str | int | None
 PLACES = ("hidden", *(f"{kind}.{gate}" for kind in MODULATION_KINDS for gate in GATES))
+
+
+class Intervention(Protocol):
+    """An edit of one or more sites. It never changes its input tensors in place."""
+
+    def touches(self, site: Site, step: int) -> bool:
+        """Whether this site is edited at this step."""
+
+    def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
+        """The edited value, of the same shape: (batch, token, channel) for hidden, (batch, channel) for alpha."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The edit as plain JSON values, for the plan."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
@@ -32,6 +47,8 @@ class Selection(ABC):
     tokens: Indices = None
     at: str = "hidden"
     positional: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Fields that must be finite numbers."""
 
     def __post_init__(self) -> None:
         for field in ("channels", "blocks", "steps", "tokens"):
@@ -47,6 +64,8 @@ class Selection(ABC):
             raise InputError(f"at must be hidden, or a gate such as alpha.mlp; got {self.at!r}")
         if self.tokens is not None and not self.is_hidden:
             raise InputError(f"tokens: {self.at} has no tokens; leave them out")
+        for field in self.numbers:
+            check_finite(field, getattr(self, field))
 
     @property
     def is_hidden(self) -> bool:
@@ -69,17 +88,26 @@ class Selection(ABC):
 
     def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
         """The edited value; the input is unchanged."""
-        channels = _places(self.channels, value.shape[-1], value)
-        tokens = None if value.ndim == 2 else _places(self.tokens, value.shape[1], value)
-        if channels is None and tokens is None:
+        if self.channels is None and self.tokens is None:
             return self.change(value, step, site.block).clone()
-        edited, place = value.clone(), _grid(channels, tokens, value)
+        edited, place = value.clone(), self.place(value)
         edited[place] = self.change(value[place], step, site.block)
         return edited
 
-    def check(self, streams: Sequence[str], blocks: int, channels: int, steps: int, tokens: dict[str, int]) -> None:
-        """Raise InputError for indices that the model or run does not have."""
-        for field, size in (("channels", channels), ("blocks", blocks), ("steps", steps)):
+    def place(self, value: Tensor) -> tuple[Any, ...]:
+        """An index of the selected tokens and channels in (batch, [token,] channel), whose result keeps all axes."""
+        given = (self.tokens, self.channels)
+        tokens, channels = (slice(None) if one is None else torch.tensor(one, device=value.device) for one in given)
+        if value.ndim == 2:
+            return (slice(None), channels)
+        if isinstance(tokens, Tensor) and isinstance(channels, Tensor):
+            return (slice(None), tokens[:, None], channels[None])
+        return (slice(None), tokens, channels)
+
+    def check(self, anatomy: Anatomy, steps: int, tokens: Mapping[str, int]) -> None:
+        """Raise InputError for indices that the model or run does not have; `tokens` of each stream."""
+        streams = anatomy.streams
+        for field, size in (("channels", anatomy.channels), ("blocks", len(anatomy.blocks)), ("steps", steps)):
             _within(field, getattr(self, field), size)
         wanted = [stream for stream in STREAMS if self.stream in (stream, "both")]
         if self.stream != "both" and self.stream not in streams:
@@ -119,18 +147,10 @@ def _among(index: int, wanted: Any) -> bool:
     return wanted is None or index in wanted
 
 
-def _places(wanted: Any, size: int, value: Tensor) -> Tensor | None:
-    """Selected indices as a tensor on the value's device; `None` for all."""
-    return None if wanted is None else torch.tensor(wanted, device=value.device)
-
-
-def _grid(channels: Tensor | None, tokens: Tensor | None, value: Tensor) -> tuple[Any, ...]:
-    """An index of (batch, [token,] channel) whose result keeps all axes."""
-    if value.ndim == 2:
-        return (slice(None), channels)
-    if channels is None or tokens is None:
-        return (slice(None), slice(None) if tokens is None else tokens, slice(None) if channels is None else channels)
-    return (slice(None), tokens[:, None], channels[None])
+def check_finite(field: str, value: Any) -> None:
+    """Raise InputError unless the value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{field} must be a finite number; got {value!r}")
 
 
 def _within(field: str, wanted: Any, size: int) -> None:

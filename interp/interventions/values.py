@@ -61,7 +61,7 @@ class Values:
             raise InputError(
                 f"values of {type(edit).__name__} must be ({', '.join(axes)}); got ({', '.join(self.coordinates)})"
             )
-        for axis, field in (("step", "steps"), ("block", "blocks"), ("token", "tokens"), ("channel", "channels")):
+        for axis, field in AXES.items():
             selected = getattr(edit, field)
             lacking = sorted(set(selected or ()) - set(self.coordinates.get(axis, selected or ())))
             if lacking:
@@ -69,21 +69,17 @@ class Values:
 
     def at(self, edit: Any, step: int, block: int, like: Tensor) -> Tensor:
         """The values for one step and block, ([token,] channel), with the device and dtype of `like`."""
-        place: list[Any] = []
+        place: list[Sequence[int]] = []
         here = {"step": step, "block": block}
         for axis, stored in self.coordinates.items():
             if axis in here and here[axis] not in stored:
                 field = AXES[axis]
                 raise InputError(f"values from {self.source} have no {axis} {here[axis]}; select {field} that they have")
-            if axis in here:
-                place.append(stored.index(here[axis]))
-            else:
-                selected = getattr(edit, AXES[axis])
-                place.append(np.arange(len(stored)) if selected is None else np.array([stored.index(i) for i in selected]))
-        lists = [item for item in place if isinstance(item, np.ndarray)]
-        outer = iter(np.ix_(*lists)) if len(lists) > 1 else iter(lists)
-        index = tuple(next(outer) if isinstance(item, np.ndarray) else item for item in place)
-        return torch.from_numpy(np.ascontiguousarray(self.array[index])).to(like.device, like.dtype)
+            selected = (here[axis],) if axis in here else getattr(edit, AXES[axis])
+            place.append(range(len(stored)) if selected is None else [stored.index(index) for index in selected])
+        single = tuple(number for number, axis in enumerate(self.coordinates) if axis in here)
+        chosen = self.array[np.ix_(*place)].squeeze(single)
+        return torch.from_numpy(np.ascontiguousarray(chosen)).to(like.device, like.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Source, digest and sizes, without the array."""

@@ -1,114 +1,147 @@
-"""Small parts of a diffusers pipeline, built from scratch: tokenizers, text encoders, VAE. No download.
+"""Make one component of a diffusers pipeline from data. No download.
 
-The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`) are built from these.
+The tiny models (`interp.models.tiny`) and the demo model (`interp.models.demo`) are put together from these. The data of a
+component is a mapping of one of three forms:
+
+    {class: NAME, ...}      an object of a class of diffusers or transformers; the other keys are its configuration, save
+                            `set` (the values of buffers) and `draw` (parameters that are drawn from a standard normal)
+    {recipe: NAME, ...}     one of `components.yaml`; the other keys are sizes of the recipe
+    {tokenizer: NAME, ...}  one of `vocabulary.TOKENIZERS`; `text` holds more words for it, the other keys are its arguments
+
+A string that begins with `=` is a formula of the sizes, such as `= heads * head_width`.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderTiny
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+import diffusers
+import torch
+import transformers
+import yaml
+
+from interp.base.errors import InputError
+from interp.models import vocabulary
 
 WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
-"""The words of the tiny models' tokenizers."""
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+"""What the tiny models' tokenizers know."""
+FORMULA = "="
+IN_FORMULAS = (
+    ast.Expression,
+    ast.Name,
+    ast.Constant,
+    ast.List,
+    ast.BinOp,
+    ast.operator,
+    ast.UnaryOp,
+    ast.unaryop,
+    ast.BoolOp,
+    ast.boolop,
+    ast.IfExp,
+    ast.Subscript,
+    ast.Slice,
+    ast.expr_context,
+)
+"""What a formula may hold: names, numbers, texts, lists, arithmetic and choices, but no call and no attribute."""
 
 
-def clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of `words` is one token and other text is split into bytes; `length` tokens at most."""
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    learner.train_from_iterator(list(words), trainers.BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
-    merges = [tuple(merge) for merge in merges_of(learner)]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]  # end is the highest id, as CLIP's pooling expects
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+def make(data: Mapping[str, Any], sizes: Mapping[str, Any], tokenizer: Any = None) -> Any:
+    """The component that `data` describes, with random weights; a text encoder is made for the vocabulary of `tokenizer`."""
+    given = resolved(data, {**sizes, **_known_of(tokenizer)})
+    if "recipe" in given:
+        name = given.pop("recipe")
+        return recipe(name, tokenizer, **given)
+    if "tokenizer" in given:
+        learn = vocabulary.TOKENIZERS[given.pop("tokenizer")]
+        texts = [*WORDS, given.pop("text")] if "text" in given else WORDS
+        return learn(texts, **given)
+    return _made(**given)
 
 
-def merges_of(learner: Tokenizer) -> list[list[str]]:
-    """The merges that a byte-pair tokenizer has learned."""
-    merges: list[list[str]] = json.loads(learner.to_str())["model"]["merges"]
-    return merges
+def recipe(name: str, tokenizer: Any = None, **sizes: Any) -> Any:
+    """The component that a recipe of `components.yaml` describes; `sizes` overrides the recipe's own."""
+    data = dict(_recipes()[name])
+    return make(data, chosen(name, data.pop("sizes"), sizes), tokenizer)
 
 
-def t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
-    """A T5 tokenizer in which each of `words` is one token and other words are split into letters."""
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]  # T5's fixed ids 0, 1, 2
-    pieces += [(f"\u2581{word}", -2.0) for word in words]
-    known = {piece for piece, _ in pieces}
-    singles = ["\u2581", *(f"\u2581{letter}" for letter in LETTERS), *LETTERS, *"0123456789.,-'"]
-    pieces += [(single, -8.0) for single in singles if single not in known]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
+def chosen(owner: str, sizes: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The owner's sizes, with those that are given in place of its own."""
+    unknown = [name for name in given if name not in sizes]
+    if unknown:
+        raise InputError(f"sizes of {owner} must be among {', '.join(sizes)}; got {unknown[0]!r}")
+    return {**sizes, **given}
 
 
-def clip_text_encoder(
-    tokenizer: CLIPTokenizer, *, width: int, projection: int | None, layers: int = 2, heads: int = 2
-) -> CLIPTextModelWithProjection | CLIPTextModel:
-    """A CLIP text encoder for `tokenizer`, `width` wide, random weights; with a projection (SD3) or without (Flux)."""
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=tokenizer.model_max_length,
-        projection_dim=projection or width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
+def resolved(value: Any, names: Mapping[str, Any]) -> Any:
+    """A copy of a piece of data with the value of each formula in its place."""
+    if isinstance(value, Mapping):
+        return {key: resolved(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [resolved(inner, names) for inner in value]
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return formula(value.removeprefix(FORMULA).strip(), names)
+    return value
 
 
-def t5_text_encoder(tokenizer: T5Tokenizer, *, width: int, layers: int = 2, heads: int = 2) -> T5EncoderModel:
-    """A T5 encoder for `tokenizer`, `width` wide, random weights."""
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=width,
-        d_kv=width // heads,
-        d_ff=2 * width,
-        num_layers=layers,
-        num_heads=heads,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=True,
-    )
-    return T5EncoderModel(config).eval()
+def formula(text: str, names: Mapping[str, Any]) -> Any:
+    """The value of a formula of `names`, written in Python; see `IN_FORMULAS` for what it may hold."""
+    tree = ast.parse(text, mode="eval")
+    refused = [type(node).__name__ for node in ast.walk(tree) if not isinstance(node, IN_FORMULAS)]
+    if refused:
+        raise ValueError(f"a formula must hold names, numbers, lists, arithmetic and choices; got {refused[0]} in {text!r}")
+    return eval(compile(tree, "formula", "eval"), {"__builtins__": {}}, dict(names))
+
+
+def named(name: str) -> Any:
+    """A class of diffusers or transformers."""
+    return getattr(diffusers if hasattr(diffusers, name) else transformers, name)
 
 
 def tidy_configs(folder: Path) -> None:
-    """Remove what makes loading noisy or machine-dependent from a saved pipeline's configs."""
+    """Take out of a saved pipeline's configs what makes loading it noisy or different from machine to machine."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
         if config.get("_class_name") == "AutoencoderTiny":
             config.pop("block_out_channels", None)  # registered by its constructor, which does not take it
         else:
-            # transformers loads the config's dtype and diffusers float32: without this the dtypes would differ
+            # transformers loads what the config says and diffusers float32: without this the parts would not fit together
             config.update({"dtype": "float32"} if "dtype" in config else {})
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def vae(*, latent_channels: int, width: int, levels: int, blocks: int = 1) -> AutoencoderTiny:
-    """An `AutoencoderTiny` that downsamples a picture by 2 ** (levels - 1), random weights."""
-    return AutoencoderTiny(
-        latent_channels=latent_channels,
-        encoder_block_out_channels=(width,) * levels,
-        decoder_block_out_channels=(width,) * levels,
-        num_encoder_blocks=(blocks,) * levels,
-        num_decoder_blocks=(blocks,) * (levels - 1) + (blocks + 1,),
-    ).eval()
+def _made(**data: Any) -> Any:
+    """An object of a class, in evaluation mode where it is a module."""
+    kind = named(data.pop("class"))
+    values, drawn = data.pop("set", {}), data.pop("draw", [])
+    made = kind(kind.config_class(**data)) if issubclass(kind, transformers.PreTrainedModel) else kind(**data)
+    with torch.no_grad():
+        for name, value in values.items():
+            made.get_buffer(name).copy_(torch.tensor(value))
+        for name in drawn:
+            made.get_parameter(name).normal_()
+    return made.eval() if isinstance(made, torch.nn.Module) else made
+
+
+def _known_of(tokenizer: Any) -> dict[str, Any]:
+    """What formulas of a text encoder know of its tokenizer."""
+    if tokenizer is None:
+        return {}
+    return {
+        "vocabulary": len(tokenizer),
+        "length": tokenizer.model_max_length,
+        "begin": tokenizer.bos_token_id,
+        "end": tokenizer.eos_token_id,
+        "padding": tokenizer.pad_token_id,
+    }
+
+
+@functools.cache
+def _recipes() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return found

@@ -16,8 +16,8 @@ from interp.base.errors import InterpWarning, PipelineError, TraceError
 from interp.base.executor import Stopped
 from interp.base.plan import Row, check_same, groups
 from interp.runs.recorded import make_recorders, make_schema
-from interp.store.bundles import Bundle
 from interp.store.create import zarr_quiet
+from interp.store.moments import Bundle
 from interp.store.reader import is_done
 from interp.store.schema import Schema
 from interp.store.writer import Writer
@@ -78,7 +78,7 @@ class Tracing:
         self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Sequence[Row], stopped: Stopped
     ) -> Outcome:
         """Trace a whole bundle, including done rows: its moments cover all its rows. A stop discards the bundle."""
-        bundle, outcome, waiting = Bundle(self.path), Outcome(), {row.index for row in wanted}
+        bundle, outcome, waiting = Bundle(), Outcome(), {row.index for row in wanted}
         for batch in groups(unit, self.batch_size):
             if stopped():
                 return []
@@ -155,15 +155,6 @@ class Batches:
                 axes = self.schema.hidden[stream]
                 self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
-        results = trace_group(
-            self.prepared.model,
-            self.prepared.plan,
-            batch,
-            self.prepared.schedule,
-            self.prepared.layout,
-            make_recorders(self.prepared, self.schema, len(batch), hidden),
-            interventions=self.prepared.interventions,
-            guide=self.prepared.guide(),
-            on_step=self.report,
-        )
+        recorders = make_recorders(self.prepared, self.schema, len(batch), hidden)
+        results = trace_group(self.prepared, batch, recorders, self.report)
         return [result for result in results if result.row.index in waiting]

@@ -19,7 +19,6 @@ from interp.tracing.recorders import (
     OwnRecorder,
     Recorder,
     StatisticsRecorder,
-    branch_present,
     gate_present,
     stream_present,
 )
@@ -79,7 +78,7 @@ def make_schema(prepared: Prepared) -> Schema:
         gate_kinds=kinds if record.gates else (),
         branches=record.branches,
         writers=anatomy.writers,
-        branch_present=branch_present(anatomy),
+        branch_present=gate_present(anatomy, "branch"),
         frames=layout.frames,
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},

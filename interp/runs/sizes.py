@@ -13,8 +13,8 @@ import numpy as np
 from interp.base.errors import TraceError
 from interp.runs.batches import Batches
 from interp.runs.recorded import make_schema
-from interp.store.bundles import Bundle
 from interp.store.create import create, zarr_quiet
+from interp.store.moments import Bundle
 from interp.store.schema import FOLDED, HiddenAxes, Schema, Variable
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
@@ -99,7 +99,7 @@ def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
     create(path, schema, {"plan": few.plan.to_json(), "provenance": {}})
     sparse = Sparse(path, schema.hidden)
     with zarr_quiet(), sparse as writer:
-        batches, bundle = Batches(few, schema, writer, lambda step: None), Bundle(path)
+        batches, bundle = Batches(few, schema, writer, lambda step: None), Bundle()
         started = time.monotonic()
         found = [result for row in few.plan.rows() for result in batches.trace([row], [row])]
         seconds = (time.monotonic() - started) / len(found)

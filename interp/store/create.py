@@ -7,7 +7,7 @@ import errno
 import glob
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +23,76 @@ from interp.store.schema import SCHEMA, Schema, encoding
 SHARD_WAIT = 60.0  # seconds to wait while another shard creates the store
 
 
-def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
-    """Create the empty store of a run; `path` does not exist until the store is complete."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def replacing(path: Path, *, store: Path | None = None, tag: str = "") -> Iterator[Path]:
+    """Yield a temporary name next to `store` (default: `path`). What is written there is moved to `path` at the end, or removed
+    after an error. An OSError becomes a StoreError. Chunks that hold only fill values (one step: 0) are written too: a missing
+    file is then always an error.
+    """
+    store = store or path
+    partial = store.with_name(f"{store.name}.partial-{tag or os.getpid()}")
+    with storage_errors(store), zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
+        partial.parent.mkdir(parents=True, exist_ok=True)
         remove(partial)
         try:
-            # coordinates that hold only fill values (one step: 0) are written too: a missing file is then always an error
-            with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
-                _build(partial, schema, attributes)
-            if is_remote(path):
-                remove(path)  # an incomplete store that a killed process left
+            yield partial
             move(partial, path)
         finally:
             remove(partial)
 
 
-def _build(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
-    prompts = len(schema.prompt_text)
-    index = xr.Dataset(
-        {
-            "prompt_text": ("prompt", np.array(schema.prompt_text, dtype=object)),
-            "seed": ("prompt", np.array(schema.seed, dtype=np.int64)),
-        },
-        coords={"prompt": np.arange(prompts)},
-    )
-    index.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(index))
-    root = zarr.open_group(str(path), mode="r+")
-    root.attrs.update({"schema": SCHEMA, **attributes})
-    done: dict[str, Any] = {"dtype": "uint8", "fill_value": 0, "compressors": None, "dimension_names": ("prompt",)}
-    root.create_array("done", shape=(prompts,), chunks=(1,), **done)
+def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
+    """Create the empty store of a run; `path` does not exist until the store is complete."""
+    index = xr.Dataset(rows_of(schema.prompt_text, schema.seed), {"prompt": np.arange(len(schema.prompt_text))})
+    with new_store(path, index, attributes, ("prompt",)) as root:
+        _add_variables(root, schema)
+
+
+@contextlib.contextmanager
+def new_store(path: Path, index: xr.Dataset, attributes: dict[str, Any], axes: tuple[str, ...]) -> Iterator[zarr.Group]:
+    """Yield the root of a new store with its index, its attributes and `done` along `axes`; `path` does not exist before the
+    end.
+    """
+    with replacing(path) as partial:
+        write_dataset(index, str(partial))
+        root = zarr.open_group(str(partial), mode="r+")
+        root.attrs.update({"schema": SCHEMA, **attributes})
+        done: dict[str, Any] = {"dtype": "uint8", "fill_value": 0, "compressors": None, "dimension_names": axes}
+        root.create_array("done", shape=tuple(index.sizes[axis] for axis in axes), chunks=(1,) * len(axes), **done)
+        yield root
+        if is_remote(path):
+            remove(path)  # an incomplete store that a killed process left
+
+
+def rows_of(prompt_text: Sequence[str], seed: Sequence[int]) -> dict[str, Any]:
+    """The variables of every store's root along prompt."""
+    return {
+        "prompt_text": ("prompt", np.array(prompt_text, dtype=object)),
+        "seed": ("prompt", np.array(seed, dtype=np.int64)),
+    }
+
+
+def write_dataset(dataset: xr.Dataset, store: Any, group: str | None = None) -> None:
+    """Write small arrays, with checksums, as a new zarr group."""
+    mode: Any = "w" if group is None else "a"
+    dataset.to_zarr(store, group=group, mode=mode, zarr_format=3, consolidated=False, encoding=encoding(dataset))
+
+
+def texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with every text variable as an array of objects, which all versions of zarr and NetCDF can hold."""
+    texts = {n: (v.dims, v.to_numpy().astype(object)) for n, v in dataset.variables.items() if v.dtype.kind in "TUS"}
+    named: xr.Dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
+    return named.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+
+
+def _add_variables(root: zarr.Group, schema: Schema) -> None:
     for name, variable in schema.variables().items():
         group_path, _, variable_name = name.rpartition("/")
         if group_path == "hidden":  # one group per stream: hidden/image/hidden
             group_path, variable_name = name, "hidden"
         coordinates = schema.coordinates(name)
         if group_path not in root:
-            how = encoding(coordinates)
-            coordinates.to_zarr(str(path), group=group_path, mode="a", zarr_format=3, consolidated=False, encoding=how)
+            write_dataset(coordinates, root.store, group_path)
         along = [str(c) for c in coordinates.coords if c not in coordinates.dims]
         own = [c for c in along if set(coordinates[c].dims) <= set(variable.sizes)]
         group = root[group_path]

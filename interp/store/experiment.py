@@ -15,22 +15,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from interp.base.errors import InputError, StoreError
 from interp.base.plan import check_same
-from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
-from interp.store.locations import exists, is_remote, located, move, remove
-from interp.store.reader import Guarded, open_root, read_ahead, read_done
-from interp.store.saved_results import read_result, result_names
-from interp.store.schema import SCHEMA, Array, Variable, encoding
+from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
+from interp.store.locations import exists, located
+from interp.store.reader import OpenStore, open_root, read_ahead, read_done
+from interp.store.saved_results import Described
+from interp.store.schema import Array, Variable
 
 Cell = tuple[int, int]
 
@@ -66,47 +64,21 @@ def open_or_create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -
 
 
 def _create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(partial)
-        try:
-            with zarr_quiet(), zarr.config.set({"array.write_empty_chunks": True}):
-                _build(partial, layout, attributes)
-            if is_remote(path):
-                remove(path)  # an incomplete store that a killed process left
-            move(partial, path)
-        finally:
-            remove(partial)
-
-
-def _build(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
     prompts, arms = layout.planned.shape
     labels = {name: ("arm", _plain(values)) for name, values in layout.labels.items()}
     coordinates = {"prompt": np.arange(prompts), "arm": np.array(layout.arms, dtype=object), **labels}
-    root = xr.Dataset(
-        {
-            "prompt_text": ("prompt", np.array(layout.prompt_text, dtype=object)),
-            "seed": ("prompt", np.array(layout.seed, np.int64)),
-            "planned": (("prompt", "arm"), layout.planned.astype(np.uint8)),
-        },
-        coordinates,
-    )
-    root.to_zarr(str(path), mode="w", zarr_format=3, consolidated=False, encoding=encoding(root))
-    group = zarr.open_group(str(path), mode="r+")
-    group.attrs.update({"schema": SCHEMA, **attributes})
-    done: dict[str, Any] = {"dtype": "uint8", "fill_value": 0, "compressors": None, "dimension_names": ("prompt", "arm")}
-    group.create_array("done", shape=(prompts, arms), chunks=(1, 1), **done)
-    sizes = {"prompt": prompts, "arm": arms}
-    one = {"prompt": 1, "arm": 1}
-    outputs, cells = group.require_group("outputs"), group.require_group("cells")
-    if layout.image is None:
-        return
-    picture = {"y": layout.image[0], "x": layout.image[1], "rgb": 3}
-    Variable({**sizes, **picture}, {**one, **picture}, None, "uint8").create(outputs, "image", {})
-    Variable({**sizes, **layout.latents}, {**one, **layout.latents}, None).create(outputs, "latents", {})
-    for name in layout.measures:
-        Variable(sizes, one, None).create(cells, name, {})
+    planned = {"planned": (("prompt", "arm"), layout.planned.astype(np.uint8))}
+    index = xr.Dataset({**rows_of(layout.prompt_text, layout.seed), **planned}, coordinates)
+    with new_store(path, index, attributes, ("prompt", "arm")) as root:
+        outputs, cells = root.require_group("outputs"), root.require_group("cells")
+        if layout.image is None:
+            return
+        sizes = {"prompt": prompts, "arm": arms}
+        picture = {**sizes, "y": layout.image[0], "x": layout.image[1], "rgb": 3}
+        Variable.of(picture, *sizes, dtype="uint8").create(outputs, "image", {})
+        Variable.of({**sizes, **layout.latents}, *sizes).create(outputs, "latents", {})
+        for name in layout.measures:
+            Variable.of(sizes, *sizes).create(cells, name, {})
 
 
 def _plain(values: Sequence[Any]) -> Array:
@@ -123,7 +95,7 @@ def experiment_lock(path: Path) -> Iterator[None]:
         yield
 
 
-class Experiment:
+class Experiment(Described):
     """An experiment's store, opened: pictures and measured values of prompts x arms.
 
     experiment.cells           values measured while drawing, (prompt, arm); NaN where a cell is not drawn
@@ -132,52 +104,18 @@ class Experiment:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = located(path)
-        self._root = open_root(self.path)
-        self._opened: dict[str, Guarded] = {}
-        self.attributes: dict[str, Any] = dict(self._root.attrs)
+        self._store = OpenStore(path)
+        self.path, self.attributes = self._store.path, self._store.attributes
         if "experiment" not in self.attributes:
             raise InputError(f"{path} is a traced run, not an experiment; open it with interp.open_run")
-        self.done = read_done(self._array("done").array)
-        self.planned = np.asarray(self._read("planned")).astype(bool)
-
-    def _read(self, name: str) -> Any:
-        return self._array(name)[...]
-
-    def _array(self, name: str) -> Guarded:
-        if name not in self._opened:
-            try:
-                array = self._root[name]
-            except KeyError:
-                raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
-            assert isinstance(array, zarr.Array)
-            self._opened[name] = Guarded(self.path, name, array)
-        return self._opened[name]
-
-    @property
-    def kind(self) -> str:
+        self.kind = str(self.attributes["experiment"])
         """Which experiment: disrupt, dose, patch, ..."""
-        return str(self.attributes["experiment"])
-
-    @property
-    def parameters(self) -> dict[str, Any]:
+        self.parameters = dict(self.attributes["parameters"])
         """Parameters of the experiment."""
-        return dict(self.attributes["parameters"])
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """Model, settings and prompts."""
-        return dict(self.attributes["plan"])
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Where the numbers came from."""
-        return dict(self.attributes["provenance"])
-
-    @property
-    def has_pictures(self) -> bool:
+        self.has_pictures = "outputs/image" in self._store
         """Whether the experiment draws pictures."""
-        return "outputs/image" in self._root
+        self.done = read_done(self._store.stored("done").array)
+        self.planned = self._store.stored("planned")[...].astype(bool)
 
     @property
     def finished(self) -> bool:
@@ -190,18 +128,16 @@ class Experiment:
         with zarr_quiet():
             stored = xr.open_zarr(str(self.path), consolidated=False, chunks=None).load()
         found = stored.drop_vars(["planned", "done"], errors="ignore").set_coords(["prompt_text", "seed"])
-        texts = {n: (v.dims, np.asarray(v.to_numpy(), dtype=object)) for n, v in found.coords.items() if v.dtype.kind in "TU"}
-        named: xr.Dataset = found.assign_coords(texts)
-        return named
+        return texts_as_objects(found)
 
     @functools.cached_property
     def cells(self) -> xr.Dataset:
         """Measured values per cell, (prompt, arm); NaN where a cell is not drawn."""
-        names = sorted(name for name, _ in self._root["cells"].arrays())  # type: ignore[union-attr]
+        names = sorted(name for name, _ in self._store.root["cells"].arrays())  # type: ignore[union-attr]
         found = {}
         for name in names:
             values = np.full(self.done.shape, np.nan, np.float32)
-            array = self._array(f"cells/{name}")
+            array = self._store.stored(f"cells/{name}")
             for cell in np.argwhere(self.done):
                 values[tuple(cell)] = array[tuple(cell)]
             found[name] = (("prompt", "arm"), values)
@@ -218,23 +154,14 @@ class Experiment:
     def _cell(self, name: str, prompt: int, arm: int) -> Array:
         if not self.done[prompt, arm]:
             raise StoreError(f"store {self.path}: prompt {prompt} under arm {arm} is not drawn")
-        return np.asarray(self._array(f"outputs/{name}")[prompt, arm])
+        return np.asarray(self._store.stored(f"outputs/{name}")[prompt, arm])
 
     def pictures(self, arm: int) -> tuple[Array, Array]:
         """The rows drawn under an arm, and their pictures, (row, y, x, rgb) uint8."""
         rows = np.flatnonzero(self.done[:, arm])
-        shape = self._array("outputs/image").shape[2:]
+        shape = self._store.stored("outputs/image").shape[2:]
         images = list(read_ahead(rows.tolist(), lambda row: self.picture(row, arm)))
         return rows, np.stack(images) if images else np.zeros((0, *shape), np.uint8)
-
-    @property
-    def results(self) -> list[str]:
-        """Names of the results that the store holds."""
-        return result_names(self.path)
-
-    def result(self, name: str) -> xr.Dataset:
-        """A result, in memory."""
-        return read_result(self.path, name)
 
     def facts(self) -> dict[str, str]:
         """The lines of the readable representation."""
@@ -248,10 +175,6 @@ class Experiment:
             "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
             "results": ", ".join(self.results) or "none yet",
         }
-
-    def __repr__(self) -> str:
-        lines = [f"  {name:<13} {value}" for name, value in self.facts().items()]
-        return "\n".join([f"<interp.Experiment {self.path}>", *lines])
 
 
 def is_experiment(path: str | Path) -> bool:

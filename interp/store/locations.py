@@ -58,9 +58,9 @@ def remove(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a folder to a new location: atomically on a disk; at a URL file by file, the zarr.json last."""
+    """Move a file or folder to a new location: atomically on a disk; at a URL file by file, the zarr.json last."""
     if not is_remote(target):
-        os.rename(source, target)
+        os.replace(source, target)
         return
     files = [file for file in source.rglob("*") if file.is_file()]
     for file in sorted(files, key=lambda file: file == source / "zarr.json"):

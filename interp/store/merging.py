@@ -9,7 +9,7 @@ from pathlib import Path
 
 from interp.base.errors import InputError, StoreError
 from interp.base.plan import check_same
-from interp.store.create import remove_leftovers, storage_errors, writing_lock, zarr_quiet
+from interp.store.create import remove_leftovers, replacing, storage_errors, writing_lock, zarr_quiet
 from interp.store.failures import failures, note_failure
 from interp.store.locations import is_remote, located
 from interp.store.reader import StoreReader, undo
@@ -70,8 +70,6 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
 
 def _skeleton(source: Path, out: Path) -> None:
     """Copy a store without its rows, summary and results."""
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     reader = StoreReader(source)
     along = [name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]]
     along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
@@ -80,8 +78,8 @@ def _skeleton(source: Path, out: Path) -> None:
         here = Path(folder).relative_to(source)
         return {name for name in names if (here / name).as_posix() in along_prompt}
 
-    shutil.copytree(source, partial, ignore=rows)
-    os.rename(partial, out)
+    with replacing(out) as partial:
+        shutil.copytree(source, partial, ignore=rows)
 
 
 def _copy(source: Path, out: Path, arrays: Sequence[str], index: int) -> None:

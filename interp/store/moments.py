@@ -1,11 +1,18 @@
-"""Running means and variances, and how to combine those of parts."""
+"""Running means and variances; bundles of a few prompts each, for runs too large to keep the statistics of every prompt.
+
+    bundles/stats/NAME, bundles/gates/NAME     (bundle, moment, step, block, stream, ..., channel) float32
+
+A bundle covers the done rows among `bundle * size .. (bundle + 1) * size - 1`. Bundles are written whole, so workers, shards
+and resumed runs do not update stored moments. The summary is the combination of all bundles.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from interp.store.schema import Array
+from interp.store.schema import FOLDED, Array
 
+Groups = dict[str, dict[str, Array]]
 MOMENTS = ("mean", "variance")
 PART = 2**15  # elements per pass: they fit in the processor's cache
 
@@ -49,4 +56,26 @@ class Moments:
         found = np.empty((2, *self.mean.shape), np.float32)
         found[0] = self.mean
         np.divide(self.square, self.count, out=found[1, ...], casting="same_kind")
+        return found
+
+
+class Bundle:
+    """Running moments of one bundle."""
+
+    def __init__(self) -> None:
+        self._moments: dict[tuple[str, str], Moments] = {}
+
+    def add(self, arrays: Groups) -> Groups:
+        """Add a row's statistics and gates; return the arrays that are still to be written for the row itself."""
+        for group in FOLDED:
+            for name, array in arrays.get(group, {}).items():
+                moments = self._moments.setdefault((group, name), Moments(np.shape(array)))
+                moments.add(array)
+        return {group: variables for group, variables in arrays.items() if group not in FOLDED}
+
+    def moments(self) -> Groups:
+        """(moment, ...) of every statistic and gate: mean and population variance over the bundle's rows."""
+        found: Groups = {}
+        for (group, name), moments in self._moments.items():
+            found.setdefault(group, {})[name] = moments.result()
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import xarray as xr
 
 from interp.base.errors import InputError, StoreError
 from interp.base.plan import Row, as_json, check_same
-from interp.store.create import storage_errors
+from interp.store.create import replacing
 from interp.store.experiment import CellLayout, Experiment, experiment_lock, open_or_create
 from interp.store.locations import is_remote
 from interp.store.saved_results import write_result
@@ -51,10 +50,8 @@ class Parts:
 
     def write(self, row: int, arrays: dict[str, Array]) -> None:
         """Store a row atomically."""
-        partial = self._file(row).with_suffix(".partial.npz")
-        with storage_errors(self.path):
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
-            os.replace(partial, self._file(row))
+        with replacing(self._file(row), store=self.path, tag=f"{row:05d}") as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def read(self, row: int) -> dict[str, Array]:
         """Read a stored row."""
@@ -83,11 +80,9 @@ class Parts:
         if plan.is_file():
             check_same(self.plan, json.loads(plan.read_text(encoding="utf-8")), str(self.folder))
             return
-        with storage_errors(self.path):
+        with replacing(plan, store=self.path) as partial:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = plan.with_suffix(".partial")
             partial.write_text(json.dumps(self.plan), encoding="utf-8")
-            os.replace(partial, plan)
 
     def _file(self, row: int) -> Path:
         return self.folder / f"{row:05d}.npz"

@@ -40,42 +40,52 @@ class StrictStore(WrapperStore[Store]):
         return value
 
 
-class StoreReader:
-    """An open store: its attributes, its done rows, and its groups as Datasets."""
+class OpenStore:
+    """A store of a run or an experiment: its attributes and its arrays."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = located(path)
         self.root = open_root(self.path)
         self.attributes: dict[str, Any] = dict(self.root.attrs)
-        if "experiment" in self.attributes:
-            kind = self.attributes["experiment"]
-            raise InputError(f"{self.path} is an experiment ({kind}), not a traced run; open it with interp.open_experiment")
-        self.done = read_done(self._array("done"))
-        self.prompt_text = np.asarray(self._read("prompt_text"), dtype=object)
-        self.seed = np.asarray(self._read("seed"))
-        self._check_whole()
+        self._arrays: dict[str, Guarded] = {}
 
     def stored(self, name: str) -> Guarded:
         """One stored array with all its rows, read with zarr's indexing."""
-        return Guarded(self.path, name, self._array(name))
+        if name not in self._arrays:
+            try:
+                array = self.root[name]
+            except KeyError:
+                raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
+            except ValueError as error:
+                message = f"store {self.path}: the description of {name} is damaged ({error}); trace it again"
+                raise StoreError(message) from None
+            assert isinstance(array, zarr.Array)
+            self._arrays[name] = Guarded(self.path, name, array)
+        return self._arrays[name]
 
-    def _array(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self.root[name]
-        except KeyError:
-            raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
-        except ValueError as error:
-            raise StoreError(f"store {self.path}: the description of {name} is damaged ({error}); trace it again") from None
-        assert isinstance(array, zarr.Array)
-        return array
+    def __contains__(self, group: str) -> bool:
+        return group in self.root
+
+
+class StoreReader(OpenStore):
+    """The store of a run: its done rows, and its groups as Datasets."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        if "experiment" in self.attributes:
+            kind = self.attributes["experiment"]
+            raise InputError(f"{self.path} is an experiment ({kind}), not a traced run; open it with interp.open_experiment")
+        self.done = read_done(self.stored("done").array)
+        self.prompt_text = np.asarray(self.stored("prompt_text")[...], dtype=object)
+        self.seed = self.stored("seed")[...]
+        self._check_whole()
 
     def _check_whole(self) -> None:
         """Check that every array of the plan exists."""
         record = self.attributes.get("plan", {}).get("record", {})
         wanted = ["outputs/image", "outputs/latents"]
         folded = "bundles/" if record.get("bundle") else ""
-        wanted += [f"{folded}stats/{name}" for name in STATISTICS] if record.get("stats") else []
-        wanted += [f"{folded}stats/median_abs"] if record.get("stats") else []
+        wanted += [f"{folded}stats/{name}" for name in (*STATISTICS, "median_abs")] if record.get("stats") else []
         wanted += [f"{folded}gates/alpha"] if record.get("gates") else []
         wanted += [f"{folded}gates/shift", f"{folded}gates/scale"] if record.get("modulation") else []
         wanted += ["branches/branch", "branches/embedding", "branches/position"] if record.get("branches") else []
@@ -84,9 +94,6 @@ class StoreReader:
         for name in wanted:
             if not (self.path / name / "zarr.json").exists():
                 raise StoreError(f"store {self.path} is damaged: its plan has {name}, which is missing; trace it again")
-
-    def __contains__(self, group: str) -> bool:
-        return group in self.root
 
     def dataset(self, group: str) -> xr.Dataset:
         """A group as a lazy Dataset of the done rows, with prompt_text and seed as coordinates."""
@@ -124,9 +131,6 @@ class StoreReader:
         return dask.array.from_array(  # type: ignore[no-untyped-call]
             guarded, chunks=array.shards or array.chunks, name=False, asarray=False
         )
-
-    def _read(self, name: str) -> Any:
-        return self.stored(name)[...]
 
 
 class Guarded:
@@ -224,17 +228,14 @@ def open_root(path: Path) -> zarr.Group:
     if not whole:
         raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
     try:
-        root = zarr.open_group(StrictStore(_kept(path)), mode="r")
+        kept: Store = FsspecStore.from_url(str(path), read_only=True) if is_remote(path) else LocalStore(path, read_only=True)
+        root = zarr.open_group(StrictStore(kept), mode="r")
     except OSError as error:
         raise StoreError(storage_message(path, error)) from error
     except Exception as error:
         raise StoreError(f"{path} is not a readable zarr group ({type(error).__name__}: {error})") from error
     _check_schema(path, dict(root.attrs))
     return root
-
-
-def _kept(path: Path) -> Store:
-    return FsspecStore.from_url(str(path), read_only=True) if is_remote(path) else LocalStore(path, read_only=True)
 
 
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:

@@ -106,38 +106,32 @@ class Schema:
         prompts, steps, blocks = len(self.prompt_text), len(self.timestep), len(self.block_path)
         found: dict[str, Variable] = {}
         sizes = {"prompt": prompts, "step": steps, "block": blocks, "stream": len(self.streams)}
+        state = {**sizes, "channel": self.channels}
         if self.statistics:
-            shape = {**sizes, "channel": self.channels}
-            chunk = {**shape, "prompt": 1, "block": 1}
-            found |= {f"stats/{name}": Variable(shape, chunk, {**shape, "prompt": 1}) for name in STATISTICS}
-            found["stats/median_abs"] = Variable(sizes, {**sizes, "prompt": 1}, None)
+            found |= {f"stats/{name}": Variable.of(state, "prompt", "block", sharded=True) for name in STATISTICS}
+            found["stats/median_abs"] = Variable.of(sizes, "prompt")
         for name in self.gate_kinds:
-            shape = {**sizes, "gate": len(self.gates), "channel": self.channels}
-            chunk = {**shape, "prompt": 1, "block": 1}
-            found[f"gates/{name}"] = Variable(shape, chunk, {**shape, "prompt": 1})
+            gated = {**sizes, "gate": len(self.gates), "channel": self.channels}
+            found[f"gates/{name}"] = Variable.of(gated, "prompt", "block", sharded=True)
         if self.branches:
-            shape = {**sizes, "gate": len(self.writers), "channel": self.channels}
-            found["branches/branch"] = Variable(shape, {**shape, "prompt": 1, "block": 1}, {**shape, "prompt": 1})
-            entering = {"prompt": prompts, "step": steps, "stream": len(self.streams), "channel": self.channels}
-            found["branches/embedding"] = Variable(entering, {**entering, "prompt": 1}, None)
-            constant = {name: size for name, size in entering.items() if name != "step"}
-            found["branches/position"] = Variable(constant, {**constant, "prompt": 1}, None)
+            written = {**sizes, "gate": len(self.writers), "channel": self.channels}
+            found["branches/branch"] = Variable.of(written, "prompt", "block", sharded=True)
+            entering = {name: size for name, size in state.items() if name != "block"}
+            found["branches/embedding"] = Variable.of(entering, "prompt")
+            found["branches/position"] = Variable.of({n: size for n, size in entering.items() if n != "step"}, "prompt")
         for stream, axes in self.hidden.items():
             found[f"hidden/{stream}"] = _hidden_variable(prompts, axes)
         for name, own in self.recorded.items():
-            shape = {"prompt": prompts, "step": steps, "site": len(own.sites), **own.axes}
-            found[f"recorded/{name}/value"] = Variable(shape, {**shape, "prompt": 1}, None)
-        picture = {"prompt": prompts, "y": self.image[0], "x": self.image[1], "rgb": 3}
-        found["outputs/image"] = Variable(picture, {**picture, "prompt": 1}, None, "uint8")
+            seen = {"prompt": prompts, "step": steps, "site": len(own.sites), **own.axes}
+            found[f"recorded/{name}/value"] = Variable.of(seen, "prompt")
+        picture = {"y": self.image[0], "x": self.image[1], "rgb": 3}
+        found["outputs/image"] = Variable.of({"prompt": prompts, **picture}, "prompt", dtype="uint8")
         if self.frames:
-            video = {"prompt": prompts, "frame": self.frames, "y": self.image[0], "x": self.image[1], "rgb": 3}
-            found["outputs/video"] = Variable(video, {**video, "prompt": 1, "frame": 1}, None, "uint8")
-        every = {"step": steps} if self.latents_every_step else {}
-        latents = {"prompt": prompts, **every, **self.latents}
-        found["outputs/latents"] = Variable(latents, {**latents, "prompt": 1}, None)
-        for name in self.prediction:
-            shape = {"prompt": prompts, "step": steps, **self.latents}
-            found[f"outputs/predicted_{name}"] = Variable(shape, {**shape, "prompt": 1}, None)
+            video = {"prompt": prompts, "frame": self.frames, **picture}
+            found["outputs/video"] = Variable.of(video, "prompt", "frame", dtype="uint8")
+        last, every = {"prompt": prompts, **self.latents}, {"prompt": prompts, "step": steps, **self.latents}
+        found["outputs/latents"] = Variable.of(every if self.latents_every_step else last, "prompt")
+        found |= {f"outputs/predicted_{name}": Variable.of(every, "prompt") for name in self.prediction}
         if not self.bundle:
             return found
         folded = {name for name in found if name.split("/")[0] in FOLDED}
@@ -223,6 +217,12 @@ class Variable:
     chunk: dict[str, int]
     shard: dict[str, int] | None
     dtype: str = "float32"
+
+    @classmethod
+    def of(cls, sizes: dict[str, int], *single: str, sharded: bool = False, dtype: str = "float32") -> Variable:
+        """Chunks of one index along the axes `single` and whole along the others; `sharded` has one shard per prompt."""
+        chunk = {**sizes, **dict.fromkeys(single, 1)}
+        return cls(sizes, chunk, {**sizes, "prompt": 1} if sharded else None, dtype)
 
     @property
     def bytes(self) -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 
 from interp.base.errors import InputError, PlanError, StoreError
-from interp.store.create import storage_errors
+from interp.store.create import replacing
 
 FOLDER = "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -52,11 +51,8 @@ def write_study(root: Path, name: str, study: Study) -> Path:
         if read_study(path) != study:
             raise PlanError(f"study {name!r} exists and compares something else; give another name")
         return path
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         partial.write_text(json.dumps(dataclasses.asdict(study), indent=1), encoding="utf-8")
-        os.replace(partial, path)
     return path
 
 

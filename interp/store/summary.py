@@ -6,26 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import zarr
 
-from interp.store.create import storage_errors
-from interp.store.locations import move, remove
+from interp.store.create import replacing, write_dataset
+from interp.store.locations import remove
 from interp.store.moments import MOMENTS, Moments
 from interp.store.reader import StoreReader, read_ahead
-from interp.store.schema import FOLDED, encoding
+from interp.store.schema import FOLDED
 
 
 def summarise(reader: StoreReader) -> xr.Dataset:
     """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
     found = []
-    bundled = "bundles" in reader
     for group in FOLDED:
-        stored = f"bundles/{group}" if bundled else group
+        stored = f"bundles/{group}" if "bundles" in reader else group
         if stored not in reader:
             continue
         dataset = reader.dataset(stored)
         over_prompts = {
-            str(name): (moments_over_bundles if bundled else moments_over_prompts)(reader, f"{stored}/{name}", array)
+            str(name): moments_of(reader, f"{stored}/{name}", array)
             for name, array in dataset.items()
             if array.dims[0] in ("prompt", "bundle")
         }
@@ -35,26 +33,20 @@ def summarise(reader: StoreReader) -> xr.Dataset:
     return summary.assign_attrs(rows=int(reader.done.sum()))
 
 
-def moments_over_prompts(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
-    """Mean and variance over the prompt axis of one variable; reads one prompt at a time."""
-    moments, stored = Moments(array.shape[1:]), reader.stored(name)
-    for values in read_ahead(np.flatnonzero(reader.done).tolist(), stored.__getitem__):
-        moments.add(values)
-    return _over(moments, array)
-
-
-def moments_over_bundles(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
-    """The same for a store of bundles: their moments, combined."""
-    moments, stored = Moments(array.shape[2:]), reader.stored(name)
-    size = int(reader.attributes["plan"]["record"]["bundle"])
+def moments_of(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
+    """Mean and variance over the prompts of one variable, combined from the moments of bundles where the store has these. One
+    prompt or bundle is in memory at a time.
+    """
+    bundled = array.dims[0] == "bundle"
+    size = int(reader.attributes["plan"]["record"]["bundle"]) if bundled else 1
     counts = [int(reader.done[start : start + size].sum()) for start in range(0, reader.done.size, size)]
-    bundles = [number for number, count in enumerate(counts) if count]
-    for number, (mean, variance) in zip(bundles, read_ahead(bundles, stored.__getitem__), strict=True):
-        moments.join(mean, variance, counts[number])
-    return _over(moments, array)
-
-
-def _over(moments: Moments, array: xr.DataArray) -> xr.DataArray:
+    numbers = [number for number, count in enumerate(counts) if count]
+    moments = Moments(array.shape[2:] if bundled else array.shape[1:])
+    for number, values in zip(numbers, read_ahead(numbers, reader.stored(name).__getitem__), strict=True):
+        if bundled:
+            moments.join(values[0], values[1], counts[number])
+        else:
+            moments.add(values)
     gone = {"prompt", "bundle", "moment"}
     kept = {name: c for name, c in array.coords.items() if not gone & {*c.dims, name}}
     dims = ("moment", *(dim for dim in array.dims if dim not in gone))
@@ -69,9 +61,6 @@ def write_summary(path: Path) -> None:
     summary = summarise(reader)
     if not summary.data_vars or not summary.attrs["rows"]:
         return
-    partial = path.with_name(f"{path.name}.partial-summary")
-    with storage_errors(path), zarr.config.set({"array.write_empty_chunks": True}):
-        remove(partial)
-        summary.to_zarr(str(partial), mode="w", zarr_format=3, consolidated=False, encoding=encoding(summary))
+    with replacing(path / "summary", store=path, tag="summary") as partial:
+        write_dataset(summary, str(partial))
         remove(path / "summary")
-        move(partial, path / "summary")

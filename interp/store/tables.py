@@ -1,11 +1,13 @@
-"""Results as CSV, Parquet or NetCDF files."""
+"""Results and stores as CSV, Parquet or NetCDF. Stores are exported one row at a time: they may be larger than memory."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from interp.base.errors import InputError
+from interp.store.create import replacing, texts_as_objects
 
 FORMATS = {"csv": (), "parquet": ("pyarrow",), "nc": ("h5netcdf", "h5py")}
 
@@ -77,10 +80,7 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 def netcdf(dataset: xr.Dataset) -> xr.Dataset:
     """Convert values that NetCDF cannot hold: attributes other than numbers and texts become JSON, booleans 0 and 1."""
-    plain = dataset.drop_encoding()
-    texts = [name for name, variable in plain.variables.items() if variable.dtype.kind in "TU"]
-    plain = plain.assign_coords({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n in plain.coords})
-    plain = plain.assign({n: (plain[n].dims, plain[n].to_numpy().astype(object)) for n in texts if n not in plain.coords})
+    plain = texts_as_objects(dataset.drop_encoding())
     plain = plain.assign({n: v.astype(np.int8) for n, v in plain.data_vars.items() if v.dtype == bool})
     for variable in plain.variables.values():
         variable.attrs = {str(name): _attribute(value) for name, value in variable.attrs.items()}
@@ -91,3 +91,59 @@ def _attribute(value: Any) -> Any:
     if isinstance(value, str | float | np.number) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     return json.dumps(value, default=str)
+
+
+def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Write a Dataset as .csv, .parquet or .nc. A table has one line per cell, block by block. `path` does not exist until all
+    of it is written. `on_row(done, total)` is called after every prompt.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise InputError(f"out must end in one of {', '.join(f'.{name}' for name in FORMATS)}; got {path.name!r}")
+    if absent := missing(kind):
+        raise InputError(absent)
+    if not data.data_vars:
+        raise InputError("data has no variable left to export; select at least one")
+    with replacing(path) as partial:
+        {"csv": _csv, "parquet": _parquet, "nc": _nc}[kind](data, partial, on_row)
+    return path
+
+
+def _parts(data: xr.Dataset, on_row: Callable[[int, int], None]) -> Iterator[pd.DataFrame]:
+    """Tables of one prompt and one block each; one prompt is in memory at a time."""
+    if "prompt" not in data.dims:
+        yield table(data.load())
+        return
+    total = data.sizes["prompt"]
+    for row in range(total):
+        here = data.isel(prompt=[row]).load()
+        blocks = range(here.sizes["block"]) if "block" in here.dims else [None]
+        for block in blocks:
+            yield table(here if block is None else here.isel(block=[block]))
+        on_row(row + 1, total)
+
+
+def _csv(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for number, part in enumerate(_parts(data, on_row)):
+            part.to_csv(file, index=False, header=number == 0)
+
+
+def _parquet(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: Any = None
+    with contextlib.ExitStack() as stack:
+        for part in _parts(data, on_row):
+            piece = pa.Table.from_pandas(plain_columns(part), preserve_index=False)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(path, piece.schema))
+            writer.write_table(piece.cast(writer.schema))
+
+
+def _nc(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
+    """Write NetCDF; dask reads the store shard by shard."""
+    netcdf(data).to_netcdf(path, engine="h5netcdf")
+    on_row(data.sizes.get("prompt", 1), data.sizes.get("prompt", 1))

@@ -12,7 +12,7 @@ import xarray as xr
 from interp.base.errors import StoreError
 from interp.store.failures import failures
 from interp.store.reader import StoreReader
-from interp.store.saved_results import read_result, result_names
+from interp.store.saved_results import Described
 from interp.store.summary import summarise
 
 WHAT = {
@@ -23,7 +23,7 @@ WHAT = {
 }
 
 
-class Run:
+class Run(Described):
     """A traced run. Everything is lazy xarray and holds done rows only.
 
     run.stats      mean, mean_abs, max_abs, min_abs, var    (prompt, step, block, stream, channel)
@@ -40,37 +40,18 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self._reader = StoreReader(path)
-        self.path = self._reader.path
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """The plan: model, settings, prompts and record."""
-        return dict(self._reader.attributes.get("plan", {}))
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Model class, device, versions and time of the run."""
-        return dict(self._reader.attributes.get("provenance", {}))
-
-    @property
-    def rows_total(self) -> int:
+        self.path, self.attributes = self._reader.path, self._reader.attributes
+        self.rows_total = int(self._reader.done.size)
         """Number of rows in the plan."""
-        return int(self._reader.done.size)
-
-    @property
-    def rows_done(self) -> int:
+        self.rows_done = int(self._reader.done.sum())
         """Number of complete rows; other rows are not read."""
-        return int(self._reader.done.sum())
+        self.bundled = "bundles" in self._reader
+        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
 
     @property
     def failed(self) -> dict[int, str]:
         """Failed rows and their reasons; `--retry-failed` tries them again."""
         return failures(self.path)
-
-    @property
-    def bundled(self) -> bool:
-        """Whether only means and variances over bundles of prompts are kept (`--record summary`)."""
-        return "bundles" in self._reader
 
     @property
     def prompts(self) -> list[str]:
@@ -132,15 +113,6 @@ class Run:
         """Compute means and variances over the done rows."""
         return summarise(self._reader)
 
-    @property
-    def results(self) -> list[str]:
-        """Names of the analyses' results that the store holds."""
-        return result_names(self.path)
-
-    def result(self, name: str) -> xr.Dataset:
-        """A result that a command such as `interp massive` wrote, loaded into memory."""
-        return read_result(self.path, name)
-
     @functools.cached_property
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
@@ -188,10 +160,6 @@ class Run:
             for stream, child in self.hidden.children.items():
                 facts[f"hidden/{stream}"] = ", ".join(f"{axis} {size}" for axis, size in child.sizes.items())
         return facts
-
-    def __repr__(self) -> str:
-        lines = [f"  {name:<13} {value}" for name, value in self.facts().items()]
-        return "\n".join([f"<interp.Run {self.path}>", *lines])
 
     def _repr_html_(self) -> str:
         left = "style='text-align:left'"

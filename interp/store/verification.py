@@ -50,8 +50,18 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
     for number, row in enumerate(rows):
         found += _check_row(reader, arrays, row)
         on_row(number + 1, len(rows))
-    found += [Fault(None, f"analysis/{name}", reason) for name, reason in _bad_results(reader.path)]
-    return found + [Fault(None, "summary", reason) for reason in _bad_summary(reader)]
+    for name in result_names(reader.path):
+        found += _unreadable(None, f"analysis/{name}", read_result, reader.path, name)
+    return found + (_unreadable(None, "summary", lambda: reader.dataset("summary").load()) if "summary" in reader else [])
+
+
+def _unreadable(row: int | None, where: str, read: Callable[..., Any], *arguments: Any) -> list[Fault]:
+    """The fault of a part that `read` cannot read; empty if it can."""
+    try:
+        read(*arguments)
+    except InterpError as error:
+        return [Fault(row, where, (error.reason if isinstance(error, StoreError) else "") or str(error))]
+    return []
 
 
 def _identity(reader: StoreReader) -> Iterator[str]:
@@ -116,19 +126,19 @@ def _marked(path: Path, row: int) -> bool:
 
 
 def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int) -> list[Fault]:
-    found, statistics = [], {}
-    for name in arrays:
-        try:
-            if name.startswith("hidden/"):  # a row's states may be larger than memory: read file by file
-                for place in np.ndindex(*arrays[name].shape[1:3]):
-                    reader.stored(name)[(row, *place)]
-                continue
-            values = reader.stored(name)[row]
-        except InterpError as error:
-            found.append(Fault(row, name, _reason(error)))
-            continue
+    statistics: dict[str, Array] = {}
+
+    def read(name: str) -> None:
+        stored = reader.stored(name)
+        if name.startswith("hidden/"):  # a row's states may be larger than memory: read file by file
+            for place in np.ndindex(*stored.shape[1:3]):
+                stored[(row, *place)]
+            return
+        values = stored[row]
         if name.startswith("stats/"):
             statistics[name.removeprefix("stats/")] = values
+
+    found = [fault for name in arrays for fault in _unreadable(row, name, read, name)]
     return found + [Fault(row, "stats", reason) for reason in _impossible(reader, statistics)]
 
 
@@ -137,10 +147,7 @@ def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
     along = {name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]} | {"done"}
     for name, _ in _arrays(reader):
         if name not in along:
-            try:
-                reader.stored(name)[...]
-            except InterpError as error:
-                yield Fault(None, name, _reason(error))
+            yield from _unreadable(None, name, reader.stored(name).__getitem__, ...)
 
 
 def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
@@ -150,10 +157,7 @@ def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
         for start in range(0, reader.done.size, size):
             rows = start + np.flatnonzero(reader.done[start : start + size])
             if rows.size:
-                try:
-                    reader.stored(name)[start // size]
-                except InterpError as error:
-                    yield Fault(int(rows[0]), name, _reason(error))
+                yield from _unreadable(int(rows[0]), name, reader.stored(name).__getitem__, start // size)
 
 
 def _impossible(reader: StoreReader, statistics: dict[str, Array]) -> Iterator[str]:
@@ -176,28 +180,6 @@ def _impossible(reader: StoreReader, statistics: dict[str, Array]) -> Iterator[s
         ):
             if bool(np.any(wrong)):
                 yield f"{name} somewhere: these values cannot be statistics of one state"
-
-
-def _bad_results(path: Path) -> Iterator[tuple[str, str]]:
-    for name in result_names(path):
-        try:
-            read_result(path, name)
-        except InterpError as error:
-            yield name, _reason(error)
-
-
-def _bad_summary(reader: StoreReader) -> Iterator[str]:
-    if "summary" not in reader:
-        return
-    try:
-        for variable in reader.dataset("summary").data_vars.values():
-            variable.load()
-    except InterpError as error:
-        yield _reason(error)
-
-
-def _reason(error: InterpError) -> str:
-    return (error.reason if isinstance(error, StoreError) else "") or str(error)
 
 
 def forget(path: Path, faults: list[Fault]) -> list[int]:

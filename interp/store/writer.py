@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from interp.store.reader import undo
 from interp.store.schema import Array
 
 Job = Callable[[], None]
+Groups = dict[str, dict[str, Array]]
 
 
 class Writer:
@@ -26,11 +27,10 @@ class Writer:
     def __init__(self, path: Path, *, budget: int = 256 * 2**20) -> None:
         self.path = path
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._jobs: queue.Queue[tuple[int, Job] | None] = queue.Queue()
+        self._thread = ThreadPoolExecutor(1, "interp-writer")
+        self._jobs: deque[tuple[int, Future[None]]] = deque()
         self._budget, self._waiting = budget, 0
-        self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="interp-writer", daemon=True)
 
     def __enter__(self) -> Writer:
         try:
@@ -38,12 +38,10 @@ class Writer:
         except FileNotFoundError:
             raise StoreError(f"store {self.path} does not exist here: every worker must see its folder at this path") from None
         self.attributes: dict[str, Any] = dict(self._root.attrs)
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._jobs.put(None)
-        self._thread.join()
+        self._thread.shutdown()
         if kind is None:
             self._check()
 
@@ -51,21 +49,18 @@ class Writer:
         """Queue one hidden state, (token, channel); `step` and `block` are positions on the stored axes."""
         self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
 
-    def row(self, row: int | tuple[int, ...], groups: dict[str, dict[str, Array]], *, done: bool = True) -> None:
+    def row(self, row: int | tuple[int, ...], groups: Groups, *, done: bool = True) -> None:
         """Queue the other arrays of a row, or of one arm of a row; it is marked done once they are on disk."""
         place = row if isinstance(row, tuple) else (row,)
-        size = sum(array.nbytes for variables in groups.values() for array in variables.values())
 
         def write() -> None:
-            for group, variables in groups.items():
-                for name, array in variables.items():
-                    self._write(f"{group}/{name}", place, array)
+            self._write_groups("", place, groups)
             if done:
                 self._write("done", place, np.uint8(1))
 
-        self._submit(size, write)
+        self._submit(_size(groups), write)
 
-    def bundle(self, number: int, rows: Sequence[int], groups: dict[str, dict[str, Array]]) -> None:
+    def bundle(self, number: int, rows: Sequence[int], groups: Groups) -> None:
         """Queue the moments of a bundle; its rows are marked done once they are on disk. Rows that were done count as not done
         while the moments are replaced.
         """
@@ -73,13 +68,16 @@ class Writer:
         def write() -> None:
             for row in rows:
                 undo(self.path, row)
-            for group, variables in groups.items():
-                for name, array in variables.items():
-                    self._write(f"bundles/{group}/{name}", (number,), array)
+            self._write_groups("bundles/", (number,), groups)
             for row in rows:
                 self._write("done", (row,), np.uint8(1))
 
-        self._submit(sum(array.nbytes for variables in groups.values() for array in variables.values()), write)
+        self._submit(_size(groups), write)
+
+    def _write_groups(self, folder: str, place: tuple[int, ...], groups: Groups) -> None:
+        for group, variables in groups.items():
+            for name, array in variables.items():
+                self._write(f"{folder}{group}/{name}", place, array)
 
     def _write(self, name: str, place: tuple[int, ...], value: Any) -> None:
         if name not in self._arrays:
@@ -98,26 +96,22 @@ class Writer:
             array[place] = value
 
     def _submit(self, size: int, job: Job) -> None:
-        with self._changed:
-            # one job of any size is always accepted
-            self._changed.wait_for(lambda: self._failure or self._waiting == 0 or self._waiting + size <= self._budget)
-            self._check()
-            self._waiting += size
-        self._jobs.put((size, job))
+        # one job of any size is always accepted
+        while self._jobs and (self._jobs[0][1].done() or self._waiting + size > self._budget):
+            written, future = self._jobs.popleft()
+            future.result()
+            self._waiting -= written
+        self._check()
+        self._waiting += size
+        self._jobs.append((size, self._thread.submit(self._do, job)))
 
-    def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            size, job = item
-            failure: BaseException | None = None
+    def _do(self, job: Job) -> None:
+        """Do a job, unless an earlier one failed: a row is never marked done without its arrays."""
+        if self._failure is None:
             try:
-                if self._failure is None:
-                    job()
+                job()
             except BaseException as error:
-                failure = error
-            with self._changed:
-                self._waiting -= size
-                self._failure = self._failure or failure
-                self._changed.notify_all()
+                self._failure = error
 
     def _check(self) -> None:
         if self._failure is None:
@@ -127,3 +121,7 @@ class Writer:
         if isinstance(self._failure, InterpError):
             raise self._failure
         raise StoreError(f"store {self.path}: writing failed with {self._failure!r}") from self._failure
+
+
+def _size(groups: Groups) -> int:
+    return sum(array.nbytes for variables in groups.values() for array in variables.values())

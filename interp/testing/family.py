@@ -27,9 +27,9 @@ class Family:
     name: str = ""
     """Name of its test model."""
     kind: str = ""
-    """The builder of its tiny model in `interp.models.tiny`."""
+    """The family of its tiny model: one of `interp.models.tiny.FAMILIES`."""
     sizes: Mapping[str, Any] = {}
-    """Sizes for that builder."""
+    """Sizes of its tiny model that are not the family's usual ones."""
     prompts: Sequence[str] = PROMPTS
     size: tuple[int, int] = (32, 64)
     """Height and width of traced pictures; not square where the pipeline takes a size."""

@@ -19,7 +19,7 @@ from interp.base.errors import InputError
 from interp.base.sites import Site
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
-from interp.tracing.recorders import RowArrays
+from interp.tracing.recorders import Recorder
 
 ALIASES = {
     "resid_pre": "input",
@@ -71,11 +71,10 @@ class Cache(Mapping[str, xr.DataArray]):
         return f"<interp.Cache of {len(self)} sites, {size:.1f} MB; first: {next(iter(self), None)}>"
 
 
-class CacheRecorder:
+class CacheRecorder(Recorder):
     """Keeps every value of the selected sites."""
 
-    def __init__(self, sites: Sequence[Site], steps: int) -> None:
-        self.steps = steps
+    def __init__(self, sites: Sequence[Site]) -> None:
         self.values: dict[Site, list[Tensor]] = {site: [] for site in sites}
 
     def wants(self, site: Site) -> bool:
@@ -85,13 +84,6 @@ class CacheRecorder:
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Copy to the CPU."""
         self.values[site].append(value.to("cpu", torch.float32, copy=True))
-
-    def end_step(self, step: int) -> None:
-        """Nothing to do: `see` has copied the values."""
-
-    def row(self, position: int) -> RowArrays:
-        """Empty: a cache is not stored."""
-        return {}
 
 
 def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]:
@@ -113,10 +105,8 @@ def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]
 def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.DataArray, Cache]:
     """Trace all rows in one batch; return pictures, (prompt, y, x, rgb) uint8, and the cache."""
     model, rows = prepared.model, prepared.plan.rows()
-    steps = len(prepared.schedule.timesteps)
-    recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter), steps)
-    given: dict[str, Any] = {"interventions": prepared.interventions, "guide": prepared.guide()}
-    traced = trace_group(model, prepared.plan, rows, prepared.schedule, prepared.layout, [recorder], **given)
+    recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter))
+    traced = trace_group(prepared, rows, [recorder])
     failed = [row.failure for row in traced if row.failure is not None]
     if failed:
         raise InputError(f"{failed[0]}; a state that is not finite cannot be cached")

@@ -1,4 +1,4 @@
-"""The nnsight envoy of a transformer. Only this file and `trace.py` use nnsight."""
+"""The nnsight envoy of a transformer. Only this package uses nnsight."""
 
 from __future__ import annotations
 

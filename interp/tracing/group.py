@@ -16,16 +16,14 @@ import torch
 
 from interp.base.errors import InputError, InterpError, PipelineError, TraceError
 from interp.base.plan import Plan, Row
-from interp.guidance.guide import Guide
-from interp.interventions import Intervention
-from interp.interventions.controls import NormEdit
 from interp.interventions.forks import Slot
-from interp.interventions.hooks import Driver
-from interp.models.families.pipeline import Layout, Schedule, drawn
+from interp.interventions.hooks import Driver, attached
+from interp.models.families.pipeline import drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
+from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, Recorder
-from interp.tracing.sampler import hook_scheduler, keep_offload_hooks
+from interp.tracing.sampler import hook_scheduler
 from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
 
 if TYPE_CHECKING:
@@ -33,58 +31,29 @@ if TYPE_CHECKING:
 
 
 def trace_group(
-    model: Model,
-    plan: Plan,
-    rows: Sequence[Row],
-    schedule: Schedule,
-    layout: Layout,
-    recorders: Sequence[Recorder],
-    *,
-    interventions: Sequence[Intervention] = (),
-    guide: Guide | None = None,
-    on_step: StepReport = lambda step: None,
+    prepared: Prepared, rows: Sequence[Row], recorders: Sequence[Recorder], on_step: StepReport = lambda step: None
 ) -> list[TracedRow]:
     """Trace the rows of one batch. A row with a state that is not finite is returned with the reason.
 
-    With `guide` the run is guided: the recorders receive the conditional rows only, and edits act on the rows of every branch.
+    In a guided run the recorders receive the conditional rows only, and edits act on the rows of every branch.
     """
-    if (
-        guide is not None
-        and model.pipe.transformer.__dict__.get(Slot.name) is None
-        and "_hf_hook" in vars(model.pipe.transformer)
-    ):
+    model, guide = prepared.model, prepared.guide()
+    transformer = model.pipe.transformer
+    if guide is not None and transformer.__dict__.get(Slot.name) is None and "_hf_hook" in vars(transformer):
         raise InputError(
             "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
-    norms = Driver(model.anatomy, [[edit for edit in interventions if isinstance(edit, NormEdit)]])
-    norms.pieces = [(slice(None), 0)]
+    driver = Driver(model.anatomy, [prepared.interventions])
     with model.lock:
-        check_traceable(model.pipe.transformer)
-        envoy = model.nn
-        visitor = Visitor(
-            model.anatomy,
-            model.pipe.transformer,
-            envoy,
-            rows,
-            schedule,
-            layout.lengths,
-            list(recorders),
-            list(interventions),
-            on_step,
-            layout.prediction if plan.record.prediction else (),
-            norms.memory,
-        )
-        keep_all = plan.record.latents == "all"
-        with keep_offload_hooks(model.pipe), hook_scheduler(model.pipe.scheduler, keep_all=keep_all) as scheduler_hook:
+        check_traceable(transformer)
+        visitor = Visitor(prepared, rows, recorders, driver, on_step)
+        with hook_scheduler(model.pipe, keep_all=prepared.plan.record.latents == "all") as scheduler_hook:
             visitor.scheduler_hook = scheduler_hook
-            with contextlib.ExitStack() as hooks:
-                for handle in norms.attach_norms(model.pipe.transformer):
-                    hooks.callback(handle.remove)
-                if guide is not None:
-                    hooks.enter_context(guide.guiding(model.pipe.transformer))
-                images = _run(model, envoy, plan, rows, visitor)
+            guiding = guide.guiding(transformer) if guide is not None else contextlib.nullcontext()
+            with attached(driver.attach_norms(transformer)), guiding:
+                images = _run(prepared, rows, visitor)
         visitor.check_complete()
-    return [visitor.traced(position, images, scheduler_hook) for position in range(len(rows))]
+    return [visitor.traced(position, images) for position in range(len(rows))]
 
 
 def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
@@ -97,16 +66,16 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
     }
 
 
-def _run(model: Model, envoy: Any, plan: Plan, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
+def _run(prepared: Prepared, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
     """Run the pipeline in a trace; return its pictures, float in 0..1."""
-    outputs: list[Any] = []
+    model, outputs = prepared.model, list[Any]()
 
     def sample(**arguments: Any) -> None:
         outputs.append(model.pipe(**arguments))
 
     steps = len(visitor.schedule.timesteps)
     try:
-        with quiet(), envoy.trace(fn=sample, **pipeline_arguments(model, plan, rows)) as tracer:
+        with quiet(), model.nn.trace(fn=sample, **pipeline_arguments(model, prepared.plan, rows)) as tracer:
             for _ in tracer.iter[:steps]:
                 visitor.see_call()
     except InterpError:

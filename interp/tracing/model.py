@@ -16,8 +16,7 @@ import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
 from interp.interventions.forks import install_slot
-from interp.models.anatomy import Anatomy
-from interp.models.catalog import CATALOG, Defaults
+from interp.models.catalog import CATALOG
 from interp.models.load import Loaded, adopt, load_pipeline
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
 from interp.tracing.prepare import prepare
@@ -35,30 +34,18 @@ class Model:
 
     def __init__(self, loaded: Loaded, origin: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
+        self.name = loaded.name
+        """The model's name as given by the user."""
+        self.pipe = loaded.pipe
+        """The diffusers pipeline."""
+        self.anatomy = loaded.anatomy
+        """Blocks, streams, gates and sites of the transformer."""
+        self.defaults = loaded.defaults
+        """Default arguments of a run."""
         self.origin = origin
         """The arguments of `load` that load this model in another process; `None` for `wrap`."""
         self.lock = threading.RLock()
         self._warned_of: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        """The model's name as given by the user."""
-        return self.loaded.name
-
-    @property
-    def pipe(self) -> Any:
-        """The diffusers pipeline."""
-        return self.loaded.pipe
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Blocks, streams, gates and sites of the transformer."""
-        return self.loaded.anatomy
-
-    @property
-    def defaults(self) -> Defaults:
-        """Default arguments of a run."""
-        return self.loaded.defaults
 
     @functools.cached_property
     def nn(self) -> Any:

@@ -117,7 +117,7 @@ def prepare(
     for edit in edits:
         if isinstance(edit, Selection):
             tokens = {stream: layout.tokens(stream) for stream in model.anatomy.streams}
-            edit.check(model.anatomy.streams, len(model.anatomy.blocks), model.anatomy.channels, len(times.timesteps), tokens)
+            edit.check(model.anatomy, len(times.timesteps), tokens)
     if guided is not None:
         guided.check(model.anatomy, len(times.timesteps))
     model.warn_unknown_words(texts)
@@ -176,12 +176,12 @@ def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
         return dict(given or {})
     found: dict[str, Any] = {}
     for part in given.split(","):
-        name, equals, value = part.strip().partition("=")
+        name, _, value = part.strip().partition("=")
         try:
             found[name] = json.loads(value)
         except ValueError:
-            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}") from None
-        if not equals or not name:
+            name = ""
+        if not name:
             raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}")
     return found
 
@@ -210,15 +210,12 @@ def recordable(asked: Record | None, model: Model) -> Record:
 
 def check_picture_size(model: Model, height: int, width: int, multiple: int) -> None:
     """Check that height and width fit the model's patches and position table."""
+    largest = getattr(model.pipe.transformer.config, "pos_embed_max_size", None)
     for field, value in (("height", height), ("width", width)):
         if value % multiple:
             below = value - value % multiple
             raise InputError(
                 f"{field} must be a multiple of {multiple} pixels for {model.name}; got {value} (try {max(below, multiple)})"
             )
-    largest = getattr(model.pipe.transformer.config, "pos_embed_max_size", None)
-    if largest is not None:
-        most = largest * multiple
-        for field, value in (("height", height), ("width", width)):
-            if value > most:
-                raise InputError(f"{field} must be at most {most} pixels for {model.name}; got {value}")
+        if largest is not None and value > largest * multiple:
+            raise InputError(f"{field} must be at most {largest * multiple} pixels for {model.name}; got {value}")

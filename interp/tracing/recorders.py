@@ -6,8 +6,9 @@ dictionary of arrays per row. Tensors are moved off the device together, once pe
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,23 +26,26 @@ RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without th
 HiddenSink = Callable[[int, int, int, str, Array], None]  # (position in the batch, step, block, stream, state)
 
 
-class Recorder(Protocol):
+class Recorder(abc.ABC):
     """An object that receives the states of a trace."""
 
+    @abc.abstractmethod
     def wants(self, site: Site) -> bool:
         """Whether to pass this site to `see`."""
 
+    @abc.abstractmethod
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Receive a value; do not change it or keep a reference to it."""
 
-    def end_step(self, step: int) -> None:
+    def end_step(self, step: int) -> None:  # noqa: B027
         """Called after all sites of a step."""
 
     def row(self, position: int) -> RowArrays:
-        """The recorded arrays of one row of the batch."""
+        """The recorded arrays of one row of the batch; by default none are stored."""
+        return {}
 
 
-class StatisticsRecorder:
+class StatisticsRecorder(Recorder):
     """Statistics over tokens per channel: variables of (step, block, stream, channel) float32, NaN where absent."""
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int) -> None:
@@ -73,7 +77,7 @@ class StatisticsRecorder:
         return {"stats": {**dict(zip(STATISTICS, self.values[position], strict=True)), "median_abs": self.medians[position]}}
 
 
-class GatesRecorder:
+class GatesRecorder(Recorder):
     """Alpha, and optionally shift and scale: variables of (step, block, stream, gate, channel), NaN where absent."""
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int, *, modulation: bool) -> None:
@@ -104,7 +108,7 @@ class GatesRecorder:
         return {"gates": dict(zip(self.kinds, self.values[position], strict=True))}
 
 
-class BranchRecorder:
+class BranchRecorder(Recorder):
     """Branch outputs before alpha multiplies them, and the embedding, as means over tokens.
 
     The mean of the state is `embedding` plus the sum of alpha x `branch` over gates and blocks (1 x `branch` without a gate).
@@ -143,16 +147,11 @@ class BranchRecorder:
 
     def row(self, position: int) -> RowArrays:
         """Branches, embedding and its positional part."""
-        return {
-            "branches": {
-                "branch": self.values[position],
-                "embedding": self.embedding[position],
-                "position": self.position,
-            }
-        }
+        own = {"branch": self.values[position], "embedding": self.embedding[position], "position": self.position}
+        return {"branches": own}
 
 
-class HiddenRecorder:
+class HiddenRecorder(Recorder):
     """Full hidden states of a selection, passed to `sink` as they arrive: (token, channel) float32 each."""
 
     def __init__(self, select: Select, anatomy: Anatomy, steps: int, tokens: dict[str, int], sink: HiddenSink) -> None:
@@ -184,15 +183,8 @@ class HiddenRecorder:
         for position, state in enumerate(states):
             self.sink(position, step, site.block, site.stream, state)
 
-    def end_step(self, step: int) -> None:
-        """Nothing to do: `see` has passed the states to the sink."""
 
-    def row(self, position: int) -> RowArrays:
-        """Empty, for the same reason."""
-        return {}
-
-
-class OwnRecorder:
+class OwnRecorder(Recorder):
     """A user's function of (site, step, value): variable `value` of (step, site, *axes)."""
 
     def __init__(self, own: SiteRecorder, sites: Sequence[Site], steps: int, batch: int) -> None:
@@ -214,9 +206,6 @@ class OwnRecorder:
                 f"SiteRecorder {self.own.name}: its function must return ({axes}) = {expected}; at {site}: {given}"
             )
         self.values[:, step, self.sites.index(site)] = result.detach().to("cpu", torch.float32).numpy()
-
-    def end_step(self, step: int) -> None:
-        """Nothing to do: `see` has moved the values off the device."""
 
     def row(self, position: int) -> RowArrays:
         """One array."""
@@ -249,19 +238,11 @@ def stream_present(anatomy: Anatomy) -> Array:
     return np.array([[stream in block.hidden for stream in anatomy.streams] for block in anatomy.blocks])
 
 
-def branch_present(anatomy: Anatomy) -> Array:
-    """(block, stream, gate) booleans over the anatomy's writers: where a branch writes."""
-    present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(anatomy.writers)), bool)
-    for site in anatomy.sites():
-        if site.kind == "branch":
-            present[site.block, anatomy.streams.index(site.stream), anatomy.writers.index(str(site.gate))] = True
-    return present
-
-
 def gate_present(anatomy: Anatomy, kind: str = "alpha") -> Array:
-    """(block, stream, gate) booleans: where a gate (or its shift or scale) exists."""
-    present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates)), bool)
+    """(block, stream, gate) booleans: where a gate (or its shift or scale) exists; for "branch", over the anatomy's writers."""
+    gates = anatomy.writers if kind == "branch" else anatomy.gates
+    present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(gates)), bool)
     for site in anatomy.sites():
         if site.kind == kind:
-            present[site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))] = True
+            present[site.block, anatomy.streams.index(site.stream), gates.index(str(site.gate))] = True
     return present

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.interventions.hooks import replaced
 
 
 @dataclasses.dataclass
@@ -41,12 +42,15 @@ class SchedulerHook:
 
 
 @contextlib.contextmanager
-def hook_scheduler(
-    scheduler: Any, *, keep_all: bool, on_step: Callable[[int], None] = lambda step: None
-) -> Iterator[SchedulerHook]:
-    """Hook `scheduler.step` inside; a scheduler that draws noise without a generator raises InputError."""
+def hook_scheduler(pipe: Any, *, keep_all: bool, on_step: Callable[[int], None] = lambda step: None) -> Iterator[SchedulerHook]:
+    """Hook a pipeline's `scheduler.step` inside; a scheduler that draws noise without a generator raises InputError.
+
+    The pipeline's offloading hooks stay in place: after every picture diffusers removes them and installs new ones, which would
+    wrap nnsight's forward.
+    """
+    scheduler = pipe.scheduler
     scheduler_hook = SchedulerHook(keep_all, on_step)
-    original, shadowed = scheduler.step, scheduler.__dict__.get("step")
+    original = scheduler.step
 
     @functools.wraps(original)
     def step(*args: Any, **kwargs: Any) -> Any:
@@ -61,26 +65,8 @@ def hook_scheduler(
         scheduler_hook.took(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
-    scheduler.step = step
-    try:
+    with replaced(pipe, "maybe_free_model_hooks", lambda: None), replaced(scheduler, "step", step):
         yield scheduler_hook
-    finally:
-        del scheduler.__dict__["step"]
-        if shadowed is not None:
-            scheduler.step = shadowed
-
-
-@contextlib.contextmanager
-def keep_offload_hooks(pipe: Any) -> Iterator[None]:
-    """Leave a pipeline's offloading hooks in place inside.
-
-    After every picture diffusers removes them and installs new ones, which would wrap nnsight's forward.
-    """
-    pipe.maybe_free_model_hooks = lambda: None
-    try:
-        yield
-    finally:
-        del pipe.__dict__["maybe_free_model_hooks"]
 
 
 def _random_states() -> list[Tensor]:

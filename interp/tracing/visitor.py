@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from interp.base.errors import InputError, TraceError
 from interp.base.plan import Row
 from interp.base.sites import Site
-from interp.interventions import Intervention
-from interp.interventions.conditioning import SwapConditioning
-from interp.interventions.controls import Memory, NormEdit, Remembering
-from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
-from interp.models.families.pipeline import Schedule, as_bytes, still
+from interp.interventions.hooks import Driver
+from interp.models.anatomy import Block, Modulation, Tap, bind_inputs
+from interp.models.families.pipeline import as_bytes, still
+from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
 from interp.tracing.sampler import SchedulerHook
 
@@ -45,8 +44,8 @@ class Stop:
 
     envoy: Any
     module: nn.Module
-    inputs: list[tuple[str, Site]]
-    """(stream, site)."""
+    inputs: dict[str, Site]
+    """By stream."""
     reads: list[tuple[Any, Modulation | Tap, list[tuple[int, Site]]]]
     """(envoy, modulation or tap, [(chunk number, site)])."""
     states: dict[str, Site]
@@ -63,7 +62,7 @@ def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop
         else:
             sites = [(number, site) for owner, number, site in block.chunk_sites(index) if owner is read]
         reads.append((here.get(read.module) if read.module else here, read, sites))
-    inputs = [(stream, Site(index, stream, "input")) for stream in block.state_inputs]
+    inputs = {stream: Site(index, stream, "input") for stream in block.state_inputs}
     states = {stream: Site(index, stream, "hidden") for stream in block.hidden}
     return Stop(here, transformer.get_submodule(block.path), inputs, reads, states, block)
 
@@ -74,38 +73,27 @@ class Visitor:
     scheduler_hook: SchedulerHook
 
     def __init__(
-        self,
-        anatomy: Anatomy,
-        transformer: nn.Module,
-        envoy: Any,
-        rows: Sequence[Row],
-        schedule: Schedule,
-        tokens: Mapping[str, int],
-        recorders: list[Recorder],
-        interventions: list[Intervention],
-        on_step: StepReport,
-        prediction: tuple[str, ...] = (),
-        memory: Memory | None = None,
+        self, prepared: Prepared, rows: Sequence[Row], recorders: Sequence[Recorder], driver: Driver, on_step: StepReport
     ) -> None:
-        self.anatomy, self.envoy, self.transformer = anatomy, envoy, transformer
-        self.rows, self.schedule, self.tokens = rows, schedule, tokens
-        self.recorders, self.interventions, self.on_step = recorders, interventions, on_step
+        model, layout = prepared.model, prepared.layout
+        self.anatomy, self.envoy, self.transformer = model.anatomy, model.nn, model.pipe.transformer
+        self.rows, self.schedule, self.tokens = rows, prepared.schedule, layout.lengths
+        self.recorders, self.driver, self.on_step = recorders, driver, on_step
+        self.prediction = layout.prediction if prepared.plan.record.prediction else ()
         self.finite = FiniteCheck(len(rows))
-        self.route = [_route(index, block, transformer, envoy) for index, block in enumerate(self.anatomy.blocks)]
-        self.prediction, self.memory = prediction, memory or Memory()
-        self.norm_edits = [edit for edit in interventions if isinstance(edit, NormEdit)]
+        self.route = [_route(index, block, self.transformer, self.envoy) for index, block in enumerate(self.anatomy.blocks)]
         self.predicted: list[Tensor] = []
-        self.touched = [0] * len(interventions)
         self.calls = 0
         self.report_error: Exception | None = None
 
     def see_call(self) -> None:
         """One call of the transformer: one step of the loop."""
-        given, named = self.envoy.inputs  # read first: this ties the iteration to the call
-        bound = bind_inputs(self.transformer, given, named)
-        step = self._step_of(bound)
-        self.memory.begin_call()
-        self._swap(step, bound)
+        bound = bind_inputs(self.transformer, *self.envoy.inputs)  # read first: this ties the iteration to the call
+        step = self.driver.step = self._step_of(bound)
+        self.driver.memory.begin_call()
+        bound, swapped = self.driver.swap(self.anatomy.rows_first(bound))
+        if swapped:
+            self.envoy.inputs = ((), self.anatomy.as_called(bound))
         for stop in self.route:
             self._see_block(stop, step)
         if self.prediction:
@@ -117,16 +105,6 @@ class Visitor:
         self._report(step)
         if all(self.finite.found):
             raise AllRowsFailedError
-
-    def _swap(self, step: int, bound: dict[str, Any]) -> None:
-        """Apply every `SwapConditioning` to the call's arguments."""
-        swapped: dict[str, Any] = {}
-        for number, edit in enumerate(self.interventions):
-            if isinstance(edit, SwapConditioning) and edit.swaps(step):
-                swapped |= edit.swapped(self.anatomy.rows_first(bound))
-                self.touched[number] += 1
-        if swapped:
-            self.envoy.inputs = ((), {**bound, **self.anatomy.as_called(swapped)})
 
     def _step_of(self, inputs: Mapping[str, Any]) -> int:
         """The current step, checked against the rows and the timestep that the transformer receives."""
@@ -144,24 +122,17 @@ class Visitor:
         return step
 
     def _see_block(self, stop: Stop, step: int) -> None:
-        if any(self._concerned(site, step) for _, site in stop.inputs):
-            self._see_inputs(stop, step)
+        if any(self._concerned(site) for site in stop.inputs.values()):
+            states = stop.block.states_given(bind_inputs(stop.module, *stop.envoy.inputs), self.tokens)
+            for stream, site in stop.inputs.items():
+                self._read_only(site, step, states[stream])
         for envoy, read, sites in stop.reads:
-            if any(self._concerned(site, step) for _, site in sites):
+            if any(self._concerned(site) for _, site in sites):
                 if isinstance(read, Tap):
                     self._see_tap(stop, envoy, read, sites[0][1], step)
-                elif read.module is None:
-                    self._see_given(stop, read, sites, step)
                 else:
-                    self._see_emitted(envoy, read, sites, step)
+                    self._see_modulation(stop, envoy, read, sites, step)
         self._see_states(stop, step)
-
-    def _see_inputs(self, stop: Stop, step: int) -> None:
-        """The input states of a block."""
-        given, named = stop.envoy.inputs
-        states = stop.block.states_given(bind_inputs(stop.module, given, named), self.tokens)
-        for stream, site in stop.inputs:
-            self._read_only(site, step, states[stream])
 
     def _see_tap(self, stop: Stop, envoy: Any, tap: Tap, site: Site, step: int) -> None:
         """The input or output of a module in the block, cut to its stream."""
@@ -172,9 +143,8 @@ class Visitor:
         self._read_only(site, step, tap.take(value, self.tokens))
 
     def _read_only(self, site: Site, step: int, value: Tensor) -> None:
-        for edit in self.interventions:
-            if edit.touches(site, step):
-                raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
+        if self.driver.concerns(site):
+            raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
         self._record(site, step, value)
 
     def _report(self, step: int) -> None:
@@ -185,86 +155,43 @@ class Visitor:
             self.report_error = error
             raise
 
-    def _concerned(self, site: Site, step: int) -> bool:
-        wanted = any(recorder.wants(site) for recorder in self.recorders)
-        return wanted or any(edit.touches(site, step) for edit in self.interventions)
+    def _concerned(self, site: Site) -> bool:
+        return any(recorder.wants(site) for recorder in self.recorders) or self.driver.concerns(site)
 
-    def _see_emitted(self, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        """Gates, shifts and scales in the output of a module in the block."""
-
-        def put(after: Tensor) -> Tensor:
-            envoy.output = after
-            return after
-
-        self._see_chunks(read, envoy.output, sites, step, put)
-
-    def _see_given(self, stop: Stop, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        """Gates, shifts and scales that the block receives as an argument; the values it uses are recorded."""
-        given, named = stop.envoy.inputs
-        bound = bind_inputs(stop.module, given, named)
-        before = read.compute(stop.module, bound)
-
-        def put(after: Tensor) -> Tensor:
-            changed = read.write(stop.module, bound, before, after)
-            stop.envoy.inputs = ((), changed)
-            return read.compute(stop.module, changed)
-
-        self._see_chunks(read, before, sites, step, put)
-
-    def _see_chunks(
-        self,
-        read: Modulation,
-        values: Tensor,
-        sites: list[tuple[int, Site]],
-        step: int,
-        put: Callable[[Tensor], Tensor],
-    ) -> None:
-        """Gates, shifts and scales of one AdaLN projection, (batch, chunk * channel); `put` returns the values in use."""
+    def _see_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
+        """Gates, shifts and scales of one AdaLN projection: the output of a module, or an argument of the block."""
+        owners = {number: site for number, site in sites if site.stream not in read.shared_with}
+        self._refuse_shared(sites, owners, step)
+        bound = bind_inputs(stop.module, *envoy.inputs) if read.module is None else None
+        values = envoy.output if bound is None else read.compute(stop.module, bound)
+        edited = self.driver.edit_chunks(read, owners, values)
+        if edited is not None and bound is None:
+            envoy.output = values = edited
+        elif edited is not None and bound is not None:
+            bound = read.write(stop.module, bound, values, edited)
+            envoy.inputs = ((), bound)
+            values = read.compute(stop.module, bound)
         chunks = read.split(values)
-        owners: dict[int, Site] = {}
-        edited = False
-        for number, site in sites:
-            owner = owners.setdefault(number, site)
-            if owner is site:
-                chunks[number], changed = self._edit(site, step, chunks[number])
-                edited = edited or changed
-            else:
-                self._refuse_shared(site, owner, step)
-        if edited:
-            chunks = read.split(put(read.join(values, chunks)))
         for number, site in sites:
             self._record(site, step, chunks[number])
 
-    def _refuse_shared(self, site: Site, owner: Site, step: int) -> None:
+    def _refuse_shared(self, sites: list[tuple[int, Site]], owners: Mapping[int, Site], step: int) -> None:
         """Refuse to edit a shared gate for one of its streams: the user must edit the owner, which changes both."""
-        for edit in self.interventions:
-            if edit.touches(site, step) and not edit.touches(owner, step):
+        for number, site in sites:
+            owner = owners[number]
+            if any(edit.touches(site, step) and not edit.touches(owner, step) for edit in self.driver.arms[0]):
                 raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
 
     def _see_states(self, stop: Stop, step: int) -> None:
         """Hidden states in a block's output."""
         output = stop.envoy.output
-        states = stop.block.states(output, self.tokens)
-        edited = False
+        before = stop.block.states(output, self.tokens)
+        after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
         for stream, site in stop.states.items():
-            value, changed = self._edit(site, step, states[stream])
-            states[stream], edited = value, edited or changed
-            self.finite.see(site, value[: len(self.rows)])
-            self._record(site, step, value)
-        if edited:
-            stop.envoy.output = stop.block.with_states(output, states)
-
-    def _edit(self, site: Site, step: int, value: Tensor) -> tuple[Tensor, bool]:
-        changed = False
-        for number, edit in enumerate(self.interventions):
-            if edit.touches(site, step):
-                if isinstance(edit, Remembering):
-                    key = (0, self.norm_edits.index(edit)) if isinstance(edit, NormEdit) else (1, number)
-                    value, changed = edit.apply_with(self.memory, key, site, step, value), True
-                else:
-                    value, changed = edit.apply(site, step, value), True
-                self.touched[number] += 1
-        return value, changed
+            self.finite.see(site, after[stream][: len(self.rows)])
+            self._record(site, step, after[stream])
+        if any(after[stream] is not before[stream] for stream in after):
+            stop.envoy.output = stop.block.with_states(output, after)
 
     def _record(self, site: Site, step: int, value: Tensor) -> None:
         for recorder in self.recorders:
@@ -280,8 +207,7 @@ class Visitor:
             raise TraceError(
                 f"trace: {self.calls} transformer calls and {self.scheduler_hook.steps} scheduler steps ran; {expected} planned"
             )
-
-        for edit, count in zip(self.interventions, self.touched, strict=True):
+        for edit, count in zip(self.driver.arms[0], self.driver.touched[0], strict=True):
             if not count:
                 raise InputError(f"intervention {edit!r} touched nothing: this run has no such block, stream and step")
 
@@ -294,20 +220,17 @@ class Visitor:
             return f"the latents, step {step}"
         return None if np.isfinite(images[position]).all() else "the decoded picture (the VAE)"
 
-    def traced(self, position: int, images: list[Array], scheduler_hook: SchedulerHook) -> TracedRow:
+    def traced(self, position: int, images: list[Array]) -> TracedRow:
         """The result of one row."""
         row = self.rows[position]
-        place = self._not_finite(position, images)
-        if place is not None:
+        if place := self._not_finite(position, images):
             return TracedRow(row, {}, f"NaN or Inf at {place}, prompt {row.index} ({row.text!r}, seed {row.seed})")
         arrays: RowArrays = {}
         for recorder in self.recorders:
             arrays.update(recorder.row(position))
-        latents = np.stack([step[position].numpy() for step in scheduler_hook.latents])
-        arrays["outputs"] = {
-            "image": as_bytes(still(images[position])),
-            "latents": latents if scheduler_hook.keep_all else latents[0],
-        }
+        latents = np.stack([step[position].numpy() for step in self.scheduler_hook.latents])
+        latents = latents if self.scheduler_hook.keep_all else latents[0]
+        arrays["outputs"] = {"image": as_bytes(still(images[position])), "latents": latents}
         if images[position].ndim == 4:
             arrays["outputs"]["video"] = as_bytes(images[position])
         if self.prediction:

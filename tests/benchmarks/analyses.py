@@ -110,10 +110,10 @@ def read(run: interp.Run, names: list[str]) -> None:
 def analyses(run: interp.Run) -> dict[str, Callable[[], Any]]:
     """The analyses by name."""
     from interp.analysis import alignment, attribution, energy, massive, stability, trend
-    from interp.store.exporting import export
     from interp.store.merging import merge
     from interp.store.reader import StoreReader
     from interp.store.summary import summarise
+    from interp.store.tables import export
     from interp.store.verification import verify
 
     beside = run.path.with_name("exported")

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from interp.models import components
+from interp.models import components, vocabulary
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.demo import world
 from interp.models.quiet import quiet
@@ -44,7 +44,7 @@ SIZES = {"base": DemoSize(blocks=8, heads=3), "small": DemoSize(blocks=8, heads=
 
 def build_vae() -> AutoencoderTiny:
     """An untrained VAE: 64x64 pictures to 16x16 latents of 8 channels."""
-    return components.vae(latent_channels=8, width=32, levels=3)
+    return components.recipe("autoencoder", latent_channels=8, width=32)
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ def build_denoiser(size: DemoSize, seed: int = 0) -> Denoiser:
     """An untrained denoiser; AdaLN projections and the output layer start at zero, as in DiT (arXiv 2212.09748)."""
     torch.manual_seed(seed)
     words = world.vocabulary()
-    clip, t5 = components.clip_tokenizer(words, TEXT_TOKENS), components.t5_tokenizer(words, TEXT_TOKENS)
+    clip, t5 = vocabulary.clip(words, TEXT_TOKENS), vocabulary.t5(words, TEXT_TOKENS)
     transformer = SD3Transformer2DModel(
         sample_size=world.SIZE // 4,
         patch_size=2,
@@ -102,12 +102,12 @@ def build_denoiser(size: DemoSize, seed: int = 0) -> Denoiser:
         if name.startswith(("norm_out.linear", "proj_out")) or "norm1.linear" in name or "norm1_context.linear" in name:
             nn.init.zeros_(parameter)
     half = size.width // 2
-    encoders = [components.clip_text_encoder(clip, width=half, projection=half) for _ in range(2)]
+    encoders = [components.recipe("clip", clip, width=half, projected=True) for _ in range(2)]
     return Denoiser(
         transformer=transformer,
         text_encoder=encoders[0],
         text_encoder_2=encoders[1],
-        text_encoder_3=components.t5_text_encoder(t5, width=size.width),
+        text_encoder_3=components.recipe("t5", t5, width=size.width),
         tokenizer=clip,
         tokenizer_3=t5,
     )
