@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,11 +280,11 @@ def test_a_lost_cluster_is_an_error(tiny_model: interp.Model, tmp_path: Path) ->
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 8}
     texts = [f"a red cat {number}" for number in range(40)]  # many: the worker goes on until the loss reaches it
     given_to_dask: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with cluster._environment_kept(), LocalCluster(n_workers=1, **given_to_dask) as local:
+    with unittest.mock.patch.dict(os.environ), LocalCluster(n_workers=1, **given_to_dask) as local:
         through = interp.Workers(scheduler=local.scheduler_address, device="cpu")
 
         def lose(state: Any) -> None:
-            if state.rows_done == 2:
+            if state.done == 2:
                 local.scale(0)
                 local.sync(local.scheduler.close)
 
@@ -299,12 +300,12 @@ def test_a_worker_that_does_not_see_the_store_says_so(tiny_model: interp.Model, 
 
     work = Tracing(prepare(tiny_model, TEXTS[:1], steps=2), tmp_path / "elsewhere.zarr", 1)
     sent = cluster.loads(cluster.dumps(work), '{"device": "cpu", "offload": "none"}')
-    with refused(StoreError, tmp_path / "elsewhere.zarr", "folder"), sent.opened(lambda: False):
-        pass
+    with refused(StoreError, tmp_path / "elsewhere.zarr", "folder"):
+        list(sent.do([], lambda: False))
     other = interp.trace(tiny_model, TEXTS[:1], out=tmp_path / "other.zarr", steps=3)
     work.path = other.path
-    with refused(interp.PlanError, "steps", 3, 2), work.opened(lambda: False):
-        pass
+    with refused(interp.PlanError, "steps", 3, 2):
+        list(work.do([], lambda: False))
 
 
 def test_a_scheduler_swapped_in_memory_is_not_taken_for_the_stored_one(tiny_folder: Path) -> None:

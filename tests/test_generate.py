@@ -12,7 +12,7 @@ from messages import names, refused
 from PIL import Image
 
 import interp
-from interp.experiments.guided import BySettings
+from interp.experiments.generation import BySettings
 from interp.experiments.kinds.sweep import expand, sweep
 from interp.experiments.save import read_recipe, sheet
 from interp.guidance import ClassifierFree, DetailGuidance

@@ -1,6 +1,5 @@
 from . import alignment as alignment
 from . import attribution as attribution
-from . import collapse_curve as collapse_curve
 from . import comparison as comparison
 from . import correspondence as correspondence
 from . import criteria as criteria
@@ -25,6 +24,5 @@ from . import study as study
 from . import sweep_effects as sweep_effects
 from . import table as table
 from . import tokens as tokens
-from . import transport_distance as transport_distance
 from . import trend as trend
 from . import variance as variance

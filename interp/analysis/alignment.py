@@ -5,21 +5,19 @@ A correlation says that they go together, not that alpha governs: that is a caus
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis import intervals, sources
-from interp.analysis.stability import member
-from interp.base.errors import InputError
+from interp.analysis.criteria import largest
+from interp.analysis.result import result
+from interp.store.schema import Array
 from interp.store.traced_run import Run
 
-Array = NDArray[Any]
 PERMUTATIONS = 499
 TARGETS = ("hidden", "update")
+NAMES = ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation", "overlap")
 
 
 def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) -> xr.Dataset:
@@ -33,58 +31,36 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     overlap                       (target, block, gate)   share of the k largest channels that both have; by chance k / channels
     alpha_rank                    (block, gate)           rank of |alpha| at the channel of largest mean |hidden|; 0 is largest
     """
-    gates = sources.gates(source)
-    alpha = _over_steps(abs(gates["alpha"]).sel(stream=sources.check_stream(gates, stream)))
-    statistics = sources.statistics(source).sel(stream=stream)
-    channels = statistics.sizes["channel"]
-    if not 1 <= k <= channels:
-        raise InputError(f"k must lie in 1..{channels}; got {k}")
+    gates, statistics = sources.gates(source, stream), sources.statistics(source, stream)
+    axes = ("prompt", "block", "channel")
+    alpha = sources.samples(abs(gates["alpha"])).transpose("gate", *axes)
     change = abs(statistics["mean"].diff("block", label="upper")).reindex(block=statistics["block"])
-    targets = {"hidden": _over_steps(statistics["mean_abs"]), "update": _over_steps(change)}
-    alpha = alpha.transpose("gate", "prompt", "block", "channel")
-    shape = (len(TARGETS), alpha.sizes["block"], alpha.sizes["gate"])
-    names = ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation", "overlap")
-    found = {name: np.full(shape, np.nan) for name in names}
-    rank = np.full(shape[1:], np.nan)
-    for number, target in enumerate(TARGETS):
-        values = targets[target].transpose("prompt", "block", "channel").to_numpy()
-        for gate in range(alpha.sizes["gate"]):
-            place = (number, slice(None), gate)
-            for name, value in _one(alpha.to_numpy()[gate], values, k, seed).items():
-                found[name][place] = value
-            if target == "hidden":
-                rank[:, gate] = _rank_of_largest(alpha.to_numpy()[gate].mean(axis=0), values.mean(axis=0))
-    axes = ("target", "block", "gate")
-    blocks = {name: c for name, c in statistics.coords.items() if c.dims == ("block",)}
-    result = xr.Dataset(
-        {name: (axes, value) for name, value in found.items()},
-        {"target": np.array(TARGETS, dtype=object), "gate": alpha["gate"], **blocks},
-    )
-    return result.assign(alpha_rank=(("block", "gate"), rank), chance=k / channels).assign_attrs(
-        analysis="alignment",
-        stream=stream,
-        k=k,
+    targets = [sources.samples(values).transpose(*axes).to_numpy() for values in (statistics["mean_abs"], change)]
+    numbers = [[_one(gate, target, k, seed) for gate in alpha.to_numpy()] for target in targets]
+    found = {name: np.array([[one[name] for one in line] for line in numbers]).swapaxes(1, 2) for name in NAMES}
+    rank = [_rank_of_largest(gate.mean(axis=0), targets[0].mean(axis=0)) for gate in alpha.to_numpy()]
+    return result(
+        "alignment",
+        {
+            **{name: (("target", "block", "gate"), value) for name, value in found.items()},
+            "alpha_rank": (("block", "gate"), np.stack(rank, axis=1)),
+            "chance": ((), k / statistics.sizes["channel"]),
+        },
+        {"target": TARGETS, "gate": alpha["gate"], **sources.along(statistics, "block")},
         averaged_over="tokens, steps, then prompt texts",
         interval=intervals.said_jackknife(alpha.sizes["prompt"], "correlation"),
         control=f"another block's alpha; {PERMUTATIONS} permutations of the channels",
         note="a correlation: whether alpha governs is a question for an intervention",
+        stream=stream,
+        k=k,
         **sources.facts_of(source),
     )
 
 
-def _over_steps(values: xr.DataArray) -> xr.DataArray:
-    return sources.by_text(sources.over_steps(values))
-
-
 def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
     """All numbers of one gate and target from (prompt, block, channel) arrays; NaN for blocks that lack either."""
-    blocks = alpha.shape[1]
     present = np.flatnonzero(~(np.isnan(alpha).any(axis=(0, 2)) | np.isnan(values).any(axis=(0, 2))))
-    found = {
-        name: np.full(blocks, np.nan)
-        for name in ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation")
-    }
-    found["overlap"] = np.full(blocks, np.nan)
+    found = {name: np.full(alpha.shape[1], np.nan) for name in NAMES}
     if not len(present):
         return found
     mean_alpha, mean_value = alpha.mean(axis=0)[present], values.mean(axis=0)[present]
@@ -100,7 +76,7 @@ def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
         others = every[~np.eye(len(present), dtype=bool)].reshape(len(present), -1)
         found["other_block"][present] = others.mean(axis=1)
         found["p_other_block"][present] = (1 + (others >= own[:, None]).sum(axis=1)) / (1 + others.shape[1])
-    both = member(mean_alpha, k) & member(mean_value, k)
+    both = largest(mean_alpha, k) & largest(mean_value, k)
     found["overlap"][present] = both.sum(axis=1) / k
 
     def one(place: tuple[int, ...]) -> None:
@@ -129,8 +105,5 @@ def spearman(pairs: Array) -> Array:
 
 def _rank_of_largest(alpha: Array, values: Array) -> Array:
     """Rank of alpha (block, channel) at each block's largest value; NaN where either is missing."""
-    found = np.full(len(alpha), np.nan)
-    for block, (gate, value) in enumerate(zip(alpha, values, strict=True)):
-        if not (np.isnan(gate).any() or np.isnan(value).any()):
-            found[block] = (gate > gate[value.argmax()]).sum()
-    return found
+    at = np.take_along_axis(alpha, values.argmax(axis=-1, keepdims=True), axis=-1)
+    return np.where(np.isnan(alpha + values).any(axis=-1), np.nan, (alpha > at).sum(axis=-1))

@@ -7,21 +7,20 @@ The exact answer for gates is `interp.gates`; the interventional one needs a mod
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from interp.analysis import intervals, massive, sources
-from interp.analysis.result import result
+from interp.analysis import intervals, massive, sources, variance
+from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 MARGIN = 0.05  # a share below this is called negligible
 TERMS = ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed", "prompt:seed", "timestep:prompt:seed")
+"""In the order of `variance.terms_of`."""
 PROMPT_TERMS = [TERMS.index(term) for term in TERMS if "prompt" in term]
 CONFOUNDED = "in a sampling run the timestep is also the noise level, and the split depends on the grid of steps"
 
@@ -60,19 +59,19 @@ def decompose(
     split = Split(prompts, seeds, data.sizes["step"])
     at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
     every, here, values = _one_pass(split, data, cells, at)
-    found, together = split.results(here.reshape(*here.shape[:2], -1))
-    found["eta2"], found["omega2"] = effect_sizes(values)
-    shape, axes = (data.sizes["block"], len(chosen)), ("term", "block", "channel")
-    variables: dict[str, Any] = {name: (axes, value.reshape(-1, *shape)) for name, value in found.items()}
-    variables |= {name: (axes[1:], value.reshape(shape)) for name, value in together.items()}
-    variables["prompt_negligible"] = (axes[1:], variables.pop("upper")[1] < margin)
-    variables["ordinary"] = (axes[:2], _ordinary(split.shares(every)[0], at))
-    blocks = {str(name): c for name, c in data.coords.items() if c.dims == ("block",)}
-    used = [term for term in TERMS if seeds > 1 or "seed" not in term]
+    eta, omega = effect_sizes(values)
+    axes = ("term", "block", "channel")
     return result(
         "attribution",
-        variables,
-        {"term": list(TERMS), "channel": chosen, **blocks},
+        {
+            "share": (axes, Estimate.of_mean(here, split.shares, intervals.jackknife)),
+            "eta2": (axes, eta),
+            "omega2": (axes, omega),
+            "any_prompt": (axes[1:], Estimate.of_mean(here, split.any_prompt, intervals.jackknife)),
+            "prompt_negligible": (axes[1:], intervals.jackknife(here, split.any_prompt, level=0.9)[1] < margin),
+            "ordinary": xr.DataArray(np.delete(split.shares(every)[0], at, axis=-1), dims=axes).mean("channel"),
+        },
+        {"term": list(TERMS), "channel": chosen, **sources.along(data, "block")},
         averaged_over="tokens" if quantity == "magnitude" else "nothing",
         interval=intervals.said_jackknife(prompts, "share"),
         control="ordinary: mean over the other channels",
@@ -85,15 +84,7 @@ def decompose(
         seeds=seeds,
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
         **sources.facts_of(source),
-    ).sel(term=used)
-
-
-def _ordinary(shares: Array, chosen: Array) -> Array:
-    """Mean share over the other channels, (term, block); NaN of a block that does not have the stream."""
-    others = np.delete(shares, chosen, axis=-1)
-    known = np.isfinite(others)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, others, 0.0).sum(axis=-1) / known.sum(axis=-1))
+    ).sel(term=[term for term in TERMS if seeds > 1 or "seed" not in term])
 
 
 def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:
@@ -116,10 +107,8 @@ def _no_text(source: sources.Source, quantity: str) -> str:
 
 def crossed(data: xr.DataArray) -> tuple[Array, int, int]:
     """Rows as a (text, seed) table over the seeds that every text has; and its sizes."""
-    texts = data["prompt_text"].to_numpy().astype(str) if "prompt_text" in data.coords else data["prompt"].to_numpy()
-    seeds = data["seed"].to_numpy() if "seed" in data.coords else np.zeros(len(texts), int)
     table: dict[Any, dict[Any, int]] = {}
-    for row, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
+    for row, (text, seed) in enumerate(zip(*sources.labels(data), strict=True)):
         table.setdefault(text, {}).setdefault(seed, row)
     common = sorted(set.intersection(*(set(rows) for rows in table.values())))
     if not common:
@@ -196,40 +185,16 @@ class Split:
         """All terms with the prompt in them together."""
         return np.asarray(self.shares(means)[:, PROMPT_TERMS].sum(axis=1))
 
-    def results(self, here: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Shares of every term, and of the prompt's terms together, with intervals, from (text, feature, channel)."""
-        mean = here.mean(axis=0)[None]
-        low, high = intervals.jackknife(here, self.shares)
-        each = {"share": self.shares(mean)[0], "share_low": low, "share_high": high}
-        low, high = intervals.jackknife(here, self.any_prompt)
-        upper = intervals.jackknife(here, self.any_prompt, level=0.9)[1]
-        value = self.any_prompt(mean)[0]
-        return each, {"any_prompt": value, "any_prompt_low": low, "any_prompt_high": high, "upper": upper}
-
 
 def effect_sizes(values: Array) -> tuple[Array, Array]:
-    """eta^2 and omega^2, (term, channel), of (text, seed, step, channel): sums of squares of a crossed design."""
-    axes = {"prompt": 0, "seed": 1, "timestep": 2}
-    present = [name for name, axis in axes.items() if values.shape[axis] > 1]
-    squares, freedom = {}, {}
-    for term in TERMS:
-        names = term.split(":")
-        squares[term] = sum_of_squares(values, [axes[name] for name in names])
-        freedom[term] = float(np.prod([values.shape[axes[name]] - 1 for name in names]))
-    total = ((values - values.mean(axis=(0, 1, 2))) ** 2).sum(axis=(0, 1, 2))
-    highest = next(term for term in TERMS if sorted(term.split(":")) == sorted(present))
+    """eta^2 and omega^2, (term, ...), of (text, seed, step, ...): sums of squares of a crossed design."""
+    grid = np.moveaxis(values, 2, 0)
+    sizes = dict(zip(TERMS, grid.shape[:3], strict=False))
+    squares = variance.split_grid(grid, 3) * np.prod(grid.shape[:3])
+    freedom = [float(np.prod([sizes[name] - 1 for name in term.split(":")])) for term in TERMS]
+    total = squares.sum(axis=0)
+    highest = TERMS.index(":".join(name for name, count in sizes.items() if count > 1))
     error = squares[highest] / max(freedom[highest], 1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        eta = np.stack([squares[term] / total for term in TERMS])
-        omega = np.stack([(squares[term] - freedom[term] * error) / (total + error) for term in TERMS])
-    return eta, omega
-
-
-def sum_of_squares(values: Array, axes: Sequence[int]) -> Array:
-    """Sum of squares of one effect of a crossed design, by inclusion and exclusion of marginal means."""
-    effect = np.zeros_like(values)
-    for count in range(len(axes) + 1):
-        for kept in itertools.combinations(axes, count):
-            over = tuple(axis for axis in range(3) if axis not in kept)
-            effect = effect + (-1) ** (len(axes) - count) * values.mean(axis=over, keepdims=True)
-    return np.asarray((effect**2).sum(axis=(0, 1, 2)))
+        omega = [(square - free * error) / (total + error) for square, free in zip(squares, freedom, strict=True)]
+        return squares / total, np.stack(omega)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import attribution, intervals, massive, sources, trend
+from interp.analysis.result import Estimate
 from interp.base.errors import InputError
 from interp.store.traced_run import Run
 
@@ -44,26 +46,21 @@ def runs(
 
 
 def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
-    statistics = sources.statistics(run)
-    sources.check_stream(statistics, stream)
-    sizes = sources.by_text(sources.over_steps(statistics["mean_abs"].sel(stream=stream)))
-    values = sizes.transpose("prompt", "block", "channel").to_numpy()
+    sizes = sources.samples(sources.statistics(run, stream)["mean_abs"]).transpose("prompt", "block", "channel")
+    values = sizes.to_numpy()
     mean = values.mean(axis=0)
-    ordered = -np.sort(-mean, axis=-1)
     median = np.median(mean, axis=-1)
-    low, high = intervals.bootstrap(values, lambda means: means.max(axis=-1) / np.median(means, axis=-1))
+    ratio = Estimate.of_mean(values, lambda means: means.max(axis=-1) / np.median(means, axis=-1))
     found = massive.find(run, criterion, resamples=0)
     agreed = found["channel"].to_numpy()[found["consensus"].sel(stream=stream).to_numpy()]
-    blocks = len(mean)
+    blocks, channels = mean.shape
     variables: dict[str, Any] = {
-        "ratio": ("block", ordered[:, 0] / median),
-        "ratio_low": ("block", low),
-        "ratio_high": ("block", high),
-        "second": ("block", ordered[:, 1] / median),
+        **ratio.variables("ratio", "block"),
+        "second": ("block", np.sort(mean, axis=-1)[:, -2] / median),
         "largest": ("block", np.where(np.isnan(median), -1, mean.argmax(axis=-1))),
         "depth": ("block", np.arange(blocks) / max(blocks - 1, 1)),
         "massive": ", ".join(str(channel) for channel in agreed) or "none",
-        "channels": statistics.sizes["channel"],
+        "channels": channels,
         **_behaviour(run, stream, mean),
     }
     attributes = {"interval": intervals.said(len(values))}
@@ -76,13 +73,9 @@ def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:
     channel = int(np.bincount(mean[present].argmax(axis=-1)).argmax())
     block = int(np.nanargmax(mean[:, channel]))
     found = {"trend": np.nan, "timestep_share": np.nan, "prompt_share": np.nan}
-    try:
+    with contextlib.suppress(InputError):
         found["trend"] = float(trend.over_timesteps(run, [channel], stream=stream)["trend"].isel(block=block, channel=0))
         split = attribution.decompose(run, [channel], stream=stream).isel(block=block, channel=0)
-        found["timestep_share"], found["prompt_share"] = (
-            float(split["share"].sel(term="timestep")),
-            float(split["any_prompt"]),
-        )
-    except InputError:
-        return found
+        found["timestep_share"] = float(split["share"].sel(term="timestep"))
+        found["prompt_share"] = float(split["any_prompt"])
     return found

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import intervals
+from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
 CONTROLS = ("oracle", "chance", "same place")
 GAINS = {
@@ -109,33 +109,25 @@ def summarise(
     gain, gain_low, gain_high   (difference, step, block, threshold)   paired differences of kinds: `GAINS`
     beside                      (baseline, threshold)            oracle, chance, same place
     """
-    kinds = list(shares)
     gains = {name: (one, other) for name, (one, other) in GAINS.items() if one in shares and other in shares}
-    data: dict[str, Any] = {}
-    for name, axis, values in (
-        ("pck", "kind", [shares[kind] for kind in kinds]),
-        ("gain", "difference", [shares[one] - shares[other] for one, other in gains.values()]),
-    ):
-        dims = (axis, "step", "block", "threshold")
-        bounds = [intervals.bootstrap(one) for one in values]
-        data[name] = (dims, np.array([one.mean(axis=0) for one in values]))
-        data[f"{name}_low"] = (dims, np.array([low for low, _ in bounds]))
-        data[f"{name}_high"] = (dims, np.array([high for _, high in bounds]))
-    data["beside"] = (("baseline", "threshold"), np.array([beside[name].mean(axis=0) for name in CONTROLS]))
-    pairs = len(next(iter(shares.values())))
-    return xr.Dataset(
-        data,
+    each = np.stack(list(shares.values()), axis=1)
+    over = np.stack([shares[one] - shares[other] for one, other in gains.values()], axis=1)
+    axes = ("step", "block", "threshold")
+    return result(
+        "correspondence",
         {
-            "kind": np.array(kinds, object),
-            "difference": np.array([f"{one} less {other}" for one, other in gains.values()], object),
-            "baseline": np.array(CONTROLS, object),
+            "pck": (("kind", *axes), Estimate.mean(each)),
+            "gain": (("difference", *axes), Estimate.mean(over)),
+            "beside": (("baseline", "threshold"), np.array([beside[name].mean(axis=0) for name in CONTROLS])),
+        },
+        {
+            "kind": list(shares),
+            "difference": [f"{one} less {other}" for one, other in gains.values()],
+            "baseline": CONTROLS,
             **coordinates,
         },
-        {
-            "analysis": "correspondence",
-            "averaged_over": "keypoints, then pairs",
-            "interval": intervals.said(pairs).replace("prompt texts", "pairs"),
-            "control": "as many random ordinary channels discarded; the grid's best; a random token; the source's own token",
-            **attributes,
-        },
+        averaged_over="keypoints, then pairs",
+        interval=intervals.said(len(each)).replace("prompt texts", "pairs"),
+        control="as many random ordinary channels discarded; the grid's best; a random token; the source's own token",
+        **attributes,
     )

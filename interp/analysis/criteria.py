@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import sources
 from interp.base.errors import InputError, StoreError
-
-Array = NDArray[Any]
+from interp.store.schema import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +55,17 @@ def robust(z: float = 3.5, least: float = 5.0) -> Criterion:
     at random: there |x| is half-normal over channels, plus the rest, and reaches about four times its median.
     """
 
+    def score(mean: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(mean)
+            off = logs - np.median(logs, axis=-1, keepdims=True)
+            return np.asarray(0.6745 * off / np.median(np.abs(off), axis=-1, keepdims=True))
+
     def selects(mean: Array, score: Array) -> Array:
         return (score >= z) & (mean >= least * np.median(mean, axis=-1, keepdims=True))
 
     source = "Iglewicz and Hoaglin 1993, on log mean |x|"
-    return Criterion("robust", {"z": z, "least": least}, source, mean_abs, log_outlyingness, selects)
-
-
-def log_outlyingness(mean: Array) -> Array:
-    """0.6745 (log x - median) / MAD, along the last axis."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(mean)
-        off = logs - np.median(logs, axis=-1, keepdims=True)
-        return np.asarray(0.6745 * off / np.median(np.abs(off), axis=-1, keepdims=True))
+    return Criterion("robust", {"z": z, "least": least}, source, mean_abs, score, selects)
 
 
 def ratio(times: float = 10.0) -> Criterion:
@@ -86,7 +81,7 @@ def ratio(times: float = 10.0) -> Criterion:
 def top(k: float = 8) -> Criterion:
     """The k channels of largest mean |x|: SPARK, equation 1, takes k = 8; it always selects k."""
     source = "SPARK, equation 1 (k = 8)"
-    return Criterion("top", {"k": k}, source, mean_abs, lambda mean: mean, lambda mean, score: _largest(score, int(k)))
+    return Criterion("top", {"k": k}, source, mean_abs, lambda mean: mean, lambda mean, score: largest(score, int(k)))
 
 
 def top_signed(k: float = 8) -> Criterion:
@@ -99,7 +94,7 @@ def top_signed(k: float = 8) -> Criterion:
         return abs(sources.statistics(source)["mean"])
 
     source = "Few Channels (arXiv 2605.13974): absolute channel mean over image tokens"
-    return Criterion("top_signed", {"k": k}, source, quantity, lambda mean: mean, lambda m, score: _largest(score, int(k)))
+    return Criterion("top_signed", {"k": k}, source, quantity, lambda mean: mean, lambda m, score: largest(score, int(k)))
 
 
 def sun(share: float = 0.5, least: float = 100.0, times: float = 1000.0) -> Criterion:
@@ -161,14 +156,15 @@ def outside(states: xr.DataArray) -> xr.DataArray:
     return (abs(states - mean) >= 2 * deviation).mean("token", dtype=np.float32)
 
 
-def _largest(score: Array, k: int) -> Array:
-    channels = score.shape[-1]
+def largest(sizes: Array, k: int) -> Array:
+    """Whether each channel is among the k largest, along the last axis."""
+    channels = sizes.shape[-1]
     if not 1 <= k <= channels:
         raise InputError(f"k must lie in 1..{channels}; got {k}")
-    order = np.argsort(-score, axis=-1, kind="stable")[..., :k]
-    selected = np.zeros(score.shape, bool)
-    np.put_along_axis(selected, order, True, axis=-1)
-    return selected
+    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :k]
+    found = np.zeros(sizes.shape, bool)
+    np.put_along_axis(found, order, True, axis=-1)
+    return found
 
 
 CRITERIA: dict[str, Callable[..., Criterion]] = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, pairs
-from interp.analysis.result import NOTHING, Estimate, result, whole_rows
+from interp.analysis import intervals, pairs, sources
+from interp.analysis.result import Estimate, result, whole_rows
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
@@ -33,23 +33,20 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     `sharpness`, that share of the standard deviation of the originals' own values; of `prompt_effect`, that share itself.
     """
     whole = whole_rows(experiment)
-    cells = pairs.compare(experiment, reference=reference).isel(prompt=whole)
+    cells = pairs.compare(experiment, reference).isel(prompt=whole)
     both = list(zip(*(cells[name].to_numpy().astype(str) for name in ("kind", "blocks")), strict=True))
-    groups = [group for group in dict.fromkeys(both) if group[0] != "original"]
-    members = [[number for number, arm in enumerate(both) if arm == group] for group in groups]
+    named = {both[arms[0]]: arms.tolist() for arms in sources.alike(both) if both[arms[0]][0] != "original"}
+    groups, members = list(named), list(named.values())
+    controls = [named.get((CONTROL, blocks), []) if kind != CONTROL else [] for kind, blocks in groups]
     limits = {name: margin * cells.attrs[f"scale_{name}"] for name in pairs.MEASURES}
-    places = [(name, place) for name in pairs.MEASURES for place in range(len(groups))]
-    shape = (len(pairs.MEASURES), len(groups))
-    value = [pairs.measured(experiment, cells, name, members[place]) for name, place in places]
-    over = [_over_control(cells, name, groups, members, place) for name, place in places]
-    said = [_judged(experiment, cells, name, members[place], limits[name]) for name, place in places]
+    said = [[_judged(experiment, cells, name, arms, limits[name]) for arms in members] for name in pairs.MEASURES]
     wins = [Estimate.mean(_won(cells, name, arms)) for name in WINS for arms in members]
     return result(
         "disruption",
         {
-            "value": (("measure", "arm"), Estimate.stack(value, shape)),
-            "over_control": (("measure", "arm"), Estimate.stack(over, shape)),
-            "verdict": (("measure", "arm"), np.array(said, dtype=object).reshape(shape)),
+            "value": (("measure", "arm"), pairs.measured(experiment, cells, members)),
+            "over_control": (("measure", "arm"), pairs.over_control(cells, members, controls)),
+            "verdict": (("measure", "arm"), np.array(said, dtype=object)),
             "win": (("won", "arm"), Estimate.stack(wins, (len(WINS), len(groups)))),
             **{
                 name: ("arm", [float(cells[name].isel(arm=arms).mean()) for arms in members])
@@ -67,7 +64,7 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
         experiment,
         **{name: experiment.parameters[name] for name in ("channels", "lowest", "stream", "reach")},
         rows=f"{len(whole)} pictures of each arm",
-        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        **cells.attrs,
         averaged_over="draws of a control, seeds, then prompt texts",
         interval=f"{pairs.said_of(cells)}; prompt effect: jackknife over texts; verdicts: t intervals",
         control=f"{CONTROL}: as many ordinary channels zeroed",
@@ -91,26 +88,10 @@ def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) 
     return "changed" if outer[0] > limit or outer[1] < -limit else "cannot tell"
 
 
-def _values(cells: xr.Dataset, name: str, arms: list[int]) -> Array:
-    """One measure of arms together, per prompt text."""
-    return pairs.over_texts(cells[name].isel(arm=arms).mean("arm", skipna=False))
-
-
-def _over_control(
-    cells: xr.Dataset, name: str, groups: list[tuple[str, ...]], members: list[list[int]], place: int
-) -> Estimate:
-    """A measure less that of the random control of the same blocks, paired by text."""
-    control = (CONTROL, groups[place][1])
-    if name == "prompt_effect" or control not in groups or groups[place][0] == CONTROL:
-        return NOTHING
-    own, theirs = (_values(cells, name, members[number]) for number in (place, groups.index(control)))
-    return Estimate.mean(own - theirs) if len(own) == len(theirs) else NOTHING
-
-
 def _judged(experiment: Experiment, cells: xr.Dataset, name: str, arms: list[int], limit: float) -> str:
     """The verdict of a measure of arms."""
     if name != "prompt_effect":
-        return verdict(_values(cells, name, arms), limit)
+        return verdict(pairs.over_texts(pairs.together(cells, name, arms)), limit)
     inner, outer = (pairs.effect_of_prompt(experiment, arms, level=level)[1:] for level in (0.90, 0.95))
     return judge(inner, outer, limit)
 

@@ -13,12 +13,13 @@ import xarray as xr
 
 from interp.analysis import intervals, pairs
 from interp.analysis.disruption import MARGIN, verdict
-from interp.analysis.result import NOTHING, Estimate, result
+from interp.analysis.result import result, whole_rows
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORSE = {"detail": 1.0, "sharpness": -1.0}  # the sign of a loss
+KINDS = ("top", "lowest", "random")
 LABELS = ("kind", "count", "blocks", "block_count", "window")
 
 
@@ -34,22 +35,24 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
                                                   more of it), nothing, more than detail, or cannot tell
     prompts                     (dose)            how many
     """
-    cells = pairs.compare(experiment, reference=reference)
+    cells = pairs.compare(experiment, reference)
     kinds = cells["kind"].to_numpy().astype(str)
     arms = [number for number, kind in enumerate(kinds) if kind != "original"]
     doses = [tuple(str(cells[label].to_numpy()[arm]) for label in ("count", "blocks", "window")) for arm in range(len(kinds))]
     controls = {arm: next(n for n in arms if kinds[n] == "random" and doses[n] == doses[arm]) for arm in arms}
-    scales = {name: float(cells.attrs[f"scale_{name}"]) for name in pairs.MEASURES}
-    shape, axes = (len(pairs.MEASURES), len(arms)), ("measure", "dose")
-    value = [pairs.measured(experiment, cells, name, [arm], scales[name]) for name in pairs.MEASURES for arm in arms]
-    over = [_over_control(cells, name, arm, controls[arm], scales[name]) for name in pairs.MEASURES for arm in arms]
-    by_text = [{m: pairs.over_texts(cells[m].isel(arm=arm)) / scales[m] for m in ("structure", *WORSE)} for arm in arms]
+    groups, axes = [[arm] for arm in arms], ("measure", "dose")
+    others = [[controls[arm]] if controls[arm] != arm else [] for arm in arms]
+    over = pairs.over_control(cells, groups, others, scaled=True, effect=True)
+    by_text = [
+        {name: pairs.over_texts(pairs.together(cells, name, [arm], scaled=True)) for name in ("structure", *WORSE)}
+        for arm in arms
+    ]
     drawn = [len(one["structure"]) for one in by_text]
     return result(
         "dose",
         {
-            "value": (axes, Estimate.stack(value, shape)),
-            "over_control": (axes, Estimate.stack(over, shape)),
+            "value": (axes, pairs.measured(experiment, cells, groups, scaled=True)),
+            "over_control": (axes, over),
             "energy": ("dose", cells["changed_energy"].isel(arm=arms).mean("prompt").to_numpy()),
             "amount": ("dose", cells["dose"].isel(arm=arms).mean("prompt").to_numpy()),
             "outcome": ("dose", np.array([outcome(one, margin) for one in by_text], dtype=object)),
@@ -62,7 +65,7 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
         },
         experiment,
         rows=f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
-        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        **cells.attrs,
         averaged_over="seeds, then prompt texts",
         interval=intervals.said(max(drawn, default=0)).replace("over", "over up to")
         + "; prompt effect: jackknife over texts; outcomes: t intervals",
@@ -71,13 +74,41 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
     )
 
 
-def _over_control(cells: xr.Dataset, name: str, arm: int, control: int, scale: float) -> Estimate:
-    """A measure less that of the random channels of the same dose, over the rows drawn under both."""
-    if arm == control:
-        return NOTHING
-    over = cells[name].isel(arm=arm) / scale - cells[name].isel(arm=control) / scale
-    found = Estimate.mean(pairs.over_texts(over))
-    return Estimate(found.value) if name == "prompt_effect" else found  # its values are of pairs of prompts
+def collapse(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
+    """How pictures fall apart as the largest channels of every block go, Few Channels' disruption probe (arXiv 2605.13974):
+    measures of every kind and number of channels, against the original picture of the same row.
+
+    value, low, high                  (measure, kind, k)   mean over prompt texts; of structure, detail and sharpness in units
+                                                           of `scale` (structure: 1 is another prompt's picture)
+    over_lowest, _low, _high          (measure, kind, k)   less the lowest channels' of the same k, paired by text
+    changed_energy                    (kind, k)            of the edited states' energy
+
+    Of `prompt_effect` the interval is a jackknife over texts, and nothing is paired: its values are of pairs of prompts.
+    """
+    whole = whole_rows(experiment)
+    cells = pairs.compare(experiment, reference).isel(prompt=whole)
+    ks = sorted({int(k) for k in cells["k"].to_numpy()} - {0})
+    place = {(str(kind), int(k)): n for n, (kind, k) in enumerate(zip(cells["kind"].values, cells["k"].values, strict=True))}
+    groups = [[place[kind, k]] for kind in KINDS for k in ks]
+    lowest = [[place["lowest", k]] for kind in KINDS for k in ks]
+    axes, shape = ("measure", "kind", "k"), (len(KINDS), len(ks))
+    energy = cells["changed_energy"].mean("prompt").to_numpy().astype(float)[np.ravel(groups)].reshape(shape)
+    return result(
+        "collapse",
+        {
+            "value": (axes, pairs.measured(experiment, cells, groups, shape, scaled=True)),
+            "over_lowest": (axes, pairs.over_control(cells, groups, lowest, shape, scaled=True)),
+            "changed_energy": (axes[1:], energy),
+        },
+        {"measure": list(pairs.MEASURES), "kind": list(KINDS), "k": ks},
+        experiment,
+        ranked=f"{experiment.parameters['by']}, {experiment.parameters['ranked_by']}",
+        rows=f"{len(whole)} pictures of each arm",
+        **cells.attrs,
+        averaged_over="seeds, then prompt texts",
+        interval=f"{pairs.said_of(cells)}; prompt effect: jackknife",
+        control="lowest: as many of the smallest channels; random: as many of the others, drawn for every block",
+    )
 
 
 def outcome(values: dict[str, Array], margin: float) -> str:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.criteria import energy_of
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 KS = (1, 2, 4, 8, 16, 32)
 HIGH_NORM = 3.0  # times the median token
 
@@ -26,10 +25,7 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
     gini                           (block)       of all channels' energies; 0 even, 1 all in one
     gini_top                       (block)       of the 32 most energetic channels alone
     """
-    statistics = sources.statistics(source)
-    sources.check_stream(statistics, stream)
-    samples = sources.by_text(sources.over_steps(energy_of(statistics.sel(stream=stream))))
-    samples = samples.transpose("prompt", "block", "channel")
+    samples = sources.samples(energy_of(sources.statistics(source, stream))).transpose("prompt", "block", "channel")
     values, channels = samples.to_numpy(), samples.sizes["channel"]
     kept = [k for k in ks if k <= channels]
 
@@ -42,12 +38,12 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
     return result(
         "energy",
         {
-            "share": (("k", "block"), Estimate(held(mean[None])[0], *intervals.bootstrap(values, held))),
+            "share": (("k", "block"), Estimate.of_mean(values, held)),
             "even": ("k", np.array(kept) / channels),
             "gini": ("block", gini(mean)),
             "gini_top": ("block", gini(-np.sort(-mean, axis=-1)[..., :32])),
         },
-        {"k": kept, **{str(name): c for name, c in samples.coords.items() if c.dims == ("block",)}},
+        {"k": kept, **sources.along(samples, "block")},
         averaged_over="tokens, steps, then prompt texts",
         interval=intervals.said(len(values)),
         control="even: every channel holds the same",
@@ -72,7 +68,7 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     random_excised          (step, block)                  the same with as many random other channels taken out: the control
     correlation, _low, _high (step, block)                 of norm and excised over tokens, mean over prompts
     """
-    chosen = _chosen(source, channels, stream)
+    chosen = massive.channels_of(source, channels, stream)
     states = sources.hidden(source, stream).astype(np.float64)
     missing = [channel for channel in chosen if channel not in states["channel"].to_numpy()]
     if missing:
@@ -92,34 +88,24 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     far: xr.Dataset = norms > HIGH_NORM * norms.median("token")
     high = xr.Dataset({name: far[name].mean(("prompt", "token")) for name in ("norm", "excised", "random")})
     correlation = sources.by_text(xr.corr(norms["norm"], norms["excised"], "token")).transpose("prompt", "step", "block")
-    low, up = intervals.bootstrap(correlation.to_numpy())
-    return xr.Dataset(
+    return result(
+        "token_norms",
         {
             "norm": norms["norm"],
             "excised": norms["excised"],
             "high": high["norm"],
             "high_excised": high["excised"],
             "random_excised": high["random"],
-            "correlation": correlation.mean("prompt"),
-            "correlation_low": (("step", "block"), low),
-            "correlation_high": (("step", "block"), up),
+            "correlation": (("step", "block"), Estimate.mean(correlation.to_numpy())),
         },
-        attrs={
-            "analysis": "token_norms",
-            "stream": stream,
-            "channels": chosen,
-            "averaged_over": "high: prompts and tokens; correlation: prompts",
-            "interval": intervals.said(correlation.sizes["prompt"]),
-            "control": "random_excised: as many random other channels taken out",
-            **sources.facts_of(source),
-        },
+        {},
+        averaged_over="high: prompts and tokens; correlation: prompts",
+        interval=intervals.said(correlation.sizes["prompt"]),
+        control="random_excised: as many random other channels taken out",
+        stream=stream,
+        channels=chosen,
+        **sources.facts_of(source),
     )
-
-
-def _chosen(source: sources.Source, channels: Sequence[int] | str | None, stream: str) -> list[int]:
-    if channels is not None and isinstance(source, xr.Dataset):
-        return [int(channel) for channel in sources.choose(source["channel"], "channel", channels, "channels").to_numpy()]
-    return massive.channels_of(source, channels, stream)
 
 
 def outliers(source: sources.Source, *, stream: str = "image", strength: float = 0.5) -> xr.Dataset:
@@ -133,15 +119,13 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
     over_steps            (block, channel)  largest over steps / smallest over steps, of max |x|: how much a cached scale drifts
     token_largest         (block, token)    max |x| over channels, steps and prompts, where hidden states are stored
     """
-    statistics = sources.statistics(source)
-    sources.check_stream(statistics, stream)
-    per_step = statistics["max_abs"].sel(stream=stream).max("prompt").compute().astype(np.float64)
+    per_step = sources.statistics(source, stream)["max_abs"].max("prompt").compute().astype(np.float64)
     largest = per_step.max("step")
     with np.errstate(divide="ignore"):
         logs: xr.DataArray = strength * xr.apply_ufunc(np.log, largest)
     scale = np.exp(logs - logs.mean("channel"))
     smoothed = largest / scale
-    found = {
+    found: dict[str, Any] = {
         "largest": largest,
         "scale": scale,
         "dynamic_range": largest.max("channel") / largest.median("channel"),
@@ -151,17 +135,16 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
     if not isinstance(source, xr.Dataset) and source.plan.get("record", {}).get("hidden") and stream in source.hidden.children:
         tokens = abs(sources.hidden(source, stream)).max(("channel", "step", "prompt")).compute()
         found["token_largest"] = tokens.reset_coords(drop=True).reindex(block=largest["block"].to_numpy())
-    return xr.Dataset(
+    return result(
+        "outliers",
         found,
-        attrs={
-            "analysis": "outliers",
-            "stream": stream,
-            "strength": strength,
-            "averaged_over": "nothing: maxima over tokens, steps and prompts",
-            "interval": "none: a maximum grows with the number of samples",
-            "control": "dynamic_range is against the median channel",
-            **sources.facts_of(source),
-        },
+        {},
+        averaged_over="nothing: maxima over tokens, steps and prompts",
+        interval="none: a maximum grows with the number of samples",
+        control="dynamic_range is against the median channel",
+        stream=stream,
+        strength=strength,
+        **sources.facts_of(source),
     )
 
 
@@ -170,9 +153,8 @@ def surface(source: sources.Source, *, step: int | None = None, block: int = -1,
     states.
     """
     states = sources.hidden(source, stream)
-    at = int(states["step"][0]) if step is None else step
-    here = sources.choose(sources.choose(states, "block", [block], "block"), "step", [at], "step")
-    found = abs(here.isel(block=0, step=0)).mean("prompt").compute()
+    here = sources.at(states, block=block, step=int(states["step"][0]) if step is None else step)
+    found = abs(here).mean("prompt").compute()
     attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
     magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)
     return magnitude

@@ -50,25 +50,21 @@ def profile(run: Run, channels: Sequence[int], *, stream: str = "image") -> xr.D
 
 def size(run: Run, channel: int, *, stream: str = "image", moment: str = "mean") -> xr.DataArray:
     """Mean |hidden| of one channel, mean (or variance) over rows: (step, block)."""
-    summary = _summary(run, "mean_abs")
-    here = _place(summary["mean_abs"].sel(moment=moment, drop=True), stream, channel)
-    return here.transpose("step", "block").compute().assign_attrs(_facts(run), averaged_over="tokens, then rows")
+    here = _moments(run, "mean_abs", stream, channel=channel).sel(moment=moment, drop=True)
+    return here.transpose("step", "block").assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
 def ratio(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
     """Mean |hidden| of one channel over the median channel's: (step, block)."""
-    sizes = _summary(run, "mean_abs")["mean_abs"].sel(moment="mean", drop=True)
-    sizes = sizes.sel(stream=sources.check_stream(sizes, stream)).compute()
-    here = sources.choose(sizes, "channel", [channel]).isel(channel=0, drop=True)
+    sizes = _moments(run, "mean_abs", stream).sel(moment="mean", drop=True)
+    here = sources.at(sizes, channel=channel).drop_vars("channel")
     found: xr.DataArray = (here / sizes.median("channel")).transpose("step", "block")
     return found.assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
 def channels(run: Run, *, block: int, step: int, stream: str = "image") -> xr.DataArray:
     """Mean |hidden| of every channel at one block and step, mean over rows: (channel)."""
-    sizes = _summary(run, "mean_abs")["mean_abs"].sel(moment="mean", drop=True)
-    sizes = sizes.sel(stream=sources.check_stream(sizes, stream))
-    here: xr.DataArray = _at(_at(sizes, "block", block), "step", step).compute()
+    here = _moments(run, "mean_abs", stream, block=block, step=step).sel(moment="mean", drop=True)
     return here.assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
@@ -79,20 +75,12 @@ def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Da
                                           (prompts, seeds, interactions). The first is too large by at most rest / rows
     ordinary           (block)            the control: the median channel's timestep share
     """
-    summary = _summary(run, "mean_abs")
-    moments = (
-        summary["mean_abs"].sel(stream=sources.check_stream(summary, stream)).transpose("moment", "step", "block", "channel")
-    )
-    if int(summary.attrs["rows"]) < 2 or moments.sizes["step"] < 2:
+    moments = _moments(run, "mean_abs", stream).astype(np.float64).transpose("moment", "step", "block", "channel")
+    if int(run.summary.attrs["rows"]) < 2 or moments.sizes["step"] < 2:
         raise InputError("prompts and steps: a split of the variance needs at least two rows and two steps")
-    mean, between = moments.to_numpy()
-    along, rest = mean.var(axis=0, dtype=np.float64), between.mean(axis=0, dtype=np.float64)
-    total = along + rest
-    share = xr.DataArray(
-        np.divide(along, total, out=np.full(total.shape, np.nan), where=total > 0),
-        {name: c for name, c in moments.coords.items() if set(c.dims) <= {"block", "channel"}},
-        ("block", "channel"),
-    )
+    over_steps = moments.sel(moment="mean", drop=True).var("step", skipna=False)
+    total = over_steps + moments.sel(moment="variance", drop=True).mean("step", skipna=False)
+    share = over_steps / total.where(total > 0)
     chosen = sources.choose(share, "channel", list(wanted), "channels")
     found = xr.Dataset({"timestep": chosen, "rest": 1 - chosen, "ordinary": share.median("channel")})
     return found.assign_attrs(_facts(run), control="ordinary: the median channel", averaged_over="tokens")
@@ -100,10 +88,9 @@ def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Da
 
 def alpha(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
     """Alpha of one channel, mean over rows: (gate, step, block)."""
-    gates = _summary(run, "alpha")["alpha"].sel(moment="mean", drop=True)
-    here = _place(gates, stream, channel).transpose("gate", "step", "block").compute()
-    kept = [place for place in range(here.sizes["gate"]) if bool(here.isel(gate=place).notnull().any())]
-    return here.isel(gate=kept).assign_attrs(_facts(run), averaged_over="rows")
+    here = _moments(run, "alpha", stream, channel=channel).sel(moment="mean", drop=True)
+    present = here.dropna("gate", how="all")
+    return present.transpose("gate", "step", "block").assign_attrs(_facts(run), averaged_over="rows")
 
 
 def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset:
@@ -112,11 +99,9 @@ def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset
     alpha   (gate, channel)   |mean over rows of alpha|
     size    (channel)         mean |hidden|
     """
-    summary = _summary(run, "alpha").sel(moment="mean", drop=True)
-    here = _at(summary[["alpha", "mean_abs"]].sel(stream=sources.check_stream(summary, stream)), "block", block).compute()
-    gates = [place for place in range(here.sizes["gate"]) if bool(here["alpha"].isel(gate=place).notnull().any())]
-    found = xr.Dataset({"alpha": abs(here["alpha"]).mean("step").isel(gate=gates), "size": here["mean_abs"].mean("step")})
-    return found.assign_attrs(_facts(run), averaged_over="rows, then steps")
+    gates, sizes = (_moments(run, name, stream, block=block).sel(moment="mean", drop=True) for name in ("alpha", "mean_abs"))
+    alphas = abs(gates.dropna("gate", how="all")).mean("step")
+    return xr.Dataset({"alpha": alphas, "size": sizes.mean("step")}, attrs={**_facts(run), "averaged_over": "rows, then steps"})
 
 
 def _summary(run: Run, variable: str) -> xr.Dataset:
@@ -129,13 +114,10 @@ def _summary(run: Run, variable: str) -> xr.Dataset:
     return summary
 
 
-def _place(data: xr.DataArray, stream: str, channel: int) -> xr.DataArray:
-    here: xr.DataArray = _at(data.sel(stream=sources.check_stream(data, stream)), "channel", channel)
-    return here
-
-
-def _at(data: Any, axis: str, value: int) -> Any:
-    return sources.choose(data, axis, [value]).isel({axis: 0})
+def _moments(run: Run, variable: str, stream: str, **places: int) -> xr.DataArray:
+    """Mean and variance over rows of a variable in one stream, at these places: in memory."""
+    here = _summary(run, variable)[variable]
+    return sources.at(here.sel(stream=sources.check_stream(here, stream)), **places).compute()
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
-Array = NDArray[Any]
+from interp.store.schema import Array
+
 RESAMPLES = 500
 LEVEL = 0.95
 TINY = 1e-12
@@ -24,7 +24,6 @@ def bootstrap(
     function: Callable[[Array], Array] = lambda mean: mean,
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[Array, Array]:
     """Percentile bootstrap over prompts of a function of the mean: (low, high), each of the function's shape.
@@ -50,7 +49,7 @@ def bootstrap(
             statistic,
             n_resamples=resamples,
             batch=max(1, min(resamples, LARGEST // max(flat.shape[1], 1))),
-            confidence_level=level,
+            confidence_level=LEVEL,
             method="percentile",
             vectorized=True,
             rng=np.random.default_rng(seed),
@@ -125,14 +124,13 @@ def _shares(index: Array, prompts: int) -> Array:
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:
     """`work(place)` for every place of an array; places are independent, and numpy leaves the other cores free to help."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in [pool.submit(work, place) for place in np.ndindex(*shape)]:
-            done.result()
+        list(pool.map(work, np.ndindex(*shape)))
 
 
-def said(prompts: int, resamples: int = RESAMPLES, level: float = LEVEL) -> str:
+def said(prompts: int, resamples: int = RESAMPLES) -> str:
     """What a result says of its intervals."""
     if prompts < 2:
         return "none: one prompt text says nothing of others"
     if resamples < 2:
         return "none: not asked for"
-    return f"{level:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"
+    return f"{LEVEL:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"

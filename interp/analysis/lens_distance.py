@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import xarray as xr
 
 from interp.analysis import pairs
-from interp.analysis.result import Estimate, result
+from interp.analysis.result import result
 from interp.store.experiment import Experiment
 
 SHOWN = ("structure", "detail", "sharpness")
@@ -22,21 +24,15 @@ def distances(experiment: Experiment) -> xr.Dataset:
     blocks = sorted({int(block) for block in cells["block"].to_numpy() if block >= 0})
     labels = zip(*(cells[name].to_numpy().tolist() for name in ("kind", "step", "block")), strict=True)
     arms = {label: arm for arm, label in enumerate(labels)}
-    shape = (len(SHOWN), len(kinds), len(steps), len(blocks))
-    found = [
-        pairs.measured(experiment, cells, name, [arms[kind, step, block]])
-        for name in SHOWN
-        for kind in kinds
-        for step in steps
-        for block in blocks
-    ]
+    groups = [[arms[label]] for label in itertools.product(kinds, steps, blocks)]
+    shape = (len(kinds), len(steps), len(blocks))
     return result(
         "lens",
-        {"value": (("measure", "kind", "step", "block"), Estimate.stack(found, shape))},
+        {"value": (("measure", "kind", "step", "block"), pairs.measured(experiment, cells, groups, shape, names=SHOWN))},
         {"measure": SHOWN, "kind": kinds, "step": steps, "block": blocks},
         experiment,
         without=experiment.parameters["without"],
-        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        **cells.attrs,
         averaged_over="seeds, then prompt texts",
         interval=pairs.said_of(cells),
         control="the last block at each step: the model's own estimate",

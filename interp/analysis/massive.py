@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.analysis import criteria, intervals, sources
+from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 CONSENSUS = 0.5  # share of blocks, from a channel's first on
 
 
@@ -36,43 +35,44 @@ def find(
                                                                 that first block, -1 for none
     """
     rule = criteria.parse(criterion)
-    samples = sources.over_steps(sources.choose(rule.quantity(source), "step", steps, "steps"))
-    samples = sources.by_text(samples).transpose("prompt", "stream", "block", "channel")
     axes = ("stream", "block", "channel")
-    found = {
-        name: np.full([samples.sizes[axis] for axis in axes], np.nan) for name in ("score", "score_low", "score_high", "size")
-    }
-    frequency, selected = np.zeros(found["score"].shape), np.zeros(found["score"].shape, bool)
+    samples = sources.samples(sources.choose(rule.quantity(source), "step", steps, "steps")).transpose("prompt", *axes)
+    score, low, high, size = (np.full(samples.shape[1:], np.nan) for _ in range(4))
+    frequency, selected = np.zeros(score.shape), np.zeros(score.shape, bool)
 
     def one(place: tuple[int, ...]) -> None:
         values = samples.to_numpy()[:, place[0], place[1]]
         if np.isnan(values).any():
             return
         mean = values.mean(axis=0, keepdims=True, dtype=np.float64)
-        found["score"][place], found["size"][place] = rule.score(mean)[0], mean[0]
-        selected[place] = rule.selects(mean, found["score"][place][None])[0]
-        low, high, often = _resampled(rule, values, resamples, seed)
-        found["score_low"][place], found["score_high"][place], frequency[place] = low, high, often
+        score[place], size[place] = rule.score(mean)[0], mean[0]
+        selected[place] = rule.selects(mean, score[place][None])[0]
+        low[place], high[place], frequency[place] = _resampled(rule, values, resamples, seed)
 
-    intervals.everywhere(one, found["score"].shape[:2])
-    coordinates = {name: c for name, c in samples.coords.items() if "prompt" not in c.dims}
-    result = xr.Dataset({name: (axes, value) for name, value in found.items()}, coordinates)
-    result["selected"], result["frequency"] = (axes, selected), (axes, frequency)
-    result["runner_up"] = result["score"].where(~result["selected"]).max("channel")
-    agreed, birth = agree(selected, consensus, ~np.isnan(found["score"]).all(axis=-1))
-    result["consensus"], result["birth"] = (("stream", "channel"), agreed), (("stream", "channel"), birth)
-    return result.assign_attrs(
-        analysis="massive",
+    intervals.everywhere(one, score.shape[:2])
+    agreed, birth = agree(selected, consensus, ~np.isnan(score).all(axis=-1))
+    found = result(
+        "massive",
+        {
+            "score": (axes, Estimate(score, low, high)),
+            "size": (axes, size),
+            "selected": (axes, selected),
+            "frequency": (axes, frequency),
+            "consensus": (("stream", "channel"), agreed),
+            "birth": (("stream", "channel"), birth),
+        },
+        sources.along(samples, *axes),
+        averaged_over="tokens, steps, then prompt texts",
+        interval=intervals.said(samples.sizes["prompt"], resamples),
+        control="runner_up: the largest score not selected",
         criterion=str(rule),
         source=rule.source,
         threshold="none" if rule.threshold is None else rule.threshold,
         consensus=consensus,
-        averaged_over="tokens, steps, then prompt texts",
         steps="all" if steps is None else str(steps),
-        interval=intervals.said(samples.sizes["prompt"], resamples),
-        control="runner_up: the largest score not selected",
         **sources.facts_of(source),
     )
+    return found.assign(runner_up=found["score"].where(~found["selected"]).max("channel"))
 
 
 def _resampled(rule: criteria.Criterion, values: Array, resamples: int, seed: int) -> tuple[Array, Array, Array]:
@@ -107,11 +107,15 @@ def channels_of(
     source: sources.Source, channels: Sequence[int] | str | None, stream: str, found: xr.Dataset | None = None
 ) -> list[int]:
     """The channels given, checked; or, where none are, the stream's consensus of `find(source)`."""
-    statistics = sources.statistics(source) if found is None else found
-    sources.check_stream(statistics, stream)
+    if isinstance(source, xr.Dataset) and "mean_abs" not in source:
+        if channels is None:
+            raise InputError("channels must be given: these are hidden states alone, without statistics")
+        data = source
+    else:
+        data = sources.statistics(source) if found is None else found
+        sources.check_stream(data, stream)
     if channels is not None:
-        chosen = sources.choose(statistics["channel"], "channel", channels, "channels")
-        return [int(channel) for channel in np.atleast_1d(chosen.to_numpy())]
+        return [int(channel) for channel in sources.choose(data["channel"], "channel", channels, "channels")]
     found = find(source, resamples=0) if found is None else found
     agreed = found["consensus"].sel(stream=stream).to_numpy()
     if not agreed.any():
@@ -129,30 +133,25 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
     in_every_token                   (block, channel)   min |x| over tokens, averaged likewise, over the median's mean |x|
     median, largest_other            (block)            the control
     """
-    chosen = channels_of(source, channels, stream)
+    chosen, axes = channels_of(source, channels, stream), ("block", "channel")
     statistics = sources.statistics(source).sel(stream=stream)
-    size = sources.by_text(sources.over_steps(statistics["mean_abs"]))
+    size = sources.samples(statistics["mean_abs"]).transpose("prompt", *axes)
+    least = sources.samples(statistics["min_abs"].sel(channel=chosen)).mean("prompt", dtype=np.float64)
     everywhere = size.mean("prompt")
-    low, high = intervals.bootstrap(size.sel(channel=chosen).transpose("prompt", "block", "channel").to_numpy())
-    least = sources.by_text(sources.over_steps(statistics["min_abs"].sel(channel=chosen))).mean("prompt", dtype=np.float64)
     median = everywhere.median("channel")
-    axes = ("block", "channel")
-    return xr.Dataset(
+    return result(
+        "profile",
         {
-            "size": everywhere.sel(channel=chosen),
-            "size_low": (axes, low),
-            "size_high": (axes, high),
+            "size": (axes, Estimate.mean(size.sel(channel=chosen).to_numpy())),
             "in_every_token": least / median,
             "median": median,
             "largest_other": everywhere.where(~everywhere["channel"].isin(chosen)).max("channel"),
         },
-        attrs={
-            "analysis": "profile",
-            "stream": stream,
-            "channels": chosen,
-            "averaged_over": "tokens, steps, then prompt texts",
-            "interval": intervals.said(size.sizes["prompt"]),
-            "control": "the median channel and the largest other one",
-            **sources.facts_of(source),
-        },
+        {},
+        averaged_over="tokens, steps, then prompt texts",
+        interval=intervals.said(size.sizes["prompt"]),
+        control="the median channel and the largest other one",
+        stream=stream,
+        channels=chosen,
+        **sources.facts_of(source),
     )

@@ -49,48 +49,38 @@ def compare(
         raise InputError(f"baseline must be one of {', '.join(names)}; got {first!r}")
     values = scores.transpose("prompt", "setting", "measure").to_numpy().astype(float)
     own = values[:, [names.index(first)]]
-    pairs = np.isfinite(values - own).sum(axis=0)  # prompts that both measure
-    sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
     differences = values - own
+    sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
     won = np.where(np.isnan(differences), np.nan, np.sign(np.round(differences, 12)) * sign / 2 + 0.5)
     dims, over = ("setting", "measure"), Estimate.mean(differences)
     p = _permutation_p(differences)
     p[names.index(first)] = np.nan
     spread = differences.std(axis=0, ddof=1) if len(values) > 1 else np.full(p.shape, np.nan)
     effect = np.divide(over.value, spread, out=np.full(p.shape, np.nan), where=spread > 0)
-    limit = margin * (own.std(axis=0, ddof=1) if len(values) > 1 else np.full((1, len(sign)), np.nan))
-    said = np.empty(p.shape, object)
-    for place in np.ndindex(*p.shape):
-        bounds = float(over.low[place]), float(over.high[place]), float(sign[place[1]])
-        said[place] = _verdict(*bounds, float(limit[0, place[1]]))
-        if not np.isfinite(over.low[place]) and 1 < pairs[place] < len(values):
-            said[place] = f"cannot tell: not measured on {len(values) - pairs[place]} of {len(values)} prompts"
-        if said[place] == EQUIVALENT and (len(values) < FEWEST or not spread[place] > 0):
-            said[place] = _verdict(*bounds, 0.0)  # ties, or few prompts, have narrow intervals and show no equivalence
-        if said[place] in DIRECTIONS and not p[place] <= ALPHA:
-            said[place] = "not shown"  # of few prompts the bootstrap's interval is too narrow
+    limit = np.zeros(p.shape)  # ties, or few prompts, have narrow intervals and show no equivalence
+    if len(values) >= FEWEST:
+        limit = np.where(spread > 0, margin * own.std(axis=0, ddof=1), 0.0)
+    said = _verdicts(differences, over, p, sign, limit)
     said[names.index(first)] = "the baseline"
     corrected = holm(p)
-    data = {
-        "value": (dims, Estimate.mean(values)),
-        "over": (dims, over),
-        "win": (dims, Estimate.mean(won)),
-        "p": (dims, p),
-        "p_holm": (dims, corrected),
-        "effect": (dims, effect),
-        "verdict": (dims, _after(said, corrected)),
-    }
-    found = result(
+    return result(
         "paired",
-        data,
+        {
+            "value": (dims, Estimate.mean(values)),
+            "over": (dims, over),
+            "win": (dims, Estimate.mean(won)),
+            "p": (dims, p),
+            "p_holm": (dims, corrected),
+            "effect": (dims, effect),
+            "verdict": (dims, _after(said, corrected)),
+        },
         {"setting": scores["setting"], "measure": scores["measure"]},
         averaged_over="",
         interval=intervals.said(len(values)),
         baseline=first,
         margin=margin,
+        p=f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {int(np.isfinite(p).sum())} comparisons",
     )
-    count = int(np.isfinite(p).sum())
-    return found.assign_attrs(p=f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {count} comparisons")
 
 
 def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -109,10 +99,8 @@ def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     for name, table in found.items():
         shape = table.sizes["setting"], table.sizes["measure"]
         p_holm = np.array([corrected[key] for key in places[name]], float).reshape(shape)
-        said = _after(
-            np.array([str(v).removesuffix(ALONE) for v in table["verdict"].to_numpy().ravel()], object).reshape(shape), p_holm
-        )
         dims = ("setting", "measure")
+        said = _after(table["verdict"].transpose(*dims).to_numpy(), p_holm)
         text = f"paired permutation of signs, {PERMUTATIONS} draws; Holm over the {count} comparisons of all tables"
         together[name] = table.assign(p_holm=(dims, p_holm), verdict=(dims, said)).assign_attrs(p=text)
     return together
@@ -120,10 +108,10 @@ def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 def _after(said: Array, corrected: Array) -> Array:
     """Verdicts, with what the correction leaves of them."""
-    found = said.copy()
+    found = np.empty(said.shape, object)
     for place in np.ndindex(*said.shape):
-        if said[place] in DIRECTIONS and not corrected[place] <= ALPHA:
-            found[place] = f"{said[place]}{ALONE}"
+        before = str(said[place]).removesuffix(ALONE)
+        found[place] = f"{before}{ALONE}" if before in DIRECTIONS and not corrected[place] <= ALPHA else before
     return found
 
 
@@ -157,14 +145,17 @@ def holm(p: Array) -> Array:
     return corrected.reshape(np.shape(p))
 
 
-def _verdict(low: float, high: float, sign: float, limit: float) -> str:
-    """What an interval of the difference allows to say; `sign` is 1 where higher is better."""
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "cannot tell: too few prompts"
-    if limit > 0 and -limit <= low and high <= limit:
-        return EQUIVALENT
-    if low > 0:
-        return "better" if sign > 0 else "worse"
-    if high < 0:
-        return "worse" if sign > 0 else "better"
-    return "not shown"
+def _verdicts(differences: Array, over: Estimate, p: Array, sign: Array, limit: Array) -> Array:
+    """What intervals and p of the mean differences allow to say; `sign` is 1 where higher is better."""
+    prompts, measured = len(differences), np.isfinite(differences).sum(axis=0)
+    said = np.full(p.shape, "not shown", object)
+    for place in np.ndindex(*p.shape):
+        low, high, lack = over.low[place], over.high[place], prompts - measured[place]
+        if not (np.isfinite(low) and np.isfinite(high)):
+            some = 0 < lack < prompts - 1
+            said[place] = f"cannot tell: {f'not measured on {lack} of {prompts} prompts' if some else 'too few prompts'}"
+        elif limit[place] > 0 and -limit[place] <= low and high <= limit[place]:
+            said[place] = EQUIVALENT
+        elif (low > 0 or high < 0) and p[place] <= ALPHA:  # of few prompts the bootstrap's interval alone is too narrow
+            said[place] = DIRECTIONS[int((low > 0) != (sign[place[1]] > 0))]
+    return said

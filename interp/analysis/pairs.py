@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals
-from interp.analysis.result import Estimate, result, whole_rows
+from interp.analysis import intervals, sources
+from interp.analysis.result import NOTHING, Estimate, result, whole_rows
 from interp.base.errors import InputError
 from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
@@ -25,8 +24,8 @@ HALVES = ("left", "right")
 ROUNDING = 1e-9  # a spread below this is none
 
 
-def compare(experiment: Experiment, original: int = 0, reference: Array | None = None) -> xr.Dataset:
-    """Measures of every cell against the original (the arm of that number), NaN where one of them is not drawn.
+def compare(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
+    """Measures of every cell against the original (the first arm), NaN where one of them is not drawn.
 
     structure, detail, sharpness, prompt_effect   (prompt, arm)
     left, right                            (prompt, arm)   root mean square pixel difference in the halves of the picture
@@ -36,25 +35,21 @@ def compare(experiment: Experiment, original: int = 0, reference: Array | None =
     `reference` is real pictures, (picture, y, x, rgb), whose mean spectrum detail is measured by; without it, the originals of
     other prompts (NaN where there is one prompt).
     """
-    rows = np.flatnonzero(experiment.done[:, original])
+    rows = np.flatnonzero(experiment.done[:, 0])
     if not rows.size:
         raise InputError(f"{experiment.path}: no row is drawn yet; let the experiment go on first")
-    axes, found = experiment.axes, {}
-    for name in (*MEASURES, *HALVES):
-        found[name] = np.full(experiment.done.shape, np.nan)
-    originals = dict(zip(rows.tolist(), experiment.pictures(original)[1], strict=True))
+    axes = experiment.axes
+    found = {name: np.full(experiment.done.shape, np.nan) for name in (*MEASURES, *HALVES)}
+    originals = dict(zip(rows.tolist(), experiment.pictures(0)[1], strict=True))
     spectrum = references(originals, axes["prompt_text"].to_numpy().astype(str), reference)
     own = {row: _own(picture[None], spectrum[row]) for row, picture in originals.items()}
-    others = _others(axes, rows)
     for arm in range(experiment.done.shape[1]):
-        drawn, pictures = experiment.pictures(arm)
-        effects = prompt_effect(experiment, [arm], original, others)
-        for row, picture in zip(drawn.tolist(), pictures, strict=True):
+        for row, picture in zip(*experiment.pictures(arm), strict=True):
             if row in originals:
-                cell = _against(picture[None], originals[row][None], own[row], spectrum[row])
-                cell["prompt_effect"] = effects.get(row, float("nan"))
-                for name, value in cell.items():
+                for name, value in _against(picture[None], originals[row][None], own[row], spectrum[row]).items():
                     found[name][row, arm] = value
+        for row, value in prompt_effect(experiment, arm).items():
+            found["prompt_effect"][row, arm] = value
     return xr.Dataset(
         {
             **{name: (("prompt", "arm"), values) for name, values in found.items()},
@@ -63,7 +58,6 @@ def compare(experiment: Experiment, original: int = 0, reference: Array | None =
         },
         axes.coords,
         {
-            "analysis": "pairs",
             "reference": "the originals of other prompts" if reference is None else f"{len(reference)} real pictures",
             **{f"scale_{name}": value for name, value in _scales(axes, rows, originals, own).items()},
         },
@@ -75,28 +69,74 @@ def by_arm(experiment: Experiment, reference: Array | None = None) -> xr.Dataset
 
     value, low, high   (measure, arm)
     """
-    cells = compare(experiment, reference=reference).isel(prompt=whole_rows(experiment))
-    arms = range(1, cells.sizes["arm"])
-    found = [measured(experiment, cells, name, [arm]) for name in MEASURES for arm in arms]
+    cells = compare(experiment, reference).isel(prompt=whole_rows(experiment))
+    arms = [[arm] for arm in range(1, cells.sizes["arm"])]
     return result(
         experiment.kind,
-        {"value": (("measure", "arm"), Estimate.stack(found, (len(MEASURES), len(arms))))},
+        {"value": (("measure", "arm"), measured(experiment, cells, arms))},
         {"measure": list(MEASURES), "arm": cells["arm"].to_numpy()[1:]},
         experiment,
-        **{name: value for name, value in cells.attrs.items() if name != "analysis"},
+        **cells.attrs,
         averaged_over="seeds, then prompt texts",
         interval=f"{said_of(cells)}; prompt effect: jackknife",
         control=f"none but the first arm, {cells['arm'].to_numpy()[0]}",
     )
 
 
-def measured(experiment: Experiment, cells: xr.Dataset, name: str, arms: Sequence[int], scale: float = 1.0) -> Estimate:
-    """One measure of arms together: the mean over prompt texts. `prompt_effect`, whose values are of pairs of prompts, has an
-    interval of its own.
+Groups = Sequence[Sequence[int]]
+"""Arms that are measured together."""
+
+
+def measured(
+    experiment: Experiment,
+    cells: xr.Dataset,
+    groups: Groups,
+    shape: tuple[int, ...] = (-1,),
+    *,
+    names: Sequence[str] = tuple(MEASURES),
+    scaled: bool = False,
+) -> Estimate:
+    """Measures of groups of arms, mean over prompt texts: (measure, *shape); `scaled`: in units of `scale_...`.
+
+    `prompt_effect`, whose values are of pairs of prompts, has an interval of its own and is never scaled.
     """
-    if name == "prompt_effect":
-        return Estimate(*effect_of_prompt(experiment, arms), method="jackknife over texts")
-    return Estimate.mean(over_texts(cells[name].isel(arm=list(arms)).mean("arm", skipna=False)) / scale)
+
+    def one(name: str, arms: Sequence[int]) -> Estimate:
+        if name == "prompt_effect":
+            return Estimate(*effect_of_prompt(experiment, arms))
+        return Estimate.mean(over_texts(together(cells, name, arms, scaled)))
+
+    return Estimate.stack([one(name, arms) for name in names for arms in groups], (len(names), *shape))
+
+
+def over_control(
+    cells: xr.Dataset,
+    groups: Groups,
+    controls: Groups,
+    shape: tuple[int, ...] = (-1,),
+    *,
+    scaled: bool = False,
+    effect: bool = False,
+) -> Estimate:
+    """The same less those of a control of each group, in the rows drawn under both; NaN where a group has none.
+
+    `prompt_effect` is left out, or with `effect` has no interval: its values are of pairs of prompts.
+    """
+
+    def one(name: str, arms: Sequence[int], control: Sequence[int]) -> Estimate:
+        of_pairs = name == "prompt_effect"
+        if not control or (of_pairs and not effect):
+            return NOTHING
+        found = Estimate.mean(over_texts(together(cells, name, arms, scaled) - together(cells, name, control, scaled)))
+        return Estimate(found.value) if of_pairs else found
+
+    found = [one(name, *pair) for name in MEASURES for pair in zip(groups, controls, strict=True)]
+    return Estimate.stack(found, (len(MEASURES), *shape))
+
+
+def together(cells: xr.Dataset, name: str, arms: Sequence[int], scaled: bool = False) -> xr.DataArray:
+    """One measure, mean over arms; NaN where one of them is not drawn."""
+    return cells[name].isel(arm=list(arms)).mean("arm", skipna=False) / (cells.attrs[f"scale_{name}"] if scaled else 1.0)
 
 
 def said_of(cells: xr.Dataset) -> str:
@@ -123,12 +163,10 @@ def _against(picture: Array, original: Array, original_own: dict[str, float], re
     }
 
 
-def _others(axes: xr.Dataset, rows: Array) -> dict[int, list[int]]:
-    """Per row, the rows of other prompts and the same seed."""
-    texts, seeds = axes["prompt_text"].to_numpy().astype(str), axes["seed"].to_numpy()
-    return {
-        int(row): [int(other) for other in rows if seeds[other] == seeds[row] and texts[other] != texts[row]] for row in rows
-    }
+def _same_seed(axes: xr.Dataset, rows: Array) -> list[tuple[int, int]]:
+    """Pairs of these rows with one seed and two prompts, each in both orders."""
+    texts, seeds = axes["prompt_text"].to_numpy(), axes["seed"].to_numpy()
+    return [(a, b) for a in rows.tolist() for b in rows.tolist() if seeds[a] == seeds[b] and texts[a] != texts[b]]
 
 
 def references(originals: dict[int, Array], texts: Array, real: Array | None) -> dict[int, Array]:
@@ -151,67 +189,41 @@ def references(originals: dict[int, Array], texts: Array, real: Array | None) ->
     return found
 
 
-def prompt_effect(experiment: Experiment, arms: Sequence[int], original: int, others: dict[int, list[int]]) -> dict[int, float]:
-    """Per row, the distance of its latents to those of other prompts under the arms over the same pairs' under the original,
-    less 1; the mean over arms. Only pairs that are drawn under an arm count; a row without any is left out.
+def prompt_effect(experiment: Experiment, arm: int) -> dict[int, float]:
+    """Per row, the distance of its latents to those of other prompts under an arm over the same pairs' under the original, less
+    1. Only pairs that are drawn under both count; a row without any is left out.
     """
-    found: dict[int, list[float]] = {}
-    for arm in arms:
-        for row, pairs in pair_distances(experiment, arm, original, others).items():
-            under, before = np.array(pairs).sum(axis=0)[1:]
-            if before > 0:
-                found.setdefault(row, []).append(under / before - 1)
-    return {row: float(np.mean(values)) for row, values in found.items()}
+    pairs, distances = pair_distances(experiment, arm)
+    sums = {int(pairs[places[0], 0]): distances[places].sum(axis=0) for places in sources.alike(pairs[:, 0])}
+    return {row: float(under / before - 1) for row, (under, before) in sums.items() if before > 0}
 
 
-def pair_distances(
-    experiment: Experiment, arm: int, original: int, others: dict[int, list[int]]
-) -> dict[int, list[tuple[int, float, float]]]:
-    """Per row, (other row, distance under the arm, distance under the original) of every pair that is drawn under both."""
-    latents = {
-        which: {row: experiment.latents(row, which).astype(np.float64) for row in others if experiment.done[row, which]}
-        for which in (arm, original)
-    }
-
-    def distance(which: int, row: int, other: int) -> float:
-        return float(np.sqrt(((latents[which][row] - latents[which][other]) ** 2).mean()))
-
-    found: dict[int, list[tuple[int, float, float]]] = {}
-    for row, beside in others.items():
-        drawn = [other for other in beside if row in latents[arm] and other in latents[arm] and other in latents[original]]
-        if drawn:
-            found[row] = [(other, distance(arm, row, other), distance(original, row, other)) for other in drawn]
-    return found
+def pair_distances(experiment: Experiment, arm: int) -> tuple[Array, Array]:
+    """Rows of one seed and two prompts, (pair, 2), and how far apart their latents are under the arm and under the original,
+    (pair, 2); of all rows that are drawn under both.
+    """
+    rows = np.flatnonzero(experiment.done[:, [arm, 0]].all(axis=1))
+    latents = [{row: experiment.latents(row, which).astype(np.float64) for row in rows.tolist()} for which in (arm, 0)]
+    pairs = _same_seed(experiment.axes, rows)
+    distances = [[float(np.sqrt(((one[a] - one[b]) ** 2).mean())) for one in latents] for a, b in pairs]
+    return np.array(pairs, int).reshape(-1, 2), np.array(distances, float).reshape(-1, 2)
 
 
-def effect_of_prompt(
-    experiment: Experiment, arms: Sequence[int], original: int = 0, level: float = 0.95
-) -> tuple[float, float, float]:
+def effect_of_prompt(experiment: Experiment, arms: Sequence[int], level: float = 0.95) -> tuple[float, float, float]:
     """`prompt_effect` of arms together with an interval that knows that every value is of a *pair* of prompts: a jackknife that
     leaves out all pairs of a text, on the log scale. NaN bounds below three texts.
     """
-    axes = experiment.axes
-    texts = axes["prompt_text"].to_numpy().astype(str)
-    rows = np.flatnonzero(experiment.done[:, original])
-    others = _others(axes, rows)
-    pairs = [
-        (texts[row], texts[other], under, before)
-        for arm in arms
-        for row, values in pair_distances(experiment, arm, original, others).items()
-        for other, under, before in values
-    ]
+    pairs, distances = (np.concatenate(parts) for parts in zip(*(pair_distances(experiment, arm) for arm in arms), strict=True))
+    texts = experiment.axes["prompt_text"].to_numpy().astype(str)[pairs]
 
-    def ratio(kept: list[tuple[Any, Any, float, float]]) -> float:
-        before = sum(pair[3] for pair in kept)
-        return sum(pair[2] for pair in kept) / before if before > 0 else float("nan")
+    def ratio(kept: Array) -> float:
+        under, before = distances[kept].sum(axis=0)
+        return float(under / before) if before > 0 else float("nan")
 
-    names = sorted({pair[0] for pair in pairs})
-    if not pairs:
-        return (float("nan"),) * 3
-    estimate = ratio(pairs)
+    estimate, names = ratio(np.ones(len(pairs), bool)), np.unique(texts)
     if len(names) < 3:
         return estimate - 1, float("nan"), float("nan")
-    left_out = np.array([ratio([p for p in pairs if name not in p[:2]]) for name in names])
+    left_out = np.array([ratio((texts != name).all(axis=1)) for name in names])
     low, high = intervals.from_jackknife(np.array(estimate), left_out, scale="ratio", level=level)
     return estimate - 1, float(low) - 1, float(high) - 1
 
@@ -220,21 +232,15 @@ def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dic
     """What a difference is large against: the structure of another prompt's picture of the same seed; the originals' spread in
     detail and sharpness; 1 for `prompt_effect`. NaN where the originals do not differ: nothing can be large against that.
     """
-    others = _others(axes, rows)
-    pairs = [(row, other) for row, beside in others.items() for other in beside if other < row]
+    pairs = [(a, b) for a, b in _same_seed(axes, rows) if b < a]
     distances = [float(metrics.structure_distance(originals[a][None], originals[b][None])[0]) for a, b in pairs]
     spread = {name: float(np.std([values[name] for values in own.values()])) for name in ("detail", "sharpness")}
     spread = {name: value if value > ROUNDING else float("nan") for name, value in spread.items()}
     return {"structure": float(np.mean(distances)) if distances else float("nan"), **spread, "prompt_effect": 1.0}
 
 
-def over_texts(values: xr.DataArray, rows: Sequence[int] | None = None) -> Array:
+def over_texts(values: xr.DataArray) -> Array:
     """Values per row, averaged over the rows of each prompt text; rows that are NaN are left out: (text,)."""
-    texts = values["prompt_text"].to_numpy().astype(str)
-    chosen: list[Any] = []
-    for text in dict.fromkeys(texts):
-        here = values.to_numpy()[texts == text]
-        here = here[~np.isnan(here)]
-        if here.size:
-            chosen.append(here.mean())
-    return np.array(chosen)
+    known = (values.to_numpy()[rows] for rows in sources.alike(values["prompt_text"].to_numpy()))
+    known = (here[~np.isnan(here)] for here in known)
+    return np.array([here.mean() for here in known if here.size])

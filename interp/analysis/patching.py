@@ -1,13 +1,14 @@
-"""How much of the clean picture a patch brings back."""
+"""How far an edit takes a picture towards another: a patch to the clean one, transport to the source's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals
+from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result, whole_rows
 from interp.base.errors import InputError
 from interp.metrics import distances as pixels
@@ -35,18 +36,10 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
         "column": [str(column) for column in dict.fromkeys(columns) if column != "-"],
     }
     values = np.full((len(rows), *(len(axis) for axis in names.values())), np.nan)
-    for place, row in enumerate(rows):
-        ends = {
-            name: read(experiment, int(row), int(np.flatnonzero(whats == name)[0]), metric) for name in ("corrupted", "clean")
-        }
-        for arm in range(len(whats)):
-            if whats[arm] in ends:
-                continue
-            cell = tuple(
-                axis.index(v)
-                for axis, v in zip(names.values(), (str(whats[arm]), int(blocks[arm]), str(columns[arm])), strict=True)
-            )
-            values[(place, *cell)] = share(read(experiment, int(row), arm, metric), ends["corrupted"], ends["clean"])
+    places = list(zip(whats.astype(str), blocks.astype(int), columns.astype(str), strict=True))
+    for place, arm, value, start, end in between(experiment, rows, "what", ("corrupted", "clean"), metric):
+        cell = (axis.index(v) for axis, v in zip(names.values(), places[arm], strict=True))
+        values[(place, *cell)] = share(value, start, end)
     pairs = by_pair(experiment, rows, values)
     return result(
         "patching",
@@ -61,11 +54,65 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     )
 
 
+def moved(experiment: Experiment) -> xr.Dataset:
+    """How far each transport went, by metric, set of channels and strength.
+
+    moved, moved_low, moved_high   (metric, channels, strength)   from the target, 0, to the source, 1
+    to_source, to_target           (metric, channels, strength)   distance over the distance between the two
+    over_control, _low, _high      (metric, strength)             moved by massive channels, less moved by the control
+    """
+    rows = whole_rows(experiment, "pair")
+    axes = experiment.axes
+    sets, strengths = axes["channels"].to_numpy().astype(str), axes["strength"].to_numpy()
+    names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target")]
+    levels = sorted({float(value) for value in strengths if value != 0})
+    shape = (len(rows), len(METRICS), len(names), len(levels))
+    along, to_source, to_target = (np.full(shape, np.nan) for _ in range(3))
+    for number, metric in enumerate(METRICS):
+        for place, arm, value, start, end in between(experiment, rows, "channels", ("target", "source"), metric):
+            cell = (place, number, names.index(sets[arm]), levels.index(float(strengths[arm])))
+            along[cell] = share(value, start, end)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                to_source[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
+                to_target[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
+    pairs = [by_pair(experiment, rows, values, "source") for values in (along, to_source, to_target)]
+    over = pairs[0][:, :, names.index("massive")] - pairs[0][:, :, names.index("control")]
+    dims = ("metric", "channels", "strength")
+    return result(
+        "transport",
+        {
+            "moved": (dims, Estimate.mean(pairs[0])),
+            "to_source": (dims, pairs[1].mean(axis=0)),
+            "to_target": (dims, pairs[2].mean(axis=0)),
+            "over_control": (("metric", "strength"), Estimate.mean(over)),
+        },
+        {"metric": METRICS, "channels": names, "strength": levels},
+        experiment,
+        **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
+        averaged_over="seeds, then pairs of prompts",
+        interval=intervals.said(len(pairs[0])).replace("prompt texts", "pairs of prompts"),
+        control=experiment.parameters["control"],
+    )
+
+
+def between(
+    experiment: Experiment, rows: Array, label: str, ends: tuple[str, str], metric: str
+) -> Iterator[tuple[int, int, Array, Array, Array]]:
+    """Every cell of these rows with the two ends of its row, which are arms with these labels: (place of the row, arm, value,
+    first end, last end).
+    """
+    names = experiment.axes[label].to_numpy().astype(str).tolist()
+    for place, row in enumerate(rows.tolist()):
+        start, end = (read(experiment, row, names.index(name), metric) for name in ends)
+        for arm in (arm for arm, name in enumerate(names) if name not in ends):
+            yield place, arm, read(experiment, row, arm, metric), start, end
+
+
 def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "clean") -> Array:
     """The mean over seeds of each pair of prompts: (pair, ...)."""
     texts = experiment.axes["prompt_text"].to_numpy().astype(str)
     pairs = [(experiment.parameters[other][row], texts[row]) for row in rows]
-    return np.stack([values[[p == pair for p in pairs]].mean(axis=0) for pair in dict.fromkeys(pairs)])
+    return sources.means_alike(values, pairs)
 
 
 def share(value: Array, start: Array, end: Array) -> float:

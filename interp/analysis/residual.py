@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals, massive, sources
+from interp.analysis.result import Estimate, result
 from interp.store.traced_run import Run
 
 SIGNIFICANT = 0.5  # of the largest size over blocks
@@ -38,37 +39,29 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     alpha = sources.gates(source)["alpha"].sel(stream=stream)
     mean = sources.statistics(source)["mean"].sel(stream=stream)
     parts = _writers(written, alpha, chosen)
-    at = sources.by_text(parts["contribution"]).transpose("prompt", "writer", "step", "channel")
-    low, high = intervals.bootstrap(at.to_numpy())
-    step_low, step_high = intervals.bootstrap(at.mean("step").transpose("prompt", "writer", "channel").to_numpy())
     axes = ("writer", "step", "channel")
-    result = xr.Dataset(
+    at = sources.by_text(parts["contribution"]).transpose("prompt", *axes)
+    running = _running(parts["contribution"], mean.sel(channel=chosen).compute())
+    size = abs(running["state"]).mean("step")
+    added = abs(at.mean("prompt")).mean("step")
+    return result(
+        "residual",
         {
-            "contribution": at.mean("prompt"),
-            "contribution_low": (axes, low),
-            "contribution_high": (axes, high),
-            "over_steps": at.mean(("prompt", "step")),
-            "over_steps_low": (("writer", "channel"), step_low),
-            "over_steps_high": (("writer", "channel"), step_high),
+            "contribution": (axes, Estimate.mean(at.to_numpy())),
+            "over_steps": (("writer", "channel"), Estimate.mean(at.mean("step").to_numpy())),
             "alpha": parts["alpha"].mean("prompt"),
             "branch": parts["branch"].mean("prompt"),
             "ordinary": parts["ordinary"],
-        }
-    )
-    result = result.assign(_running(parts["contribution"], mean.sel(channel=chosen).compute()))
-    blocks = result["block"].to_numpy()
-    size = abs(result["state"]).mean("step")
-    born = (size >= SIGNIFICANT * size.max("block")).transpose("channel", "block").to_numpy().argmax(axis=1)
-    largest = abs(result["contribution"]).mean("step").transpose("channel", "writer").to_numpy().argmax(axis=1)
-    names = np.array([str(name) for name in result["writer"].to_numpy()], dtype=object)
-    result["birth"], result["largest_writer"] = ("channel", blocks[born]), ("channel", names[largest])
-    return result.assign_attrs(
-        analysis="residual",
-        stream=stream,
-        channels=chosen,
+            **running,
+            "birth": size["block"][(size >= SIGNIFICANT * size.max("block")).argmax("block")].drop_vars("block"),
+            "largest_writer": added["writer"][added.argmax("writer")].drop_vars("writer"),
+        },
+        {},
         averaged_over="tokens, then prompt texts",
         interval=intervals.said(at.sizes["prompt"]),
         control="ordinary: median |contribution| over the other channels",
+        stream=stream,
+        channels=chosen,
         **sources.facts_of(source),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,35 +24,35 @@ class Estimate:
     value: Any
     low: Any = np.nan
     high: Any = np.nan
-    method: str = ""
-    """How the interval was made."""
 
     @classmethod
     def mean(cls, values: Array) -> Estimate:
         """The mean over the first axis, independent samples; percentile bootstrap. NaN of nothing."""
-        if not len(values):
-            return NOTHING
-        low, high = intervals.bootstrap(values)
-        return cls(values.mean(axis=0), low, high, intervals.said(len(values)))
+        return cls(values.mean(axis=0), *intervals.bootstrap(values)) if len(values) else NOTHING
+
+    @classmethod
+    def of_mean(cls, values: Array, function: Callable[[Array], Array], interval: Any = intervals.bootstrap) -> Estimate:
+        """A function of the mean over the first axis: of (sample, ...) means, (sample, ...)."""
+        return cls(function(values.mean(axis=0, keepdims=True))[0], *interval(values, function))
 
     @classmethod
     def stack(cls, parts: Sequence[Estimate], shape: tuple[int, ...] = (-1,)) -> Estimate:
         """Many estimates as one of an array."""
-        table = np.array([(part.value, part.low, part.high) for part in parts], float).reshape(-1, 3)
-        return cls(table[:, 0].reshape(shape), table[:, 1].reshape(shape), table[:, 2].reshape(shape))
+        return cls(*(np.array([getattr(part, end) for part in parts], float).reshape(shape) for end in ENDS))
 
     def variables(self, name: str, axes: Axes) -> dict[str, tuple[Axes, Any]]:
         """As variables of a Dataset: NAME, NAME_low, NAME_high (value, low, high)."""
-        ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-        return {name: (axes, self.value), ends[0]: (axes, self.low), ends[1]: (axes, self.high)}
+        before = "" if name == "value" else f"{name}_"
+        return {name: (axes, self.value), f"{before}low": (axes, self.low), f"{before}high": (axes, self.high)}
 
 
+ENDS = ("value", "low", "high")
 NOTHING = Estimate(np.nan)
 
 
 def result(
     analysis: str,
-    data: Mapping[str, tuple[Axes, Any]],
+    data: Mapping[str, tuple[Axes, Any] | xr.DataArray],
     coordinates: Mapping[str, Any],
     of: Experiment | None = None,
     *,
@@ -62,12 +62,13 @@ def result(
     note: str = "",
     **facts: Any,
 ) -> xr.Dataset:
-    """A result: variables (axes, array or `Estimate`), coordinates (values, or (axis, values)), and what was averaged, how sure
-    it is, what it is compared with, and of which model.
+    """A result: variables (DataArrays, or axes and an array or `Estimate`), coordinates (values, or (axis, values)), what was
+    averaged, how sure it is, what it is compared with, and of which model.
     """
-    variables: dict[str, tuple[Axes, Any]] = {}
-    for name, (axes, values) in data.items():
-        variables |= values.variables(name, axes) if isinstance(values, Estimate) else {name: (axes, values)}
+    variables: dict[str, Any] = {}
+    for name, given in data.items():
+        estimated = isinstance(given, tuple) and isinstance(given[1], Estimate)
+        variables |= given[1].variables(name, given[0]) if estimated else {name: given}
     said = {"averaged_over": averaged_over, "interval": interval, "control": control, "note": note}
     about = {} if of is None else {"model": str(of.plan.get("model")), "weights": str(of.plan.get("weights", ""))}
     attributes = {"analysis": analysis, **about, **facts, **{name: text for name, text in said.items() if text}}

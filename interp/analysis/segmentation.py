@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
-PROMPT = ("prompt", "prompt_text", "seed")
 STRATEGIES = ("top", "bottom", "random")
 VALUES = ("magnitude", "signed")
 
@@ -41,14 +39,15 @@ def masks(
     `values`: "magnitude" clusters |x|, "signed" clusters x.
     """
     states = _states(source, steps, blocks, values)
-    chosen = _given(states, channels if _is_states(source) else massive.channels_of(source, channels, "image"))
-    mask, heat = _clustered(states.sel(channel=chosen).to_numpy())
-    axes = ("prompt", "step", "block", "token_y", "token_x")
-    grid = grid_of(states)
-    shape = (*mask.shape[:3], *grid)
+    chosen = massive.channels_of(source, channels, "image")
+    data = sources.choose(states, "channel", chosen, "channels").to_numpy()
+    shape, axes = (*states.shape[:3], *grid_of(states)), ("prompt", "step", "block", "token_y", "token_x")
+    mask, heat = np.zeros(shape, bool), np.zeros(shape)
+    for place in np.ndindex(*shape[:3]):
+        mask[place], heat[place] = (found.reshape(shape[3:]) for found in cluster(data[place]))
     return result(
         "segmentation",
-        {"mask": (axes, mask.reshape(shape)), "heat": (axes, heat.reshape(shape))},
+        {"mask": (axes, mask), "heat": (axes, heat)},
         {str(name): c for name, c in states.coords.items() if not {"token", "channel"} & set(c.dims)},
         averaged_over="nothing: each sample by itself",
         interval="none: each sample by itself",
@@ -89,9 +88,7 @@ def score(
         raise InputError(f"k must lie in 1..{channels - 1}; got {k}")
     found = _scored(states, truth, k, repeats, np.random.default_rng(seed))
     axes = ("strategy", "step", "block")
-    by_row = xr.DataArray(
-        np.moveaxis(found, 2, 0), {n: states[n] for n in PROMPT if n in states.coords}, ("prompt", "side", *axes)
-    )
+    by_row = xr.DataArray(np.moveaxis(found, 2, 0), sources.along(states, "prompt"), ("prompt", "side", *axes))
     means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
     trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
     return result(
@@ -124,10 +121,8 @@ def _scored(states: xr.DataArray, truth: Array, k: int, repeats: int, draw: np.r
     for place in np.ndindex(*states.shape[:3]):
         here = states.to_numpy()[place]
         order = np.argsort(-magnitude[place], kind="stable")
-        for number, strategy in enumerate(STRATEGIES):
-            sets = {"top": [order[:k]], "bottom": [order[-k:]]}.get(strategy) or [
-                draw.choice(channels, k, replace=False) for _ in range(repeats)
-            ]
+        random = [draw.choice(channels, k, replace=False) for _ in range(repeats)]
+        for number, sets in enumerate(([order[:k]], [order[-k:]], random)):  # `STRATEGIES`
             drawn = [enlarge(cluster(here[:, chosen])[0].reshape(grid), truth.shape[1:]) for chosen in sets]
             scores = np.array([[iou(mask, truth[place[0]]), iou(~mask, truth[place[0]])] for mask in drawn])
             found[(slice(None), number, *place)] = scores[:, 0].mean(), scores.max(axis=1).mean()
@@ -144,13 +139,6 @@ def cluster(tokens: Array) -> tuple[Array, Array]:
     labels = KMeans(2, n_init=3, random_state=0).fit(scaled).labels_
     means = [heat[labels == label].mean() for label in (0, 1)]
     return np.asarray(labels == int(np.argmax(means))), heat
-
-
-def _clustered(states: Array) -> tuple[Array, Array]:
-    mask, heat = np.zeros(states.shape[:-1], bool), np.zeros(states.shape[:-1])
-    for place in np.ndindex(*states.shape[:3]):
-        mask[place], heat[place] = cluster(states[place])
-    return mask, heat
 
 
 def iou(mask: Array, truth: Array) -> Any:
@@ -180,7 +168,7 @@ def similarity(source: sources.Source, token: int, *, prompt: int = 0, step: int
     if not 0 <= token < here.sizes["token"]:
         raise InputError(f"token must lie in 0..{here.sizes['token'] - 1}; got {token}")
     unit = here.to_numpy() / np.linalg.norm(here.to_numpy(), axis=-1, keepdims=True)
-    return _map(here, unit @ unit[token], "cosine similarity")
+    return over_picture(here, unit @ unit[token], "cosine similarity")
 
 
 def principal_map(
@@ -190,7 +178,7 @@ def principal_map(
     here = _one_state(source, prompt, step, block)
     fitted = PCA(components, random_state=0)
     scores = fitted.fit_transform(here.to_numpy())
-    maps = [_map(here, score, "component score") for score in scores.T]
+    maps = [over_picture(here, score, "component score") for score in scores.T]
     explained = [float(share) for share in fitted.explained_variance_ratio_]
     return xr.concat(maps, "component").assign_attrs(analysis="principal_map", explained=explained)
 
@@ -228,44 +216,34 @@ def grid_of(states: xr.DataArray) -> tuple[int, int]:
 def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.DataArray:
     if values not in VALUES:
         raise InputError(f"values must be one of {', '.join(VALUES)}; got {values!r}")
-    _need_whole_maps(source)
-    states = sources.choose(sources.choose(sources.hidden(source), "block", blocks, "blocks"), "step", steps, "steps")
+    states = sources.choose(sources.choose(_all_tokens(source), "block", blocks, "blocks"), "step", steps, "steps")
     states = states.compute().transpose("prompt", "step", "block", "token", "channel")
     grid_of(states)
-    chosen: xr.DataArray = abs(states) if values == "magnitude" else states
-    return chosen
+    return abs(states) if values == "magnitude" else states
 
 
-def _need_whole_maps(source: sources.Source) -> None:
-    """Refuse a run that kept some tokens only: the first rows of a picture would look like a smaller picture."""
+def _all_tokens(source: sources.Source) -> xr.DataArray:
+    """The image's hidden states; an error where only some tokens were kept: the first rows would look like a smaller one."""
     kept = None if isinstance(source, xr.Dataset) else (source.plan.get("record", {}).get("hidden") or {}).get("tokens")
     if kept is not None:
         raise InputError(
             f"tokens: a map needs all image tokens; {len(kept)} were recorded (trace without a selection of tokens)"
         )
+    return sources.hidden(source)
 
 
 def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr.DataArray:
-    _need_whole_maps(source)
-    states = sources.hidden(source)
-    for axis, place in (("prompt", prompt), ("step", step), ("block", block)):
+    states = _all_tokens(source)
+    places = {"prompt": prompt, "step": step, "block": block}
+    for axis, place in places.items():
         if not -states.sizes[axis] <= place < states.sizes[axis]:
             raise InputError(f"{axis} must lie in 0..{states.sizes[axis] - 1} (places among those stored); got {place}")
-    here: xr.DataArray = states.isel(prompt=prompt, step=step, block=block).compute()
+    here = states.isel(places).compute()
     grid_of(here)
     return here
 
 
-def _map(here: xr.DataArray, values: Array, what: str) -> xr.DataArray:
+def over_picture(here: xr.DataArray, values: Array, what: str) -> xr.DataArray:
+    """Values of one state's image tokens, (token), over the picture: (token_y, token_x)."""
     kept = {name: c for name, c in here.coords.items() if not c.dims}
     return xr.DataArray(values.reshape(grid_of(here)), kept, ("token_y", "token_x"), attrs={"long_name": what})
-
-
-def _is_states(source: sources.Source) -> bool:
-    return isinstance(source, xr.Dataset) and "mean_abs" not in source
-
-
-def _given(states: xr.DataArray, channels: Sequence[int] | str | None) -> list[int]:
-    if channels is None:
-        raise InputError("channels must be given: these are hidden states alone, without statistics")
-    return [int(c) for c in sources.choose(states["channel"], "channel", channels, "channels").to_numpy()]

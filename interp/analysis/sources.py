@@ -19,19 +19,19 @@ Source = Run | xr.Dataset
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 
 
-def statistics(source: Source) -> xr.Dataset:
-    """Statistics over tokens, (prompt, step, block, stream, channel), of done rows; at least one row."""
-    return _checked(source, "stats", "mean_abs")
+def statistics(source: Source, stream: str | None = None) -> xr.Dataset:
+    """Statistics over tokens, (prompt, step, block, [stream,] channel), of done rows; at least one row."""
+    return _checked(source, "stats", "mean_abs", stream)
 
 
-def gates(source: Source) -> xr.Dataset:
-    """AdaLN gates, (prompt, step, block, stream, gate, channel)."""
-    return _checked(source, "gates", "alpha")
+def gates(source: Source, stream: str | None = None) -> xr.Dataset:
+    """AdaLN gates, (prompt, step, block, [stream,] gate, channel)."""
+    return _checked(source, "gates", "alpha", stream)
 
 
-def branches(source: Source) -> xr.Dataset:
-    """What branches write, (prompt, step, block, stream, gate, channel)."""
-    return _checked(source, "branches", "branch")
+def branches(source: Source, stream: str | None = None) -> xr.Dataset:
+    """What branches write, (prompt, step, block, [stream,] gate, channel)."""
+    return _checked(source, "branches", "branch", stream)
 
 
 def hidden(source: Source, stream: str = "image") -> xr.DataArray:
@@ -47,14 +47,14 @@ def hidden(source: Source, stream: str = "image") -> xr.DataArray:
     return _need_rows(states[stream].to_dataset())["hidden"]
 
 
-def _checked(source: Source, group: str, variable: str) -> xr.Dataset:
+def _checked(source: Source, group: str, variable: str, stream: str | None) -> xr.Dataset:
     if isinstance(source, xr.Dataset):
         dataset = _variable(source, variable)
     else:
         _say_if_unfinished(source)
-        dataset = source.gates if group == "gates" else source.branches if group == "branches" else source.stats
+        dataset = getattr(source, group)
     _need_rows(dataset)
-    return dataset
+    return dataset if stream is None else dataset.sel(stream=check_stream(dataset, stream))
 
 
 def _variable(dataset: xr.Dataset, name: str) -> xr.Dataset:
@@ -92,7 +92,7 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(np.stack(kept), coordinates, [dim for dim in data.dims if dim != "step"], data.name)
 
 
-def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Any:
+def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Data:
     """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. What is not
     there is an error that says what is.
     """
@@ -109,6 +109,13 @@ def choose(data: Any, axis: str, wanted: Sequence[int] | str | None, field: str 
     return data.sel({axis: [value for value in values.tolist() if value in set(indices)]})
 
 
+def at(data: xr.DataArray, **places: int) -> xr.DataArray:
+    """The part at one value of each of these axes."""
+    for axis, value in places.items():
+        data = choose(data, axis, [value]).isel({axis: 0})
+    return data
+
+
 def check_stream(data: Any, stream: str) -> str:
     """The stream, if the data have it."""
     here = [str(value) for value in data["stream"].to_numpy()]
@@ -122,14 +129,42 @@ def by_text(data: xr.DataArray) -> xr.DataArray:
     """The mean over rows that share a text: seeds of one prompt are no independent samples of prompts."""
     if "prompt_text" not in data.coords:
         return data
-    texts = data["prompt_text"].to_numpy().astype(str)
-    if len(set(texts)) == len(texts):
+    groups = alike(data["prompt_text"].to_numpy())
+    if len(groups) == data.sizes["prompt"]:
         return data
-    first = {text: number for number, text in reversed(list(enumerate(texts)))}
-    order = sorted(first, key=first.__getitem__)
-    means = [data.isel(prompt=np.flatnonzero(texts == text)).mean("prompt") for text in order]
+    means = [data.isel(prompt=group).mean("prompt") for group in groups]
     joined = xr.concat(means, "prompt", coords="minimal", compat="override")
-    return joined.assign_coords(prompt=[int(data["prompt"][first[text]]) for text in order]).transpose(*data.dims)
+    first = [group[0] for group in groups]
+    return joined.assign_coords(prompt=data["prompt"].to_numpy()[first]).transpose(*data.dims)
+
+
+def labels(data: xr.DataArray) -> tuple[Array, Array]:
+    """Every row's text, or its number where there are no texts, and its seed, or 0."""
+    texts = data["prompt_text" if "prompt_text" in data.coords else "prompt"].to_numpy().astype(str)
+    return texts, data["seed"].to_numpy() if "seed" in data.coords else np.zeros(len(texts), int)
+
+
+def alike(labels: Sequence[Any] | Array) -> list[Array]:
+    """The places of every different label, such as a prompt's text, in order of their first."""
+    places: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    return [np.array(group) for group in places.values()]
+
+
+def means_alike(values: Array, labels: Sequence[Any] | Array) -> Array:
+    """The mean over the rows of each label, in order of their first: (label, ...)."""
+    return np.stack([values[rows].mean(axis=0) for rows in alike(labels)])
+
+
+def samples(data: xr.DataArray) -> xr.DataArray:
+    """What is resampled: the mean over steps, then over rows that share a text."""
+    return by_text(over_steps(data))
+
+
+def along(data: xr.Dataset | xr.DataArray, *axes: str) -> dict[str, xr.DataArray]:
+    """The coordinates of these axes, also of several of them, for another Dataset."""
+    return {str(name): c for name, c in data.coords.items() if c.dims and set(c.dims) <= set(axes)}
 
 
 def facts_of(source: Source) -> dict[str, Any]:

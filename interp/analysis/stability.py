@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis import intervals, sources
+from interp.analysis.criteria import largest
 from interp.analysis.result import Estimate, result
-from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 PAIRS = 200  # pairs of prompts compared, at most
 
 
@@ -27,20 +24,15 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     blocks      (block)   this block and the next, one sample, averaged over steps
     each with _low, _high; `chance` is the mean overlap of two random sets of k.
     """
-    statistics = sources.statistics(source)
-    sources.check_stream(statistics, stream)
-    sizes = statistics["mean_abs"].sel(stream=stream).transpose("prompt", "step", "block", "channel")
-    if not 1 <= k <= sizes.sizes["channel"]:
-        raise InputError(f"k must lie in 1..{sizes.sizes['channel']}; got {k}")
-    over_steps = member(sources.over_steps(sizes).to_numpy(), k)
-    texts = _texts(sizes)
-    seeds = sizes["seed"].to_numpy() if "seed" in sizes.coords else np.zeros(len(texts), int)
+    sizes = sources.statistics(source, stream)["mean_abs"].transpose("prompt", "step", "block", "channel")
+    over_steps = largest(sources.over_steps(sizes).to_numpy(), k)
+    texts, seeds = sources.labels(sizes)
     draw = np.random.default_rng(seed)
     same_text, same_seed = texts[:, None] == texts, seeds[:, None] == seeds
     others, same = _pairs(draw, ~same_text & same_seed), _pairs(draw, same_text)
     by_sample: dict[str, list[Array]] = {"steps": [], "first_last": []}
     for values in sources.rows(sizes):
-        here = member(values, k)
+        here = largest(values, k)
         neighbours = jaccard(here[:-1], here[1:]) if len(here) > 1 else np.full((1, here.shape[1]), np.nan)
         by_sample["steps"].append(neighbours.mean(axis=0))
         by_sample["first_last"].append(jaccard(here[0], here[-1]))
@@ -53,16 +45,15 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     }
     absent = np.isnan(sizes.isel(prompt=0, step=0).to_numpy()).any(axis=-1)  # a block without this stream
     gone = dict.fromkeys(found, absent) | {"blocks": absent | np.roll(absent, -1)}
-    nothing = np.full(sizes.sizes["block"], np.nan)
-    data: dict[str, Any] = {}
-    for name, values in found.items():
-        values = np.where(gone[name], np.nan, values)
-        bounds = intervals.bootstrap(values) if len(values) > 1 else (nothing, nothing)
-        data[name] = "block", Estimate(values.mean(axis=0) if len(values) else nothing, *bounds)
+    nothing = Estimate(*[np.full(sizes.sizes["block"], np.nan)] * 3)
+    data = {
+        name: ("block", Estimate.mean(np.where(gone[name], np.nan, values)) if len(values) else nothing)
+        for name, values in found.items()
+    }
     return result(
         "stability",
         {**data, "chance": ((), chance(k, sizes.sizes["channel"]))},
-        {str(name): c for name, c in sizes.coords.items() if c.dims == ("block",)},
+        sources.along(sizes, "block"),
         averaged_over="pairs of samples",
         interval=f"{intervals.LEVEL:.0%}, percentile bootstrap over pairs, which share prompts: somewhat too narrow",
         control="chance: two random sets of k channels",
@@ -72,14 +63,6 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     )
 
 
-def member(sizes: Array, k: int) -> Array:
-    """Whether each channel is among the k largest, along the last axis."""
-    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :k]
-    found = np.zeros(sizes.shape, bool)
-    np.put_along_axis(found, order, True, axis=-1)
-    return found
-
-
 def jaccard(first: Array, second: Array) -> Array:
     """|A and B| / |A or B| along the last axis of booleans."""
     return np.asarray((first & second).sum(axis=-1) / np.maximum((first | second).sum(axis=-1), 1))
@@ -87,14 +70,7 @@ def jaccard(first: Array, second: Array) -> Array:
 
 def chance(k: int, channels: int) -> float:
     """Mean Jaccard overlap of two independent random sets of k of the channels: the common part is hypergeometric."""
-    common = np.arange(k + 1)
-    weights = stats.hypergeom.pmf(common, channels, k, k)
-    return float((weights * common / (2 * k - common)).sum())
-
-
-def _texts(sizes: xr.DataArray) -> Array:
-    names = sizes["prompt_text"].to_numpy() if "prompt_text" in sizes.coords else sizes["prompt"].to_numpy()
-    return np.unique(names.astype(str), return_inverse=True)[1]
+    return float(stats.hypergeom(channels, k, k).expect(lambda common: common / (2 * k - common)))
 
 
 def _pairs(draw: np.random.Generator, wanted: Array) -> Array:

@@ -7,20 +7,18 @@ draws, so intervals cluster by rater.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis.intervals import LEVEL
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 QUESTIONS = ("detail", "colour", "prompt")
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -91,12 +89,10 @@ def krippendorff(values: Array) -> float:
     Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability".
     """
     kinds = np.unique(values[np.isfinite(values)])
-    coincidence = np.zeros((len(kinds), len(kinds)))
-    for item in values.T:
-        given = item[np.isfinite(item)]
-        for one, other in itertools.permutations(range(len(given)), 2):
-            place = np.searchsorted(kinds, given[one]), np.searchsorted(kinds, given[other])
-            coincidence[place] += 1 / (len(given) - 1)
+    counts = (values == kinds[:, None, None]).sum(axis=1).T
+    counts = counts[counts.sum(axis=1) > 1]  # (item, kind) of the items with two answers or more
+    shared = counts / (counts.sum(axis=1, keepdims=True) - 1)
+    coincidence = counts.T @ shared - np.diag(shared.sum(axis=0))
     margins, total = coincidence.sum(axis=1), coincidence.sum()
     if total < 2:
         return float("nan")

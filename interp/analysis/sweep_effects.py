@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals
+from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result, whole_rows
 from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
@@ -35,25 +35,17 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     """
     rows = whole_rows(experiment, under="under every setting")
     axes = experiment.axes
-    everyone = list(dict.fromkeys(axes["prompt_text"].to_numpy().astype(str)))
-    texts = axes["prompt_text"].to_numpy().astype(str)[rows]
-    first = experiment.pictures(0)[1][np.isin(np.flatnonzero(experiment.done[:, 0]), rows)]
-    real = first if reference is None else reference
-    truth = (
-        reference[[everyone.index(text) for text in texts]]
-        if reference is not None and len(reference) == len(everyone)
-        else None
-    )
+    every = axes["prompt_text"].to_numpy().astype(str)
+    texts, everyone = every[rows], list(dict.fromkeys(every))
+    real = _drawn(experiment, 0, rows) if reference is None else reference
+    one_each = reference is not None and len(reference) == len(everyone)
+    truth = real[[everyone.index(text) for text in texts]] if one_each else None
     spectrum = metrics.radial_spectrum(real)[1].mean(axis=0)
     sharp = float(np.median(np.log2(metrics.laplacian_variance(real) + metrics.FLOOR)))
-    groups = [np.flatnonzero(texts == text) for text in dict.fromkeys(texts)]
     settings = axes["guidance"].to_numpy().astype(str)
-    found = np.full((len(settings), len(MEASURES), len(rows)), np.nan)
-    for arm in range(len(settings)):
-        images = first if arm == 0 else experiment.pictures(arm)[1][np.isin(np.flatnonzero(experiment.done[:, arm]), rows)]
-        found[arm] = _measure(images, spectrum, sharp, truth)
-    by_text = np.stack([found[:, :, group].mean(axis=2) for group in groups])  # (text, setting, measure)
-    won = np.stack([_won(found, group) for group in groups])  # (text, setting, won)
+    arms = (_drawn(experiment, arm, rows) for arm in range(len(settings)))
+    found = np.stack([_measure(images, spectrum, sharp, truth) for images in arms], axis=1)  # (row, setting, measure)
+    by_text, won = (sources.means_alike(values, texts) for values in (found, _won(found)))
     dims = ("setting", "measure")
     return result(
         "sweep",
@@ -74,7 +66,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
         structure_against="nothing: no real picture of each prompt" if truth is None else "the real picture of the prompt",
         rows=f"{len(rows)} pictures of each setting",
         averaged_over="seeds, then prompt texts",
-        interval=intervals.said(len(groups)),
+        interval=intervals.said(len(by_text)),
         control=f"the first setting, {settings[0]}",
     )
 
@@ -91,16 +83,20 @@ def settings(experiment: Experiment) -> list[dict[str, Any]]:
     return found
 
 
+def _drawn(experiment: Experiment, arm: int, rows: Array) -> Array:
+    drawn, pictures = experiment.pictures(arm)
+    return pictures[np.isin(drawn, rows)]
+
+
 def _measure(images: Array, spectrum: Array, sharp: float, truth: Array | None) -> Array:
-    """(measure, row)."""
+    """(row, measure)."""
     structure = np.full(len(images), np.nan) if truth is None else metrics.structure_distance(images, truth)
     at_the_ends = ((images == 0) | (images == 255)).any(axis=-1).mean(axis=(1, 2))
     own = np.log2(metrics.laplacian_variance(images) + metrics.FLOOR) - sharp
-    return np.stack([metrics.spectrum_distance(images, spectrum), own, structure, at_the_ends])
+    return np.stack([metrics.spectrum_distance(images, spectrum), own, structure, at_the_ends], axis=1)
 
 
-def _won(found: Array, group: Array) -> Array:
-    """(setting, won): how often lower than the first setting's, half at a tie; NaN where it is not measured."""
+def _won(found: Array) -> Array:
+    """(row, setting, won): whether it is lower than the first setting's, half at a tie; NaN where it is not measured."""
     places = [list(MEASURES).index(name) for name in LOWER_WINS]
-    difference = found[:1, places][:, :, group] - found[:, places][:, :, group]
-    return np.asarray((np.sign(difference) / 2 + 0.5).mean(axis=2))
+    return np.asarray(np.sign(found[:, :1, places] - found[..., places]) / 2 + 0.5)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis import segmentation, sources
+from interp.store.schema import Array
 
 
 def state(source: sources.Source, *, prompt: int, step: int, block: int, stream: str = "image") -> xr.DataArray:
     """One stored hidden state, (token, channel), lazy; prompt, step and block are those of the store."""
     here = sources.hidden(source, stream)
-    for axis, value in (("prompt", prompt), ("step", step), ("block", block)):
-        here = sources.choose(here, axis, [value]).isel({axis: 0})
-    return here
+    return sources.at(here, prompt=prompt, step=step, block=block)
 
 
 def channel_map(source: sources.Source, channel: int, *, prompt: int, step: int, block: int) -> xr.DataArray:
     """|hidden| of one channel over the picture: (token_y, token_x)."""
     here = state(source, prompt=prompt, step=step, block=block)
-    here = abs(sources.choose(here, "channel", [channel]).isel(channel=0)).compute()
+    here = abs(sources.at(here, channel=channel)).compute()
     return _over_picture(here, here.to_numpy(), f"|hidden| at channel {channel}", "|hidden|")
 
 
@@ -55,12 +53,9 @@ def token(source: sources.Source, y: int, x: int, *, prompt: int, step: int, blo
     """One image token's hidden state: (channel)."""
     here = state(source, prompt=prompt, step=step, block=block)
     rows, columns = segmentation.grid_of(here)
-    place = sources.choose(here.assign_coords(token=np.arange(rows * columns)), "token", [y * columns + x])
-    found: xr.DataArray = place.isel(token=0).compute()
+    found = sources.at(here.assign_coords(token=np.arange(rows * columns)), token=y * columns + x).compute()
     return found.assign_attrs(sources.facts_of(source), averaged_over="nothing: one token")
 
 
-def _over_picture(here: xr.DataArray, values: Any, name: str, units: str) -> xr.DataArray:
-    kept = {label: coordinate for label, coordinate in here.coords.items() if not coordinate.dims}
-    attributes = {"long_name": name, "units": units, "averaged_over": "nothing: one state"}
-    return xr.DataArray(np.asarray(values).reshape(segmentation.grid_of(here)), kept, ("token_y", "token_x"), attrs=attributes)
+def _over_picture(here: xr.DataArray, values: Array, name: str, units: str) -> xr.DataArray:
+    return segmentation.over_picture(here, values, name).assign_attrs(units=units, averaged_over="nothing: one state")

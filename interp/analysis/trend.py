@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
 from interp.analysis import intervals, massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 ORDINARY = 64  # other channels that the control is taken over, at most
 
 

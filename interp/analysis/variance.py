@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from interp.analysis import intervals
-
-Array = NDArray[Any]
+from interp.store.schema import Array
 
 
 def terms_of(players: Sequence[str]) -> list[tuple[int, ...]]:

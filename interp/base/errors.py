@@ -1,10 +1,10 @@
 """The tree of errors. Every message names the field, the rule, the value, and what to type next.
 
-InterpError                 anything this package raises on purpose
-├── InputError              what was asked cannot be done as asked          (exit code 2)
+InterpError                 every error that this package raises on purpose
+├── InputError              invalid arguments or input files                (exit code 2)
 │   ├── ModelError          a model that cannot be found, loaded or traced
 │   └── PlanError           a store that holds another run
-└── RunError                what was asked began and failed                 (exit code 1)
+└── RunError                a run that started and failed                   (exit code 1)
     ├── TraceError          a trace that saw too little, or a state that is not finite
     │   └── PipelineError   the pipeline itself raised on some prompts
     └── StoreError          a store that cannot be read or written
@@ -13,14 +13,20 @@ InterpError                 anything this package raises on purpose
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
 class InterpError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
     exit_code = 1
 
 
 class InputError(InterpError):
-    """What was asked cannot be done as asked."""
+    """Invalid arguments or input files."""
 
     exit_code = 2
 
@@ -30,11 +36,11 @@ class ModelError(InputError):
 
 
 class PlanError(InputError):
-    """A store that holds another run than the one asked for."""
+    """A store that holds another run than the requested one."""
 
 
 class RunError(InterpError):
-    """What was asked began and failed."""
+    """A run that started and failed."""
 
 
 class TraceError(RunError):
@@ -49,8 +55,8 @@ class StoreError(RunError):
     """A store that cannot be read or written."""
 
     reason: str = ""
-    """What the system or a codec said, where that is known."""
+    """The error message of the system or of a codec, if there is one."""
 
 
 class InterpWarning(UserWarning):
-    """Something was asked that has no effect, or that changes what numbers mean."""
+    """An argument has no effect, or changes the meaning of numbers."""

@@ -1,61 +1,57 @@
 """Execution of a run or an experiment, in this process or on the workers of `interp.runs.cluster`, and its progress.
 
-Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store and reports what it
-did; the executor only counts.
+Work is split into units (a batch of rows, the arms of one row). A unit writes its results into the store.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from typing_extensions import Doc
 
 Stopped = Callable[[], bool]
-Done = tuple[str, Any]
-"""(name of the worker, report of the unit)."""
+Done = tuple[str, list[Any]]
+"""(name of the worker, finished parts of a unit, such as rows)."""
 
 
 class Work(Protocol):
     """Units that run in any order, in any process that has the model and the store's folder."""
 
-    def opened(self, stopped: Stopped) -> AbstractContextManager[Callable[[Any], Any]]:
-        """Yield a function that does a unit; it skips parts that are already done."""
+    def do(self, units: Iterable[Any], stopped: Stopped) -> Iterator[list[Any]]:
+        """Do units, without the parts that are already done, and yield lists of the parts as they are finished."""
 
 
 class Executor(Protocol):
     """Does units. It is a generator: closing it stops the work."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """Yield each finished unit. After `stopped()` no further unit starts."""
+        """Yield finished units or parts of them. After `stopped()` no further unit starts."""
 
     def provenance(self) -> dict[str, Any]:
         """Fields of a store's provenance that differ from this process's."""
+        return {}
 
     def rates(self) -> dict[str, float]:
-        """Rows or cells per minute of each worker."""
+        """Rows or cells per minute of each worker; empty without workers."""
+        return {}
 
 
-class Here:
+class Here(Executor):
     """Does units in this process, one after the other."""
 
     def __call__(self, work: Work, units: Sequence[Any], stopped: Stopped) -> Generator[Done, None, None]:
-        """Yield each finished unit."""
-        with work.opened(stopped) as do:
+        """Yield finished parts of units."""
+
+        def before_stop() -> Iterator[Any]:
             for unit in units:
-                yield "", do(unit)
+                yield unit
                 if stopped():
                     return
 
-    def provenance(self) -> dict[str, Any]:
-        """Empty: units run in this process."""
-        return {}
-
-    def rates(self) -> dict[str, float]:
-        """Empty: there are no workers."""
-        return {}
+        for parts in work.do(before_stop(), stopped):
+            yield "", parts
 
 
 HERE = Here()

@@ -15,11 +15,15 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from typing_extensions import Doc
 
 Made = TypeVar("Made")
+Indices = Sequence[int] | str | None
+"""Integers, or text such as "0,6,12-20"."""
+Numbers = Sequence[float] | str
+Names = Sequence[str] | str
 Prompts = Annotated[
     Sequence[str] | str | Path, Doc("Prompts: one per line, or a `prompt` column of a .tsv, .csv or .jsonl file.")
 ]
-Channels = Annotated[Sequence[int] | str | None, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
-Blocks = Annotated[Sequence[int] | str | None, Doc('Blocks, such as "0-3". [default: all]')]
+Channels = Annotated[Indices, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
+Blocks = Annotated[Indices, Doc('Blocks, such as "0-3". [default: all]')]
 Stream = Annotated[str, Doc("image, text or both.")]
 OneStream = Annotated[str, Doc("image or text.")]
 
@@ -93,11 +97,8 @@ def parameters(*kinds: Any) -> list[inspect.Parameter]:
     for kind in kinds:
         for field in dataclasses.fields(kind):
             default = default_of(field)
-            place = (
-                inspect.Parameter.POSITIONAL_OR_KEYWORD
-                if default is inspect.Parameter.empty
-                else inspect.Parameter.KEYWORD_ONLY
-            )
+            required = default is inspect.Parameter.empty
+            place = inspect.Parameter.POSITIONAL_OR_KEYWORD if required else inspect.Parameter.KEYWORD_ONLY
             made = inspect.Parameter(field.name, place, default=default, annotation=typed(kind)[field.name])
             found.setdefault(field.name, made)
     return sorted(found.values(), key=lambda one: one.kind)
@@ -110,8 +111,9 @@ def typed(kind: Any) -> dict[str, Any]:
 
 
 def text_of(annotation: Any) -> str:
-    """The help text in an annotation."""
-    return next((one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)), "")
+    """The help text in an annotation: the outermost `Doc`, which comes last."""
+    texts = [one.documentation for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Doc)]
+    return texts[-1] if texts else ""
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

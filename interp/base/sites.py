@@ -46,12 +46,12 @@ class Site:
     gate: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("stream", self.stream, STREAMS)
-        _one_of("kind", self.kind, (*STATE_KINDS, *GATED_KINDS))
+        check_choice("stream", self.stream, STREAMS)
+        check_choice("kind", self.kind, (*STATE_KINDS, *GATED_KINDS))
         if (self.gate is not None) != (self.kind in GATED_KINDS):
             raise InputError(f"site: {self.kind!r} {'needs' if self.gate is None else 'has no'} gate; got {self.gate!r}")
         if self.gate is not None:
-            _one_of("gate", self.gate, GATES)
+            check_choice("gate", self.gate, GATES)
 
     def __str__(self) -> str:
         place = self.kind if self.gate is None else f"{self.kind}.{self.gate}"
@@ -85,7 +85,7 @@ class Select:
             object.__setattr__(self, field, parse_indices(getattr(self, field), field))
         streams = (self.streams,) if isinstance(self.streams, str) else tuple(self.streams)
         for stream in streams:
-            _one_of("streams", stream, STREAMS)
+            check_choice("streams", stream, STREAMS)
         if not streams:
             raise InputError(f"streams must name at least one of {', '.join(STREAMS)}; got none")
         object.__setattr__(self, "streams", tuple(stream for stream in STREAMS if stream in streams))
@@ -149,6 +149,12 @@ def resolve_indices(indices: Sequence[int] | None, size: int, field: str) -> tup
     return tuple(sorted({i % size for i in indices}))
 
 
-def _one_of(field: str, value: str, allowed: Sequence[str]) -> None:
+def select_indices(value: Iterable[Any] | str | int | None, size: int, field: str) -> tuple[int, ...]:
+    """`parse_indices`, then `resolve_indices`."""
+    return resolve_indices(parse_indices(value, field), size, field)
+
+
+def check_choice(field: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise InputError unless `value` is one of the allowed texts."""
     if value not in allowed:
         raise InputError(f"{field} must be one of {', '.join(allowed)}; got {value!r}")

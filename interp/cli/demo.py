@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.console import say
+from interp.base.errors import InputError
+from interp.base.plan import at_least
+from interp.cli.console import print_table, say
 
 app = typer.Typer(help="Train the demo model again, or draw scenes of its world.", no_args_is_help=True)
 
@@ -24,8 +27,6 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Train the demo model (about an hour on two cores); the finished pipeline is OUT/model."""
-    from interp.base.errors import InputError
-    from interp.base.plan import at_least
     from interp.models.demo.build import SIZES
     from interp.models.demo.train import TrainingPlan
     from interp.models.demo.train import train as train_demo
@@ -33,15 +34,11 @@ def train(
 
     if size not in SIZES:
         raise InputError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
-    plan = TrainingPlan(
-        size=size,
-        steps=at_least("steps", steps, 1),
-        vae_steps=at_least("vae_steps", vae_steps, 1),
-        seed=at_least("seed", seed, 0),
-    )
+    for name, value, least in (("steps", steps, 1), ("vae_steps", vae_steps, 1), ("seed", seed, 0)):
+        at_least(name, value, least)
     check_folder(out)
-    folder = train_demo(out, plan, device=usable_device(device), report=_training_report())
-    print(folder)
+    plan = TrainingPlan(size=size, steps=steps, vae_steps=vae_steps, seed=seed)
+    print(train_demo(out, plan, device=usable_device(device), report=_training_report()))
 
 
 @app.command("train-judge")
@@ -51,8 +48,6 @@ def train_judge(
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and batches.")] = 0,
 ) -> None:
     """Train the demo judge again (minutes on two cores) and measure its accuracy on held-out pictures."""
-    from interp.base.plan import at_least
-    from interp.cli.console import print_table
     from interp.models.demo.train_judge import train as train_one
     from interp.tracing.model import load
 
@@ -69,8 +64,6 @@ def train_judge(
 
 def check_folder(out: Path) -> None:
     """Make the folder to write into, or raise InputError."""
-    from interp.base.errors import InputError
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,11 +90,8 @@ def world(
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
 ) -> None:
     """Draw scenes of the demo world: pictures, subject masks, attributes (scenes.jsonl) and captions (prompts.txt)."""
-    import dataclasses
-
     from PIL import Image
 
-    from interp.base.plan import at_least
     from interp.models.demo import world as demo_world
 
     check_folder(out)

@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import Doc
 
 from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, print_json, print_table, say
-from interp.cli.evaluate import prompts_of
 from interp.cli.experiments import DryRun, tenths
 from interp.cli.results import AsJson
-from interp.cli.scorers import scorers_of
+from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
 from interp.experiments.kind import BATCH_SIZE
 
 if TYPE_CHECKING:
     from interp.findings.campaign import Campaign
     from interp.findings.stages import Stage
 
-Option = typer.Option
-
-
 DEMO, TOGETHER = Loading("demo"), Execution(batch_size=BATCH_SIZE)
 CROSSED = Sampling(repeats=2)  # seeds per prompt, where they are crossed
 
 
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """Which findings, on which prompts, and where the results go."""
+
+    prompts: Annotated[str | None, Doc("A prompts file, or a list's name. [default: captions of the demo world]")] = None
+    count: Annotated[int | None, Doc("Number of prompts. [default: all; demo: 24]")] = None
+    out: Annotated[Path | None, Doc("Folder for all stores. [default: cache/findings-MODEL]")] = None
+    page: Annotated[
+        Path | None, Doc("The page of verdicts. [default: findings.html in --out; with --only, findings-NAME.html]")
+    ] = None
+    only: Annotated[Sequence[str] | None, Doc("A finding by name; repeat for more. [default: all]")] = None
+    other: Annotated[
+        Sequence[str] | None,
+        Doc("An earlier checkpoint or another size; repeat for more. [default for demo: demo-early]"),
+    ] = None
+    masks: Annotated[Path | None, Doc("Folder of subject masks, NNNNN.png by prompt.")] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Detail(Scoring):
+    """What scores detail."""
+
+    scorer: Annotated[str, Doc("Scorer of detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto"
+    weights: Annotated[Sequence[str] | None, Doc("A metric's weights: METRIC=FOLDER, FILE or hub id.")] = None
+    real: Path | None = None  # no flag: findings have their own reference
+
+
+ALL, FITTING = Tested(), Detail()
+
+
 def findings(
     loading: Loading = DEMO,
-    prompts: Annotated[
-        str | None, Option(help="A prompts file, or a list's name. [default: captions of the demo world]")
-    ] = None,
-    count: Annotated[int | None, Option(help="Number of prompts. [default: all; demo: 24]")] = None,
-    out: Annotated[Path | None, Option(help="Folder for all stores. [default: cache/findings-MODEL]")] = None,
-    page: Annotated[
-        Path | None, Option(help="The page of verdicts. [default: findings.html in --out; with --only, findings-NAME.html]")
-    ] = None,
-    only: Annotated[list[str] | None, Option(help="A finding by name; repeat for more. [default: all]")] = None,
-    other: Annotated[
-        list[str] | None, Option(help="An earlier checkpoint or another size; repeat for more. [default for demo: demo-early]")
-    ] = None,
-    masks: Annotated[Path | None, Option(help="Folder of subject masks, NNNNN.png by prompt.")] = None,
-    scorer: Annotated[str, Option(help="Scorer of detail: demo, metrics with weights such as hps,clip, or auto.")] = "auto",
-    weights: Annotated[list[str] | None, Option(help="A metric's weights: METRIC=FOLDER, FILE or hub id.")] = None,
-    budget: Annotated[int, Option(help="Number of pictures of the dose experiment.")] = 600,
+    tested: Tested = ALL,
+    scoring: Detail = FITTING,
+    budget: Annotated[int, typer.Option(help="Number of pictures of the dose experiment.")] = 600,
     sampling: Sampling = CROSSED,
     execution: Execution = TOGETHER,
     dry_run: DryRun = False,
@@ -57,24 +73,18 @@ def findings(
     from interp.report.verdicts import report
     from interp.tracing.model import load
 
-    if page is not None and page.suffix != ".html":
-        raise InputError(f"page must end in .html; got {page.name!r}")
-    model = loading.model
-    chosen = prompts_of(prompts, model, count)
+    if tested.page is not None and tested.page.suffix != ".html":
+        raise InputError(f"page must end in .html; got {tested.page.name!r}")
+    model, only = loading.model, tested.only
+    chosen = prompts_of(tested.prompts, model, tested.count)
     loaded = load(**vars(loading))
     of_demo = model.startswith("demo")
-    scoring: dict[str, Any] = {"name": scorer, "weights": weights or [], "real": None, "device": loading.device}
-    given: dict[str, Any] = {
-        "drawn": sampling,
-        "budget": budget,
-        "batch_size": execution.batch_size,
-        "others": tuple(other if other is not None else ["demo-early"] if model == "demo" else []),
-        **_truth(masks, list(chosen.texts), of_demo),
-    }
-    scorers = [] if scorer == "auto" and not of_demo else scorers_of(model, **scoring)
-    for one in scorers:
-        one.check(chosen.texts)
-    folder = out or Path("cache") / f"findings-{Path(model).name}"
+    others = tested.other if tested.other is not None else ["demo-early"] if model == "demo" else []
+    given: dict[str, Any] = {"drawn": sampling, "budget": budget, "batch_size": execution.batch_size, "others": tuple(others)}
+    given |= _truth(tested.masks, chosen.texts, of_demo)
+    unmeasured = scoring.scorer == "auto" and not of_demo
+    scorers = [] if unmeasured else scorers_of(model, loading.device, scoring, chosen.texts)
+    folder = tested.out or Path("cache") / f"findings-{Path(model).name}"
     made = campaign(loaded, chosen, folder, only=only, scorers=scorers, **given)
     _say_cost(made)
     if dry_run:
@@ -82,7 +92,7 @@ def findings(
     with graceful() as stopped:
         judged = made.run(on_stage=_say_stage, on_progress=tenths("done"), stopped=stopped)
     some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # --only has its own page
-    paths = report(made, judged, page or folder / f"{some}.html")
+    paths = report(made, judged, tested.page or folder / f"{some}.html")
     if as_json:
         print_json(
             {
@@ -97,17 +107,14 @@ def findings(
         print(path)
 
 
-def _truth(masks: Path | None, texts: list[str], of_demo: bool) -> dict[str, Any]:
+def _truth(masks: Path | None, texts: Sequence[str], of_demo: bool) -> dict[str, Any]:
     """Masks and real pictures; the demo model's are made from its captions."""
-    if masks is not None:
-        from interp.analysis.segmentation import read_masks
-
-        return {"masks": read_masks(masks, list(range(len(texts))))}
-    if not of_demo:
+    if masks is None and not of_demo:
         return {}
-    from interp.evaluation.demo_scorer import real_pictures, subject_masks
+    from interp.evaluation.demo_scorer import real_pictures
 
-    return {"masks": subject_masks(texts), "reference": real_pictures(texts)}
+    truth = {"masks": masks_of(masks, texts)}
+    return truth if masks is not None else {**truth, "reference": real_pictures(texts)}
 
 
 def _say_cost(made: Campaign) -> None:

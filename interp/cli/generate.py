@@ -35,7 +35,7 @@ def generate(
     from interp.base.sites import parse_indices
     from interp.experiments.generation import generate as drawn_by
     from interp.experiments.save import save
-    from interp.runs.provenance import provenance
+    from interp.runs.run import provenance
     from interp.tracing.model import load
 
     if (prompts is None) == (not prompt):

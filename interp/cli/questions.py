@@ -32,8 +32,7 @@ def command(question: Question) -> Callable[..., None]:
         if opened.bundled:
             say("this store holds only summaries: no intervals, stability, energy or outliers")
         results = question.compute(opened, asked)
-        tables = question.tables(results, asked)
-        show({title: (results[name], table.rows(results[name])) for title, (name, table) in tables.items()}, as_json)
+        show(question.shown(results, asked), as_json)
         papers_say(question.papers, as_json)
         keep(opened, results, save)
         draw(figures, format, question.figures(opened, results, asked) if figures is not None else {})

@@ -14,10 +14,8 @@ def report(
     static: Annotated[bool, typer.Option("--static", help="Static figures, no scripts (needs the extra `export`).")] = False,
 ) -> None:
     """Write a store's evaluation as one self-contained HTML page, and its numbers as JSON."""
+    from interp.evaluation.gallery import opened
     from interp.report import report as write
-    from interp.store.experiment import is_experiment, open_experiment
-    from interp.store.traced_run import open_run
 
-    made = open_experiment(store) if is_experiment(store) else open_run(store)
-    for path in write(made, out or store.with_suffix(".html"), static=static):
+    for path in write(opened(store), out or store.with_suffix(".html"), static=static):
         print(path)

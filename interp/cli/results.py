@@ -104,11 +104,6 @@ def draw(folder: Path | None, kind: str, figures: Mapping[str, Callable[[], Any]
         say(str(write(make(), folder / f"{name}.{kind}")))
 
 
-def interval(low: Any, high: Any) -> list[float]:
-    """An interval as a pair, for a row."""
-    return [float(low), float(high)]
-
-
 def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key): _number(value) for key, value in values.items()}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.results import interval
+from interp.analysis.table import Rows, Table
+from interp.evaluation import score_tables
+from interp.experiments.kinds import collapse
 from interp.questions.of_causes import SCORES, TRIVIAL
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Rows = list[dict[str, Any]]
 SETS, PAPERS = ", of sets", ", the paper's numbers"
 
 
@@ -33,86 +34,28 @@ def _of_table(found: xr.Dataset, title: str) -> xr.Dataset:
     return found.assign_attrs(interval="", note="") if title == PAPERS else found
 
 
-def picture_rows(found: xr.Dataset) -> Rows:
-    """A row for every measure and setting."""
-    return [
-        {
-            "measure": str(measure),
-            "setting": str(setting),
-            "value": float(one["value"]),
-            "interval": interval(one["low"], one["high"]),
-            "less the baseline": float(one["over"]),
-            "its interval": interval(one["over_low"], one["over_high"]),
-            "wins": float(one["win"]),
-            "wins, interval": interval(one["win_low"], one["win_high"]),
-            "p, Holm": float(one["p_holm"]),
-            "effect": float(one["effect"]),
-            "verdict": str(one["verdict"].values),
-        }
-        for measure in found["measure"].to_numpy()
-        for setting in found["setting"].to_numpy()
-        for one in [found.sel(measure=measure, setting=setting)]
-    ]
-
-
 def set_rows(found: xr.Dataset) -> Rows:
     """A row for every setting, a column for every measure of sets."""
-    lines: Rows = []
     if not found["set_value"].notnull().any():
-        return lines
-    for setting in found["setting"].to_numpy():
-        line: dict[str, Any] = {"setting": str(setting)}
-        for measure in found["set_measure"].to_numpy():
-            one = found.sel(setting=setting, set_measure=measure)
-            line |= {str(measure): float(one["set_value"]), f"{measure}, interval": interval(one["set_low"], one["set_high"])}
-        lines.append(line)
-    return lines
-
-
-def paper_rows(found: xr.Dataset) -> Rows:
-    """The paper's published numbers for each setting that has some; not measured here."""
-    if "paper" not in found.coords:
         return []
-    pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)
-    return [{"setting": str(setting), "the paper, on its own models and prompts": str(said)} for setting, said in pairs if said]
-
-
-def collapse_rows(found: xr.Dataset) -> Rows:
-    """A row for every measure, kind and number of channels."""
-    return [
-        {
-            "measure": str(measure).replace("_", " "),
-            "channels": f"{kind} {k}",
-            "value": float(one["value"]),
-            "interval": interval(one["low"], one["high"]),
-            "less the lowest": float(one["over_lowest"]),
-            "its interval": interval(one["over_lowest_low"], one["over_lowest_high"]),
-            "energy changed": float(one["changed_energy"]),
-        }
-        for measure in found["measure"].to_numpy()
-        for kind in found["kind"].to_numpy()
-        for k in found["k"].to_numpy()
-        for one in [found.sel(measure=measure, kind=kind, k=k)]
-    ]
+    lines: dict[str, dict[str, Any]] = {}
+    for row in score_tables.SETS.rows(found):
+        measure, line = row["measure of sets"], lines.setdefault(row["setting"], {"setting": row["setting"]})
+        line |= {measure: row["value"], f"{measure}, interval": row["interval"]}
+    return list(lines.values())
 
 
 def study_rows(found: xr.Dataset) -> Rows:
     """A row for every question of a blind study."""
-    return [
-        {
-            "question": str(question),
-            f"{found.attrs['methods'][0]} wins": float(one["win"]),
-            "interval": interval(one["win_low"], one["win_high"]),
-            "agreement": float(one["agreement"]),
-        }
-        for question in found["question"].to_numpy()
-        for one in [found.sel(question=question)]
-    ]
+    wins = f"{found.attrs['methods'][0]} wins"
+    interval = ("win_low", "win_high")
+    table = Table(("question",), {"question": "question", wins: "win", "interval": interval, "agreement": "agreement"})
+    return table.rows(found)
 
 
 TABLES: Mapping[str, Mapping[str, Callable[[Any], Rows]]] = {
-    "evaluation": {"": picture_rows, SETS: set_rows, PAPERS: paper_rows},
+    "evaluation": {"": score_tables.PICTURES.rows, SETS: set_rows, PAPERS: score_tables.PAPERS.rows},
     "segmentation_score": {"": (SCORES + TRIVIAL).rows},
-    "collapse": {"": collapse_rows},
+    "collapse": {"": collapse.TABLE.rows},
     "study": {"": study_rows},
 }

@@ -1,30 +1,72 @@
-"""Scorers by name, for `interp evaluate` and `interp findings`."""
+"""Prompts and scorers by name, for `interp evaluate` and `interp findings`."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typing_extensions import Doc
 
 from interp.base.errors import InputError
+
+if TYPE_CHECKING:
+    from interp.evaluation.prompt_sets import PromptSet
 
 CACHE = Path("cache") / "scores.sqlite"
 
 
-def scorers_of(model: str, name: str, weights: list[str], real: Path | None, device: str) -> list[Any]:
-    """The scorers of a name; for `auto`, those that fit the model."""
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """What scores the pictures."""
+
+    scorer: Annotated[str, Doc("demo (the demo world's judge), plain, metrics with weights such as clip,hps, or auto.")] = (
+        "auto"
+    )
+    weights: Annotated[Sequence[str] | None, Doc("A metric's weights: METRIC=FOLDER, FILE or hub id. [default: the hub]")] = (
+        None
+    )
+    real: Annotated[Path | None, Doc("Folder of real pictures, for fid, precision and recall.")] = None
+
+
+def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
+    """Prompts by name or file; by default the demo model's own prompts."""
+    from interp.evaluation import prompt_sets
+
+    if given is None and not model.startswith("demo"):
+        raise InputError(f"prompts: give --prompts FILE for {model}; only the demo model has default prompts")
+    return prompt_sets.read(given or prompt_sets.DEMO, count)
+
+
+def masks_of(folder: Path | None, texts: Sequence[str]) -> Any:
+    """True masks of prompts, (prompt, y, x) boolean: from a folder or, for the demo model, from its captions."""
+    from interp.analysis.segmentation import read_masks
+    from interp.evaluation.demo_scorer import subject_masks
+
+    return subject_masks(texts) if folder is None else read_masks(folder, range(len(texts)))
+
+
+def scorers_of(model: str, device: str, scoring: Scoring, prompts: Sequence[str] = ()) -> list[Any]:
+    """The scorers of a name, which must be able to score the prompts; for `auto`, those that fit the model."""
     from interp.evaluation.demo_scorer import DemoScorer
     from interp.evaluation.scorer import Plain
 
+    name = scoring.scorer
     if name == "auto":
         name = "demo" if model.startswith("demo") else "plain"
     if name in ("demo", "plain"):
-        if weights or real is not None:
+        if scoring.weights or scoring.real is not None:
             raise InputError(f"weights and real are for metrics with weights; scorer {name} has none")
-        return [DemoScorer()] if name == "demo" else [Plain()]
-    return [_weighted(name, weights, real, device)]
+        found: Any = DemoScorer() if name == "demo" else Plain()
+    else:
+        found = _weighted(name, scoring, device)
+    if prompts:
+        found.check(prompts)
+    return [found]
 
 
-def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> Any:
+def _weighted(name: str, scoring: Scoring, device: str) -> Any:
     """The papers' metrics, named in a list separated by commas."""
     from interp.evaluation.weighted import SETS, SINGLES, Weighted
     from interp.experiments.arguments import pictures_of
@@ -34,8 +76,8 @@ def _weighted(name: str, weights: list[str], real: Path | None, device: str) -> 
     if unknown or not asked:
         known = ", ".join(SINGLES | SETS)
         raise InputError(f"scorer must be demo, plain, auto, or some of {known} separated by commas; got {name!r}")
-    pairs = dict(given.partition("=")[::2] for given in weights)
-    for name, where in pairs.items():
+    pairs = dict(given.partition("=")[::2] for given in scoring.weights or ())
+    for metric, where in pairs.items():
         if not where:
-            raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {name!r}")
-    return Weighted(asked, pairs, real=pictures_of(real, "real"), device=device, cache=CACHE)
+            raise InputError(f"weights must be METRIC=FOLDER, FILE or hub id; got {metric!r}")
+    return Weighted(asked, pairs, real=pictures_of(scoring.real, "real"), device=device, cache=CACHE)

@@ -21,7 +21,7 @@ from interp.evaluation.scorer import Measure, set_measures, set_scores
 from interp.metrics import distances as metrics
 from interp.metrics.set_distances import inception_score
 from interp.models.demo import world
-from interp.models.demo.judge import SEMANTIC, Judge, asked_for, load_judge
+from interp.models.demo.judge import SEMANTIC, asked_for, load_judge
 from interp.store.schema import Array
 
 REAL = 16  # real pictures of every prompt
@@ -46,8 +46,8 @@ class DemoScorer:
         Measure(SHAPES, SHAPES_MEANING, "higher", of="set", limits=(1, np.inf)),
     )
 
-    def __init__(self, judge: Judge | None = None, real: int = REAL) -> None:
-        self.judge, self.count = judge or load_judge(), real
+    def __init__(self) -> None:
+        self.judge = load_judge()
         self._real = functools.lru_cache(maxsize=None)(self._drawn)
 
     def check(self, prompts: Sequence[str]) -> None:
@@ -85,16 +85,16 @@ class DemoScorer:
         real = self._real(prompt)
         return {
             "spectrum": float(metrics.spectrum_distance(image[None], real["spectrum"])[0]),
-            "sharpness": float(_sharpness(image[None])[0] - real["sharpness"]),
+            "sharpness": float(metrics.sharpness(image[None])[0] - real["sharpness"]),
             "grain": float(grain(image[None])[0] - real["grain"]),
         }
 
     def _drawn(self, prompt: str) -> dict[str, Any]:
         """Real pictures of a prompt's attributes; attributes it omits are drawn at random, like all uncaptioned detail."""
-        stack = _of_prompt(prompt, self.count)
+        stack = _of_prompt(prompt, REAL)
         return {
             "spectrum": metrics.radial_spectrum(stack)[1].mean(axis=0),
-            "sharpness": float(np.median(_sharpness(stack))),
+            "sharpness": float(np.median(metrics.sharpness(stack))),
             "grain": float(np.median(grain(stack))),
             "features": self.judge(stack).features,
         }
@@ -129,10 +129,6 @@ def _of_prompt(prompt: str, count: int) -> Array:
 def hash_of(text: str) -> int:
     """The same number in every process."""
     return zlib.crc32(text.encode())
-
-
-def _sharpness(images: Array) -> Array:
-    return np.log2(metrics.laplacian_variance(images) + metrics.FLOOR)
 
 
 def grain(images: Array) -> Array:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError
-from interp.store.experiment import Experiment
+from interp.store.experiment import Experiment, is_experiment, open_experiment
 from interp.store.schema import Array
-from interp.store.traced_run import Run
+from interp.store.traced_run import Run, open_run
 
 KINDS = (".png", ".jpg", ".jpeg")
 
@@ -72,17 +72,30 @@ def of_experiment(experiment: Experiment) -> Gallery:
         tuple(int(seed) for seed in axes["seed"].to_numpy()[rows]),
         read,
         experiment.path.name,
-        {"model": str(experiment.plan.get("model")), "weights": str(experiment.plan.get("weights", ""))},
+        _facts(experiment),
     )
 
 
-def of_run(run: Run, name: str | None = None) -> Gallery:
+def opened(path: Path) -> Experiment | Run:
+    """The experiment or the traced run at a path."""
+    return open_experiment(path) if is_experiment(path) else open_run(path)
+
+
+def of_store(store: Experiment | Run) -> Gallery:
+    """The pictures of an experiment, or of a traced run."""
+    return of_experiment(store) if isinstance(store, Experiment) else of_run(store)
+
+
+def of_run(run: Run) -> Gallery:
     """A traced run: one setting."""
     images = run.images["image"]
-    texts, seeds = images["prompt_text"].to_numpy().astype(str), images["seed"].to_numpy()
-    facts = {"model": str(run.plan.get("model")), "weights": str(run.plan.get("weights", ""))}
-    setting = name or run.path.name.removesuffix(".zarr")
-    return Gallery((setting,), tuple(texts), tuple(int(s) for s in seeds), lambda _: images.to_numpy(), run.path.name, facts)
+    texts = images["prompt_text"].to_numpy().astype(str)
+    setting, seeds = run.path.name.removesuffix(".zarr"), tuple(int(seed) for seed in images["seed"].to_numpy())
+    return Gallery((setting,), tuple(texts), seeds, lambda _: images.to_numpy(), run.path.name, _facts(run))
+
+
+def _facts(store: Experiment | Run) -> dict[str, str]:
+    return {"model": str(store.plan.get("model")), "weights": str(store.plan.get("weights", ""))}
 
 
 def of_folders(folders: Mapping[str, str | Path], prompts: Sequence[str] | None = None) -> Gallery:

@@ -9,15 +9,19 @@ The package contains no list; the demo model's prompts are generated from its wo
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.base.errors import InputError
 from interp.base.prompts import check_prompts, read_prompts
 
+TABLE = Path(__file__).parent / "prompt_lists.toml"
 DEMO = "demo"
 DEMO_COUNT, DEMO_SEED = 24, 2_024
 
@@ -27,15 +31,13 @@ class Published:
     """A published list of prompts."""
 
     name: str
-    about: str
     files: Mapping[str, str]
     """Style -> file, as published; one file of style "" for a list without styles."""
-    repository: str | None
+    repository: str | None = None
     """Hub data set that holds the files; `None` if the list is not on the hub."""
     column: str = "prompt"
     """Name of the prompt's column, for tables."""
     style_column: str | None = None
-    licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +58,7 @@ class PromptSet:
         """The first `count` prompts, taken from every style in turn; all of them for None."""
         if count is None or count >= len(self.texts):
             return self
-        turns: dict[str | None, int] = {}
-        order = []
-        for place, style in enumerate(self.styles):
-            turns[style] = turns.get(style, -1) + 1
-            order.append((turns[style], place))
-        kept = sorted(place for _, place in sorted(order)[:count])
+        kept = sorted(in_turn(self.styles)[:count])
         texts, styles = tuple(self.texts[place] for place in kept), tuple(self.styles[place] for place in kept)
         return dataclasses.replace(self, texts=texts, styles=styles, source=f"{count} of {len(self.texts)} of {self.source}")
 
@@ -75,33 +72,18 @@ class PromptSet:
 
 
 SETS: Mapping[str, Published] = {
-    one.name: one
-    for one in (
-        Published(
-            "hpsv2",
-            "HPSv2's benchmark, four styles of 800 prompts",
-            {style: f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")},
-            "zhwang/HPDv2",
-            licence="Apache-2.0",
-        ),
-        Published(
-            "pick-a-pic",
-            "Pick-a-Pic v1, split test_unique (500 prompts of users, not filtered)",
-            {"": "data/test_unique-*.parquet"},
-            "yuvalkirstain/pickapic_v1_no_images",
-            column="caption",
-        ),
-        Published(
-            "partiprompts",
-            "PartiPrompts, 1,632 prompts in 12 categories",
-            {"": "PartiPrompts.tsv"},
-            "nateraw/parti-prompts",
-            style_column="category",
-            licence="Apache-2.0",
-        ),
-        Published("geneval", "GenEval, 553 prompts", {"": "prompts/generation_prompts.txt"}, None, licence="MIT"),
-    )
+    name: Published(name, **fields) for name, fields in tomllib.loads(TABLE.read_text(encoding="utf-8")).items()
 }
+
+
+def in_turn(kinds: Sequence[Any]) -> list[int]:
+    """Places ordered so that the first of every kind come first, then the second of every kind, and so on."""
+    seen: collections.Counter[Any] = collections.Counter()
+    turns = []
+    for place, kind in enumerate(kinds):
+        turns.append((seen[kind], place))
+        seen[kind] += 1
+    return [place for _, place in sorted(turns)]
 
 
 def read(given: str, count: int | None = None) -> PromptSet:
@@ -149,31 +131,25 @@ def _published(one: Published, where: str) -> PromptSet:
 
 
 def _found(one: Published, file: str, where: str) -> list[Path]:
-    """The list's files: in the folder or at the path given, else from the hub."""
-    if where:
-        given = Path(where)
-        if given.is_file() and len(one.files) == 1:
-            return [given]
-        for pattern in (file, Path(file).name):
-            if matches := sorted(given.glob(pattern)):
-                return matches
-        raise InputError(f"prompts {one.name}: {where} holds no {Path(file).name}; give a folder with the files as published")
-    if one.repository is None:
+    """The list's files: at the path or in the folder given, else from the hub."""
+    if not where and one.repository is None:
         raise InputError(f"prompts {one.name} are not on the hub; get {file} from its repository and give {one.name}=FILE")
-    return _downloaded(one, file)
+    place = Path(where) if where else _downloaded(one, file)
+    if place.is_file() and len(one.files) == 1:
+        return [place]
+    for pattern in (file, Path(file).name):
+        if matches := sorted(place.glob(pattern)):
+            return matches
+    raise InputError(
+        f"prompts {one.name}: {where or one.repository} holds no {Path(file).name}; give a folder with the files as published"
+    )
 
 
-def _downloaded(one: Published, file: str) -> list[Path]:
-    from huggingface_hub import HfApi, hf_hub_download
+def _downloaded(one: Published, file: str) -> Path:
+    from huggingface_hub import snapshot_download
 
-    assert one.repository is not None
     try:
-        names = [file]
-        if "*" in file:
-            prefix, suffix = file.split("*")
-            listed = HfApi().list_repo_files(one.repository, repo_type="dataset")
-            names = sorted(name for name in listed if name.startswith(prefix) and name.endswith(suffix))
-        return [Path(hf_hub_download(one.repository, name, repo_type="dataset")) for name in names]
+        return Path(snapshot_download(str(one.repository), repo_type="dataset", allow_patterns=[file]))
     except Exception as error:  # the client does not wrap its HTTP library's errors
         raise InputError(
             f"prompts {one.name}: {file} of the data set {one.repository} cannot be read from the hub "
@@ -182,40 +158,26 @@ def _downloaded(one: Published, file: str) -> list[Path]:
 
 
 def _rows(path: Path, one: Published) -> list[tuple[str, str | None]]:
-    """(prompt, style or None) pairs of a file, by its format."""
-    readers: dict[str, Callable[[], list[tuple[str, str | None]]]] = {
-        ".json": lambda: [(text, None) for text in _json_list(path)],
-        ".parquet": lambda: _columns(path, one),
-        ".tsv": lambda: _columns(path, one),
-    }
-    reader = readers.get(path.suffix.lower())
-    return reader() if reader is not None else [(text, None) for text in read_prompts(path)]
-
-
-def _json_list(path: Path) -> list[str]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"prompts: {path} must be JSON ({error})") from None
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InputError(f"prompts: {path} must be a JSON list of texts, as HPSv2's benchmark files are")
-    return values
-
-
-def _columns(path: Path, one: Published) -> list[tuple[str, str | None]]:
-    """Columns of a table by name, ignoring case."""
+    """(prompt, style or None) pairs of a file, by its format; columns of a table by name, ignoring case."""
     import csv
 
     import pandas
 
+    kind = path.suffix.lower()
     try:
-        table = (
-            pandas.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pandas.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
-        )
+        if kind == ".json":
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                raise InputError(f"prompts: {path} must be a JSON list of texts, as HPSv2's benchmark files are")
+            return [(text, None) for text in values]
+        if kind == ".parquet":
+            table = pandas.read_parquet(path)
+        elif kind == ".tsv":
+            table = pandas.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False)
+        else:
+            return [(text, None) for text in read_prompts(path)]
     except (OSError, ValueError) as error:
-        raise InputError(f"prompts: {path} cannot be read ({error})") from None
+        raise InputError(f"prompts: {path} cannot be read as {kind[1:].upper()} ({error})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
     for name in (one.column, one.style_column):
         if name is not None and name not in table:

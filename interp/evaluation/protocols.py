@@ -19,9 +19,9 @@ from interp.base.plan import Record
 from interp.base.sites import Select
 from interp.evaluation import paper_tables, recipes
 from interp.evaluation.gallery import of_experiment
-from interp.evaluation.prompt_sets import PromptSet
+from interp.evaluation.prompt_sets import PromptSet, in_turn
 from interp.evaluation.scorer import Scorer
-from interp.evaluation.scoring import MARGIN, OnSetting, compare, score
+from interp.evaluation.scoring import MARGIN, compare, score
 from interp.experiments.design import Cost, Drawing
 from interp.experiments.kind import BATCH_SIZE, Kind
 from interp.experiments.kinds.collapse import collapse
@@ -66,7 +66,8 @@ class Traced:
 class Task:
     """A recipe, or user-defined settings, for one model, ready to be drawn and scored."""
 
-    recipe: recipes.Recipe | None
+    recipe: recipes.Recipe
+    """Of a paper's table, or `recipes.OWN`."""
     prompts: PromptSet
     design: Drawing | Traced
     arms: tuple[str, ...]
@@ -90,11 +91,6 @@ class Task:
         """The prompt of every row: prompts x seeds."""
         return [row.text for row in self.design.prepared.plan.rows()]
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.texts)
-
 
 def plan(
     what: str | Sequence[str],
@@ -112,19 +108,19 @@ def plan(
 
     `channels` and `block` replace the model's Detail Guidance preset, so that tables work for any model.
     """
-    one = recipes.recipe(what) if isinstance(what, str) else None
+    one = recipes.recipe(what) if isinstance(what, str) else recipes.OWN
     texts, path, blocks = list(prompts.texts), located(out), len(model.anatomy.blocks)
     drawn = sampling if sampling is not None else split(given, Sampling, of="plan")[0]
     how = execution or Execution(batch_size=BATCH_SIZE)
-    unedited = one is None or one.kind in ("collapse", "segmentation")
+    unedited = one is recipes.OWN or one.kind in ("collapse", "segmentation")
     if unedited and (channels is not None or block is not None):
         raise InputError("channels and block are for presets of Detail Guidance and dg-fig-5b")
 
     def draw(kind: Kind, **options: Any) -> Any:
         return kind.prepare(model, kind.options(texts, **options), drawn, how, out=path)
 
-    if one is None:
-        return _armed(None, prompts, draw(sweep, guidance=list(what)))
+    if one is recipes.OWN:
+        return _armed(one, prompts, draw(sweep, guidance=list(what)))
     if one.kind == "segmentation":
         record = Record(stats=True, gates=False, hidden=Select(steps=(-1,)))
         return Task(one, prompts, Traced(prepare(model, texts, drawn, record=record), path, how), (one.name,), {})
@@ -138,7 +134,7 @@ def plan(
     return _armed(one, prompts, draw(sweep, guidance=list(settings.values())), names)
 
 
-def _armed(one: recipes.Recipe | None, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
+def _armed(one: recipes.Recipe, prompts: PromptSet, made: Drawing, names: Mapping[str, str] | None = None) -> Task:
     """A task of an experiment's arms; `names` are the recipe's names of its settings, by default the kinds of arms."""
     own = {arm.name: str(arm.labels["kind"]) for arm in made.arms if "kind" in arm.labels} if names is None else names
     return Task(one, prompts, made, tuple(arm.name for arm in made.arms), own)
@@ -152,39 +148,37 @@ def results(
     baseline: str | None = None,
     margin: float = MARGIN,
     masks: Array | None = None,
-    on_setting: OnSetting = lambda done, total: None,
 ) -> dict[str, xr.Dataset]:
     """Score the drawn pictures and store the results, by name. `masks`: of a segmentation, (planned row, y, x) boolean."""
     found: dict[str, xr.Dataset] = {}
     if isinstance(made, Run):
         found["segmentation_score"] = _segmented(made, masks)
     else:
-        scored = score(of_experiment(made), scorers, on_setting)
+        scored = score(of_experiment(made), scorers)
         settings = list(scored.gallery.settings)
-        comparisons = task.recipe.comparisons if task.recipe is not None else ()
-        unasked = {name for one in comparisons if not one.asked for name in one.settings}
+        unasked = {name for one in task.recipe.comparisons if not one.asked for name in one.settings}
         asked = [number for number, arm in enumerate(settings) if task.names.get(arm) not in unasked]
         found["evaluation"] = compare(scored.part(settings=asked), baseline=baseline, margin=margin)
         if "collapse" in made.results:
             found["collapse"] = made.result("collapse")
-        for one in comparisons:
+        for one in task.recipe.comparisons:
             numbers = [number for name in one.settings for number, arm in enumerate(settings) if task.names[arm] == name]
             part = scored.part(settings=numbers, asked=one.asked)
             found[f"evaluation_{one.name}"] = compare(part, margin=margin)
-        if task.recipe is not None and task.recipe.styles:
+        if task.recipe.styles:
             styles = [task.prompts.style_of(text) for text in scored.gallery.prompts]
             for style in sorted({style for style in styles if style is not None}):
                 rows = np.flatnonzero([own == style for own in styles]).tolist()
                 found[f"evaluation_{plain_name(style)}"] = compare(scored.part(rows=rows), baseline=baseline, margin=margin)
     compared = {name: table for name, table in found.items() if "p_holm" in table}
     found |= paired.correct_together(compared)
-    said = {"preset": task.recipe.name if task.recipe is not None else "", **task.prompts.facts()}
-    if task.recipe is not None:
+    said = {"preset": task.recipe.name, **task.prompts.facts()}
+    if task.recipe is not recipes.OWN:
         said |= {"table": task.recipe.table, "paper_prompts": task.recipe.prompts}
     named = {name: _named(result.assign_attrs(said), task) for name, result in found.items()}
     for name, result in named.items():
         write_result(made.path, name.replace("-", "_"), result)
-    if isinstance(made, Experiment) and task.recipe is not None and task.recipe.kind == "study":
+    if isinstance(made, Experiment) and task.recipe.kind == "study":
         named |= _study(made)
     return named
 
@@ -196,7 +190,7 @@ def plain_name(style: str) -> str:
 
 def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
     """Add the recipe's names of the settings and the paper's numbers for each."""
-    if task.recipe is None or "setting" not in found.dims:
+    if task.recipe is recipes.OWN or "setting" not in found.dims:
         return found
     names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
     numbers = paper_tables.reported(task.recipe.name)
@@ -211,20 +205,12 @@ def _segmented(run: Run, masks: Array | None) -> xr.Dataset:
     return segmentation.score(run, masks[done], k=min(K, run.stats.sizes["channel"] // 4))
 
 
-def _one_of_each(made: Experiment) -> list[int]:
-    """Drawn rows, ordered by seed number: the first seeds of all prompts come first."""
-    texts, seen = made.axes["prompt_text"].to_numpy(), dict[str, int]()
-    turns = []
-    for row in np.flatnonzero(made.done.all(axis=1)):
-        seen[texts[row]] = seen.get(texts[row], 0) + 1
-        turns.append((seen[texts[row]], int(row)))
-    return [row for _, row in sorted(turns)]
-
-
 def _study(made: Experiment) -> dict[str, xr.Dataset]:
     """Create the blind study of the two settings next to the store; return its raters' answers, if there are any."""
     arms = [str(arm) for arm in made.axes["arm"].to_numpy()]
-    rows = _one_of_each(made)[:PAIRS]
+    drawn = np.flatnonzero(made.done.all(axis=1))
+    order = in_turn(made.axes["prompt_text"].to_numpy()[drawn].tolist())  # the first seeds of all prompts come first
+    rows = [int(row) for row in drawn[order][:PAIRS]]
     name = made.path.name.removesuffix(".zarr").replace(".", "-")
     of = Study(made.path.name, 1, 0, arms[1], arms[0], tuple(rows))
     write_study(made.path.parent, name, of)

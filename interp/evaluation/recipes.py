@@ -1,16 +1,19 @@
-"""The papers' tables as recipes: settings to draw, prompts, and comparisons."""
+"""The papers' tables as recipes (recipes.toml): settings to draw, prompts, and comparisons."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from interp.analysis.published import DG, FC
 from interp.base.errors import InputError
 from interp.guidance.presets import PRESETS as GUIDANCE
 from interp.guidance.presets import Preset
 
-DG, FC = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974"
+TABLE = Path(__file__).parent / "recipes.toml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,90 +47,17 @@ class Recipe:
     """Whether prompts are grouped by style."""
 
 
-_TABLE_1 = {"none": "none", "dg": "{dg}", "cfg": "{cfg}", "cfg+dg": "{cfg_dg}"}
-_TYPES = (Comparison("cond", ("none", "dg")), Comparison("cfg", ("cfg", "cfg+dg")))
-RECIPES: Mapping[str, Recipe] = {
-    one.name: one
-    for one in (
-        Recipe(
-            "dg-table-1",
-            f"{DG}, Table 1",
-            "conditional and classifier-free sampling, each without and with Detail Guidance",
-            "guidance",
-            "pick-a-pic",
-            _TABLE_1,
-            _TYPES,
-        ),
-        Recipe(
-            "dg-table-2",
-            f"{DG}, Table 2",
-            "guidance methods compared, by style of the prompt",
-            "guidance",
-            "hpsv2",
-            {
-                "cfg": "{cfg}",
-                "apg": "apg:{scale}",
-                "cfg++": "cfgpp:0.6",
-                "cfg-zero": "cfg0:{scale}",
-                "dg": "{dg}",
-                "cfg+dg": "{cfg_dg}",
-            },
-            styles=True,
-        ),
-        Recipe("dg-table-3", f"{DG}, Table 3 (App. E)", "Table 1 on Flux", "guidance", "pick-a-pic", _TABLE_1, _TYPES),
-        Recipe(
-            "dg-table-6",
-            f"{DG}, Table 6 (App. H)",
-            "class-conditional and unconditional pictures, each without and with Detail Guidance, as sets",
-            "guidance",
-            "ImageNet's labels",
-            {"none": "none", "dg": "{dg}", "uncond": "cfg:0", "uncond+dg": "cfg:0+{dg}:of=uncond"},
-            (Comparison("cond", ("none", "dg")), Comparison("uncond", ("uncond", "uncond+dg"), asked=False)),
-        ),
-        Recipe(
-            "dg-fig-5b",
-            f"{DG}, Fig. 5b",
-            "massive channels zeroed in one block: how often is the picture better than the original? with matched controls",
-            "disruption",
-            "pick-a-pic",
-        ),
-        Recipe(
-            "dg-fig-8",
-            f"{DG}, Fig. 8",
-            "Detail Guidance over depth and scale, and with classifier-free guidance over its scale",
-            "guidance",
-            "pick-a-pic",
-            {
-                "none": "none",
-                "dg": "dg:{{0.5,1,2}}:channels={channels}:block={{{depths}}}",
-                "cfg": "cfg:{{2,4,6}}",
-                "cfg+dg": "cfg:{{2,4,6}}+{combined}",
-            },
-        ),
-        Recipe(
-            "dg-app-i",
-            f"{DG}, App. I",
-            "pictures of CFG and CFG + DG for a blind study, and its raters' answers",
-            "study",
-            "pick-a-pic",
-            {"cfg": "{cfg}", "cfg+dg": "{cfg_dg}"},
-        ),
-        Recipe(
-            "fc-disruption",
-            f"{FC}, abstract",
-            "the k largest channels of every block zeroed, compared with the k lowest and k random ones",
-            "collapse",
-            "partiprompts",
-        ),
-        Recipe(
-            "fc-segmentation",
-            f"{FC}, abstract",
-            "tokens clustered on the top, bottom and random channels of every block, against the subject's mask",
-            "segmentation",
-            "partiprompts",
-        ),
-    )
-}
+def read_recipes() -> Iterator[Recipe]:
+    """The recipes of recipes.toml, in its order."""
+    for name, given in tomllib.loads(TABLE.read_text(encoding="utf-8")).items():
+        compared = tuple(Comparison(**{**one, "settings": tuple(one["settings"])}) for one in given.pop("comparisons", ()))
+        paper = given.pop("table").format(DG=DG, FC=FC)
+        yield Recipe(name, paper, **given, comparisons=compared)
+
+
+RECIPES: Mapping[str, Recipe] = {one.name: one for one in read_recipes()}
+OWN = Recipe("", "", "settings of the user", "guidance", "")
+"""Stands for settings that are no paper's."""
 
 
 def recipe(name: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -35,19 +36,23 @@ class Scorer(Protocol):
     measures: tuple[Measure, ...]
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Raise an error for prompts that it cannot score, before anything is drawn."""
+        """Raise an error for prompts that it cannot score, before anything is drawn; by default for none."""
+        return
 
+    @abc.abstractmethod
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture); NaN where it does not apply."""
 
     def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
-        """Features for measures of sets, (picture, feature); (picture, 0) without set measures."""
+        """Features for measures of sets, (picture, feature); (picture, 0) without set measures, by default."""
+        return np.zeros((len(images), 0))
 
     def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
-        """Each measure of a set."""
+        """Each measure of a set; by default there is none."""
+        return {}
 
 
-class Plain:
+class Plain(Scorer):
     """Measures without weights: sharpness, edges, colours and, given real pictures, the distance to their radial spectrum."""
 
     def __init__(self, real: Array | None = None) -> None:
@@ -62,38 +67,21 @@ class Plain:
             *(() if real is None else spectrum),
         )
 
-    def check(self, prompts: Sequence[str]) -> None:
-        """Accept any prompts."""
-
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure, (picture)."""
-        colours = quality.colour_statistics(images)
-        found = {
-            "sharpness": np.log2(distances.laplacian_variance(images) + distances.FLOOR),
-            "edges": quality.edge_density(images),
-            **colours,
-        }
+        found = {"sharpness": distances.sharpness(images), "edges": quality.edge_density(images)}
+        found |= quality.colour_statistics(images)
         return found if self.spectrum is None else {**found, "spectrum": distances.spectrum_distance(images, self.spectrum)}
-
-    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
-        """Nothing."""
-        return np.zeros((len(images), 0))
-
-    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
-        """Nothing."""
-        return {}
 
 
 def set_measures(name: str) -> tuple[Measure, ...]:
     """The measures of sets in the features of the named network."""
-
-    def one(what: str, meaning: str, better: str, limits: tuple[float, float]) -> Measure:
-        return Measure(f"{name} {what}", meaning, better, "set", limits=limits)
-
+    where = f"in the {name}'s features"
+    distance = f"to real pictures, {where}; it is no FID"
     return (
-        one("Frechet distance", f"to real pictures, in the {name}'s features; it is no FID", "lower", limits=(0, math.inf)),
-        one("precision", f"share of pictures among the real ones, in the {name}'s features", "higher", limits=(0, 1)),
-        one("recall", f"share of real pictures among them, in the {name}'s features", "higher", limits=(0, 1)),
+        Measure(f"{name} Frechet distance", distance, "lower", "set", limits=(0, math.inf)),
+        Measure(f"{name} precision", f"share of pictures among the real ones, {where}", "higher", "set", limits=(0, 1)),
+        Measure(f"{name} recall", f"share of real pictures among them, {where}", "higher", "set", limits=(0, 1)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -22,7 +22,7 @@ CHUNK = 64  # pictures scored together
 HALVES = 100
 """Number of half-samples of prompts for set measures: drawn without repeats, since a picture that occurs twice changes
 distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
-OnSetting = Callable[[int, int], None]
+AT_ZERO = "best at zero, so that what is compared is the distance from it, of either sign"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Scored:
         )
 
 
-def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = lambda done, total: None) -> Scored:
+def score(gallery: Gallery, scorers: Sequence[Scorer]) -> Scored:
     """Score every picture of every setting."""
-    singles = [(scorer, m) for scorer in scorers for m in scorer.measures if m.of == "picture"]
-    names = [m.name for scorer in scorers for m in scorer.measures]
+    measures = [m for scorer in scorers for m in scorer.measures]
+    names = [m.name for m in measures]
     if not names:
         raise InputError("scorers must measure something")
     if len(set(names)) < len(names):
@@ -64,41 +64,28 @@ def score(gallery: Gallery, scorers: Sequence[Scorer], on_setting: OnSetting = l
         raise InputError(f"scorers must not share a measure; {twice} is measured by two of them")
     if len(gallery.prompts) < 1:
         raise InputError(f"{gallery.source} holds no pictures")
-    scores, looked = [], []
-    for number in range(len(gallery.settings)):
-        found, seen = _looked(gallery, number, scorers)
-        scores.append([found[m.name] for _, m in singles])
-        looked.append(seen)
-        on_setting(number + 1, len(gallery.settings))
-    by_scorer = tuple(tuple(own[place] for own in looked) for place in range(len(scorers)))
-    table = np.array(scores, float).reshape(len(gallery.settings), len(singles), len(gallery.prompts))
-    return Scored(gallery, tuple(m for _, m in singles), table, tuple(scorers), by_scorer)
+    singles = tuple(m for m in measures if m.of == "picture")
+    settings = [_looked(gallery, number, scorers) for number in range(len(gallery.settings))]
+    table = np.array([[found[m.name] for m in singles] for found, _ in settings], float)
+    by_scorer = zip(*(seen for _, seen in settings), strict=True)
+    shape = (len(settings), len(singles), len(gallery.prompts))
+    return Scored(gallery, singles, table.reshape(shape), tuple(scorers), tuple(by_scorer))
 
 
 def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array]]:
     """Scores of a setting's pictures by measure, and each scorer's features of sets, read in chunks."""
-    found: list[dict[str, Array]] = []
-    seen: list[list[Array]] = []
-    images = gallery.read(number)
-    for start in range(0, len(images), CHUNK):
-        part, prompts = images[start : start + CHUNK], gallery.prompts[start : start + CHUNK]
-        scored = (scorer.pictures(part, prompts) for scorer in scorers)
-        found.append({name: np.asarray(values, float) for one in scored for name, values in one.items()})
-        seen.append([scorer.looked_at(part, prompts) for scorer in scorers])
-    together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    return together, [np.concatenate([one[place] for one in seen]) for place in range(len(scorers))]
+    images, found, seen = gallery.read(number), dict[str, Array](), list[Array]()
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+    for scorer in scorers:
+        parts = [scorer.pictures(images[chunk], gallery.prompts[chunk]) for chunk in chunks]
+        found |= {name: np.concatenate([np.asarray(part[name], float) for part in parts]) for name in parts[0]}
+        seen.append(np.concatenate([scorer.looked_at(images[chunk], gallery.prompts[chunk]) for chunk in chunks]))
+    return found, seen
 
 
-def evaluate(
-    gallery: Gallery,
-    scorers: Sequence[Scorer],
-    *,
-    baseline: str | None = None,
-    margin: float = MARGIN,
-    on_setting: OnSetting = lambda done, total: None,
-) -> xr.Dataset:
+def evaluate(gallery: Gallery, scorers: Sequence[Scorer], *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
     """Score every setting and compare it with the baseline, by default the first: see `compare`."""
-    return compare(score(gallery, scorers, on_setting), baseline=baseline, margin=margin)
+    return compare(score(gallery, scorers), baseline=baseline, margin=margin)
 
 
 def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
@@ -123,18 +110,13 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
-    dims = ("setting", "measure")
     sets = np.array([_sets(scored, number) for number in range(len(gallery.settings))])  # (setting, 3, set_measure)
+    parts = {"value": table.mean("prompt").to_numpy(), "low": low, "high": high}
+    best_at_zero = [m.name for m in measures if m.better == "zero"]
     return (
-        compared.assign(
-            value=(dims, table.mean("prompt").to_numpy()),
-            low=(dims, low),
-            high=(dims, high),
-            scores=table,
-            set_value=(("setting", "set_measure"), sets[:, 0]),
-            set_low=(("setting", "set_measure"), sets[:, 1]),
-            set_high=(("setting", "set_measure"), sets[:, 2]),
-        )
+        compared.assign({name: (("setting", "measure"), values) for name, values in parts.items()})
+        .assign(scores=table)
+        .assign({f"set_{name}": (("setting", "set_measure"), sets[:, place]) for place, name in enumerate(parts)})
         .assign_coords(
             meaning=("measure", np.array([m.meaning for m in measures], object)),
             better=("measure", np.array([m.better for m in measures], object)),
@@ -147,17 +129,10 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
             source=gallery.source,
             rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
             set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
-            note=_said_of_zero([m.name for m in measures if m.better == "zero"]),
+            note=f"{', '.join(best_at_zero)}: {AT_ZERO}" if best_at_zero else "",
             metric_weights="; ".join(text for scorer in scored.scorers for text in getattr(scorer, "weights", {}).values()),
             **gallery.facts,
         )
-    )
-
-
-def _said_of_zero(names: Sequence[str]) -> str:
-    """The note on measures with a best value of zero."""
-    return (
-        f"{', '.join(names)}: best at zero, so that what is compared is the distance from it, of either sign" if names else ""
     )
 
 

@@ -5,53 +5,52 @@ Their names are reserved for the published weights. Measures of other weights ha
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from interp.base.errors import InputError
-from interp.evaluation.scorer import Measure
+from interp.evaluation.scorer import Measure, Scorer
 from interp.metrics import hps, inception, preprocess, scores, set_distances, towers
 from interp.metrics.checkpoints import SOURCES, Weights, find, tokenizer_of
 from interp.store.schema import Array
 
-SINGLES = {
-    "clip": Measure("clip_score", "100 x cosine of picture and prompt in CLIP ViT-L/14, not below 0", "higher", asks=True),
-    "blip": Measure("blip_itm", "100 x probability that picture and prompt match, BLIP-ITM large COCO", "higher", asks=True),
-    "blip_cosine": Measure("blip_cosine", "100 x cosine of picture and prompt in BLIP-ITM large COCO", "higher", asks=True),
-    "hps": Measure("hps_v2_1", "100 x cosine of picture and prompt in HPSv2.1", "higher", asks=True),
-    "aesthetic": Measure("laion_aesthetics", "LAION-Aesthetics V2 (sac+logos+ava1, linear), about 1 to 10", "higher"),
-}
-SETS = {
-    "fid": Measure("fid", "Frechet distance to real pictures in Inception's features", "lower", "set", limits=(0, np.inf)),
-    "inception_score": Measure(
-        "inception_score", "exp of the mean divergence of each picture's classes", "higher", "set", limits=(1, np.inf)
-    ),
-    "precision": Measure(
-        "precision", "share of pictures among the real ones, in Inception's features", "higher", "set", limits=(0, 1)
-    ),
-    "recall": Measure("recall", "share of real pictures among them, in Inception's features", "higher", "set", limits=(0, 1)),
-}
-NEEDS = {
-    "clip": ("clip",),
-    "blip": ("blip",),
-    "blip_cosine": ("blip",),
-    "hps": ("hps",),
-    "aesthetic": ("aesthetic", "clip"),
-    **dict.fromkeys(SETS, ("inception",)),
-}
-"""The weights that each metric needs."""
-NETWORKS = {"clip": "_clip", "blip": "_blip", "blip_cosine": "_blip", "hps": "_hps", "aesthetic": "_aesthetics"}
-"""Metrics of single pictures; those of sets use Inception."""
-FEWEST = {"fid": 2, "inception_score": 2, "precision": set_distances.NEIGHBOUR + 1, "recall": set_distances.NEIGHBOUR + 1}
+TABLE = Path(__file__).parent / "paper_metrics.csv"
+with TABLE.open(encoding="utf-8", newline="") as _file:
+    _ROWS = {row["metric"]: row for row in csv.DictReader(_file)}
+
+
+def _measures(of: str) -> dict[str, Measure]:
+    """The metrics of the table that measure a picture, or a set."""
+    found = {}
+    for metric, row in _ROWS.items():
+        if row["of"] == of:
+            limits = float(row["least"]), float(row["most"])
+            found[metric] = Measure(row["name"], row["meaning"], row["better"], of, row["asks"] == "yes", limits)
+    return found
+
+
+SINGLES, SETS = _measures("picture"), _measures("set")
+NEEDS = {name: tuple(row["needs"].split()) for name, row in _ROWS.items()}
+"""The weights that each metric needs; the first are those of the network that computes it."""
+FEWEST = {name: int(row["fewest"]) for name, row in _ROWS.items()}
 """Fewest pictures of a set."""
+COMPUTED: Mapping[str, Callable[[Any, Array, Sequence[str]], Array]] = {
+    "clip": towers.clip_score,
+    "blip": towers.Blip.matching,
+    "blip_cosine": towers.Blip.cosine,
+    "hps": hps.hps_score,
+    "aesthetic": lambda network, images, _: network(images),
+    "inception": lambda network, images, _: network.features(images),
+}
+"""From a metric's network, one batch of pictures and their prompts; `inception` are the features of all sets."""
 METRICS = ("clip", "blip", "hps", "aesthetic")
 
 
-class Weighted:
+class Weighted(Scorer):
     """Scores pictures with networks. Their weights are given, found locally or downloaded.
 
     `metrics` are of SINGLES and SETS; `weights` folders, files or hub ids by name (of SOURCES); `real` pictures, (picture, y,
@@ -84,31 +83,27 @@ class Weighted:
         self.measures = tuple(self._measure(metric) for metric in self.metrics)
         self.weights = {name: own.label for name, own in self.found.items()}
         """By name: source of the weights, first digits of their sha256, and whether they are the published ones."""
+        self._loaded: dict[str, Any] = {}
 
     def check(self, prompts: Sequence[str]) -> None:
         """Accept any prompts: tokenizers truncate long ones. Each network is loaded once, so that damaged weights are
         found before anything is drawn, and then freed: the model that draws needs the memory.
         """
-        networks = dict.fromkeys(NETWORKS.get(metric, "_inception") for metric in self.metrics)
-        for name in networks:
-            getattr(self, name)
-        for name in (*networks, "_clip"):
-            self.__dict__.pop(name, None)
+        for metric in self.metrics:
+            self._network(NEEDS[metric][0])
+        self._loaded.clear()
 
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture)."""
         return {
-            self._measure(metric).name: self._scored(metric, self._compute(metric), images, prompts, own=metric != "aesthetic")
-            for metric in self.metrics
-            if metric in SINGLES
+            self._measure(metric).name: self._scored(metric, images, prompts) for metric in self.metrics if metric in SINGLES
         }
 
     def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
         """Inception's features, (picture, 2048); without set measures, (picture, 0)."""
         if not any(metric in SETS for metric in self.metrics):
-            return np.zeros((len(images), 0))
-        look: scores.Compute = lambda batch, _: self._inception.features(batch)  # noqa: E731
-        return self._scored("inception", look, images, prompts, own=False, width=inception.FEATURES)
+            return super().looked_at(images, prompts)
+        return self._scored("inception", images, prompts, width=inception.FEATURES)
 
     def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Each measure of a set."""
@@ -121,7 +116,7 @@ class Weighted:
                 )
         found = {}
         if "inception_score" in asked:
-            found["inception_score"] = self._inception.score(looked)
+            found["inception_score"] = self._network("inception").score(looked)
         if "fid" in asked:
             found["fid"] = set_distances.frechet_distance(looked, self._real)
         if "precision" in asked or "recall" in asked:
@@ -138,53 +133,32 @@ class Weighted:
         told = "; not the published weights, or not known to be"
         return dataclasses.replace(measure, name=f"{measure.name} ({digits})", meaning=measure.meaning + told)
 
-    def _scored(
-        self,
-        metric: str,
-        compute: scores.Compute,
-        images: Array,
-        prompts: Sequence[str],
-        *,
-        own: bool,
-        width: int | None = None,
-    ) -> Array:
-        """Score through the cache; scores that do not depend on the prompt are cached without it."""
-        parts = [self.found[name] for name in NEEDS.get(metric, (metric,))] + ([self.words] if metric == "hps" else [])
-        digest = " ".join(part.digest for part in parts)
-        texts = list(prompts) if own else [""] * len(images)
-        name = f"{metric} {self.dtype}"
+    def _scored(self, metric: str, images: Array, prompts: Sequence[str], width: int | None = None) -> Array:
+        """Score through the cache; scores that do not depend on the prompt are cached without it. The first batch loads the
+        network.
+        """
+        needed = NEEDS.get(metric, (metric,))
+        parts = [self.found[name] for name in needed] + ([self.words] if metric == "hps" else [])
+        texts = [""] * len(images) if metric in ("aesthetic", "inception") else list(prompts)
+
+        def compute(batch: Array, own: Sequence[str]) -> Array:
+            return COMPUTED[metric](self._network(needed[0]), batch, own)
+
+        name, digest = f"{metric} {self.dtype}", " ".join(part.digest for part in parts)
         return scores.scored(name, digest, compute, images, texts, cache=self.cache, width=width, batch=self.batch)
 
-    def _compute(self, metric: str) -> scores.Compute:
-        """A batch's scores; the network is loaded by the first batch."""
-        by_metric: dict[str, Callable[[Array, Sequence[str]], Array]] = {
-            "clip": lambda images, prompts: towers.clip_score(self._clip, images, prompts),
-            "blip": lambda images, prompts: self._blip.matching(images, prompts),
-            "blip_cosine": lambda images, prompts: self._blip.cosine(images, prompts),
-            "hps": lambda images, prompts: hps.hps_score(self._hps, images, prompts),
-            "aesthetic": lambda images, _: self._aesthetics(images),
-        }
-        return by_metric[metric]
-
-    @functools.cached_property
-    def _clip(self) -> towers.Clip:
-        return towers.Clip(self.found["clip"], device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _blip(self) -> towers.Blip:
-        return towers.Blip(self.found["blip"], device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _hps(self) -> hps.Hps:
-        return hps.Hps(self.found["hps"], tokenizer=self.words, device=self.device, dtype=self.dtype)
-
-    @functools.cached_property
-    def _aesthetics(self) -> towers.Aesthetics:
-        return towers.Aesthetics(self.found["aesthetic"], self._clip)
-
-    @functools.cached_property
-    def _inception(self) -> inception.Inception:
-        return inception.Inception(self.found["inception"], device=self.device, dtype=self.dtype)
+    def _network(self, name: str) -> Any:
+        """A network by the name of its weights, loaded where it is first used."""
+        if name not in self._loaded:
+            kinds: dict[str, Callable[..., Any]] = {
+                "clip": towers.Clip,
+                "blip": towers.Blip,
+                "hps": lambda weights, **how: hps.Hps(weights, tokenizer=self.words, **how),
+                "aesthetic": lambda weights, **_: towers.Aesthetics(weights, self._network("clip")),
+                "inception": inception.Inception,
+            }
+            self._loaded[name] = kinds[name](self.found[name], device=self.device, dtype=self.dtype)
+        return self._loaded[name]
 
     @functools.cached_property
     def _real(self) -> Array:

@@ -5,13 +5,10 @@ from . import design as design
 from . import draw as draw
 from . import generation as generation
 from . import grid as grid
-from . import guided as guided
 from . import head as head
 from . import keypoint_pairs as keypoint_pairs
 from . import kind as kind
 from . import kinds as kinds
-from . import matching as matching
-from . import patches as patches
 from . import ranking as ranking
 from . import save as save
 from . import shown as shown

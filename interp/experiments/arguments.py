@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
 from interp.base.errors import InputError
+from interp.base.options import Indices, Names, Numbers
+from interp.base.plan import at_least
+from interp.base.sites import parse_indices
 
 if TYPE_CHECKING:
     from interp.base.plan import Row
@@ -16,17 +19,13 @@ if TYPE_CHECKING:
 
 STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 
-RankedBy = Annotated[
-    Any | str | Path | None,
-    Doc("A traced store that channels are chosen by. [default: the first prompts are traced]"),
-]
-Reference = Annotated[
-    Any | str | Path | None, Doc("Folder of real pictures that detail is measured by. [default: the originals]")
-]
+Stored = Any | str | Path | None
+RankedBy = Annotated[Stored, Doc("A traced store that ranks channels. [default: the first prompts are traced]")]
+Reference = Annotated[Stored, Doc("Folder of real pictures, the reference of detail measures. [default: the originals]")]
 
 
-def said_blocks(chosen: Sequence[int], count: int) -> str:
-    """A set of blocks, short: all, 4, 2-5, or 0,3,7."""
+def format_blocks(chosen: Sequence[int], count: int) -> str:
+    """Format a set of blocks: "all", "4", "2-5" or "0,3,7"."""
     if len(chosen) == count:
         return "all"
     if len(chosen) > 1 and list(chosen) == list(range(chosen[0], chosen[-1] + 1)):
@@ -34,8 +33,17 @@ def said_blocks(chosen: Sequence[int], count: int) -> str:
     return ",".join(map(str, chosen))
 
 
-def listed(text: str | Sequence[str], field: str, known: Sequence[str]) -> list[str]:
-    """Names between commas, each of them known."""
+def channel_counts(given: Indices, default: Iterable[int], channels: int) -> list[int]:
+    """Parse numbers of channels, up to half of a model's: the channels of a control are others than the edited ones."""
+    wanted = parse_indices(given, "counts")
+    found = sorted(default if wanted is None else {at_least("counts", count, 1) for count in wanted})
+    if not found or found[-1] > channels // 2:
+        raise InputError(f"counts must lie in 1..{channels // 2}: controls must not be the same channels; got {found}")
+    return found
+
+
+def listed(text: Names, field: str, known: Sequence[str]) -> list[str]:
+    """Parse names separated by commas; an unknown name raises InputError."""
     names = [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else list(text)
     wrong = [name for name in names if name not in known]
     if wrong or not names:
@@ -43,8 +51,8 @@ def listed(text: str | Sequence[str], field: str, known: Sequence[str]) -> list[
     return names
 
 
-def numbers(text: str | Sequence[float], field: str) -> list[float]:
-    """Numbers, or their text between commas."""
+def numbers(text: Numbers, field: str) -> list[float]:
+    """Parse numbers separated by commas, or convert a sequence of numbers."""
     try:
         return [float(part) for part in (text.split(",") if isinstance(text, str) else text) if str(part).strip()]
     except ValueError:
@@ -52,9 +60,7 @@ def numbers(text: str | Sequence[float], field: str) -> list[float]:
 
 
 def pictures_of(given: Any, field: str = "reference") -> Array | None:
-    """Pictures, (picture, y, x, rgb) uint8, as they are given: an array, or a folder of PNG or JPEG files of one size; masks
-    (`-mask.png`) are left out.
-    """
+    """Pictures, (picture, y, x, rgb) uint8, from an array or a folder of PNG or JPEG files of one size, without `-mask.png`."""
     import numpy as np
     from PIL import Image
 
@@ -72,7 +78,7 @@ def pictures_of(given: Any, field: str = "reference") -> Array | None:
 
 
 def check_pairs(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str] = ("clean", "corrupted")) -> None:
-    """Rows must come in pairs: as many of both, the same seeds, different texts."""
+    """Raise InputError unless samples come in pairs: equal numbers, equal seeds, different texts."""
     one, other = names
     if len(first) != len(second):
         raise InputError(f"{one} and {other} prompts come in pairs; got {len(first)} and {len(second)}")

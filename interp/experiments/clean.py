@@ -1,9 +1,11 @@
-"""Clean runs that experiments start from: a picture, its transformer calls and, on request, states it passed through."""
+"""Pipeline calls of an experiment: pictures, clean runs with their transformer calls and states, and single forward passes."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from torch import Tensor
 from interp.base.errors import InputError, InterpError, TraceError
 from interp.base.plan import Row
 from interp.base.sites import Site
-from interp.interventions.forks import Calls, around_calls
-from interp.interventions.hooks import Driver
+from interp.interventions.forks import Around, Calls, around_calls
+from interp.interventions.hooks import Driver, edited
 from interp.interventions.values import Values
+from interp.models import autoencoder, noise
 from interp.models.anatomy import Reentry, bind_inputs
 from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.load import check_traceable
@@ -26,36 +29,42 @@ from interp.tracing.prepare import Prepared
 from interp.tracing.sampler import hook_scheduler
 
 Array = NDArray[Any]
+Conditioning = dict[tuple[int, str, str], Tensor]
+"""By (step, path of the module, argument): (1, ...)."""
+OnStep = Callable[[int], None]
 
 
 @dataclasses.dataclass
 class Clean:
-    """One unedited picture and how it came about."""
+    """An unedited run of one sample."""
 
     row: Row
     calls: Calls
     image: Array
     """(y, x, rgb) uint8."""
     latents: Array
-    """The last, float32."""
+    """After the last step, float32."""
     states: Mapping[tuple[int, Site], Tensor]
     """By (step, site), on the CPU: (token, channel), or (channel) of a gate."""
-    conditioning: Mapping[tuple[int, str, str], Tensor] = dataclasses.field(default_factory=dict)
-    """What entered, where it was asked for: by (step, path of the module, argument), (1, ...)."""
+    conditioning: Conditioning = dataclasses.field(default_factory=dict)
+    """Conditioning inputs of the blocks and of the modules after them, if `clean_run` kept them."""
 
-    def values(self, steps: Sequence[int], site: Site, source: str, channels: Sequence[int] | None = None) -> Values:
-        """Kept states of a site as values for `Replace` or `Transport`, at these steps: all channels, or some."""
-        states = [self.states[step, site].float() for step in steps]
-        array = np.stack([(state if channels is None else state[..., list(channels)]).numpy() for state in states])
-        axes: dict[str, tuple[int, ...]] = {"step": tuple(steps), "block": (site.block,)}
-        if array.ndim == 3:
-            axes["token"] = tuple(range(array.shape[1]))
+    def values(self, steps: Sequence[int], sites: Sequence[Site], source: str, channels: Sequence[int] | None = None) -> Values:
+        """Kept states of sites, one per block, as values for `Replace` or `Transport`; `channels` of `None` are all."""
+        kept = slice(None) if channels is None else list(channels)
+        array = np.array([[self.states[step, site][..., kept].float().numpy() for site in sites] for step in steps])
+        axes = {"step": tuple(steps), "block": tuple(site.block for site in sites)}
+        if array.ndim == 4:
+            axes["token"] = tuple(range(array.shape[2]))
         axes["channel"] = tuple(range(array.shape[-1])) if channels is None else tuple(channels)
-        return Values(array[:, None], axes, source)
+        return Values(array, axes, source)
 
 
-def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], None] = lambda step: None) -> tuple[Array, Array]:
-    """Call the pipeline once: pictures (row, y, x, rgb) uint8 and last latents (row, ...). A NaN is an error."""
+def sample(prepared: Prepared, rows: Sequence[Row], on_step: OnStep = lambda step: None) -> tuple[Array, Array]:
+    """Call the pipeline once, without the run's edits and guidance.
+
+    Returns pictures (row, y, x, rgb) uint8 and last latents (row, ...). A NaN or Inf raises TraceError.
+    """
     model = prepared.model
     check_traceable(model.pipe.transformer)
     try:
@@ -77,116 +86,154 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: Callable[[int], Non
     return as_bytes(images), scheduler_hook.latents[0].numpy()
 
 
-class _Keeper(Driver):
-    """Copies states as they pass; edits nothing."""
+def guided_sample(
+    prepared: Prepared, rows: Sequence[Row], on_step: OnStep = lambda step: None, *, sequential: bool = False
+) -> tuple[Array, Array]:
+    """Call the pipeline once, with the run's edits and guidance as torch hooks; returns what `sample` returns.
 
-    def __init__(self, prepared: Prepared, sites: Iterable[tuple[int, Site]]) -> None:
-        super().__init__(prepared.model.anatomy, [])
-        self.wanted = set(sites)
-        self.states: dict[tuple[int, Site], Tensor] = {}
-
-    def concerns(self, site: Site) -> bool:
-        """Whether a site is to be kept at this step."""
-        return (self.step, site) in self.wanted
-
-    def edit(self, site: Site, value: Tensor) -> Tensor:
-        """The value itself."""
-        if self.concerns(site):
-            self.states[self.step, site] = value[0].detach().to("cpu", copy=True)
-        return value
-
-
-def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (), *, keep_conditioning: bool = False) -> Clean:
-    """Draw one row without edits; `keep` names (step, site) whose states are kept, and on request what blocks and the modules
-    after them are conditioned on.
+    `sequential` runs the guidance's branches one after the other.
     """
-    if prepared.guidance is not None:
-        raise InputError("guidance: this experiment compares unguided runs; leave guidance out")
-    calls, keeper = Calls(), _Keeper(prepared, keep)
-    transformer = prepared.model.pipe.transformer
-
-    def record(step: int, bound: dict[str, Any], run: Any) -> Tensor:
-        keeper.step = step
-        prediction: Tensor = run(bound)
-        calls.arguments.append(bound)
-        calls.predictions.append(prediction.detach().clone())
-        return prediction
-
-    conditioning: dict[tuple[int, str, str], Tensor] = {}
-    handles = keeper.attach(transformer) if keeper.wanted else []
-    for path, arguments in _conditioned(prepared) if keep_conditioning else ():
-        hook = _keep_arguments(keeper, path, arguments, conditioning)
-        handles.append(transformer.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
-    for reentry in prepared.model.anatomy.reentries if keep_conditioning else ():
-        if reentry.argument is None:
-            hook = _keep_output(keeper, reentry, conditioning)
-            handles.append(transformer.get_submodule(reentry.module).register_forward_hook(hook))
-    try:
-        with prepared.model.lock, around_calls(transformer, record, prepared.model.anatomy):
-            images, latents = sample(prepared, [row])
-    finally:
-        for handle in handles:
-            handle.remove()
-    missing = keeper.wanted - keeper.states.keys()
-    if missing:
-        step, site = min(missing, key=str)
-        raise TraceError(f"{site} at step {step} was not met in the clean run of prompt {row.index}")
-    return Clean(row, calls, images[0], latents[0], keeper.states, conditioning)
+    model, guide = prepared.model, prepared.guide(sequential=sequential)
+    with model.lock, contextlib.ExitStack() as hooks:
+        if prepared.interventions:
+            hooks.enter_context(edited(model, prepared.interventions))
+        if guide is not None:
+            hooks.enter_context(guide.guiding(model.pipe.transformer))
+        return sample(prepared, rows, on_step)
 
 
-def calls_of(prepared: Prepared, row: Row) -> Calls:
-    """What the transformer is told at every step of a row, at the price of one forward: the first prediction stands for all
-    later ones, so that of the arguments all but the latents are those of a true run.
-    """
+@contextlib.contextmanager
+def recording(prepared: Prepared, predict: Around) -> Iterator[Calls]:
+    """Record the transformer's calls inside. `predict` returns the prediction of each; it may call the transformer."""
     calls = Calls()
 
     def record(step: int, bound: dict[str, Any], run: Any) -> Tensor:
-        prediction: Tensor = run(bound) if not calls.predictions else calls.predictions[0]
+        prediction = predict(step, bound, run)
         calls.arguments.append(bound)
         calls.predictions.append(prediction.detach().clone())
         return prediction
 
     with prepared.model.lock, around_calls(prepared.model.pipe.transformer, record, prepared.model.anatomy):
+        yield calls
+
+
+class _Keeper(Driver):
+    """Copies states and conditioning; edits nothing."""
+
+    def __init__(self, prepared: Prepared, sites: Iterable[tuple[int, Site]], *, keep_conditioning: bool = False) -> None:
+        super().__init__(prepared.model.anatomy, [])
+        self.wanted, self.keep_conditioning = set(sites), keep_conditioning
+        self.states: dict[tuple[int, Site], Tensor] = {}
+        self.conditioning: Conditioning = {}
+
+    def concerns(self, site: Site) -> bool:
+        """Whether to keep a site at this step."""
+        return (self.step, site) in self.wanted
+
+    def edit(self, site: Site, value: Tensor) -> Tensor:
+        """Return the value unchanged."""
+        if self.concerns(site):
+            self.states[self.step, site] = value[0].detach().to("cpu", copy=True)
+        return value
+
+    @contextlib.contextmanager
+    def keeping(self, transformer: Any) -> Iterator[None]:
+        """Keep the states of the calls inside."""
+        with contextlib.ExitStack() as hooks:
+            handles = self.attach(transformer) if self.wanted else []
+            for handle in handles + (self._attach_conditioning(transformer) if self.keep_conditioning else []):
+                hooks.callback(handle.remove)
+            yield
+
+    def _attach_conditioning(self, transformer: Any) -> list[Any]:
+        """Register hooks on every module that conditioning enters."""
+        handles = []
+        inputs = {block.path: set(block.row_inputs) - set(block.state_inputs.values()) for block in self.anatomy.blocks}
+        for reentry in self.anatomy.reentries:
+            if reentry.argument is not None:
+                inputs.setdefault(reentry.module, set()).add(reentry.argument)
+            else:
+                hook = functools.partial(self._keep_output, reentry)
+                handles.append(transformer.get_submodule(reentry.module).register_forward_hook(hook))
+        for path, names in inputs.items():
+            before = functools.partial(self._keep_arguments, path, names)
+            handles.append(transformer.get_submodule(path).register_forward_pre_hook(before, with_kwargs=True))
+        return handles
+
+    def _keep_arguments(self, path: str, names: Iterable[str], module: Any, arguments: Any, named: Any) -> None:
+        bound = bind_inputs(module, arguments, named)
+        kept = {(self.step, path, name): bound[name].detach() for name in names if bound.get(name) is not None}
+        self.conditioning.update(kept)
+
+    def _keep_output(self, reentry: Reentry, module: Any, arguments: Any, output: Any) -> None:
+        self.conditioning[self.step, reentry.module, f"output.{reentry.item}"] = output[reentry.item or 0].detach()
+
+
+def clean_run(prepared: Prepared, row: Row, keep: Iterable[tuple[int, Site]] = (), *, keep_conditioning: bool = False) -> Clean:
+    """Run one sample without edits.
+
+    `keep` lists the (step, site) states to keep; `keep_conditioning` also keeps the conditioning inputs of the blocks and of
+    the modules after them.
+    """
+    if prepared.guidance is not None:
+        raise InputError("guidance: this experiment compares unguided runs; leave guidance out")
+    keeper = _Keeper(prepared, keep, keep_conditioning=keep_conditioning)
+
+    def predict(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        keeper.step = step
+        prediction: Tensor = run(bound)
+        return prediction
+
+    with keeper.keeping(prepared.model.pipe.transformer), recording(prepared, predict) as calls:
+        images, latents = sample(prepared, [row])
+    missing = keeper.wanted - keeper.states.keys()
+    if missing:
+        step, site = min(missing, key=str)
+        raise TraceError(f"{site} at step {step} was not met in the clean run of prompt {row.index}")
+    return Clean(row, calls, images[0], latents[0], keeper.states, keeper.conditioning)
+
+
+def calls_of(prepared: Prepared, row: Row) -> Calls:
+    """The transformer's arguments at every step of a sample, for the cost of one forward pass.
+
+    The first prediction is used at every step, so all arguments but the latents are those of a real run.
+    """
+
+    def predict(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        prediction: Tensor = calls.predictions[0] if calls.predictions else run(bound)
+        return prediction
+
+    with recording(prepared, predict) as calls:
         sample(prepared, [row])
     return calls
 
 
-def _conditioned(prepared: Prepared) -> list[tuple[str, list[str]]]:
-    """Every module that conditioning enters, with the arguments that carry it."""
-    anatomy = prepared.model.anatomy
-    inside = [
-        (block.path, [name for name in block.row_inputs if name not in block.state_inputs.values()]) for block in anatomy.blocks
-    ]
-    return [*inside, *((one.module, [one.argument]) for one in anatomy.reentries if one.argument is not None)]
-
-
-def _keep_arguments(keeper: _Keeper, path: str, names: Sequence[str], kept: dict[tuple[int, str, str], Tensor]) -> Any:
-    def hook(module: Any, arguments: Any, named: Any) -> None:
-        bound = bind_inputs(module, arguments, named)
-        kept.update({(keeper.step, path, name): bound[name].detach() for name in names if bound.get(name) is not None})
-
-    return hook
-
-
-def _keep_output(keeper: _Keeper, reentry: Reentry, kept: dict[tuple[int, str, str], Tensor]) -> Any:
-    def hook(module: Any, arguments: Any, output: Any) -> None:
-        kept[keeper.step, reentry.module, f"output.{reentry.item}"] = output[reentry.item or 0].detach()
-
-    return hook
-
-
 def measure(prepared: Prepared, calls: Sequence[dict[str, Any]], sites: Sequence[Site]) -> list[dict[Site, Tensor]]:
-    """Single calls of the transformer, one row each, without sampling: the states at `sites`, per call, on the CPU."""
+    """Call the transformer alone, one row per call: the states at `sites` of each call, on the CPU."""
     found = []
     transformer = prepared.model.pipe.transformer
     for bound in calls:
         keeper = _Keeper(prepared, [(0, site) for site in sites])
-        handles = keeper.attach(transformer)
-        try:
-            with prepared.model.lock, torch.no_grad(), quiet():
-                transformer(**prepared.model.anatomy.as_called(bound))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with keeper.keeping(transformer), prepared.model.lock, torch.no_grad(), quiet():
+            transformer(**prepared.model.anatomy.as_called(bound))
         found.append({site: state for (_, site), state in keeper.states.items()})
     return found
+
+
+def encode(prepared: Prepared, picture: Array) -> Tensor:
+    """Encode a picture, (y, x, rgb) uint8, to the scheduler's latents, (1, ...)."""
+    model = prepared.model
+    return autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
+
+
+def noised(prepared: Prepared, latents: Tensor, unit: Tensor, step: int) -> Tensor:
+    """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...)."""
+    level = float(prepared.schedule.sigmas[step])
+    return noise.noised(prepared.layout.prediction, latents.to(unit.device, unit.dtype), unit, level)
+
+
+def without(state: Tensor, channels: Sequence[int]) -> Tensor:
+    """A copy of a state, (token, channel), with channels set to zero."""
+    cut = state.clone()
+    cut[:, list(channels)] = 0.0
+    return cut

@@ -4,9 +4,9 @@ DiTF takes the state that enters a block, sets the massive channels to zero, and
 
     descriptor = (1 + scale) LayerNorm(z without the massive channels) + shift
 
-Here beside the state itself, without either step, and with as many random ordinary channels discarded. The picture is encoded
-by the model's autoencoder and brought to the noise level of a sampling step, every picture with noise of its own: two pictures
-under one noise correspond by that noise, a token with the same place of the other picture.
+Controls: the state without either step, and with the same number of random ordinary channels zeroed instead. The model's
+autoencoder encodes the picture, and noise brings it to the level of a sampling step. Every picture has its own noise: with the
+same noise, tokens at the same place of two pictures would match by the noise alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from interp.base.errors import InputError, ModelError
 from interp.base.options import Sampling, split
 from interp.base.plan import Record
 from interp.base.sites import Site, parse_indices, resolve_indices
-from interp.experiments.clean import Array, calls_of, measure
-from interp.models import autoencoder, noise
+from interp.experiments.clean import Array, calls_of, encode, measure, noised, without
+from interp.experiments.ranking import draw_channels
+from interp.models import autoencoder
 from interp.models.anatomy import Block
 from interp.models.catalog import CATALOG
 from interp.tracing.model import Model
@@ -33,16 +34,16 @@ from interp.tracing.prepare import Prepared, as_settings, prepare
 
 PLAIN = ("raw", "raw_discard", "adaln", "adaln_discard")
 KINDS = (*PLAIN, "raw_control", "adaln_control")
-DRAWS = 3  # of the control's channels
+DRAWS = 3  # random sets of control channels
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelPreset:
-    """What DiTF publishes for a model."""
+    """Channels and block that DiTF publishes for a model."""
 
     channels: tuple[int, ...]
     block: int | None
-    """The block whose input is taken; `None` where none is given."""
+    """The block that receives the described state; `None` if DiTF names none."""
 
 
 PRESETS: Mapping[str, ChannelPreset] = {
@@ -51,14 +52,14 @@ PRESETS: Mapping[str, ChannelPreset] = {
     "flux-dedistilled": ChannelPreset((154, 1446), 28),
     "sd3.5": ChannelPreset((676,), None),
 }
-"""Of DiTF's code (FLUX.1's two channels and block 28 of 57, counted through; SD3.5's one). It says Flux and names no variant:
-the three that descend from one training are given the same.
+"""From DiTF's code: two channels and block 28 of 57 (a global index) for FLUX.1, one channel for SD3.5. The code says Flux and
+names no variant, so the three variants from one training have the same preset.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A model ready to describe pictures: one call of its transformer each."""
+    """Computes descriptors of pictures with one transformer call per picture and step."""
 
     prepared: Prepared
     channels: tuple[int, ...]
@@ -67,16 +68,18 @@ class Extractor:
     seed: int = 0
 
     def sites(self) -> list[Site]:
-        """The states that enter the blocks, and their AdaLN shift and scale."""
+        """The input states of the blocks, and the blocks' AdaLN shift and scale."""
         entering = [Site(block - 1, "image", "hidden") for block in self.blocks]
         return [*entering, *(Site(block, "image", kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
 
     def describe(self, picture: Array, prompt: int, draw: int = 0) -> dict[tuple[int, int], dict[str, Array]]:
-        """Descriptors of a picture, (y, x, rgb) uint8, told the plan's prompt of that number: by (step, block), then kind,
-        (token, channel); of the controls, (draw, token, channel). `draw` numbers the noise, which is the same at all levels.
+        """Descriptors of a picture, (y, x, rgb) uint8, with the prompt of that index as conditioning.
+
+        By (step, block), then by kind: (token, channel); controls (draw, token, channel). `draw` selects the noise, which is
+        the same at all levels.
         """
-        told = calls_of(self.prepared, self.prepared.plan.rows()[prompt])
-        calls = [self._call(told.arguments, step, picture, draw) for step in self.steps]
+        conditioned = calls_of(self.prepared, self.prepared.plan.rows()[prompt])
+        calls = [self._call(conditioned.arguments, step, picture, draw) for step in self.steps]
         states = measure(self.prepared, calls, self.sites())
         return {
             (step, block): self._kinds(here, block)
@@ -84,22 +87,18 @@ class Extractor:
             for block in self.blocks
         }
 
-    def _call(self, told: Sequence[dict[str, Any]], step: int, picture: Array, draw: int) -> dict[str, Any]:
-        """The transformer's arguments for a picture at a step's level."""
-        model, name = self.prepared.model, self.prepared.model.anatomy.row_inputs[0]
-        start = told[0][name]
-        plan = self.prepared.plan
+    def _call(self, arguments: Sequence[dict[str, Any]], step: int, picture: Array, draw: int) -> dict[str, Any]:
+        """The transformer's arguments for a picture at a step's noise level."""
+        plan, name = self.prepared.plan, self.prepared.model.anatomy.row_inputs[0]
+        start = arguments[0][name]
         if picture.shape[:2] != (plan.height, plan.width):
             raise InputError(
                 f"pictures must be {plan.height} x {plan.width} pixels, what the model draws here; got {picture.shape[0]} x "
                 f"{picture.shape[1]}"
             )
-        latents = autoencoder.encode(model.pipe, model.loaded.spec, torch.from_numpy(picture[None] / 255.0).float())
-        sigma = float(self.prepared.schedule.sigmas[step])
         source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, draw]).integers(2**62)))
         unit = torch.randn(start.shape, generator=source).to(start.device, start.dtype)
-        level = noise.noised(self.prepared.layout.prediction, latents.to(start.device, start.dtype), unit, sigma)
-        return {**told[step], name: level}
+        return {**arguments[step], name: noised(self.prepared, encode(self.prepared, picture), unit, step)}
 
     def _kinds(self, states: Mapping[Site, Tensor], block: int) -> dict[str, Array]:
         state = states[Site(block - 1, "image", "hidden")].float()
@@ -123,32 +122,22 @@ class Extractor:
         }
 
     def controls(self, count: int) -> list[tuple[int, ...]]:
-        """As many random ordinary channels, several draws."""
+        """Random ordinary channels, as many as the discarded ones: `DRAWS` draws out of `count` channels."""
         others = np.setdiff1d(np.arange(count), self.channels)
-        draws = [np.random.default_rng([self.seed, n]).choice(others, len(self.channels), replace=False) for n in range(DRAWS)]
-        return [tuple(int(channel) for channel in drawn) for drawn in draws]
+        return [draw_channels(others, len(self.channels), [self.seed, number]) for number in range(DRAWS)]
 
 
-def without(state: Tensor, channels: Sequence[int]) -> Tensor:
-    """A state, (token, channel), with channels set to zero."""
-    cut = state.clone()
-    cut[:, list(channels)] = 0.0
-    return cut
-
-
-def described(model: Model, block: int) -> None:
-    """An error for a block whose image state no LayerNorm, scale and shift make what attention reads."""
+def check_described(model: Model, block: int) -> None:
+    """Raise ModelError if the block does not apply LayerNorm, AdaLN scale and shift to its image state before attention."""
     norm_of(model, block)
     sites = {str(site) for site in model.anatomy.sites()}
     missing = [kind for kind in ("scale", "shift") if f"block.{block}/image/{kind}.attn" not in sites]
     if missing:
-        raise ModelError(
-            f"block {block} has no AdaLN {missing[0]}, which these descriptors are made with: {model.name} has none"
-        )
+        raise ModelError(f"block {block} has no AdaLN {missing[0]}, which these descriptors need: {model.name} has none")
 
 
 def norm_of(model: Model, block: int) -> Any:
-    """The LayerNorm that a block applies to the image state it is given, without weights of its own."""
+    """The LayerNorm without weights that a block applies to its image input."""
     described: Block = model.anatomy.blocks[block]
     own = [norm for norm in described.norms if "image" in norm.streams]
     if not own:
@@ -168,8 +157,10 @@ def extractor(
     sampling: Sampling | None = None,
     **given: Any,
 ) -> Extractor:
-    """Prepare descriptors. `blocks` are those whose input is taken (1 or later; by default all); `steps_at` sampling steps to
-    whose noise level pictures are brought, by default the middle one; `given` are fields of the sampling.
+    """Prepare descriptors.
+
+    `blocks` are the blocks that receive the described states: 1 or later, by default all. `steps_at` are sampling steps: their
+    noise levels are used, by default that of the middle step. `given` are fields of `Sampling`.
     """
     drawn = sampling if sampling is not None else split(given, Sampling, of="extractor")[0]
     still = autoencoder.still_settings(model.pipe, model.loaded.spec)
@@ -178,9 +169,9 @@ def extractor(
     count, steps = len(model.anatomy.blocks), len(prepared.schedule.timesteps)
     wanted = resolve_indices(range(1, count) if blocks is None else parse_indices(blocks, "blocks"), count, "blocks")
     if 0 in wanted:
-        raise InputError("blocks must be 1 or later: what enters block 0 is the embedding, which no channel is massive in yet")
+        raise InputError("blocks must be 1 or later: the input of block 0 is the embedding, which has no massive channels yet")
     for block in wanted:
-        described(model, block)
+        check_described(model, block)
     at = resolve_indices((steps // 2,) if steps_at is None else parse_indices(steps_at, "steps_at"), steps, "steps_at")
     chosen = resolve_indices(parse_indices(channels, "channels"), model.anatomy.channels, "channels")
     if 2 * len(chosen) > model.anatomy.channels:
@@ -189,7 +180,7 @@ def extractor(
 
 
 def extract(model: Model, pictures: Array, prompts: Sequence[str], **given: Any) -> xr.Dataset:
-    """Descriptors of pictures, (picture, y, x, rgb) uint8, each told its prompt; `given` are arguments of `extractor`.
+    """Descriptors of pictures, (picture, y, x, rgb) uint8, each with its prompt; `given` are arguments of `extractor`.
 
     descriptors     (kind, picture, step, block, token_y, token_x, channel), float32; kinds are `PLAIN`
     """
@@ -202,16 +193,15 @@ def extract(model: Model, pictures: Array, prompts: Sequence[str], **given: Any)
     array = np.array(values, np.float32)
     dims = ("kind", "picture", "step", "block", "token_y", "token_x", "channel")
     coordinates = {"kind": np.array(PLAIN, object), "step": list(made.steps), "block": list(made.blocks)}
-    told = {"prompt_text": ("picture", np.array(prompts, object))}
     return xr.Dataset(
         {"descriptors": (dims, array.reshape(*array.shape[:4], *made.prepared.layout.image_grid, array.shape[-1]))},
-        {**coordinates, **told},
+        {**coordinates, "prompt_text": ("picture", np.array(prompts, object))},
         {"model": model.name, "weights": made.prepared.plan.weights, "channels": list(made.channels), "seed": made.seed},
     )
 
 
 def default_channels(model: Model) -> list[int]:
-    """DiTF's channels of a model, or those that the catalog says are massive in it."""
+    """DiTF's channels of a model, or the catalog's massive channels."""
     if model.name in PRESETS:
         return list(PRESETS[model.name].channels)
     entry = CATALOG.get(model.name)
@@ -221,6 +211,6 @@ def default_channels(model: Model) -> list[int]:
 
 
 def default_blocks(model: Model) -> list[int] | None:
-    """DiTF's block, or all."""
+    """DiTF's block; `None` for all."""
     preset = PRESETS.get(model.name)
     return [preset.block] if preset is not None and preset.block is not None else None

@@ -1,4 +1,4 @@
-"""Designs: experiments that are ready to run. `Drawing` draws pictures of rows under arms, `Measuring` keeps numbers alone."""
+"""Designs: experiments that are ready to run. `Drawing` draws every sample under every arm; `Measuring` stores numbers only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import abc
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from interp.base.errors import InputError
 from interp.base.executor import Execution, Progress, Stopped
 from interp.base.plan import as_json, at_least
 from interp.experiments.draw import Arm, Cells, Units
-from interp.runs.provenance import provenance
+from interp.runs.run import provenance
 from interp.store.experiment import (
     CellLayout,
     Experiment,
@@ -38,78 +38,78 @@ Results = Mapping[str, xr.Dataset]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What an experiment takes."""
+    """The size of an experiment."""
 
     rows: int
     arms: int
     pictures: int
     forwards: float
-    """Of one row through the transformer."""
+    """Forward passes of one row through the transformer."""
     held: float = 0.0
-    """Bytes of clean runs' states that are in memory while a row is drawn."""
+    """Bytes of clean states in memory while a sample is drawn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design(abc.ABC):
-    """An experiment that is ready to run: everything is checked, channels are chosen."""
+    """An experiment that is ready to run, with checked arguments and chosen channels."""
 
     kind: str
     prepared: Prepared
     out: Path
     parameters: Mapping[str, Any]
-    """What was asked, as the store keeps it: a store of other parameters is refused."""
+    """The parameters in the store; a store with other parameters raises PlanError."""
     execution: Execution
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", as_json(dict(self.parameters), "parameters"))
         if exists(self.out) and not (exists(self.out / "zarr.json") and is_experiment(self.out)):
-            raise InputError(f"out: {self.out} exists and is no experiment; give another --out, or delete it")
+            raise InputError(f"out: {self.out} exists and is not an experiment; give another --out, or delete it")
 
     @property
     @abc.abstractmethod
     def cost(self) -> Cost:
-        """What it takes, all of it."""
+        """The size of the whole experiment."""
 
     @abc.abstractmethod
     def run(self, **changes: Any) -> Experiment:
-        """Do what is missing, measure, keep the results in the store and open it; `changes` are of the execution."""
+        """Do the missing units, compute and store the results, and open the store; `changes` are fields of `Execution`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawing(Design):
-    """Pictures of every row under every arm."""
+    """Pictures of every sample under every arm."""
 
     arms: tuple[Arm, ...]
     units: Callable[[int], Units]
-    """How cells are drawn, for a batch size."""
+    """Batch size -> the engine that draws the cells."""
     measure: Callable[[Experiment], Results]
-    """The results, from all that is drawn."""
+    """The results, from the drawn pictures."""
     planned: Array | None = None
-    """Which cells are drawn, (prompt, arm) booleans; by default all."""
+    """The cells to draw, (prompt, arm) booleans; by default all."""
     further: float = 0.0
-    """Forwards that its arms need beside their own, such as other prompts' clean runs."""
+    """Forward passes in addition to those of the arms, such as other prompts' clean runs."""
     held: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
-            raise InputError(f"arms must have names of their own; got {names[:8]}")
+            raise InputError(f"arms must have different names; got {names[:8]}")
 
     @property
     def wanted(self) -> Array:
-        """Which cells are drawn, (prompt, arm) booleans."""
+        """The cells to draw, (prompt, arm) booleans."""
         return np.ones((len(self.prepared.plan.rows()), len(self.arms)), bool) if self.planned is None else self.planned
 
     @property
     def cost(self) -> Cost:
-        """Pictures, and forwards of one row."""
+        """Numbers of pictures and of forward passes of one row."""
         wanted = self.wanted
         forwards = self.units(self.execution.batch_size).forwards(wanted) + self.further
         return Cost(len(wanted), len(self.arms), int(wanted.sum()), forwards, self.held)
 
     def run(self, **changes: Any) -> Experiment:
-        """Draw what is missing, measure, and keep the results in the store."""
+        """Draw the missing cells, and compute and store the results."""
         self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
         drawn = self._fill(self.units(at_least("batch_size", how.batch_size, 1)), how)
@@ -118,24 +118,17 @@ class Drawing(Design):
         return drawn
 
     def _fill(self, units: Units, how: Execution) -> Experiment:
-        """Fill the store with the cells that are planned, and open it."""
+        """Draw the planned cells that the store does not hold, and open it."""
         path, wanted = self.out, self.wanted
         started, drawn = time.monotonic(), 0
         with experiment_lock(path):
             done = open_or_create(path, self._layout(), self._attributes(how))
-
-            def tell(row: int, arm: int) -> None:
-                nonlocal drawn
-                if not done[row, arm]:
+            pending = units.units(wanted & ~done)
+            with contextlib.closing(how.through(Cells(units, absolute(path)), pending, how.stopped)) as outcomes:
+                for row, arm in (cell for _, cells in outcomes for cell in cells if not done[cell]):
                     done[row, arm], drawn = True, drawn + 1
                     seconds = time.monotonic() - started
                     how.on_progress(Progress(int(done[wanted].sum()), int(wanted.sum()), drawn, seconds))
-
-            pending = units.units(wanted & ~done)
-            with contextlib.closing(how.through(Cells(units, absolute(path), tell), pending, how.stopped)) as outcomes:
-                for _, cells in outcomes:
-                    for cell in cells:  # drawn here, they were told one by one
-                        tell(*cell)
             if how.stopped() and not done[wanted].all():
                 raise KeyboardInterrupt
         return open_experiment(path)
@@ -167,22 +160,22 @@ class Drawing(Design):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measuring(Design):
-    """Numbers of units of work, kept until all are there; then one result, in a store like the others."""
+    """Numbers of units of work, stored until all units are done; then one result in a store."""
 
     measure_unit: Callable[[int], dict[str, Array]]
-    """What one unit gives, kept as it is."""
+    """The arrays of one unit, stored unchanged."""
     collect: Callable[[list[dict[str, Array]]], xr.Dataset]
-    """The result, named as the kind, from what every unit gave; it has no other state."""
+    """The result, named as the kind, from the arrays of every unit."""
     units: int
     forwards: float
 
     @property
     def cost(self) -> Cost:
-        """No pictures; forwards of one row."""
+        """No pictures; the forward passes of one row."""
         return Cost(len(self.prepared.plan.rows()), 1, 0, self.forwards)
 
     def run(self, **changes: Any) -> Experiment:
-        """Measure what is missing, and make the store with the result in it."""
+        """Measure the missing units, and create the store with the result."""
         self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
         parts = Parts(self.out, {**self.prepared.plan.to_json(), self.kind: self.parameters}, self.kind)
@@ -206,18 +199,14 @@ class Measuring(Design):
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Units that are measured, as work for this process or for others; each writes its own part."""
+    """The units of a `Measuring` as work; each unit writes its part."""
 
     parts: Parts
     measure: Callable[[int], dict[str, Array]]
 
-    @contextlib.contextmanager
-    def opened(self, stopped: Stopped) -> Iterator[Callable[[int], list[int]]]:
-        """What measures a unit that is not there."""
-
-        def do(unit: int) -> list[int]:
+    def do(self, units: Iterable[int], stopped: Stopped) -> Iterator[list[int]]:
+        """Measure the units that are not done."""
+        for unit in units:
             if not self.parts.has(unit):
                 self.parts.write(unit, self.measure(unit))
-            return [unit]
-
-        yield do
+            yield [unit]

@@ -1,15 +1,14 @@
-"""The engine of picture experiments: what every row is drawn under (arms), and how their cells are drawn.
+"""The engine of picture experiments: every sample is drawn under every arm; a cell is one sample under one arm.
 
-Per row: the clean run once, then the arms in batches, in the order in which they leave it. What arms share with the clean run
-is not computed again (`interp.interventions.forks`).
+Per sample: the clean run once, then the arms in batches, sorted by the place where they first differ from it. Computation that
+arms share with the clean run is not repeated (`interp.interventions.forks`).
 """
 
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,76 +30,76 @@ from interp.tracing.prepare import Prepared
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way to draw a row."""
+    """One condition under which every sample is drawn."""
 
     name: str
     edits: tuple[Intervention, ...] = ()
-    """Those of every row; or, where the experiment makes them row by row, what stands for them in the cost: see `Bind`."""
+    """The edits of every sample. If `Bind` makes edits per sample, these only determine the cost."""
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Coordinates of the arm, such as its block."""
+    """Coordinates of the arm in the store, such as its block."""
     said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What is done, for the store, where the edits are made row by row."""
+    """A description for the store, if the edits are made per sample."""
     place: Place | None = None
-    """Where it leaves the clean run, if its edits are made row by row."""
+    """Where it first differs from the clean run, if its edits are made per sample."""
 
     @property
     def leaves(self) -> Place | None:
-        """Where it first differs from the clean run; `None` for never."""
+        """Where it first differs from the clean run; `None` if it never does."""
         return self.place or first_place(self.edits)
 
 
 EditsOf = Callable[[Arm], Sequence[Intervention] | Clean]
-"""The edits of an arm for one row; or, for an arm that never leaves its clean run, another run whose picture it shows."""
+"""The edits of an arm for one sample; or, for an arm without edits, another run that supplies its picture."""
 Bind = Callable[[Row, Clean], EditsOf]
 """(row, its clean run) -> the edits of each arm for this row."""
 Outputs = tuple[int, dict[str, Array], dict[str, Array]]
 """(arm's number, outputs, measures)."""
 Unit = tuple[tuple[Row, ...], tuple[int, ...]]
-"""Rows and arms that are drawn in one go."""
+"""Rows and arms that are drawn together."""
 
 
 class Units(Protocol):
-    """How an experiment's cells are drawn."""
+    """Draws the cells of an experiment."""
 
     def units(self, pending: Array) -> list[Unit]:
-        """What is drawn together, of the pending cells, (prompt, arm) booleans."""
+        """The units of the pending cells, (prompt, arm) booleans."""
 
     def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
-        """(row's number, what it gave) for the pending cells of a unit."""
+        """Draw the pending cells of a unit: (row index, outputs) each."""
 
     def forwards(self, pending: Array) -> float:
-        """Forwards of one row through the transformer that the pending cells take, clean runs included."""
+        """Forward passes of one row that the pending cells need, including clean runs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ByRow(abc.ABC):
-    """All arms of a row together."""
+    """Draws all arms of a row together."""
 
     prepared: Prepared
     arms: Sequence[Arm]
 
     @abc.abstractmethod
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
-        """What each of a row's pending arms gave."""
+        """Draw a row's pending arms."""
 
     @abc.abstractmethod
     def row_forwards(self, pending: Sequence[int]) -> float:
-        """Forwards of one row that its pending arms take."""
+        """Forward passes of one row that its pending arms need."""
 
     def units(self, pending: Array) -> list[Unit]:
-        """A row each."""
+        """One unit per row."""
         arms = [tuple(int(arm) for arm in np.flatnonzero(row)) for row in pending]
         return [((row,), here) for row, here in zip(self.prepared.plan.rows(), arms, strict=True) if here]
 
     def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
-        """The pending arms of the row."""
+        """Draw the pending arms of the row."""
         (row,), arms = unit
         here = [arm for arm in arms if pending(row.index, arm)]
         for outputs in self.draw_row(row, here) if here else ():
             yield row.index, outputs
 
     def forwards(self, pending: Array) -> float:
-        """Rows with the same pending arms take the same."""
+        """Forward passes; counted once for all rows with the same pending arms."""
         kinds, counts = np.unique(pending, axis=0, return_counts=True)
         pairs = [(np.flatnonzero(kind).tolist(), int(count)) for kind, count in zip(kinds, counts, strict=True)]
         return sum(count * self.row_forwards(here) for here, count in pairs if here)
@@ -108,14 +107,14 @@ class ByRow(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class ByArms(ByRow):
-    """Arms that fork off the row's clean run, in batches; `keep` names states of the clean runs that `bind` needs."""
+    """Arms that fork off the row's clean run, in batches; `keep` lists the clean states that `bind` needs."""
 
     batch_size: int
     bind: Bind | None = None
     keep: Sequence[tuple[int, Site]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse arms that name what the model or the run does not have, before anything is drawn."""
+        """Raise InputError for edits that select places that the model or the run does not have."""
         prepared = self.prepared
         anatomy = prepared.model.anatomy
         tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}
@@ -124,21 +123,21 @@ class ByArms(ByRow):
             check_stream(prepared, edit)
 
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
-        """The clean run, then its arms."""
+        """Draw the clean run, then its arms."""
         clean = clean_run(self.prepared, row, self.keep)
         edits_of: EditsOf = self.bind(row, clean) if self.bind is not None else (lambda arm: arm.edits)
         for batch in self.batches(pending):
             yield from self._draw(row, clean, batch, edits_of)
 
     def row_forwards(self, pending: Sequence[int]) -> float:
-        """The clean run's, and each batch's."""
+        """Forward passes of the clean run and of each batch."""
         own = len(self.prepared.schedule.timesteps)
         return own + sum(
             self._batch_forwards([self.arms[number].leaves for number in batch]) for batch in self.batches(pending)
         )
 
     def batches(self, pending: Sequence[int]) -> list[list[int]]:
-        """Arms that leave the clean run near each other together; those that never do by themselves."""
+        """Group arms that first differ from the clean run at near places; arms that never differ are one batch."""
         arms, size = self.arms, self.batch_size
         never = [number for number in pending if arms[number].leaves is None]
         leaving = sorted((n for n in pending if arms[n].leaves is not None), key=lambda n: (arms[n].leaves, n))
@@ -146,7 +145,7 @@ class ByArms(ByRow):
         return [never, *batches] if never else batches
 
     def _draw(self, row: Row, clean: Clean, batch: Sequence[int], edits_of: EditsOf) -> list[Outputs]:
-        """What a batch of arms gave."""
+        """Draw a batch of arms."""
         prepared, arms = self.prepared, self.arms
         if arms[batch[0]].leaves is None:
             measured = measures(0.0, 0.0, len(clean.calls.predictions))
@@ -165,7 +164,7 @@ class ByArms(ByRow):
         ]
 
     def _batch_forwards(self, places: Sequence[Place | None]) -> float:
-        """Of one batch: in the step in which some leave, one row is all of theirs, and at last one leaver's."""
+        """Forward passes of one batch. In the step in which arms fork, they share one row up to their blocks."""
         steps, blocks = len(self.prepared.schedule.timesteps), len(self.prepared.model.anatomy.blocks)
         leaving = [place for place in places if place is not None]
         total = 0.0
@@ -177,43 +176,30 @@ class ByArms(ByRow):
 
 
 def measures(changed_energy: float, dose: float, forwards: float) -> dict[str, Array]:
-    """Numbers of a cell; forwards are the cell's share of its batch's."""
+    """The measures of a cell; `forwards` is its share of the batch's forward passes."""
     found = {"changed_energy": changed_energy, "dose": dose, "forwards": forwards}
     return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
 
 def check_stream(prepared: Prepared, edit: Selection) -> None:
-    """Refuse an edit of a state that none of its blocks has: it would touch nothing."""
+    """Raise InputError for an edit of a state that none of its blocks outputs."""
     blocks: Any = edit.blocks
     described = [prepared.model.anatomy.blocks[block] for block in blocks or range(len(prepared.model.anatomy.blocks))]
     if edit.is_hidden and edit.stream != "both" and not any(edit.stream in block.hidden for block in described):
-        raise InputError(f"stream: blocks {list(blocks or ())} hand on no {edit.stream} state; choose other blocks")
+        raise InputError(f"stream: blocks {list(blocks or ())} output no {edit.stream} state; choose other blocks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """The units of an experiment, as work for this process or for others; each writes its own cells."""
+    """The units of an experiment as work; each unit writes its cells."""
 
     how: Units
     path: Path
-    told: Callable[[int, int], None] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what listens here: it cannot travel."""
-        return {**self.__dict__, "told": None}
-
-    @contextlib.contextmanager
-    def opened(self, stopped: Stopped) -> Iterator[Callable[[Unit], list[tuple[int, int]]]]:
-        """What draws a unit's cells that are not drawn."""
+    def do(self, units: Iterable[Unit], stopped: Stopped) -> Iterator[list[tuple[int, int]]]:
+        """Draw the cells of units that are not done, and yield each."""
         with zarr_quiet(), Writer(self.path) as writer:
-
-            def do(unit: Unit) -> list[tuple[int, int]]:
-                drawn = []
+            for unit in units:
                 for row, (arm, outputs, measured) in self.how.draw(unit, lambda *cell: not is_done(self.path, *cell)):
                     writer.row((row, arm), {"outputs": outputs, "cells": measured})
-                    drawn.append((row, arm))
-                    if self.told is not None:
-                        self.told(row, arm)
-                return drawn
-
-            yield do
+                    yield [(row, arm)]

@@ -1,9 +1,9 @@
-"""Pictures, edited or not: `interp.generate(model, prompts, interventions=[...])`. No store."""
+"""Edited or guided pictures: `interp.generate`, which writes no store, and cells of experiments that compare guidances."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import xarray as xr
 from interp.base.errors import TraceError
 from interp.base.options import Sampling, split, takes
 from interp.base.plan import Record, Row, at_least, groups
-from interp.experiments.clean import sample
-from interp.interventions.hooks import edited
+from interp.experiments.clean import Array, OnStep, guided_sample
+from interp.experiments.draw import Outputs, Unit, measures
+from interp.guidance.guide import place_of
 from interp.tracing.group import trace_group
 from interp.tracing.model import Model, as_model
 from interp.tracing.prepare import Prepared, prepare
@@ -28,20 +29,20 @@ def generate(
     *,
     batch_size: int = 1,
     sequential: bool = False,
-    on_step: Callable[[int], None] = lambda step: None,
+    on_step: OnStep = lambda step: None,
     **given: Any,
 ) -> xr.Dataset:
-    """Draw prompts, with the same rows, seeds and defaults as `interp.trace`.
+    """Draw prompts, with the same samples, seeds and defaults as `interp.trace`.
 
     `guidance` is a sum of `interp.guidance` methods, or text such as "cfg:4+dg:1". `sequential` runs its branches one after the
-    other instead of as rows of one batch: slower, with less memory. `on_step` is told every step of every batch.
+    other instead of as rows of one batch: slower, with less memory. `on_step` is called after every step of every batch.
 
     image        (prompt, y, x, rgb) uint8
-    latents      (prompt, ...) the last
+    latents      (prompt, ...) after the last step
     prompt_text, seed   coordinates of prompt
 
-    The attributes hold the plan: model, weights, settings, edits. Rows of one batch equal those of a trace of that batch size
-    bit for bit.
+    The attributes hold the plan: model, weights, settings, edits. The samples of a batch equal those of a trace with that batch
+    size bit for bit.
     """
     (sampling,) = split(given, Sampling, of="generate")
     prepared = prepare(as_model(model), prompts, sampling, record=Record(stats=False, gates=False))
@@ -67,15 +68,51 @@ def generate(
     )
 
 
-def _one_by_one(prepared: Prepared, batch: Sequence[Row], on_step: Callable[[int], None]) -> list[TracedRow]:
-    """A call of the transformer for every branch: torch hooks alone, since a trace sees one call a step."""
-    guide, edits = prepared.guide(sequential=True), prepared.interventions
-    with contextlib.ExitStack() as hooks:
-        hooks.enter_context(prepared.model.lock)
-        if edits:
-            hooks.enter_context(edited(prepared.model, edits))
-        if guide is not None:
-            hooks.enter_context(guide.guiding(prepared.model.pipe.transformer))
-        images, latents = sample(prepared, batch, on_step)
-    outputs = [{"outputs": {"image": image, "latents": last}} for image, last in zip(images, latents, strict=True)]
-    return [TracedRow(row, arrays) for row, arrays in zip(batch, outputs, strict=True)]
+def _one_by_one(prepared: Prepared, batch: Sequence[Row], on_step: OnStep) -> list[TracedRow]:
+    """Call the transformer once per branch, with torch hooks only: a trace sees one call per step."""
+    images, latents = guided_sample(prepared, batch, on_step, sequential=True)
+    return [
+        TracedRow(row, {"outputs": {"image": image, "latents": last}})
+        for row, image, last in zip(batch, images, latents, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class BySettings:
+    """Cells drawn as batches of samples, one guidance setting per batch."""
+
+    prepared: tuple[Prepared, ...]
+    """One per setting."""
+    batch_size: int
+
+    def units(self, pending: Array) -> list[Unit]:
+        """The original batches, per setting, that have a pending cell."""
+        batches = groups(self.prepared[0].plan.rows(), self.batch_size)
+        return [
+            (batch, (setting,))
+            for setting in range(len(self.prepared))
+            for batch in batches
+            if any(pending[row.index, setting] for row in batch)
+        ]
+
+    def draw(self, unit: Unit, pending: Callable[[int, int], bool]) -> Iterator[tuple[int, Outputs]]:
+        """Draw a whole batch and yield its pending rows."""
+        batch, (setting,) = unit
+        wanted = [place for place, row in enumerate(batch) if pending(row.index, setting)]
+        if not wanted:
+            return
+        one = self.prepared[setting]
+        images, latents = guided_sample(one, batch)
+        for place in wanted:
+            outputs = {"image": images[place], "latents": latents[place]}
+            yield batch[place].index, (setting, outputs, measures(np.nan, np.nan, self._forwards(one)))
+
+    def forwards(self, pending: Array) -> float:
+        """Forward passes of the pending cells, with forked branches."""
+        return float(sum(count * self._forwards(one) for count, one in zip(pending.sum(axis=0), self.prepared, strict=True)))
+
+    def _forwards(self, one: Prepared) -> float:
+        """Forward passes of a row under a setting: the conditional ones, whole branches, and the blocks after a fork."""
+        steps, blocks = len(one.schedule.timesteps), len(one.model.anatomy.blocks)
+        places = [place_of(branch) for step in range(steps) for branch in (one.guidance.branches(step) if one.guidance else ())]
+        return steps + sum(1.0 if place is None else (blocks - place[1] - place[2]) / blocks for place in places)

@@ -1,15 +1,16 @@
-"""Alpha tabulated over prompts x timesteps without running a block: the exact answer to "timestep or text".
+"""Alpha over a grid of prompts x timesteps, computed without running a block: the exact answer to "timestep or text".
 
-Alpha depends on the conditioning alone, so the whole grid can be had, also far from the steps of one sampling run, where the
-timestep and the noise level could not be told apart. Main effects and interactions are of the full grid: a function of
-independent players splits into them exactly (Hoeffding 1948; Sobol 1993), and a player's Shapley share is S_i + S_ij / 2 + ...
+Alpha depends on the conditioning alone, so every cell of the grid can be computed, including combinations that no sampling run
+visits. The variance over the full grid splits exactly into main effects and interactions of independent players (Hoeffding
+1948; Sobol 1993). A player's Shapley share is S_i + S_ij / 2 + ...
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +23,27 @@ from interp.analysis import intervals, variance
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
-from interp.models.anatomy import Conditioning, add_rows, take_rows
+from interp.models.anatomy import Conditioning, Modulation, add_rows, take_rows
 from interp.models.identity import fingerprint
 from interp.models.quiet import quiet
 from interp.tracing.model import Model
 
 Array = NDArray[Any]
-ENCODE_BATCH = 32  # prompts encoded together
+ENCODE_BATCH = 32  # prompts per encoder call
 GRID_BATCH = 256  # cells computed together
 TIMESTEPS = 50
 
 
 def tabulate(
-    model: Model,
-    prompts: Sequence[str] | str | Path,
-    channels: Sequence[int] | None = None,
-    *,
-    timesteps: Sequence[float] | int = TIMESTEPS,
-    guidance: Sequence[float] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    model: Model, prompts: Sequence[str] | str | Path, channels: Sequence[int] | None = None, **given: Any
 ) -> xr.Dataset:
-    """Alpha of every gate over the full grid, and how much of its variance each player explains; see `Grid.collect`."""
-    grid = Grid.build(model, prompts, channels, timesteps=timesteps, guidance=guidance, settings=settings)
+    """Alpha over the full grid and its variance by player, see `Grid.collect`; `given` are arguments of `Grid.build`."""
+    grid = Grid.build(model, prompts, channels, **given)
     return grid.collect([grid.measure(unit) for unit in range(grid.units)])
 
 
 def _timesteps(given: Sequence[float] | int) -> Array:
-    """Values in 0..1000; a count gives the middles of as many equal parts, so that neither end has a special weight."""
+    """Timesteps in 0..1000. A number gives the middles of as many equal parts, so that neither end has a special weight."""
     if isinstance(given, int):
         if given < 2:
             raise InputError(f"timesteps must be at least 2; got {given}")
@@ -59,27 +54,19 @@ def _timesteps(given: Sequence[float] | int) -> Array:
     return values
 
 
+@dataclasses.dataclass(frozen=True)
 class Grid:
-    """Players, their values, and alpha's sites."""
+    """The players (inputs of the gates), their values, and the sites of alpha."""
 
-    def __init__(
-        self,
-        model: Model,
-        conditioning: Conditioning,
-        text: Mapping[str, Any],
-        values: dict[str, Array],
-        texts: list[str],
-        channels: tuple[int, ...] | None,
-    ) -> None:
-        self.model, self.conditioning, self.texts, self.text = model, conditioning, texts, text
-        self.values, self.channels = values, channels
-        self.players = ["text", *values] if "text" in conditioning.players else list(values)
-        self.sites = [
-            (modulation, number, site)
-            for index, block in enumerate(model.anatomy.blocks)
-            for modulation, number, site in block.chunk_sites(index)
-            if site.kind == "alpha"
-        ]
+    model: Model
+    conditioning: Conditioning
+    text: Mapping[str, Any]
+    """Encoded prompts, by argument of the transformer."""
+    values: Mapping[str, Array]
+    """Values of every player but text, by name."""
+    texts: Sequence[str]
+    channels: tuple[int, ...] | None
+    """`None` for all; then only moments of alpha are kept."""
 
     @classmethod
     def build(
@@ -92,17 +79,17 @@ class Grid:
         guidance: Sequence[float] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Grid:
-        """Encode the prompts and check what is asked.
+        """Check the arguments and encode the prompts.
 
-        `timesteps` are values in the scheduler's units, or how many evenly spaced ones (the middle of each part of 0..1000);
-        `guidance` is a list of values of an embedded guidance, where the model has one.
+        `timesteps` are values in the scheduler's units, or a number of evenly spaced ones (the middle of each part of 0..1000);
+        `guidance` are values of the embedded guidance, for a model that has one.
         """
         conditioning, spec = model.anatomy.conditioning, model.loaded.spec
         if not model.anatomy.gates:
-            raise ModelError(f"{model.name} has no gates: no alpha multiplies what its blocks add")
+            raise ModelError(f"{model.name} has no gates: no alpha multiplies its branches")
         if conditioning is None or spec.conditions is None:
             raise ModelError(
-                f"the anatomy of {model.name} does not say what sets its gates; trace it and use `interp attribute`"
+                f"the anatomy of {model.name} does not define the inputs of its gates; trace it and use `interp attribute`"
             )
         wanted = None if channels is None else resolve_indices(list(channels), model.anatomy.channels, "channels")
         texts = list(dict.fromkeys(read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)))
@@ -119,25 +106,30 @@ class Grid:
         return cls(model, conditioning, text, values, texts, wanted)
 
     @property
-    def rows(self) -> int:
-        """Texts that alpha depends on."""
-        return len(self.texts) if "text" in self.players else 1
+    def players(self) -> list[str]:
+        """The inputs of the gates that vary over the grid."""
+        return ["text", *self.values] if "text" in self.conditioning.players else list(self.values)
+
+    @property
+    def sites(self) -> list[tuple[Modulation, int, Site]]:
+        """Every alpha: its AdaLN projection, its chunk of the projection's output, and its site."""
+        chunks = [chunk for index, block in enumerate(self.model.anatomy.blocks) for chunk in block.chunk_sites(index)]
+        return [(modulation, number, site) for modulation, number, site in chunks if site.kind == "alpha"]
 
     @property
     def units(self) -> int:
-        """Units of work: a text each with `channels`; without, all texts together, as moments alone are kept."""
-        return self.rows if self.channels is not None else 1
+        """Units of work: with `channels` one per text that alpha depends on, otherwise one, for moments over texts."""
+        return len(self.texts) if self.channels is not None and "text" in self.players else 1
 
     def measure(self, unit: int) -> dict[str, Array]:
-        """With `channels`, alpha of one text, (*other players, site, channel); without, moments of all texts."""
+        """With `channels`, alpha of one text, (*other players, site, channel); otherwise moments over all texts."""
         if self.channels is not None:
-            table = np.stack([row[:, list(self.channels)] for row in self._row(unit)])
-            return {"alpha": table.reshape(*self._inner, len(self.sites), len(self.channels))}
+            return {"alpha": self.table(unit)}
         parts, mean = self.streamed()
         return {"variance": parts, "mean": mean}
 
     def collect(self, done: Sequence[Mapping[str, Array]]) -> xr.Dataset:
-        """Alpha, and how much of its variance each player explains.
+        """Alpha, and the shares of its variance that the players explain.
 
         alpha                        (prompt, timestep, [guidance,] block, stream, gate, channel)   with `channels`
         share                        (term, block, stream, gate, channel)   of alpha's variance over the grid
@@ -145,55 +137,51 @@ class Grid:
         shapley                      (player, block, stream, gate, channel)
         mean, deviation              (block, stream, gate, channel)   of alpha over the grid
 
-        Without `channels`, all channels are split from streamed moments and the grid itself is not kept.
+        Without `channels`, variances of all channels come from streamed moments, and alpha is not kept.
         """
         if self.channels is None:
-            return self.describe(done[0]["variance"], done[0]["mean"], None)
+            return self._describe(done[0]["variance"], done[0]["mean"], None)
         table = np.stack([part["alpha"] for part in done])
-        table = table if "text" in self.players else table[0]
-        count = len(self.players)
-        return self.describe(variance.split_grid(table, count), table.mean(axis=tuple(range(count))), table)
+        return self._describe(*self._moments(table if "text" in self.players else table[0]))
 
-    @property
-    def _inner(self) -> tuple[int, ...]:
-        return tuple(len(values) for values in self.values.values())
+    def _moments(self, table: Array) -> tuple[Array, Array, Array]:
+        """Variances of the terms, (term, site, channel), and mean, (site, channel), of a table over all players; the table."""
+        count = len(self.players)
+        return variance.split_grid(table, count), table.mean(axis=tuple(range(count))), table
 
     def streamed(self) -> tuple[Array, Array]:
-        """Variances of the terms, and mean, (term, site, channel), prompt by prompt; the grid is never in memory."""
-        inner = self._inner
+        """Variances of the terms, (term, site, channel), and mean, (site, channel), with one text in memory at a time."""
         if "text" not in self.players:
-            table = np.stack(list(self._row(0))).reshape(*inner, len(self.sites), -1)
-            return variance.split_grid(table, len(self.players)), table.mean(axis=tuple(range(len(inner))))
-        count, axes = len(self.texts), tuple(range(len(inner)))
+            return self._moments(self.table(0))[:2]
+        count, axes = len(self.texts), tuple(range(len(self.values)))
+        tables = (self.table(number).astype(np.float64) for number in range(count))
+        first = next(tables)
         marginal: dict[tuple[int, ...], Array] = {}
-        first: Array | None = None
         total = np.zeros(())
-        for number in range(count):
-            cells = np.stack(list(self._row(number))).reshape(*inner, len(self.sites), -1)
-            cells = cells.astype(np.float64)
-            first = cells if first is None else first
+        for cells in itertools.chain([first], tables):
             total = total + (cells - first) / count
-            for kept in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(len(axes) + 1)):
+            for kept in [(), *variance.terms_of(list(self.values))]:
                 over = tuple(axis for axis in axes if axis not in kept)
                 square = ((cells - first).mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
                 marginal[kept] = marginal.get(kept, 0.0) + square / count
-        assert first is not None
         return variance.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
 
-    def _row(self, number: int) -> Iterator[Array]:
-        """Alpha of every cell of one text, (site, channel), the last player fastest."""
-        inner = list(itertools.product(*self.values.values()))
-        for start in range(0, len(inner), GRID_BATCH):
-            yield from self._compute(self.model.pipe.transformer, number, inner[start : start + GRID_BATCH])
+    def table(self, number: int) -> Array:
+        """Alpha of one text, (*other players, site, channel)."""
+        cells = list(itertools.product(*self.values.values()))
+        parts = [self._compute(number, cells[start : start + GRID_BATCH]) for start in range(0, len(cells), GRID_BATCH)]
+        return np.concatenate(parts).reshape(*map(len, self.values.values()), *parts[0].shape[1:])
 
-    def _compute(self, transformer: Any, number: int, cells: list[tuple[float, ...]]) -> Iterator[Array]:
-        anatomy = self.model.anatomy
+    def _compute(self, number: int, cells: Sequence[tuple[float, ...]]) -> Array:
+        """Alpha of some cells of a text, (cell, site, channel)."""
+        anatomy, transformer = self.model.anatomy, self.model.pipe.transformer
         given = {name: take_rows(value, [number] * len(cells)) for name, value in self.text.items()}
         device = self.model.pipe._execution_device
         for place, player in enumerate(self.values):
             column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
             value = column / anatomy.timestep_scale if player == "timestep" else column * anatomy.guidance_scale
             given[self.conditioning.players[player]] = value
+        kept = slice(None) if self.channels is None else list(self.channels)
         with torch.no_grad():
             inputs = self.conditioning.inputs(transformer, given)
             found: dict[tuple[int, str], Any] = {}
@@ -204,55 +192,47 @@ class Grid:
                     module = transformer.get_submodule(anatomy.blocks[site.block].path)
                     own = self.conditioning.of_block(inputs, site.block)
                     found[key] = modulation.split(modulation.compute(module, own))
-                alphas.append(found[key][chunk].float().cpu())
-        yield from torch.stack(alphas, dim=1).numpy()
+                alphas.append(found[key][chunk].float().cpu()[:, kept])
+        return torch.stack(alphas, dim=1).numpy()
 
-    def describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
-        """The result, its sites unfolded into block, stream and gate."""
-        terms, channels = variance.terms_of(self.players), self.channels
-        total = parts.sum(axis=0)
+    def _describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
+        """The result, with the sites as block, stream and gate."""
+        terms, total = variance.terms_of(self.players), parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = parts / total
-        shapley = np.stack(
-            [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
-        )
-        names = [":".join(self.players[player] for player in term) for term in terms]
+        shapley = [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
         found = {
             "share": self._unfold(share, ("term",)),
-            "shapley": self._unfold(shapley, ("player",)),
+            "shapley": self._unfold(np.stack(shapley), ("player",)),
             "mean": self._unfold(mean, ()),
             "deviation": self._unfold(np.sqrt(total), ()),
+        }
+        coordinates: dict[str, Any] = {
+            "block": np.arange(len(self.model.anatomy.blocks)),
+            "stream": np.array(self.model.anatomy.streams, dtype=object),
+            "gate": np.array(self.model.anatomy.gates, dtype=object),
+            "term": np.array([":".join(self.players[player] for player in term) for term in terms], dtype=object),
+            "player": np.array(self.players, dtype=object),
+            "channel": np.arange(mean.shape[-1]) if self.channels is None else np.array(self.channels),
         }
         if table is not None:
             found["alpha"] = self._unfold(table, tuple("prompt" if p == "text" else p for p in self.players))
             low, high = variance.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
             found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
-        result = xr.Dataset(found).assign_coords(
-            term=np.array(names, dtype=object),
-            player=np.array(self.players, dtype=object),
-            channel=np.arange(mean.shape[-1]) if channels is None else np.array(channels),
-        )
-        if table is not None:
-            result = result.assign_coords(self.values)
+            coordinates |= self.values
             if "text" in self.players:
-                result = result.assign_coords(prompt_text=("prompt", np.array(self.texts, dtype=object)))
-        return result.assign_attrs(self._attributes(table is not None))
+                coordinates["prompt_text"] = ("prompt", np.array(self.texts, dtype=object))
+        return xr.Dataset(found).assign_coords(coordinates).assign_attrs(self._attributes(table is not None))
 
     def _unfold(self, values: Array, leading: tuple[str, ...]) -> xr.DataArray:
+        """(*leading, site, channel) as (*leading, block, stream, gate, channel), NaN for gates that do not exist."""
         anatomy = self.model.anatomy
         shape = (*values.shape[:-2], len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates), values.shape[-1])
         found = np.full(shape, np.nan, values.dtype)
         for number, (_, _, site) in enumerate(self.sites):
-            found[(..., *self._place(site), slice(None))] = values[..., number, :]
-        coordinates = {
-            "block": np.arange(len(anatomy.blocks)),
-            "stream": np.array(anatomy.streams, dtype=object),
-            "gate": np.array(anatomy.gates, dtype=object),
-        }
-        return xr.DataArray(found, coordinates, (*leading, "block", "stream", "gate", "channel"))
-
-    def _place(self, site: Site) -> tuple[int, int, int]:
-        return site.block, self.model.anatomy.streams.index(site.stream), self.model.anatomy.gates.index(str(site.gate))
+            place = site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))
+            found[(..., *place, slice(None))] = values[..., number, :]
+        return xr.DataArray(found, dims=(*leading, "block", "stream", "gate", "channel"))
 
     def _attributes(self, kept: bool) -> dict[str, Any]:
         sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())

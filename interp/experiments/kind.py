@@ -1,6 +1,6 @@
-"""`Kind`: everything about one experiment, in one file of `interp/experiments/kinds/`. It imports nothing heavy before its use.
+"""`Kind`: the definition of an experiment. Each is a file of `interp/experiments/kinds/`, which imports no heavy package.
 
-From a kind follow its command, its Python function, `--dry-run`, workers, resuming, its store, its page and its reference:
+A kind's command, Python function, `--dry-run`, workers, resuming, store, page and reference are all derived from it:
 
     made = interp.disrupt("demo", prompts, out="cache/disrupt.zarr", channels=[29]).run()
     made.result("disruption")
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from interp.tracing.model import Model
     from interp.tracing.prepare import Prepared
 
-BATCH_SIZE = 8  # arms drawn together
+__all__ = ["Figure", "Kind", "Request", "Shown"]
+BATCH_SIZE = 8  # arms per batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of a kind: its design is made from this."""
+    """The arguments of an experiment; a kind's `design` makes a design of them."""
 
     kind: str
     model: Model
@@ -51,8 +52,9 @@ class Request:
     def prepare(
         self, prompts: Sequence[str] | str | Path, *, keep: bool = False, guided: bool = False, **changes: Any
     ) -> Prepared:
-        """A run of prompts that records nothing (`keep`: what a trace does); unguided and unedited, unless it is `guided`.
-        `changes` are of the sampling.
+        """Prepare a run of prompts; `changes` are fields of `Sampling`.
+
+        It records nothing, or statistics and gates with `keep`. Guidance and edits raise InputError unless it is `guided`.
         """
         from interp.base.plan import Record
         from interp.tracing.prepare import prepare
@@ -61,12 +63,12 @@ class Request:
         return prepare(self.model, prompts, changed, record=Record(stats=keep, gates=keep))
 
     def unguided(self) -> Sampling:
-        """The sampling, refused where it asks for guidance or edits."""
+        """The sampling options; guidance and edits raise InputError."""
         refused = ("guidance", "negative_prompt", "interventions")
         return self.sampling.without(*refused, why=f"{self.kind} compares unguided runs with edits of its own")
 
     def traced(self, prompts: Sequence[str] | str | Path, out: Path, **changes: Any) -> tuple[Prepared, Run]:
-        """A traced run of prompts, statistics and gates, in a store of its own; `changes` are of the sampling."""
+        """Trace statistics and gates of prompts into a separate store; `changes` are fields of `Sampling`."""
         from interp.runs.run import execute
         from interp.tracing.prepare import prepare
 
@@ -74,13 +76,13 @@ class Request:
         return prepared, execute(prepared, out, Execution(self.execution.batch_size))
 
     def settings(self) -> dict[str, Any]:
-        """The pipeline's further arguments, as they were given."""
+        """The further arguments of the pipeline, as given by the user."""
         from interp.tracing.prepare import as_settings
 
         return as_settings(self.sampling.settings)
 
     def rank(self, prepared: Prepared, channels: Any = None, stream: str = "image") -> Ranked:
-        """Channels by the traced run that is given as an option, or by the first prompts, which are traced."""
+        """Rank channels by the traced run in the options, or by a trace of the first prompts."""
         from interp.experiments.ranking import rank
 
         how = {"run": self.options.run, "batch_size": self.execution.batch_size}
@@ -97,20 +99,21 @@ class Request:
         keep: Sequence[tuple[int, Site]] = (),
         **given: Any,
     ) -> Drawing:
-        """A design of arms that fork off the clean run of their row; `given` are further fields of `Drawing`. Without `measure`
-        every arm is compared with the first (`pairs.by_arm`).
+        """A design that draws arms; `given` are further fields of `Drawing`.
+
+        By default arms fork off the clean run of their sample, and every arm is compared with the first (`pairs.by_arm`).
         """
         from interp.analysis.pairs import by_arm
         from interp.experiments.design import Drawing
         from interp.experiments.draw import ByArms
 
         units = lambda size: ByArms(prepared, arms, size, bind, keep)  # noqa: E731
-        own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution, "units": units}
+        own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution, "units": units, **given}
         own["measure"] = measure or (lambda made: {self.kind: by_arm(made)})
-        return Drawing(prepared=prepared, arms=tuple(arms), parameters=parameters, **own, **given)
+        return Drawing(prepared=prepared, arms=tuple(arms), parameters=parameters, **own)
 
     def measuring(self, prepared: Prepared, parameters: Mapping[str, Any], **given: Any) -> Measuring:
-        """A design that keeps numbers alone; `given` are further fields of `Measuring`."""
+        """A design that stores numbers only; `given` are further fields of `Measuring`."""
         from interp.experiments.design import Measuring
 
         own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution}
@@ -123,20 +126,20 @@ class Kind:
 
     name: str
     question: str
-    """What it measures: the command's help, and the page's."""
+    """What it measures; the help text of the command and the page."""
     options: type[Any]
-    """A dataclass; its fields without defaults are what the experiment is about, such as prompts."""
+    """A dataclass; its fields without defaults are positional arguments, such as prompts."""
     design: Callable[[Request], Design]
     tables: Mapping[str, Shown] = dataclasses.field(default_factory=dict)
-    """By title; by default the measures of every arm, `pairs.by_arm`."""
+    """By title; by default the measures of every arm (`pairs.by_arm`)."""
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
-    """By file name; the default goes with that of the tables."""
+    """By file name; by default the figure of the default table."""
     papers: tuple[str, ...] = ()
-    """Topics of the papers' own numbers, shown under ours (`interp.analysis.published`)."""
+    """Topics of published numbers that are shown below the results (`interp.analysis.published`)."""
     controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """A label of the arms, and its values that are controls: shown next to an arm whose other labels are the same."""
+    """Values of an arm label that mark controls; a control is shown next to the arm with otherwise equal labels."""
     ends: tuple[int, ...] = (0,)
-    """Arms that every other one is shown next to."""
+    """Arms that are shown next to every other arm."""
     page: str = "causal"
     """The dashboard's page that shows it."""
 
@@ -149,10 +152,10 @@ class Kind:
         if not self.tables:
             object.__setattr__(self, "tables", {"measures": Shown(self.name, BY_ARM, per="measure")})
             object.__setattr__(self, "figures", self.figures or {self.name: Figure("effects.by_arm", self.name)})
-        object.__setattr__(self, "__doc__", f"{self.question}\n\n`.cost()` says what it takes, `.run()` draws it.")
+        object.__setattr__(self, "__doc__", f"{self.question}\n\n`.cost` is its size, `.run()` draws it.")
 
     def __call__(self, model: Model | str | Path, *inputs: Any, out: str | Path | None = None, **given: Any) -> Design:
-        """Prepare the experiment: everything is checked, channels are chosen, nothing is drawn."""
+        """Prepare the experiment: check all arguments and choose channels, without drawing."""
         names = [field.name for field in dataclasses.fields(self.options)]
         given = {"batch_size": BATCH_SIZE, **dict(zip(names, inputs, strict=False)), **given}
         own = {name: given.pop(name) for name in names if name in given}
@@ -168,7 +171,7 @@ class Kind:
         *,
         out: str | Path | None = None,
     ) -> Design:
-        """The same, with the options as dataclasses."""
+        """Prepare the experiment from options as dataclasses."""
         from interp.store.locations import located
         from interp.tracing.model import as_model
 
@@ -178,17 +181,17 @@ class Kind:
         with loaded.identified_once():
             return self.design(Request(self.name, loaded, options, sampling, path, execution))
 
-    def default_out(self, model: str, asked: Any) -> Path:
-        """Where its store is by default: another one for other options."""
-        return Path("cache") / f"{self.name}-{Path(model).name}-{hashlib.sha256(repr(asked).encode()).hexdigest()[:8]}.zarr"
+    def default_out(self, model: str, options: Any) -> Path:
+        """The default path of the store; it depends on the options."""
+        return Path("cache") / f"{self.name}-{Path(model).name}-{hashlib.sha256(repr(options).encode()).hexdigest()[:8]}.zarr"
 
     def strip(self, experiment: Experiment, rows: int, arms: int) -> Figure:
-        """A figure of the first pictures: rows of prompts, columns of arms."""
+        """A figure of the first pictures, prompts x arms."""
         prompts, columns = range(min(experiment.done.shape[0], rows)), range(min(experiment.done.shape[1], arms))
         return Figure("drawn.strip", "", {"prompts": list(prompts), "arms": list(columns)})
 
     def sections(self, experiment: Experiment, options: Mapping[str, Any]) -> dict[str, tuple[Any, list[dict[str, Any]]]]:
-        """Every table with the result that it is of."""
+        """Every table's rows, with the result that they show, by title."""
         found: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
         for title, shown in self.tables.items():
             result = experiment.result(shown.result.format(**options))

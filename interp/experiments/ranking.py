@@ -1,4 +1,4 @@
-"""Which channels an experiment edits, and which ones it compares them with."""
+"""The channels that an experiment edits, and their control channels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +18,19 @@ from interp.runs.run import trace
 from interp.store.traced_run import Run, open_run
 from interp.tracing.prepare import Prepared
 
-ROWS = 8  # prompts traced to choose channels, where no run is given
+ROWS = 8  # prompts that are traced to choose channels if no run is given
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-    """A stream's channels."""
+    """A stream's channels, ranked by size."""
 
     massive: tuple[int, ...]
-    """Those given, or the run's massive ones."""
+    """The channels given by the user, or the run's massive channels."""
     order: tuple[int, ...]
-    """All of them, by mean |x| over tokens, steps, prompts and blocks: the largest first."""
+    """All channels by mean |x| over tokens, steps, prompts and blocks, largest first."""
     source: str
-    """Where this is from, in words."""
+    """The run that ranked them, as text."""
 
     @property
     def ordinary(self) -> tuple[int, ...]:
@@ -38,16 +39,36 @@ class Ranked:
 
     @property
     def lowest(self) -> tuple[int, ...]:
-        """As many channels as are massive, of the smallest."""
+        """The smallest channels, as many as the massive ones."""
         return tuple(sorted(self.ordinary[-len(self.massive) :]))
 
+    def group(self, name: str, seed: int) -> tuple[int, ...]:
+        """The channels of a group: massive, lowest or random."""
+        return self.random(seed) if name == "random" else {"massive": self.massive, "lowest": self.lowest}[name]
+
     def random(self, seed: int, count: int | None = None) -> tuple[int, ...]:
-        """As many ordinary channels, or `count`, drawn from a seed."""
+        """`count` random ordinary channels; by default as many as the massive ones."""
         wanted = len(self.massive) if count is None else count
         if wanted > len(self.ordinary):
-            raise InputError(f"channels: {wanted} random ordinary ones were asked for; there are {len(self.ordinary)}")
-        drawn = np.random.default_rng(seed).choice(self.ordinary, wanted, replace=False)
-        return tuple(sorted(int(channel) for channel in drawn))
+            raise InputError(f"channels: at most {len(self.ordinary)} random ordinary ones can be drawn; got {wanted}")
+        return draw_channels(self.ordinary, wanted, seed)
+
+
+def draw_channels(among: Any, count: int, seed: int | list[int]) -> tuple[int, ...]:
+    """`count` different channels out of a sequence, drawn at random with a seed, in ascending order."""
+    drawn = np.random.default_rng(seed).choice(among, count, replace=False)
+    return tuple(sorted(int(channel) for channel in drawn))
+
+
+def pick(order: Sequence[int], kind: str, count: int, seed: int) -> tuple[int, ...]:
+    """`count` channels of a ranking (largest first): the largest ones, or those of a control.
+
+    `kind` is "lowest" for the smallest ones, "random" for random ones out of all but the `count` largest; all other names
+    stand for the largest.
+    """
+    if kind == "random":
+        return draw_channels(order[count:], count, [count, seed])
+    return tuple(sorted(order[-count:] if kind == "lowest" else order[:count]))
 
 
 def rank(
@@ -59,20 +80,25 @@ def rank(
     stream: str = "image",
     batch_size: int = 1,
 ) -> Ranked:
-    """Rank a stream's channels by a traced run; without one, the first prompts are traced into NAME-channels.zarr."""
-    opened = ranked_run(prepared, out, run=run, batch_size=batch_size)
-    chosen = massive.channels_of(opened, channels, stream)
-    size = sources.over_steps(sources.statistics(opened)["mean_abs"].sel(stream=stream)).mean(["prompt", "block"])
+    """Rank a stream's channels by a traced run; see `ranked_run`."""
+    ranking = ranked_run(prepared, out, run=run, batch_size=batch_size)
+    chosen = massive.channels_of(ranking, channels, stream)
+    size = sources.over_steps(sources.statistics(ranking)["mean_abs"].sel(stream=stream)).mean(["prompt", "block"])
     if size.sizes["channel"] != prepared.model.anatomy.channels:
         has, needs = size.sizes["channel"], prepared.model.anatomy.channels
-        raise InputError(f"run: {opened.path} has {has} channels, {prepared.model.name} has {needs}; trace this model")
+        raise InputError(f"run: {ranking.path} has {has} channels, {prepared.model.name} has {needs}; trace this model")
     resolve_indices(chosen, prepared.model.anatomy.channels, "channels")
     order = tuple(int(channel) for channel in np.argsort(-size.to_numpy(), kind="stable"))
-    return Ranked(tuple(chosen), order, f"{opened.path.name}: {opened.rows_done} prompts")
+    return Ranked(tuple(chosen), order, f"{ranking.path.name}: {ranking.rows_done} prompts")
+
+
+def opened(run: Run | str | Path) -> Run:
+    """The run, opened if it is a path."""
+    return run if isinstance(run, Run) else open_run(run)
 
 
 def ranked_run(prepared: Prepared, out: Path, *, run: Run | str | Path | None = None, batch_size: int = 1) -> Run:
-    """The traced run that channels are ranked by: the one given, or the first prompts traced into NAME-channels.zarr."""
+    """The run that ranks channels: `run`, or a trace of the first `ROWS` prompts in NAME-channels.zarr."""
     if run is None:
         plan = prepared.plan
         run = trace(
@@ -86,9 +112,9 @@ def ranked_run(prepared: Prepared, out: Path, *, run: Run | str | Path | None = 
             settings=dict(plan.settings),
             batch_size=batch_size,
         )
-    opened = run if isinstance(run, Run) else open_run(run)
-    if "weights" in opened.plan and not same_weights(prepared.plan.to_json(), opened.plan):
+    found = opened(run)
+    if "weights" in found.plan and not same_weights(prepared.plan.to_json(), found.plan):
         warnings.warn(
-            f"run {opened.path} was traced with other weights than {prepared.model.name} has", InterpWarning, stacklevel=4
+            f"run {found.path} was traced with other weights than {prepared.model.name} has", InterpWarning, stacklevel=4
         )
-    return opened
+    return found

@@ -1,4 +1,4 @@
-"""Generated pictures as files: PNGs that carry their whole recipe, a contact sheet, and the recipe as JSON."""
+"""Write generated pictures: PNG files with their recipe as metadata, a contact sheet, and the recipe as JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from interp.base.errors import InputError
 from interp.store.create import storage_errors
 
 RECIPE = "interp"  # the PNG's text chunk
-LABEL = 14  # pixels of a label's line
-NARROWEST = 96  # pixels of a picture on the sheet
+LABEL = 14  # height of a label, pixels
+NARROWEST = 96  # minimum width of a picture on the sheet, pixels
 
 
 def save(drawn: xr.Dataset, folder: str | Path, provenance: dict[str, Any]) -> list[Path]:
-    """Write what `interp.generate` drew: 00000-seed0.png, ..., sheet.png and recipe.json."""
+    """Write the result of `interp.generate`: 00000-seed0.png, ..., sheet.png and recipe.json; return the pictures' paths."""
     folder = Path(folder)
     recipe = {"plan": drawn.attrs["plan"], "provenance": provenance}
-    paths = []
+    paths, rows = [], []
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for row in range(drawn.sizes["prompt"]):
@@ -32,31 +32,27 @@ def save(drawn: xr.Dataset, folder: str | Path, provenance: dict[str, Any]) -> l
             note = PngInfo()
             note.add_itxt(RECIPE, json.dumps({"prompt": text, "seed": seed, **recipe}, ensure_ascii=False))
             paths.append(folder / f"{row:05d}-seed{seed}.png")
+            rows.append({"file": paths[-1].name, "prompt": text, "seed": seed})
             Image.fromarray(one["image"].to_numpy()).save(paths[-1], pnginfo=note)
         sheet(drawn).save(folder / "sheet.png")
-        rows = [{"file": p.name, "prompt": str(t), "seed": int(s)} for p, t, s in _rows(drawn, paths)]
         (folder / "recipe.json").write_text(
             json.dumps({**recipe, "pictures": rows}, indent=1, ensure_ascii=False), encoding="utf-8"
         )
     return paths
 
 
-def _rows(drawn: xr.Dataset, paths: list[Path]) -> Any:
-    return zip(paths, drawn["prompt_text"].to_numpy(), drawn["seed"].to_numpy(), strict=True)
-
-
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe in a picture's file."""
+    """Read the recipe from a picture's file."""
     with Image.open(path) as picture:
         found = getattr(picture, "text", {}).get(RECIPE)
     if found is None:
-        raise InputError(f"{path} carries no recipe: it was not written by `interp generate`")
+        raise InputError(f"{path} has no recipe: it was not written by `interp generate`")
     recipe: dict[str, Any] = json.loads(found)
     return recipe
 
 
 def sheet(drawn: xr.Dataset) -> Image.Image:
-    """All pictures on one: a row for every prompt, a column for every seed, the prompt over its row."""
+    """A contact sheet: one row per prompt, with the prompt above it, and one column per seed."""
     texts, seeds = drawn["prompt_text"].to_numpy().astype(str), drawn["seed"].to_numpy()
     rows, columns = list(dict.fromkeys(texts)), sorted(set(seeds.tolist()))
     side = max(NARROWEST, min(drawn.sizes["x"], 256))

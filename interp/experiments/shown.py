@@ -1,4 +1,4 @@
-"""What an experiment shows: its figures and tables, as data."""
+"""The figures and tables of an experiment, as data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure of an experiment: a function of `interp.figures` by its dotted name, and its arguments."""
+    """A figure of an experiment: the dotted name of a function of `interp.figures`, and its arguments."""
 
     function: str
     """Such as "effects.disruption"."""
     result: str = ""
-    """The result that it shows; "" for a figure of the experiment's pictures."""
+    """The result that it shows; "" for the experiment itself."""
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    """What {NAME} in the result's name and the arguments may stand for; an option of that name chooses for the command."""
+    """Possible values of {NAME} in the result's name and the arguments; an option of that name selects one."""
     cells: str = ""
-    """A function of `interp.figures` that puts marks on its cells, with the arm's labels as their data."""
+    """A function of `interp.figures` that marks the figure's cells, with labels of the arms as their data."""
     labels: tuple[str, ...] = ()
-    """Which labels those are."""
+    """The names of these labels."""
 
     def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-        """Values of the choices by file name: the options' own, or all."""
+        """Values of the choices, by file name: those of the options, or all."""
         found = {name: dict[str, str]()}
         for choice, values in self.choices.items():
             if choice in options:
@@ -43,16 +43,16 @@ class Figure:
         return found
 
     def of(self, experiment: Experiment, chosen: Mapping[str, str]) -> Any:
-        """What it shows."""
+        """The result or experiment that it shows."""
         return experiment.result(self.result.format(**chosen)) if self.result else experiment
 
     def make(self, of: Any, chosen: Mapping[str, str]) -> go.Figure:
-        """Draw it."""
+        """Make the figure."""
         made: go.Figure = function_of(self.function)(of, **self._given(chosen))
         return made
 
     def code(self, chosen: Mapping[str, str]) -> list[str]:
-        """The Python that draws it, of an `experiment` that is open."""
+        """Python code that makes the figure from an open `experiment`."""
         more = "".join(f", {name}={value!r}" for name, value in self._given(chosen).items())
         if not self.result:
             return [f"interp.figures.{self.function}(experiment{more})"]
@@ -72,10 +72,10 @@ def function_of(name: str) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A table of a result: of one table a value along `per`, each under its value, where that is given."""
+    """A table of a result; with `per`, one table for every value along that axis, with the value as title."""
 
     result: str
     table: Table | Lines
     per: str = ""
     view: Callable[[xr.Dataset], xr.Dataset] = lambda found: found
-    """What is tabulated of the result."""
+    """The part of the result that the table shows."""

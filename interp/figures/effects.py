@@ -151,7 +151,7 @@ def patch_cells(made: go.Figure, found: xr.Dataset) -> go.Figure:
 
 
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
-    """Fraction of the way from target to source by strength, per set of channels. From `transport_distance.similarity`."""
+    """Fraction of the way from target to source by strength, per set of channels. From `patching.moved`."""
     made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
     colours = {"massive": style.COLOURS[0], "control": style.CONTROL, "all": style.COLOURS[3]}
     for name in (str(name) for name in found["channels"].to_numpy()):

@@ -57,7 +57,7 @@ def _panels(
 
 def collapse(found: xr.Dataset) -> go.Figure:
     """One panel per measure: the change of pictures when k channels of every block are zeroed. From
-    `interp.analysis.collapse_curve`.
+    `dose_response.collapse`.
     """
     measures = [str(name) for name in found["measure"].to_numpy()]
     said = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}

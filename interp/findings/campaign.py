@@ -20,8 +20,7 @@ from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Pace, Stage
 from interp.models.quiet import quiet
-from interp.runs.provenance import provenance
-from interp.runs.run import execute
+from interp.runs.run import execute, provenance
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 

@@ -8,27 +8,23 @@ from scipy import stats
 
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.scoring import compare, score
-from interp.findings.claims import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    PARTLY,
-    UNKNOWN,
-    Evidence,
-    Verdict,
-    finite,
-    span,
-    within,
-)
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
 
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORDS = ("detail lost alone (DG)", "collapse (FC)")
 CARRIES, NOTHING = 0.5, 0.1  # of the way from the target's picture to the source's
+KEPT = ("better", "no different, by more than the margin")
+PROMPT = ("semantics", "texture", "clip_score", "blip_itm", "blip_cosine")  # measures of the prompt
+HELPS = (
+    "holds: a measure of detail is better, after correction, none is worse, by itself either, and the prompt is measured and "
+    "every measure of it better or no different; "
+    "in part: better in one, worse in another; fails: worse and nothing better"
+)
 
 
-def _cell(found: xr.Dataset) -> str:
-    return within(found["low"], found["value"], found["high"])
+def _disruption(evidence: Evidence) -> xr.Dataset:
+    return evidence.experiment("disrupt").result("disruption")
 
 
 def alpha_governs(evidence: Evidence) -> Verdict:
@@ -51,11 +47,11 @@ def alpha_governs(evidence: Evidence) -> Verdict:
 
 def detail_goes(evidence: Evidence) -> Verdict:
     """One block's massive channels zeroed: structure, and detail."""
-    found = evidence.experiment("disrupt").result("disruption").sel(arm=f"zero {evidence.setup.block}")
+    found = _disruption(evidence).sel(arm=f"zero {evidence.setup.block}")
     structure, detail, sharp = (found.sel(measure=name) for name in ("structure", "detail", "sharpness"))
     here = (
-        f"block {evidence.setup.block}: structure {_cell(structure)} ({structure['verdict'].item()}), distance of the fine "
-        f"spectrum {_cell(detail)} decades more ({detail['verdict'].item()}), sharpness {_cell(sharp)} in log2."
+        f"block {evidence.setup.block}: structure {within(structure)} ({structure['verdict'].item()}), distance of the fine "
+        f"spectrum {within(detail)} decades more ({detail['verdict'].item()}), sharpness {within(sharp)} in log2."
     )
     lost = detail["verdict"].item() == "changed" and float(detail["low"]) > 0
     kept, moved = structure["verdict"].item() == "minimal", structure["verdict"].item() == "changed"
@@ -68,9 +64,9 @@ def detail_goes(evidence: Evidence) -> Verdict:
 
 def random_does_nothing(evidence: Evidence) -> Verdict:
     """Random channels zeroed in the same block."""
-    found = evidence.experiment("disrupt").result("disruption").sel(arm=f"random {evidence.setup.block}")
-    verdicts = {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
-    here = "; ".join(f"{m.replace('_', ' ')} {_cell(found.sel(measure=m))}: {said}" for m, said in verdicts.items()) + "."
+    found = _disruption(evidence).sel(arm=f"random {evidence.setup.block}")
+    verdicts = _verdicts(found)
+    here = _by_measure(found, verdicts)
     if "changed" in verdicts.values():
         return Verdict(FAILS, here)
     return Verdict(HOLDS if set(verdicts.values()) == {"minimal"} else UNKNOWN, here)
@@ -78,16 +74,13 @@ def random_does_nothing(evidence: Evidence) -> Verdict:
 
 def norm_alone(evidence: Evidence) -> Verdict:
     """The effect of LayerNorm's change of scale, without the loss of channels."""
-    found = evidence.experiment("disrupt").result("disruption")
-    block = evidence.setup.block
+    found, block = _disruption(evidence), evidence.setup.block
     if f"norms_kept {block}" not in found["arm"].to_numpy():
         return Verdict(UNKNOWN, "not measured: this model's blocks have no LayerNorm without weights of its own.")
     parts = []
     for kind, said in (("zero", "zeroed"), ("norms_kept", "zeroed, scale kept"), ("norms_as_if_zero", "scale alone")):
-        one = found.sel(arm=f"{kind} {block}")
-        parts.append(
-            f"{said}: structure {_cell(one.sel(measure='structure'))}, sharpness {_cell(one.sel(measure='sharpness'))}"
-        )
+        structure, sharp = (found.sel(arm=f"{kind} {block}", measure=name) for name in ("structure", "sharpness"))
+        parts.append(f"{said}: structure {within(structure)}, sharpness {within(sharp)}")
     return Verdict(MEASURED, f"block {block}; " + "; ".join(parts) + ".")
 
 
@@ -96,11 +89,10 @@ def collapses(evidence: Evidence) -> Verdict:
     found = evidence.experiment("collapse").result("collapse").sel(measure="structure")
     k = int(found["k"].max())
     top, lowest = (found.sel(kind=kind, k=k) for kind in ("top", "lowest"))
-    over = within(*(top[name] for name in ("over_lowest_low", "over_lowest", "over_lowest_high")))
     curve = ", ".join(f"{value:.2g}" for value in found["value"].sel(kind="top").to_numpy())
     here = (
-        f"{k} channels of every block: structure moves by {_cell(top)} of the way to another prompt's picture, the lowest "
-        f"{_cell(lowest)}; the difference {over}. Top channels by k: {curve}."
+        f"{k} channels of every block: structure moves by {within(top)} of the way to another prompt's picture, the lowest "
+        f"{within(lowest)}; the difference {within(top, 'over_lowest')}. Top channels by k: {curve}."
     )
     values = [float(one) for one in (top["low"], top["high"], lowest["high"], top["over_lowest_low"], top["over_lowest_high"])]
     if not np.isfinite(values).all():
@@ -135,11 +127,9 @@ def carries_the_prompt(evidence: Evidence) -> Verdict:
     """A source's massive channels put into the target's run."""
     found = evidence.experiment("transport").result("transport").sel(metric="picture").isel(strength=-1)
     massive, everything = found.sel(channels="massive"), found.sel(channels="all")
-    moved = within(*(massive[name] for name in ("moved_low", "moved", "moved_high")))
-    over = within(*(found[name] for name in ("over_control_low", "over_control", "over_control_high")))
     here = (
-        f"channels {evidence.channels} at every block and step move the picture {moved} of the way to the source's, {over} "
-        f"more than ordinary ones; all channels {float(everything['moved']):.3g}."
+        f"channels {evidence.channels} at every block and step move the picture {within(massive, 'moved')} of the way to the "
+        f"source's, {within(found, 'over_control')} more than ordinary ones; all channels {float(everything['moved']):.3g}."
     )
     low, high, more = (float(one) for one in (massive["moved_low"], massive["moved_high"], found["over_control_low"]))
     if not np.isfinite([low, high, more]).all():
@@ -169,8 +159,7 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
         return Verdict(HOLDS, "by construction: this model is told no text. " + here)
     above = time["moved_low"].to_numpy() > texts["moved_high"].max("factor").to_numpy()
     below = time["moved_high"].to_numpy() < texts["moved_low"].max("factor").to_numpy()
-    said = HOLDS if above.all() else FAILS if below.all() else PARTLY if above.any() and below.any() else UNKNOWN
-    return Verdict(said, here)
+    return by_all(above, below, here)
 
 
 def lensed(evidence: Evidence) -> Verdict:
@@ -189,11 +178,10 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     arms = dict(zip(("none", "dg", "cfg", "cfg+dg"), range(len(drawn.axes["arm"])), strict=True))
     scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
     found = compare(scored).isel(setting=1)
-    said = {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
+    said = _verdicts(found)
     about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
     detail = [m for m in said if m not in about]
-    parts = [f"{m.replace('_', ' ')} {_over(found.sel(measure=m))}: {word}" for m, word in said.items()]
-    here = "; ".join(parts) + "."
+    here = _by_measure(found, said, "over")
     if "worse" in said.values():
         return Verdict(PARTLY if "better" in said.values() else FAILS, here)
     if not about:
@@ -203,18 +191,13 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
 
 
-KEPT = ("better", "no different, by more than the margin")
-PROMPT = (
-    "semantics",
-    "texture",
-    "clip_score",
-    "blip_itm",
-    "blip_cosine",
-)  # measures of the prompt
+def _verdicts(found: xr.Dataset) -> dict[str, str]:
+    return {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
 
 
-def _over(found: xr.Dataset) -> str:
-    return within(found["over_low"], found["over"], found["over_high"])
+def _by_measure(found: xr.Dataset, verdicts: dict[str, str], estimate: str = "") -> str:
+    parts = [f"{m.replace('_', ' ')} {within(found.sel(measure=m), estimate)}: {said}" for m, said in verdicts.items()]
+    return "; ".join(parts) + "."
 
 
 def dg_helps(evidence: Evidence) -> Verdict:

@@ -20,7 +20,6 @@ from interp.store.saved_results import read_dataset
 from interp.store.schema import Array
 from interp.store.traced_run import Run, open_run
 
-DG, FC, SPARK = "Detail Guidance, arXiv 2510.11538", "Few Channels, arXiv 2605.13974", "SPARK, 2026"
 HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"
 MEASURED = "measured: no paper claims it"
 K = 12  # channels of a segmentation, or a quarter
@@ -101,40 +100,20 @@ class Evidence:
         }
         return found.assign(parts)
 
-    @cached_property
-    def profile(self) -> xr.Dataset:
-        """Sizes over blocks."""
-        return self.born(massive.profile(self.crossed, self.channels))
-
-    @cached_property
-    def trend(self) -> xr.Dataset:
-        """Sizes over timesteps."""
-        return self.born(trend.over_timesteps(self.crossed, self.channels))
-
-    @cached_property
-    def attribution(self) -> xr.Dataset:
-        """Timestep, prompt, seed."""
-        return self.born(attribution.decompose(self.crossed, self.channels))
-
-    @cached_property
-    def alignment(self) -> xr.Dataset:
-        """Alpha against activation."""
-        return alignment.compare(self.crossed)
-
-    @cached_property
-    def residual(self) -> xr.Dataset:
-        """Contributions of each writer."""
-        return residual.decompose(self.crossed, self.channels)
-
-    @cached_property
-    def energy(self) -> xr.Dataset:
-        """Shares of energy."""
-        return energy.shares(self.crossed)
-
-    @cached_property
-    def stability(self) -> xr.Dataset:
-        """Overlap of top sets."""
-        return stability.sets(self.crossed)
+    profile = cached_property(lambda self: self.born(massive.profile(self.crossed, self.channels)))
+    """Sizes over blocks."""
+    trend = cached_property(lambda self: self.born(trend.over_timesteps(self.crossed, self.channels)))
+    """Sizes over timesteps."""
+    attribution = cached_property(lambda self: self.born(attribution.decompose(self.crossed, self.channels)))
+    """Timestep, prompt, seed."""
+    alignment = cached_property(lambda self: alignment.compare(self.crossed))
+    """Alpha against activation."""
+    residual = cached_property(lambda self: residual.decompose(self.crossed, self.channels))
+    """Contributions of each writer."""
+    energy = cached_property(lambda self: energy.shares(self.crossed))
+    """Shares of energy."""
+    stability = cached_property(lambda self: stability.sets(self.crossed))
+    """Overlap of top sets."""
 
     @cached_property
     def segmentation(self) -> xr.Dataset | None:
@@ -163,9 +142,19 @@ def span(values: Any) -> str:
     return f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
 
 
-def within(low: Any, value: Any, high: Any) -> str:
-    """A value with its interval."""
-    return f"{float(value):.3g} [{float(low):.3g}, {float(high):.3g}]"
+def within(found: xr.Dataset, name: str = "") -> str:
+    """A single estimate with its interval: the variables NAME, NAME_low and NAME_high, by default value, low and high."""
+    low, high = (f"{name}_low", f"{name}_high") if name else ("low", "high")
+    return f"{float(found[name or 'value']):.3g} [{float(found[low]):.3g}, {float(found[high]):.3g}]"
+
+
+def by_all(good: Array, bad: Array, here: str, **numbers: Any) -> Verdict:
+    """Holds if all are good, fails if all are bad, in part if some are each; otherwise, and without values, cannot tell."""
+    if not len(good):
+        return Verdict(UNKNOWN, here)
+    if good.all() or bad.all():
+        return Verdict(HOLDS if good.all() else FAILS, here, numbers)
+    return Verdict(PARTLY if good.any() and bad.any() else UNKNOWN, here, numbers)
 
 
 def finite(*arrays: Any) -> list[Array]:

@@ -5,18 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.analysis import massive
-from interp.findings.claims import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    PARTLY,
-    UNKNOWN,
-    Evidence,
-    Verdict,
-    finite,
-    span,
-    within,
-)
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
 from interp.store.schema import Array
 
 SURE = 0.95  # of bootstrap resamples
@@ -36,7 +25,7 @@ def few_channels(evidence: Evidence) -> Verdict:
     """Number of massive channels."""
     found, channels = evidence.massive, evidence.channels
     if not evidence.any_massive:
-        largest = within(*(found[name].sel(channel=channels).max() for name in ("score_low", "score", "score_high")))
+        largest = within(found[["score_low", "score", "score_high"]].sel(channel=channels).max(), "score")
         return Verdict(FAILS, f"none by {found.attrs['criterion']}; the largest score, of channel {channels[0]}, is {largest}.")
     selected, frequency = _selected(evidence)
     limit = max(2, round(FEW * found.sizes["channel"]))
@@ -69,10 +58,7 @@ def every_token(evidence: Evidence) -> Verdict:
     """The smallest token."""
     (least,) = finite(evidence.profile["in_every_token"])
     here = f"the smallest token of channels {evidence.channels}, mean over samples: {span(least)} times the median channel."
-    if not len(least):
-        return Verdict(UNKNOWN, here)
-    said = HOLDS if (least >= TOKENS).all() else FAILS if (least < TOKENS).all() else PARTLY
-    return Verdict(said, here, {"in_every_token": least})
+    return by_all(least >= TOKENS, least < TOKENS, here, in_every_token=least)
 
 
 def steady_over_prompts(evidence: Evidence) -> Verdict:
@@ -80,9 +66,7 @@ def steady_over_prompts(evidence: Evidence) -> Verdict:
     found = evidence.trend
     low, high = finite(found["variation_low"], found["variation_high"])
     here = f"coefficient of variation {span(found['variation'])}; other channels {span(found['ordinary_variation'])}."
-    if not len(high):
-        return Verdict(UNKNOWN, here)
-    return Verdict(_by(high < STEADY, low > STEADY), here, {"variation": found["variation"].to_numpy()})
+    return by_all(high < STEADY, low > STEADY, here, variation=found["variation"].to_numpy())
 
 
 def grows(evidence: Evidence) -> Verdict:
@@ -90,11 +74,9 @@ def grows(evidence: Evidence) -> Verdict:
     found = evidence.trend
     low, high = finite(found["trend_low"], found["trend_high"])
     here = f"Spearman with the timestep {span(found['trend'])}; other channels {span(found['ordinary_trend'])}."
-    if not len(high):
-        return Verdict(UNKNOWN, here)
-    return Verdict(
-        _by(high < 0, low > 0), here + (" It falls." if (low > 0).all() else ""), {"trend": found["trend"].to_numpy()}
-    )
+    if len(low) and (low > 0).all():
+        here += " It falls."
+    return by_all(high < 0, low > 0, here, trend=found["trend"].to_numpy())
 
 
 def text_negligible(evidence: Evidence) -> Verdict:
@@ -140,10 +122,7 @@ def alpha_peaks(evidence: Evidence) -> Verdict:
     count = evidence.massive.sizes["channel"]
     first = rank < max(1, round(FEW * count))
     here = f"rank of |alpha| at the largest channel, 0 is first of {count}: {', '.join(f'{value:.0f}' for value in rank)}."
-    if not len(rank):
-        return Verdict(UNKNOWN, here)
-    said = HOLDS if first.all() else FAILS if not first.any() else PARTLY
-    return Verdict(said, here, {"alpha_rank": rank})
+    return by_all(first, ~first, here, alpha_rank=rank)
 
 
 def who_writes(evidence: Evidence) -> Verdict:
@@ -173,7 +152,7 @@ def energy_of_eight(evidence: Evidence) -> Verdict:
     found = evidence.energy.sel(k=8)
     low, high = finite(found["share_low"], found["share_high"])
     here = f"{span(found['share'])} of the energy, by block; an even split would give {span(found['even'])}."
-    return Verdict(_by(low > MAINLY, high < MAINLY) if len(low) else UNKNOWN, here, {"share": found["share"].to_numpy()})
+    return Verdict(by_all(low > MAINLY, high < MAINLY, here).said, here, {"share": found["share"].to_numpy()})
 
 
 def subject_in_clusters(evidence: Evidence) -> Verdict:
@@ -205,12 +184,3 @@ def early_and_in_all(evidence: Evidence) -> Verdict:
         parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")
     said = PARTLY if any(any_of) else FAILS  # a checkpoint is no evidence for sizes, nor a size for training: never both
     return Verdict(said, "; ".join(parts) + ".")
-
-
-def _by(good: Array, bad: Array) -> str:
-    """The verdict if all hold, if all fail, if some do, or if neither is shown."""
-    if good.all():
-        return HOLDS
-    if bad.all():
-        return FAILS
-    return PARTLY if good.any() and bad.any() else UNKNOWN

@@ -31,7 +31,7 @@ from interp.store.traced_run import Run, open_run
 from interp.tracing.model import load
 from interp.tracing.prepare import prepare
 
-LENS_ROWS, GATE_TIMESTEPS = 4, 50
+LENS_ROWS = 4
 DRAWS = 3  # of each random control
 PATCHED = ("hidden", "massive", "control")
 
@@ -75,9 +75,13 @@ def steps_of(setup: Setup) -> int:
     return setup.drawn.steps if setup.drawn.steps is not None else int(setup.model.defaults.steps)
 
 
-def _traced(setup: Setup, name: str, record: Record, how: Execution, repeats: int, model: Any = None) -> None:
-    prepared = prepare(model or setup.model, setup.texts, record=record, repeats=repeats, **setup.sampling)
-    execute(prepared, setup.folder / f"{name}.zarr", how)
+def _rows(setup: Setup) -> int:
+    """Forwards of one row that draw every prompt once."""
+    return len(setup.texts) * steps_of(setup)
+
+
+def _blocks(setup: Setup) -> int:
+    return len(setup.model.anatomy.blocks)
 
 
 def crossed_run(setup: Setup) -> Run:
@@ -85,72 +89,64 @@ def crossed_run(setup: Setup) -> Run:
     return open_run(setup.folder / "crossed.zarr")
 
 
-def _crossed(setup: Setup, how: Execution) -> None:
-    _traced(setup, "crossed", Record(branches=True), how, setup.drawn.repeats)
-
-
-def _states(setup: Setup, how: Execution) -> None:
-    _traced(setup, "states", Record(gates=False, hidden=Select(steps=(-1,))), how, 1)
-
-
-def _others(setup: Setup, how: Execution) -> None:
-    for number, name in enumerate(setup.others):
-        _traced(setup, other_name(number), Record(gates=False), how, 1, load(name))
-
-
 def other_name(number: int) -> str:
     """The store of another checkpoint or size."""
     return f"other-{number}"
 
 
-def _experiment(
-    kind: Kind, options: Callable[[Setup, Run], Mapping[str, Any]], name: str = ""
-) -> Callable[[Setup, Execution], None]:
-    """Run an experiment with options from the setup; channels are the massive ones of the crossed run."""
+def _tracing(
+    name: str,
+    about: str,
+    record: Record,
+    repeats: Callable[[Setup], int] = lambda setup: 1,
+    models: Callable[[Setup], Mapping[str, Any]] | None = None,
+) -> Stage:
+    """A stage that traces every prompt: the campaign's model, or `models`, by the names of their stores."""
+
+    def traced(setup: Setup) -> Mapping[str, Any]:
+        return {name: setup.model} if models is None else models(setup)
 
     def run(setup: Setup, how: Execution) -> None:
-        crossed, path = crossed_run(setup), setup.folder / f"{name or kind.name}.zarr"
+        for store, model in traced(setup).items():
+            loaded = load(model) if isinstance(model, str) else model
+            prepared = prepare(loaded, setup.texts, record=record, repeats=repeats(setup), **setup.sampling)
+            execute(prepared, setup.folder / f"{store}.zarr", how)
+
+    def most(setup: Setup) -> float:
+        return len(traced(setup)) * repeats(setup) * _rows(setup)
+
+    return Stage(name, about, most, run, lambda setup: len(traced(setup)))
+
+
+def _experiment(
+    kind: Kind,
+    about: str,
+    most: Callable[[Setup], float],
+    options: Callable[[Setup], Mapping[str, Any]] = lambda setup: {},
+    *,
+    name: str = "",
+    stores: Callable[[Setup], int] = lambda setup: 0,
+) -> Stage:
+    """A stage that runs an experiment with options from the setup; channels are the massive ones of the crossed run."""
+
+    def run(setup: Setup, how: Execution) -> None:
+        crossed, path = crossed_run(setup), stage.path(setup)
         if exists(path) and not is_experiment(path):  # a bare result, as earlier campaigns stored some
             return
         known = {"prompts": setup.texts, "channels": channels_of(crossed)[0], "run": crossed, "reference": setup.reference}
         has = {field.name for field in dataclasses.fields(kind.options)}
-        given = {**{field: value for field, value in known.items() if field in has}, **options(setup, crossed)}
+        given = {**{field: value for field, value in known.items() if field in has}, **options(setup)}
         sampling = Sampling(**({"settings": setup.drawn.settings} if kind is gates else setup.sampling))
         kind.prepare(setup.model, kind.options(**given), sampling, how, out=path).run()
 
-    return run
+    stage = Stage(name or kind.name, about, most, run, stores)
+    return stage
 
 
-def _disrupt(setup: Setup, crossed: Run) -> dict[str, Any]:
-    return {"blocks": [setup.block, "all"], "controls": DRAWS}
-
-
-def _dose(setup: Setup, crossed: Run) -> dict[str, Any]:
-    return {"counts": setup.counts, "windows": ("all",), "budget": setup.budget}
-
-
-def _transport(setup: Setup, crossed: Run) -> dict[str, Any]:
-    source, target = setup.halves
-    return {"source": source, "target": target, "strengths": [1.0]}
-
-
-def _patch(setup: Setup, crossed: Run) -> dict[str, Any]:
-    clean, corrupted = setup.halves
-    return {"clean": clean, "corrupted": corrupted, "what": PATCHED, "windows": 1}
-
-
-def _lens(setup: Setup, crossed: Run) -> dict[str, Any]:
+def _lens_options(setup: Setup) -> dict[str, Any]:
     steps = steps_of(setup)
     shown = sorted({0, steps // 2, steps - 1})
-    return {"prompts": setup.texts[:LENS_ROWS], "steps_shown": shown, "without": channels_of(crossed)[0]}
-
-
-def _guidance(setup: Setup, crossed: Run) -> dict[str, Any]:
-    return {"guidance": list(guided(setup).values()), "reference": None}
-
-
-def _nothing(setup: Setup, crossed: Run) -> dict[str, Any]:
-    return {}
+    return {"prompts": setup.texts[:LENS_ROWS], "steps_shown": shown, "without": channels_of(crossed_run(setup))[0]}
 
 
 def guided(setup: Setup) -> dict[str, str]:
@@ -166,76 +162,54 @@ def guided(setup: Setup) -> dict[str, str]:
     return {"none": "none", "dg": f"dg:{alone:g}:{where}", "cfg": cfg, "cfg+dg": f"{cfg}+dg:{combined:g}:{where}"}
 
 
-def _rows(setup: Setup, repeats: int = 1) -> int:
-    return len(setup.texts) * repeats * steps_of(setup)
-
-
-def _blocks(setup: Setup) -> int:
-    return len(setup.model.anatomy.blocks)
-
-
-def _one(setup: Setup) -> int:
-    return 1
-
-
 def _clamped(setup: Setup) -> int:
     """Number of runs of the clamp test: the original, and three per block and gate."""
     return 1 + 3 * _blocks(setup) * len(setup.model.anatomy.gates)
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("crossed", "statistics, gates and branches, prompts x seeds", lambda s: _rows(s, s.drawn.repeats), _crossed, _one),
-    Stage("states", "image tokens after the last step", _rows, _states, _one),
-    Stage(
+    _tracing("crossed", "statistics, gates and branches, prompts x seeds", Record(branches=True), lambda s: s.drawn.repeats),
+    _tracing("states", "image tokens after the last step", Record(gates=False, hidden=Select(steps=(-1,)))),
+    _tracing(
         "others",
         "statistics of other checkpoints or sizes",
-        lambda s: len(s.others) * _rows(s),
-        _others,
-        lambda s: len(s.others),
+        Record(gates=False),
+        models=lambda s: {other_name(number): name for number, name in enumerate(s.others)},
     ),
-    Stage("gates", "alpha over prompts x timesteps, no block run", lambda s: 0.0, _experiment(gates, _nothing)),
-    Stage(
-        "govern",
-        "alpha clamped, gate by gate",
-        lambda s: _clamped(s) * _rows(s),
-        _experiment(govern, _nothing),
-        lambda s: _clamped(s),
-    ),
-    Stage(
-        "disrupt",
+    _experiment(gates, "alpha over prompts x timesteps, no block run", lambda s: 0.0),
+    _experiment(govern, "alpha clamped, gate by gate", lambda s: _clamped(s) * _rows(s), stores=_clamped),
+    _experiment(
+        disrupt,
         "massive channels zeroed, with matched controls",
         lambda s: (2 + 2 * (6 + 2 * DRAWS)) * _rows(s),
-        _experiment(disrupt, _disrupt),
+        lambda s: {"blocks": [s.block, "all"], "controls": DRAWS},
     ),
-    Stage(
-        "collapse",
-        "the top channels of every block zeroed",
-        lambda s: (2 + 3 * len(COUNTS)) * _rows(s),
-        _experiment(collapse, _nothing),
-    ),
-    Stage(
-        "dose",
+    _experiment(collapse, "the top channels of every block zeroed", lambda s: (2 + 3 * len(COUNTS)) * _rows(s)),
+    _experiment(
+        dose,
         "dose and response",
         lambda s: (s.budget + len(s.texts)) * steps_of(s),
-        _experiment(dose, _dose),
+        lambda s: {"counts": s.counts, "windows": ("all",), "budget": s.budget},
     ),
-    Stage("transport", "a source's channels in a target's run", lambda s: 6 * _rows(s) / 2, _experiment(transport, _transport)),
-    Stage(
-        "patch",
+    _experiment(
+        transport,
+        "a source's channels in a target's run",
+        lambda s: 6 * _rows(s) / 2,
+        lambda s: {"source": s.halves[0], "target": s.halves[1], "strengths": [1.0]},
+    ),
+    _experiment(
+        patch,
         "clean values in corrupted runs",
         lambda s: (3 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
-        _experiment(patch, _patch),
+        lambda s: {"clean": s.halves[0], "corrupted": s.halves[1], "what": PATCHED, "windows": 1},
     ),
-    Stage(
-        "swap", "timestep, text and latents swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts), _experiment(swap, _nothing)
-    ),
-    Stage(
-        "lens",
-        "pictures decoded from every block",
-        lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)),
-        _experiment(lens, _lens),
-    ),
-    Stage(
-        "guidance", "Detail Guidance without and with CFG", lambda s: 8 * _rows(s), _experiment(sweep, _guidance, "guidance")
+    _experiment(swap, "timestep, text and latents swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts)),
+    _experiment(lens, "pictures decoded from every block", lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)), _lens_options),
+    _experiment(
+        sweep,
+        "Detail Guidance without and with CFG",
+        lambda s: 8 * _rows(s),
+        lambda s: {"guidance": list(guided(s).values()), "reference": None},
+        name="guidance",
     ),
 )

@@ -10,11 +10,13 @@ import contextlib
 import dataclasses
 import hashlib
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from interp.base.errors import InputError
+from interp.base.errors import InputError, first_line
 
+TABLE = Path(__file__).parent / "weights.toml"
 TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 BESIDE = ("config.json", "vocab.*", "merges.txt", "tokenizer*.json", "special_tokens_map.json")
 """Files of a transformers folder, except the weights."""
@@ -40,37 +42,7 @@ class CheckpointSource:
 
 
 SOURCES: Mapping[str, CheckpointSource] = {
-    "clip": CheckpointSource(
-        "CLIP ViT-L/14",
-        "openai/clip-vit-large-patch14",
-        digest="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
-    ),
-    "blip": CheckpointSource("BLIP-ITM large, COCO", "Salesforce/blip-itm-large-coco"),
-    "hps": CheckpointSource("HPSv2.1, an open_clip ViT-H/14", "xswu/HPSv2", "HPS_v2.1_compressed.pt"),
-    "aesthetic": CheckpointSource(
-        "LAION-Aesthetics V2 on CLIP ViT-L/14",
-        "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
-        "sac+logos+ava1-l14-linearMSE.pth",
-        "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
-    ),
-    "inception": CheckpointSource(
-        "Inception of 2015-12-05, ported from TensorFlow",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        "pt_inception-2015-12-05-6726825d.pth",
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    ),
-    "alexnet": CheckpointSource(
-        "torchvision's AlexNet, for LPIPS",
-        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-        "alexnet-owt-7be5be79.pth",
-        "7be5be79",
-    ),
-    "vgg16": CheckpointSource(
-        "torchvision's VGG16, for LPIPS",
-        "https://download.pytorch.org/models/vgg16-397923af.pth",
-        "vgg16-397923af.pth",
-        "397923af",
-    ),
+    name: CheckpointSource(**fields) for name, fields in tomllib.loads(TABLE.read_text(encoding="utf-8")).items()
 }
 
 
@@ -221,9 +193,3 @@ def _sha256(file: Path) -> str:
 
 def _together(hashes: Mapping[Path, str]) -> str:
     return hashlib.sha256("\n".join(f"{file.name} {value}" for file, value in sorted(hashes.items())).encode()).hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

@@ -86,6 +86,11 @@ def spectrum_distance(pictures: Array, reference: Array, bins: int = BINS) -> Ar
     return np.asarray(np.sqrt((difference**2).mean(axis=-1)))
 
 
+def sharpness(pictures: Array) -> Array:
+    """log2 of the variance of the luminance's Laplacian: (...). Higher is sharper, or noisier."""
+    return np.asarray(np.log2(laplacian_variance(pictures) + FLOOR))
+
+
 def laplacian_variance(pictures: Array) -> Array:
     """Variance of the luminance's Laplacian: (...). Higher is sharper, or noisier."""
     grey = as_floats(pictures) @ LUMINANCE

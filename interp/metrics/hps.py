@@ -6,6 +6,7 @@ open_clip stores query, key and value in one matrix and projections transposed; 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,29 +22,25 @@ from interp.metrics.towers import Clip, device_of, dtype_of, reading
 
 HEAD = {"vision": 80, "text": 64}
 """Channels of an attention head of ViT-H/14, 16 heads in each tower; checkpoints do not store it."""
-NAMES = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-"""Names in a block, open_clip's and transformers'."""
-WHOLE = {
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "logit_scale": "logit_scale",
-}
-TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblocks.": "text_model"}
+RENAMED = (
+    (r"^visual\.transformer\.resblocks", "vision_model.encoder.layers"),
+    (r"^transformer\.resblocks", "text_model.encoder.layers"),
+    (r"\.ln_(\d)\.", r".layer_norm\1."),
+    (r"\.attn\.", ".self_attn."),
+    (r"\.c_fc\.", ".fc1."),
+    (r"\.c_proj\.", ".fc2."),
+    (r"^visual\.class_embedding", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.conv1", "vision_model.embeddings.patch_embedding"),
+    (r"^visual\.ln_pre", "vision_model.pre_layrnorm"),
+    (r"^visual\.ln_post", "vision_model.post_layernorm"),
+    (r"^visual\.proj$", "visual_projection.weight"),
+    (r"^positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    (r"^token_embedding", "text_model.embeddings.token_embedding"),
+    (r"^ln_final", "text_model.final_layer_norm"),
+    (r"^text_projection$", "text_projection.weight"),
+)
+"""Names of tensors, open_clip's and transformers'."""
 
 
 class Hps(Clip):
@@ -117,22 +114,15 @@ def _depth(tensors: Mapping[str, Tensor], tower: str) -> dict[str, int]:
 
 
 def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's tensors under transformers' names; tensors without one, such as the mask, are dropped."""
-    found = {new: tensors[old] for old, new in WHOLE.items() if old in tensors}
-    if "visual.proj" in tensors and "text_projection" in tensors:
-        found["visual_projection.weight"] = tensors["visual.proj"].T.contiguous()
-        found["text_projection.weight"] = tensors["text_projection"].T.contiguous()
-    for name, value in tensors.items():
-        tower = next((tower for tower in TOWERS if name.startswith(tower)), None)
-        if tower is None:
-            continue
-        number, rest = name.removeprefix(tower).split(".", 1)
-        block = f"{TOWERS[tower]}.encoder.layers.{number}"
-        if rest.startswith("attn.in_proj_"):
+    """open_clip's tensors under transformers' names; those that transformers lacks, such as the mask, keep their names."""
+    found: dict[str, Tensor] = {}
+    for old, value in tensors.items():
+        name = old
+        for pattern, new in RENAMED:
+            name = re.sub(pattern, new, name)
+        if ".in_proj_" in name:
             for letter, part in zip("qkv", value.chunk(3), strict=True):
-                found[f"{block}.self_attn.{letter}_proj.{rest.removeprefix('attn.in_proj_')}"] = part.contiguous()
-            continue
-        module, _, kind = rest.rpartition(".")
-        if module in NAMES:
-            found[f"{block}.{NAMES[module]}.{kind}"] = value
+                found[name.replace(".in_proj_", f".{letter}_proj.")] = part.contiguous()
+        else:
+            found[name] = value.T.contiguous() if old in ("visual.proj", "text_projection") else value
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.base.errors import InputError
-from interp.metrics.checkpoints import Weights, first_line, how
+from interp.base.errors import InputError, first_line
+from interp.metrics.checkpoints import Weights, how
 
 
 def tensors_of(weights: Weights) -> dict[str, Any]:

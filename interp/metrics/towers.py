@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp.base.errors import InputError
+from interp.base.errors import InputError, first_line
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import Weights, first_line
+from interp.metrics.checkpoints import Weights
 from interp.metrics.preprocess import Array, paired
 from interp.metrics.tensors import fill, tensors_of
 
@@ -48,10 +49,8 @@ class Clip:
     @torch.inference_mode()
     def read(self, prompts: Sequence[str]) -> Tensor:
         """Prompts as unit vectors, (prompt, feature) float32; cut to the tower's length, 77 tokens."""
-        longest = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        given = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
-        return functional.normalize(self.model.get_text_features(**given).pooler_output.float(), dim=-1)
+        found = self.model.get_text_features(**tokens_of(self, prompts)).pooler_output
+        return functional.normalize(found.float(), dim=-1)
 
     def cosine(self, images: Array, prompts: Sequence[str]) -> Array:
         """Cosine of each picture and its prompt, -1..1: (picture)."""
@@ -100,7 +99,7 @@ class Blip:
     def matching(self, images: Array, prompts: Sequence[str]) -> Array:
         """100 times the probability that picture and prompt match, softmax of the matching head: (picture)."""
         paired(images, prompts)
-        seen, tokens = self._see(images), self._tokens(prompts)
+        seen, tokens = self._see(images), tokens_of(self, prompts, BLIP_TOKENS)
         every = torch.ones(seen.shape[:2], dtype=torch.long, device=self.device)
         states = self.model.text_encoder(**tokens, encoder_hidden_states=seen, encoder_attention_mask=every).last_hidden_state
         return numbers(100 * self.model.itm_head(states[:, 0]).float().softmax(dim=-1)[:, 1])
@@ -110,7 +109,7 @@ class Blip:
         """100 times the cosine of BLIP's contrastive heads: (picture)."""
         paired(images, prompts)
         seen = functional.normalize(self.model.vision_proj(self._see(images)[:, 0]).float(), dim=-1)
-        states = self.model.text_encoder(**self._tokens(prompts)).last_hidden_state
+        states = self.model.text_encoder(**tokens_of(self, prompts, BLIP_TOKENS)).last_hidden_state
         read = functional.normalize(self.model.text_proj(states[:, 0]).float(), dim=-1)
         return numbers(100 * (seen * read).sum(dim=-1))
 
@@ -119,10 +118,12 @@ class Blip:
         found: Tensor = self.model.vision_model(pixel_values=pictures.to(self.device, self.model.dtype)).last_hidden_state
         return found
 
-    def _tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        longest = min(BLIP_TOKENS, self.model.config.text_config.max_position_embeddings)
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+def tokens_of(network: Clip | Blip, prompts: Sequence[str], most: float = math.inf) -> dict[str, Tensor]:
+    """Tokens of prompts, (prompt, token), and their mask; cut to the network's length, and to `most`."""
+    longest = min(most, network.model.config.text_config.max_position_embeddings)
+    tokens = network.tokenizer(list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    return {name: tokens[name].to(network.device) for name in ("input_ids", "attention_mask")}
 
 
 def pretrained(kind: Any, weights: Weights) -> Any:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import ModelError
 from interp.base.sites import GATES, STREAMS, Site
 from interp.models.hook_points import (
+    REST,
+    Conditioning,
     Inputs,
     Lengths,
     Modulation,
@@ -24,6 +25,8 @@ from interp.models.hook_points import (
     Reentry,
     Tap,
     add_rows,
+    as_output,
+    bind_inputs,
     cut,
     given_chunks,
     in_place_of,
@@ -54,6 +57,8 @@ class Block:
     """(the image tokens' value projection, the next layer after attention), of the same shape."""
     joint: tuple[str, ...] = ()
     """Streams concatenated in one state, in order, where the block takes and returns such a state."""
+    followed: bool = False
+    """Whether tokens of no stream follow those of the streams. Edits leave them unchanged."""
     remakes: bool = False
     """Whether it first makes a new state from its input and an earlier block's output (a long skip). What it adds to its input
     is then not the sum of its branches."""
@@ -90,13 +95,15 @@ class Block:
 
     def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
         """The block's output with every stream's state replaced."""
-        items = list(output) if isinstance(output, tuple) else [output]
-        for stream, item in self.hidden.items():
-            items[item or 0] = states[stream]
-        if self.joint:
-            import torch
+        import torch
 
-            items[0] = torch.cat([states[stream] for stream in self.joint], dim=1)
+        items = list(output) if isinstance(output, tuple) else [output]
+        for item in {item or 0 for item in self.hidden.values()}:
+            here = self.joint or [stream for stream, place in self.hidden.items() if (place or 0) == item]
+            parts = [states[stream] for stream in here]
+            if self.followed and items[item] is not None:
+                parts.append(items[item][:, sum(part.shape[1] for part in parts) :])
+            items[item] = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return tuple(items) if isinstance(output, tuple) else items[0]
 
     def with_rows(self, output: Any, rows: Any) -> Any:
@@ -113,24 +120,8 @@ class Block:
         return self.with_states((None,) * max(2, len(self.hidden)), states)
 
     def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
-        return cut(state, self.joint, stream, lengths) if self.joint else state
-
-
-@dataclasses.dataclass(frozen=True)
-class Conditioning:
-    """The gates' inputs, and how to compute the gates without running a block."""
-
-    players: Mapping[str, str]
-    """The gates' inputs (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class label
-    is `text`. Without `text`, text does not enter the gates."""
-    inputs: Callable[[nn.Module, Inputs], Inputs]
-    """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
-    further: tuple[str, ...] = ()
-    """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
-    pooled: bool = True
-    """Whether text enters through its own argument. If it enters through the text tokens, these are swapped with it."""
-    of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
-    """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
+        order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
+        return cut(state, order, stream, lengths) if order else state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,23 +232,6 @@ __all__ = [
     "in_place_of",
     "take_rows",
 ]
-
-
-def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's inputs by argument name, positional or not."""
-    signature = inspect.signature(type(block).forward)
-    bound = signature.bind(block, *args, **kwargs)
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "self"}
-
-
-def as_output(prediction: Tensor, return_dict: bool) -> Any:
-    """Wrap a prediction in the output that diffusers' pipelines expect."""
-    if not return_dict:
-        return (prediction,)
-    from diffusers.models.modeling_outputs import Transformer2DModelOutput
-
-    return Transformer2DModelOutput(sample=prediction)
 
 
 Describe = Callable[["nn.Module"], Anatomy]

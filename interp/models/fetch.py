@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from interp.base.errors import ModelError
+from interp.base.errors import ModelError, first_line
 from interp.models.catalog import CATALOG
 from interp.models.families import PIPELINES
 from interp.models.quiet import quiet
@@ -134,9 +134,3 @@ def _not_here(name: str, error: Exception) -> str:
         f"model {name!r} is not on this machine and cannot be fetched ({first_line(error)}); check the network or the name, "
         f"download it on a connected machine (`hf download`), or give a local folder; known names: {', '.join(CATALOG)}"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

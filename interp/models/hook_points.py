@@ -1,8 +1,9 @@
-"""Places in a block, as a family's file describes them: AdaLN projections, taps, norms, and where conditioning enters again."""
+"""Places in a block, as a family's file describes them, where conditioning enters, and the arguments of a call."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # families are data: listing them loads no torch
 Inputs = Mapping[str, Any]
 Lengths = Mapping[str, int]
 """Tokens of each stream."""
+REST = "rest"
+"""In an order of streams: tokens of no stream, as many as the streams leave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +156,49 @@ class Reentry:
     """Otherwise: the item of this module's output, computed before the blocks, that is used after them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """The gates' inputs, and how to compute the gates without running a block."""
+
+    players: Mapping[str, str]
+    """The gates' inputs (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class label
+    is `text`. Without `text`, text does not enter the gates."""
+    inputs: Callable[[nn.Module, Inputs], Inputs]
+    """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
+    further: tuple[str, ...] = ()
+    """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
+    pooled: bool = True
+    """Whether text enters through its own argument. If it enters through the text tokens, these are swapped with it."""
+    of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
+    """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
+
+
 def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """One stream's tokens from concatenated streams; the image takes what the others leave."""
+    """One stream's tokens from concatenated streams; `REST`, or else the image, takes what the others leave."""
     import torch
 
-    sizes = [lengths[name] if name != "image" else 0 for name in order]
-    sizes[list(order).index("image")] = value.shape[1] - sum(sizes)
+    last = REST if REST in order else "image"
+    sizes = [lengths[name] if name != last else 0 for name in order]
+    sizes[list(order).index(last)] = value.shape[1] - sum(sizes)
     found: Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]
     return found
+
+
+def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A block's inputs by argument name, positional or not."""
+    signature = inspect.signature(type(block).forward)
+    bound = signature.bind(block, *args, **kwargs)
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
+
+
+def as_output(prediction: Tensor, return_dict: bool) -> Any:
+    """Wrap a prediction in the output that diffusers' pipelines expect."""
+    if not return_dict:
+        return (prediction,)
+    from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+    return Transformer2DModelOutput(sample=prediction)
 
 
 def in_place_of(value: Tensor, old: Tensor) -> Tensor:

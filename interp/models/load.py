@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from interp.base.errors import InputError, InterpWarning, ModelError
+from interp.base.errors import InputError, InterpWarning, ModelError, first_line
 from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
 from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults
 from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
-from interp.models.fetch import check_pipeline_class, fetch, first_line
+from interp.models.fetch import check_pipeline_class, fetch
 from interp.models.identity import revision_of
 
 OFFLOADS = ("none", "model", "sequential", "group")

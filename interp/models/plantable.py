@@ -7,11 +7,11 @@ leaves components of temb that only one input sets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from interp.models import tiny
 
@@ -81,30 +81,27 @@ PLANTABLE: dict[str, Plantable] = {
 PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_embedder"), "guidance": ("guidance_embedder",)}
 
 
+def _outputs(embedding: nn.Module, players: Iterable[str]) -> Iterator[list[Tensor]]:
+    """Weights of the parts that embed these players, output axis first: a table, or a last layer's weight and bias."""
+    for part in (getattr(embedding, name) for player in players for name in PARTS[player] if hasattr(embedding, name)):
+        table = getattr(part, "embedding_table", None)
+        yield [part.linear_2.weight, part.linear_2.bias] if table is None else [table.weight.T]
+
+
 def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
     """Make one component of a combined embedding depend on `player` (timestep, text, guidance) alone."""
-    others = [name for other, names in PARTS.items() if other != player for name in names]
-    for part in (getattr(embedding, name) for name in others if hasattr(embedding, name)):
-        table = getattr(part, "embedding_table", None)
-        if table is not None:
-            table.weight[:, component] = 0.0
-        else:
-            part.linear_2.weight[component] = 0.0
-            part.linear_2.bias[component] = 0.0
+    for outputs in _outputs(embedding, PARTS.keys() - {player}):
+        for weights in outputs:
+            weights[component] = 0.0
 
 
 def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
     """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
     for embedding in conditionings:
-        for part in (getattr(embedding, name) for name in PARTS["text"] if hasattr(embedding, name)):
-            table = getattr(part, "embedding_table", None)
-            if table is not None:
-                kept = table.weight[:, component].clone()
-                table.weight.zero_()
-                table.weight[:, component] = kept
-                continue
-            rows = [row for row in range(part.linear_2.weight.shape[0]) if row != component]
-            part.linear_2.weight[rows] = 0.0
+        for weights, *_ in _outputs(embedding, ["text"]):
+            kept = weights[component].clone()
+            weights.zero_()
+            weights[component] = kept
     if text_tokens is not None:
         layer: Any = transformer.get_submodule(text_tokens)
         layer.weight.zero_()

@@ -8,11 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 LIBRARIES = ("diffusers", "transformers", "huggingface_hub", "accelerate")
-IMPORTED = (
-    "torchao",
-    "bitsandbytes",
-    "torch.utils._pytree",
-)  # by diffusers, if installed: each warns about missing kernels
+IMPORTED = ("torchao", "bitsandbytes", "torch.utils._pytree")  # by diffusers: each warns about missing kernels
 
 
 @contextlib.contextmanager

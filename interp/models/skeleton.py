@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def skeleton(name: str | Path, *, revision: str | None = None, local_files_only:
     return build(str(name), known, f"published config of {source}, as kept in interp")
 
 
-def build(name: str, config: dict[str, Any], origin: str) -> Skeleton:
+def build(name: str, config: Mapping[str, Any], origin: str) -> Skeleton:
     """From a config's values."""
     import diffusers
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, figures
-from interp.analysis.table import Along, Lines, Table, nothing, over_steps, shown
+from interp.analysis.table import Along, Table, nothing, over_steps, shown
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, OneStream
 from interp.questions.question import Draw, Question, Results
@@ -171,15 +171,6 @@ TRIVIAL = Table(
 """Masks that need no model, under `SCORES`."""
 
 
-def segmentation_tables(results: Results, asked: Segmentation) -> dict[str, tuple[str, Table | Lines]]:
-    """How much is foreground, and the scores."""
-    every: dict[str, tuple[str, Table | Lines]] = {
-        "segmentation": ("segmentation", AREAS),
-        "IoU with the true masks": ("segmentation_score", SCORES + TRIVIAL),
-    }
-    return {title: (name, table) for title, (name, table) in every.items() if name in results}
-
-
 def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dict[str, Draw]:
     """Clusters over pictures, one heat map, and the overlap with the truth."""
     found: dict[str, Draw] = {}
@@ -198,7 +189,7 @@ QUESTIONS = (
         "Do channels of large alpha hold the large activations? Per block and gate, next to another block's alpha.",
         Alignment,
         lambda run, asked: {"alignment": analysis.alignment.compare(run, stream=asked.stream, k=asked.k)},
-        lambda results, asked: {"alignment": ("alignment", ALIGNMENT)},
+        {"alignment": ("alignment", ALIGNMENT)},
         lambda run, results, asked: {
             f"alignment_{target}": partial(figures.causes.alignment, results["alignment"], target=target)
             for target in analysis.alignment.TARGETS
@@ -210,7 +201,7 @@ QUESTIONS = (
         "Timestep or text: variance of a channel's size, and of its alpha, split into timestep, prompt, seed.",
         Attribution,
         attribution_results,
-        lambda results, asked: {str(found.attrs["quantity"]): (name, ATTRIBUTION) for name, found in results.items()},
+        {"{quantity}": ("attribution*", ATTRIBUTION)},
         lambda run, results, asked: {name: partial(figures.causes.attribution, found) for name, found in results.items()},
         ("attribution",),
     ),
@@ -219,7 +210,7 @@ QUESTIONS = (
         "Which block writes a channel: embedding, and alpha x branch of every block, summed exactly (--record ...,branches).",
         Residual,
         lambda run, asked: {"residual": analysis.residual.decompose(run, asked.channels, stream=asked.stream)},
-        lambda results, asked: {"residual": ("residual", WRITERS), "birth and largest writer": ("residual", BIRTHS)},
+        {"residual": ("residual", WRITERS), "birth and largest writer": ("residual", BIRTHS)},
         lambda run, results, asked: {
             f"residual_{shown(channel)}": partial(figures.causes.residual, results["residual"], channel=int(channel))
             for channel in results["residual"]["channel"]
@@ -230,7 +221,7 @@ QUESTIONS = (
         "Cluster image tokens on few channels into fore- and background; with --masks, score that against the truth.",
         Segmentation,
         segmentation_results,
-        segmentation_tables,
+        {"segmentation": ("segmentation", AREAS), "IoU with the true masks": ("segmentation_score", SCORES + TRIVIAL)},
         segmentation_figures,
         ("segmentation",),
     ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, figures
-from interp.analysis.table import Along, Lines, Table, over_steps
+from interp.analysis.table import Along, Table, over_steps
 from interp.base.errors import InputError
 from interp.base.options import Channels, OneStream
 from interp.base.plan import at_least
@@ -190,18 +190,15 @@ NORMS = Table(
 )
 
 
-def massive_tables(results: Results, asked: Massive) -> dict[str, tuple[str, Table | Lines]]:
-    """A table for every result."""
-    every = {
-        "massive": ("massive", FOUND),
-        f"profile of the {asked.stream} stream": ("profile", PROFILE),
-        "trend over timesteps": ("trend", TREND),
-        f"stability of the top {asked.k}": ("stability", STABILITY),
-        "energy": ("energy", ENERGY),
-        "outliers": ("outliers", OUTLIERS),
-        "token norms": ("token_norms", NORMS),
-    }
-    return {title: (name, table) for title, (name, table) in every.items() if name in results}
+TABLES = {
+    "massive": ("massive", FOUND),
+    "profile of the {stream} stream": ("profile", PROFILE),
+    "trend over timesteps": ("trend", TREND),
+    "stability of the top {k}": ("stability", STABILITY),
+    "energy": ("energy", ENERGY),
+    "outliers": ("outliers", OUTLIERS),
+    "token norms": ("token_norms", NORMS),
+}
 
 
 def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Draw]:
@@ -226,7 +223,7 @@ MASSIVE = Question(
     "Which channels are massive, and their profile, trend, stability, energy and outliers.",
     Massive,
     massive_results,
-    massive_tables,
+    TABLES,
     massive_figures,
     ("massive", "trend", "energy"),
 )

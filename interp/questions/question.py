@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Lines, Table
+from interp.analysis.table import Lines, Rows, Table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,8 +28,17 @@ class Question:
     options: type[Any]
     compute: Callable[[Run, Any], Results]
     """Results by the names under which a store keeps them."""
-    tables: Callable[[Results, Any], Mapping[str, tuple[str, Table | Lines]]]
-    """(result's name, table) by title."""
+    tables: Mapping[str, tuple[str, Table | Lines]]
+    """(result's name, or a pattern such as NAME_*; table) by title; {NAME} is an option or an attribute of the result."""
     figures: Callable[[Run, Results, Any], Mapping[str, Draw]]
     papers: tuple[str, ...] = ()
     """Topics of the papers' own numbers (`interp.analysis.published`)."""
+
+    def shown(self, results: Results, asked: Any) -> dict[str, tuple[xr.Dataset, Rows]]:
+        """Every result that has a table, and its rows, by title."""
+        return {
+            title.format(**{**found.attrs, **vars(asked)}): (found, table.rows(found))
+            for title, (pattern, table) in self.tables.items()
+            for name, found in results.items()
+            if fnmatch.fnmatchcase(name, pattern)
+        }

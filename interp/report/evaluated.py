@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis.published import about
+from interp.analysis.table import Rows
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
+from interp.evaluation.score_tables import PAPERS, PICTURES, SETS
 from interp.figures import evaluation as figures
 from interp.figures import maps, people
 from interp.report.page import Page, clean, short, write
 from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
 
-PICTURES = 6  # prompts in the gallery
+SHOWN = 6  # prompts in the gallery
 TOPICS = {"segmentation_score": "segmentation", "collapse": "disruption", "evaluation": "guidance"}
 
 
@@ -54,7 +55,7 @@ def report_pictures(gallery: Gallery, results: Mapping[str, xr.Dataset], out: st
         SECTIONS[str(found.attrs["analysis"])](page, found)
     page.heading("Pictures")
     for number, setting in enumerate(gallery.settings):
-        images = gallery.read(number)[:PICTURES]
+        images = gallery.read(number)[:SHOWN]
         page.pictures((image, f"{setting}: {text}") for image, text in zip(images, gallery.prompts, strict=False))
     numbers = {"source": gallery.source, "results": {name: clean(found.to_dict()) for name, found in results.items()}}
     return write(page, numbers, out)
@@ -101,47 +102,20 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.figure(figures.scores(found))
     if found["set_value"].notnull().any():
         page.figure(figures.set_scores(found))
-        page.table(("measure of sets", "setting", "value", "interval"), _set_rows(found))
+        page.table(list(SETS.columns), _lines(SETS.rows(found)))
     if found.sizes["measure"]:
-        head = ("measure", "setting", "value", "interval", "less the baseline", "its interval", "wins", "wins, interval")
-        page.table((*head, "p, Holm", "effect", "verdict"), _score_rows(found))
-    if "paper" in found.coords and any(found["paper"].to_numpy()):
-        pairs = zip(found["setting"].to_numpy(), found["paper"].to_numpy(), strict=True)
+        page.table(list(PICTURES.columns), _lines(PICTURES.rows(found)))
+    if papers := PAPERS.rows(found):
         page.text("The paper's numbers, for its models, prompts and metrics; not measured here:")
-        page.table(("setting", "the paper"), [(str(setting), str(said)) for setting, said in pairs if said])
+        page.table(("setting", "the paper"), _lines(papers))
     for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
         for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):
             page.text(f"{name}: {text}.")
 
 
-def _set_rows(found: xr.Dataset) -> list[tuple[Any, ...]]:
-    return [
-        (str(measure), str(setting), short(one["set_value"]), short([one["set_low"], one["set_high"]]))
-        for measure in found["set_measure"].to_numpy()
-        for setting in found["setting"].to_numpy()
-        for one in [found.sel(set_measure=measure, setting=setting)]
-    ]
-
-
-def _score_rows(found: xr.Dataset) -> list[tuple[Any, ...]]:
-    return [
-        (
-            str(measure),
-            str(setting),
-            short(one["value"]),
-            short([one["low"], one["high"]]),
-            short(one["over"]),
-            short([one["over_low"], one["over_high"]]),
-            short(one["win"]),
-            short([one["win_low"], one["win_high"]]),
-            short(one["p_holm"]),
-            short(one["effect"]),
-            str(one["verdict"].values),
-        )
-        for measure in found["measure"].to_numpy()
-        for setting in found["setting"].to_numpy()
-        for one in [found.sel(measure=measure, setting=setting)]
-    ]
+def _lines(rows: Rows) -> list[list[str]]:
+    """A table's rows as texts."""
+    return [[cell if isinstance(cell, str) else short(cell) for cell in row.values()] for row in rows]
 
 
 def _collapse(page: Page, found: xr.Dataset) -> None:
@@ -172,7 +146,7 @@ def _gallery(page: Page, made: Experiment) -> None:
     axes, seen = made.axes, list[str]()
     arms = [str(arm) for arm in axes["arm"].to_numpy()]
     for row, text in enumerate(axes["prompt_text"].to_numpy().astype(str)):
-        if text in seen or len(seen) == PICTURES:
+        if text in seen or len(seen) == SHOWN:
             continue
         seen.append(text)
         page.text(text, quiet=False)

@@ -44,7 +44,7 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
         **facts,
         "findings": [
             {
-                **{name: getattr(one.claim, name) for name in ("name", "claim", "source", "rule")},
+                **{name: getattr(one.claim, name) for name in CLAIM},
                 **dataclasses.asdict(one.verdict),
             }
             for one in judged

@@ -1,12 +1,11 @@
-"""A trace as units of work: batches of rows. A failing row does not affect others; a batch too large for memory is halved."""
+"""A trace as units of work: batches of samples. A failed sample does not affect others; a batch that does not fit is halved."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from interp.tracing.prepare import Prepared
 from interp.tracing.visitor import TracedRow
 
 Outcome = list[tuple[int, str | None]]
-"""Rows, each with the reason if it failed."""
+"""Rows, each with the reason of its failure, if it failed."""
 
 
 @dataclasses.dataclass
@@ -50,46 +49,45 @@ class Tracing:
         """Drop the progress callback, which cannot be pickled."""
         return {**self.__dict__, "on_step": None}
 
-    @contextlib.contextmanager
-    def opened(self, stopped: Stopped) -> Iterator[Callable[[tuple[Row, ...]], Outcome]]:
-        """Yield a function that traces those rows of a unit that are not done."""
-        schema, bundled = make_schema(self.prepared), bool(self.prepared.plan.record.bundle)
+    def do(self, units: Iterable[tuple[Row, ...]], stopped: Stopped) -> Iterator[Outcome]:
+        """Trace the rows of units that are not done."""
+        schema = make_schema(self.prepared)
         with zarr_quiet(), Writer(self.path) as writer:
             check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
             batches = Batches(self.prepared, schema, writer, self.on_step or (lambda step: None), self.most)
-
-            def do(unit: tuple[Row, ...]) -> Outcome:
-                wanted = [row for row in unit if row.index not in self.skipped]
-                pending = [row for row in wanted if not is_done(self.path, row.index)]
-                if not pending:
-                    return []
-                if bundled:
-                    return self._bundle(batches, writer, unit, wanted, stopped)
-                found = batches.trace(unit, pending)
-                for result in found:
-                    if result.failure is None:
-                        writer.row(result.row.index, result.arrays)
+            for unit in units:
+                wanted = {row.index for row in unit if row.index not in self.skipped}
+                pending = {row for row in wanted if not is_done(self.path, row)}
+                outcome: Outcome = []
+                if pending and schema.bundle:
+                    outcome = self._bundle(batches, writer, unit, wanted, stopped)
+                elif pending:
+                    outcome = self._batch(batches, writer, unit, pending)
                 self.most = batches.most
-                return [(result.row.index, result.failure) for result in found]
+                yield outcome
 
-            yield do
+    def _batch(self, batches: Batches, writer: Writer, unit: Sequence[Row], pending: Collection[int]) -> Outcome:
+        """Trace the pending rows of a batch."""
+        found = batches.trace(unit, pending)
+        for result in found:
+            if result.failure is None:
+                writer.row(result.row.index, result.arrays)
+        return [(result.row.index, result.failure) for result in found]
 
     def _bundle(
-        self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Sequence[Row], stopped: Stopped
+        self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Collection[int], stopped: Stopped
     ) -> Outcome:
         """Trace a whole bundle, including done rows: its moments cover all its rows. A stop discards the bundle."""
-        bundle, outcome, waiting = Bundle(), Outcome(), {row.index for row in wanted}
+        bundle, outcome = Bundle(), Outcome()
         for batch in groups(unit, self.batch_size):
             if stopped():
                 return []
-            pending = [row for row in batch if row.index in waiting]
-            for result in batches.trace(batch, pending) if pending else ():
+            for result in batches.trace(batch, wanted):
                 if result.failure is None:
                     writer.row(result.row.index, bundle.add(result.arrays), done=False)
                 outcome.append((result.row.index, result.failure))
         number = unit[0].index // self.prepared.plan.record.bundle
         writer.bundle(number, [row for row, failure in outcome if failure is None], bundle.moments())
-        self.most = batches.most
         return outcome
 
 
@@ -104,23 +102,25 @@ class Batches:
     most: int | None = None
     """Largest batch that fits; set once a batch did not fit."""
 
-    def trace(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
-        """Trace the pending rows of a batch, in their original batch where possible."""
+    def trace(self, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
+        """Trace the wanted rows of a batch, in their original batch where possible."""
+        if not any(row.index in wanted for row in batch):
+            return []
         if self.most is not None and len(batch) > self.most:
-            return self._in_parts(batch, pending, self.most)
+            return self._in_parts(batch, wanted, self.most)
         try:
-            return self._whole(batch, pending)
+            return self._whole(batch, wanted)
         except PipelineError as error:  # its frames hold the batch's tensors: continue outside
             text, reason = str(error), str(error.__cause__)
             full = isinstance(error.__cause__, torch.OutOfMemoryError)
         if full:
-            return self._smaller(batch, pending, reason)
+            return self._smaller(batch, wanted, reason)
         if len(batch) == 1:
             return [TracedRow(batch[0], {}, failure=text)]
         self._warn(f"{text}; the rows of this batch are traced one by one")
-        return self._in_parts(batch, pending, 1)
+        return self._in_parts(batch, wanted, 1)
 
-    def _smaller(self, batch: Sequence[Row], pending: Sequence[Row], reason: str) -> list[TracedRow]:
+    def _smaller(self, batch: Sequence[Row], wanted: Collection[int], reason: str) -> list[TracedRow]:
         """Halve the batch for the rest of the run, with a warning."""
         if len(batch) == 1:
             raise TraceError(
@@ -132,29 +132,23 @@ class Batches:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._warn(f"a batch of {len(batch)} does not fit in memory; {self.most} rows are traced together from here on")
-        return self._in_parts(batch, pending, self.most)
+        return self._in_parts(batch, wanted, self.most)
 
-    def _in_parts(self, batch: Sequence[Row], pending: Sequence[Row], size: int) -> list[TracedRow]:
-        waiting, found = {row.index for row in pending}, []
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            if here := [row for row in part if row.index in waiting]:
-                found += self.trace(part, here)
-        return found
+    def _in_parts(self, batch: Sequence[Row], wanted: Collection[int], size: int) -> list[TracedRow]:
+        return [result for part in groups(batch, size) for result in self.trace(part, wanted)]
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{text}: they agree with a whole batch to 1e-5, not bit for bit", InterpWarning, stacklevel=4)
 
-    def _whole(self, batch: Sequence[Row], pending: Sequence[Row]) -> list[TracedRow]:
-        """Trace a whole batch and return the pending rows."""
-        waiting = {row.index for row in pending}
+    def _whole(self, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
+        """Trace a whole batch and return the wanted rows."""
 
         def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
             row = batch[position].index
-            if row in waiting:
+            if row in wanted:
                 axes = self.schema.hidden[stream]
                 self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
         recorders = make_recorders(self.prepared, self.schema, len(batch), hidden)
         results = trace_group(self.prepared, batch, recorders, self.report)
-        return [result for result in results if result.row.index in waiting]
+        return [result for result in results if result.row.index in wanted]

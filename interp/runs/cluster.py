@@ -3,8 +3,8 @@
     interp.trace(model, prompts, out=..., through=interp.Workers(4))
     disrupt(model, prompts, out=...).run(through=interp.Workers(scheduler="tcp://HOST:8786"))
 
-A worker loads the model once, does the parts of a unit that are not done, and writes them. It returns row numbers only. Results
-are released at once: otherwise dask repeats finished tasks when the worker that holds their results dies (dask#10654).
+A worker loads the model once, does and writes the parts of a unit that are not done, and returns row numbers only. Results are
+released at once: otherwise dask repeats finished tasks when the worker that holds their results dies (dask#10654).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import io
 import json
@@ -23,6 +22,7 @@ import re
 import signal
 import threading
 import time
+import unittest.mock
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -32,9 +32,7 @@ import dask
 
 from interp.base.errors import InputError, InterpError, InterpWarning, ModelError, StoreError, TraceError
 from interp.base.executor import Done, Stopped, Work
-from interp.base.plan import at_least
-from interp.models.identity import fingerprint
-from interp.models.state import scheduler_state
+from interp.base.plan import as_json, at_least
 from interp.tracing.model import Model, load
 
 
@@ -43,7 +41,7 @@ class Workers:
 
     The store equals that of one process to 1e-5 relative. If a worker dies, only its current unit is repeated.
 
-    workers.done      rows (cells of an experiment) done by each worker
+    workers.done      rows of a trace or cells of an experiment done by each worker
     workers.seconds   seconds since the work started
     """
 
@@ -76,7 +74,8 @@ class Workers:
         if not units:
             return
         started, sent, answered = time.monotonic(), dumps(work), 0
-        with _environment_kept(), _client(self.count, self.scheduler) as client:
+        # restore the environment: dask sets OMP_NUM_THREADS=1 in this process, which later processes must not inherit
+        with unittest.mock.patch.dict(os.environ), _client(self.count, self.scheduler) as client:
             for name, outcome in _results(client, sent, self.place, units, stopped):
                 answered += 1
                 self.done[name] += len(outcome)
@@ -120,7 +119,7 @@ def _client(count: int | None, scheduler: str | None) -> Iterator[Any]:
 
 
 def _led() -> Any:
-    """A plugin for local workers, including replacements of dead ones: only the client stops them."""
+    """A plugin for local workers and their replacements, so that only the client stops them."""
     from distributed import WorkerPlugin
 
     class Led(WorkerPlugin):  # type: ignore[misc]
@@ -137,18 +136,6 @@ def _led() -> Any:
 def _of_a_lost_scheduler(record: logging.LogRecord) -> bool:
     """False for a heartbeat error of a closing scheduler: `Workers` reports the lost units."""
     return not (record.exc_info and isinstance(record.exc_info[1], OSError) and "heartbeat" in record.getMessage())
-
-
-@contextlib.contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Restore the environment: dask sets OMP_NUM_THREADS=1 in this process, and later processes must not inherit it."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[Any], stopped: Stopped) -> Iterator[Done]:
@@ -175,7 +162,7 @@ def _results(client: Any, sent: bytes, place: dict[str, str], units: Sequence[An
             client.cancel([other for other in waiting if other.status == "pending" and other.key not in running])
 
 
-def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
+def do(unit: Any, sent: bytes, place: dict[str, str]) -> tuple[str, list[Any] | InterpError]:
     """Do one unit on a worker. An InterpError is returned as the outcome: a retry would not help."""
     import torch
     from distributed import get_worker
@@ -184,8 +171,8 @@ def do(unit: Any, sent: bytes, place: dict[str, str]) -> Done:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     try:
-        with _work(_Sent(sent), _place(place, name)).opened(lambda: False) as doing:
-            return name, doing(unit)
+        work = loads(sent, _place(place, name))
+        return name, [part for parts in work.do([unit], lambda: False) for part in parts]
     except InterpError as error:
         return name, error
 
@@ -201,19 +188,6 @@ def _place(place: dict[str, str], name: str) -> str:
     return json.dumps(place)
 
 
-class _Sent(bytes):
-    """Pickled work with a short hash."""
-
-    def __hash__(self) -> int:
-        return int.from_bytes(hashlib.sha256(self).digest()[:8], "big")
-
-
-@functools.lru_cache(maxsize=1)
-def _work(sent: _Sent, place: str) -> Work:
-    """The unpickled work, cached per worker."""
-    return loads(sent, place)
-
-
 def dumps(work: Work) -> bytes:
     """Pickle the work: models as the arguments of `interp.load`, without weights."""
     import cloudpickle
@@ -227,15 +201,16 @@ def dumps(work: Work) -> bytes:
                     "workers load the model by its name or folder; a pipeline passed to interp.wrap cannot be sent: "
                     "save it (pipe.save_pretrained) and give the folder, or use --shard"
                 )
-            return json.dumps([dict(value.origin), fingerprint(value.pipe), scheduler_state(value.pipe.scheduler)])
+            return json.dumps([dict(value.origin), as_json(value.identify(), "model")])
 
     held = io.BytesIO()
     Pickler(held).dump(work)
     return held.getvalue()
 
 
+@functools.lru_cache(maxsize=1)
 def loads(sent: bytes, place: str) -> Work:
-    """Unpickle the work, and load its models on this worker."""
+    """Unpickle the work and load its models on this worker, once per worker."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, key: str) -> Model:
@@ -247,16 +222,11 @@ def loads(sent: bytes, place: str) -> Work:
 
 @functools.lru_cache(maxsize=2)  # a guidance may have its own model
 def _model(key: str, place: str) -> Model:
-    origin, weights, scheduler = json.loads(key)
+    origin, identified = json.loads(key)
     model = load(origin.pop("name"), **origin, **json.loads(place))
-    if fingerprint(model.pipe) != weights:
+    for part in (name for name, value in model.identify().items() if as_json(value, name) != identified[name]):
         raise ModelError(
-            f"model {model.name!r}: this worker loads other weights than the run started with; a pipeline edited in memory "
-            "(LoRA, changed weights) cannot be sent to workers: save it and give the folder"
-        )
-    if scheduler_state(model.pipe.scheduler) != scheduler:
-        raise ModelError(
-            f"model {model.name!r}: this worker loads another scheduler than the run started with; one changed in memory "
-            "cannot be sent to workers: save the pipeline and give the folder"
+            f"model {model.name!r}: this worker loads a pipeline with other {part} than the run started with; one edited in "
+            "memory (LoRA, changed weights or scheduler) cannot be sent to workers: save it and give the folder"
         )
     return model

@@ -1,17 +1,22 @@
-"""Runs: trace a plan's rows into a store, and open the store as xarray.
+"""Runs: trace the samples of a plan into a store, and open the store as xarray.
 
-prompts -> `Plan` -> rows -> `trace_group` -> arrays of one row -> writer -> store -> `Run`. This file joins tracing and store,
-which do not import each other.
+prompts -> `Plan` -> rows -> `trace_group` -> arrays of one row -> writer -> store -> `Run`. This file connects tracing and
+store, which do not import each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import platform
 import time
 import warnings
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from interp.base.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.base.executor import Execution, Progress
@@ -19,7 +24,6 @@ from interp.base.options import Sampling, split, takes
 from interp.base.plan import Record, at_least, check_same, check_verifiable, unverifiable
 from interp.guidance.presets import check_run
 from interp.runs.batches import Tracing
-from interp.runs.provenance import CHANGEABLE, provenance
 from interp.runs.recorded import make_schema
 from interp.store.create import add_attributes, create, remove_leftovers, writing_lock, zarr_quiet
 from interp.store.failures import failures, forget_failure, note_failure
@@ -33,6 +37,8 @@ from interp.tracing.prepare import Prepared, prepare
 
 ALONE = Execution()
 MAX_INITIAL_FAILURES = 5  # rows that fail before any succeeds
+PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "zarr", "xarray", "numpy")
+CHANGEABLE = ("batch_size", "device", "threads", "offload", "versions")  # a change in these warns and does not raise
 
 
 @takes(Sampling, Execution)
@@ -106,7 +112,8 @@ def execute(
                         failed[row] = failure
                         fresh += 1
                         note_failure(path, row, failure)
-                        give_up_early(traced + sum(done), fresh, failure)
+                        if fresh >= MAX_INITIAL_FAILURES and not traced and not any(done):  # the prompts are not the cause
+                            raise TraceError(f"the first {fresh} rows all failed, so the run was stopped. Last: {failure}")
                         continue
                     count, traced = count + (not done[row]), traced + 1
                     done[row] = True
@@ -146,19 +153,13 @@ def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
 
 
 def _summarise_if_last(path: Path) -> None:
-    """Write the summary if every row is done; of several shards, the last one does so, under the lock."""
+    """Write the summary under the lock if every row is done, which only the last of several shards finds."""
     try:
         with writing_lock(path), zarr_quiet():
             if StoreReader(path).done.all():
                 write_summary(path)
     except StoreError:  # other shards are still writing
         return
-
-
-def give_up_early(traced: int, failed: int, reason: str) -> None:
-    """Stop a run in which no row succeeds: the cause is not the prompts."""
-    if not traced and failed >= MAX_INITIAL_FAILURES:
-        raise TraceError(f"the first {failed} rows all failed, so the run was stopped. Last: {reason}")
 
 
 def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Execution, resume: bool) -> list[bool]:
@@ -182,6 +183,32 @@ def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Executio
         check_verifiable(plan, str(path))
         _note_changes(path, reader.attributes.get("provenance", {}), now)
     return done
+
+
+def provenance(model: Model, batch_size: int) -> dict[str, Any]:
+    """Provenance of a run as JSON values: model class and revision, dtype, device, batch size, threads, versions."""
+    loaded = model.loaded
+    return {
+        "model_class": loaded.anatomy.model_class,
+        "pipeline_class": loaded.spec.pipeline_class,
+        "gates_set_by": list(loaded.anatomy.conditioning.players) if loaded.anatomy.conditioning else None,
+        "revision": loaded.revision,
+        "device": loaded.device,
+        "offload": loaded.offload,
+        "quantize": (model.origin or {}).get("quantize"),
+        "quantization": loaded.quantization,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the packages its numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in ("interp", *PACKAGES)}
 
 
 def _note_changes(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

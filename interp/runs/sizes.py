@@ -101,7 +101,7 @@ def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
     with zarr_quiet(), sparse as writer:
         batches, bundle = Batches(few, schema, writer, lambda step: None), Bundle()
         started = time.monotonic()
-        found = [result for row in few.plan.rows() for result in batches.trace([row], [row])]
+        found = [result for row in few.plan.rows() for result in batches.trace([row], [row.index])]
         seconds = (time.monotonic() - started) / len(found)
         for result in found:
             if result.failure is not None:

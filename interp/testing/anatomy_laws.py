@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
-from interp.testing.blocks import Record, block_records, gate_pairs, residual_error, swapped_chunks
+from interp.testing.blocks import Record, error_of_records, gate_pairs, recording, swapped_chunks
 from interp.testing.checks import untraced
 from interp.testing.family import FamilyFixtures
 from interp.tracing.model import Model
@@ -31,9 +32,8 @@ class AnatomyLaws(FamilyFixtures):
             bound = bind_inputs(module, args, kwargs)
             calls.append({name: value for name, value in bound.items() if value is not None and carries(value)})
 
-        handle = model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True)
-        untraced(model, prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)))
-        handle.remove()
+        with model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True):
+            untraced(model, prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)))
         return next(call for call in calls if (model.anatomy.rows_first(call)[model.anatomy.timestep] > 0).all())
 
     @pytest.fixture(scope="class")
@@ -46,11 +46,14 @@ class AnatomyLaws(FamilyFixtures):
     @classmethod
     def records(cls, model: Model, inputs: dict[str, Any]) -> list[Record]:
         """What plain hooks recorded from every block."""
-        return block_records(model.pipe.transformer, model.anatomy, {**inputs, "return_dict": True})
+        transformer = model.pipe.transformer
+        with torch.no_grad(), recording(transformer, model.anatomy, branches=True) as (_, found):
+            transformer(**inputs)
+        return found
 
     def test_the_residual_identity_holds(self, model: Model, records: list[Record], lengths: Mapping[str, int]) -> None:
         """Hidden = input + sum of alpha x branch, relative to the largest update."""
-        assert residual_error(model.anatomy, records, lengths) < 1e-5
+        assert error_of_records(model.anatomy, records, lengths) < 1e-5
 
     def test_the_text_tokens_of_a_call_are_those_planned(self, model: Model, inputs: dict[str, Any], lengths: Any) -> None:
         """The state is split at this number where blocks hold both streams in one state."""
@@ -62,7 +65,7 @@ class AnatomyLaws(FamilyFixtures):
         swapped = [swapped_chunks(model.anatomy, a, b) for a, b in gate_pairs(model.anatomy)]
         assert bool(swapped) == any(len(one.chunks) > 3 for block in model.anatomy.blocks for one in block.modulations)
         for anatomy in swapped:
-            assert residual_error(anatomy, records, lengths) > 0.01
+            assert error_of_records(anatomy, records, lengths) > 0.01
 
     def test_gates_computed_without_running_the_block_are_the_ones_it_uses(self, model: Model, records: list[Record]) -> None:
         """Bit for bit: the same modules on the same inputs."""
@@ -116,10 +119,8 @@ class AnatomyLaws(FamilyFixtures):
                 for modulation, number, site in block.chunk_sites(index):
                     if site.stream in modulation.shared_with or str(site) in self.unread:
                         continue  # the same chunk under another name, or declared unused
-                    handle = raise_chunk(module, modulation, number)
-                    after = transformer(**one)[0]
-                    handle.remove()
-                    assert not torch.equal(after, before), site
+                    with raise_chunk(module, modulation, number):
+                        assert not torch.equal(transformer(**one)[0], before), site
 
 
 def carries(value: Any) -> bool:
@@ -162,22 +163,19 @@ class Replay:
         def on_output(module: nn.Module, args: Any, output: Any, *, path: str) -> Any:
             return self.kept.setdefault(path, output)
 
-        handles = []
-        for path in paths:
-            module = self.transformer.get_submodule(path)
-            if path in self.of_output:
-                handles.append(module.register_forward_hook(partial(on_output, path=path)))
-            else:
-                handles.append(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
-        with torch.no_grad():
+        with contextlib.ExitStack() as hooks, torch.no_grad():
+            for path in paths:
+                module = self.transformer.get_submodule(path)
+                if path in self.of_output:
+                    hooks.enter_context(module.register_forward_hook(partial(on_output, path=path)))
+                else:
+                    hooks.enter_context(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
             result: Tensor = self.transformer(**inputs)[0]
-        for handle in handles:
-            handle.remove()
         return result
 
 
 def raise_chunk(module: nn.Module, modulation: Modulation, number: int) -> Any:
-    """A hook that adds to one chunk of an AdaLN projection; remove the handle it returns."""
+    """Inside a `with` block, a hook that adds to one chunk of an AdaLN projection."""
     count = len(modulation.chunks)
 
     def raised(values: Tensor) -> Tensor:

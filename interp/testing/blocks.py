@@ -2,65 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from interp.models.anatomy import Anatomy, Block, Modulation, bind_inputs
+from interp.base.sites import Site
+from interp.models.anatomy import Anatomy, Block, Modulation, Tap, bind_inputs
+from interp.testing.reference import Array
 
 Record = dict[str, Any]
 
 
-@torch.no_grad()
-def block_records(transformer: nn.Module, anatomy: Anatomy, inputs: Mapping[str, Any]) -> list[Record]:
-    """For each block: its inputs by name, its output, and the output of every module that the anatomy names."""
+@contextlib.contextmanager
+def recording(transformer: nn.Module, anatomy: Anatomy, *, branches: bool = False) -> Iterator[tuple[Record, list[Record]]]:
+    """Inside a `with` block, record the first call of a transformer: its inputs by name, and each block's inputs by name, its
+    output, and the output of every modulation, and with `branches` of every branch.
+    """
+    call: Record = {}
     records: list[Record] = [{} for _ in anatomy.blocks]
-    handles = []
 
     def on_input(module: nn.Module, args: Any, kwargs: Any, *, record: Record) -> None:
-        record["inputs"] = bind_inputs(module, args, kwargs)
+        record.setdefault("inputs", bind_inputs(module, args, kwargs))
 
     def on_output(module: nn.Module, args: Any, output: Any, *, record: Record, name: str = "output") -> None:
-        record[name] = output
+        record.setdefault(name, output)
 
-    for block, record in zip(anatomy.blocks, records, strict=True):
-        module = transformer.get_submodule(block.path)
-        handles.append(module.register_forward_pre_hook(partial(on_input, record=record), with_kwargs=True))
-        handles.append(module.register_forward_hook(partial(on_output, record=record)))
-        for name in {tap.module for tap in block.branches} | {one.module for one in block.modulations if one.module}:
-            handles.append(module.get_submodule(name).register_forward_hook(partial(on_output, record=record, name=name)))
-    transformer(**inputs)
-    for handle in handles:
-        handle.remove()
-    for block, record in zip(anatomy.blocks, records, strict=True):
-        for modulation in (one for one in block.modulations if one.module is None):
-            record[modulation.name] = modulation.compute(transformer.get_submodule(block.path), record["inputs"])
-    return records
+    with contextlib.ExitStack() as hooks:
+        hooks.enter_context(transformer.register_forward_pre_hook(partial(on_input, record=call), with_kwargs=True))
+        for block, record in zip(anatomy.blocks, records, strict=True):
+            module = transformer.get_submodule(block.path)
+            hooks.enter_context(module.register_forward_pre_hook(partial(on_input, record=record), with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(partial(on_output, record=record)))
+            names = {one.module for one in block.modulations if one.module}
+            for name in names | ({tap.module for tap in block.branches} if branches else set()):
+                keep = partial(on_output, record=record, name=name)
+                hooks.enter_context(module.get_submodule(name).register_forward_hook(keep))
+        yield call, records
+    with torch.no_grad():
+        for block, record in zip(anatomy.blocks, records, strict=True):
+            for modulation in (one for one in block.modulations if one.module is None):
+                record[modulation.name] = modulation.compute(transformer.get_submodule(block.path), record["inputs"])
 
 
-def residual_error(anatomy: Anatomy, records: list[Record], lengths: Mapping[str, int]) -> float:
-    """Largest |z[k+1] - z[k] - sum_j alpha_j D_j| over blocks and streams, relative to the largest update there."""
+def residual_error(
+    anatomy: Anatomy,
+    states: Callable[[int, str], tuple[Array, Array]],
+    branch: Callable[[int, Tap], Array],
+    rounding: float = 0.0,
+) -> float:
+    """Largest |z[k+1] - z[k] - sum_j alpha_j D_j| over blocks and streams, relative to the largest update there.
+
+    `states` gives a stream's state before and after a block, `branch` alpha x branch. Blocks that build their own state are
+    left out. The possible rounding error of the states, relative to them, is subtracted first: a massive channel's state is
+    so much larger than its update that the difference keeps few of the update's digits.
+    """
     errors = [0.0]
-    for index, (block, record) in enumerate(zip(anatomy.blocks, records, strict=True)):
-        if block.remakes:
-            continue  # it adds to a state that it builds itself
-        alpha = {}
-        for modulation, number, site in block.chunk_sites(index):
-            if site.kind == "alpha":
-                alpha[site.stream, site.gate] = modulation.split(record[modulation.name])[number]
+    for index, block in enumerate(anatomy.blocks):
+        for stream in block.hidden if not block.remakes else ():
+            before, after = states(index, stream)
+            parts = [branch(index, tap) for tap in block.branches if tap.stream == stream]
+            if any(part.shape != before.shape for part in (after, *parts)):
+                return float("inf")
+            update = after - before
+            unexplained = np.abs(update - sum(parts)) - rounding * np.maximum(np.abs(before), np.abs(after))
+            errors.append(max(unexplained.max(), 0.0) / max(np.abs(update).max(), 1e-30))
+    return float(max(errors))
+
+
+def error_of_records(anatomy: Anatomy, records: list[Record], lengths: Mapping[str, int]) -> float:
+    """`residual_error` of what hooks recorded."""
+    alpha = {
+        site: modulation.split(record[modulation.name])[number]
+        for index, (block, record) in enumerate(zip(anatomy.blocks, records, strict=True))
+        for modulation, number, site in block.chunk_sites(index)
+    }
+
+    def states(index: int, stream: str) -> tuple[Array, Array]:
+        block, record = anatomy.blocks[index], records[index]
         before, after = block.states_given(record["inputs"], lengths), block.states(record["output"], lengths)
-        for stream in block.hidden:
-            change = after[stream] - before[stream]
-            update = torch.zeros_like(change)
-            for tap in (one for one in block.branches if one.stream == stream):
-                gate = alpha[stream, tap.gate].unsqueeze(1) if tap.gated else 1.0
-                update = update + gate * tap.take(record[tap.module], lengths)
-            errors.append(((change - update).abs().max() / change.abs().max()).item())
-    return max(errors)
+        return before[stream].double().numpy(), after[stream].double().numpy()
+
+    def branch(index: int, tap: Tap) -> Array:
+        written = tap.take(records[index][tap.module], lengths)
+        gate = alpha[Site(index, tap.stream, "alpha", tap.gate)].unsqueeze(1) if tap.gated else 1.0
+        found: Array = (gate * written).double().numpy()
+        return found
+
+    return residual_error(anatomy, states, branch)
 
 
 def chunks_by_stream(block: Block) -> dict[str, set[str]]:

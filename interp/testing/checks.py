@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
+from torch import Tensor
 
-from interp.models.anatomy import Block, Tap, bind_inputs
+from interp.models.anatomy import Tap
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.runs.recorded import make_schema
+from interp.testing.blocks import recording, residual_error
+from interp.testing.reference import Array
 from interp.tracing.cache import Cache
 from interp.tracing.group import pipeline_arguments
 from interp.tracing.model import Model
@@ -64,33 +66,17 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
 
 
 def _residual_error(model: Model, cache: Cache) -> float:
-    """Largest |hidden - input - sum alpha x branch| over blocks and streams, relative to the largest update there.
+    """Largest |hidden - input - sum alpha x branch| over blocks and streams, relative to the largest update there."""
 
-    The possible rounding error of the state's dtype is subtracted first: a massive channel's state is so much larger than its
-    update that the difference keeps few of the update's digits.
-    """
-    errors = []
+    def read(kind: str, index: int, stream: str) -> Array:
+        return cache[kind, index, stream].to_numpy().astype(np.float64)
+
+    def branch(index: int, tap: Tap) -> Array:
+        written = read(f"branch.{tap.gate}", index, tap.stream)
+        return cache[f"alpha.{tap.gate}", index, tap.stream].to_numpy()[:, :, None] * written if tap.gated else written
+
     rounding = torch.finfo(getattr(torch, model.loaded.dtype)).eps
-    for index, block in enumerate(model.anatomy.blocks):
-        for stream in block.hidden if not block.remakes else ():
-            before, after = (cache[kind, index, stream].to_numpy().astype(np.float64) for kind in ("input", "hidden"))
-            if before.shape != after.shape:
-                return float("inf")
-            update = after - before
-            explained = np.zeros_like(update)
-            for tap in (tap for tap in block.branches if tap.stream == stream):
-                branch = cache[f"branch.{tap.gate}", index, stream].to_numpy().astype(np.float64)
-                if branch.shape != update.shape:
-                    return float("inf")
-                explained += _alpha(cache, tap, index) * branch
-            unexplained = np.abs(update - explained) - rounding * np.maximum(np.abs(before), np.abs(after))
-            errors.append(max(unexplained.max(), 0.0) / max(np.abs(update).max(), 1e-30))
-    return float(max(errors))
-
-
-def _alpha(cache: Cache, tap: Tap, index: int) -> Any:
-    """The factor of a branch, (prompt, step, 1, channel); 1 for a branch without a gate."""
-    return cache[f"alpha.{tap.gate}", index, tap.stream].to_numpy()[:, :, None] if tap.gated else 1.0
+    return residual_error(model.anatomy, lambda *at: (read("input", *at), read("hidden", *at)), branch, rounding)
 
 
 def _chain_error(model: Model, cache: Cache) -> float:
@@ -111,64 +97,27 @@ def _compute_error(model: Model, prepared: Prepared) -> float:
     transformer's inputs.
     """
     errors = [0.0]
-    call, records = _hooked_blocks(model, prepared)
-    conditioning, made = model.anatomy.conditioning, None
-    if conditioning is not None:
-        players = {name: call[name] for name in (*conditioning.players.values(), *conditioning.further)}
-        with torch.no_grad():
-            made = conditioning.inputs(
-                model.pipe.transformer, {name: value for name, value in players.items() if value is not None}
-            )
-    for index, (block, record) in enumerate(records):
-        for modulation in block.modulations:
-            with torch.no_grad():
-                computed = modulation.compute(record["module"], record["inputs"]).float()
-                used = record.get(modulation.name, computed).float()
-                found = [computed]
+    transformer, conditioning = model.pipe.transformer, model.anatomy.conditioning
+    with recording(transformer, model.anatomy) as (call, records):
+        untraced(model, prepared)
+    made = None
+    with torch.no_grad():
+        if conditioning is not None:
+            names = (*conditioning.players.values(), *conditioning.further)
+            given = {name: call["inputs"][name] for name in names}
+            made = conditioning.inputs(transformer, {name: value for name, value in given.items() if value is not None})
+        for index, (block, record) in enumerate(zip(model.anatomy.blocks, records, strict=True)):
+            module = transformer.get_submodule(block.path)
+            for modulation in block.modulations:
+                used = record[modulation.name].float()
+                found = [modulation.compute(module, record["inputs"]).float()]
                 if conditioning is not None and made is not None:
-                    found.append(modulation.compute(record["module"], conditioning.of_block(made, index)).float())
-            errors += [((one - used).abs().max() / used.abs().max().clamp_min(1e-30)).item() for one in found]
+                    found.append(modulation.compute(module, conditioning.of_block(made, index)).float())
+                errors += [((one - used).abs().max() / used.abs().max().clamp_min(1e-30)).item() for one in found]
     return float(max(errors))
 
 
-def _hooked_blocks(model: Model, prepared: Prepared) -> tuple[dict[str, Any], list[tuple[Block, dict[str, Any]]]]:
-    """The transformer's arguments, and each block with its hook records, in the first step of an untraced run."""
-    transformer, handles = model.pipe.transformer, []
-    call: dict[str, Any] = {}
-    records: list[tuple[Block, dict[str, Any]]] = []
-
-    def on_call(module: Any, args: Any, kwargs: Any) -> None:
-        call.update({} if call else bind_inputs(module, args, kwargs))
-
-    handles.append(transformer.register_forward_pre_hook(on_call, with_kwargs=True))
-    for block in model.anatomy.blocks:
-        module = transformer.get_submodule(block.path)
-        record: dict[str, Any] = {"module": module}
-        records.append((block, record))
-
-        def on_input(m: Any, args: Any, kwargs: Any, record: dict[str, Any] = record) -> None:
-            record.setdefault("inputs", bind_inputs(m, args, kwargs))
-
-        def on_output(m: Any, args: Any, output: Any, record: dict[str, Any] = record) -> None:
-            record.setdefault("output", output)
-
-        handles.append(module.register_forward_pre_hook(on_input, with_kwargs=True))
-        handles.append(module.register_forward_hook(on_output))
-        for modulation in (one for one in block.modulations if one.module is not None):
-
-            def on_chunks(m: Any, a: Any, output: Any, record: dict[str, Any] = record, name: str = modulation.name) -> None:
-                record.setdefault(name, output)
-
-            handles.append(module.get_submodule(str(modulation.module)).register_forward_hook(on_chunks))
-    try:
-        untraced(model, prepared)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return call, records
-
-
-def untraced(model: Model, prepared: Prepared) -> np.ndarray[Any, Any]:
+def untraced(model: Model, prepared: Prepared) -> Array:
     """Pictures of the plain pipeline, (prompt, y, x, rgb) uint8."""
     with quiet():
         output = model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows()))
@@ -200,24 +149,19 @@ def selfcheck(model: Model, prompts: Sequence[str] | None = None, *, steps: int 
     prepared = prepare(model, prompts or model.loaded.spec.examples, steps=steps)
     plain = untraced(model, prepared)
     images, cache = model.run_with_cache(list(prepared.plan.prompts), ["*/hidden", "*/alpha.*"], steps=steps)
+    difference = float(np.abs(images.to_numpy().astype(int) - plain.astype(int)).max())
+    entry = CATALOG.get(model.name)
     checks = (
         *check_anatomy(model, prompts),
-        Check("traced picture equals untraced", _difference(images, plain), 0.0, "levels of 255; the same to the bit"),
+        Check("traced picture equals untraced", difference, 0.0, "levels of 255; the same to the bit"),
         Check("states equal plain hooks", _hook_error(model, prepared, cache), 0.0, "hidden and alpha of the first step"),
-        *_massive_claim(model, cache),
+        *(check_claim(cache, claim) for claim in [entry and entry.massive] if claim),
     )
     usual = prepare(model, prepared.plan.prompts[:1])
     short, long = (_seconds(model, prepare(model, prepared.plan.prompts[:1], steps=count)) for count in (2, 6))
     seconds = max(long - short, 0.0) / 4  # excludes the text encoders and the VAE
     size = sum(variable.bytes for variable in make_schema(usual).variables().values())
     return Report(checks, seconds, size, usual.plan.steps)
-
-
-def _massive_claim(model: Model, cache: Cache) -> list[Check]:
-    entry = CATALOG.get(model.name)
-    if entry is None or entry.massive is None:
-        return []
-    return [check_claim(cache, entry.massive)]
 
 
 def check_claim(cache: Cache, claim: MassiveClaim) -> Check:
@@ -236,24 +180,19 @@ def _seconds(model: Model, prepared: Prepared) -> float:
     return time.perf_counter() - started
 
 
-def _difference(images: xr.DataArray, plain: np.ndarray[Any, Any]) -> float:
-    return float(np.abs(images.to_numpy().astype(int) - plain.astype(int)).max())
-
-
 def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
     """Largest difference between the first step's traced hidden states and gates and those of plain hooks."""
     errors = []
-    _, records = _hooked_blocks(model, prepared)
     lengths = prepared.layout.lengths
-    for index, (block, record) in enumerate(records):
-        for stream, state in block.states(record["output"], lengths).items():
-            seen = state.float().cpu().numpy()
-            errors.append(float(np.abs(cache["hidden", index, stream].to_numpy()[:, 0] - seen).max()))
+    with recording(model.pipe.transformer, model.anatomy) as (_, records):
+        untraced(model, prepared)
+    for index, (block, record) in enumerate(zip(model.anatomy.blocks, records, strict=True)):
+        seen: list[tuple[Any, Tensor]] = [
+            (("hidden", index, stream), state) for stream, state in block.states(record["output"], lengths).items()
+        ]
         for modulation, number, site in block.chunk_sites(index):
             if site.kind == "alpha":
-                with torch.no_grad():
-                    given = record.get(modulation.name)
-                    values = modulation.compute(record["module"], record["inputs"]) if given is None else given
-                chunk = modulation.split(values)[number].float().cpu().numpy()
-                errors.append(float(np.abs(cache[str(site)].to_numpy()[:, 0] - chunk).max()))
+                seen.append((str(site), modulation.split(record[modulation.name])[number]))
+        for site, value in seen:
+            errors.append(float(np.abs(cache[site].to_numpy()[:, 0] - value.float().cpu().numpy()).max()))
     return max(errors)

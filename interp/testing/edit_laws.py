@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from interp.tracing.prepare import Prepared, prepare
 
 STEPS = 3
 DETAIL = DetailGuidance(channels=[2, 5], block=1, scale=1.5)
-Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
 Change = Callable[[Tensor, Tensor], Tensor]
 """(a block's output image state, its input state) -> a new state."""
 
@@ -143,14 +143,11 @@ class ByHand:
         with self.model.lock, around_calls(self.model.pipe.transformer, around, self.model.anatomy):
             return sample(self.prepared, self.prepared.plan.rows())[1]
 
-    def guided(
-        self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], of: str = "cond", change: Change | None = None
-    ) -> Array:
-        """Last latents of formula(cond, uncond, degraded), the degraded branch with an edit of block 1."""
-        edit = (1, change or zeroed)
+    def guided(self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], of: str = "cond") -> Array:
+        """Last latents of formula(cond, uncond, degraded), the degraded branch with two channels of block 1 at 0."""
 
         def rule(cond: Any, uncond: Any, step: int) -> Tensor:
-            c, u, d = cond(), uncond(), (uncond if of == "uncond" else cond)(edit)
+            c, u, d = cond(), uncond(), (uncond if of == "uncond" else cond)((1, zeroed))
             return self.merged(c, formula(self.first(c), self.first(u), self.first(d)))
 
         return self.latents(rule)
@@ -169,24 +166,20 @@ class ByHand:
 @contextlib.contextmanager
 def plain_edits(model: Model, edits: Any, leading: int = 0) -> Iterator[None]:
     """Plain hooks that change the image state after a block; the `leading` tokens before it stay."""
-    handles = []
-    for block, change in edits:
-        described = model.anatomy.blocks[block]
 
-        def hook(
-            m: Any, args: Any, named: Any, output: Any, item: Any = described.hidden["image"], change: Any = change
-        ) -> Any:
-            given = named.get("hidden_states", args[0] if args else None)
-            if isinstance(output, tuple):
-                return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
-            return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
+    def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
+        given = named.get("hidden_states", args[0] if args else None)
+        if isinstance(output, tuple):
+            return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
+        return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
 
-        handles.append(model.pipe.transformer.get_submodule(described.path).register_forward_hook(hook, with_kwargs=True))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for block, change in edits:
+            described = model.anatomy.blocks[block]
+            module = model.pipe.transformer.get_submodule(described.path)
+            changed = partial(hook, item=described.hidden["image"], change=change)
+            hooks.enter_context(module.register_forward_hook(changed, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def zeroed(value: Tensor, given: Tensor) -> Tensor:

@@ -101,10 +101,11 @@ def plant(
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
     population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)
-    size = strength * _median_size(model, population[0], block, stream)
+    _, cache = model.run_with_cache(population[0], f"block.{block}/{stream}/hidden", steps=1)
+    size = strength * float(np.median(np.abs(cache["hidden", block, stream].to_numpy()).mean(axis=(0, 1, 2))))
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
-        writer = module.get_submodule(_writer(family, described, stream, gate))
+        writer = module.get_submodule(PLANTABLE[family].writers[described.kind][f"{stream}.{gate}"])
         conditionings = PLANTABLE[family].conditionings(pipe.transformer, [b.path for b in model.anatomy.blocks])
         for embedding in conditionings:
             keep_apart(embedding, TIMESTEP, "timestep")
@@ -177,15 +178,6 @@ def _gate(block: Block, stream: str, gate: str) -> tuple[Modulation, int]:
     """The AdaLN projection that holds a gate, and the gate's chunk in it."""
     chunk = f"alpha.{gate}"
     return next((m, m.chunks.index(chunk)) for m in block.modulations if m.stream == stream and chunk in m.chunks)
-
-
-def _writer(family: str, block: Block, stream: str, gate: str) -> str:
-    return PLANTABLE[family].writers[block.kind][f"{stream}.{gate}"]
-
-
-def _median_size(model: Model, prompt: str, block: int, stream: str) -> float:
-    _, cache = model.run_with_cache(prompt, f"block.{block}/{stream}/hidden", steps=1)
-    return float(np.median(np.abs(cache["hidden", block, stream].to_numpy()).mean(axis=(0, 1, 2))))
 
 
 def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate: str, share: float) -> None:

@@ -1,4 +1,4 @@
-"""Every experiment, one file each: a file here with a `Kind` is known. In your own code: `register`."""
+"""All experiments: every file here that defines a `Kind`. Use `register` for your own."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def _found() -> dict[str, Kind]:
 
 
 def kinds() -> dict[str, Kind]:
-    """Every experiment by name: those of this package, and those registered."""
+    """All experiments by name, including registered ones."""
     return {**_found(), **_REGISTERED}
 
 
 def register(kind: Kind) -> Kind:
-    """Make an experiment of your own known to this process: it has a command, a page and a reference like the others."""
+    """Add an experiment in this process, with a command, a page and a reference like the others."""
     if kind.name in _found():
-        raise InputError(f"name: {kind.name!r} is an experiment of interp; choose another")
+        raise InputError(f"name: {kind.name!r} is an experiment of interp; choose another name")
     _REGISTERED[kind.name] = kind
     return kind
 
 
 def kind_of(name: str) -> Kind | None:
-    """The experiment of that name; `None` where this process does not know it."""
+    """The experiment of that name, or `None`."""
     return kinds().get(name)

@@ -1,46 +1,38 @@
-"""Descriptors of image tokens with and without massive channels, scored by what corresponds (`experiments.descriptors`)."""
+"""Descriptors of image tokens with and without massive channels, scored by the keypoints that they match."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typing_extensions import Doc
 
-from interp import experiments
+from interp import analysis, experiments
 from interp.analysis.table import Along, Table, nothing
 from interp.base.errors import InputError
+from interp.base.options import Indices, Numbers
 from interp.base.plan import at_least
 from interp.experiments.arguments import numbers
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
-
-if TYPE_CHECKING:
-    from interp.analysis.correspondence import Pair
-    from interp.experiments.design import Measuring
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Pairs of pictures, and what they are described by."""
+    """The pairs of pictures, and the states that describe them."""
 
     pairs: Annotated[
-        Sequence[Any] | str | Path, Doc("How many pairs of the demo world; or a JSON file of pairs (docs/features.md).")
+        Sequence[Any] | str | Path, Doc("Number of pairs of the demo world, or a JSON file of pairs (docs/features.md).")
     ] = "60"
-    channels: Annotated[Sequence[int] | str | None, Doc("Channels to discard. [default: DiTF's, or the catalog's]")] = None
-    blocks: Annotated[
-        Sequence[int] | str | None, Doc("Blocks whose input is described, 1 or later. [default: DiTF's, or all]")
-    ] = None
-    steps_at: Annotated[
-        Sequence[int] | str | None, Doc("Sampling steps whose noise level is used. [default: the middle one]")
-    ] = None
-    thresholds: Annotated[Sequence[float] | str, Doc("PCK's, shares of the subject's larger side.")] = (0.1, 0.15, 0.2, 0.3)
+    channels: Annotated[Indices, Doc("Channels to discard. [default: DiTF's, or the catalog's]")] = None
+    blocks: Annotated[Indices, Doc("Blocks that receive the described states. [default: DiTF's, or all but the first]")] = None
+    steps_at: Annotated[Indices, Doc("Sampling steps that give the noise levels. [default: the middle one]")] = None
+    thresholds: Annotated[Numbers, Doc("Thresholds of PCK, shares of the subject's larger side.")] = (0.1, 0.15, 0.2, 0.3)
 
 
-def design(request: Request) -> Measuring:
-    """A unit for every pair."""
+def design(request: Request) -> experiments.design.Measuring:
+    """One unit per pair."""
     options, model = request.options, request.model
     pairs = _pairs(options.pairs, model.name)
     at_least("pairs", len(pairs), 1)
@@ -54,7 +46,7 @@ def design(request: Request) -> Measuring:
         steps_at=options.steps_at,
         sampling=request.unguided(),
     )
-    own = experiments.matching.Correspondence(made, tuple(pairs), texts, thresholds)
+    own = experiments.keypoint_pairs.Correspondence(made, tuple(pairs), texts, thresholds)
     parameters = {
         "pairs": [pair.digest for pair in pairs],
         "channels": made.channels,
@@ -67,14 +59,14 @@ def design(request: Request) -> Measuring:
     return request.measuring(made.prepared, parameters, **given)
 
 
-def _pairs(given: Sequence[Pair] | str | Path, model: str) -> list[Pair]:
-    """Pairs of the demo world, of a file, or as they are."""
+def _pairs(given: Sequence[Any] | str | Path, model: str) -> list[analysis.correspondence.Pair]:
+    """Pairs of the demo world, of a file, or as given."""
     if not isinstance(given, str | Path):
         return list(given)
     if not str(given).isdecimal():
         return experiments.keypoint_pairs.read_pairs(given)
     if not model.startswith("demo"):
-        raise InputError(f"pairs: the demo world's are for the demo model; give --pairs FILE.json for {model}")
+        raise InputError(f"pairs: pairs of the demo world need the demo model; give --pairs FILE.json for {model}")
     return experiments.keypoint_pairs.demo_pairs(int(str(given)))
 
 
@@ -111,7 +103,7 @@ GAINS = Table(
 
 features = Kind(
     "features",
-    "Describe image tokens with and without massive channels, and score what corresponds by them (PCK).",
+    "Match keypoints by image tokens with and without massive channels, and score the matches (PCK).",
     Options,
     design,
     {"PCK": Shown("features", PCK + CONTROLS), "differences": Shown("features", GAINS)},

@@ -1,4 +1,4 @@
-"""Alpha tabulated over prompts x timesteps without running a block (`experiments.grid`): "timestep or text", exactly."""
+"""Alpha over a grid of prompts x timesteps, computed without running a block: the exact shares of timestep and text."""
 
 from __future__ import annotations
 
@@ -10,36 +10,32 @@ from typing_extensions import Doc
 
 from interp import experiments
 from interp.analysis.table import Along, Table
-from interp.base.options import Prompts
+from interp.base.options import Indices, Numbers, Prompts
 from interp.base.sites import parse_indices
 from interp.experiments.arguments import numbers
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.design import Measuring
 
-FEW = 8  # channels that have rows of their own
+FEW = 8  # more channels than this are shown as their median
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The grid."""
+    """The axes of the grid."""
 
     prompts: Prompts
-    channels: Annotated[Sequence[int] | str | None, Doc('Channels such as "29". [default: all, streamed]')] = None
-    timesteps: Annotated[
-        int | Sequence[float] | str, Doc('How many timesteps, evenly spaced over 0..1000; or values, such as "100,500,900".')
-    ] = 50
-    guidance: Annotated[Sequence[float] | str | None, Doc('Values of the embedded guidance, such as "1,3.5,7".')] = None
+    channels: Annotated[Indices, Doc('Channels such as "29". [default: all; then only moments are kept]')] = None
+    timesteps: Annotated[int | Numbers, Doc('Number of timesteps, evenly spaced over 0..1000; or values, "100,500,900".')] = 50
+    guidance: Annotated[Numbers | None, Doc('Values of the embedded guidance, such as "1,3.5,7".')] = None
 
 
-def design(request: Request) -> Measuring:
-    """A unit for every prompt; without channels, one for all."""
+def design(request: Request) -> experiments.design.Measuring:
+    """One unit per prompt; one unit in all if no channels are given."""
     options: Options = request.options
-    none_drawn = "gates are tabulated over timesteps, no picture is drawn"
+    none_drawn = "the gates are computed over timesteps and no picture is drawn"
     request.sampling.without("steps", "seed", "repeats", "height", "width", why=none_drawn)
     grid = experiments.grid.Grid.build(
         request.model,
@@ -61,13 +57,13 @@ def design(request: Request) -> Measuring:
 
 
 def _timesteps(given: int | Sequence[float] | str) -> int | list[float]:
-    """A count, or values."""
+    """A number of timesteps, or their values."""
     found = [given] if isinstance(given, int) else numbers(given, "timesteps")
     return int(found[0]) if len(found) == 1 else list(found)
 
 
 def by_channel(found: xr.Dataset) -> xr.Dataset:
-    """A row a channel where few were asked for, else the median over channels."""
+    """One row per channel; the median over channels if there are many."""
     parts = found[["mean", "deviation", "shapley"]]
     if found.sizes["channel"] <= FEW:
         return parts.assign_coords(channel=[str(channel) for channel in found["channel"].to_numpy()])
@@ -89,7 +85,7 @@ TABLE = Table(
 )
 gates = Kind(
     "gates",
-    "Tabulate alpha over prompts x timesteps without running a block: what sets the gates, exactly.",
+    "Compute alpha over prompts x timesteps without running a block, and split its variance by what sets the gates.",
     Options,
     design,
     {"gates": Shown("gates", TABLE, view=by_channel)},

@@ -1,8 +1,8 @@
-"""Does alpha govern? The clamp test of Detail Guidance's claim that the gates set the massive channels (arXiv 2510.11538, 4.1).
+"""Clamp test of Detail Guidance's claim that the gates set the massive channels (arXiv 2510.11538, section 4.1).
 
-Per block and gate, in runs of their own: alpha at the massive channels set to 0; alpha at as many ordinary channels set to 0;
-and the other way round, alpha at the ordinary channels raised to the massive channels' level. If alpha governs, the first takes
-the channels' size away where the second does little, and the third makes new massive channels.
+Three edits per block and gate, each in a separate run: set alpha of the massive channels to 0; set alpha of the same number of
+ordinary channels to 0; raise alpha of the ordinary channels to the massive channels' level. If the claim holds, the first edit
+removes the channels' size, the second has little effect, and the third makes the ordinary channels massive.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp import analysis, interventions
+from interp import analysis, experiments, interventions
 from interp.analysis.table import Table
 from interp.base.errors import InputError, ModelError
 from interp.base.options import Blocks, Channels, Prompts
-from interp.base.sites import parse_indices, resolve_indices
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.base.sites import select_indices
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.design import Measuring
     from interp.store.schema import Array
     from interp.store.traced_run import Run
 
@@ -32,7 +30,7 @@ STREAM = "image"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where alpha is edited."""
+    """The channels and blocks at which alpha is edited."""
 
     prompts: Prompts
     channels: Channels = None
@@ -41,7 +39,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class _Arm:
-    """One run: a block, a gate, what is done, and to which channels."""
+    """One edited run: its block, gate, channels and edit."""
 
     block: int
     gate: str
@@ -51,23 +49,25 @@ class _Arm:
 
     @property
     def store(self) -> str:
-        """Its store's name inside the experiment's folder."""
+        """The name of its store in the experiment's folder."""
         return f"block.{self.block}-{self.gate}-{self.name}.zarr"
 
 
-def design(request: Request) -> Measuring:
-    """A traced run for every block, gate and edit, each a store in the folder NAME/ next to the experiment's. The original run
-    is traced here, since it chooses the channels and gives alpha's level.
+def design(request: Request) -> experiments.design.Measuring:
+    """One unit per block, gate and edit: a traced run with a store in the folder NAME/ next to the experiment's store.
+
+    The original run is traced here, since the channels and the level of alpha depend on it.
     """
     options, model = request.options, request.model
     if not model.anatomy.gates:
-        raise ModelError(f"{model.name} has no gates: no alpha multiplies what its blocks add, so none can be clamped")
+        raise ModelError(f"{model.name} has no gates: no alpha multiplies its branches, so none can be clamped")
     folder = request.out.with_name(request.out.name.removesuffix(".zarr"))
     request = dataclasses.replace(request, out=folder.with_name(f"{folder.name}.zarr"))
     prepared, original = request.traced(options.prompts, folder / "original.zarr")
     chosen = analysis.massive.channels_of(original, options.channels, STREAM)
-    ordinary = ordinary_channels(model.anatomy.channels, chosen, request.sampling.seed)
-    wanted = resolve_indices(parse_indices(options.blocks, "blocks"), len(model.anatomy.blocks), "blocks")
+    others = [channel for channel in range(model.anatomy.channels) if channel not in chosen]
+    ordinary = list(experiments.ranking.draw_channels(others, min(len(chosen), len(others)), request.sampling.seed))
+    wanted = select_indices(options.blocks, len(model.anatomy.blocks), "blocks")
     arms = list(_arms(original, wanted, chosen, ordinary))
     if not arms:
         raise InputError(f"blocks: none of {list(wanted)} has a gate in the image stream")
@@ -86,16 +86,8 @@ def design(request: Request) -> Measuring:
     )
 
 
-def ordinary_channels(count: int, chosen: Sequence[int], seed: int) -> list[int]:
-    """As many random channels as are massive, none of those."""
-    import numpy as np
-
-    others = np.setdiff1d(np.arange(count), chosen)
-    return sorted(int(c) for c in np.random.default_rng(seed).choice(others, min(len(chosen), len(others)), replace=False))
-
-
 def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: list[int]) -> Iterator[_Arm]:
-    """Every run of the experiment, in order."""
+    """The edited runs, in order."""
     import numpy as np
     import xarray as xr
 
@@ -117,7 +109,7 @@ def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: lis
 
 
 def _compare(original: Run, run: Run, arm: _Arm) -> dict[str, Array]:
-    """Size of the edited channels with and without the edit, per prompt text, at the own and the last block."""
+    """Size of the edited channels with over without the edit, per prompt text, at the edited and the last block."""
     import numpy as np
 
     sizes = []
@@ -143,34 +135,26 @@ def _collect(
     chosen: list[int],
     ordinary: list[int],
 ) -> xr.Dataset:
-    """Everything measured, by arm, block and gate.
+    """The result, by arm, block and gate.
 
     ratio, ratio_low, ratio_high   (arm, block, gate, measured)   size of the edited channels over their size in the original
-                                                                  run, at the edited block's output (`own`) and the last
-                                                                  (`last`); mean over channels, steps and prompts
-    over_median                    (arm, block, gate)             edited channels over the median channel, own block's output
+                                                                  run, at the output of the edited block (`own`) and of the
+                                                                  last (`last`); mean over channels, steps and prompts
+    over_median                    (arm, block, gate)             edited channels over the median channel, at the edited block
     """
     import numpy as np
     import xarray as xr
 
     gates = [str(value) for value in original.gates["gate"].to_numpy()]
-    shape = (len(ARMS), len(blocks), len(gates), 2)
-    found = {name: np.full(shape, np.nan) for name in ("ratio", "low", "high")}
-    over = np.full(shape[:3], np.nan)
+    axes, shape = ("arm", "block", "gate", "measured"), (len(ARMS), len(blocks), len(gates), 2)
+    names = {"ratio": "ratio", "ratio_low": "low", "ratio_high": "high", "over_median": "over"}
+    found = {name: np.full(shape[: 3 if name == "over_median" else 4], np.nan) for name in names}
     for arm, values in zip(arms, done, strict=True):
         place = (ARMS.index(arm.name), list(blocks).index(arm.block), gates.index(arm.gate))
-        over[place] = values["over"]
-        for variable in found:
-            found[variable][place] = values[variable]
-    axes = ("arm", "block", "gate", "measured")
-    texts = len(set(original.prompts))
+        for name, measured in names.items():
+            found[name][place] = values[measured]
     return xr.Dataset(
-        {
-            "ratio": (axes, found["ratio"]),
-            "ratio_low": (axes, found["low"]),
-            "ratio_high": (axes, found["high"]),
-            "over_median": (axes[:3], over),
-        },
+        {name: (axes[: table.ndim], table) for name, table in found.items()},
         {
             "arm": np.array(ARMS, dtype=object),
             "block": list(blocks),
@@ -182,7 +166,7 @@ def _collect(
             "channels": chosen,
             "ordinary": ordinary,
             "averaged_over": "edited channels, tokens, steps, then prompt texts",
-            "interval": analysis.intervals.said(texts),
+            "interval": analysis.intervals.said(len(set(original.prompts))),
             "control": f"ordinary channels {ordinary}, as many as massive ones",
             **analysis.sources.facts_of(original),
         },
@@ -205,7 +189,7 @@ TABLE = Table(
 )
 govern = Kind(
     "govern",
-    "Does alpha govern the massive channels? Clamp it there, and raise it elsewhere, block by block.",
+    "Test whether alpha sets the massive channels: clamp it there, raise it elsewhere, in one block at a time.",
     Options,
     design,
     {"govern": Shown("govern", TABLE)},

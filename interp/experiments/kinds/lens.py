@@ -1,33 +1,30 @@
-"""Block lens: the picture the model would paint if it stopped at a block.
+"""Block lens: the picture that the model would draw if it stopped at a block, per block and step.
 
-The image state that a block hands on goes through the output layer alone, gives a prediction, and with it an estimate of the
-clean picture, x0 (not one step of the sampler), which the autoencoder decodes. Per block and step; also with massive channels
-removed from that state. After the logit lens (nostalgebraist 2020), for a model whose output is a picture.
+The output layer turns a block's output image state into a prediction. The prediction gives an estimate of the clean picture, x0
+(not a step of the sampler), which the autoencoder decodes. Also with massive channels removed from the state. After the logit
+lens (nostalgebraist 2020), for a model that outputs pictures.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import itertools
+from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import Doc
 
 from interp import analysis, experiments
 from interp.analysis.table import Along, Table
 from interp.base.errors import InputError
-from interp.base.options import Blocks, Prompts, Sampling
+from interp.base.options import Blocks, Indices, Prompts, Sampling
 from interp.base.plan import same_weights
-from interp.base.sites import parse_indices, resolve_indices
-from interp.experiments.arguments import RankedBy
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.base.sites import select_indices
+from interp.experiments.arguments import RankedBy, Stored
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.design import Drawing
     from interp.store.traced_run import Run
     from interp.tracing.prepare import Prepared
 
@@ -36,73 +33,53 @@ WHOLE, WITHOUT = "whole", "without massive channels"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is painted: live from prompts, or from a stored run's hidden states (every step, the last block too)."""
+    """The runs: new ones of prompts, or a stored run with hidden states of every step and of the last block."""
 
-    prompts: Annotated[Prompts | None, Doc("A prompts file: run live.")] = None
-    stored: Annotated[Any | str | Path | None, Doc("A traced store with all hidden image states: paint from those.")] = None
+    prompts: Annotated[Prompts | None, Doc("A prompts file: run the model on it.")] = None
+    stored: Annotated[Stored, Doc("A traced store with all hidden image states, used instead of --prompts.")] = None
     blocks: Blocks = None
-    steps_shown: Annotated[Sequence[int] | str | None, Doc('Steps, such as "0,5,-1". [default: all]')] = None
-    without: Annotated[
-        Sequence[int] | str | None, Doc('Channels removed for a second picture: "massive", "3,20" or "none".')
-    ] = "massive"
+    steps_shown: Annotated[Indices, Doc('Steps, such as "0,5,-1". [default: all]')] = None
+    without: Annotated[Indices, Doc('Channels removed for a second picture: "massive", "3,20" or "none".')] = "massive"
     run: RankedBy = None
 
 
-def design(request: Request) -> Drawing:
-    """The final picture, then one for every block and step, whole and without the removed channels."""
+def design(request: Request) -> experiments.design.Drawing:
+    """Arms: the final picture, then every block and step, whole and without the removed channels."""
     options: Options = request.options
-    kept = _opened(options.stored)
+    kept = None if options.stored is None else experiments.ranking.opened(options.stored)
     if (kept is None) == (options.prompts is None):
-        raise InputError("lens: give prompts to run live, or stored=RUN to paint from its hidden states; not both")
+        raise InputError("lens: give prompts to run the model, or stored=RUN to use its hidden states; not both")
     prepared = request.prepare(options.prompts or [], keep=True) if kept is None else _as_stored(request, kept)
     count, steps = len(prepared.model.anatomy.blocks), len(prepared.schedule.timesteps)
-    wanted = resolve_indices(parse_indices(options.blocks, "blocks"), count, "blocks")
-    shown = resolve_indices(parse_indices(options.steps_shown, "steps_shown"), steps, "steps_shown")
+    wanted = select_indices(options.blocks, count, "blocks")
+    shown = select_indices(options.steps_shown, steps, "steps_shown")
     removed: tuple[int, ...] = ()
     if options.without not in (None, "none"):
         channels = None if isinstance(options.without, str) and options.without == "massive" else options.without
         by = options.run if options.run is not None else kept
         removed = experiments.ranking.rank(prepared, request.out, channels=channels, run=by).massive
-    labels = [{"kind": "final", "block": -1, "step": -1}] + [
-        {"kind": kind, "block": block, "step": step}
-        for kind in ([WHOLE, WITHOUT] if removed else [WHOLE])
-        for step in shown
-        for block in wanted
-    ]
-    arms = tuple(experiments.draw.Arm(_name(label), (), label) for label in labels)
-    return experiments.design.Drawing(
-        kind=request.kind,
-        prepared=prepared,
-        out=request.out,
-        parameters={"without": removed, "stored": None if kept is None else str(kept.path.name)},
-        execution=request.execution,
-        arms=arms,
+    arms = [experiments.draw.Arm("final", (), {"kind": "final", "block": -1, "step": -1})]
+    for kind, step, block in itertools.product([WHOLE, WITHOUT] if removed else [WHOLE], shown, wanted):
+        label = {"kind": kind, "block": block, "step": step}
+        arms.append(experiments.draw.Arm(f"{kind}, block {block}, step {step}", (), label))
+    return request.drawing(
+        prepared,
+        arms,
+        {"without": removed, "stored": None if kept is None else str(kept.path.name)},
+        lambda made: {"lens": analysis.lens_distance.distances(made)},
         units=lambda size: experiments.head.Painted(prepared, arms, shown, wanted, removed, WITHOUT, kept),
-        measure=lambda made: {"lens": analysis.lens_distance.distances(made)},
     )
 
 
-def _name(label: dict[str, Any]) -> str:
-    return "final" if label["step"] < 0 else f"{label['kind']}, block {label['block']}, step {label['step']}"
-
-
-def _opened(stored: Any) -> Run | None:
-    from interp.store.traced_run import Run, open_run
-
-    return stored if stored is None or isinstance(stored, Run) else open_run(stored)
-
-
 def _as_stored(request: Request, kept: Run) -> Prepared:
-    """The run's own plan, prepared again."""
-    plan, unset = kept.plan, Sampling()
-    for field in dataclasses.fields(unset):
-        if getattr(request.sampling, field.name) != getattr(unset, field.name):
-            raise InputError(f"lens: {field.name} is the stored run's; leave it out")
+    """Prepare the stored run's plan again; a run that the lens cannot use raises InputError."""
+    plan = kept.plan
+    request.sampling.without(*(field.name for field in dataclasses.fields(Sampling)), why="the lens uses the stored run's")
     texts = list(dict.fromkeys(kept.prompts))
     settings = plan.get("settings") or None
     given = {name: plan[name] for name in ("steps", "seed", "repeats", "height", "width")}
     if kept.rows_done < kept.rows_total or len(texts) * plan["repeats"] != kept.rows_total:
-        raise InputError(f"stored: {kept.path} must be finished and name every prompt once; trace it to its end")
+        raise InputError(f"stored: {kept.path} must be complete and have every prompt once; resume its trace")
     if plan.get("interventions"):
         raise InputError(f"stored: {kept.path} was traced with interventions; the lens replays unedited runs")
     prepared = request.prepare(texts, keep=True, settings=settings, **given)
@@ -118,7 +95,7 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
 
 
 def _ends(found: xr.Dataset) -> list[int]:
-    """The first, the middle and the last step shown."""
+    """The first, the middle and the last of the shown steps."""
     last = found.sizes["step"] - 1
     return list(dict.fromkeys([0, (last + 1) // 2, last]))
 
@@ -134,7 +111,7 @@ TABLE = Table(
 )
 lens = Kind(
     "lens",
-    "Paint the picture that the model would draw if it stopped at a block, for every block and step.",
+    "Decode the picture that the model would draw if it stopped at a block, for every block and step.",
     Options,
     design,
     {"lens": Shown("lens", TABLE)},

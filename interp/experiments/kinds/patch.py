@@ -1,13 +1,13 @@
-"""Activation patching over blocks and steps: the clean prompt's values in the corrupted prompt's run, cell by cell.
+"""Activation patching over blocks and steps: replace values of the corrupted prompt's run by those of the clean prompt's run.
 
-clean and corrupted are drawn from one seed. A cell replaces, at one block and in one window of steps (or in one region of the
-picture), what the corrupted run holds by what the clean run held there; recovered = 0 is the corrupted picture, 1 the clean.
+Both runs of a pair have the same seed. A recovery of 0 is the corrupted picture, 1 the clean one. A cell patches one of these,
+at one block, in one window of steps or one region of the picture:
 
-    hidden       the whole state: what the block hands on
-    massive      the massive channels of it alone
-    control      as many ordinary channels
+    hidden       the block's output state
+    massive      the massive channels of the state
+    control      the same number of ordinary channels
     alpha        the block's AdaLN gates
-    everything   the state of both streams, and all conditioning that enters again after it, in the same steps
+    everything   the states of both streams, and all conditioning that enters after the block, in the same steps
 """
 
 from __future__ import annotations
@@ -18,62 +18,120 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
-from interp import analysis, experiments
+from interp import analysis, experiments, interventions
 from interp.analysis.table import Table
 from interp.base.errors import InputError
-from interp.base.options import Blocks, Channels, Prompts, Stream
+from interp.base.options import Blocks, Channels, Names, Prompts, Stream
 from interp.base.plan import at_least
-from interp.base.sites import Site, parse_indices, resolve_indices
+from interp.base.sites import Site, check_choice, select_indices
 from interp.experiments.arguments import STREAMS, RankedBy, check_pairs, listed
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.design import Drawing
-    from interp.experiments.patches import Cell
-    from interp.experiments.ranking import Ranked
+    from interp.base.plan import Row
     from interp.models.anatomy import Anatomy
     from interp.tracing.prepare import Prepared
 
 WHATS = ("hidden", "massive", "control", "alpha", "everything")
-DEFAULT = ("hidden", "massive", "control", "alpha")
+DEFAULT = WHATS[:4]
 METRICS = ("picture", "structure", "latents")
+Column = tuple[tuple[int, ...], tuple[int, ...] | None]
+"""Steps and tokens of cells; tokens of `None` are all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which pairs of prompts, and the cells: blocks x equal parts of the steps, or x parts of the picture at all steps."""
+    """The pairs of prompts, and the cells: blocks x windows of steps, or blocks x regions of the picture at all steps."""
 
-    clean: Annotated[Prompts, Doc("A prompts file: whose values are put in.")]
-    corrupted: Annotated[Prompts, Doc("A prompts file, line by line the pairs of --clean: where they are put in.")]
-    what: Annotated[
-        Sequence[str] | str | None,
-        Doc("Any of hidden,massive,control,alpha,everything. [default: the first four; no alpha with --regions]"),
-    ] = None
+    clean: Annotated[Prompts, Doc("A prompts file: the runs that values are taken from.")]
+    corrupted: Annotated[Prompts, Doc("A prompts file, paired with --clean by line: the runs that are patched.")]
+    what: Annotated[Names | None, Doc("Any of hidden,massive,control,alpha,everything. [default: the first four]")] = None
     blocks: Blocks = None
     windows: Annotated[int | None, Doc("Equal parts of the steps. [default: every step]")] = None
-    regions: Annotated[int | None, Doc("Instead of steps: the picture in REGIONS x REGIONS parts.")] = None
+    regions: Annotated[int | None, Doc("Patch REGIONS x REGIONS parts of the picture instead of windows; no alpha.")] = None
     stream: Stream = "image"
     channels: Channels = None
     run: RankedBy = None
-    metric: Annotated[str, Doc("picture, structure or latents: what is shown (all are kept).")] = "picture"
+    metric: Annotated[str, Doc("Shown metric: picture, structure or latents (the store holds all).")] = "picture"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise InputError(f"metric must be one of {', '.join(METRICS)}; got {self.metric!r}")
+        check_choice("metric", self.metric, METRICS)
 
 
-def design(request: Request) -> Drawing:
-    """The corrupted and the clean picture, then a cell each."""
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The sites, steps, tokens and channels that one arm patches."""
+
+    what: str
+    block: int
+    steps: tuple[int, ...]
+    tokens: tuple[int, ...] | None
+    column: str
+    sites: tuple[Site, ...]
+    channels: tuple[int, ...] | None
+    """`None` for all."""
+
+    def arm(self) -> experiments.draw.Arm:
+        """The arm; its edits are made per sample."""
+        replaced = [str(site) for site in self.sites]
+        said = {"replaced": replaced, "steps": self.steps, "tokens": self.tokens, "channels": self.channels}
+        place = min(self.steps), self.block, int(self.what != "alpha")
+        labels = {"what": self.what, "block": self.block, "column": self.column}
+        return experiments.draw.Arm(f"{self.what} {self.block} {self.column}", (), labels, said, place)
+
+    def edits(self, donor: experiments.clean.Clean) -> list[Any]:
+        """The edits, with values of the donor, the clean run."""
+        found: list[Any] = []
+        source = f"the clean run of {donor.row.text!r}"
+        for site in self.sites:
+            where: dict[str, Any] = {"blocks": [self.block], "steps": self.steps, "stream": site.stream}
+            where["at"] = "hidden" if site.gate is None else f"{site.kind}.{site.gate}"
+            where["tokens"] = self.tokens if site.kind == "hidden" else None
+            values = donor.values(self.steps, [site], f"{source}, seed {donor.row.seed}", self.channels)
+            found.append(interventions.Replace(values, channels=self.channels, **where))
+        if self.what == "everything":
+            found.append(interventions.conditioning.ReplaceLater(self.block, donor.conditioning, source, self.steps))
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """All cells, and the run that their values come from."""
+
+    clean: Prepared
+    cells: tuple[Cell, ...]
+
+    def keep(self) -> set[tuple[int, Site]]:
+        """The clean run's states that the cells need."""
+        return {(step, site) for cell in self.cells for site in cell.sites for step in cell.steps}
+
+    def bind(self, row: Row, corrupted: experiments.clean.Clean) -> experiments.draw.EditsOf:
+        """The edits of one pair of samples."""
+        theirs, everything = self.clean.plan.rows()[row.index], "everything" in {cell.what for cell in self.cells}
+        donor = experiments.clean.clean_run(self.clean, theirs, self.keep(), keep_conditioning=everything)
+        cells = {cell.arm().name: cell for cell in self.cells}
+        return lambda arm: donor if arm.name == "clean" else () if arm.name == "corrupted" else cells[arm.name].edits(donor)
+
+    def held(self) -> float:
+        """Bytes of clean states in memory while a pair is drawn."""
+        tokens = [self.clean.layout.tokens(site.stream) if site.kind == "hidden" else 1 for _, site in self.keep()]
+        return float(sum(tokens) * self.clean.model.anatomy.channels * self.clean.model.pipe.transformer.dtype.itemsize)
+
+
+def design(request: Request) -> experiments.design.Drawing:
+    """Arms: the corrupted and the clean picture, then one per cell."""
     options: Options = request.options
     prepared, clean = request.prepare(options.corrupted), request.prepare(options.clean)
     check_pairs(clean.plan.rows(), prepared.plan.rows())
-    what, streams = _what(options), _streams(options.stream, prepared.model.anatomy)
+    what, present = _what(options), prepared.model.anatomy.streams
+    streams = [name for name in STREAMS.get(options.stream, ()) if name in present]
+    if not streams:
+        raise InputError(f"stream must be one of {', '.join(present)} or both; got {options.stream!r}")
     ranked = request.rank(prepared, options.channels, streams[0]) if {"massive", "control"} & set(what) else None
     cells = _cells(prepared, options, what, streams, ranked)
-    grid = experiments.patches.Patches(clean, cells)
+    grid = Patches(clean, cells)
     ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in ("corrupted", "clean")]
     parameters = {
         "clean": [row.text for row in clean.plan.rows()],
@@ -83,18 +141,14 @@ def design(request: Request) -> Drawing:
         "channels": ranked.massive if ranked else None,
         "control": ranked.random(prepared.plan.seed) if ranked else None,
     }
-    donors = float(len(prepared.plan.rows()) * len(prepared.schedule.timesteps))
     arms = [*ends, *(cell.arm() for cell in cells)]
-    return request.drawing(prepared, arms, parameters, recovered, bind=grid.bind, further=donors, held=grid.held())
-
-
-def recovered(made: Any) -> dict[str, xr.Dataset]:
-    """What each cell brings back, by every metric."""
-    return {f"patching_{metric}": analysis.patching.recovered(made, metric) for metric in METRICS}
+    donors = float(len(prepared.plan.rows()) * len(prepared.schedule.timesteps))
+    measure = lambda made: {f"patching_{metric}": analysis.patching.recovered(made, metric) for metric in METRICS}  # noqa: E731
+    return request.drawing(prepared, arms, parameters, measure, bind=grid.bind, further=donors, held=grid.held())
 
 
 def _what(options: Options) -> list[str]:
-    """What is patched; a gate has no tokens, so it cannot be patched in a part of the picture."""
+    """Parse `what`. A gate has no tokens, so it cannot be patched in a region."""
     if options.what is None:
         return [name for name in DEFAULT if options.regions is None or name != "alpha"]
     found = listed(options.what, "what", WHATS)
@@ -103,22 +157,16 @@ def _what(options: Options) -> list[str]:
     return found
 
 
-def _streams(stream: str, anatomy: Anatomy) -> tuple[str, ...]:
-    if stream not in STREAMS or not set(STREAMS[stream]) & set(anatomy.streams):
-        raise InputError(f"stream must be one of {', '.join(anatomy.streams)} or both; got {stream!r}")
-    return tuple(name for name in STREAMS[stream] if name in anatomy.streams)
-
-
 def _cells(
-    prepared: Prepared, options: Options, what: Sequence[str], streams: Sequence[str], ranked: Ranked | None
+    prepared: Prepared, options: Options, what: Sequence[str], streams: Sequence[str], ranked: experiments.ranking.Ranked | None
 ) -> tuple[Cell, ...]:
-    """Those whose block has something to replace."""
+    """The cells that have a site to replace."""
     anatomy = prepared.model.anatomy
-    wanted = resolve_indices(parse_indices(options.blocks, "blocks"), len(anatomy.blocks), "blocks")
+    wanted = select_indices(options.blocks, len(anatomy.blocks), "blocks")
     columns = _columns(prepared, options.windows, options.regions)
     chosen = {} if ranked is None else {"massive": ranked.massive, "control": ranked.random(prepared.plan.seed)}
     cells = tuple(
-        experiments.patches.Cell(name, block, steps, tokens, column, tuple(sites), chosen.get(name))
+        Cell(name, block, steps, tokens, column, tuple(sites), chosen.get(name))
         for name in what
         for block in wanted
         for column, (steps, tokens) in columns.items()
@@ -130,7 +178,7 @@ def _cells(
 
 
 def sites_of(anatomy: Anatomy, what: str, block: int, streams: Sequence[str]) -> list[Site]:
-    """The sites that a cell replaces: those of its block that exist."""
+    """The existing sites of a block that a cell replaces."""
     described = anatomy.blocks[block]
     if what == "alpha":
         owned = [site for owner, _, site in described.chunk_sites(block) if site.stream not in owner.shared_with]
@@ -139,10 +187,8 @@ def sites_of(anatomy: Anatomy, what: str, block: int, streams: Sequence[str]) ->
     return [Site(block, stream, "hidden") for stream in wanted if stream in described.hidden]
 
 
-def _columns(
-    prepared: Prepared, windows: int | None, regions: int | None
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]]:
-    """Per column its steps and tokens."""
+def _columns(prepared: Prepared, windows: int | None, regions: int | None) -> dict[str, Column]:
+    """The columns of the grid of cells, by name."""
     import numpy as np
 
     steps = len(prepared.schedule.timesteps)
@@ -159,11 +205,11 @@ def _columns(
     if side > min(rows, columns):
         raise InputError(f"regions must be at most {min(rows, columns)}, the tokens along a side; got {side}")
     grid = np.arange(rows * columns).reshape(rows, columns)
-    found: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {}
-    for y, band in enumerate(np.array_split(grid, side, axis=0)):
-        for x, part in enumerate(np.array_split(band, side, axis=1)):
-            found[f"y{y} x{x}"] = (tuple(range(steps)), prepared.layout.everywhere(part.ravel().tolist()))
-    return found
+    return {
+        f"y{y} x{x}": (tuple(range(steps)), prepared.layout.everywhere(part.ravel().tolist()))
+        for y, band in enumerate(np.array_split(grid, side, axis=0))
+        for x, part in enumerate(np.array_split(band, side, axis=1))
+    }
 
 
 def _best(one: xr.Dataset) -> xr.Dataset:
@@ -184,7 +230,7 @@ TABLE = Table(
 )
 patch = Kind(
     "patch",
-    "Activation patching: clean values in the corrupted run at every block x step, and how much of the picture they recover.",
+    "Patch clean values into the corrupted run at every block x step, and measure how much of the picture is recovered.",
     Options,
     design,
     {"patching": Shown("patching_{metric}", TABLE)},

@@ -1,42 +1,37 @@
-"""Timestep or text, by intervention: the conditioning is swapped at fixed latents, and the massive channels are measured.
+"""Timestep or text, by intervention: swap the conditioning at fixed latents, and measure the massive channels.
 
-A full factorial of single calls of the transformer, two levels each:
+A full factorial of single transformer calls, with two levels per factor:
 
-    timestep   the value of an early step of the run, or of a late one
-    latents    the run's picture and noise at the level of the early step, or of the late one
+    timestep   the value of an early or a late step of the run
+    latents    the run's picture and noise at the level of the early or the late step
     pooled     the prompt's own pooled text (or class), or another prompt's
     tokens     the prompt's own text tokens, or another prompt's
 
-Along a sampling run timestep and noise level go together and cannot be told apart; here they can.
+In a sampling run the timestep and the noise level change together, so their effects cannot be separated; here they can.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
-from interp import analysis, experiments, models
+from interp import analysis, experiments
 from interp.analysis.table import Along, Table, read
 from interp.base.errors import InputError, ModelError
-from interp.base.options import Channels, OneStream, Prompts
+from interp.base.options import Channels, Indices, OneStream, Prompts
 from interp.base.plan import as_json
 from interp.base.sites import Site, parse_indices
 from interp.experiments.arguments import RankedBy
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
-    from interp.base.plan import Row
-    from interp.experiments.clean import Clean
-    from interp.experiments.design import Measuring
-    from interp.experiments.ranking import Ranked
     from interp.store.schema import Array
     from interp.tracing.prepare import Prepared
 
@@ -45,12 +40,10 @@ FACTORS = ("timestep", "latents", "pooled", "tokens")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Which two steps are compared. Every prompt's partner is the next prompt."""
+    """The two steps to compare. Every prompt is paired with the next one."""
 
     prompts: Prompts
-    pair: Annotated[
-        Sequence[int] | str | None, Doc('An early and a late step, "4,16". [default: at a fifth and four fifths]')
-    ] = None
+    pair: Annotated[Indices, Doc('An early and a late step, "4,16". [default: at one and four fifths of the steps]')] = None
     stream: OneStream = "image"
     channels: Channels = None
     run: RankedBy = None
@@ -58,7 +51,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Factorial:
-    """All combinations of a row's and its partner's conditioning: one call of the transformer each."""
+    """All combinations of a sample's and its partner's conditioning, one transformer call each."""
 
     prepared: Prepared
     pair: tuple[int, int]
@@ -67,29 +60,32 @@ class Factorial:
     channels: tuple[int, ...]
 
     def measure(self, place: int) -> dict[str, Array]:
-        """One row's factorial: sizes (*factors, block, channel), and levels (step, block, channel)."""
+        """One sample's factorial: sizes (*factors, block, channel) and levels (step, block, channel)."""
         import numpy as np
 
         rows = self.prepared.plan.rows()
-        clean, partner = (experiments.clean.clean_run(self.prepared, one) for one in (rows[place], _partner(rows, place)))
+        partners = (row for row in [*rows[place + 1 :], *rows[:place]] if row.text != rows[place].text)
+        clean, partner = (experiments.clean.clean_run(self.prepared, row) for row in (rows[place], next(partners)))
         cells = list(itertools.product((0, 1), repeat=len(self.factors)))
         calls = [self._call(clean, partner, dict(zip(self.factors, cell, strict=True))) for cell in cells]
         own = [clean.calls.arguments[step] for step in self.pair]
         noised = [self._call(clean, clean, {"timestep": late, "latents": late}) for late in (0, 1)]
         states = experiments.clean.measure(self.prepared, [*calls, *noised, *own], self.sites)
-        table = np.array([[_size(state[site], self.channels) for site in self.sites] for state in states])
+        kept = list(self.channels)
+        table = np.array([[here[site][:, kept].float().abs().mean(dim=0).numpy() for site in self.sites] for here in states])
         shape = (*(2,) * len(self.factors), len(self.sites), len(self.channels))
         return {"sizes": table[: len(cells)].reshape(shape), "levels": table[-4:-2] / table[-2:]}
 
-    def _call(self, clean: Clean, partner: Clean, levels: Mapping[str, int]) -> dict[str, Any]:
-        """The transformer's arguments in one cell of the factorial: 0 for early and own, 1 for late and other."""
+    def _call(
+        self, clean: experiments.clean.Clean, partner: experiments.clean.Clean, levels: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """The transformer's arguments of one cell: level 0 is early or own, level 1 is late or other."""
         pair, anatomy, own = self.pair, self.prepared.model.anatomy, clean.calls.arguments[self.pair[0]]
         state, given = anatomy.row_inputs[0], dict(own)
-        given[state] = renoised(self.prepared, clean, pair[levels["latents"]]).to(own[state].dtype)
+        given[state] = _renoised(self.prepared, clean, pair[levels["latents"]]).to(own[state].dtype)
         given[anatomy.timestep] = clean.calls.arguments[pair[levels["timestep"]]][anatomy.timestep]
         theirs = partner.calls.arguments[pair[0]]
-        conditioning = anatomy.conditioning
-        pooled = conditioning.players.get("text") if conditioning is not None and conditioning.pooled else None
+        pooled = anatomy.conditioning.players["text"] if anatomy.conditioning and "pooled" in self.factors else None
         if levels.get("pooled") and pooled is not None:
             given[pooled] = theirs[pooled]
         if levels.get("tokens"):
@@ -98,8 +94,8 @@ class Factorial:
         return given
 
 
-def design(request: Request) -> Measuring:
-    """A unit for every row."""
+def design(request: Request) -> experiments.design.Measuring:
+    """One unit per sample."""
     options: Options = request.options
     given = parse_indices(options.pair, "pair")
     if given is not None and len(given) != 2:
@@ -110,7 +106,7 @@ def design(request: Request) -> Measuring:
         raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
     if len({row.text for row in rows}) < 2:
-        raise InputError("prompts must be two different ones or more: each is swapped with another's text")
+        raise InputError("prompts must be two or more different ones: each is swapped with another's text")
     early, late = given if given is not None else (steps // 5, min(4 * steps // 5, steps - 1))
     if not 0 <= early < late < steps:
         raise InputError(f"pair must be an early and a late step in 0..{steps - 1}; got {[early, late]}")
@@ -134,7 +130,15 @@ def design(request: Request) -> Measuring:
             channels=kept,
             sets=[name for name, group in sets.items() for _ in group],
         )
-        return found.assign_attrs(as_json(_said(prepared, ranked, stream, own.pair), "attributes"))
+        attributes = {
+            "model": prepared.model.name,
+            "weights": prepared.plan.weights,
+            "channels": list(ranked.massive),
+            "control": f"random ordinary channels {list(sets['control'])}",
+            "stream": stream,
+            "steps": f"early {early}, late {late} of {steps}",
+        }
+        return found.assign_attrs(as_json(attributes, "attributes"))
 
     return request.measuring(
         prepared,
@@ -147,7 +151,7 @@ def design(request: Request) -> Measuring:
 
 
 def factors_of(prepared: Prepared) -> tuple[str, ...]:
-    """The factors that this model has."""
+    """The factors that exist in this model."""
     spec, conditioning = prepared.model.loaded.spec, prepared.model.anatomy.conditioning
     has = {
         "pooled": conditioning is not None and conditioning.pooled and "text" in conditioning.players,
@@ -156,40 +160,16 @@ def factors_of(prepared: Prepared) -> tuple[str, ...]:
     return tuple(factor for factor in FACTORS if has.get(factor, True))
 
 
-def _partner(rows: Sequence[Row], place: int) -> Row:
-    """The next row of another prompt."""
-    order = [*rows[place + 1 :], *rows[:place]]
-    return next(row for row in order if row.text != rows[place].text)
-
-
-def renoised(prepared: Prepared, clean: Clean, step: int) -> Tensor:
-    """The clean run's picture with the noise it began from, at a step's level: (1, ...)."""
+def _renoised(prepared: Prepared, clean: experiments.clean.Clean, step: int) -> Tensor:
+    """The clean run's last latents at a step's noise level, with the run's initial noise: (1, ...)."""
     import torch
 
     start = clean.calls.arguments[0][prepared.model.anatomy.row_inputs[0]]
-    final = torch.from_numpy(clean.latents)[None].to(start.device, start.dtype)
-    return models.noise.noised(prepared.layout.prediction, final, start, float(prepared.schedule.sigmas[step]))
-
-
-def _size(state: Tensor, channels: Sequence[int]) -> Array:
-    """Mean |x| over tokens of some channels."""
-    sizes: Array = state[:, list(channels)].float().abs().mean(dim=0).numpy()
-    return sizes
-
-
-def _said(prepared: Prepared, ranked: Ranked, stream: str, pair: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "model": prepared.model.name,
-        "weights": prepared.plan.weights,
-        "channels": list(ranked.massive),
-        "control": f"random ordinary channels {list(ranked.random(prepared.plan.seed))}",
-        "stream": stream,
-        "steps": f"early {pair[0]}, late {pair[1]} of {len(prepared.schedule.timesteps)}",
-    }
+    return experiments.clean.noised(prepared, torch.from_numpy(clean.latents)[None], start, step)
 
 
 def _effect(one: xr.Dataset) -> float:
-    """A mean effect, of the factors that have one."""
+    """The mean effect of a factor with ordered levels; NaN for the others."""
     return float(read(one, "effect")) if str(one["factor"].item()) in ("timestep", "latents") else float("nan")
 
 
@@ -227,7 +207,7 @@ INTERACTIONS = Table(
 )
 swap = Kind(
     "swap",
-    "Timestep or text, by intervention: swap the conditioning at fixed latents, and measure the massive channels.",
+    "Swap timestep, noise level and text at fixed latents, and measure the effect on the massive channels.",
     Options,
     design,
     {

@@ -1,8 +1,8 @@
-"""Sweeps over guidances: every prompt and seed under every setting, into one store. Detail Guidance, Fig. 8 (arXiv 2510.11538).
+"""Sweeps over guidances: every sample under every setting, in one store. Detail Guidance, Fig. 8 (arXiv 2510.11538).
 
     sweep(model, prompts, ["none", "cfg:4", "cfg:4+dg:{0.5,1,2}:block={0,1,2}"], out="cache/sweep.zarr").run()
 
-Braces are expanded to all combinations. The first setting is what the others are compared with.
+Braces are expanded to all combinations. The first setting is the baseline of all comparisons.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from interp.base.errors import InputError
 from interp.base.options import Prompts
 from interp.base.plan import as_json
 from interp.experiments.arguments import Reference, pictures_of
-from interp.experiments.kind import Kind, Request
-from interp.experiments.shown import Figure, Shown
+from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.experiments.design import Drawing
 
 NONE = "none"
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -35,18 +33,18 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is compared."""
+    """The settings to compare."""
 
     prompts: Prompts
     guidance: Annotated[
         Sequence[str],
-        Doc('A setting, braces for several: "cfg:{1,2,4}+dg:{0.5,1}:block={0,1}"; repeat for more; the first is the baseline.'),
+        Doc('A setting; braces for several: "cfg:{1,2,4}+dg:{0.5,1}:block={0,1}"; repeat for more; the first is the baseline.'),
     ]
     reference: Reference = None
 
 
-def design(request: Request) -> Drawing:
-    """An arm for every setting."""
+def design(request: Request) -> experiments.design.Drawing:
+    """One arm per setting."""
     options: Options = request.options
     real = pictures_of(options.reference)
     expanded = [pair for text in options.guidance for pair in expand(text)]
@@ -58,20 +56,17 @@ def design(request: Request) -> Drawing:
     widest = max(len(value) for value in values)
     labels = [{f"value{n}": (v[n] if n < len(v) else "") for n in range(widest)} for v in values]
     arms = [experiments.draw.Arm(text, (), {"guidance": text, **label}) for text, label in zip(settings, labels, strict=True)]
-    return experiments.design.Drawing(
-        kind=request.kind,
-        prepared=dataclasses.replace(prepared[0], plan=dataclasses.replace(prepared[0].plan, guidance=None)),
-        out=request.out,
-        parameters={"guidance": [one.plan.to_json()["guidance"] for one in prepared]},
-        execution=request.execution,
-        arms=tuple(arms),
-        units=lambda size: experiments.guided.BySettings(tuple(prepared), size),
-        measure=lambda made: {"sweep": analysis.sweep_effects.compare(made, real)},
+    return request.drawing(
+        dataclasses.replace(prepared[0], plan=dataclasses.replace(prepared[0].plan, guidance=None)),
+        arms,
+        {"guidance": [one.plan.to_json()["guidance"] for one in prepared]},
+        lambda made: {"sweep": analysis.sweep_effects.compare(made, real)},
+        units=lambda size: experiments.generation.BySettings(tuple(prepared), size),
     )
 
 
 def expand(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Every combination of the braces' values, and which they were: "cfg:{1,2}" is cfg:1 and cfg:2."""
+    """Expand braces: every setting, and its values. "cfg:{1,2}" is cfg:1 and cfg:2."""
     choices = [[value.strip() for value in found.split(",")] for found in BRACES.findall(text)]
     if any(not value for values in choices for value in values):
         raise InputError(f"guidance: braces must hold values between commas, such as cfg:{{1,2,4}}; got {text!r}")
@@ -83,7 +78,7 @@ def expand(text: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _wins(one: xr.Dataset, *names: str) -> Any:
-    """How often a setting wins in a measure, where it is counted."""
+    """How often a setting wins by a measure; absent for measures without wins."""
     won = one["won"].to_numpy().tolist()
     if str(one["measure"].item()) not in won:
         return ABSENT
@@ -105,7 +100,7 @@ TABLE = Table(
 )
 sweep = Kind(
     "sweep",
-    "Draw every prompt under every guidance setting, into one store, and compare each with the first.",
+    "Draw every prompt under every guidance setting, in one store, and compare each setting with the first.",
     Options,
     design,
     {"sweep": Shown("sweep", TABLE, per="measure")},

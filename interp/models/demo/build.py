@@ -58,10 +58,10 @@ class Denoiser:
     tokenizer: Any
     tokenizer_3: Any
 
-    def modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> nn.ModuleDict:
         """The trained modules under their names in the pipeline."""
         names = ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-        return {name: getattr(self, name) for name in names}
+        return nn.ModuleDict({name: getattr(self, name) for name in names})
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids for CLIP and for T5: (batch, token) each."""

@@ -145,11 +145,10 @@ class _Training:
     @classmethod
     def start(cls, plan: TrainingPlan, device: str) -> _Training:
         denoiser = build_denoiser(SIZES[plan.size], plan.seed)
-        modules = denoiser.modules()
-        for module in modules.values():
-            module.to(device).train()
-        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-        optimizer = torch.optim.AdamW(parameters, plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+        modules = denoiser.modules().to(device).train()
+        optimizer = torch.optim.AdamW(
+            modules.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+        )
         ema = {name: tensor.detach().clone() for name, tensor in _weights(modules).items()}
         return cls(plan, device, denoiser, optimizer, ema)
 
@@ -190,9 +189,7 @@ class _Training:
     def average(self) -> Denoiser:
         """A denoiser that holds the averaged weights, on the CPU."""
         copy = build_denoiser(SIZES[self.plan.size], self.plan.seed)
-        with torch.no_grad():
-            for name, parameter in _weights(copy.modules()).items():
-                parameter.copy_(self.ema[name])
+        _fill(copy.modules(), self.ema)
         return copy
 
     def save(self, path: Path) -> None:
@@ -205,19 +202,19 @@ class _Training:
     def load(self, path: Path) -> None:
         """Read a state written by `save`."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        with torch.no_grad():
-            for name, parameter in _weights(self.denoiser.modules()).items():
-                parameter.copy_(state["weights"][name])
+        _fill(self.denoiser.modules(), state["weights"])
         self.ema, self.step = state["ema"], state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _weights(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
-    return {
-        f"{module_name}.{name}": parameter
-        for module_name, module in modules.items()
-        for name, parameter in module.named_parameters()
-    }
+def _weights(modules: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(modules.named_parameters())
+
+
+@torch.no_grad()
+def _fill(modules: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, parameter in modules.named_parameters():
+        parameter.copy_(values[name])
 
 
 def _schedule(step: int, plan: TrainingPlan) -> float:

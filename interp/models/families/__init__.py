@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Describe
 from interp.models.catalog import CATALOG
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import OwnGuidance, PipelineSpec
+from interp.models.families.pipeline import ModelFamily, OwnGuidance, PipelineSpec
 
 
 def _found() -> list[ModelFamily]:
@@ -22,12 +22,7 @@ ANATOMIES: dict[str, Describe] = {family.transformer: family.describe for family
 PIPELINES: dict[str, PipelineSpec] = {spec.pipeline_class: spec for family in FAMILIES.values() for spec in family.pipelines}
 OWN_GUIDANCE: dict[str, OwnGuidance] = {family.transformer: family.own_guidance for family in FAMILIES.values()}
 """How the pipelines of a transformer class run their own guidance."""
-_PUBLISHED = {
-    name: {"_class_name": family.transformer, **config}
-    for family in FAMILIES.values()
-    for name, config in family.published.items()
-}
-CONFIGS: dict[str, dict[str, Any]] = {name: _PUBLISHED[name] for name in CATALOG if name in _PUBLISHED}
+CONFIGS: dict[str, Mapping[str, Any]] = {name: entry.config for name, entry in CATALOG.items() if entry.config is not None}
 """Published transformer configs, by the catalog's name and in its order."""
 
 

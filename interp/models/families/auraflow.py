@@ -14,62 +14,24 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import HIDDEN, JOINED, STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-from interp.models.families.pixart import default_size
-from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, project
+from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
+from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
+from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def joint_block(path: str) -> Block:
-    """A joint block: two streams with joint attention."""
-    return Block(
-        path=path,
-        kind="joint",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
-            Tap("image", "modulated", "attn", "norm1", item=0),
-            Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
-            Tap("text", "modulated", "attn", "norm1_context", item=0),
-            Tap("image", "branch", "mlp", "ff"),
-            Tap("text", "branch", "mlp", "ff_context"),
-        ),
-        row_inputs=BLOCK_ROW_INPUTS,
-        state_inputs=STATES,
-        norms=TWO_STREAM_NORMS,
-        attention=("attn.to_v", "attn.to_out.0"),
-    )
-
-
-def single_block(path: str) -> Block:
-    """A single block: both streams joined, with the same gates."""
-    return Block(
-        path=path,
-        kind="single",
-        hidden=dict.fromkeys(JOINED),
-        reads=(
-            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1"), shared_with=("text",)),
-            *(Tap(stream, "modulated", "attn", "norm1", item=0, joint=JOINED) for stream in STATES),
-            *(Tap(stream, "branch", "mlp", "ff", joint=JOINED) for stream in STATES),
-        ),
-        row_inputs=("hidden_states", "temb"),
-        state_inputs=dict.fromkeys(JOINED, "hidden_states"),
-        norms=(Norm("norm1.norm", JOINED), Norm("norm2", JOINED)),
-        joint=JOINED,
-    )
-
-
-def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
-    embedded = transformer.time_step_embed(inputs["timestep"]).to(transformer.dtype)
-    return {"temb": transformer.time_step_proj(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+JOINT = double_block(
+    attention=(), mlps=(Tap("image", "branch", "mlp", "ff"), Tap("text", "branch", "mlp", "ff_context")), kind="joint"
+)
+SINGLE = single_block(
+    projected("image", "norm1"),
+    (Tap("image", "modulated", "attn", "norm1", item=0), Tap("image", "branch", "mlp", "ff")),
+    rows=("hidden_states", "temb"),
+    norms=("norm1.norm", "norm2"),
+)
+encode = encoder(encoder_hidden_states=0)
 
 
 def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
@@ -82,66 +44,26 @@ def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of an `AuraFlowTransformer2DModel`: blocks are numbered consecutively, joint blocks first."""
-    joints = [joint_block(f"joint_transformer_blocks.{index}") for index in range(len(transformer.joint_transformer_blocks))]
-    singles = [
-        single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
-    ]
     registers = transformer.register_tokens.shape[1]
     return Anatomy(
         family="auraflow",
         model_class="AuraFlowTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(*joints, *singles),
+        blocks=numbered(transformer, joint_transformer_blocks=JOINT, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
         position=position,
-        conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_timestep, "time_step_embed", "time_step_proj")),
         lengths=lambda given: {"text": registers + given["encoder_hidden_states"].shape[1]},
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel)."""
-    length = settings["max_sequence_length"]
-    return {"encoder_hidden_states": pipe.encode_prompt(texts, None, False, max_sequence_length=length)[0]}
-
-
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
-    transformer, config = pipe.transformer, pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=transformer.register_tokens.shape[1] + settings["max_sequence_length"],
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
-    )
+    registers = pipe.transformer.register_tokens.shape[1]
+    return patch_layout(pipe, height, width, registers + settings["max_sequence_length"])
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="AuraFlowPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
-    default_size=default_size,
-    settings=lambda pipe: {"max_sequence_length": 256},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
-)
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "auraflow": {
-        "num_mmdit_layers": 4,
-        "num_single_dit_layers": 32,
-        "attention_head_dim": 256,
-        "num_attention_heads": 12,
-        "joint_attention_dim": 2048,
-        "caption_projection_dim": 3072,
-    },
-}
-FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+PIPELINE = text_pipeline("AuraFlowPipeline", layout, encode, 256, default_size=config_size)
+FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

@@ -13,17 +13,17 @@ noise, where sigma is infinite. The 2B model adds a position embedding of space 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import JOINED, STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
-from interp.models.families.sd3 import BLOCK_ROW_INPUTS, project
+from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
+from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
+from interp.models.families.calls import check_frames, encoder, patch_layout, text_pipeline, video_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,33 +38,24 @@ def both_streams(norm: str, gate: str) -> Modulation:
     return Modulation("image", f"{norm}.linear", (*chunks, *(f"text/{chunk}" for chunk in chunks)), partial(project, norm))
 
 
-def joint_block(path: str) -> Block:
-    """A joint block: two streams with joint attention and a shared MLP."""
-    return Block(
-        path=path,
-        kind="joint",
-        hidden=HIDDEN,
-        reads=(
-            both_streams("norm1", "attn"),
-            *(Tap(stream, "modulated", "attn", "norm1", item=item) for stream, item in HIDDEN.items()),
-            *(Tap(stream, "branch", "attn", "attn1", item=item) for stream, item in HIDDEN.items()),
-            Tap("image", "mid", None, "norm2", "input"),
-            Tap("text", "mid", None, "norm2", "input", argument="encoder_hidden_states"),
-            both_streams("norm2", "mlp"),
-            *(Tap(stream, "modulated", "mlp", "norm2", item=item) for stream, item in HIDDEN.items()),
-            *(Tap(stream, "branch", "mlp", "ff", joint=JOINED) for stream in HIDDEN),
-        ),
-        row_inputs=BLOCK_ROW_INPUTS,
-        state_inputs=STATES,
-    )
-
-
-def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
-    """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
-    embedded = transformer.time_proj(inputs["timestep"]).to(transformer.dtype)
-    return {"temb": transformer.time_embedding(embedded, None), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+JOINT = Block(
+    path="",
+    kind="joint",
+    hidden=HIDDEN,
+    reads=(
+        both_streams("norm1", "attn"),
+        *(Tap(stream, "modulated", "attn", "norm1", item=item) for stream, item in HIDDEN.items()),
+        *(Tap(stream, "branch", "attn", "attn1", item=item) for stream, item in HIDDEN.items()),
+        Tap("image", "mid", None, "norm2", "input"),
+        Tap("text", "mid", None, "norm2", "input", argument="encoder_hidden_states"),
+        both_streams("norm2", "mlp"),
+        *(Tap(stream, "modulated", "mlp", "norm2", item=item) for stream, item in HIDDEN.items()),
+        *(Tap(stream, "branch", "mlp", "ff", joint=TEXT_FIRST) for stream in HIDDEN),
+    ),
+    row_inputs=ROWS,
+    state_inputs=STATES,
+)
+encode = encoder(encoder_hidden_states=0)
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -76,10 +67,10 @@ def describe(transformer: Any) -> Anatomy:
         family="cogvideox",
         model_class="CogVideoXTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(joint_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "temb"),),
-        conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_timestep, "time_proj", "time_embedding")),
         forks=False,
     )
 
@@ -101,32 +92,20 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     config, frames, length = pipe.transformer.config, settings["num_frames"], settings["max_sequence_length"]
     if not config.use_rotary_positional_embeddings and length != config.max_text_seq_length:
         raise InputError(f"max_sequence_length must be {config.max_text_seq_length} for these weights; got {length}")
-    of_time, scale, kind = config.patch_size_t or 1, pipe.vae_scale_factor_spatial, pipe.scheduler.config.prediction_type
-    every = pipe.vae_scale_factor_temporal * math.lcm(2, of_time)
-    check_frames(frames, every)
-    latent_frames = (frames - 1) // pipe.vae_scale_factor_temporal + 1 + padding(pipe)
-    rows, columns = height // scale, width // scale
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=length,
-        latents={"latent_frame": latent_frames, "latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(8, scale * config.patch_size),
-        prediction=(PREDICTIONS.get(kind, kind),),
-        token_frames=latent_frames // of_time,
-        frames=frames,
-    )
+    of_time, kind, every = config.patch_size_t or 1, pipe.scheduler.config.prediction_type, pipe.vae_scale_factor_temporal
+    check_frames(frames, every * math.lcm(2, of_time))
+    kinds = (PREDICTIONS.get(kind, kind),)
+    still = patch_layout(pipe, height, width, length, scale=pipe.vae_scale_factor_spatial, least=8, prediction=kinds)
+    video = video_layout(still, frames, every)
+    channel, (frame, count), *place = video.latents.items()
+    count += padding(pipe)
+    return dataclasses.replace(video, latents=dict([(frame, count), channel, *place]), token_frames=count // of_time)
 
 
 def default_size(pipe: Any) -> tuple[int, int]:
     """The size in the weights' config, pixels."""
     config, scale = pipe.transformer.config, pipe.vae_scale_factor_spatial
     return config.sample_height * scale, config.sample_width * scale
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel)."""
-    states, _ = pipe.encode_prompt(texts, None, False, max_sequence_length=settings["max_sequence_length"])
-    return {"encoder_hidden_states": states}
 
 
 def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
@@ -144,49 +123,23 @@ def pack(pipe: Any, latents: Tensor) -> Tensor:
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
     """The pipeline's scale, or an error where it changes from step to step."""
-    if given["guidance_scale"] <= 1:
-        return None
-    if given["use_dynamic_cfg"]:
+    scale = guidance_scale(given)
+    if scale is not None and given["use_dynamic_cfg"]:
         raise InputError(
             "guided: use_dynamic_cfg changes the scale of CogVideoXPipeline's own guidance, and of any guidance added to it, "
             "from step to step; leave it out, or use interp.generate(guidance=...)"
         )
-    return float(given["guidance_scale"])
+    return scale
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="CogVideoXPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "CogVideoXPipeline",
+    layout,
+    encode,
     default_size=default_size,
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     unpack=unpack,
     pack=pack,
     moving=True,
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "patch_size": 2,
-    "temporal_compression_ratio": 4,
-    "max_text_seq_length": 226,
-    "sample_height": 60,
-    "sample_width": 90,
-    "sample_frames": 49,
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "cogvideox-2b": {**_SHARED, "num_attention_heads": 30, "num_layers": 30},
-    "cogvideox-5b": {**_SHARED, "num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
-}
-FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO, mlp_taps, position
+from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered
+from interp.models.families.calls import epsilon_and_sigma, patch_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
+from interp.models.families.sd3 import position
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,23 +28,21 @@ def project(block: nn.Module, inputs: Inputs) -> Tensor:
     return projected
 
 
-def block(path: str) -> Block:
-    """A block with AdaLN-Zero on self-attention and MLP."""
-    return Block(
-        path=path,
-        kind="class-conditional",
-        hidden={"image": None},
-        reads=(
-            Modulation("image", "norm1.linear", ADALN_ZERO, project),
-            Tap("image", "modulated", "attn", "norm1", item=0),
-            Tap("image", "branch", "attn", "attn1"),
-            *mlp_taps("image", "norm3", "ff"),
-        ),
-        row_inputs=("hidden_states", "timestep", "class_labels"),
-        state_inputs={"image": "hidden_states"},
-        norms=(Norm("norm1.norm"), Norm("norm3")),
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+BLOCK = Block(
+    path="",
+    kind="class-conditional",
+    hidden={"image": None},
+    reads=(
+        Modulation("image", "norm1.linear", ADALN_ZERO, project),
+        Tap("image", "modulated", "attn", "norm1", item=0),
+        Tap("image", "branch", "attn", "attn1"),
+        *mlp_taps("image", "norm3", "ff"),
+    ),
+    row_inputs=("hidden_states", "timestep", "class_labels"),
+    state_inputs={"image": "hidden_states"},
+    norms=(Norm("norm1.norm"), Norm("norm3")),
+    attention=("attn1.to_v", "attn1.to_out.0"),
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -59,7 +58,7 @@ def describe(transformer: Any) -> Anatomy:
         family="dit",
         model_class="DiTTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=BLOCK),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         reentries=(Reentry("proj_out_1", "input"),),
         position=position,
@@ -115,23 +114,10 @@ def default_size(pipe: Any) -> tuple[int, int]:
 
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents; the sigma half of the output never enters the latents."""
-    config = pipe.transformer.config
-    side = config.sample_size
-    return Layout(
-        image_grid=(side // config.patch_size, side // config.patch_size),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_y": side, "latent_x": side},
-        pixel_multiple=scale(pipe) * config.patch_size,
-        prediction=("epsilon", "sigma") if config.out_channels == 2 * config.in_channels else ("epsilon",),
-    )
+    """Tokens and latents of the only size; the sigma half of the output never enters the latents."""
+    return patch_layout(pipe, *default_size(pipe), scale=scale(pipe), prediction=epsilon_and_sigma(pipe.transformer))
 
 
-OWN_GUIDANCE = OwnGuidance(
-    "cond first",
-    lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None,
-    lambda transformer: 2 if transformer.config.out_channels == 2 * transformer.config.in_channels else 1,
-)
 PIPELINE = PipelineSpec(
     pipeline_class="DiTPipeline",
     layout=layout,
@@ -144,21 +130,5 @@ PIPELINE = PipelineSpec(
     conditions=class_tensor,
     unconditional=unconditional,
 )
-
-# published transformer configs: from its hub repository
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "dit-xl": {
-        "num_attention_heads": 16,
-        "attention_head_dim": 72,
-        "in_channels": 4,
-        "out_channels": 8,
-        "num_layers": 28,
-        "sample_size": 32,
-        "patch_size": 2,
-        "num_embeds_ada_norm": 1000,
-        "norm_type": "ada_norm_zero",
-        "activation_fn": "gelu-approximate",
-        "attention_bias": True,
-    },
-}
-FAMILY = ModelFamily("dit", "DiTTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+OWN_GUIDANCE = OwnGuidance("cond first", guidance_scale, lambda transformer: len(epsilon_and_sigma(transformer)))
+FAMILY = ModelFamily("dit", "DiTTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

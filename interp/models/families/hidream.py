@@ -14,119 +14,61 @@ The pipeline generates the same number of pixels for every size. It pads non-squ
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
+from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
+from interp.models.families.calls import encoder, patch_layout, text_pipeline
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.hook_points import REST
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-JOINED = ("image", "text")  # order of the tokens inside a single block
-BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
 LLAMA = "encoder_hidden_states_llama3"  # (layer, batch, token, channel)
 ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_masks", "image_rotary_emb")
 
 
-def part(state: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
-    """A stream's tokens from a state that starts with the streams in `order`: (batch, token, channel)."""
-    start = sum(lengths[name] for name in order[: list(order).index(stream)])
-    return state[:, start : start + lengths[stream]]
+TextTap = partial(Tap, "text", joint=("text", REST))
 
 
-@dataclasses.dataclass(frozen=True)
-class PassingBlock(Block):
-    """A block that receives extra tokens behind those of its streams."""
-
-    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
-        """The block's output with every stream's state replaced. The extra tokens are unchanged."""
-        import torch
-
-        items = list(output) if isinstance(output, tuple) else [output]
-        for item in {item or 0 for item in self.hidden.values()}:
-            streams = self.joint or [stream for stream, place in self.hidden.items() if place == item]
-            parts = [states[stream] for stream in streams]
-            behind = [] if items[item] is None else [items[item][:, sum(state.shape[1] for state in parts) :]]
-            items[item] = torch.cat([*parts, *behind], dim=1)
-        return tuple(items) if isinstance(output, tuple) else items[0]
-
-    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
-        return part(state, self.joint or (stream,), stream, lengths)
-
-
-@dataclasses.dataclass(frozen=True)
-class PassingTap(Tap):
-    """A tap with extra tokens behind those of the streams."""
-
-    def take(self, value: Any, lengths: Lengths) -> Tensor:
-        """The stream's tokens, (batch, token, channel)."""
-        given = value[self.item or 0] if isinstance(value, tuple) else value
-        return part(given, self.joint or (self.stream,), self.stream, lengths)
-
-
-def project(block: nn.Module, inputs: Inputs) -> Tensor:
-    """AdaLN projection of a block, (batch, chunk * channel)."""
-    projected: Tensor = block.get_submodule("adaLN_modulation")(inputs["temb"])
-    return projected
-
-
-def double_block(path: str) -> Block:
-    """A double block: two streams with joint attention."""
-    return PassingBlock(
-        path=path,
-        kind="double",
-        hidden={"image": 0, "text": 1},
-        reads=(
-            Modulation("image", "adaLN_modulation", BOTH, project),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            PassingTap("text", "modulated", "attn", "attn1.to_q_t", "input"),
-            Tap("image", "branch", "attn", "attn1", item=0),
-            PassingTap("text", "branch", "attn", "attn1", item=1),
-            Tap("image", "mid", None, "norm3_i", "input"),
-            PassingTap("text", "mid", None, "norm3_t", "input"),
-            Tap("image", "modulated", "mlp", "ff_i", "input"),
-            Tap("image", "branch", "mlp", "ff_i"),
-            PassingTap("text", "modulated", "mlp", "ff_t", "input"),
-            PassingTap("text", "branch", "mlp", "ff_t"),
-        ),
-        row_inputs=ROW_INPUTS,
-        state_inputs=STATES,
-        attention=("attn1.to_v", "attn1.to_out"),
-    )
-
-
-def single_block(path: str) -> Block:
-    """A single block: both streams joined, with the same gates."""
-    taps: tuple[tuple[str, str | None, str, str], ...] = (
-        ("modulated", "attn", "attn1", "input"),
-        ("branch", "attn", "attn1", "output"),
-        ("mid", None, "norm3_i", "input"),
-        ("modulated", "mlp", "ff_i", "input"),
-        ("branch", "mlp", "ff_i", "output"),
-    )
-    return PassingBlock(
-        path=path,
-        kind="single",
-        hidden=dict.fromkeys(JOINED),
-        reads=(
-            Modulation("image", "adaLN_modulation", ADALN_ZERO, project, shared_with=("text",)),
-            *(
-                PassingTap(stream, kind, gate, module, side, joint=JOINED)
-                for kind, gate, module, side in taps
-                for stream in JOINED
-            ),
-        ),
-        row_inputs=ROW_INPUTS,
-        state_inputs=dict.fromkeys(JOINED, "hidden_states"),
-        joint=JOINED,
-    )
+DOUBLE = Block(
+    path=".block",
+    kind="double",
+    hidden={"image": 0, "text": 1},
+    reads=(
+        called("image", "adaLN_modulation", ADALN_BOTH),
+        Tap("image", "modulated", "attn", "attn1", "input"),
+        TextTap("modulated", "attn", "attn1.to_q_t", "input"),
+        Tap("image", "branch", "attn", "attn1", item=0),
+        TextTap("branch", "attn", "attn1", item=1),
+        Tap("image", "mid", None, "norm3_i", "input"),
+        TextTap("mid", None, "norm3_t", "input"),
+        *mlp_taps("image", "norm3_i", "ff_i")[1:],
+        TextTap("modulated", "mlp", "ff_t", "input"),
+        TextTap("branch", "mlp", "ff_t"),
+    ),
+    row_inputs=ROW_INPUTS,
+    state_inputs=STATES,
+    attention=("attn1.to_v", "attn1.to_out"),
+    followed=True,
+)
+SINGLE = single_block(
+    called("image", "adaLN_modulation"),
+    (
+        Tap("image", "modulated", "attn", "attn1", "input"),
+        Tap("image", "branch", "attn", "attn1"),
+        *mlp_taps("image", "norm3_i", "ff_i"),
+    ),
+    norms=(),
+    order=IMAGE_FIRST,
+    rows=ROW_INPUTS,
+    followed=True,
+    path=".block",
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -144,20 +86,12 @@ def lengths(patch: int, given: Inputs) -> Lengths:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `HiDreamImageTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
-    doubles = [double_block(f"double_stream_blocks.{index}.block") for index in range(len(transformer.double_stream_blocks))]
-    singles = [single_block(f"single_stream_blocks.{index}.block") for index in range(len(transformer.single_stream_blocks))]
     return Anatomy(
         family="hidream",
         model_class="HiDreamImageTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=(*doubles, *singles),
-        row_inputs=(
-            "hidden_states",
-            "timesteps",
-            "encoder_hidden_states_t5",
-            LLAMA,
-            "pooled_embeds",
-        ),
+        blocks=numbered(transformer, double_stream_blocks=DOUBLE, single_stream_blocks=SINGLE),
+        row_inputs=("hidden_states", "timesteps", "encoder_hidden_states_t5", LLAMA, "pooled_embeds"),
         reentries=(Reentry("final_layer", "temb"),),
         conditioning=Conditioning({"timestep": "timesteps", "text": "pooled_embeds"}, block_conditioning),
         row_axes={LLAMA: 1},
@@ -167,27 +101,10 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """T5's tokens (batch, token, channel), Llama's (layer, batch, token, channel) and the pooled text (batch, channel)."""
-    length = settings["max_sequence_length"]
-    t5, _, llama, _, pooled, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=length)
-    return t5, llama, pooled
-
-
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The pooled text, (batch, channel): the only text input of the gates."""
-    return {"pooled_embeds": encode(pipe, texts, settings)[2]}
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, batch axis first. Llama's are (batch, layer, token, channel)."""
-    t5, llama, _ = encode(pipe, texts, settings)
-    return {"encoder_hidden_states_t5": t5, LLAMA: llama.movedim(1, 0)}
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens."""
-    return {**conditions(pipe, [negative_prompt], settings), **text_states(pipe, [negative_prompt], settings)}
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """T5's tokens (batch, token, channel), Llama's (batch, layer, token, channel) and the pooled text (batch, channel)."""
+    found = encoder(encoder_hidden_states_t5=0, encoder_hidden_states_llama3=2, pooled_embeds=4)(pipe, texts, settings)
+    return {**found, LLAMA: found[LLAMA].movedim(1, 0)}
 
 
 def settings(pipe: Any) -> dict[str, Any]:
@@ -201,49 +118,20 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
-    config, length = pipe.transformer.config, settings["max_sequence_length"]
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=sum(min(length, tokenizer.model_max_length) for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)),
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
-        prediction=("minus_velocity",),
-    )
+    most = [tokenizer.model_max_length for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)]
+    text_tokens = sum(min(settings["max_sequence_length"], length) for length in most)
+    return patch_layout(pipe, height, width, text_tokens, prediction=("minus_velocity",))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="HiDreamImagePipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "HiDreamImagePipeline",
+    layout,
+    encode,
+    longest=128,
     takes_size=False,
     settings=settings,
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
-    settings_maximum={"max_sequence_length": 128},
-    conditions=conditions,
-    text_states=text_states,
-    unconditional=unconditional,
+    gates=("pooled_embeds",),
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
-
-# published transformer configs: the defaults of diffusers' class, with what loaders of its weights add; not the hub's own
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hidream": {
-        "patch_size": 2,
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_layers": 16,
-        "num_single_layers": 32,
-        "attention_head_dim": 128,
-        "num_attention_heads": 20,
-        "caption_channels": [4096, 4096],
-        "text_emb_dim": 2048,
-        "num_routed_experts": 4,
-        "num_activated_experts": 2,
-        "axes_dims_rope": [64, 32, 32],
-        "max_resolution": [128, 128],
-        "llama_layers": [*range(32), *[31] * 16],
-    },
-}
-FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

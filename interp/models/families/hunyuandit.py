@@ -8,13 +8,15 @@ its input is then not the sum of its branches. `temb` enters again in `norm_out`
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, pipeline_size
+from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered
+from interp.models.families.calls import patch_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,36 +42,24 @@ def shift(block: nn.Module, inputs: Inputs) -> Tensor:
     return projected
 
 
-def block(path: str, remakes: bool) -> Block:
-    """A block: self-attention, cross-attention and MLP, none of them gated."""
-    return Block(
-        path=path,
-        kind="skip" if remakes else "cross",
-        hidden={"image": None},
-        reads=(
-            Modulation("image", "norm1.linear", ("shift.attn",), shift),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1", gated=False),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            Tap("image", "mid", None, "norm3", "input"),
-            Tap("image", "modulated", "mlp", "ff", "input"),
-            Tap("image", "branch", "mlp", "ff", gated=False),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states", "temb", "skip"),
-        state_inputs={"image": "hidden_states"},
-        attention=("attn1.to_v", "attn1.to_out.0"),
-        remakes=remakes,
-    )
+CROSS = cross_block(
+    Modulation("image", "norm1.linear", ("shift.attn",), shift),
+    *mlp_taps("image", "norm3", "ff", gated=False),
+    rows=("hidden_states", "encoder_hidden_states", "temb", "skip"),
+    gated=False,
+)
+SKIP = dataclasses.replace(CROSS, kind="skip", remakes=True)
 
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `HunyuanDiT2DModel`."""
-    blocks = enumerate(transformer.blocks)
+    crossed, skipped = (numbered(transformer, blocks=block) for block in (CROSS, SKIP))
+    remakes = [block.skip_linear is not None for block in transformer.blocks]
     return Anatomy(
         family="hunyuandit",
         model_class="HunyuanDiT2DModel",
         channels=transformer.inner_dim,
-        blocks=tuple(block(f"blocks.{index}", one.skip_linear is not None) for index, one in blocks),
+        blocks=tuple(skipped[index] if skips else crossed[index] for index, skips in enumerate(remakes)),
         row_inputs=ROW_INPUTS,
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         last_norm=Norm("norm_out.norm"),
@@ -82,56 +72,22 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
     encode = functools.partial(pipe.encode_prompt, texts, dtype=pipe.transformer.dtype, do_classifier_free_guidance=False)
     clip, _, clip_mask, _ = encode(max_sequence_length=CLIP_TOKENS, text_encoder_index=0)
     t5, _, t5_mask, _ = encode(max_sequence_length=T5_TOKENS, text_encoder_index=1)
-    return {
-        "encoder_hidden_states": clip,
-        "text_embedding_mask": clip_mask,
-        "encoder_hidden_states_t5": t5,
-        "text_embedding_mask_t5": t5_mask,
-    }
+    return dict(zip(ROW_INPUTS[2:6], (clip, clip_mask, t5, t5_mask), strict=True))
 
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents; a learned sigma never enters the latents."""
-    config, kind = pipe.transformer.config, pipe.scheduler.config.prediction_type
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    first = "v" if kind == "v_prediction" else "epsilon"
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
-        prediction=(first, "sigma"),
-    )
+    """Tokens and latents of a picture; a learned sigma never enters the latents."""
+    first = "v" if pipe.scheduler.config.prediction_type == "v_prediction" else "epsilon"
+    return patch_layout(pipe, height, width, prediction=(first, "sigma"))
 
 
-OWN_GUIDANCE = OwnGuidance(
-    "uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None, lambda transformer: 2
-)
 PIPELINE = PipelineSpec(
     pipeline_class="HunyuanDiTPipeline",
     layout=layout,
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
-    default_size=pipeline_size,
     tokenizers={"tokenizer": None, "tokenizer_2": None},
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
-
-# published transformer configs: its authors' DiT-g/2 (40 blocks, 1408 channels, mlp_ratio 4.3637)
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuandit": {
-        "num_attention_heads": 16,
-        "attention_head_dim": 88,
-        "in_channels": 4,
-        "patch_size": 2,
-        "sample_size": 128,
-        "hidden_size": 1408,
-        "num_layers": 40,
-        "mlp_ratio": 4.3637,
-        "cross_attention_dim": 1024,
-        "cross_attention_dim_t5": 2048,
-        "pooled_projection_dim": 1024,
-        "use_style_cond_and_image_meta_size": False,
-    },
-}
-FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+OWN_GUIDANCE = OwnGuidance("uncond first", guidance_scale, lambda transformer: 2)
+FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -13,20 +13,15 @@ The pipeline's own guidance is a component (a guider) that no argument turns off
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.described import ModelFamily
-from interp.models.families.hunyuanvideo import double_block, single_block
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.families.blocks import numbered
+from interp.models.families.calls import falling_to_zero, no_conditions, patch_layout
+from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
 GUIDERS = ("guider", "ocr_guider")
@@ -45,16 +40,12 @@ def describe(transformer: Any) -> Anatomy:
     config = transformer.config
     if len(config.patch_size) != 2:
         raise ModelError("HunyuanImageTransformer2DModel: the refiner (its latents have frames) cannot be traced; use 2.1")
-    doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
-    singles = [
-        single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
-    ]
     distilled = config.guidance_embeds or config.use_meanflow  # the timestep alone does not set its gates
     return Anatomy(
         family="hunyuanimage",
         model_class="HunyuanImageTransformer2DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=(*doubles, *singles),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *TEXT_INPUTS, "timestep", "timestep_r", "guidance"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=None if distilled else Conditioning({"timestep": "timestep"}, block_conditioning),
@@ -82,19 +73,11 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
-    transformer, config = pipe.transformer, pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    of_y, of_x = config.patch_size
-    glyphs = 0 if transformer.context_embedder_2 is None else pipe.tokenizer_2_max_length
-    return Layout(
-        image_grid=(rows // of_y, columns // of_x),
-        text_tokens=glyphs + pipe.tokenizer_max_length,
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * math.lcm(2, of_y, of_x),
-    )
+    glyphs = 0 if pipe.transformer.context_embedder_2 is None else pipe.tokenizer_2_max_length
+    return patch_layout(pipe, height, width, glyphs + pipe.tokenizer_max_length, least=2 * pipe.vae_scale_factor)
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The text tokens and their masks, of the prompt and of its glyphs, as the transformer takes them."""
     return dict(zip(TEXT_INPUTS, pipe.encode_prompt(texts, batch_size=len(texts)), strict=True))
 
@@ -109,7 +92,6 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
 PIPELINE = PipelineSpec(
     pipeline_class="HunyuanImagePipeline",
     layout=layout,
@@ -120,27 +102,6 @@ PIPELINE = PipelineSpec(
     conditions=no_conditions,
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
-    sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
+    sigmas=falling_to_zero,
 )
-
-_SHARED: dict[str, Any] = {
-    "in_channels": 64,
-    "out_channels": 64,
-    "num_attention_heads": 28,
-    "attention_head_dim": 128,
-    "num_layers": 20,
-    "num_single_layers": 40,
-    "num_refiner_layers": 2,
-    "patch_size": [1, 1],
-    "qk_norm": "rms_norm",
-    "text_embed_dim": 3584,
-    "text_embed_2_dim": 1472,
-    "rope_theta": 256.0,
-    "rope_axes_dim": [64, 64],
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuanimage2.1": {**_SHARED, "guidance_embeds": False},
-    "hunyuanimage2.1-distilled": {**_SHARED, "guidance_embeds": True, "use_meanflow": True},
-}
-FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

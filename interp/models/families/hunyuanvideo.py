@@ -11,68 +11,20 @@ The text tokens come from a language model, under a template. The transformer re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import ADALN_ZERO_SINGLE, STATES, own_scale
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
-from interp.models.families.sd3 import ADALN_ZERO, BLOCK_ROW_INPUTS, TWO_STREAM_NORMS, mlp_taps, project
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
+from interp.models.families.calls import encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
+from interp.models.families.flux import own_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-HIDDEN = {"image": 0, "text": 1}
-JOINED = ("image", "text")  # order of the tokens inside a single block
-ROWS = (*BLOCK_ROW_INPUTS, "attention_mask")
-
-
-def double_block(path: str) -> Block:
-    """A double block: two streams with joint attention."""
-    return Block(
-        path=path,
-        kind="double",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "norm1.linear", ADALN_ZERO, partial(project, "norm1")),
-            Tap("image", "modulated", "attn", "norm1", item=0),
-            Modulation("text", "norm1_context.linear", ADALN_ZERO, partial(project, "norm1_context")),
-            Tap("text", "modulated", "attn", "norm1_context", item=0),
-            Tap("image", "branch", "attn", "attn", item=0),
-            Tap("text", "branch", "attn", "attn", item=1),
-            Tap("image", "mid", None, "norm2", "input"),
-            Tap("text", "mid", None, "norm2_context", "input"),
-            *mlp_taps("image", "norm2", "ff")[1:],
-            *mlp_taps("text", "norm2_context", "ff_context")[1:],
-        ),
-        row_inputs=ROWS,
-        state_inputs=STATES,
-        norms=TWO_STREAM_NORMS,
-        attention=("attn.to_v", "attn.to_out.0"),
-    )
-
-
-def single_block(path: str) -> Block:
-    """A single block: both streams joined, attention and MLP in parallel with one gate."""
-    return Block(
-        path=path,
-        kind="single",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "norm.linear", ADALN_ZERO_SINGLE, partial(project, "norm"), shared_with=("text",)),
-            *(Tap(stream, "modulated", "attn", "norm", item=0, joint=JOINED) for stream in JOINED),
-            *(Tap(stream, "branch", "attn", "proj_out", joint=JOINED) for stream in JOINED),
-        ),
-        row_inputs=ROWS,
-        state_inputs=STATES,
-        norms=(Norm("norm.norm", JOINED),),
-    )
+MASKED = (*ROWS, "attention_mask")
+MIDS_FIRST = sorted(MLPS, key=lambda tap: tap.kind != "mid")  # both streams' second norms run before their MLPs
+DOUBLE = double_block(mlps=MIDS_FIRST, order=IMAGE_FIRST, rows=MASKED)
+SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), order=IMAGE_FIRST, rows=MASKED, joint=False)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -88,17 +40,13 @@ def describe(transformer: Any) -> Anatomy:
     if config.image_condition_type is not None:
         kind = config.image_condition_type
         raise ModelError(f"HunyuanVideoTransformer3DModel: weights that take a picture ({kind}) cannot be traced")
-    doubles = [double_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))]
-    singles = [
-        single_block(f"single_transformer_blocks.{index}") for index in range(len(transformer.single_transformer_blocks))
-    ]
     guided = ("guidance",) if config.guidance_embeds else ()
     text = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
     return Anatomy(
         family="hunyuanvideo",
         model_class="HunyuanVideoTransformer3DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=(*doubles, *singles),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *text, "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=Conditioning(
@@ -118,79 +66,41 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
-    config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_scale_factor_temporal
-    check_frames(frames, every)
-    latent_frames = (frames - 1) // every + 1
-    rows, columns = height // pipe.vae_scale_factor_spatial, width // pipe.vae_scale_factor_spatial
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=settings["max_sequence_length"],
-        latents={"latent_channel": config.in_channels, "latent_frame": latent_frames, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(16, pipe.vae_scale_factor_spatial * config.patch_size),
-        token_frames=latent_frames // config.patch_size_t,
-        frames=frames,
-    )
+    length, scale = settings["max_sequence_length"], pipe.vae_scale_factor_spatial
+    still = patch_layout(pipe, height, width, length, scale=scale, least=16)
+    return video_layout(still, settings["num_frames"], pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t)
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Text tokens, (batch, token, channel), pooled text, (batch, channel), and the tokens' mask, in the transformer's dtype."""
-    dtype, length = pipe.transformer.dtype, settings["max_sequence_length"]
-    states, pooled, mask = pipe.encode_prompt(texts, max_sequence_length=length)
-    return states.to(dtype), pooled.to(dtype), mask.to(dtype)
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Text tokens, (batch, token, channel), their mask, and pooled text, (batch, channel), in the transformer's dtype."""
+    found = encoder(encoder_hidden_states=0, encoder_attention_mask=2, pooled_projections=1)(pipe, texts, settings)
+    return {name: value.to(pipe.transformer.dtype) for name, value in found.items()}
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance, times 1000, where the weights take one."""
     import torch
 
-    pooled = encode(pipe, texts, settings)[1]
+    pooled = encode(pipe, texts, settings)["pooled_projections"]
     if "embedded_guidance" not in settings:
         return {"pooled_projections": pooled}
     given = [settings["embedded_guidance"]] * len(texts)
     return {"pooled_projections": pooled, "guidance": torch.tensor(given, dtype=pooled.dtype, device=pooled.device) * 1000.0}
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them."""
-    states, _, mask = encode(pipe, texts, settings)
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens; an embedded guidance is unchanged."""
-    states, pooled, mask = encode(pipe, [negative_prompt], settings)
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask, "pooled_projections": pooled}
-
-
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="HunyuanVideoPipeline",
-    layout=layout,
+PIPELINE = text_pipeline(
+    "HunyuanVideoPipeline",
+    layout,
+    encode,
+    longest=256,
     guidance_off={"true_cfg_scale": 1.0},
     default_size=lambda pipe: (720, 1280),
     settings=settings,
     argument_of={"embedded_guidance": "guidance_scale"},
     tokenizers={"tokenizer": "max_sequence_length", "tokenizer_2": None},
-    settings_maximum={"max_sequence_length": 256},
+    gates=("pooled_projections",),
     conditions=conditions,
-    text_states=text_states,
-    unconditional=unconditional,
-    sigmas=lambda steps: np.linspace(1.0, 0.0, steps + 1)[:-1],
+    sigmas=falling_to_zero,
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "hunyuanvideo": {
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 20,
-        "num_single_layers": 40,
-        "guidance_embeds": True,
-        "text_embed_dim": 4096,
-        "pooled_projection_dim": 768,
-    },
-}
-FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

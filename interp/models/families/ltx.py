@@ -10,40 +10,26 @@ The blocks' norms are RMS norms, which subtract no mean, so none is listed as a 
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
-from interp.models.families.pixart import tabled
-from interp.models.families.sd3 import mlp_taps
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.calls import encoder, falling, patch_layout, text_pipeline, video_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def block(path: str) -> Block:
-    """A block: gated self-attention, cross-attention without a gate, gated MLP."""
-    return Block(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            tabled("temb"),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1"),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            *mlp_taps("image", "norm2", "ff"),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask"),
-        state_inputs={"image": "hidden_states"},
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(
+    tabled("temb"),
+    *mlp_taps("image", "norm2", "ff"),
+    rows=("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask"),
+)
+encode = encoder(encoder_hidden_states=0, encoder_attention_mask=1)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -55,12 +41,11 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of an `LTXVideoTransformer3DModel`."""
-    config = transformer.config
     return Anatomy(
         family="ltx",
         model_class="LTXVideoTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
         reentries=(Reentry("time_embed", item=1),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
@@ -80,23 +65,11 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels: a latent is a token."""
-    frames, every, size = settings["num_frames"], pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
-    check_frames(frames, every)
-    latent_frames, rows, columns = (frames - 1) // every + 1, height // size, width // size
-    return Layout(
-        image_grid=(rows, columns),
-        text_tokens=0,
-        latents={"latent_token": latent_frames * rows * columns, "latent_channel": pipe.transformer.config.in_channels},
-        pixel_multiple=math.lcm(32, size),
-        token_frames=latent_frames,
-        frames=frames,
-    )
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel), and their mask, (batch, token), as the transformer takes them."""
-    states, mask, _, _ = pipe.encode_prompt(texts, None, False, max_sequence_length=settings["max_sequence_length"])
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    size, every = pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
+    still = patch_layout(pipe, height, width, scale=size, least=32)
+    video = video_layout(still, settings["num_frames"], every)
+    latents = {"latent_token": video.tokens("image"), "latent_channel": pipe.transformer.config.in_channels}
+    return dataclasses.replace(video, latents=latents)
 
 
 def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
@@ -106,72 +79,44 @@ def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     return spatial
 
 
-def pack(pipe: Any, latents: Tensor) -> Tensor:
-    """(row, channel, frame, y, x) to tokens."""
-    packed: Tensor = pipe._pack_latents(latents)
-    return packed
-
-
-def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def to_autoencoder(pipe: Any, latents: Tensor) -> Any:
     """Denormalise latents for the autoencoder."""
     vae = pipe.vae
     if vae.config.timestep_conditioning:
         raise ModelError(
             "LTXPipeline: an autoencoder that takes a timestep (LTX-Video 0.9.1 and later) cannot decode latents here"
         )
-    raw: Tensor = pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    return raw
+    return pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
-def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def from_autoencoder(pipe: Any, latents: Tensor) -> Any:
     """The inverse."""
     vae = pipe.vae
-    normal: Tensor = pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    return normal
+    return pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
     """The pipeline's scale, or an error where it rescales its guided prediction."""
-    if given["guidance_scale"] <= 1:
-        return None
-    if given["guidance_rescale"] > 0:
+    scale = guidance_scale(given)
+    if scale is not None and given["guidance_rescale"] > 0:
         raise InputError(
             "guided: with guidance_rescale LTXPipeline rescales its own guidance, so no guidance can be added to it; leave it "
             "at 0, or use interp.generate(guidance=...)"
         )
-    return float(given["guidance_scale"])
+    return scale
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="LTXPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "LTXPipeline",
+    layout,
+    encode,
     default_size=lambda pipe: (512, 704),
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     unpack=unpack,
-    pack=pack,
-    sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
+    pack=lambda pipe, latents: pipe._pack_latents(latents),
+    sigmas=falling,
     to_autoencoder=to_autoencoder,
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "ltx-video": {
-        "in_channels": 128,
-        "out_channels": 128,
-        "num_attention_heads": 32,
-        "attention_head_dim": 64,
-        "cross_attention_dim": 2048,
-        "num_layers": 28,
-        "caption_channels": 4096,
-    },
-}
-FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))

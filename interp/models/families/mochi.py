@@ -15,7 +15,6 @@ Mochi's text is half as wide as its image (1536 and 3072 channels). Text of anot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,9 @@ import numpy as np
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames
-from interp.models.families.qwenimage import normalisation
+from interp.models.families.blocks import STATES
+from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
 ROWS = ("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask")
 LINEAR_UP_TO = 0.025  # noise removed in the first half of the steps
+encode = encoder(encoder_hidden_states=0, encoder_attention_mask=1)  # the gates depend on both
 
 
 def project(path: str, block: nn.Module, inputs: Inputs) -> Tensor:
@@ -122,25 +121,10 @@ def describe(transformer: Any) -> Anatomy:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
-    config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_temporal_scale_factor
-    check_frames(frames, every)
-    latent_frames = (frames - 1) // every + 1
-    rows, columns = height // pipe.vae_spatial_scale_factor, width // pipe.vae_spatial_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=settings["max_sequence_length"] if has_text(pipe.transformer) else 0,
-        latents={"latent_channel": config.in_channels, "latent_frame": latent_frames, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(8, pipe.vae_spatial_scale_factor * config.patch_size),
-        prediction=("minus_velocity",),
-        token_frames=latent_frames,
-        frames=frames,
-    )
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them; the gates depend on both."""
-    states, mask, _, _ = pipe.encode_prompt(texts, None, False, max_sequence_length=settings["max_sequence_length"])
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    length = settings["max_sequence_length"] if has_text(pipe.transformer) else 0
+    size, kinds = pipe.vae_spatial_scale_factor, ("minus_velocity",)
+    still = patch_layout(pipe, height, width, length, scale=size, least=8, prediction=kinds)
+    return video_layout(still, settings["num_frames"], pipe.vae_temporal_scale_factor)
 
 
 def sigmas(steps: int) -> np.ndarray[Any, Any]:
@@ -152,47 +136,17 @@ def sigmas(steps: int) -> np.ndarray[Any, Any]:
     return np.array(linear_quadratic_schedule(steps, LINEAR_UP_TO))
 
 
-def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Denormalise latents for the autoencoder."""
-    mean, deviation = normalisation(pipe, latents)
-    scale: float = pipe.vae.config.scaling_factor
-    return latents * deviation / scale + mean
-
-
-def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """The inverse."""
-    mean, deviation = normalisation(pipe, latents)
-    scale: float = pipe.vae.config.scaling_factor
-    return (latents - mean) * scale / deviation
-
-
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="MochiPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "MochiPipeline",
+    layout,
+    encode,
+    longest=256,
     default_size=lambda pipe: (pipe.default_height, pipe.default_width),
     settings=lambda pipe: {"max_sequence_length": 256, "num_frames": 19},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 256},
-    conditions=text_states,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
+    conditions=encode,
     sigmas=sigmas,
-    to_autoencoder=to_autoencoder,
-    from_autoencoder=from_autoencoder,
+    to_autoencoder=denormalise,
+    from_autoencoder=normalise,
     moving=True,
 )
-
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "mochi": {
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "num_layers": 48,
-        "pooled_projection_dim": 1536,
-        "in_channels": 12,
-        "text_embed_dim": 4096,
-    },
-}
-FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

@@ -1,4 +1,4 @@
-"""A family's diffusers pipeline: how to call it with its own guidance off, and the sizes of its tokens and latents."""
+"""A family and its diffusers pipeline: how to call it with its own guidance off, and the sizes of its tokens and latents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError
+from interp.models.anatomy import Describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +49,9 @@ class Layout:
         return self.token_frames * self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
 
 
-def check_frames(frames: int, every: int) -> None:
-    """Raise an error unless `frames` is 1 plus a multiple of `every`, as the autoencoder requires."""
-    if (frames - 1) % every:
-        near = frames // every * every + 1
-        raise InputError(f"num_frames must be 1 plus a multiple of {every}; got {frames} (try {near})")
-
-
 def text_prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Pass the prompts unchanged."""
     return {"prompt": texts}
-
-
-def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """No arguments: text does not enter the gates."""
-    return {}
 
 
 def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
@@ -170,16 +159,35 @@ class PipelineSpec:
         return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
 
 
+def guidance_scale(given: Mapping[str, Any]) -> float | None:
+    """The argument `guidance_scale` of a pipeline's call; `None` where it turns guidance off."""
+    return given["guidance_scale"] if given["guidance_scale"] > 1 else None
+
+
 @dataclasses.dataclass(frozen=True)
 class OwnGuidance:
     """How a family's pipelines run their own classifier-free guidance, u + scale (c - u)."""
 
     rows: str
     """"uncond first" or "cond first" in one batch, or "calls": a call for cond, then one for uncond."""
-    scale: Callable[[Mapping[str, Any]], float | None]
+    scale: Callable[[Mapping[str, Any]], float | None] = guidance_scale
     """The arguments of a pipeline's call -> its scale; `None` where it is off."""
     parts: Callable[[Any], int] = lambda transformer: 1
     """(transformer) -> equal parts of its output; the first is guided."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFamily:
+    """One model family."""
+
+    name: str
+    """Equal to its anatomy's `family`."""
+    transformer: str
+    """The transformer's class in diffusers."""
+    describe: Describe
+    """(transformer) -> its anatomy."""
+    pipelines: tuple[PipelineSpec, ...]
+    own_guidance: OwnGuidance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,10 +200,9 @@ class Schedule:
 
 def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Schedule:
     """The timesteps and noise levels of a run, from a copy of the pipeline's scheduler."""
-    scheduler = copy.deepcopy(pipe.scheduler)
-    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    scheduler, name = copy.deepcopy(pipe.scheduler), type(pipe.scheduler).__name__
     arguments: dict[str, Any] = {}
-    if spec.sigmas is not None and "sigmas" in accepted:
+    if spec.sigmas is not None and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
         arguments["sigmas"] = spec.sigmas(steps)
     else:
         arguments["num_inference_steps"] = steps
@@ -204,11 +211,9 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     try:
         scheduler.set_timesteps(**arguments)
     except (ValueError, TypeError) as error:
-        name = type(scheduler).__name__
         raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
     timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
     if not np.isfinite(timesteps).all():
-        name = type(scheduler).__name__
         raise InputError(f"steps: the model's {name} has no timesteps for {steps} steps; give another --steps")
     return Schedule(timesteps, noise_levels(scheduler, timesteps))
 

@@ -9,44 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap, given_chunks
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
-from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CROSS_INPUTS = ("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep")
-
-
-def tabled(argument: str, *, wide: bool = False) -> Modulation:
-    """AdaLN values that a block receives as an argument and adds its table to."""
-    compute = partial(given_chunks, argument, table="scale_shift_table", wide=wide)
-    return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
-
-
-def block(path: str) -> Block:
-    """A block: gated self-attention, cross-attention without a gate, gated MLP."""
-    return Block(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            tabled("timestep"),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1"),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            *mlp_taps("image", "norm2", "ff"),
-        ),
-        row_inputs=CROSS_INPUTS,
-        state_inputs={"image": "hidden_states"},
-        norms=(Norm("norm1"), Norm("norm2")),
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(tabled("timestep"), *mlp_taps("image", "norm2", "ff"), rows=CROSS_INPUTS, norms=("norm1", "norm2"))
+encode = encoder(encoder_hidden_states=0, encoder_attention_mask=1)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -76,7 +51,7 @@ def describe(transformer: Any) -> Anatomy:
         family="pixart",
         model_class="PixArtTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *sized),
         reentries=(Reentry("adaln_single", item=1),),
         position=position,
@@ -92,75 +67,24 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
 
     if not pipe.transformer.use_additional_conditions:
         return {}
-    height, width = default_size(pipe)
+    height, width = config_size(pipe)
     size = torch.tensor([[height, width]] * len(texts), dtype=pipe.transformer.dtype, device=pipe._execution_device)
     return {"added_cond_kwargs": {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}}
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them."""
-    length = settings["max_sequence_length"]
-    states, mask, _, _ = pipe.encode_prompt(texts, False, max_sequence_length=length)
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
-
-
-def default_size(pipe: Any) -> tuple[int, int]:
-    """The size in the weights' config, pixels."""
-    side = pipe.transformer.config.sample_size * pipe.vae_scale_factor
-    return side, side
-
-
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents; a learned sigma never enters the latents."""
-    config = pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * config.patch_size,
-        prediction=("epsilon", "sigma") if config.out_channels == 2 * config.in_channels else ("epsilon",),
-    )
+    """Tokens and latents of a picture; a learned sigma never enters the latents."""
+    return patch_layout(pipe, height, width, prediction=epsilon_and_sigma(pipe.transformer))
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-ALPHA = PipelineSpec(
-    pipeline_class="PixArtAlphaPipeline",
-    layout=layout,
+ALPHA = text_pipeline(
+    "PixArtAlphaPipeline",
+    layout,
+    encode,
+    120,
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False, "clean_caption": False},
-    default_size=default_size,
-    settings=lambda pipe: {"max_sequence_length": 120},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
+    default_size=config_size,
     conditions=conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
 SIGMA = dataclasses.replace(ALPHA, pipeline_class="PixArtSigmaPipeline", settings=lambda pipe: {"max_sequence_length": 300})
-
-_SHARED: dict[str, Any] = {
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "in_channels": 4,
-    "out_channels": 8,
-    "num_layers": 28,
-    "cross_attention_dim": 1152,
-    "caption_channels": 4096,
-    "sample_size": 128,
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "pixart": {**_SHARED, "use_additional_conditions": True},
-    "pixart-sigma": {**_SHARED, "use_additional_conditions": False},
-}
-FAMILY = ModelFamily(
-    "pixart",
-    "PixArtTransformer2DModel",
-    describe,
-    (
-        ALPHA,
-        SIGMA,
-    ),
-    OWN_GUIDANCE,
-    PUBLISHED,
-)
+FAMILY = ModelFamily("pixart", "PixArtTransformer2DModel", describe, (ALPHA, SIGMA), OwnGuidance("uncond first"))

@@ -10,49 +10,21 @@ pipeline's encoder encodes the prompts, and they are padded to `max_sequence_len
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.flux import HIDDEN, STATES
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-from interp.models.families.sd3 import ADALN_ZERO, mlp_taps
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
+from interp.models.families.calls import denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-
-def project(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
-    """AdaLN projection of one stream, (batch, 6 * channel)."""
-    projected: Tensor = block.get_submodule(module)(inputs["temb"])
-    return projected
-
-
-def joint_block(path: str) -> Block:
-    """A joint block: two streams with joint attention."""
-    return Block(
-        path=path,
-        kind="joint",
-        hidden=HIDDEN,
-        reads=(
-            Modulation("image", "img_mod", ADALN_ZERO, partial(project, "img_mod")),
-            Modulation("text", "txt_mod", ADALN_ZERO, partial(project, "txt_mod")),
-            Tap("image", "modulated", "attn", "attn", "input"),
-            Tap("text", "modulated", "attn", "attn", "input", argument="encoder_hidden_states"),
-            Tap("image", "branch", "attn", "attn", item=0),
-            Tap("text", "branch", "attn", "attn", item=1),
-            *mlp_taps("image", "img_norm2", "img_mlp"),
-            *mlp_taps("text", "txt_norm2", "txt_mlp"),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "temb"),
-        state_inputs=STATES,
-        norms=(Norm("img_norm1"), Norm("txt_norm1", ("text",)), Norm("img_norm2"), Norm("txt_norm2", ("text",))),
-        attention=("attn.to_v", "attn.to_out.0"),
-    )
+JOINT = double_block(
+    (called("image", "img_mod"), called("text", "txt_mod"), *ATTENTION_INPUTS),
+    mlps=(*mlp_taps("image", "img_norm2", "img_mlp"), *mlp_taps("text", "txt_norm2", "txt_mlp")),
+    kind="joint",
+    rows=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "temb"),
+    norms=(Norm("img_norm1"), Norm("txt_norm1", ("text",)), Norm("img_norm2"), Norm("txt_norm2", ("text",))),
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -71,7 +43,7 @@ def describe(transformer: Any) -> Anatomy:
         family="qwenimage",
         model_class="QwenImageTransformer2DModel",
         channels=transformer.inner_dim,
-        blocks=tuple(joint_block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "timestep", "img_shapes"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
@@ -80,19 +52,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents of a picture of height x width pixels: latents are packed, two by two, into tokens."""
-    multiple = 2 * pipe.vae_scale_factor
-    rows, columns = height // multiple, width // multiple
-    return Layout(
-        image_grid=(rows, columns),
-        text_tokens=settings["max_sequence_length"],
-        latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
-        pixel_multiple=multiple,
-    )
-
-
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
     import torch
 
@@ -101,56 +61,15 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> tuple[Te
         states, mask = pipe.encode_prompt(texts, max_sequence_length=length)
     mask = states.new_ones(states.shape[:2], dtype=torch.long) if mask is None else mask
     missing = length - states.shape[1]
-    return torch.nn.functional.pad(states, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
+    return {
+        "encoder_hidden_states": torch.nn.functional.pad(states, (0, 0, 0, missing)),
+        "encoder_hidden_states_mask": torch.nn.functional.pad(mask, (0, missing)),
+    }
 
 
-def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Prompts as encoded text."""
-    states, mask = encode(pipe, texts, settings)
-    return {"prompt_embeds": states, "prompt_embeds_mask": mask}
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them."""
-    states, mask = encode(pipe, texts, settings)
-    return {"encoder_hidden_states": states, "encoder_hidden_states_mask": mask}
-
-
-def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-    """Tokens to (row, channel, frame, y, x), one frame."""
-    spatial: Tensor = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
-    return spatial
-
-
-def pack(pipe: Any, latents: Tensor) -> Tensor:
-    """(row, channel, frame, y, x) of one frame to tokens of two by two."""
-    first = latents[:, :, 0]
-    packed: Tensor = pipe._pack_latents(first, *first.shape)
-    return packed
-
-
-def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the autoencoder's latents."""
-    import torch
-
-    config = pipe.vae.config
-    mean, deviation = (
-        torch.tensor(values).view(1, -1, 1, 1, 1).to(latents.device, latents.dtype)
-        for values in (config.latents_mean, config.latents_std)
-    )
-    return mean, deviation
-
-
-def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """Denormalise latents for the autoencoder."""
-    mean, deviation = normalisation(pipe, latents)
-    return latents * deviation + mean
-
-
-def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
-    """The inverse."""
-    mean, deviation = normalisation(pipe, latents)
-    return (latents - mean) / deviation
+    return dict(zip(("prompt_embeds", "prompt_embeds_mask"), encode(pipe, texts, settings).values(), strict=True))
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
@@ -164,36 +83,18 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None
 
 
-OWN_GUIDANCE = OwnGuidance("calls", own_scale)
-PIPELINE = PipelineSpec(
-    pipeline_class="QwenImagePipeline",
-    layout=layout,
+PIPELINE = text_pipeline(
+    "QwenImagePipeline",
+    packed_layout,
+    encode,
+    longest=1024,
     guidance_off={"true_cfg_scale": 1.0},
     prompts=prompts,
-    settings=lambda pipe: {"max_sequence_length": 512},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 1024},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     unpack=unpack,
-    pack=pack,
-    to_autoencoder=to_autoencoder,
-    from_autoencoder=from_autoencoder,
+    pack=lambda pipe, latents: pack(pipe, latents[:, :, 0]),  # (row, channel, frame, y, x) of one frame
+    to_autoencoder=denormalise,
+    from_autoencoder=normalise,
     moving=True,
-    sigmas=lambda steps: np.linspace(1.0, 1 / steps, steps),
+    sigmas=falling,
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "qwen-image": {
-        "in_channels": 64,
-        "out_channels": 16,
-        "num_layers": 60,
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 3584,
-        "axes_dims_rope": [16, 56, 56],
-    },
-}
-FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -8,39 +8,18 @@ timestep enters again in `norm_out`.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, no_conditions
-from interp.models.families.pixart import CROSS_INPUTS, default_size, tabled
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
+from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.pixart import CROSS_INPUTS
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def block(path: str) -> Block:
-    """A block: gated linear self-attention, cross-attention without a gate, gated convolutions."""
-    return Block(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            tabled("timestep"),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1"),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            Tap("image", "mid", None, "norm2", "input"),
-            Tap("image", "modulated", "mlp", "ff", "input", spatial=True),
-            Tap("image", "branch", "mlp", "ff", spatial=True),
-        ),
-        row_inputs=CROSS_INPUTS,
-        state_inputs={"image": "hidden_states"},
-        norms=(Norm("norm1"), Norm("norm2")),
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(
+    tabled("timestep"), *mlp_taps("image", "norm2", "ff", spatial=True), rows=CROSS_INPUTS, norms=("norm1", "norm2")
+)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -61,7 +40,7 @@ def describe(transformer: Any) -> Anatomy:
         family="sana",
         model_class="SanaTransformer2DModel",
         channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *guided),
         reentries=(Reentry("norm_out", "temb"),),
         timestep_scale=1.0 / config.timestep_scale,
@@ -71,66 +50,23 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The text tokens of prompts under the pipeline's instruction, and their mask."""
     instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
-    return encoded(pipe, texts, settings, instruction)
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, without the pipeline's instruction."""
-    return encoded(pipe, [negative_prompt], settings, None)
-
-
-def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], instruction: list[str] | None) -> dict[str, Tensor]:
-    """The text tokens and their mask, as the transformer takes them."""
     length = settings["max_sequence_length"]
     states, mask, _, _ = pipe.encode_prompt(texts, False, max_sequence_length=length, complex_human_instruction=instruction)
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
-    """Tokens and latents of a picture of height x width pixels."""
-    config = pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(32, pipe.vae_scale_factor * config.patch_size),
-    )
-
-
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="SanaPipeline",
-    layout=layout,
+encode_plain = encoder(encoder_hidden_states=0, encoder_attention_mask=1)  # without the instruction, as the negative prompt
+PIPELINE = text_pipeline(
+    "SanaPipeline",
+    lambda pipe, height, width, settings: patch_layout(pipe, height, width, least=32),
+    encode,
+    300,
+    longest=300,
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
-    default_size=default_size,
-    settings=lambda pipe: {"max_sequence_length": 300},
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 300},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=unconditional,
+    default_size=config_size,
+    unconditional=lambda pipe, negative, settings: encode_plain(pipe, [negative], settings),
 )
-
-_SHARED: dict[str, Any] = {
-    "in_channels": 32,
-    "out_channels": 32,
-    "num_attention_heads": 70,
-    "attention_head_dim": 32,
-    "num_cross_attention_heads": 20,
-    "cross_attention_head_dim": 112,
-    "cross_attention_dim": 2240,
-    "caption_channels": 2304,
-    "mlp_ratio": 2.5,
-    "sample_size": 32,
-    "qk_norm": "rms_norm_across_heads",
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sana1.5": {**_SHARED, "num_layers": 20},
-    "sana1.5-4.8b": {**_SHARED, "num_layers": 60},
-}
-FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("sana", "SanaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

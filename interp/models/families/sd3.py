@@ -6,69 +6,40 @@ no text output, and its text projection is scale and shift alone. `temb` enters 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec
+from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
+from interp.models.families.calls import patch_layout, text_pipeline
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
 ADALN_CONTINUOUS = ("scale.attn", "shift.attn")
 ADALN_ZERO_X = (*ADALN_ZERO, "shift.attn2", "scale.attn2", "alpha.attn2")  # blocks with dual attention
-TWO_STREAM_NORMS = (
-    Norm("norm1.norm"),
-    Norm("norm1_context.norm", ("text",)),
-    Norm("norm2"),
-    Norm("norm2_context", ("text",)),
-)
-BLOCK_ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb")
-
-
-def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
-    """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
-    module: Any = block.get_submodule(norm)
-    projected: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
-    return projected
 
 
 def joint_block(path: str, block: Any) -> Block:
     """A joint block; `block.context_pre_only` marks the last one, `block.use_dual_attention` the first ones of SD3.5-Medium."""
     last, dual = block.context_pre_only, block.use_dual_attention
-    image = Modulation("image", "norm1.linear", ADALN_ZERO_X if dual else ADALN_ZERO, partial(project, "norm1"))
-    text_chunks = ADALN_CONTINUOUS if last else ADALN_ZERO
-    text = Modulation("text", "norm1_context.linear", text_chunks, partial(project, "norm1_context"))
-    reads: list[Modulation | Tap] = [image, Tap("image", "modulated", "attn", "norm1", item=0)]
-    reads += [Tap("image", "modulated", "attn2", "norm1", item=5)] if dual else []
-    reads += [text, Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0)]
-    reads += [Tap("image", "branch", "attn", "attn", item=0)]
-    reads += [] if last else [Tap("text", "branch", "attn", "attn", item=1)]
-    reads += [Tap("image", "branch", "attn2", "attn2")] if dual else []
-    reads += mlp_taps("image", "norm2", "ff")
-    reads += [] if last else mlp_taps("text", "norm2_context", "ff_context")
-    return Block(
-        path=path,
+    first: list[Modulation | Tap] = [projected("image", "norm1", ADALN_ZERO_X if dual else ADALN_ZERO)]
+    first += [Tap("image", "modulated", "attn", "norm1", item=0)]
+    first += [Tap("image", "modulated", "attn2", "norm1", item=5)] if dual else []
+    first += [projected("text", "norm1_context", ADALN_CONTINUOUS if last else ADALN_ZERO)]
+    first += [Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0)]
+    attention = [*(ATTENTION_OUTPUTS[:1] if last else ATTENTION_OUTPUTS)]
+    attention += [Tap("image", "branch", "attn2", "attn2")] if dual else []
+    found = double_block(
+        first,
+        attention=attention,
+        mlps=MLPS[:3] if last else MLPS,
         kind="joint-dual" if dual else "joint",
-        hidden={"image": 1} if last else {"text": 0, "image": 1},
-        reads=tuple(reads),
-        row_inputs=BLOCK_ROW_INPUTS,
-        state_inputs={"image": "hidden_states", "text": "encoder_hidden_states"},
         norms=TWO_STREAM_NORMS[:-1] if last else TWO_STREAM_NORMS,
-        attention=("attn.to_v", "attn.to_out.0"),
     )
-
-
-def mlp_taps(stream: str, norm: str, mlp: str) -> list[Modulation | Tap]:
-    """A stream's state before its MLP, and the MLP's input and output."""
-    return [
-        Tap(stream, "mid", None, norm, "input"),
-        Tap(stream, "modulated", "mlp", mlp, "input"),
-        Tap(stream, "branch", "mlp", mlp),
-    ]
+    return dataclasses.replace(found, path=path, hidden={"image": 1} if last else found.hidden)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -83,23 +54,6 @@ def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
     rows, columns = (side * embed.patch_size for side in grid)
     table: Tensor = embed.cropped_pos_embed(rows, columns) if embed.pos_embed_max_size else embed.pos_embed
     return table[0]
-
-
-def pooled_text(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The pooled text, (batch, channel): the only text input of the gates."""
-    pooled = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[2]
-    return {"pooled_projections": pooled}
-
-
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel)."""
-    states = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)[0]
-    return {"encoder_hidden_states": states}
-
-
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The negative prompt, pooled and as tokens."""
-    return {**pooled_text(pipe, [negative_prompt], settings), **text_states(pipe, [negative_prompt], settings)}
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -118,59 +72,24 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The text tokens, (batch, token, channel), and the pooled text, (batch, channel): the only text input of the gates."""
+    states, _, pooled, _ = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)
+    return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
-    config = pipe.transformer.config
-    rows, columns = height // pipe.vae_scale_factor, width // pipe.vae_scale_factor
-    return Layout(
-        image_grid=(rows // config.patch_size, columns // config.patch_size),
-        text_tokens=pipe.tokenizer_max_length + settings["max_sequence_length"],
-        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=pipe.vae_scale_factor * pipe.patch_size,
-    )
+    return patch_layout(pipe, height, width, pipe.tokenizer_max_length + settings["max_sequence_length"])
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="StableDiffusion3Pipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
-    settings=lambda pipe: {"max_sequence_length": 256},
+OWN_GUIDANCE = OwnGuidance("uncond first")
+PIPELINE = text_pipeline(
+    "StableDiffusion3Pipeline",
+    layout,
+    encode,
+    256,
     tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=pooled_text,
-    text_states=text_states,
-    unconditional=unconditional,
+    gates=("pooled_projections",),
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "joint_attention_dim": 4096,
-    "patch_size": 2,
-    "pooled_projection_dim": 2048,
-    "sample_size": 128,
-}
-# published transformer configs: from its hub repositories
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sd3": {**_SHARED, "num_attention_heads": 24, "num_layers": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192},
-    "sd3.5": {
-        **_SHARED,
-        "num_attention_heads": 38,
-        "num_layers": 38,
-        "caption_projection_dim": 2432,
-        "pos_embed_max_size": 192,
-        "qk_norm": "rms_norm",
-    },
-    "sd3.5-medium": {
-        **_SHARED,
-        "num_attention_heads": 24,
-        "num_layers": 24,
-        "caption_projection_dim": 1536,
-        "pos_embed_max_size": 384,
-        "qk_norm": "rms_norm",
-        "dual_attention_layers": list(range(13)),
-    },
-}
-FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, spectrogram_size
+from interp.models.families.blocks import cross_block, mlp_taps, numbered
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, spectrogram_size
+from interp.models.hook_points import REST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,34 +42,15 @@ class LedBlock(Block):
         return state[:, 1:]
 
 
-@dataclasses.dataclass(frozen=True)
-class LedTap(Tap):
-    """A tap in such a block."""
-
-    def take(self, value: Any, lengths: Lengths) -> Tensor:
-        """The stream's tokens, (batch, token, channel)."""
-        found: Tensor = value[:, 1:]
-        return found
-
-
-def block(path: str) -> Block:
-    """A block: self-attention, cross-attention and MLP, none of them gated."""
-    return LedBlock(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            LedTap("image", "modulated", "attn", "attn1", "input"),
-            LedTap("image", "branch", "attn", "attn1", gated=False),
-            LedTap("image", "branch", "attn2", "attn2", gated=False),
-            LedTap("image", "mid", None, "norm3", "input"),
-            LedTap("image", "modulated", "mlp", "ff", "input"),
-            LedTap("image", "branch", "mlp", "ff", gated=False),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states"),
-        state_inputs={"image": "hidden_states"},
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+LedTap = partial(Tap, joint=(REST, "image"))
+CROSS = cross_block(
+    None,
+    *mlp_taps("image", "norm3", "ff", tap=LedTap, gated=False),
+    rows=("hidden_states", "encoder_hidden_states"),
+    gated=False,
+    tap=LedTap,
+    block=LedBlock,
+)
 
 
 def describe(transformer: Any) -> Anatomy:
@@ -76,7 +59,7 @@ def describe(transformer: Any) -> Anatomy:
         family="stableaudio",
         model_class="StableAudioDiTModel",
         channels=transformer.inner_dim,
-        blocks=tuple(block(f"transformer_blocks.{index}") for index in range(len(transformer.transformer_blocks))),
+        blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
         reentries=(),
     )
@@ -124,7 +107,6 @@ def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
     raise ModelError("StableAudioPipeline generates sound: its latents cannot be decoded to pictures, nor pictures encoded")
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
 PIPELINE = PipelineSpec(
     pipeline_class="StableAudioPipeline",
     layout=layout,
@@ -137,9 +119,4 @@ PIPELINE = PipelineSpec(
     to_autoencoder=no_pictures,
     from_autoencoder=no_pictures,
 )
-
-# published transformer configs: the defaults of diffusers' class
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "stable-audio": {},
-}
-FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("stableaudio", "StableAudioDiTModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

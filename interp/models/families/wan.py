@@ -7,40 +7,22 @@ timestep enters again outside any module. `num_frames=1` generates pictures.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.described import ModelFamily
-from interp.models.families.pipeline import Layout, OwnGuidance, PipelineSpec, check_frames, no_conditions
-from interp.models.families.pixart import tabled
-from interp.models.families.qwenimage import from_autoencoder, to_autoencoder
-from interp.models.families.sd3 import mlp_taps
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-def block(path: str) -> Block:
-    """A block: gated self-attention, cross-attention without a gate, gated MLP."""
-    return Block(
-        path=path,
-        kind="cross",
-        hidden={"image": None},
-        reads=(
-            tabled("temb", wide=True),
-            Tap("image", "modulated", "attn", "attn1", "input"),
-            Tap("image", "branch", "attn", "attn1"),
-            Tap("image", "branch", "attn2", "attn2", gated=False),
-            *mlp_taps("image", "norm3", "ffn"),
-        ),
-        row_inputs=("hidden_states", "encoder_hidden_states", "temb"),
-        state_inputs={"image": "hidden_states"},
-        norms=(Norm("norm1"), Norm("norm3")),
-        attention=("attn1.to_v", "attn1.to_out.0"),
-    )
+CROSS = cross_block(
+    tabled("temb", wide=True),
+    *mlp_taps("image", "norm3", "ffn"),
+    rows=("hidden_states", "encoder_hidden_states", "temb"),
+    norms=("norm1", "norm3"),
+)
+encode = encoder(encoder_hidden_states=0)
 
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
@@ -55,12 +37,11 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `WanTransformer3DModel`."""
-    config = transformer.config
     return Anatomy(
         family="wan",
         model_class="WanTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(block(f"blocks.{index}") for index in range(len(transformer.blocks))),
+        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
+        blocks=numbered(transformer, blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("condition_embedder", item=0),),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
@@ -80,55 +61,19 @@ def settings(pipe: Any) -> dict[str, Any]:
 
 def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
-    config, frames, every = pipe.transformer.config, settings["num_frames"], pipe.vae_scale_factor_temporal
-    check_frames(frames, every)
-    of_time, of_y, of_x = config.patch_size
-    latent_frames = (frames - 1) // every + 1
-    rows, columns = height // pipe.vae_scale_factor_spatial, width // pipe.vae_scale_factor_spatial
-    return Layout(
-        image_grid=(rows // of_y, columns // of_x),
-        text_tokens=0,
-        latents={"latent_channel": config.in_channels, "latent_frame": latent_frames, "latent_y": rows, "latent_x": columns},
-        pixel_multiple=math.lcm(16, pipe.vae_scale_factor_spatial * of_y),
-        token_frames=latent_frames // of_time,
-        frames=frames,
-    )
+    still = patch_layout(pipe, height, width, scale=pipe.vae_scale_factor_spatial, least=16)
+    of_time = pipe.transformer.config.patch_size[0]
+    return video_layout(still, settings["num_frames"], pipe.vae_scale_factor_temporal, of_time)
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The text tokens, (batch, token, channel)."""
-    length = settings["max_sequence_length"]
-    return {"encoder_hidden_states": pipe.encode_prompt(texts, None, False, max_sequence_length=length)[0]}
-
-
-OWN_GUIDANCE = OwnGuidance("calls", lambda given: given["guidance_scale"] if given["guidance_scale"] > 1 else None)
-PIPELINE = PipelineSpec(
-    pipeline_class="WanPipeline",
-    layout=layout,
-    guidance_off={"guidance_scale": 1.0},
+PIPELINE = text_pipeline(
+    "WanPipeline",
+    layout,
+    encode,
     default_size=lambda pipe: (480, 832),
     settings=settings,
-    tokenizers={"tokenizer": "max_sequence_length"},
-    settings_maximum={"max_sequence_length": 512},
-    conditions=no_conditions,
-    text_states=text_states,
-    unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
-    to_autoencoder=to_autoencoder,
-    from_autoencoder=from_autoencoder,
+    to_autoencoder=denormalise,
+    from_autoencoder=normalise,
     moving=True,
 )
-
-_SHARED: dict[str, Any] = {
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "patch_size": [1, 2, 2],
-}
-# published transformer configs: from diffusers' conversion script
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "wan2.1": {**_SHARED, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
-    "wan2.1-14b": {**_SHARED, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
-}
-FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OWN_GUIDANCE, PUBLISHED)
+FAMILY = ModelFamily("wan", "WanTransformer3DModel", describe, (PIPELINE,), OwnGuidance("calls"))

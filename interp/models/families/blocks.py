@@ -1,0 +1,189 @@
+"""Blocks that several families share, as data. `numbered` places them: until then, a block's path is what follows its index."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
+from interp.models.hook_points import REST
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
+ADALN_SINGLE = ADALN_ZERO[:3]
+ADALN_BOTH = (*ADALN_ZERO, *(f"text/{chunk}" for chunk in ADALN_ZERO))
+STATES = {"image": "hidden_states", "text": "encoder_hidden_states"}
+ROWS = ("hidden_states", "encoder_hidden_states", "temb")
+TEXT_FIRST, IMAGE_FIRST = ("text", "image"), ("image", "text")
+"""Order of the streams in a block's output, and of the tokens in a joint state."""
+TWO_STREAM_NORMS = (
+    Norm("norm1.norm"),
+    Norm("norm1_context.norm", ("text",)),
+    Norm("norm2"),
+    Norm("norm2_context", ("text",)),
+)
+
+
+def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
+    module: Any = block.get_submodule(norm)
+    values: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
+    return values
+
+
+def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
+    """AdaLN values that a norm's own linear layer projects from `temb`."""
+    return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
+
+
+def call(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
+    """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
+    values: Tensor = block.get_submodule(module)(inputs["temb"])
+    return values
+
+
+def called(stream: str, module: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
+    """AdaLN values that one module computes from `temb`."""
+    return Modulation(stream, module, chunks, partial(call, module))
+
+
+def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "image") -> Modulation:
+    """AdaLN values that a block receives as an argument."""
+    return Modulation(stream, None, chunks, partial(given_chunks, argument), argument=argument)
+
+
+def tabled(argument: str, *, wide: bool = False) -> Modulation:
+    """AdaLN values that a block receives as an argument and adds its table to; `wide` adds in float32."""
+    compute = partial(given_chunks, argument, table="scale_shift_table", wide=wide)
+    return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
+
+
+def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
+    """`temb` from the timestep through two modules, as the transformer's forward; `hidden_states` gives only the dtype."""
+    import torch
+
+    embedded = transformer.get_submodule(first)(inputs["timestep"]).to(transformer.dtype)
+    return {"temb": transformer.get_submodule(second)(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
+
+
+def mlp_taps(
+    stream: str, norm: str, mlp: str, *, tap: Callable[..., Tap] = Tap, gated: bool = True, spatial: bool = False
+) -> tuple[Tap, Tap, Tap]:
+    """A stream's state before its MLP, and the MLP's input and output."""
+    return (
+        tap(stream, "mid", None, norm, "input"),
+        tap(stream, "modulated", "mlp", mlp, "input", spatial=spatial),
+        tap(stream, "branch", "mlp", mlp, gated=gated, spatial=spatial),
+    )
+
+
+NORM_PROJECTIONS = (
+    projected("image", "norm1"),
+    Tap("image", "modulated", "attn", "norm1", item=0),
+    projected("text", "norm1_context"),
+    Tap("text", "modulated", "attn", "norm1_context", item=0),
+)
+"""Each stream's first norm projects its AdaLN values and returns the modulated state."""
+ATTENTION_INPUTS = (
+    Tap("image", "modulated", "attn", "attn", "input"),
+    Tap("text", "modulated", "attn", "attn", "input", argument="encoder_hidden_states"),
+)
+ATTENTION_OUTPUTS = (Tap("image", "branch", "attn", "attn", item=0), Tap("text", "branch", "attn", "attn", item=1))
+MLPS = (*mlp_taps("image", "norm2", "ff"), *mlp_taps("text", "norm2_context", "ff_context"))
+SINGLE_TAPS = (Tap("image", "modulated", "attn", "norm", item=0), Tap("image", "branch", "attn", "proj_out"))
+
+
+def double_block(
+    first: Sequence[Modulation | Tap] = NORM_PROJECTIONS,
+    *,
+    attention: Sequence[Tap] = ATTENTION_OUTPUTS,
+    mlps: Sequence[Tap] = MLPS,
+    kind: str = "double",
+    order: Sequence[str] = TEXT_FIRST,
+    rows: tuple[str, ...] = ROWS,
+    norms: tuple[Norm, ...] = TWO_STREAM_NORMS,
+) -> Block:
+    """A block of two streams with joint attention, which returns both in this order."""
+    return Block(
+        path="",
+        kind=kind,
+        hidden={stream: item for item, stream in enumerate(order)},
+        reads=(*first, *attention, *mlps),
+        row_inputs=rows,
+        state_inputs=STATES,
+        norms=norms,
+        attention=("attn.to_v", "attn.to_out.0"),
+    )
+
+
+def single_block(
+    modulation: Modulation,
+    taps: Sequence[Tap] = SINGLE_TAPS,
+    *,
+    rows: tuple[str, ...],
+    order: tuple[str, ...] = TEXT_FIRST,
+    norms: Sequence[str] = ("norm.norm",),
+    joint: bool = True,
+    followed: bool = False,
+    path: str = "",
+) -> Block:
+    """A block that joins both streams, with the same gates. Each tap holds both, in this order.
+
+    With `joint` it takes and returns one state; otherwise it takes and returns the two streams.
+    """
+    held = (*order, REST) if followed else order
+    streams = [dataclasses.replace(tap, stream=stream, joint=held) for tap in taps for stream in STATES]
+    return Block(
+        path=path,
+        kind="single",
+        hidden={stream: None if joint else item for item, stream in enumerate(order)},
+        reads=(dataclasses.replace(modulation, shared_with=("text",)), *streams),
+        row_inputs=rows,
+        state_inputs=dict.fromkeys(order, "hidden_states") if joint else STATES,
+        norms=tuple(Norm(norm, order) for norm in norms),
+        joint=order if joint else (),
+        followed=followed,
+    )
+
+
+def cross_block(
+    modulation: Modulation | None,
+    *mlp: Tap,
+    rows: tuple[str, ...],
+    kind: str = "cross",
+    norms: Sequence[str] = (),
+    gated: bool = True,
+    tap: Callable[..., Tap] = Tap,
+    block: type[Block] = Block,
+    remakes: bool = False,
+) -> Block:
+    """A block of one stream: self-attention, cross-attention without a gate, and the MLP of these taps."""
+    attention = (
+        tap("image", "modulated", "attn", "attn1", "input"),
+        tap("image", "branch", "attn", "attn1", gated=gated),
+        tap("image", "branch", "attn2", "attn2", gated=False),
+    )
+    return block(
+        path="",
+        kind=kind,
+        hidden={"image": None},
+        reads=(*(() if modulation is None else (modulation,)), *attention, *mlp),
+        row_inputs=rows,
+        state_inputs={"image": "hidden_states"},
+        norms=tuple(Norm(norm) for norm in norms),
+        attention=("attn1.to_v", "attn1.to_out.0"),
+        remakes=remakes,
+    )
+
+
+def numbered(transformer: Any, **placed: Block) -> tuple[Block, ...]:
+    """The blocks of the transformer's lists of modules, in order: the block of every module of each list."""
+    return tuple(
+        dataclasses.replace(block, path=f"{place}.{index}{block.path}")
+        for place, block in placed.items()
+        for index in range(len(transformer.get_submodule(place)))
+    )

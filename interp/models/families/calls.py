@@ -1,0 +1,179 @@
+"""Parts of a pipeline's description that several families share: encoders of prompts, layouts, packing, normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.base.errors import InputError
+from interp.models.families.pipeline import Layout, PipelineSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Encode = Callable[[Any, list[str], Mapping[str, Any]], dict[str, Any]]
+"""(pipe, texts, settings) -> arguments of the transformer."""
+
+
+def encoder(**items: int) -> Encode:
+    """Encode prompts with the pipeline's `encode_prompt`: per argument of the transformer, the item of its output.
+
+    Text tokens are (batch, token, channel), their mask (batch, token), pooled text (batch, channel).
+    """
+
+    def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {"max_sequence_length": settings["max_sequence_length"]}
+        if "do_classifier_free_guidance" in inspect.signature(pipe.encode_prompt).parameters:
+            given["do_classifier_free_guidance"] = False
+        found = pipe.encode_prompt(texts, **given)
+        return {name: found[item] for name, item in items.items()}
+
+    return encode
+
+
+def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """No arguments: text does not enter the gates."""
+    return {}
+
+
+def text_pipeline(
+    pipeline_class: str,
+    layout: Callable[[Any, int, int, Mapping[str, Any]], Layout],
+    encode: Encode,
+    length: int = 512,
+    *,
+    longest: int = 512,
+    gates: Sequence[str] = (),
+    **further: Any,
+) -> PipelineSpec:
+    """A pipeline that takes text: by default `length` tokens of a prompt, and `longest` at most.
+
+    `gates` names the encoded arguments that enter the gates. `further` gives other fields, or replaces the usual ones.
+    """
+
+    def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], *, entering: bool) -> dict[str, Any]:
+        return {name: value for name, value in encode(pipe, texts, settings).items() if (name in gates) == entering}
+
+    usual: dict[str, Any] = {
+        "guidance_off": {"guidance_scale": 1.0},
+        "settings": lambda pipe: {"max_sequence_length": length},
+        "tokenizers": {"tokenizer": "max_sequence_length"},
+        "settings_maximum": {"max_sequence_length": longest},
+        "conditions": partial(encoded, entering=True) if gates else no_conditions,
+        "text_states": partial(encoded, entering=False),
+        "unconditional": lambda pipe, negative, settings: encode(pipe, [negative], settings),
+    }
+    return PipelineSpec(pipeline_class, layout, **{**usual, **further})
+
+
+def patch_layout(
+    pipe: Any, height: int, width: int, text_tokens: int = 0, *, scale: int = 0, least: int = 1, **further: Any
+) -> Layout:
+    """Tokens and latents of a picture whose tokens are patches of latents.
+
+    A latent is `scale` pixels wide, by default the pipeline's `vae_scale_factor`; sizes are multiples of `least` pixels.
+    """
+    config, scale = pipe.transformer.config, scale or pipe.vae_scale_factor
+    patch = config.patch_size
+    of_y, of_x = (patch, patch) if isinstance(patch, int) else patch[-2:]
+    rows, columns = height // scale, width // scale
+    return Layout(
+        image_grid=(rows // of_y, columns // of_x),
+        text_tokens=text_tokens,
+        latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
+        pixel_multiple=math.lcm(least, scale * of_y, scale * of_x),
+        **further,
+    )
+
+
+def check_frames(frames: int, every: int) -> None:
+    """Raise an error unless `frames` is 1 plus a multiple of `every`, as the autoencoder requires."""
+    if (frames - 1) % every:
+        near = frames // every * every + 1
+        raise InputError(f"num_frames must be 1 plus a multiple of {every}; got {frames} (try {near})")
+
+
+def video_layout(still: Layout, frames: int, every: int, of_time: int = 1) -> Layout:
+    """Tokens and latents of a video of pictures like `still`: one latent for `every` frames after the first, `of_time` latents
+    in a token.
+    """
+    check_frames(frames, every)
+    latent_frames = (frames - 1) // every + 1
+    channel, *place = still.latents.items()
+    latents = dict([channel, ("latent_frame", latent_frames), *place])
+    return dataclasses.replace(still, latents=latents, token_frames=latent_frames // of_time, frames=frames)
+
+
+def epsilon_and_sigma(transformer: Any) -> tuple[str, ...]:
+    """The parts of a prediction of the noise: weights with twice as many channels also predict sigma."""
+    learned = transformer.config.out_channels == 2 * transformer.config.in_channels
+    return ("epsilon", "sigma") if learned else ("epsilon",)
+
+
+def packed_layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+    """Tokens and latents of a picture whose latents are packed, two by two, into tokens."""
+    multiple = 2 * pipe.vae_scale_factor
+    rows, columns = height // multiple, width // multiple
+    return Layout(
+        image_grid=(rows, columns),
+        text_tokens=settings["max_sequence_length"],
+        latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
+        pixel_multiple=multiple,
+    )
+
+
+def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Packed tokens to (row, channel, y, x)."""
+    spatial: Tensor = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+    return spatial
+
+
+def pack(pipe: Any, latents: Tensor) -> Tensor:
+    """(row, channel, y, x) to tokens of two by two."""
+    packed: Tensor = pipe._pack_latents(latents, *latents.shape)
+    return packed
+
+
+def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    import torch
+
+    config = pipe.vae.config
+    mean, deviation = (
+        torch.tensor(values).view(1, -1, 1, 1, 1).to(latents.device, latents.dtype)
+        for values in (config.latents_mean, config.latents_std)
+    )
+    return mean, deviation / getattr(config, "scaling_factor", 1.0)
+
+
+def denormalise(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents (row, channel, frame, y, x) for an autoencoder whose config gives each channel's mean and deviation."""
+    mean, deviation = _statistics(pipe, latents)
+    return latents * deviation + mean
+
+
+def normalise(pipe: Any, latents: Tensor) -> Tensor:
+    """The inverse of `denormalise`."""
+    mean, deviation = _statistics(pipe, latents)
+    return (latents - mean) / deviation
+
+
+def falling(steps: int) -> np.ndarray[Any, Any]:
+    """Noise levels from 1 to 1 / steps, evenly spaced."""
+    return np.linspace(1.0, 1 / steps, steps)
+
+
+def falling_to_zero(steps: int) -> np.ndarray[Any, Any]:
+    """Noise levels from 1 to 0, evenly spaced, without the last: `falling` up to rounding, as other pipelines compute it."""
+    return np.linspace(1.0, 0.0, steps + 1)[:-1]
+
+
+def config_size(pipe: Any) -> tuple[int, int]:
+    """The height and width in the weights' config, pixels."""
+    side = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    return side, side
