@@ -11,6 +11,7 @@ guidance is off, they are replaced by c + w (c - d). The row order of a pipeline
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from interp.base.errors import InputError
 from interp.guidance.guide import Guide
 from interp.guidance.method import COND, Combined, Context
 from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
+from interp.interventions.hooks import in_use, replaced, using
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance
@@ -33,7 +35,10 @@ ALLOWED = (DetailGuidance, SkipLayer, PerturbedAttention)
 def guided(pipe: Any, guidance: Any) -> Iterator[None]:
     """Guide every call of a diffusers pipeline inside, with its own guidance on or off; removes all hooks afterwards.
 
-    `guidance` adds to the pipeline's own: Detail Guidance, skip-layer or perturbed-attention guidance, or a sum of them.
+    `guidance` adds to the pipeline's own: Detail Guidance, skip-layer or perturbed-attention guidance, or a sum of them. Steps
+    are the scheduler's: image-to-image begins in the middle of them. Whether the pipeline's own guidance is on, and its scale,
+    are read at every call of the transformer, so callbacks may change them. Calls of other pipelines that share the transformer
+    are not guided. InputError if no call is made, or if no step of a call lies in the guidance's window.
     """
     combined = Combined.of(guidance)
     wrong = [
@@ -43,23 +48,24 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
         raise InputError(f"guided: {wrong[0]} does not add to a pipeline's own guidance; use dg (of cond), slg or pag")
     if not hasattr(pipe, "transformer"):
         raise InputError(f"guided needs a diffusers pipeline with a transformer; got {type(pipe).__name__}")
-    check_traceable(pipe.transformer)
-    anatomy = describe(pipe.transformer, ANATOMIES)
+    transformer = check_traceable(pipe.transformer)
+    anatomy = describe(transformer, ANATOMIES)
     if anatomy.model_class not in OWN_GUIDANCE:
         raise InputError(
             f"guided: {type(pipe).__name__} has no known form of its own guidance; give own_guidance to "
             "interp.register_anatomy, or use interp.generate(guidance=...)"
         )
-    driver = _Added(anatomy, combined, OWN_GUIDANCE[anatomy.model_class], pipe.transformer)
-    with driver.guiding(pipe.transformer), _told_of_calls(pipe, driver.begin):
+    if "guided" in in_use(transformer):
+        raise InputError("guided: this transformer is being guided already; add the guidances up, guided(pipe, a + b)")
+    driver = _Added(pipe, anatomy, combined, OWN_GUIDANCE[anatomy.model_class])
+    with using(transformer, "guided"), driver.guiding(transformer), _calls_of(pipe, driver), _counted_steps(pipe, driver):
         yield
-    if not driver.drawn:
-        raise InputError("guided: the with block made no call of the pipeline; call pipe(...) in it")
+    driver.check_acted()
 
 
 @contextlib.contextmanager
-def _told_of_calls(pipe: Any, begin: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Pass the arguments of every call of the pipeline to `begin`, through a temporary subclass: a scale such as Flux's
+def _calls_of(pipe: Any, driver: _Added) -> Iterator[None]:
+    """Give the driver the arguments of every call of the pipeline, through a temporary subclass: a scale such as Flux's
     `true_cfg_scale` is available only there.
     """
     kind = type(pipe)
@@ -68,8 +74,8 @@ def _told_of_calls(pipe: Any, begin: Callable[[Mapping[str, Any]], None]) -> Ite
     def call(self: Any, *given: Any, **named: Any) -> Any:
         bound = signature.bind(self, *given, **named)
         bound.apply_defaults()
-        begin(bound.arguments)
-        return kind.__call__(self, *given, **named)
+        with driver.pipeline_call(bound.arguments):
+            return kind.__call__(self, *given, **named)
 
     pipe.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
     try:
@@ -78,35 +84,92 @@ def _told_of_calls(pipe: Any, begin: Callable[[Mapping[str, Any]], None]) -> Ite
         pipe.__class__ = kind
 
 
+@contextlib.contextmanager
+def _counted_steps(pipe: Any, driver: _Added) -> Iterator[None]:
+    """Count the scheduler's steps in calls of the pipeline."""
+    original = pipe.scheduler.step
+
+    @functools.wraps(original)  # pipelines inspect its parameters
+    def step(*given: Any, **named: Any) -> Any:
+        result = original(*given, **named)
+        driver.taken, driver.made = driver.taken + 1, 0
+        return result
+
+    with replaced(pipe.scheduler, "step", step):
+        yield
+
+
 class _Added(Guide):
     """Adds to the conditional rows of a pipeline's calls."""
 
-    def __init__(self, anatomy: Anatomy, guidance: Combined, own: OwnGuidance, transformer: Any) -> None:
-        super().__init__(anatomy, guidance, {}, lambda step: (0.0, 0.0), parts=own.parts(transformer))
-        self.own = own
-        self.drawn = self.made = 0
-        self.scale: float | None = None
+    def __init__(self, pipe: Any, anatomy: Anatomy, guidance: Combined, own: OwnGuidance) -> None:
+        super().__init__(anatomy, guidance, {}, lambda step: (0.0, 0.0), parts=own.parts(pipe.transformer))
+        self.pipe, self.own = pipe, own
+        self.arguments: Mapping[str, Any] | None = None
+        """Of the call of the pipeline that is under way."""
+        self.drawn = self.taken = self.made = 0
+        self.performed: set[int] = set()
+        self.total = 0
 
-    def begin(self, arguments: Mapping[str, Any]) -> None:
-        """Check and note the arguments of a call of the pipeline."""
-        self.guidance.check(self.anatomy, int(arguments["num_inference_steps"]))
+    @contextlib.contextmanager
+    def pipeline_call(self, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """A call of the pipeline."""
+        if self.arguments is not None:
+            raise InputError("guided: the pipeline is called while another of its calls is under way; call it one at a time")
         if arguments.get("skip_guidance_layers"):
             raise InputError("guided: skip_guidance_layers adds calls of the transformer; use SkipLayer(blocks=...) instead")
-        self.scale = self.own.scale(arguments)
-        self.drawn, self.made = self.drawn + 1, 0
+        self.own.scale(arguments)  # refuses what it cannot add to
+        self.arguments, self.drawn = arguments, self.drawn + 1
+        self.taken = self.made = self.total = 0
+        self.remembered.clear()
+        try:
+            yield
+        finally:
+            self.arguments = None
+
+    def check_acted(self) -> None:
+        """Raise InputError if nothing was guided."""
+        if not self.drawn:
+            raise InputError("guided: the with block made no call of the pipeline; call pipe(...) in it")
+        for method in self.guidance.methods:
+            acts = [step for step in range(self.total) if method.acts(step)]
+            if acts and not self.performed & set(acts):
+                raise InputError(
+                    f"guided: {method.name} acted in no step: it is for steps {acts[0]}..{acts[-1]}, and the pipeline ran "
+                    f"{min(self.performed)}..{max(self.performed)} of {self.total}; change its steps"
+                )
+
+    def _scale(self) -> float | None:
+        """The scale of the pipeline's own guidance in this step; `None` where it is off."""
+        assert self.arguments is not None
+        live = {"guidance_scale": self.pipe.guidance_scale} if self.own.follows else {}
+        on = self.pipe.do_classifier_free_guidance if hasattr(type(self.pipe), "do_classifier_free_guidance") else True
+        return self.own.scale({**self.arguments, **live}) if on else None
+
+    def _step(self) -> int:
+        """The scheduler's index of this step."""
+        scheduler = self.pipe.scheduler
+        if not self.total:
+            self.total = len(scheduler.timesteps)
+            self.guidance.check(self.anatomy, self.total)
+        return (getattr(scheduler, "begin_index", None) or 0) + self.taken
 
     def call(self, step: int, bound: dict[str, Any], run: Callable[[dict[str, Any]], Tensor]) -> Tensor:
         """One call of the transformer; a pipeline that runs its branches separately makes two per step."""
-        two_calls = self.own.rows == "calls" and self.scale is not None
-        number, second = divmod(self.made, 2) if two_calls else (self.made, 0)
+        batch = len(bound[self.anatomy.row_inputs[0]])
+        if self.arguments is None:  # of another pipeline, or of the transformer itself
+            self._begin({COND: slice(0, batch)})
+            return run(bound)
+        number, scale = self._step(), self._scale()
+        second = self.own.rows == "calls" and scale is not None and self.made == 1
         self.made += 1
         self.step = number
-        batch = len(bound[self.anatomy.row_inputs[0]])
+        self.performed.add(number)
         branches = self.guidance.branches(number)
         if second or not branches:
             self._begin({COND: slice(0, batch)})
             return run(bound)
-        rows = self._conditional(batch)
+        rows = self._conditional(batch, scale)
         self.batch = rows.stop - rows.start
         self._begin({COND: rows}, branches, count=batch)
         output = run(self._widened(bound))
@@ -114,11 +177,11 @@ class _Added(Guide):
         context = Context(number, 0.0, 0.0, True, self.remembered)
         answered, width = output[:batch].clone(), split[COND].shape[1]
         for method in self.guidance.acting(number):
-            answered[rows, :width] += method.added(split, context) / (self.scale or 1.0)
+            answered[rows, :width] += method.added(split, context) / (scale or 1.0)
         return answered
 
-    def _conditional(self, batch: int) -> slice:
+    def _conditional(self, batch: int, scale: float | None) -> slice:
         """The conditional rows of a call."""
-        if self.scale is None or self.own.rows == "calls":
+        if scale is None or self.own.rows == "calls":
             return slice(0, batch)
         return slice(batch // 2, batch) if self.own.rows == "uncond first" else slice(0, batch // 2)

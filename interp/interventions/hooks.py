@@ -9,6 +9,7 @@ One call of the transformer counts as one step. If the pipeline's own guidance b
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
     transformer = model.pipe.transformer
     handles = [transformer.register_forward_hook(driver.end_call)]
     handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
-    with attached([*handles, *driver.attach(transformer)]):
+    with using(transformer, "edited"), attached([*handles, *driver.attach(transformer)]):
         yield
     driver.check_touched()
 
@@ -59,6 +60,34 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     finally:
         del own[name]
         own.update(before)
+
+
+_IN_USE: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
+"""Transformers inside a user's `edited` or `guided`."""
+
+
+@contextlib.contextmanager
+def using(transformer: Any, what: str) -> Iterator[None]:
+    """Note that a user's own calls of a transformer are edited or guided inside."""
+    _IN_USE.setdefault(transformer, []).append(what)
+    try:
+        yield
+    finally:
+        _IN_USE[transformer].remove(what)
+
+
+def in_use(transformer: Any) -> list[str]:
+    """In which of `edited` and `guided` a transformer is."""
+    return _IN_USE.get(transformer, [])
+
+
+def check_idle(transformer: Any) -> None:
+    """Raise InputError inside `edited` or `guided`: a run there would be edited under a plan that does not say so."""
+    if in_use(transformer):
+        raise InputError(
+            f"model: its pipeline is inside {in_use(transformer)[-1]}(...), which the plan of a run would not hold; leave the "
+            "with block first, or give the run its own interventions= or guidance="
+        )
 
 
 class Driver:

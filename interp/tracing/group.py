@@ -16,7 +16,7 @@ import torch
 
 from interp.base.errors import InputError, InterpError, PipelineError, TraceError
 from interp.base.plan import Plan, Row
-from interp.interventions.hooks import Driver, attached
+from interp.interventions.hooks import Driver, attached, check_idle
 from interp.models.families.pipeline import drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
@@ -43,6 +43,7 @@ def trace_group(
         raise InputError(
             "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
+    check_idle(transformer)
     driver = Driver(model.anatomy, [prepared.interventions])
     with model.lock:
         check_traceable(transformer)

@@ -21,6 +21,7 @@ from interp.guidance.method import UNCOND, Combined
 from interp.guidance.text import parse
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
+from interp.interventions.hooks import check_idle
 from interp.interventions.selection import Selection
 from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
@@ -48,6 +49,7 @@ class Prepared:
 
     def check_unchanged(self) -> None:
         """Raise InputError if the model is not the one that was prepared: its owner has changed it since."""
+        check_idle(self.model.pipe.transformer)
         now = self.model.identify()
         for field, value in now.items():
             before = getattr(self.plan, field)

@@ -142,4 +142,6 @@ PIPELINE = text_pipeline(
     pack=pack,
     moving=True,
 )
-FAMILY = ModelFamily("cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))
+FAMILY = ModelFamily(
+    "cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale, follows=True)
+)

@@ -134,4 +134,6 @@ PIPELINE = text_pipeline(
     gates=("pooled_embeds",),
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
-FAMILY = ModelFamily("hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))
+FAMILY = ModelFamily(
+    "hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first", follows=True)
+)

@@ -119,4 +119,6 @@ PIPELINE = text_pipeline(
     from_autoencoder=from_autoencoder,
     moving=True,
 )
-FAMILY = ModelFamily("ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale))
+FAMILY = ModelFamily(
+    "ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale, follows=True)
+)

@@ -149,4 +149,4 @@ PIPELINE = text_pipeline(
     from_autoencoder=normalise,
     moving=True,
 )
-FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))
+FAMILY = ModelFamily("mochi", "MochiTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", follows=True))

@@ -174,6 +174,8 @@ class OwnGuidance:
     """The arguments of a pipeline's call -> its scale; `None` where it is off."""
     parts: Callable[[Any], int] = lambda transformer: 1
     """(transformer) -> equal parts of its output; the first is guided."""
+    follows: bool = False
+    """Whether its loop reads `pipe.guidance_scale` at every step, so that a callback may change it."""
 
 
 @dataclasses.dataclass(frozen=True)

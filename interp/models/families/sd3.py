@@ -83,7 +83,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return patch_layout(pipe, height, width, pipe.tokenizer_max_length + settings["max_sequence_length"])
 
 
-OWN_GUIDANCE = OwnGuidance("uncond first")
+OWN_GUIDANCE = OwnGuidance("uncond first", follows=True)
 PIPELINE = text_pipeline(
     "StableDiffusion3Pipeline",
     layout,
