@@ -70,6 +70,8 @@ def _need_rows(data: Data) -> Data:
 
 
 def _say_if_unfinished(run: Run) -> None:
+    if not hasattr(run, "rows_done"):
+        raise InputError(f"run must be an opened run, such as interp.open_run('cache/run.zarr'); got {run!r}")
     if run.rows_done < run.rows_total:
         warnings.warn(
             f"{run.path} is unfinished: this is about the {run.rows_done} rows done of {run.rows_total}",

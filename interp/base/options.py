@@ -39,6 +39,7 @@ class Loading:
     quantize: Annotated[str | None, Doc("int8, float8 or nf4: the blocks' weights; gates stay exact.")] = None
     revision: Annotated[str | None, Doc("Hub revision of the model.")] = None
     local_files_only: Annotated[bool, Doc("Never use the network.")] = False
+    variant: Annotated[str | None, Doc("Variant of the weights' files, such as fp16.")] = None
     identity: Annotated[str, Doc("full: hash every weight; sampled: about 1,024 values of each tensor.")] = "full"
 
 

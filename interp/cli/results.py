@@ -85,12 +85,16 @@ def papers_say(topics: Sequence[str], as_json: bool) -> None:
 
 def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
     """Store the results with the run."""
+    from interp.base.errors import StoreError
     from interp.store.saved_results import write_result
 
     if not save:
         return
-    for name, result in results.items():
-        write_result(run.path, name, result)
+    try:
+        for name, result in results.items():
+            write_result(run.path, name, result)
+    except StoreError as error:
+        raise StoreError(f"{error}. What is printed is complete: --no-save leaves the store alone") from None
     say(f"kept in {run.path}: analysis/{', analysis/'.join(results)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import collections
 import contextlib
 import dataclasses
 import time
@@ -93,8 +94,9 @@ class Drawing(Design):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [arm.name for arm in self.arms]
-        if len(set(names)) != len(names):
-            raise InputError(f"arms must have different names; got {names[:8]}")
+        twice = [name for name, count in collections.Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(f"arms must have names of their own; {twice[0]!r} is the name of two: give one of them up")
 
     @property
     def wanted(self) -> Array:

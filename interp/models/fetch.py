@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from interp.models.catalog import CATALOG
 from interp.models.families import PIPELINES
 from interp.models.quiet import quiet
 
+VARIANT = re.compile(r"[^.]+\.([a-z0-9_]+?)(?:-\d+-of-\d+)?\.safetensors")
 
-def fetch(name: str, source: str, *, revision: str | None, local_files_only: bool, dtype: Any) -> Any:
+
+def fetch(
+    name: str, source: str, *, revision: str | None, local_files_only: bool, dtype: Any, variant: str | None = None
+) -> Any:
     """The diffusers pipeline at `source` (folder or hub id), its class checked before any weights are read."""
     place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     with quiet(), load_errors(name, source):
@@ -25,7 +30,7 @@ def fetch(name: str, source: str, *, revision: str | None, local_files_only: boo
         if Path(source).is_dir():
             check_parts(name, Path(source), config)
         with no_invented_weights(name):
-            pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, **place)
+            pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, variant=variant, **place)
     left_out = [part for part in PIPELINES[type(pipe).__name__].left_out if pipe.components.get(part) is not None]
     if left_out:
         pipe.register_modules(**dict.fromkeys(left_out))
@@ -119,6 +124,12 @@ def _unreadable(name: str, source: str, error: OSError) -> str:
     text = str(error)
     if "Unable to load weights" in text:
         return f"model {name!r} has damaged weights: {first_line(error)} (fetch or save them again)"
+    variants = sorted({found[1] for path in Path(source).glob("*/*") if (found := VARIANT.fullmatch(path.name))})
+    if variants and ("safetensors" in text or ".bin" in text or "variant" in text):
+        return (
+            f"model {name!r} has weights of the variant {', '.join(variants)} only; give --variant {variants[0]} "
+            f"(interp.load(..., variant={variants[0]!r}))"
+        )
     if "safetensors" in text or ".bin" in text:
         return (
             f"model {name!r} must have safetensors weights, all of them: {first_line(error)} "

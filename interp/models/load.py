@@ -51,6 +51,7 @@ def load_pipeline(
     offload: str = "none",
     local_files_only: bool = False,
     quantize: str | None = None,
+    variant: str | None = None,
 ) -> Loaded:
     """Load a model by alias, folder or hub id. Weights must be safetensors; no code from the hub is run."""
     if offload not in OFFLOADS:
@@ -73,6 +74,7 @@ def load_pipeline(
         revision=asked,
         local_files_only=local_files_only or folder is not None,
         dtype=_dtype(dtype, place, small=own is not None),
+        variant=variant,
     )
     pipe.set_progress_bar_config(disable=True)
     loaded = adopt(

@@ -9,6 +9,7 @@ released at once: otherwise dask repeats finished tasks when the worker that hol
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
 import functools
@@ -20,12 +21,14 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 import unittest.mock
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -73,6 +76,8 @@ class Workers:
         self.done.clear()
         if not units:
             return
+        if self.count is not None:
+            check_main_guard()
         started, sent, answered = time.monotonic(), dumps(work), 0
         # restore the environment: dask sets OMP_NUM_THREADS=1 in this process, which later processes must not inherit
         with unittest.mock.patch.dict(os.environ), _client(self.count, self.scheduler) as client:
@@ -209,6 +214,20 @@ def dumps(work: Work) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
+def check_main_guard() -> None:
+    """Refuse a script that every worker process would run again when it imports it."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or main.__spec__ is not None or not Path(file).is_file():
+        return  # a notebook, `python -c`, or `python -m`, which processes do not run again
+    names = {node.id for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.Name)}
+    if "__name__" not in names:
+        raise InputError(
+            f"workers: each of them imports {Path(file).name} and would run it again; put its work under "
+            "`if __name__ == '__main__':`"
+        )
+
+
 def loads(sent: bytes, place: str) -> Work:
     """Unpickle the work and load its models on this worker, once per worker."""
 

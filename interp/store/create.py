@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -165,6 +166,9 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def storage_message(path: Path, error: OSError) -> str:
     """The error message of a failed read or write, with advice."""
+    if isinstance(error, shutil.Error) and error.args:  # of a folder: one error for every file
+        (*_, first), count = error.args[0][0], len(error.args[0])
+        return f"store {path}: {first} ({count} files could not be copied); free some space or give another --out"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"store {path}: no space left to write ({error.strerror}); rows already done are kept: "

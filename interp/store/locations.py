@@ -45,8 +45,15 @@ def expanded(path: Path) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """The path resolved, for processes with another working folder."""
-    return path if is_remote(path) else path.resolve()
+    """The path resolved, for processes with another working folder. InputError for links that lead nowhere."""
+    if is_remote(path):
+        return path
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to {os.readlink(path)}, which is not there; remove the link, or give another --out")
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError):
+        raise InputError(f"{path} goes through a link that leads to itself; give another --out") from None
 
 
 def is_remote(path: Path) -> bool:

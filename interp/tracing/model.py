@@ -208,6 +208,7 @@ def load(
     offload: str = "none",
     local_files_only: bool = False,
     quantize: str | None = None,
+    variant: str | None = None,
     identity: str = "full",
 ) -> Model:
     """Load a model by alias (`interp models` lists them), diffusers folder or hub id.
@@ -216,12 +217,13 @@ def load(
     `offload` is "none", "model", "sequential" or "group". Weights must be safetensors.
     `quantize` is "int8", "float8" (torchao) or "nf4" (bitsandbytes), for the blocks' linear layers except the AdaLN
     projections: gates stay exact.
+    `variant` names the files of weights, such as "fp16" for `*.fp16.safetensors`.
     `identity` "full" hashes every value of the weights for each run, "sampled" about 1,024 values of each tensor; a run's plan
     says which.
     """
     if identity not in IDENTITIES:
         raise InputError(f"identity must be one of {', '.join(IDENTITIES)}; got {identity!r}")
-    kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize}
+    kept = {"revision": revision, "local_files_only": local_files_only, "quantize": quantize, "variant": variant}
     loaded = load_pipeline(model, dtype=dtype, device=device, offload=offload, **kept)  # type: ignore[arg-type]
     again = str(Path(model).resolve()) if Path(model).is_dir() and entry_of(model) is None else str(model)
     return Model(loaded, {"name": again, "dtype": loaded.dtype, "identity": identity, **kept}, identity)

@@ -82,5 +82,6 @@ PIPELINE = text_pipeline(
     unpack=unpack,
     pack=pack,
     sigmas=falling,
+    leaves_flow=True,
 )
 FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -113,5 +113,6 @@ PIPELINE = text_pipeline(
     from_autoencoder=from_autoencoder,
     sigmas=falling,
     shift=shift,
+    leaves_flow=True,
 )
 FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -141,6 +141,8 @@ class PipelineSpec:
     """(pipe, the autoencoder's latents) -> the scheduler's."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
+    leaves_flow: bool = False
+    """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
     """(scheduler's config, image tokens, steps) -> the shift of its noise levels, for dynamic shifting."""
     to_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_out(pipe, latents)
@@ -204,7 +206,9 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     """The timesteps and noise levels of a run, from a copy of the pipeline's scheduler."""
     scheduler, name = copy.deepcopy(pipe.scheduler), type(pipe.scheduler).__name__
     arguments: dict[str, Any] = {}
-    if spec.sigmas is not None and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
+    own_levels = spec.leaves_flow and getattr(scheduler.config, "use_flow_sigmas", False)
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    if spec.sigmas is not None and "sigmas" in accepted and not own_levels:
         arguments["sigmas"] = spec.sigmas(steps)
     else:
         arguments["num_inference_steps"] = steps
