@@ -5,12 +5,13 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from interp.dashboard import choose, frame, pictures
+from interp.dashboard import ask, choose, frame, pictures
 from interp.dashboard.explain import explained
-from interp.dashboard.panel import opening, panel
+from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
 from interp.experiments.kinds import kinds
 from interp.experiments.shown import function_of
+from interp.figures.drawn import picture_of
 
 frame.needed()
 
@@ -19,12 +20,9 @@ COMMAND = "interp disrupt --model demo --prompts prompts.txt --out cache/disrupt
 
 def figure_panel(experiment, name, figure):
     """A figure of a result, with pickers for what it may show; a click on a cell picks the arm."""
-    chosen = {}
-    with st.sidebar:
-        for choice, values in figure.choices.items():
-            chosen[choice] = pick(choice, plain(choice.capitalize()), list(values))
+    chosen = {choice: pick(choice, plain(choice.capitalize()), list(values)) for choice, values in figure.choices.items()}
     of = figure.of(experiment, chosen)
-    code = [*opening(experiment.path, experiment=True), *figure.code(chosen)]
+    code = [*ask.opened(experiment).code, *figure.code(chosen)]
 
     def go_to(*values):
         """Set the pickers to the arm of the cell clicked."""
@@ -44,9 +42,8 @@ def pick_arm(experiment, labels, arms):
     for name, values in labels.items():
         options = list(dict.fromkeys(values[arm] for arm in arms))
         if len(options) > 1:
-            with st.sidebar:
-                numeric = not isinstance(options[0], str)
-                value = pick(f"{experiment.kind}_{name}", plain(name.replace("_", " ").capitalize()), options, slider=numeric)
+            label, numeric = plain(name.replace("_", " ").capitalize()), not isinstance(options[0], str)
+            value = pick(f"{experiment.kind}_{name}", label, options, slider=numeric)
             arms = [arm for arm in arms if values[arm] == value]
     return arms[0]
 
@@ -95,7 +92,7 @@ def compare_pictures(experiment, kind, shown):
         if len(along) > 2 and not isinstance(values[arm], str):
             st.caption(f"Along {plain(name.replace('_', ' '))}:")
             shown = [kind.ends[0], *sorted(along, key=values.__getitem__), *kind.ends[1:]]
-            images = [experiment.picture(row, one) if experiment.done[row, one] else None for one in shown]
+            images = [picture_of(experiment, row, one) for one in shown]
             pictures.strip(images, [str(experiment.axes["arm"].to_numpy()[one]) for one in shown], width=120)
             pictures.strips_of(f"{name}:strip", experiment, [row], shown)
 

@@ -41,23 +41,20 @@ def _changed(path: Path) -> int:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _run(path: str, changed: Stamp) -> Run:
-    return open_run(path)
-
-
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _experiment(path: str, changed: Stamp) -> Experiment:
-    return open_experiment(path)
+def _opened(path: str, changed: Stamp, _open: Callable[[str], Any]) -> Any:
+    return _open(path)
 
 
 def run(path: Path) -> Run:
     """A traced run, opened."""
-    return _run(str(path), stamp(path))
+    found: Run = _opened(str(path), stamp(path), open_run)
+    return found
 
 
 def experiment(path: Path) -> Experiment:
     """An experiment, opened."""
-    return _experiment(str(path), stamp(path))
+    found: Experiment = _opened(str(path), stamp(path), open_experiment)
+    return found
 
 
 @st.cache_data(max_entries=256, max_size="256MB", show_spinner="Reading ...")

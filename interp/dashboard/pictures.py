@@ -11,10 +11,11 @@ import streamlit as st
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.dashboard.panel import more, opening
+from interp.dashboard import ask
+from interp.dashboard.panel import more
 from interp.dashboard.pickers import plain
 from interp.figures import style
-from interp.figures.drawn import strip as strip_figure
+from interp.figures.drawn import picture_of
 from interp.store.experiment import Experiment
 
 Array = NDArray[Any]
@@ -115,14 +116,14 @@ def compared(
     with slide:
         between(key, one, other, arms[first], arms[second])
     with rest:
-        further = [_drawn(experiment, row, arm) for arm in beside]
+        further = [picture_of(experiment, row, arm) for arm in beside]
         names = [arms[first], arms[second], f"difference, x{gain:.1f}", *(arms[arm] for arm in beside)]
         strip([one, other, apart, *further], names)
         if controls:
             st.caption("Controls, each with its difference at the same brightness:")
             with st.container(horizontal=True):
                 for arm in controls:
-                    picture = _drawn(experiment, row, arm)
+                    picture = picture_of(experiment, row, arm)
                     with st.container(width=150):
                         show(picture, arms[arm])
                         if picture is not None:
@@ -131,16 +132,12 @@ def compared(
     strips_of(f"{key}:strip", experiment, [row], drawn)
 
 
-def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int]) -> None:
+def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int], figure: str = "drawn.strip") -> None:
     """Offer files and Python code of the pictures shown."""
-    code = [*opening(experiment.path, experiment=True), f"interp.figures.drawn.strip(experiment, {rows}, {arms})"]
-    more(key, partial(strip_figure, experiment, rows, arms), partial(cells_of, experiment, rows, arms), code)
+    call = ask.Call(f"figures.{figure}", (ask.opened(experiment), rows, arms))
+    more(key, call, partial(cells_of, experiment, rows, arms), call.code)
 
 
 def cells_of(experiment: Experiment, rows: list[int], arms: list[int]) -> xr.Dataset:
     """The measures taken of these pictures while they were drawn; reads every cell of the experiment."""
     return experiment.cells.isel(prompt=rows, arm=arms)
-
-
-def _drawn(experiment: Experiment, row: int, arm: int) -> Array | None:
-    return experiment.picture(row, arm) if experiment.done[row, arm] else None

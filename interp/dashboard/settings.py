@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import streamlit as st
-
 from interp.analysis.sweep_effects import settings
 from interp.dashboard.pickers import pick
 from interp.store.experiment import Experiment
@@ -21,7 +19,7 @@ def setting(experiment: Experiment, side: str, default: int) -> int:
             first = lines[default].get(name, "-")
             first = first if first in options else options[0]
             label = name.replace("dg.scale", "dg.scale (w)")
-            value = pick(f"{side}_{name}", label, options, default=first, where="these settings")
+            value = pick(f"{side}_{name}", label, options, default=first, where="these settings", beside=False)
             remaining = [arm for arm in remaining if lines[arm].get(name, "-") == value]
     return remaining[0]
 
@@ -35,6 +33,5 @@ def _varied(lines: list[dict[str, Any]]) -> list[str]:
 def seeds(experiment: Experiment) -> list[int]:
     """Rows of one seed, picked in the sidebar."""
     values = experiment.axes["seed"].to_numpy().tolist()
-    with st.sidebar:
-        seed = pick("seed", "Seed", sorted(set(values)))
+    seed = pick("seed", "Seed", sorted(set(values)))
     return [row for row, value in enumerate(values) if value == seed]

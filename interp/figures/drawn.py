@@ -29,6 +29,11 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
     return style.caption(made, found.attrs)
 
 
+def picture_of(experiment: Experiment, prompt: int, arm: int) -> Any:
+    """The picture of a prompt under an arm, (y, x, rgb); `None` if it is not drawn yet."""
+    return experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None
+
+
 def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, kind: str = "whole") -> go.Figure:
     """Pictures decoded from every block: a row for each of a few steps, a column per block, the final picture last."""
     axes = experiment.axes
@@ -41,7 +46,7 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
         line = []
         for block in columns:
             arm = int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0])
-            line.append(experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None)
+            line.append(picture_of(experiment, prompt, arm))
         grid.append([*line, experiment.picture(prompt, 0)])
     names = [*(f"block {block}" for block in columns), "final picture"]
     text = str(axes["prompt_text"].to_numpy()[prompt])
@@ -55,7 +60,7 @@ def strip(
     axes = experiment.axes
     names = list(labels) if labels is not None else [str(axes["arm"].to_numpy()[arm]).replace("_", " ") for arm in arms]
     texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
-    grid = [[experiment.picture(p, a) if experiment.done[p, a] else None for a in arms] for p in prompts]
+    grid = [[picture_of(experiment, prompt, arm) for arm in arms] for prompt in prompts]
     return picture_grid(grid, names, texts, f"{experiment.kind}: {experiment.plan.get('model')}")
 
 
