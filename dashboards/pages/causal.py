@@ -10,7 +10,6 @@ from interp.dashboard.explain import explained
 from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
 from interp.experiments.kinds import kinds
-from interp.experiments.shown import function_of
 from interp.figures.drawn import picture_of
 
 frame.needed()
@@ -29,10 +28,9 @@ def figure_panel(experiment, name, figure):
         for label, value in zip(figure.labels, values, strict=True):
             put(f"{experiment.kind}_{label}", value)
 
-    cells = (lambda made: function_of(figure.cells)(made, of)) if figure.cells else None
     data = of if figure.result else pictures.cells_of(experiment, [0], [0])
-    panel(name, partial(figure.make, of, chosen), data, code, cells=cells, clicked=go_to if cells else None)
-    if cells:
+    panel(name, partial(figure.make, of, chosen), data, code, clicked=go_to if figure.labels else None)
+    if figure.labels:
         st.caption("Click a cell for its pictures.")
     return of
 

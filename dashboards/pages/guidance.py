@@ -93,13 +93,7 @@ def draw_live():
         if drawn is not None:
             st.session_state["interp:live"] = [found["image"].to_numpy()[0] for found in drawn], [first, second]
     if "interp:live" in st.session_state:
-        (one, other), names = st.session_state["interp:live"]
-        slide, rest = st.columns([2, 3])
-        with slide:
-            pictures.between("live-pair", one, other, *names)
-        with rest:
-            apart, gain = pictures.difference(one, other)
-            pictures.strip([one, other, apart], [*names, f"difference, x{gain:.1f}"])
+        pictures.pair("live-pair", *st.session_state["interp:live"])
 
 
 st.title("Guidance")

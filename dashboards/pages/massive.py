@@ -5,7 +5,6 @@ import streamlit as st
 from interp.dashboard import ask, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain, put
-from interp.figures.channels import step_cells
 
 frame.needed()
 
@@ -42,14 +41,13 @@ with drill, explained():
 with heat, explained():
     ratio = opened.ask("glance.ratio", channel, stream=stream)
 
-    def go_to(x: int, y: int) -> None:
+    def go_to(x: int, y: int, *of: str) -> None:
         """Set the pickers to the clicked cell."""
         put("step", int(x))
         put("block", int(y))
 
     title = f"channel {channel} over the median channel, {stream} stream"
-    marked = {"cells": lambda drawn: step_cells(drawn, ratio.value), "clicked": go_to}
-    ratio.draw("ratio", "channels.steps", title, "ratio", block=block, step=step, **marked)
+    ratio.draw("ratio", "channels.steps", title, "ratio", block=block, step=step, clicked=go_to)
     st.caption("Click a cell to show every channel there in the next plot.")
 place = {"block": block, "stream": stream}
 with spikes, explained():

@@ -6,7 +6,6 @@ from interp.analysis.attribution import MARGIN
 from interp.dashboard import ask, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.pickers import put
-from interp.figures.channels import step_cells
 
 frame.needed()
 
@@ -32,17 +31,11 @@ grid, pairs = st.columns(2)
 with grid, explained():
     alpha = opened.ask("glance.alpha", channel, stream=stream)
 
-    def go_to(step: int, row: int) -> None:
+    def go_to(step: int, row: int, gate: str) -> None:
         """Set the block to the clicked cell."""
         put("block", int(row))
 
-    def cells(drawn):
-        """Marks on every gate's cells."""
-        for number in range(alpha.value.sizes["gate"]):
-            step_cells(drawn, alpha.value.isel(gate=number), row=1, col=number + 1)
-        return drawn
-
-    alpha.draw("gates", "causes.gate_grid", cells=cells, clicked=go_to)
+    alpha.draw("gates", "causes.gate_grid", clicked=go_to)
     st.caption("Click a cell to show its block in the other plots.")
 with pairs, explained():
     found = opened.ask("glance.alpha_and_size", block=block, stream=stream)

@@ -6,7 +6,6 @@ from interp.base.errors import InputError
 from interp.dashboard import ask, choose, frame, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, put
-from interp.figures.maps import token_cells
 
 frame.needed()
 
@@ -46,12 +45,11 @@ y, x = (int(part) for part in at.split(","))
 over, one = st.columns(2)
 with over, explained():
 
-    def go_to(column: int, row: int) -> None:
+    def go_to(column: int, row: int, *of: str) -> None:
         """Set the token to the clicked cell."""
         put("token", f"{int(row)},{int(column)}")
 
-    marked = {"cells": lambda drawn: token_cells(drawn, values.value), "clicked": go_to}
-    values.draw("over", "maps.over_picture", picture, token=(y, x), height=480, **marked)
+    values.draw("over", "maps.over_picture", picture, token=(y, x), height=480, clicked=go_to)
     st.caption("Click a token to show its largest channels in the next plot.")
 with one, explained():
     opened.ask("tokens.token", y, x, **place).draw("token", "maps.token_channels", height=480)

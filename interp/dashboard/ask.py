@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 import xarray as xr
 
@@ -55,7 +54,6 @@ class Made:
         figure: str,
         *arguments: Any,
         data: panel.Data | None = None,
-        cells: Callable[[go.Figure], go.Figure] | None = None,
         clicked: Callable[..., None] | None = None,
         height: int | None = None,
         **options: Any,
@@ -63,7 +61,7 @@ class Made:
         """A panel with `interp.figures.FIGURE(this value, ...)`; its data is by default the value itself."""
         call = Call(f"figures.{figure}", (self, *arguments), options)
         shown = self.value if data is None else data
-        panel.panel(key, call, shown, call.code, cells=cells, clicked=clicked, height=height)
+        panel.panel(key, call, shown, call.code, clicked=clicked, height=height)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +21,9 @@ WATCHED = ("done/c", "analysis", "summary")  # folders that change when rows are
 
 def stamp(path: Path) -> Stamp:
     """A value that changes when a row is finished or a result is written."""
-    found = [_changed(path / "zarr.json")]
-    for name in WATCHED:
-        folder = path / name
-        found.append(_changed(folder))
-        try:
-            found.append(max((entry.stat().st_mtime_ns for entry in os.scandir(folder)), default=0))
-        except OSError:
-            found.append(0)
-    return tuple(found)
+    folders = [path / name for name in WATCHED]
+    newest = [max(map(_changed, folder.glob("*")), default=0) for folder in folders]
+    return (*map(_changed, (path / "zarr.json", *folders)), *newest)
 
 
 def _changed(path: Path) -> int:

@@ -16,7 +16,7 @@ import streamlit as st
 import xarray as xr
 
 from interp.dashboard.pickers import plain
-from interp.figures import style
+from interp.figures import marks, style
 from interp.store import tables
 
 plotly.io.templates.default = None  # every figure sets its own; plotly would first copy a large default into each
@@ -33,15 +33,14 @@ def panel(
     data: Data,
     code: Sequence[str],
     *,
-    cells: Callable[[go.Figure], go.Figure] | None = None,
     clicked: Callable[..., None] | None = None,
     height: int | None = None,
 ) -> None:
-    """Draw the figure of `make`, with downloads and code. `cells` adds marks; a click calls `clicked(*data)`."""
+    """Draw the figure of `make`, with downloads and code. A click on a cell calls `clicked(x, y, the map's name)`."""
     shown, said = _themed(make())
     if height is not None:
         shown.update_layout(height=height)
-    if cells is None or clicked is None:
+    if clicked is None:
         st.plotly_chart(shown, key=key, theme="streamlit", config={"displaylogo": False})
     else:
 
@@ -50,8 +49,9 @@ def panel(
             if points:
                 clicked(*points[0]["customdata"])
 
+        marks.clickable(shown)
         config = {"displayModeBar": False}
-        st.plotly_chart(cells(shown), key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
+        st.plotly_chart(shown, key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
     if said:
         st.caption(plain(said))
     more(key, make, data, code)

@@ -16,17 +16,13 @@ SAID = "interp:said"  # session key: a link's unavailable value, until another v
 
 def kept() -> dict[str, Any]:
     """The session's picked values by name."""
-    if KEPT not in st.session_state:
-        st.session_state[KEPT] = {}
-    found: dict[str, Any] = st.session_state[KEPT]
+    found: dict[str, Any] = st.session_state.setdefault(KEPT, {})
     return found
 
 
 def taken() -> set[str]:
     """Names of the pickers drawn in this run of the page."""
-    if TAKEN not in st.session_state:
-        st.session_state[TAKEN] = set()
-    found: set[str] = st.session_state[TAKEN]
+    found: set[str] = st.session_state.setdefault(TAKEN, set())
     return found
 
 

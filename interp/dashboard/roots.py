@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.base.errors import InputError
 from interp.store.schema import SCHEMA
@@ -25,6 +26,7 @@ class Found:
     """trace, the experiment's kind, or `foreign`."""
     problem: str = ""
     """Why it cannot be opened; empty if it can."""
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, ...]:
@@ -86,7 +88,7 @@ def _look(name: str, path: Path, root: Path) -> Found:
         return Found(name, path, "foreign", f"schema {schema}; this interp reads schema {SCHEMA}")
     if _leads_out(path, root):
         return Found(name, path, "foreign", "it holds a link that leads out of the dashboard's root folder")
-    return Found(name, path, str(attributes.get("experiment", "trace")))
+    return Found(name, path, str(attributes.get("experiment", "trace")), attributes=attributes)
 
 
 def _leads_out(store: Path, root: Path) -> bool:

@@ -27,10 +27,8 @@ class Figure:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     """What {NAME} in the result's name and the arguments may stand for; an option of that name chooses for the command."""
-    cells: str = ""
-    """A function of `interp.figures` that puts marks on its cells, with the arm's labels as their data."""
     labels: tuple[str, ...] = ()
-    """Which labels those are."""
+    """Of a heat map: the arm's labels that a cell stands for: its x, its y, the map's name."""
 
     def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """Values of the choices by file name: the options' own, or all."""

@@ -52,9 +52,8 @@ def steps(
 ) -> go.Figure:
     """A heat map over steps and blocks with one cell framed; `most` is the colour scale's maximum. From `glance.ratio`."""
     made = style.figure(title, "step (sampling runs to the right)", "block")
-    times = np.broadcast_to(values["timestep"].to_numpy(), (values.sizes["block"], values.sizes["step"]))
-    said = "block %{y}, step %{x}, timestep %{customdata:.0f}: %{z:.4g}<extra></extra>"
-    marks.heat(made, values, ("step", "block"), unit=unit, most=most, customdata=times, hovertemplate=said)
+    said = "block {block}, step {step}, timestep {timestep:.0f}: {value:.4g}"
+    marks.heat(made, values, ("step", "block"), unit=unit, most=most, said=said)
     if block is not None and step is not None:
         marks.framed(made, step, block)
     return style.caption(made, values.attrs)
@@ -102,16 +101,6 @@ def surface(magnitude: xr.DataArray) -> go.Figure:
         scene={"xaxis": {"title": "channel"}, "yaxis": {"title": "token"}, "zaxis": {"title": "mean |hidden|"}},
     )
     return style.caption(made, magnitude.attrs)
-
-
-def step_cells(made: go.Figure, values: xr.DataArray, **place: int) -> go.Figure:
-    """Clickable marks on every cell of a heat map over steps and blocks, with (step, block) as their data."""
-    here = values.transpose("block", "step")
-    steps, blocks, times = (here[name].to_numpy() for name in ("step", "block", "timestep"))
-    words = [f"step {step}, timestep {time:.0f}" for step, time in zip(steps, times, strict=True)]
-    lines = zip(blocks, here.to_numpy(), strict=True)
-    texts = [[f"block {block}, {at}: {value:.4g}" for at, value in zip(words, line, strict=True)] for block, line in lines]
-    return marks.clickable(made, steps.tolist(), blocks.tolist(), texts, **place)
 
 
 def layers(profile: xr.Dataset) -> go.Figure:

@@ -73,43 +73,21 @@ def dose(found: xr.Dataset) -> go.Figure:
 
 def patch_grid(found: xr.Dataset) -> go.Figure:
     """Share recovered by block and step (or region), one heat map per patched quantity. From `patching.recovered`."""
-    value = found["recovered"].transpose("what", "block", "column")
+    bounds = {end: found[f"recovered_{end}"] for end in ("low", "high")}
+    value = found["recovered"].assign_coords(bounds).transpose("what", "block", "column")
     made = marks.heat_panels(
         f"share of the clean picture recovered by a patch ({found.attrs['metric']})",
         value,
         [f"{what} patched" for what in found["what"].to_numpy()],
         unit="recovered",
         most=max(0.05, float(abs(value).max())),
-        hovertemplate="block %{y}, %{x}: %{z:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<extra></extra>",
+        said="{what} at block {block}, {column}: {value:.3f} [{low:.3f}, {high:.3f}]",
         texttemplate="%{z:.2f}" if value[0].size <= CELLS_WITH_TEXT else None,
         textfont={"size": 9},
     )
-    bounds = (
-        found[[f"recovered_{end}" for end in ("low", "high")]].to_dataarray("end").transpose("what", "block", "column", "end")
-    )
-    for trace, one in zip(made.data, bounds.to_numpy(), strict=True):
-        trace.customdata = one
     made.update_xaxes(title_text="steps" if found.attrs["columns"] == "steps" else "region", type="category")
     made.update_yaxes(type="category")
     return style.caption(made, found.attrs)
-
-
-def patch_cells(made: go.Figure, found: xr.Dataset) -> go.Figure:
-    """Clickable marks on every cell of a patch grid, with (column, block, what) as their data."""
-    columns, blocks = ([str(value) for value in found[axis].to_numpy()] for axis in ("column", "block"))
-    for number, what in enumerate(found["what"].to_numpy()):
-        one = found.sel(what=what).transpose("block", "column")
-        texts = [
-            [
-                f"{what} at block {block}, {column}: {float(c['recovered']):.3f} "
-                f"[{float(c['recovered_low']):.3f}, {float(c['recovered_high']):.3f}]"
-                for column in columns
-                for c in [one.sel(block=int(block), column=column)]
-            ]
-            for block in blocks
-        ]
-        marks.clickable(made, columns, blocks, texts, str(what), row=1, col=number + 1)
-    return made
 
 
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:

@@ -27,22 +27,14 @@ def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int,
     if picture is not None:
         where = {"x": -0.5, "y": -0.5, "sizex": columns, "sizey": rows, "xref": "x", "yref": "y", "yanchor": "top"}
         made.add_layout_image(source=style.source(picture, 512), sizing="stretch", layer="below", **where)
-    said, opacity = "token y %{y}, x %{x}: %{z:.4g}<extra></extra>", 1 if picture is None else 0.7
-    unit = str(values.attrs.get("units", "value"))
-    marks.heat(made, values, TOKENS, unit=unit, opacity=opacity, hovertemplate=said)
+    said, opacity = "token y {token_y}, x {token_x}: {value:.4g}", 1 if picture is None else 0.7
+    marks.heat(made, values, TOKENS, unit=str(values.attrs.get("units", "value")), opacity=opacity, said=said)
     if token is not None:
         marks.framed(made, token[1], token[0])
     bare = {"constrain": "domain", "showgrid": False, "zeroline": False}
     made.update_yaxes(bare, range=[rows - 0.5, -0.5], autorange=None, scaleanchor="x")
     made.update_xaxes(bare, range=[-0.5, columns - 0.5])
     return style.caption(made, values.attrs)
-
-
-def token_cells(made: go.Figure, values: xr.DataArray) -> go.Figure:
-    """Clickable marks on every token of a map, with (token x, token y) as their data."""
-    lines = enumerate(values.to_numpy().astype(float))
-    texts = [[f"token y {y}, x {x}: {value:.4g}" for x, value in enumerate(line)] for y, line in lines]
-    return marks.clickable(made, range(values.sizes["token_x"]), range(values.sizes["token_y"]), texts)
 
 
 def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:

@@ -119,14 +119,18 @@ def heat(
     values: xr.DataArray,
     axes: tuple[str, str],
     *,
+    said: str = "",
     unit: str = "",
     most: float | None = None,
     signed: bool = False,
     **more: Any,
 ) -> go.Figure:
-    """Values over two axes, (x, y), as colours, the first row on top. `most` ends the colour scale, symmetric if `signed`."""
-    x, y = axes
-    here = values.transpose(y, x)
+    """Values over two axes, (x, y), as colours, the first row on top. `most` ends the colour scale, symmetric if `signed`.
+
+    `said` is what a cell says under the mouse, of its {value} and its coordinates by name.
+    """
+    here = values.transpose(*axes[::-1])
+    here = here.assign_coords({axis: here[axis] for axis in axes})
     drawn = {
         "colorscale": "RdBu_r" if signed else style.SCALE,
         "zmin": None if most is None else -most if signed else 0,
@@ -134,7 +138,13 @@ def heat(
         "colorbar": {"title": unit},
         **more,
     }
-    made.add_heatmap(z=here.to_numpy().astype(float), x=here[x].to_numpy(), y=here[y].to_numpy(), **drawn)
+    if said:
+        fields = {str(name): place.broadcast_like(here).to_numpy().ravel() for name, place in here.coords.items()}
+        cells = zip(here.to_numpy().ravel(), *fields.values(), strict=True)
+        texts = [said.format(**dict(zip(("value", *fields), cell, strict=True))) for cell in cells]
+        drawn |= {"text": np.reshape(texts, here.shape), "hovertemplate": "%{text}<extra></extra>"}
+    x, y = (here[axis].to_numpy() for axis in axes)
+    made.add_heatmap(z=here.to_numpy().astype(float), x=x, y=y, **drawn)
     return made.update_yaxes(autorange="reversed")
 
 
@@ -146,7 +156,8 @@ def heat_panels(
     made, places = style.panels(title, titles)
     for number, place in enumerate(places):
         one = values.isel({over: number})
-        heat(made, one, (x, y), unit=unit, most=most, signed=signed, showscale=place == places[-1], **place, **more)
+        shown = {"name": str(one[over].item()), "showscale": place == places[-1], **place, **more}
+        heat(made, one, (x, y), unit=unit, most=most, signed=signed, **shown)
     made.update_xaxes(title_text=x)
     return made.update_yaxes(title_text=y, row=1, col=1)
 
@@ -157,25 +168,26 @@ def framed(made: go.Figure, x: float, y: float) -> None:
     made.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line=line)
 
 
-def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], texts: Any, *labels: Any, **place: Any) -> go.Figure:
-    """Add invisible markers on a heat map's cells, with (x, y, *labels) as data: browsers report clicks on markers, not on
-    heat maps. `texts` are hover texts, (y, x); `place` is the subplot's row and col.
+def clickable(made: go.Figure) -> go.Figure:
+    """Add invisible markers on the cells of every heat map, with (x, y, the map's name) as data.
+
+    Browsers report clicks on markers, not on heat maps.
     """
-    columns, rows = np.array(list(x)), np.array(list(y))
-    data = np.empty((len(rows), len(columns), 2 + len(labels)), object)
-    data[..., 0], data[..., 1] = columns[None, :], rows[:, None]
-    data[..., 2:] = labels
-    made.add_scattergl(
-        x=np.tile(columns, len(rows)),
-        y=np.repeat(rows, len(columns)),
-        customdata=data.reshape(-1, data.shape[-1]),
-        text=np.asarray(texts, object).ravel(),
-        hovertemplate="%{text}<extra></extra>",
-        mode="markers",
-        marker={"symbol": "square", "size": 14, "opacity": 0},
-        showlegend=False,
-        name="cells",
-        **place,
-    )
-    made.update_traces(hoverinfo="skip", hovertemplate=None, selector={"type": "heatmap"})
+    maps = {"type": "heatmap"}
+    for one in list(made.select_traces(maps)):
+        x, y = (places.ravel() for places in np.meshgrid(one.x, one.y))
+        made.add_scattergl(
+            x=x,
+            y=y,
+            xaxis=one.xaxis,
+            yaxis=one.yaxis,
+            customdata=list(zip(x.tolist(), y.tolist(), [one.name] * x.size, strict=True)),
+            text=np.ravel(one.text),
+            hovertemplate="%{text}<extra></extra>",
+            mode="markers",
+            marker={"symbol": "square", "size": 14, "opacity": 0},
+            showlegend=False,
+            name="cells",
+        )
+    made.update_traces(hoverinfo="skip", hovertemplate=None, selector=maps)
     return made.update_layout(dragmode=False, clickmode="event+select")

@@ -138,11 +138,7 @@ def log_ticks(values: Any) -> dict[str, Any]:
 
 def short(text: str, width: int = 24) -> str:
     """Wrap a text and escape it for plotly."""
-    words, lines = text.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
+    lines = textwrap.wrap(text, width + 1, break_long_words=False, break_on_hyphens=False)
     return "<br>".join(plain(line) for line in lines)
 
 
