@@ -143,7 +143,7 @@ def test_a_picture_without_a_browser_names_what_is_missing(tmp_path: Path, monke
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("Image export requires kaleido\nmore")
 
-    monkeypatch.setattr(go.Figure, "write_image", fail)
+    monkeypatch.setattr(go.Figure, "to_image", fail)
     with refused(interp.InputError, "x.png", "kaleido", "Chrome", "Image export requires kaleido"):
         style.write(go.Figure(), tmp_path / "x.png")
 

@@ -9,6 +9,7 @@ from interp.dashboard import ask, choose, frame, pictures
 from interp.dashboard.explain import explained
 from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
+from interp.dashboard.settings import arm_of
 from interp.experiments.kinds import kinds
 from interp.figures.drawn import picture_of
 
@@ -33,17 +34,6 @@ def figure_panel(experiment, name, figure):
     if figure.labels:
         st.caption("Click a cell for its pictures.")
     return of
-
-
-def pick_arm(experiment, labels, arms):
-    """One of these arms, label by label; labels of one value need no picker."""
-    for name, values in labels.items():
-        options = list(dict.fromkeys(values[arm] for arm in arms))
-        if len(options) > 1:
-            label, numeric = plain(name.replace("_", " ").capitalize()), not isinstance(options[0], str)
-            value = pick(f"{experiment.kind}_{name}", label, options, slider=numeric)
-            arms = [arm for arm in arms if values[arm] == value]
-    return arms[0]
 
 
 def labels_of(experiment):
@@ -75,7 +65,7 @@ def compare_pictures(experiment, kind, shown):
     if not drawn:
         st.info("No arm is drawn for this prompt yet.")
         return
-    arm = pick_arm(experiment, labels, drawn)
+    arm = arm_of(labels, drawn, experiment.kind, lambda name: plain(name.replace("_", " ").capitalize()))
     for figure, found in shown:
         if figure.labels:
             value_of(found, figure, labels, arm)

@@ -12,9 +12,6 @@ from interp.store.tables import table
 
 frame.needed()
 
-COMMAND = (
-    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
-)
 GALLERY = 6
 
 
@@ -103,7 +100,7 @@ if view == "Live":
     with explained():
         draw_live()
 else:
-    experiment = choose.experiment(["sweep"], "Sweep", COMMAND, name="sweep")
+    experiment = choose.experiment(["sweep"], "Sweep", choose.SWEEP_IT, name="sweep")
     with explained():
         if "sweep" not in experiment.results and view == "Sweep":
             raise InputError(

@@ -14,9 +14,6 @@ from interp.store.studies import Study, read_study, study_file, study_names, wri
 
 frame.needed()
 
-COMMAND = (
-    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
-)
 QUESTIONS = {
     "detail": "Which picture has the better fine details?",
     "colour": "Which picture has the more natural, consistent colours?",
@@ -56,7 +53,7 @@ def chosen():
 
 def set_up():
     """Choose the two methods to compare; raters receive only the link."""
-    experiment = choose.experiment(KINDS, "Experiment", COMMAND, name="study_experiment")
+    experiment = choose.experiment(KINDS, "Experiment", choose.SWEEP_IT, name="study_experiment")
     names = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     left, right = st.columns(2)
     with left:

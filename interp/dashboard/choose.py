@@ -19,6 +19,9 @@ from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
 
 TRACE_IT = "interp trace --model demo --prompts prompts.txt --record stats,gates,branches,hidden --out cache/demo.zarr"
+SWEEP_IT = (
+    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
+)
 
 
 def roots_given() -> tuple[Path, ...]:

@@ -45,7 +45,7 @@ def stores(roots: Sequence[Path]) -> list[Found]:
     """Every zarr folder under the roots, by name, without links that lead out of their root."""
     found: dict[str, Found] = {}
     for root in roots:
-        for path in _walk(root, root, DEPTH):
+        for path in _walk(root):
             name = root.name if path == root else str(path.relative_to(root))
             if name in found and found[name].path != path:
                 name = f"{root.name}/{name}"
@@ -55,19 +55,13 @@ def stores(roots: Sequence[Path]) -> list[Found]:
     return sorted(found.values(), key=lambda store: store.name)
 
 
-def _walk(folder: Path, root: Path, depth: int) -> Iterator[Path]:
-    if (folder / "zarr.json").is_file():
-        yield folder
-        return
-    if depth == 0:
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if not entry.name.startswith(".") and entry.is_dir() and inside(Path(entry.path), root):
-            yield from _walk(Path(entry.path), root, depth - 1)
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root, followlinks=True):
+        path = Path(folder)
+        if "zarr.json" in files:
+            yield path
+        ended = "zarr.json" in files or len(path.relative_to(root).parts) == DEPTH
+        names[:] = [] if ended else sorted(name for name in names if not name.startswith(".") and inside(path / name, root))
 
 
 def inside(path: Path, root: Path) -> bool:

@@ -44,11 +44,8 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
     columns = sorted({int(block) for block in blocks if block >= 0})
     grid = []
     for step in shown:
-        line = []
-        for block in columns:
-            arm = int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0])
-            line.append(picture_of(experiment, prompt, arm))
-        grid.append([*line, experiment.picture(prompt, 0)])
+        arms = [int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0]) for block in columns]
+        grid.append([picture_of(experiment, prompt, arm) for arm in (*arms, 0)])
     names = [*(f"block {block}" for block in columns), "final picture"]
     text = str(axes["prompt_text"].to_numpy()[prompt])
     return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +103,20 @@ def write(made: go.Figure, path: str | Path) -> Path:
     if kind == "html":
         made.write_html(path, include_plotlyjs=True)
         return path
-    with _needing_chrome(f"{path.name}: pictures", "use .html"):
-        made.write_image(path, width=made.layout.width or 1000, height=made.layout.height or 560, scale=2)
+    path.write_bytes(_drawn(made, kind, 2, f"{path.name}: pictures", "use .html"))
     return path
 
 
 def svg(made: go.Figure) -> str:
     """A figure as SVG for a page, with unique ids, so that one page can hold several."""
-    with _needing_chrome("drawn figures", "leave --static out"):
-        drawn = made.to_image(format="svg", width=made.layout.width or 1000, height=made.layout.height or 560)
-    return str(drawn.decode("utf-8"))
+    return _drawn(made, "svg", 1, "drawn figures", "leave --static out").decode("utf-8")
 
 
-@contextlib.contextmanager
-def _needing_chrome(what: str, instead: str) -> Iterator[None]:
+def _drawn(made: go.Figure, kind: str, scale: int, what: str, instead: str) -> bytes:
+    """A figure's file; an error says what needs a browser, and what to do instead."""
+    size = {"width": made.layout.width or 1000, "height": made.layout.height or 560}
     try:
-        yield
+        return bytes(made.to_image(format=kind, scale=scale, **size))
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{what} need kaleido and a Chrome ({reason}); pip install 'interp[export]', or {instead}") from None
