@@ -86,7 +86,6 @@ def compare_pictures(experiment, kind, shown):
 
 
 known = {name: kind for name, kind in kinds().items() if kind.page == "causal"}
-st.title("Causal")
 experiment = choose.experiment(list(known), "Experiment", COMMAND)
 kind = known[experiment.kind]
 st.caption(plain(f"{experiment.path.name}: {kind.name}, {experiment.facts()['rows']}, {experiment.facts()['pictures']}"))

@@ -9,7 +9,6 @@ from interp.dashboard.pickers import pick, plain
 
 frame.needed()
 
-st.title("Compare")
 left_run = choose.run("run", "Left run")
 runs = [left_run, choose.run("other", "Right run", beside=left_run)]
 streams = [str(value) for value in runs[0].summary["stream"].to_numpy() if value in runs[1].summary["stream"].to_numpy()]

@@ -93,7 +93,6 @@ def draw_live():
         pictures.pair("live-pair", *st.session_state["interp:live"])
 
 
-st.title("Guidance")
 views = {"Sweep": numbers, "Gallery": gallery, "Two settings": against}
 view = pick("view", "View", [*views, "Live"])
 if view == "Live":

@@ -8,7 +8,6 @@ from interp.dashboard.pickers import pick, plain, put
 
 frame.needed()
 
-st.title("Massive channels")
 run = choose.run()
 opened = ask.opened(run)
 stream = choose.stream(run)

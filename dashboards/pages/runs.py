@@ -11,7 +11,6 @@ from interp.dashboard.pickers import pick, plain
 
 frame.needed()
 
-st.title("Runs")
 folders = ", ".join(plain(str(root)) for root in choose.roots_given())
 stores = choose.stores()
 if not stores:

@@ -152,7 +152,6 @@ def results():
 
 
 VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}
-st.title("Study")
 view = pick("study_view", "View", list(VIEWS))
 with explained():
     VIEWS[view]()

@@ -9,7 +9,6 @@ from interp.dashboard.pickers import put
 
 frame.needed()
 
-st.title("Timestep or text")
 run = choose.run()
 opened = ask.opened(run)
 stream = choose.stream(run)

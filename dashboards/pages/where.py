@@ -11,7 +11,6 @@ frame.needed()
 
 SETS = ("one channel", "the massive channels", "the 12 largest of this state")
 
-st.title("Where it lives")
 run = choose.run()
 opened = ask.opened(run)
 if "image" not in (run.hidden.children if run.plan.get("record", {}).get("hidden") else ()):

@@ -8,7 +8,6 @@ from interp.dashboard.pickers import plain
 
 frame.needed()
 
-st.title("Who writes it")
 run = choose.run()
 opened = ask.opened(run)
 if not run.plan.get("record", {}).get("branches"):

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import streamlit as st
 import xarray as xr
-import zarr
 
 from interp.base.errors import InputError
 from interp.dashboard import cached_stores, roots
@@ -72,17 +70,8 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
         stop(f"No store of this kind ({', '.join(kinds)}) is under {folders}. To make one:", command)
     others = [store for store in fitting if beside is None or found[store].path != beside.path]
     others.sort(key=lambda store: kinds.index(found[store].kind))
-    first = next((store for store in others if _has_rows(found[store].path)), (others or fitting)[0])
+    first = next((store for store in others if roots.finished(found[store].path)), (others or fitting)[0])
     return found[pick(name, label, fitting, default=first, where="the folder")].path
-
-
-@st.cache_data(ttl=60, show_spinner=False)
-def _has_rows(path: Path) -> bool:
-    """Whether a store has a finished row: the default store should not be empty."""
-    try:
-        return bool(np.asarray(zarr.open_array(path / "done", mode="r")[...]).any())
-    except Exception:  # a damaged store can raise anything its codecs raise; opening it reports the problem
-        return False
 
 
 def stream(run: Run) -> str:

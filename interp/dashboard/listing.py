@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from interp.dashboard.roots import Found
+from interp.dashboard.roots import Found, finished
 from interp.store.saved_results import result_names
 
 
@@ -29,12 +28,12 @@ def _line(store: Found) -> dict[str, Any]:
         what = "done" if store.kind == "trace" else "planned"
         planned = zarr.open_array(store.path / what, mode="r")
         total = planned.shape[0] if store.kind == "trace" else int(np.asarray(planned[...]).sum())
-        finished = sum(len(files) for _, _, files in os.walk(store.path / "done" / "c"))  # one file each
+        done = finished(store.path)
         results = ", ".join(result_names(store.path))
     except Exception as error:  # a damaged store stays a line of the table, whatever error it raises
         return {**line, "problem": f"{type(error).__name__}: {error}"}
     made = str(store.attributes.get("provenance", {}).get("created", ""))[:16].replace("T", " ")
-    rows = f"{finished} of {total}" + ("" if finished == total else " (unfinished)")
-    share = finished / total if total else 1.0
+    rows = f"{done} of {total}" + ("" if done == total else " (unfinished)")
+    share = done / total if total else 1.0
     model = str(store.attributes.get("plan", {}).get("model"))
     return {**line, "model": model, "rows": rows, "done": share, "results": results, "created": made, "problem": ""}
