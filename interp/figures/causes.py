@@ -25,7 +25,7 @@ def alignment(found: xr.Dataset, *, target: str = "hidden") -> go.Figure:
 def attribution(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     """Stacked shares of a channel's variance over blocks; the mean of other channels hatched. From `attribution.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
-    title = f"variance of channel {channel} by source: {found.attrs['quantity']} (hatched: mean of other channels)"
+    title = f"variance of channel {channel} by source: {found.attrs['quantity']} (hatched: others)"
     made = style.figure(title, "block", "share of variance", barmode="relative", bargap=0.25, yaxis_range=[0, 1.02])
     blocks = [str(block) for block in found["block"].to_numpy()]
     for colour, term, here in marks.each(found, "term"):
