@@ -27,10 +27,8 @@ class Figure:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     """Possible values of {NAME} in the result's name and the arguments; an option of that name selects one."""
-    cells: str = ""
-    """A function of `interp.figures` that marks the figure's cells, with labels of the arms as their data."""
     labels: tuple[str, ...] = ()
-    """The names of these labels."""
+    """Of a heat map: the arm's labels that a cell stands for: its x, its y, the map's name."""
 
     def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """Values of the choices, by file name: those of the options, or all."""

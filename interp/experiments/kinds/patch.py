@@ -239,7 +239,6 @@ patch = Kind(
             "effects.patch_grid",
             "patching_{metric}",
             choices={"metric": METRICS},
-            cells="effects.patch_cells",
             labels=("column", "block", "what"),
         )
     },
