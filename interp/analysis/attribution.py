@@ -40,7 +40,8 @@ def decompose(
     eta2, omega2                      (term, block, channel)  as in an analysis of variance of the samples at hand; omega2 takes
                                                               the highest interaction as its error
     any_prompt, _low, _high           (block, channel)        all terms with the prompt in them together
-    prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin
+    prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin; False
+                                                              below three texts, for which there is no interval
     ordinary                          (term, block)           the control: mean share over the other channels
 
     Seeds are crossed with prompts: those that every prompt text has are used, each once.

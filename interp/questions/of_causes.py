@@ -16,6 +16,8 @@ from interp.base.options import Blocks, Channels, OneStream
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from interp.store.traced_run import Run
 
 
@@ -63,6 +65,11 @@ def attribution_results(run: Run, asked: Attribution) -> Results:
     return {"attribution": split(), **{f"attribution_alpha_{gate}": split(quantity="alpha", gate=str(gate)) for gate in gates}}
 
 
+def _negligible(one: xr.Dataset) -> bool | str:
+    """Whether the prompt's terms are below the margin; unknown without an interval, which needs three prompt texts."""
+    return bool(one["prompt_negligible"]) if one["any_prompt_high"].notnull() else "cannot tell"
+
+
 ATTRIBUTION = Table(
     ("channel", "block"),
     {
@@ -72,7 +79,7 @@ ATTRIBUTION = Table(
         "timestep interval": lambda one: [float(one[f"share_{end}"].sel(term="timestep")) for end in ("low", "high")],
         "any prompt": "any_prompt",
         "prompt interval": ("any_prompt_low", "any_prompt_high"),
-        "prompt negligible": "prompt_negligible",
+        "prompt negligible": _negligible,
         "other channels' timestep": lambda one: float(one["ordinary"].sel(term="timestep")),
     },
     keep=lambda one: one["share"].notnull().any(),
