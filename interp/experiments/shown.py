@@ -7,11 +7,10 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Lines, Table
+from interp.analysis.table import Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    import xarray as xr
 
     from interp.store.experiment import Experiment
 
@@ -73,7 +72,5 @@ class Shown:
     """A table of a result; with `per`, one table for every value along that axis, with the value as title."""
 
     result: str
-    table: Table | Lines
+    table: Table
     per: str = ""
-    view: Callable[[xr.Dataset], xr.Dataset] = lambda found: found
-    """The part of the result that the table shows."""
