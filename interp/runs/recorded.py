@@ -32,7 +32,7 @@ def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: Hidde
     if record.stats:
         recorders.append(StatisticsRecorder(anatomy, steps, batch))
     if record.gates:
-        recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+        recorders.append(GatesRecorder(anatomy, steps, batch, schema.gate_kinds))
     if record.branches:
         recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
     for own in record.recorders:
