@@ -16,6 +16,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from interp.base.sites import Site
 from interp.interventions import Intervention
 from interp.interventions.conditioning import ReplaceLater, SwapConditioning
-from interp.interventions.hooks import attached, replaced
+from interp.interventions.hooks import attached
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, Reentry, as_output, bind_inputs, take_rows
@@ -84,8 +85,7 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
 
         return as_output(around(next(steps), bound, call), bound["return_dict"])
 
-    owner, name = (transformer, "forward") if slot is None else (slot, "around")
-    with replaced(owner, name, forward):
+    with patch.object(slot or transformer, "forward" if slot is None else "around", forward):
         yield
 
 

@@ -53,10 +53,7 @@ class Moments:
         """(moment, ...) float32: mean, variance."""
         if not self.count:
             return np.full((2, *self.mean.shape), np.nan, np.float32)
-        found = np.empty((2, *self.mean.shape), np.float32)
-        found[0] = self.mean
-        np.divide(self.square, self.count, out=found[1, ...], casting="same_kind")
-        return found
+        return np.array([self.mean, self.square / self.count], np.float32)
 
 
 class Bundle:

@@ -7,8 +7,8 @@ dictionary of arrays per row. Tensors are moved off the device together, once pe
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.plan import SiteRecorder
-from interp.base.sites import Select, Site, resolve_indices
+from interp.base.sites import Site
 from interp.models.anatomy import Anatomy
 from interp.tracing.statistics import STATISTICS, median_magnitude, token_mean, token_statistics
+
+if TYPE_CHECKING:
+    from interp.store.schema import HiddenAxes
 
 Array = NDArray[Any]
 RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without the prompt axis
@@ -155,27 +158,18 @@ class FiniteCheck(Reducing):
 class HiddenRecorder(Recorder):
     """Full hidden states of a selection, passed to `sink` as they arrive: (token, channel) float32 each."""
 
-    def __init__(self, select: Select, anatomy: Anatomy, steps: int, tokens: dict[str, int], sink: HiddenSink) -> None:
-        blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
-        self.sites = {site for site in sites_of(anatomy, "hidden") if site.block in blocks and site.stream in select.streams}
-        self.steps = resolve_indices(select.steps, steps, "steps")
-        channels = resolve_indices(select.channels, anatomy.channels, "channels")
-        self.channels = torch.tensor(channels) if select.channels is not None else None
-        self.tokens = {
-            stream: torch.tensor(resolve_indices(select.tokens, tokens[stream], f"tokens of the {stream} stream"))
-            for stream in select.streams
-            if select.tokens is not None and stream in anatomy.streams
-        }
-        self.sink = sink
+    def __init__(self, axes: Mapping[str, HiddenAxes], sink: HiddenSink) -> None:
+        self.axes, self.sink = axes, sink
+        self.sites = {Site(block, stream, "hidden") for stream, own in axes.items() for block in own.blocks}
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Select and copy the state, and pass it to the sink."""
-        if step not in self.steps:
+        axes = self.axes[site.stream]
+        if step not in axes.steps:
             return
-        if site.stream in self.tokens:
-            value = value.index_select(1, self.tokens[site.stream].to(value.device))
-        if self.channels is not None:
-            value = value.index_select(2, self.channels.to(value.device))
+        for axis, chosen in ((1, axes.tokens), (2, axes.channels)):
+            if len(chosen) < value.shape[axis]:
+                value = value.index_select(axis, torch.tensor(chosen, device=value.device))
         states = value.to("cpu", torch.float32, copy=True).numpy()
         for position, state in enumerate(states):
             self.sink(position, step, site.block, site.stream, state)
