@@ -15,10 +15,9 @@ from interp.base.errors import InterpError, StoreError
 from interp.store.create import storage_message
 from interp.store.locations import remove
 from interp.store.reader import undo
-from interp.store.schema import Array
+from interp.store.schema import Array, Groups
 
 Job = Callable[[], None]
-Groups = dict[str, dict[str, Array]]
 
 
 class Writer:
