@@ -17,9 +17,9 @@ from interp.base.executor import Stopped
 from interp.base.plan import Row, check_same, groups
 from interp.runs.recorded import make_recorders, make_schema
 from interp.store.create import zarr_quiet
-from interp.store.summary import Bundle
 from interp.store.reader import is_done
 from interp.store.schema import Schema
+from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared

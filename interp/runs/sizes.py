@@ -15,8 +15,8 @@ from interp.base.errors import TraceError
 from interp.runs.batches import Tracing
 from interp.runs.recorded import make_schema
 from interp.store.create import create, zarr_quiet
-from interp.store.summary import Bundle
 from interp.store.schema import FOLDED, Schema, Variable
+from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 
