@@ -13,7 +13,7 @@ from messages import names, refused
 import interp
 from interp.base.errors import InputError, StoreError, TraceError
 from interp.store.merging import merge
-from interp.store.moments import Moments
+from interp.store.summary import Moments
 from interp.store.verification import forget, verify
 
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square", "a cat", "a dog"]

@@ -87,7 +87,7 @@ def test_scenes_come_from_the_seed_alone() -> None:
 
 
 def test_every_caption_fits_the_encoders_and_every_word_is_one_token() -> None:
-    denoiser = build.build_denoiser(build.SIZES["small"])
+    denoiser = build.Denoiser(build.SIZES["small"])
     for scene in world.sample(300):
         for order in (0, 1):
             clip, t5 = denoiser.tokens([scene.caption(order=order)])
@@ -97,7 +97,7 @@ def test_every_caption_fits_the_encoders_and_every_word_is_one_token() -> None:
 
 
 def test_training_encodes_prompts_as_the_pipeline_does() -> None:
-    denoiser = build.build_denoiser(build.SIZES["small"])
+    denoiser = build.Denoiser(build.SIZES["small"])
     pipe = build.pipeline(build.build_vae(), denoiser)
     caption = "a small red star in the top left"
     with torch.no_grad():
@@ -157,8 +157,8 @@ def test_a_training_state_reads_back_whole(tmp_path: Path) -> None:
     one.save(tmp_path / "state.pt")
     other.load(tmp_path / "state.pt")
     assert other.step == 1
-    for name, tensor in train._weights(one.denoiser.modules()).items():
-        assert torch.equal(train._weights(other.denoiser.modules())[name], tensor), name
+    for name, tensor in one.denoiser.named_parameters():
+        assert torch.equal(other.denoiser.get_parameter(name), tensor), name
         assert torch.equal(other.ema[name], one.ema[name]), name
     states = (training.optimizer.state_dict()["state"] for training in (one, other))
     for mine, theirs in zip(*(state.values() for state in states), strict=True):

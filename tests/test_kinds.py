@@ -17,22 +17,22 @@ from typer.main import get_command
 
 import interp
 from interp.base.executor import Execution
-from interp.base.options import Loading, Sampling, text_of, typed
+from interp.base.options import Loading, Sampling, default_of, text_of, typed
 from interp.cli import add_experiments, app
 from interp.cli.workers import Spread
 from interp.experiments import kinds as known
 from interp.experiments.clean import clean_run
+from interp.experiments.kind import Kind
 from interp.experiments.kinds import kinds, register
 from interp.interventions.hooks import edited
 from interp.tracing.prepare import prepare
 
-INPUTS = {  # what an experiment is about, besides a prompts file
-    "patch": "--clean {a} --corrupted {b}",
-    "transport": "--source {a} --target {b}",
-    "sweep": "--prompts {a} --guidance none --guidance dg:1:channels=3:block=1",
-    "features": "--pairs {pairs}",
+REQUIRED = {  # values of required options; a prompts file for all others
+    "corrupted": ("{b}",),
+    "target": ("{b}",),
+    "guidance": ("none", "dg:1:channels=3:block=1"),
 }
-CHOSEN = {"dose": "--run {run}", "collapse": "--run {run}", "sweep": "", "gates": "", "lens": "--without 3"}
+OPTIONAL = {"prompts": ("{a}",), "pairs": ("{pairs}",), "channels": ("3",), "without": ("3",), "run": ("{run}",)}
 CPU = "--offload group --dtype bfloat16 --dry-run"
 
 
@@ -70,12 +70,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, flux_model: interp.Model) -
     return {name: str(folder / file) for name, file in files.items()}
 
 
+def inputs_of(kind: Kind) -> str:
+    """A value for every option that the kind requires, and for those that choose its inputs and channels."""
+    words = []
+    for field in dataclasses.fields(kind.options):
+        required = default_of(field) is inspect.Parameter.empty
+        values = REQUIRED.get(field.name, ("{a}",)) if required else OPTIONAL.get(field.name, ())
+        words += [f"--{field.name.replace('_', '-')} {value}" for value in values]
+    return " ".join(words)
+
+
 @pytest.mark.parametrize("name", kinds())
 def test_every_experiment_is_offloaded_sized_and_priced(name: str, inputs: dict[str, str], tmp_path: Path) -> None:
     """The whole of loading and sampling from the command line; nothing is drawn."""
-    about = f"{INPUTS.get(name, '--prompts {a}')} {CHOSEN.get(name, '--channels 3 --run {run}')}".format(**inputs)
-    if name in ("govern", "features"):
-        about = about.replace(f"--run {inputs['run']}", "")
+    about = inputs_of(kinds()[name]).format(**inputs)
     size = "" if name == "gates" else "--height 64 --width 96 --steps 2"
     command = f"{name} --model {inputs['flux']} {about} {size} {CPU} --out {tmp_path / 'e.zarr'}"
     code, _, err = run(command.split())

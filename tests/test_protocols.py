@@ -85,7 +85,7 @@ def test_win_probabilities_of_disruption(tmp_path: Path) -> None:
 def test_collapse_and_its_page(tmp_path: Path) -> None:
     found = evaluated("fc-disruption", tmp_path / "e.zarr", 2)
     assert {row["channels"] for row in found["collapse"]["rows"]} >= {"top 1", "lowest 24", "random 12"}  # type: ignore[index]
-    assert "the largest channels of every block zeroed" in page_of(tmp_path / "e.zarr")
+    assert "k channels of every block zeroed at all steps" in page_of(tmp_path / "e.zarr")
 
 
 def test_collapse_edits_each_blocks_own_channels(tiny_model: interp.Model, tmp_path: Path) -> None:

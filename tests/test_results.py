@@ -19,7 +19,7 @@ import interp
 from interp.analysis import comparison, energy, published, segmentation, stability, trend
 from interp.experiments.grid import tabulate
 from interp.experiments.keypoint_pairs import demo_pairs
-from interp.figures import causes, channels, maps, style
+from interp.figures import causes, channels, maps, marks, style
 from interp.store.saved_results import write_result
 
 
@@ -109,14 +109,14 @@ def at_a_glance(run: interp.Run) -> dict[str, go.Figure]:
         "threshold": channels.threshold(found),
         "one_state": channels.one_state(interp.glance.channels(run, block=3, step=0), selected=[29]),
         "steps": channels.steps(ratio, "ratio", "times", block=1, step=1),
-        "step_cells": channels.step_cells(channels.steps(ratio, "ratio", "times"), ratio),
+        "step_cells": marks.clickable(channels.steps(ratio, "ratio", "times")),
         "curves": causes.curves(run.stats["mean_abs"].sel(block=3, stream="image", channel=29), prompt=1),
         "variance": causes.variance(interp.glance.variance(run, [29])),
         "gate_grid": causes.gate_grid(interp.glance.alpha(run, 29)),
         "alpha_and_size": causes.alpha_and_size(interp.glance.alpha_and_size(run, block=1), selected=[29]),
         "factors": causes.factors(written),
         "over_picture": maps.over_picture(here, run.images["image"].sel(prompt=1).to_numpy(), token=(2, 3)),
-        "token_cells": maps.token_cells(maps.over_picture(here), here),
+        "token_cells": marks.clickable(maps.over_picture(here)),
         "token_channels": maps.token_channels(interp.tokens.token(run, 2, 3, **place)),
     }
 
@@ -143,7 +143,7 @@ def test_a_picture_without_a_browser_names_what_is_missing(tmp_path: Path, monke
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("Image export requires kaleido\nmore")
 
-    monkeypatch.setattr(go.Figure, "write_image", fail)
+    monkeypatch.setattr(go.Figure, "to_image", fail)
     with refused(interp.InputError, "x.png", "kaleido", "Chrome", "Image export requires kaleido"):
         style.write(go.Figure(), tmp_path / "x.png")
 

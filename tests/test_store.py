@@ -24,7 +24,7 @@ from hypothesis.extra.numpy import arrays
 from messages import names, refused, warned
 
 import interp
-from interp.store.moments import Moments
+from interp.store.summary import Moments
 
 
 @pytest.fixture

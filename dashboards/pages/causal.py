@@ -5,12 +5,13 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from interp.dashboard import choose, frame, pictures
+from interp.dashboard import ask, choose, frame, pictures
 from interp.dashboard.explain import explained
-from interp.dashboard.panel import opening, panel
+from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
+from interp.dashboard.settings import arm_of
 from interp.experiments.kinds import kinds
-from interp.experiments.shown import function_of
+from interp.figures.drawn import picture_of
 
 frame.needed()
 
@@ -19,36 +20,20 @@ COMMAND = "interp disrupt --model demo --prompts prompts.txt --out cache/disrupt
 
 def figure_panel(experiment, name, figure):
     """A figure of a result, with pickers for what it may show; a click on a cell picks the arm."""
-    chosen = {}
-    with st.sidebar:
-        for choice, values in figure.choices.items():
-            chosen[choice] = pick(choice, plain(choice.capitalize()), list(values))
+    chosen = {choice: pick(choice, plain(choice.capitalize()), list(values)) for choice, values in figure.choices.items()}
     of = figure.of(experiment, chosen)
-    code = [*opening(experiment.path, experiment=True), *figure.code(chosen)]
+    code = [*ask.opened(experiment).code, *figure.code(chosen)]
 
     def go_to(*values):
         """Set the pickers to the arm of the cell clicked."""
         for label, value in zip(figure.labels, values, strict=True):
             put(f"{experiment.kind}_{label}", value)
 
-    cells = (lambda made: function_of(figure.cells)(made, of)) if figure.cells else None
     data = of if figure.result else pictures.cells_of(experiment, [0], [0])
-    panel(name, partial(figure.make, of, chosen), data, code, cells=cells, clicked=go_to if cells else None)
-    if cells:
+    panel(name, partial(figure.make, of, chosen), data, code, clicked=go_to if figure.labels else None)
+    if figure.labels:
         st.caption("Click a cell for its pictures.")
     return of
-
-
-def pick_arm(experiment, labels, arms):
-    """One of these arms, label by label; labels of one value need no picker."""
-    for name, values in labels.items():
-        options = list(dict.fromkeys(values[arm] for arm in arms))
-        if len(options) > 1:
-            with st.sidebar:
-                numeric = not isinstance(options[0], str)
-                value = pick(f"{experiment.kind}_{name}", plain(name.replace("_", " ").capitalize()), options, slider=numeric)
-            arms = [arm for arm in arms if values[arm] == value]
-    return arms[0]
 
 
 def labels_of(experiment):
@@ -80,7 +65,7 @@ def compare_pictures(experiment, kind, shown):
     if not drawn:
         st.info("No arm is drawn for this prompt yet.")
         return
-    arm = pick_arm(experiment, labels, drawn)
+    arm = arm_of(labels, drawn, experiment.kind, lambda name: plain(name.replace("_", " ").capitalize()))
     for figure, found in shown:
         if figure.labels:
             value_of(found, figure, labels, arm)
@@ -95,13 +80,12 @@ def compare_pictures(experiment, kind, shown):
         if len(along) > 2 and not isinstance(values[arm], str):
             st.caption(f"Along {plain(name.replace('_', ' '))}:")
             shown = [kind.ends[0], *sorted(along, key=values.__getitem__), *kind.ends[1:]]
-            images = [experiment.picture(row, one) if experiment.done[row, one] else None for one in shown]
+            images = [picture_of(experiment, row, one) for one in shown]
             pictures.strip(images, [str(experiment.axes["arm"].to_numpy()[one]) for one in shown], width=120)
             pictures.strips_of(f"{name}:strip", experiment, [row], shown)
 
 
 known = {name: kind for name, kind in kinds().items() if kind.page == "causal"}
-st.title("Causal")
 experiment = choose.experiment(list(known), "Experiment", COMMAND)
 kind = known[experiment.kind]
 st.caption(plain(f"{experiment.path.name}: {kind.name}, {experiment.facts()['rows']}, {experiment.facts()['pictures']}"))

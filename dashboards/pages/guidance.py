@@ -1,34 +1,26 @@
 """Guidance: sweeps in numbers and pictures, two settings compared, and a live tab."""
 
-from functools import partial
-
 import streamlit as st
 
 from interp.base.errors import InputError
-from interp.dashboard import choose, frame, live, pictures
+from interp.dashboard import ask, choose, frame, live, pictures
 from interp.dashboard.explain import explained
-from interp.dashboard.panel import more, opening, panel
 from interp.dashboard.pickers import pick, plain
 from interp.dashboard.settings import seeds, setting
-from interp.figures import guidance as figures
+from interp.figures.drawn import picture_of
 from interp.store.tables import table
 
 frame.needed()
 
-COMMAND = (
-    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
-)
 GALLERY = 6
 
 
-def numbers(experiment, begin):
+def numbers(experiment):
     """Curves and the metric table."""
     found = experiment.result("sweep")
-    code = [*begin, 'found = experiment.result("sweep")', "interp.figures.guidance.sweep(found)"]
-    panel("sweep", partial(figures.sweep, found), found, code)
+    ask.opened(experiment).named("found", "experiment.result('sweep')", found).draw("sweep", "guidance.sweep")
     lines = table(found[["value", "low", "high", "over_first", "over_first_low", "over_first_high"]])
-    with st.sidebar:
-        measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])
+    measure = pick("measure", "Measure", [str(value) for value in found["measure"].to_numpy()])
     st.subheader(f"{plain(measure)} by setting")
     shown = lines[lines["measure"] == measure].drop(columns=["measure"]).sort_values("value")
     st.dataframe(shown.drop(columns=[c for c in shown if str(c).startswith("value") and c != "value"]), hide_index=True)
@@ -53,7 +45,7 @@ def two_settings(experiment, left, right):
     return arms
 
 
-def gallery(experiment, begin):
+def gallery(experiment):
     """One row of pictures per prompt of a seed: the first setting and two picked ones."""
     last = len(experiment.axes["arm"]) - 1
     one, other = two_settings(experiment, ("One setting", "a", 1), ("Another", "b", last))
@@ -63,18 +55,16 @@ def gallery(experiment, begin):
     rows = everyone[:GALLERY]
     columns = st.columns(2)
     for number, row in enumerate(rows):
-        images = [experiment.picture(row, arm) if experiment.done[row, arm] else None for arm in arms]
+        images = [picture_of(experiment, row, arm) for arm in arms]
         with columns[number % 2]:
             st.caption(f"{row}: {plain(str(experiment.axes['prompt_text'].to_numpy()[row]))}")
             pictures.strip(images, [names[arm] for arm in arms], width=128)
     if len(everyone) > len(rows):
         st.caption(f"The first {len(rows)} of {len(everyone)} prompts with this seed.")
-    code = [*begin, f"interp.figures.guidance.gallery(experiment, {rows}, {arms})"]
-    cells = partial(pictures.cells_of, experiment, rows, arms)
-    more("gallery", partial(figures.gallery, experiment, rows, arms), cells, code)
+    pictures.strips_of("gallery", experiment, rows, arms, "guidance.gallery")
 
 
-def against(experiment, begin):
+def against(experiment):
     """A slider between two settings."""
     row = choose.row(experiment)
     last = len(experiment.axes["arm"]) - 1
@@ -100,27 +90,19 @@ def draw_live():
         if drawn is not None:
             st.session_state["interp:live"] = [found["image"].to_numpy()[0] for found in drawn], [first, second]
     if "interp:live" in st.session_state:
-        (one, other), names = st.session_state["interp:live"]
-        slide, rest = st.columns([2, 3])
-        with slide:
-            pictures.between("live-pair", one, other, *names)
-        with rest:
-            apart, gain = pictures.difference(one, other)
-            pictures.strip([one, other, apart], [*names, f"difference, x{gain:.1f}"])
+        pictures.pair("live-pair", *st.session_state["interp:live"])
 
 
-st.title("Guidance")
 views = {"Sweep": numbers, "Gallery": gallery, "Two settings": against}
-with st.sidebar:
-    view = pick("view", "View", [*views, "Live"])
+view = pick("view", "View", [*views, "Live"])
 if view == "Live":
     with explained():
         draw_live()
 else:
-    experiment = choose.experiment(["sweep"], "Sweep", COMMAND, name="sweep")
+    experiment = choose.experiment(["sweep"], "Sweep", choose.SWEEP_IT, name="sweep")
     with explained():
         if "sweep" not in experiment.results and view == "Sweep":
             raise InputError(
                 "this sweep has no result yet: it is still running, or was stopped; run the same command again to resume it"
             )
-        views[view](experiment, opening(experiment.path, experiment=True))
+        views[view](experiment)

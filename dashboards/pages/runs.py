@@ -11,13 +11,10 @@ from interp.dashboard.pickers import pick, plain
 
 frame.needed()
 
-st.title("Runs")
 folders = ", ".join(plain(str(root)) for root in choose.roots_given())
 stores = choose.stores()
 if not stores:
-    st.info(f"No store is under {folders} yet. To make one with the demo model:")
-    st.code(choose.TRACE_IT, language="bash")
-    st.stop()
+    choose.stop(f"No store is under {folders} yet. To make one with the demo model:")
 st.caption(f"{len(stores)} {'store' if len(stores) == 1 else 'stores'} under {folders}.")
 table = overview(stores)
 st.dataframe(
@@ -28,9 +25,8 @@ st.dataframe(
         "created": st.column_config.TextColumn("created (UTC)"),
     },
 )
-with st.sidebar:
-    first = min(stores, key=lambda store: (bool(store.problem), store.kind != "trace")).name
-    name = pick("store", "Store", [store.name for store in stores], default=first, where="the folder")
+first = min(stores, key=lambda store: (bool(store.problem), store.kind != "trace")).name
+name = pick("store", "Store", [store.name for store in stores], default=first, where="the folder")
 store = next(store for store in stores if store.name == name)
 st.header(plain(store.name))
 if store.problem:

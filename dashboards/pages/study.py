@@ -1,25 +1,19 @@
 """Study: which of two pictures do raters prefer, without knowing the methods? DG section 5.3, App. I."""
 
 import datetime
-from functools import partial
 
 import streamlit as st
 
 from interp.analysis import study as analysis
 from interp.base.errors import InputError
-from interp.dashboard import cached_stores, choose, frame, pictures, roots
+from interp.dashboard import ask, cached_stores, choose, frame, pictures, roots
 from interp.dashboard.explain import explained
-from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain
-from interp.figures import people
 from interp.store.answers import append_answer, parse_answers
 from interp.store.studies import Study, read_study, study_file, study_names, write_study
 
 frame.needed()
 
-COMMAND = (
-    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
-)
 QUESTIONS = {
     "detail": "Which picture has the better fine details?",
     "colour": "Which picture has the more natural, consistent colours?",
@@ -53,20 +47,19 @@ def chosen():
     found = made()
     if not found:
         raise InputError("there is no study yet: make one under Set up")
-    with st.sidebar:
-        name = pick("study", "Study", list(found))
+    name = pick("study", "Study", list(found))
     return name, *found[name]
 
 
 def set_up():
     """Choose the two methods to compare; raters receive only the link."""
-    experiment = choose.experiment(KINDS, "Experiment", COMMAND, name="study_experiment")
+    experiment = choose.experiment(KINDS, "Experiment", choose.SWEEP_IT, name="study_experiment")
     names = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     left, right = st.columns(2)
     with left:
-        first = names.index(pick("first", "First method", names))
+        first = names.index(pick("first", "First method", names, beside=False))
     with right:
-        second = names.index(pick("second", "Second method", names, default=names[1]))
+        second = names.index(pick("second", "Second method", names, default=names[1], beside=False))
     both = (experiment.done[:, first] & experiment.done[:, second]).nonzero()[0].tolist()
     if not both:
         raise InputError("rows: no row is drawn under both methods yet")
@@ -151,21 +144,14 @@ def results():
         return
     rates = analysis.win_rates(answers, study.first_name, study.second_name)
     path = str(file.with_suffix(".jsonl"))
-    code = [
-        "import interp",
-        "from interp.store.answers import read_answers",
-        "",
-        f"found = interp.study.win_rates(read_answers({path!r}), {study.first_name!r}, {study.second_name!r})",
-        "interp.figures.people.win_rates(found)",
-    ]
-    panel("win-rates", partial(people.win_rates, rates), rates, code)
+    begin = ("import interp", "from interp.store.answers import read_answers", "")
+    text = f"interp.study.win_rates(read_answers({path!r}), {study.first_name!r}, {study.second_name!r})"
+    ask.Made(answers, "answers", begin, file).named("found", text, rates).draw("win-rates", "people.win_rates")
     st.dataframe(rates.to_dataframe().reset_index(), hide_index=True)
     st.caption("agreement: Krippendorff's alpha between raters; 1 is full agreement, 0 is chance. Intervals cluster by rater.")
 
 
 VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}
-st.title("Study")
-with st.sidebar:
-    view = pick("study_view", "View", list(VIEWS))
+view = pick("study_view", "View", list(VIEWS))
 with explained():
     VIEWS[view]()

@@ -1,4 +1,4 @@
-"""xarray in, xarray out, no torch: what runs and experiments say. Modules are imported when they are first used."""
+"""Analyses of runs and experiments: xarray in, xarray out, no torch. Modules are imported when they are first used."""
 
 import lazy_loader
 

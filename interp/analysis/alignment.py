@@ -1,6 +1,6 @@
-"""Alpha against activation: do the channels of large alpha hold the large activations? DG Figs. 4a, 13-15.
+"""Correlation of alpha and activations over channels. DG Figs. 4a, 13-15.
 
-A correlation says that they go together, not that alpha governs: that is a causal question, for an intervention.
+A correlation does not show that alpha causes the activations; an intervention (`interp.govern`) tests that.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     """Per block and gate, |alpha| against the block's output (`hidden`: mean |x|) and its `update` (|change of mean x|).
 
     correlation, _low, _high      (target, block, gate)   Spearman over channels
-    other_block                   (target, block, gate)   null: mean correlation with another block's alpha (channels are not
-                                                          exchangeable, so this is the null that counts)
+    other_block                   (target, block, gate)   null: mean correlation with another block's alpha. Channels are not
+                                                          exchangeable, so this null is the relevant one
     p_other_block                 (target, block, gate)   rank of the block's own alpha among the other blocks'
     p_permutation                 (target, block, gate)   channels permuted
     overlap                       (target, block, gate)   share of the k largest channels that both have; by chance k / channels

@@ -1,4 +1,4 @@
-"""Timestep or text: how much of a channel's variance each explains. DG Fig. 4b.
+"""Shares of timestep and text in a channel's variance. DG Fig. 4b.
 
 Observational: prompts and seeds are crossed with the steps of one sampling run, where the timestep is also the noise level.
 The exact answer for gates is `interp.gates`; the interventional one needs a model.
@@ -18,7 +18,7 @@ from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
-MARGIN = 0.05  # a share below this is called negligible
+MARGIN = 0.05  # shares below it are negligible
 TERMS = ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed", "prompt:seed", "timestep:prompt:seed")
 """In the order of `variance.terms_of`."""
 PROMPT_TERMS = [TERMS.index(term) for term in TERMS if "prompt" in term]
@@ -37,10 +37,11 @@ def decompose(
     """Variance of a channel's mean |x| (or of its alpha) split into timestep, prompt, seed and their interactions.
 
     share, share_low, share_high      (term, block, channel)  of the variance; the prompt terms corrected for few prompts
-    eta2, omega2                      (term, block, channel)  as in an analysis of variance of the samples at hand; omega2 takes
-                                                              the highest interaction as its error
-    any_prompt, _low, _high           (block, channel)        all terms with the prompt in them together
-    prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin
+    eta2, omega2                      (term, block, channel)  as in an analysis of variance of these samples; omega2 with the
+                                                              highest interaction as its error
+    any_prompt, _low, _high           (block, channel)        sum of all terms with the prompt
+    prompt_negligible                 (block, channel)        equivalence test at 5%: `any_prompt` is below the margin; False
+                                                              below three texts, for which there is no interval
     ordinary                          (term, block)           the control: mean share over the other channels
 
     Seeds are crossed with prompts: those that every prompt text has are used, each once.
@@ -98,7 +99,7 @@ def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | No
 
 
 def _no_text(source: sources.Source, quantity: str) -> str:
-    """Said where the text cannot enter the gates at all: then a share of zero is no finding."""
+    """A note where the text cannot enter the gates at all: a share of zero is then no finding."""
     if quantity != "alpha" or isinstance(source, xr.Dataset):
         return ""
     players = source.provenance.get("gates_set_by")
@@ -170,19 +171,19 @@ class Split:
         rest = each - (cells**2).mean(axis=(1, 2)) - prompt - prompt_seed - step_prompt
         many = self.texts / (self.texts - 1)
         prompt, step_prompt, prompt_seed, rest = (many * part for part in (prompt, step_prompt, prompt_seed, rest))
-        # a mean over texts keeps a share 1 / texts of what the texts disagree about
+        # a mean over texts still has 1 / texts of the variance between texts
         step, seed, step_seed = step - step_prompt / self.texts, seed - prompt_seed / self.texts, step_seed - rest / self.texts
         parts = [step, prompt, seed, step_prompt, step_seed, prompt_seed, rest]
         return np.asarray(np.maximum(np.stack(parts, axis=1), 0.0))
 
     def shares(self, means: Array) -> Array:
-        """Components over their sum; NaN where nothing varies."""
+        """Components over their sum; NaN without any variance."""
         parts = self.components(means)
         total = parts.sum(axis=1, keepdims=True)
         return np.asarray(np.divide(parts, total, out=np.full(parts.shape, np.nan), where=total > 0))
 
     def any_prompt(self, means: Array) -> Array:
-        """All terms with the prompt in them together."""
+        """The sum of all terms with the prompt."""
         return np.asarray(self.shares(means)[:, PROMPT_TERMS].sum(axis=1))
 
 

@@ -1,4 +1,4 @@
-"""The same analyses of several runs, lined up: over training checkpoints, sizes, models. DG Figs. 3b, 3c."""
+"""Compare analyses of several runs, such as training checkpoints, sizes or models. DG Figs. 3b, 3c."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from interp.store.traced_run import Run
 def runs(
     many: Sequence[Run], labels: Sequence[str] | None = None, *, stream: str = "image", criterion: str = "robust"
 ) -> xr.Dataset:
-    """What each run says of its largest channel and its massive set.
+    """The largest channel and the massive channels of each run.
 
-    ratio, ratio_low, ratio_high   (run, block)   largest channel over the median one, by mean |x|; NaN past a run's blocks
+    ratio, ratio_low, ratio_high   (run, block)   largest channel over the median one, by mean |x|; NaN beyond a run's blocks
     second                         (run, block)   the control: second largest channel over the median
     largest                        (run, block)   which channel that is; -1 beyond a run's blocks
     massive                        (run)          the consensus, as text
@@ -68,7 +68,7 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
 
 
 def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:
-    """Trend and shares of the channel that is largest in most blocks, at its largest block; NaN where they cannot be had."""
+    """Trend and shares of the channel that is largest in most blocks, at its largest block; NaN if there is none."""
     present = ~np.isnan(mean).any(axis=-1)
     channel = int(np.bincount(mean[present].argmax(axis=-1)).argmax())
     block = int(np.nanargmax(mean[:, channel]))

@@ -29,7 +29,7 @@ GAINS = {
     "discard": ("adaln_discard", "adaln"),
     "control": ("adaln_control", "adaln"),
 }
-"""Differences of kinds that are asked for: with AdaLN, with massive channels discarded, with as many others discarded."""
+"""Differences of kinds: with AdaLN, with massive channels discarded, with as many others discarded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def digest(self) -> str:
-        """What tells this pair from others."""
+        """A hash that identifies the pair."""
         parts = (self.pictures, self.points, np.array(self.box))
         held = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
         return hashlib.sha256(held + "\n".join(self.prompts).encode()).hexdigest()[:16]
@@ -88,8 +88,8 @@ def correct(pair: Pair, predicted: Array, grid: tuple[int, int], thresholds: Seq
 
 
 def controls(pair: Pair, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Array]:
-    """What this grid allows at best (each keypoint's own token), a random token's expectation, and the source's token taken for
-    the target's, as descriptors of position alone would: (threshold).
+    """The best share on this grid (each keypoint's own token), the expectation of a random token, and the share for the token
+    at the same place, which descriptors of position alone would predict: (threshold).
     """
     size = pair.pictures.shape[1:3]
     away = np.linalg.norm(centres(grid, size)[None] - pair.points[1][:, None], axis=2)

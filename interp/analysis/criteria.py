@@ -1,4 +1,4 @@
-"""What "massive" means: one function a definition, each with its source.
+"""Definitions of massive channels: one function each, with its source.
 
 A criterion takes a quantity of every sample (prompt, step), averages it over samples, scores the channels of each block and
 stream by it, and selects. `parse("top:12")` reads one from the command line; the number is its one parameter.
@@ -33,7 +33,7 @@ class Criterion:
 
     @property
     def threshold(self) -> float | None:
-        """The score from which on a channel is selected; `None` where a number of channels is asked for."""
+        """The score from which on a channel is selected; `None` where the criterion selects a number of channels."""
         name, value = next(iter(self.parameters.items()))
         return None if name == "k" else value
 
@@ -51,8 +51,8 @@ def robust(z: float = 3.5, least: float = 5.0) -> Criterion:
     """Modified z-score of log mean |x| of at least `z`, and `least` times the median channel: needs no k. The default.
 
     Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): 0.6745 (v - median) / MAD > 3.5; on the logarithm, since
-    channels differ by factors. Five times the median is more than any channel of a state whose one strong direction is turned
-    at random: there |x| is half-normal over channels, plus the rest, and reaches about four times its median.
+    channels differ by factors. In a state with one strong random direction, |x| is half-normal over channels and reaches about
+    four times its median: five times the median is more than that.
     """
 
     def score(mean: Array) -> Array:
@@ -69,7 +69,7 @@ def robust(z: float = 3.5, least: float = 5.0) -> Criterion:
 
 
 def ratio(times: float = 10.0) -> Criterion:
-    """Mean |x| at least `times` the median channel's; DiTF (arXiv 2505.18584) speaks of 100."""
+    """Mean |x| at least `times` the median channel's; DiTF (arXiv 2505.18584) mentions 100."""
 
     def score(mean: Array) -> Array:
         return np.asarray(mean / np.median(mean, axis=-1, keepdims=True))
@@ -85,7 +85,7 @@ def top(k: float = 8) -> Criterion:
 
 
 def top_signed(k: float = 8) -> Criterion:
-    """The k channels of largest |mean x| over tokens: "absolute channel mean" as Few Channels (arXiv 2605.13974) words it.
+    """The k channels of largest |mean x| over tokens: "absolute channel mean" in Few Channels (arXiv 2605.13974).
 
     A channel of mixed sign ranks lower here than by mean |x|.
     """
@@ -106,7 +106,7 @@ def sun(share: float = 0.5, least: float = 100.0, times: float = 1000.0) -> Crit
     def quantity(source: sources.Source) -> xr.DataArray:
         statistics = sources.statistics(source)
         if "median_abs" not in statistics:
-            raise StoreError("criterion sun needs stats/median_abs, which this store was made without; trace it anew")
+            raise StoreError("criterion sun needs stats/median_abs, which this store does not have; trace it again")
         largest = statistics["max_abs"]
         found = ((largest > least) & (largest >= times * statistics["median_abs"])).astype(np.float32)
         return found.where(largest.notnull())

@@ -1,4 +1,4 @@
-"""What disruption did to pictures: structure, detail, the prompt, who wins, and whether a small effect is proved small.
+"""Effects of ablations on pictures: structure, detail, the prompt, wins, and tests that small effects are small.
 
 Every arm is compared with the original picture of the same row, then with the random control of the same blocks. Values of a
 row's repeated controls are averaged first, then seeds, then prompt texts.
@@ -80,8 +80,8 @@ def verdict(values: Array, limit: float) -> str:
 
 
 def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) -> str:
-    """`minimal` when the 90% interval lies within +-limit, `changed` when the 95% interval lies outside it, else `cannot tell`;
-    so also where there are no intervals.
+    """`minimal` when the 90% interval lies within +-limit, `changed` when the 95% interval lies outside it, else `cannot tell`,
+    also without intervals.
     """
     if -limit < inner[0] and inner[1] < limit:
         return "minimal"

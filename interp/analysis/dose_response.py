@@ -1,9 +1,9 @@
-"""Dose and response: under which dose does which paper's claim hold, on this model?
+"""Dose and response: the doses at which each paper's claim holds on this model.
 
-    DG, section 4.2   detail goes, structure stays: detail or sharpness worse, structure proved minimal
-    FC                the picture collapses: structure moved by at least half of what another prompt would move it
+    DG, section 4.2   detail is lost, structure stays: detail or sharpness worse, structure change minimal
+    FC                the picture collapses: structure changes by at least half of its difference between two prompts
 
-each asked of the massive channels at a dose, and of the ordinary ones at the same dose.
+Both are measured for the massive channels and for ordinary ones at the same dose.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
 
 
 def collapse(experiment: Experiment, reference: Array | None = None) -> xr.Dataset:
-    """How pictures fall apart as the largest channels of every block go, Few Channels' disruption probe (arXiv 2605.13974):
+    """Effect of zeroing the largest channels of every block, Few Channels' disruption probe (arXiv 2605.13974):
     measures of every kind and number of channels, against the original picture of the same row.
 
     value, low, high                  (measure, kind, k)   mean over prompt texts; of structure, detail and sharpness in units
@@ -83,7 +83,7 @@ def collapse(experiment: Experiment, reference: Array | None = None) -> xr.Datas
     over_lowest, _low, _high          (measure, kind, k)   less the lowest channels' of the same k, paired by text
     changed_energy                    (kind, k)            of the edited states' energy
 
-    Of `prompt_effect` the interval is a jackknife over texts, and nothing is paired: its values are of pairs of prompts.
+    The values of `prompt_effect` are of pairs of prompts: its interval is a jackknife over texts, and it is not paired.
     """
     whole = whole_rows(experiment)
     cells = pairs.compare(experiment, reference).isel(prompt=whole)
@@ -112,7 +112,7 @@ def collapse(experiment: Experiment, reference: Array | None = None) -> xr.Datas
 
 
 def outcome(values: dict[str, Array], margin: float) -> str:
-    """What a dose did: values in units of their scales, (text,) each."""
+    """The outcome of a dose, from values in units of their scales, (text,) each."""
     structure = verdict(values["structure"], margin)
     lost, altered = False, False
     for name, worse in WORSE.items():

@@ -1,4 +1,4 @@
-"""How much of a state few channels hold, and what large channels do to token norms and to quantisation."""
+"""Shares of energy of the largest channels, and their effect on token norms and on quantisation."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def gini(values: Array) -> Array:
 
 
 def token_norms(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
-    """Token norms with the channels and without: is a high-norm token more than its massive channels? Needs hidden states.
+    """Token norms with and without the channels: whether they alone make high-norm tokens. Needs hidden states.
 
     norm, excised           (prompt, step, block, token)   L2 norm of all channels, and of the others alone
     high, high_excised      (step, block)                  share of tokens above three times their sample's median norm
-    random_excised          (step, block)                  the same with as many random other channels taken out: the control
+    random_excised          (step, block)                  the same without as many random other channels: the control
     correlation, _low, _high (step, block)                 of norm and excised over tokens, mean over prompts
     """
     chosen = massive.channels_of(source, channels, stream)

@@ -1,7 +1,7 @@
-"""At a glance: what a store's summary alone can say. Small enough for memory at once, exact, and without intervals.
+"""Analyses of a store's summary: exact, small enough for memory, and without intervals.
 
-The summary holds mean and variance over rows of every statistic and of alpha; that is all that a page needs to open. Intervals
-need the rows themselves: `massive.find`, `attribution.decompose` and the others read them.
+The summary holds mean and variance over rows of every statistic and of alpha. Intervals need the rows themselves, which
+`massive.find`, `attribution.decompose` and the others read.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def channels(run: Run, *, block: int, step: int, stream: str = "image") -> xr.Da
 
 
 def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Dataset:
-    """A channel's variance over rows and steps, split by the law of total variance: exact of the rows at hand, no estimate.
+    """A channel's variance over rows and steps, split by the law of total variance: exact for these rows, not an estimate.
 
     timestep, rest     (block, channel)   share of the variance over steps of the mean over rows; of that between rows at a step
                                           (prompts, seeds, interactions). The first is too large by at most rest / rows
@@ -94,7 +94,7 @@ def alpha(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
 
 
 def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset:
-    """Every channel's alpha beside its size at one block, means over rows and steps.
+    """Every channel's alpha and its size at one block, means over rows and steps.
 
     alpha   (gate, channel)   |mean over rows of alpha|
     size    (channel)         mean |hidden|
@@ -110,7 +110,7 @@ def _summary(run: Run, variable: str) -> xr.Dataset:
         what = "gates" if variable == "alpha" else "stats"
         raise StoreError(f"store {run.path} keeps no {what}; trace with --record stats,gates (a model without gates has none)")
     if not int(summary.attrs.get("rows", 0)):
-        raise StoreError(f"no row of {run.path} is done yet, so there is nothing to look at; let its trace go on first")
+        raise StoreError(f"no row of {run.path} is done yet, so there is nothing to analyse; resume its trace first")
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Intervals: the bootstrap over prompts, and what is said where there is none."""
+"""Intervals: bootstrap, jackknife and t intervals over prompts, and their descriptions in results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def bootstrap(
             rng=np.random.default_rng(seed),
         )
 
-    if np.isnan(flat).any():  # what does not exist is NaN, and so is its interval: scipy need not say so
+    if np.isnan(flat).any():  # missing values are NaN, and so are their intervals, without a warning of scipy
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             found = resample()
@@ -69,8 +69,8 @@ def jackknife(
 ) -> tuple[Array, Array]:
     """Jackknife over prompts of a function of the mean: t intervals on the logit (`share`) or Fisher's z (`correlation`) scale.
 
-    For what the percentile bootstrap does badly: shares of variance are skewed and it covers them too seldom (docs/findings.md
-    has both coverages), and resampled rank correlations are biased towards zero. Fewer than three prompts: NaN.
+    For estimates that suit the percentile bootstrap badly: it covers shares of variance, which are skewed, too seldom
+    (coverages: docs/findings.md), and resampled rank correlations are biased towards zero. Fewer than three prompts: NaN.
     """
     prompts = values.shape[0]
     estimate = function(values.mean(axis=0, keepdims=True))[0]
@@ -107,7 +107,7 @@ def student(values: Array, level: float = LEVEL) -> tuple[float, float]:
 
 
 def said_jackknife(prompts: int, scale: str) -> str:
-    """What a result says of such intervals."""
+    """The description of jackknife intervals in a result."""
     if prompts < 3:
         return "none: it needs three prompt texts"
     name = {"share": "the logit scale", "correlation": "Fisher's z"}[scale]
@@ -122,13 +122,13 @@ def _shares(index: Array, prompts: int) -> Array:
 
 
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:
-    """`work(place)` for every place of an array; places are independent, and numpy leaves the other cores free to help."""
+    """`work(place)` for every place of an array; in threads, since places are independent."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, np.ndindex(*shape)))
 
 
 def said(prompts: int, resamples: int = RESAMPLES) -> str:
-    """What a result says of its intervals."""
+    """The description of bootstrap intervals in a result."""
     if prompts < 2:
         return "none: one prompt text says nothing of others"
     if resamples < 2:

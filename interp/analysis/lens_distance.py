@@ -1,4 +1,4 @@
-"""How far the picture at each block and step is from the final one."""
+"""Distance of the picture at each block and step to the final picture."""
 
 from __future__ import annotations
 

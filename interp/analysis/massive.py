@@ -1,4 +1,4 @@
-"""Which channels are massive: `find(run)`; their profile over blocks, and whether they are so in every token."""
+"""Massive channels: find them (`find(run)`), and their profile over blocks and tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find(
     """Massive channels of every block and stream, and a consensus over blocks.
 
     score, score_low, score_high     (stream, block, channel)   the criterion's score, averaged over steps and prompts
-    size                             (stream, block, channel)   what it scores (mean |x| unless the criterion says otherwise)
+    size                             (stream, block, channel)   what it scores (mean |x| for most criteria)
     selected                         (stream, block, channel)   boolean
     frequency                        (stream, block, channel)   share of bootstrap resamples that select the channel
     runner_up                        (stream, block)            the largest score that was not selected: the control

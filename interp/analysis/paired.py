@@ -1,7 +1,6 @@
-"""Two methods on the same prompts and seeds: difference, interval, p, effect size, equivalence, and a verdict that says no more
-than the interval does.
+"""Compare two methods on the same prompts and seeds: difference, interval, p, effect size, equivalence, verdict.
 
-Scores are averaged over seeds first: prompts are what results are to hold for, so prompts are what is resampled and permuted.
+Scores are averaged over seeds first: results are meant to hold for other prompts, so prompts are resampled and permuted.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ def compare(
     """Every setting against a baseline, for every measure, on the same prompts.
 
     `scores` is (setting, measure, prompt), NaN where something is not measured; seeds of a prompt are averaged already.
-    `margin` is how small a difference counts as none, in units of the baseline's deviation over prompts; 0 asks for no
-    equivalence.
+    Differences below `margin`, in units of the baseline's deviation over prompts, count as none; 0 tests no equivalence.
 
     value, low, high            (setting, measure)   mean over prompts, 95% bootstrap
     over, over_low, over_high   (setting, measure)   less the baseline's, paired by prompt
@@ -84,7 +82,7 @@ def compare(
 
 
 def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """Tables of `compare`, their p corrected over all of them: a comparison that stands in two tables counts once."""
+    """Tables of `compare`, with p corrected over all of them; a comparison in two tables counts once."""
     keys: dict[tuple[Any, ...], float] = {}
     places: dict[str, list[tuple[Any, ...]]] = {}
     for name, table in found.items():
@@ -107,7 +105,7 @@ def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
 
 
 def _after(said: Array, corrected: Array) -> Array:
-    """Verdicts, with what the correction leaves of them."""
+    """The verdicts after the correction."""
     found = np.empty(said.shape, object)
     for place in np.ndindex(*said.shape):
         before = str(said[place]).removesuffix(ALONE)
@@ -146,7 +144,7 @@ def holm(p: Array) -> Array:
 
 
 def _verdicts(differences: Array, over: Estimate, p: Array, sign: Array, limit: Array) -> Array:
-    """What intervals and p of the mean differences allow to say; `sign` is 1 where higher is better."""
+    """Verdicts from intervals and p of the mean differences; `sign` is 1 where higher is better."""
     prompts, measured = len(differences), np.isfinite(differences).sum(axis=0)
     said = np.full(p.shape, "not shown", object)
     for place in np.ndindex(*p.shape):

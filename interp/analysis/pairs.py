@@ -1,4 +1,4 @@
-"""Every drawn picture of an experiment beside the original of its row: the measures that other analyses average."""
+"""Measures of every picture of an experiment against the original of its row, which other analyses average."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     structure, detail, sharpness, prompt_effect   (prompt, arm)
     left, right                            (prompt, arm)   root mean square pixel difference in the halves of the picture
     changed_energy, dose                   (prompt, arm)   of the edited states' energy; of all blocks' and steps' energy
-    scale_...                              attributes: what each measure is large against (`scales`)
+    scale_...                              attributes: the unit of each measure (`_scales`)
 
     `reference` is real pictures, (picture, y, x, rgb), whose mean spectrum detail is measured by; without it, the originals of
     other prompts (NaN where there is one prompt).
     """
     rows = np.flatnonzero(experiment.done[:, 0])
     if not rows.size:
-        raise InputError(f"{experiment.path}: no row is drawn yet; let the experiment go on first")
+        raise InputError(f"{experiment.path}: no row is drawn yet; resume the experiment first")
     axes = experiment.axes
     found = {name: np.full(experiment.done.shape, np.nan) for name in (*MEASURES, *HALVES)}
     originals = dict(zip(rows.tolist(), experiment.pictures(0)[1], strict=True))
@@ -140,7 +140,7 @@ def together(cells: xr.Dataset, name: str, arms: Sequence[int], scaled: bool = F
 
 
 def said_of(cells: xr.Dataset) -> str:
-    """What a result says of intervals over the prompt texts of these cells."""
+    """The description of intervals over the prompt texts of these cells."""
     return intervals.said(len(set(cells["prompt_text"].to_numpy().tolist())))
 
 
@@ -170,8 +170,8 @@ def _same_seed(axes: xr.Dataset, rows: Array) -> list[tuple[int, int]]:
 
 
 def references(originals: dict[int, Array], texts: Array, real: Array | None) -> dict[int, Array]:
-    """Per row, the log spectrum that its pictures are measured by: real pictures' mean, or that of the originals of *other*
-    prompts: with its own among them the original would be nearer to it than any other picture.
+    """Per row, the log spectrum that its pictures are compared with: the mean of real pictures, or of the originals of *other*
+    prompts. With its own original among them, that one would be nearer to it than any other picture.
     """
     if real is not None:
         size = next(iter(originals.values())).shape
@@ -210,7 +210,7 @@ def pair_distances(experiment: Experiment, arm: int) -> tuple[Array, Array]:
 
 
 def effect_of_prompt(experiment: Experiment, arms: Sequence[int], level: float = 0.95) -> tuple[float, float, float]:
-    """`prompt_effect` of arms together with an interval that knows that every value is of a *pair* of prompts: a jackknife that
+    """`prompt_effect` of arms together with its interval. Since every value is of a *pair* of prompts, it is a jackknife that
     leaves out all pairs of a text, on the log scale. NaN bounds below three texts.
     """
     pairs, distances = (np.concatenate(parts) for parts in zip(*(pair_distances(experiment, arm) for arm in arms), strict=True))
@@ -229,8 +229,8 @@ def effect_of_prompt(experiment: Experiment, arms: Sequence[int], level: float =
 
 
 def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dict[int, dict[str, float]]) -> dict[str, float]:
-    """What a difference is large against: the structure of another prompt's picture of the same seed; the originals' spread in
-    detail and sharpness; 1 for `prompt_effect`. NaN where the originals do not differ: nothing can be large against that.
+    """The unit of each measure: the structure of another prompt's picture of the same seed; the originals' spread in detail and
+    sharpness; 1 for `prompt_effect`. NaN where the originals do not differ.
     """
     pairs = [(a, b) for a, b in _same_seed(axes, rows) if b < a]
     distances = [float(metrics.structure_distance(originals[a][None], originals[b][None])[0]) for a, b in pairs]

@@ -1,4 +1,4 @@
-"""How far an edit takes a picture towards another: a patch to the clean one, transport to the source's."""
+"""How far an edit moves a picture towards another: a patch towards the clean one, transport towards the source's."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
 
 
 def moved(experiment: Experiment) -> xr.Dataset:
-    """How far each transport went, by metric, set of channels and strength.
+    """How far each transport moved the picture, by metric, set of channels and strength.
 
     moved, moved_low, moved_high   (metric, channels, strength)   from the target, 0, to the source, 1
     to_source, to_target           (metric, channels, strength)   distance over the distance between the two
@@ -116,7 +116,7 @@ def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "cl
 
 
 def share(value: Array, start: Array, end: Array) -> float:
-    """How far `value` has gone from `start` to `end`, along the straight way; NaN where they are the same."""
+    """The projection of `value` on the line from `start`, 0, to `end`, 1; NaN where they are equal."""
     way = (end - start).ravel()
     length = float(way @ way)
     return float((value - start).ravel() @ way) / length if length > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""The papers' own numbers, as data (published.csv): shown next to measured numbers, always marked as theirs."""
+"""Numbers that the papers publish (published.csv): shown next to measured numbers, always marked as published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Finding:
     """A published result."""
 
     topic: str
-    """The analysis of ours that speaks to it."""
+    """The analysis that measures the same."""
     claim: str
     model: str
     value: str
@@ -27,5 +27,5 @@ with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline=""
 
 
 def about(topic: str) -> list[Finding]:
-    """What the papers say of one topic."""
+    """The published results on one topic."""
     return [finding for finding in PUBLISHED if finding.topic == topic]

@@ -1,4 +1,4 @@
-"""Who writes a channel: the state as a sum of the embedding and every block's gated branches. Exact, up to rounding.
+"""Contributions to a channel: the state as a sum of the embedding and every block's gated branches. Exact up to rounding.
 
     mean x[K] = embedding + sum over blocks k <= K and gates j of alpha[k, j] * mean branch[k, j]
 
@@ -21,7 +21,7 @@ SIGNIFICANT = 0.5  # of the largest size over blocks
 
 
 def decompose(source: Run, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
-    """What each writer adds to a channel's signed mean, up to the last block that has the stream.
+    """The contribution of each writer to a channel's signed mean, up to the last block that has the stream.
 
     contribution, _low, _high   (writer, step, channel)   mean over prompts; writers are `patch` (the embedding without its
                                                           position), `position` where the model adds one, `block.3/mlp`, ...

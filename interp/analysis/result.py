@@ -1,4 +1,4 @@
-"""Estimates with their intervals, and the results that hold them: how each is made, once."""
+"""Estimates with their intervals, and the Datasets of results."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def result(
     note: str = "",
     **facts: Any,
 ) -> xr.Dataset:
-    """A result: variables (DataArrays, or axes and an array or `Estimate`), coordinates (values, or (axis, values)), what was
-    averaged, how sure it is, what it is compared with, and of which model.
+    """Make a result: variables (DataArrays, or axes and an array or `Estimate`), coordinates (values, or (axis, values)), and
+    attributes: what was averaged, the kind of interval, the control, and the model of the experiment `of`.
     """
     variables: dict[str, Any] = {}
     for name, given in data.items():
@@ -76,7 +76,7 @@ def result(
 
 
 def _texts(values: Any) -> Any:
-    """Texts as objects, which stores and xarray keep as they are."""
+    """Texts as objects, which stores and xarray do not convert."""
     if isinstance(values, tuple) and len(values) == 2 and isinstance(values[0], str) and not isinstance(values[1], str):
         return values[0], _texts(values[1])
     array = np.asarray(values)
@@ -84,8 +84,8 @@ def _texts(values: Any) -> Any:
 
 
 def whole_rows(experiment: Experiment, what: str = "row", under: str = "under every arm") -> Array:
-    """Rows that are drawn in every cell; an error where there is none."""
+    """Rows that are drawn in every cell; without any, InputError."""
     rows = np.flatnonzero(experiment.done.all(axis=1))
     if not rows.size:
-        raise InputError(f"{experiment.path}: no {what} is drawn {under} yet; let the experiment go on first")
+        raise InputError(f"{experiment.path}: no {what} is drawn {under} yet; resume the experiment first")
     return rows

@@ -1,4 +1,4 @@
-"""Where massive channels live: image tokens restricted to a few channels, in two clusters. Few Channels (arXiv 2605.13974).
+"""Segmentation by massive channels: image tokens in two clusters by a few channels. Few Channels (arXiv 2605.13974).
 
 Per sample: each channel scaled to 0..1 over tokens, k-means with two clusters (scikit-learn), foreground = the cluster of the
 higher mean. Needs hidden states of the image stream.
@@ -69,14 +69,13 @@ def score(
     repeats: int = 5,
     seed: int = 0,
 ) -> xr.Dataset:
-    """IoU of the masks of top, bottom and random channels with true masks, over blocks; beside masks that need no model.
+    """IoU of the masks of top, bottom and random channels with true masks, over blocks, and of masks that need no model.
 
     `truth` is (prompt, y, x) boolean, in the order of the run's rows. Channels are ranked per sample and block by mean |x|, as
     Few Channels does; k = 12 is what its followers use. Masks are enlarged to the truth's size by repeating tokens.
 
     iou, iou_low, iou_high   (strategy, step, block)   mean over prompts; random: mean over `repeats` draws
-    either, _low, _high      (strategy, step, block)   the same when the truth itself picks which cluster is the foreground:
-                                                       what the clusters know, whichever side is the larger
+    either, _low, _high      (strategy, step, block)   the same when the truth selects which cluster is the foreground
     trivial                  (baseline)                everything is foreground; a centred disc of the true masks' mean area
     """
     states = _states(source, steps, blocks, values)
@@ -114,7 +113,7 @@ def score(
 
 
 def _scored(states: xr.DataArray, truth: Array, k: int, repeats: int, draw: np.random.Generator) -> Array:
-    """IoU of every strategy's masks, (side, strategy, prompt, step, block): as the rule says, and of the better side."""
+    """IoU of every strategy's masks, (side, strategy, prompt, step, block): by the rule, and of the better side."""
     grid, channels = grid_of(states), states.sizes["channel"]
     magnitude = abs(states).mean("token").to_numpy()
     found = np.zeros((2, len(STRATEGIES), *states.shape[:3]))
@@ -202,7 +201,7 @@ def read_masks(folder: str | Path, rows: Sequence[int]) -> Array:
 
 
 def grid_of(states: xr.DataArray) -> tuple[int, int]:
-    """Image tokens as (y, x); an error when only some were recorded."""
+    """The grid of image tokens, (y, x); if only some were recorded, InputError."""
     if "token_y" not in states.coords:
         raise InputError("hidden states must carry token_y and token_x (image stream)")
     if "token_frame" in states.coords and int(states["token_frame"].max()) > 0:
@@ -223,7 +222,7 @@ def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.
 
 
 def _all_tokens(source: sources.Source) -> xr.DataArray:
-    """The image's hidden states; an error where only some tokens were kept: the first rows would look like a smaller one."""
+    """The image's hidden states; if only some tokens were kept, InputError: the first rows could be a smaller picture."""
     kept = None if isinstance(source, xr.Dataset) else (source.plan.get("record", {}).get("hidden") or {}).get("tokens")
     if kept is not None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What an analysis is given: a `Run`, or a Dataset of statistics; and the checks that all of them share."""
+"""The input of an analysis, a `Run` or a Dataset of statistics, and the checks that all analyses share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gates(source: Source, stream: str | None = None) -> xr.Dataset:
 
 
 def branches(source: Source, stream: str | None = None) -> xr.Dataset:
-    """What branches write, (prompt, step, block, [stream,] gate, channel)."""
+    """Branch outputs, (prompt, step, block, [stream,] gate, channel)."""
     return _checked(source, "branches", "branch", stream)
 
 
@@ -65,7 +65,7 @@ def _variable(dataset: xr.Dataset, name: str) -> xr.Dataset:
 
 def _need_rows(data: Data) -> Data:
     if data.sizes.get("prompt", 0) == 0:
-        raise StoreError("no row of this store is done yet, so there is nothing to analyse; let its trace go on first")
+        raise StoreError("no row of this store is done yet, so there is nothing to analyse; resume its trace first")
     return data
 
 
@@ -95,8 +95,8 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
 
 
 def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Data:
-    """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. What is not
-    there is an error that says what is.
+    """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. A
+    missing value raises InputError.
     """
     if wanted is None:
         return data
@@ -128,7 +128,7 @@ def check_stream(data: Any, stream: str) -> str:
 
 
 def by_text(data: xr.DataArray) -> xr.DataArray:
-    """The mean over rows that share a text: seeds of one prompt are no independent samples of prompts."""
+    """The mean over rows that share a text: seeds of one prompt are not independent samples of prompts."""
     if "prompt_text" not in data.coords:
         return data
     groups = alike(data["prompt_text"].to_numpy())
@@ -160,7 +160,7 @@ def means_alike(values: Array, labels: Sequence[Any] | Array) -> Array:
 
 
 def samples(data: xr.DataArray) -> xr.DataArray:
-    """What is resampled: the mean over steps, then over rows that share a text."""
+    """The samples that are resampled: means over steps, then over rows that share a text."""
     return by_text(over_steps(data))
 
 
@@ -170,7 +170,7 @@ def along(data: xr.Dataset | xr.DataArray, *axes: str) -> dict[str, xr.DataArray
 
 
 def facts_of(source: Source) -> dict[str, Any]:
-    """Where a result comes from, for its attributes."""
+    """Model, rows and weights of a result, for its attributes."""
     if isinstance(source, xr.Dataset):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Is it the same set everywhere? Jaccard overlap of top-k channels across prompts, seeds, steps and blocks."""
+"""Stability of the top-k channels: Jaccard overlap across prompts, seeds, steps and blocks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Blind pairwise comparisons by people: win rates and agreement. DG section 5.3, App. I (20 raters, 100 pairs).
 
-An answer is 1 (the first method), 0.5 (a tie) or 0 (the second). Raters are the sampled units: their answers are no independent
-draws, so intervals cluster by rater.
+An answer is 1 (the first method), 0.5 (a tie) or 0 (the second). Answers of
+one rater are not independent, so intervals cluster by rater.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 def win_rates(answers: Sequence[Mapping[str, Any]], first: str = "first", second: str = "second") -> xr.Dataset:
-    """What raters said of two methods. Each answer has `rater`, `pair`, and of every question `first`, `tie` or `second`.
+    """Win rates of two methods. Each answer has `rater`, `pair`, and `first`, `tie` or `second` for every question.
 
     win, win_low, win_high   (question)   share of answers for the first method, a tie counted half
     first, tie, second       (question)   counts
@@ -54,7 +54,7 @@ def win_rates(answers: Sequence[Mapping[str, Any]], first: str = "first", second
 def _table(answers: Sequence[Mapping[str, Any]]) -> xr.DataArray:
     """(question, rater, pair) of 1, 0.5, 0; NaN where a rater did not answer. A later answer replaces an earlier one."""
     if not answers:
-        raise InputError("answers: there are none yet")
+        raise InputError("answers must be one or more; got none")
     raters = sorted({str(answer["rater"]) for answer in answers})
     pairs = sorted({str(answer["pair"]) for answer in answers})
     values = np.full((len(QUESTIONS), len(raters), len(pairs)), np.nan)
@@ -84,7 +84,7 @@ def clustered_mean(values: Array, level: float = LEVEL) -> tuple[float, float, f
 
 
 def krippendorff(values: Array) -> float:
-    """Krippendorff's alpha for nominal data, (rater, item) with NaN for no answer: 1 full agreement, 0 what chance gives.
+    """Krippendorff's alpha for nominal data, (rater, item) with NaN for no answer: 1 is full agreement, 0 is chance.
 
     Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability".
     """
@@ -102,7 +102,7 @@ def krippendorff(values: Array) -> float:
 
 
 def order(study: str, rater: str, rows: Sequence[int]) -> list[tuple[int, bool]]:
-    """The rows in this rater's own order, and whether the second method stands on the left; the same at every visit."""
+    """The rows in this rater's own order, and whether the second method is on the left; the same in every session."""
     seed = int.from_bytes(hashlib.sha256(f"{study}\n{rater}".encode()).digest()[:8], "big")
     draw = np.random.default_rng(seed)
     mixed = draw.permutation(len(rows))

@@ -1,4 +1,4 @@
-"""Guidances compared: detail against real pictures, structure against the truth, who wins against the first setting."""
+"""Compare guidances: detail against real pictures, structure against the true pictures, wins against the first setting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     forwards                    (setting)            forwards of one row that a picture takes
 
     `reference` is real pictures, (picture, y, x, rgb); where there is one for every prompt text, in their order, structure is
-    measured against it. Without a reference the first setting's pictures are taken for real ones.
+    measured against it. Without a reference, the first setting's pictures are the reference.
     """
     rows = whole_rows(experiment, under="under every setting")
     axes = experiment.axes
@@ -72,7 +72,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
 
 
 def settings(experiment: Experiment) -> list[dict[str, Any]]:
-    """What each setting of a sweep is made of, such as cfg.scale or dg.block; in the order of the arms."""
+    """The parameters of each setting of a sweep, such as cfg.scale or dg.block; in the order of the arms."""
     found = []
     for setting in experiment.parameters["guidance"]:
         methods = setting or []

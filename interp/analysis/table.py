@@ -1,25 +1,26 @@
-"""Results as tables: `Table` states once which rows and columns a result has; the terminal, JSON and pages render its rows."""
+"""Results as tables: their rows and columns (tables.toml). The terminal, JSON and pages render the same rows."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Rows = list[dict[str, Any]]
-Value = str | tuple[str, str] | Callable[[Any], Any]
-"""A column's value in one row: the name of a variable or coordinate, the two of an interval, or a function of the row's part of
-the result.
+View = Callable[["xr.Dataset"], "xr.Dataset"]
+Value = str | Sequence[str]
+"""The name of a variable or coordinate, the names of an interval's bounds, "-", or a text in which {NAME} stands for a
+coordinate's value. A column whose variable is not in the result is left out.
 """
-
-
-ABSENT: Any = object()
-"""What a column's function returns where its row does not have the column."""
+FILE = Path(__file__).with_name("tables.toml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,92 +29,84 @@ class Along:
 
     axis: str
     columns: Mapping[str, Value]
-    chosen: Callable[[xr.Dataset], list[int]] | None = None
-    """Places along the axis; by default all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A row for every place along the axes `over`, the last the fastest."""
 
-    over: tuple[str, ...]
+    over: Sequence[str]
     columns: Mapping[str, Value | Along]
     """By heading, in which {NAME} stands for a coordinate's value; the heading of an `Along` is not shown."""
-    keep: Callable[[xr.Dataset], Any] | None = None
-    """Whether a row is shown."""
-
-    def __add__(self, other: Table) -> Lines:
-        """Put another table's rows below."""
-        return Lines((self, other))
+    keep: str = ""
+    """A variable: rows in which it is NaN or false, or results without it, are not shown."""
+    below: Table | None = None
+    """A table of the same result whose rows follow."""
+    view: View = lambda found: found
+    """Derives the shown variables from the result."""
 
     def rows(self, found: xr.Dataset) -> Rows:
         """The rows of a result, numbers as Python's own."""
-        return [{name: value for name, value in self._cells(one) if value is not ABSENT} for one in self._parts(found)]
+        further = self.below.rows(found) if self.below is not None else []
+        return [dict(self._cells(one)) for one in self._parts(self.view(found))] + further
 
     def _parts(self, found: xr.Dataset) -> Iterator[xr.Dataset]:
         for place in itertools.product(*(range(found.sizes[axis]) for axis in self.over)):
             one = found.isel(dict(zip(self.over, place, strict=True)))
-            if self.keep is None or bool(self.keep(one)):
+            if not self.keep or (self.keep in one and _is_shown(one[self.keep])):
                 yield one
 
     def _cells(self, one: xr.Dataset) -> Iterator[tuple[str, Any]]:
         for heading, value in self.columns.items():
             if not isinstance(value, Along):
-                yield re.sub(r"\{(\w+)\}", lambda found: shown(one[found[1]]), heading), read(one, value)
+                yield from _cell(filled(heading, one), one, value)
                 continue
-            for place in range(one.sizes[value.axis]) if value.chosen is None else value.chosen(one):
+            for place in range(one.sizes[value.axis]):
                 part = one.isel({value.axis: place})
-                name = shown(part[value.axis])
                 for pattern, column in value.columns.items():
-                    yield pattern.replace("{}", name), read(part, column)
+                    yield from _cell(pattern.replace("{}", shown(part[value.axis])), part, column)
 
 
-@dataclasses.dataclass(frozen=True)
-class Lines:
-    """Tables of the same columns, one below the other."""
-
-    tables: tuple[Table, ...]
-
-    def rows(self, found: xr.Dataset) -> Rows:
-        """All rows."""
-        return [row for table in self.tables for row in table.rows(found)]
+@functools.cache
+def _read() -> Mapping[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
-def read(one: xr.Dataset, value: Value) -> Any:
-    """One cell."""
-    if callable(value):
-        return value(one)
-    if isinstance(value, tuple):
-        return [float(one[bound]) for bound in value]
-    return plain(one[value])
+def table(name: str, view: View = lambda found: found) -> Table:
+    """A table of tables.toml, of a view of the result."""
+    given = _read()[name]
+    columns = {
+        heading: Along(value["along"], {key: one for key, one in value.items() if key != "along"})
+        if isinstance(value, dict)
+        else value
+        for heading, value in given["columns"].items()
+    }
+    below = table(given["below"]) if "below" in given else None
+    return Table(given["over"], columns, given.get("keep", ""), below, view)
 
 
-def plain(value: xr.DataArray) -> Any:
-    """A single value as Python's own."""
-    number = value.item()
-    return number if isinstance(number, bool | int | float) else str(number)
+def _is_shown(value: xr.DataArray) -> bool:
+    return bool(value.notnull().any()) if value.dtype.kind == "f" else bool(value.item())
+
+
+def _cell(heading: str, one: xr.Dataset, value: Value) -> Iterator[tuple[str, Any]]:
+    """The heading and the value of a cell; nothing without the variable."""
+    if not isinstance(value, str):
+        if value[0] in one:
+            yield heading, [float(one[bound]) for bound in value]
+    elif value == "-" or "{" in value:
+        yield heading, filled(value, one)
+    elif value in one:
+        number = one[value].item()
+        yield heading, number if isinstance(number, bool | int | float) else str(number)
+
+
+def filled(text: str, one: xr.Dataset) -> str:
+    """A text with the values of the coordinates that it names."""
+    return re.sub(r"\{(\w+)\}", lambda found: shown(one[found[1]]), text)
 
 
 def shown(value: xr.DataArray) -> str:
-    """A coordinate's value in a heading: underscores as spaces, numbers short."""
+    """A coordinate's value as text: underscores as spaces, numbers short."""
     number = value.item()
     return f"{number:g}" if isinstance(number, float) else str(number).replace("_", " ")
-
-
-BY_ARM = Table(("arm",), {"arm": lambda one: shown(one["arm"]), "{measure}": "value", "interval": ("low", "high")})
-"""Of `pairs.by_arm`, one measure."""
-
-
-def words(name: str) -> Value:
-    """A column of texts, underscores as spaces."""
-    return lambda one: shown(one[name])
-
-
-def nothing(one: xr.Dataset) -> str:
-    """A column without a value."""
-    return "-"
-
-
-def over_steps(name: str) -> Value:
-    """A variable's mean over steps."""
-    return lambda one: float(one[name].mean("step"))

@@ -25,7 +25,7 @@ def channel_map(source: sources.Source, channel: int, *, prompt: int, step: int,
 
 
 def set_map(source: sources.Source, channels: Sequence[int], *, prompt: int, step: int, block: int) -> xr.Dataset:
-    """A set of channels over the picture, as Few Channels clusters them: each channel's |hidden| scaled to 0..1 over tokens.
+    """A set of channels over the picture, as clustered in Few Channels: each channel's |hidden| scaled to 0..1 over tokens.
 
     heat   (token_y, token_x)   sum over channels
     mask   (token_y, token_x)   boolean: the cluster of the higher mean
@@ -43,7 +43,7 @@ def set_map(source: sources.Source, channels: Sequence[int], *, prompt: int, ste
 
 
 def largest(source: sources.Source, count: int, *, prompt: int, step: int, block: int) -> list[int]:
-    """The channels of largest mean |hidden| over tokens at one state: Few Channels ranks them so, per sample and block."""
+    """The channels of largest mean |hidden| over tokens at one state, ranked per sample and block as in Few Channels."""
     here = state(source, prompt=prompt, step=step, block=block).compute()
     order = np.argsort(-abs(here).mean("token").to_numpy(), kind="stable")[:count]
     return [int(channel) for channel in here["channel"].to_numpy()[order]]

@@ -22,7 +22,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     size, size_low, size_high         (step, block, channel)   mean over prompts
     variation, _low, _high            (step, block, channel)   coefficient of variation over prompts at a fixed timestep
     trend, trend_low, trend_high      (block, channel)         Spearman rank correlation of size with the timestep, mean over
-                                                               prompts: -1 grows as t falls to 0, as DG says of SD3
+                                                               prompts: -1 grows as t falls to 0, as in DG for SD3
     ordinary_size                     (step, block)            the control: median over up to 64 other channels
     ordinary_variation, ordinary_trend
     """
@@ -62,7 +62,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
 
 
 def _median(values: Array) -> Array:
-    """Median over the last axis; NaN where it is empty: every channel was asked for."""
+    """Median over the last axis; NaN where it is empty, because every channel was selected."""
     return np.asarray(np.median(values, axis=-1)) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
 
 
@@ -79,7 +79,7 @@ def variation_of_moments(moments: Array) -> Array:
 
 def rank_trend(values: Array, timestep: Array) -> Array:
     """Spearman correlation of (prompt, step, ...) with the timestep, per prompt: (prompt, ...); 0 where nothing changes,
-    NaN where there is nothing.
+    NaN for missing values.
     """
     ranks = stats.rankdata(values, axis=1)
     times = stats.rankdata(timestep).reshape(1, -1, *[1] * (values.ndim - 2))

@@ -1,4 +1,4 @@
-"""Functional variance: a full grid split into the parts of its players, alone and together.
+"""Functional analysis of variance: split the variance of a full grid into main effects and interactions.
 
 Main effects and interactions of a full grid split its variance exactly (Hoeffding 1948; Sobol 1993); a player's Shapley share
 is S_i + S_ij / 2 + ...

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from typing_extensions import Doc
 
+from interp.base.errors import InputError
+
 Made = TypeVar("Made")
 Indices = Sequence[int] | str | None
 """Integers, or text such as "0,6,12-20"."""
@@ -62,8 +64,6 @@ class Sampling:
 
     def without(self, *names: str, why: str) -> Sampling:
         """These options; raises InputError if one of the named options is set."""
-        from interp.base.errors import InputError
-
         for field in dataclasses.fields(self):
             if field.name in names and getattr(self, field.name) not in (field.default, [], None):
                 raise InputError(f"{field.name}: {why}; leave it out")

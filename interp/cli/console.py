@@ -39,47 +39,41 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def human_bytes(size: float) -> str:
-    """A size with its unit, such as 3.2 GB (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 @contextlib.contextmanager
-def trace_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar on stderr with rate and time left, or a line per 10% where stderr is not a terminal."""
+def progress(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Show bars on stderr with rate and time left, of these units and of sampling steps where they are known.
+
+    Where stderr is not a terminal, print a line per 10%.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _trace_lines()
+        yield tenths(what)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Bars(*columns, console=console) as bars:
-        rows = bars.add_task("prompts", total=None, rate="")
-        steps = bars.add_task("steps", total=None, rate="")
+        units = bars.add_task(what, total=None, rate="")
+        steps = bars.add_task("steps", total=None, rate="", visible=False)
 
         def show(state: Any) -> None:
-            bars.update(rows, completed=state.done, total=state.total, rate=rate_text(state))
-            bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps)
+            bars.update(units, completed=state.done, total=state.total, rate=rate_text(state, what))
+            bars.update(steps, completed=min(state.step + 1, state.steps), total=state.steps, visible=state.steps > 0)
 
         yield show
 
 
-def _trace_lines() -> Callable[[Progress], None]:
-    """Print a line per 10% of the rows, for job logs."""
+def tenths(what: str) -> Callable[[Progress], None]:
+    """Print a line per 10% of the units, for job logs."""
     said = [0]
 
     def show(state: Progress) -> None:
         tenth = 10 * state.done // max(state.total, 1)
         if state.made and tenth > said[0]:
             said[0] = tenth
-            say(f"{state.done}/{state.total} prompts, {rate_text(state)}")
+            say(f"{state.done}/{state.total} {what}, {rate_text(state, what)}")
 
     return show
 
@@ -105,15 +99,15 @@ def graceful() -> Iterator[Callable[[], bool]]:
             say("stopped; finished rows are kept, the same command resumes")
 
 
-def rate_text(state: Progress) -> str:
-    """Rows per minute and time left, once a row is done."""
+def rate_text(state: Progress, what: str) -> str:
+    """Units per minute and time left, once one is done."""
     if not state.made or not state.seconds:
         return ""
     rate = state.made / state.seconds
     left = (state.total - state.done) / rate
     minutes, seconds = divmod(round(left), 60)
     each = ", ".join(f"worker {name}: {value:.1f}" for name, value in state.rates.items())
-    return f"{60 * rate:.1f} prompts/min{f' ({each})' if each else ''}, {minutes}:{seconds:02d} left"
+    return f"{60 * rate:.1f} {what}/min{f' ({each})' if each else ''}, {minutes}:{seconds:02d} left"
 
 
 def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:

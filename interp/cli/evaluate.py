@@ -14,8 +14,8 @@ from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
 from interp.base.sites import parse_indices
-from interp.cli.console import graceful, refuse_given, say
-from interp.cli.experiments import DryRun, drawing_progress, print_cost
+from interp.cli.console import graceful, progress, refuse_given, say
+from interp.cli.experiments import DryRun, print_cost
 from interp.cli.results import AsJson, show
 from interp.cli.scored import sections_of
 from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
@@ -121,7 +121,7 @@ def evaluate(
         return
     # fail on missing weights or unsuitable prompts before anything is drawn
     scorers = scorers_of(loading.model, loading.device, scoring, prompts.texts)
-    with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+    with saying_rates(through), progress("cells") as on_progress, graceful() as stopped:
         made = task.design.run(through=through, on_progress=on_progress, stopped=stopped)
     found = results(task, made, scorers, baseline=first, margin=compared.margin, masks=truth)
     _say_kept(task, made, found)

@@ -1,19 +1,19 @@
-"""The command of every experiment (`interp.experiments.kinds`), and the cost and progress shared by drawing commands."""
+"""The command of every experiment (`interp.experiments.kinds`), and the cost that drawing commands print."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from rich.filesize import decimal
 
-from interp.base.executor import Execution, Progress
+from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import graceful, human_bytes, say
+from interp.cli.console import graceful, progress, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
 from interp.cli.workers import Spread, saying_rates, spread_experiment
@@ -56,7 +56,7 @@ def command(kind: Kind) -> Callable[..., None]:
         print_cost(design.cost)
         if dry_run:
             return
-        with saying_rates(through), drawing_progress() as on_progress, graceful() as stopped:
+        with saying_rates(through), progress("cells") as on_progress, graceful() as stopped:
             made = design.run(through=through, on_progress=on_progress, stopped=stopped)
         show(kind.sections(made, asked), as_json)
         papers_say(kind.papers, as_json)
@@ -79,34 +79,4 @@ def print_cost(cost: Cost) -> None:
     pictures = f"{cost.pictures:,} pictures, " if cost.pictures else ""
     say(f"{cost.rows} prompts x {cost.arms} arms: {pictures}{cost.forwards:,.0f} forwards of one picture")
     if cost.held:
-        say(f"states of the clean run held in memory: {human_bytes(cost.held)}")
-
-
-@contextlib.contextmanager
-def drawing_progress(what: str = "cells") -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar on stderr with the time left, or a line per 10% where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield tenths(what)
-        return
-    with Bars(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda state: bars.update(task, completed=state.done, total=state.total)
-
-
-def tenths(what: str) -> Callable[[Progress], None]:
-    """Print a line per 10%."""
-    reported = [-1]
-
-    def show_tenth(state: Progress) -> None:
-        tenth = 10 * state.done // max(state.total, 1)
-        if tenth > reported[0]:
-            reported[0] = tenth
-            left = (state.total - state.done) * state.seconds / max(state.made, 1)
-            say(f"{state.done}/{state.total} {what}, about {left:.0f} s left")
-
-    return show_tenth
+        say(f"states of the clean run held in memory: {decimal(int(cost.held))}")

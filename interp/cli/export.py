@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
-from interp.cli.console import human_bytes, print_json, say
-from interp.cli.results import RunPath
+from interp.cli.console import print_json, say
+from interp.cli.results import AsJson, RunPath
 
 
 def export(
@@ -23,7 +24,7 @@ def export(
     steps: Annotated[str | None, typer.Option(help='Steps, such as "0,10,19". [default: all]')] = None,
     blocks: Annotated[str | None, typer.Option(help='Blocks, such as "3-5". [default: all]')] = None,
     channels: Annotated[str | None, typer.Option(help='Channels, such as "29". [default: all]')] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write part of a store as CSV, Parquet or NetCDF, row by row: the store may be larger than memory."""
     from interp.analysis import sources
@@ -52,7 +53,7 @@ def export(
         print_json({"file": str(path), "bytes": size, "what": what, "axes": {str(axis): n for axis, n in data.sizes.items()}})
         return
     print(path)
-    say(f"{human_bytes(size)}: {', '.join(f'{axis} {n}' for axis, n in data.sizes.items())}")
+    say(f"{decimal(size)}: {', '.join(f'{axis} {n}' for axis, n in data.sizes.items())}")
 
 
 def _part(opened: Any, what: str) -> Any:

@@ -14,8 +14,8 @@ from typing_extensions import Doc
 from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import graceful, print_json, print_table, say
-from interp.cli.experiments import DryRun, tenths
+from interp.cli.console import graceful, print_json, print_table, say, tenths
+from interp.cli.experiments import DryRun
 from interp.cli.results import AsJson
 from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
 from interp.experiments.kind import BATCH_SIZE
@@ -90,7 +90,7 @@ def findings(
     if dry_run:
         return
     with graceful() as stopped:
-        judged = made.run(on_stage=_say_stage, on_progress=tenths("done"), stopped=stopped)
+        judged = made.run(on_stage=_say_stage, on_progress=tenths("cells"), stopped=stopped)
     some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # --only has its own page
     paths = report(made, judged, tested.page or folder / f"{some}.html")
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,13 +44,10 @@ def inspect(
 def block_rows(bones: Skeleton) -> list[list[str]]:
     """One row per run of identical blocks."""
     rows: list[list[str]] = []
-    first = 0
-    described = [_description(bones, index) for index in range(len(bones.anatomy.blocks))]
-    for index in range(1, len(described) + 1):
-        if index == len(described) or described[index] != described[first]:
-            span = str(first) if index - first == 1 else f"{first}-{index - 1}"
-            rows.append([span, *described[first]])
-            first = index
+    blocks = range(len(bones.anatomy.blocks))
+    for described, group in itertools.groupby(blocks, lambda index: _description(bones, index)):
+        alike = list(group)
+        rows.append([str(alike[0]) if len(alike) == 1 else f"{alike[0]}-{alike[-1]}", *described])
     return rows
 
 

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from interp.cli.console import print_json, say
+from interp.cli.results import AsJson
 
 
 def merge(
     parts: Annotated[list[Path], typer.Argument(help="Stores of the same plan, with different rows done.")],
     out: Annotated[Path, typer.Option(help="The store to create or extend.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Join rows traced elsewhere into one store; their files are copied unchanged."""
     from interp.store.merging import merge as join

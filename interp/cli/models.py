@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from interp.cli.console import print_json, print_table
+from interp.cli.results import AsJson
+
+NAMES = {"name": "name", "traced": "traceable", "source": "source", "about": "about"}
 
 
 def models(
     support: Annotated[bool, typer.Option("--support", help="Properties of every family: blocks, gates, guidance.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the table of docs/models.md.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the known models and whether this version can trace them."""
-    if not support and not markdown:
-        _print_names(as_json)
-        return
     from interp.models import support as known
 
-    rows = known.support()
+    rows = known.support() if support or markdown else _names()
+    shown = {name: name for name in rows[0]} if support else NAMES
     if markdown:
         print(known.markdown(rows), end="")
     elif as_json:
         print_json(rows)
     else:
-        print_table("", list(rows[0]), [list(row.values()) for row in rows])
+        print_table("", list(shown), [[_cell(row[key]) for key in shown.values()] for row in rows])
 
 
-def _print_names(as_json: bool) -> None:
+def _cell(value: Any) -> str:
+    return {True: "yes", False: "not yet"}[value] if isinstance(value, bool) else str(value)
+
+
+def _names() -> list[dict[str, Any]]:
+    """Every model of the catalog."""
     from interp.models.catalog import CATALOG
     from interp.models.families import PIPELINES
 
-    rows = [
+    return [
         {
             "name": entry.name,
             "source": "ships with interp" if entry.folder else entry.source,
@@ -44,10 +50,3 @@ def _print_names(as_json: bool) -> None:
         }
         for entry in CATALOG.values()
     ]
-    if as_json:
-        print_json(rows)
-        return
-    table = [
-        [str(row["name"]), "yes" if row["traceable"] else "not yet", str(row["source"]), str(row["about"])] for row in rows
-    ]
-    print_table("", ["name", "traced", "source", "about"], table)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from interp.analysis.table import Table, words
+from interp.analysis.table import table
 from interp.base.options import OneStream, text_of
 from interp.cli.console import say
 from interp.cli.flags import spread
@@ -41,27 +41,9 @@ def command(question: Question) -> Callable[..., None]:
     return spread(ask, {"asked": question.options}, get_type_hints(ask, include_extras=True))
 
 
-RUNS = Table(
-    ("run",),
-    {
-        "run": "run",
-        "channels": "channels",
-        "massive": words("massive"),
-        "largest ratio": lambda one: float(_largest(one)["ratio"]),
-        "interval": lambda one: [float(_largest(one)[f"ratio_{end}"]) for end in ("low", "high")],
-        "at block": lambda one: int(_largest(one)["block"]),
-        "channel": lambda one: int(_largest(one)["largest"]),
-        "second's ratio there": lambda one: float(_largest(one)["second"]),
-        "trend with timestep": "trend",
-        "timestep share": "timestep_share",
-        "prompt share": "prompt_share",
-    },
-)
-
-
-def _largest(one: Any) -> Any:
-    """The block of the largest ratio."""
-    return one.isel(block=int(one["ratio"].fillna(-1).to_numpy().argmax()))
+def _at_largest(found: Any) -> Any:
+    """Every run at the block of its largest ratio."""
+    return found.isel(block=found["ratio"].fillna(-1).argmax("block"))
 
 
 def compare(
@@ -79,6 +61,6 @@ def compare(
 
     names = None if labels is None else [name.strip() for name in labels.split(",")]
     found = comparison.runs([open_source(path) for path in runs], names, stream=stream, criterion=criterion)
-    show({"comparison": (found, RUNS.rows(found))}, as_json)
+    show({"comparison": (found, table("comparison", _at_largest).rows(found))}, as_json)
     papers_say(["comparison"], as_json)
     draw(figures, format, {"comparison": partial(causes.comparison, found)})

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Rows, Table
-from interp.evaluation import score_tables
-from interp.experiments.kinds import collapse
-from interp.questions.of_causes import SCORES, TRIVIAL
+from interp.analysis.table import Rows, Table, table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,7 +36,7 @@ def set_rows(found: xr.Dataset) -> Rows:
     if not found["set_value"].notnull().any():
         return []
     lines: dict[str, dict[str, Any]] = {}
-    for row in score_tables.SETS.rows(found):
+    for row in table("evaluation_sets").rows(found):
         measure, line = row["measure of sets"], lines.setdefault(row["setting"], {"setting": row["setting"]})
         line |= {measure: row["value"], f"{measure}, interval": row["interval"]}
     return list(lines.values())
@@ -49,13 +46,13 @@ def study_rows(found: xr.Dataset) -> Rows:
     """A row for every question of a blind study."""
     wins = f"{found.attrs['methods'][0]} wins"
     interval = ("win_low", "win_high")
-    table = Table(("question",), {"question": "question", wins: "win", "interval": interval, "agreement": "agreement"})
-    return table.rows(found)
+    columns = {"question": "question", wins: "win", "interval": interval, "agreement": "agreement"}
+    return Table(("question",), columns).rows(found)
 
 
 TABLES: Mapping[str, Mapping[str, Callable[[Any], Rows]]] = {
-    "evaluation": {"": score_tables.PICTURES.rows, SETS: set_rows, PAPERS: score_tables.PAPERS.rows},
-    "segmentation_score": {"": (SCORES + TRIVIAL).rows},
-    "collapse": {"": collapse.TABLE.rows},
+    "evaluation": {"": table("evaluation").rows, SETS: set_rows, PAPERS: table("evaluation_papers").rows},
+    "segmentation_score": {"": table("overlap").rows},
+    "collapse": {"": table("collapse").rows},
     "study": {"": study_rows},
 }

@@ -7,10 +7,11 @@ import warnings
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from interp.base.errors import InterpWarning, TraceError
 from interp.base.options import Loading
-from interp.cli.console import human_bytes, print_json
+from interp.cli.console import print_json
 from interp.cli.results import AsJson
 
 
@@ -38,7 +39,7 @@ def selfcheck(
         for check in checks:
             verdict = "PASS" if check.passed else "FAIL"
             print(f"{verdict}  {check.name}: {check.value:.3g} (limit {check.limit:g}); {check.about}")
-        cost = f"{report.steps * report.seconds_a_step:.1f} s and {human_bytes(report.bytes_a_prompt)} before compression"
+        cost = f"{report.steps * report.seconds_a_step:.1f} s and {decimal(int(report.bytes_a_prompt))} before compression"
         print(f"a prompt of {report.steps} steps with statistics and gates: about {cost}")
     failed = [check.name for check in checks if not check.passed]
     if failed:

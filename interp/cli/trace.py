@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 from typing_extensions import Doc
 
 from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Prompts, Sampling, text_of
 from interp.base.plan import Record, at_least, parse_shard
-from interp.cli.console import graceful, human_bytes, print_json, print_table, say, trace_progress
+from interp.cli.console import graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson
 from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.store.locations import located
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 
 Option = typer.Option
 ALONE, HERE = Execution(), Spread()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What is recorded of every row."""
+
+    record: Annotated[str, Doc("Any of stats,gates,hidden,modulation,prediction,branches,summary.")] = "stats,gates"
+    bundle: Annotated[int | None, Doc("Prompts that --record summary reduces together. [default: 32]")] = None
+    blocks: Annotated[str | None, Doc('Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None
+    record_steps: Annotated[str | None, Doc('Steps of hidden to keep, such as "0,-1". [default: all]')] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """Whether only to print what would be written."""
+
+    probe: Annotated[bool, Doc("With --dry-run, trace one row to measure its compressed size and its time.")] = True
+    dry_run: Annotated[bool, Doc("Print the variables and sizes to be written; write nothing.")] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +60,30 @@ def trace(
     prompts: Annotated[Path, Option(help=text_of(Prompts))],
     sampling: Sampling,
     out: Annotated[Path | None, Option(help="The store to write or to continue. [default: cache/MODEL-PROMPTS.zarr]")] = None,
-    record: Annotated[str, Option(help="Any of stats,gates,hidden,modulation,prediction,branches,summary.")] = "stats,gates",
-    bundle: Annotated[int | None, Option(help="Prompts that --record summary reduces together. [default: 32]")] = None,
-    blocks: Annotated[str | None, Option(help='Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None,
-    record_steps: Annotated[str | None, Option(help='Steps of hidden to keep, such as "0,-1". [default: all]')] = None,
+    recording: Recording = Recording(),
     resuming: Resuming = Resuming(),
     execution: Execution = ALONE,
     over: Spread = HERE,
-    probe: Annotated[bool, Option(help="With --dry-run, trace one row to measure its compressed size and its time.")] = True,
-    dry_run: Annotated[bool, Option("--dry-run", help="Print the variables and sizes to be written; write nothing.")] = False,
+    preview: Preview = Preview(),
     as_json: AsJson = False,
 ) -> None:
     """Trace a model over a file of prompts into a zarr store."""
     at_least("batch_size", execution.batch_size, 1)
     share = parse_shard(resuming.shard)
-    kept = Record.parse(record, blocks=blocks, steps=record_steps, bundle=bundle)
+    kept = Record.parse(recording.record, blocks=recording.blocks, steps=recording.record_steps, bundle=recording.bundle)
     from interp.runs.run import execute
     from interp.tracing.model import load
     from interp.tracing.prepare import prepare
 
     path = located(out) if out else Path("cache") / f"{Path(loading.model).name}-{prompts.stem}.zarr"
-    if over and (share is not None or dry_run):
+    if over and (share is not None or preview.dry_run):
         raise InputError("workers and scheduler do not go with --shard or --dry-run; leave one out")
     through, here = spread_work(over, loading)
     prepared = prepare(load(**vars(here)), prompts, sampling, record=kept)
-    if dry_run:
-        _print_sizes(prepared, path, probe, as_json)
+    if preview.dry_run:
+        _print_sizes(prepared, path, preview.probe, as_json)
         return
-    with saying_rates(through), trace_progress() as show, graceful() as stopped:
+    with saying_rates(through), progress("prompts") as show, graceful() as stopped:
         how = dataclasses.replace(execution, through=through, on_progress=show, stopped=stopped)
         run = execute(prepared, path, how, resume=resuming.resume, retry_failed=resuming.retry_failed, shard=share)
     if as_json:
@@ -86,21 +101,17 @@ def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> 
         say("one row is traced to measure its size (--no-probe skips this)")
     found = forecast(prepared, probe=probe)
     if as_json:
-        rows = [
-            {"variable": one.variable, "sizes": one.sizes, "bytes": one.bytes, "disk_bytes": one.disk_bytes}
-            for one in found.variables
-        ]
+        rows = [dataclasses.asdict(one) for one in found.variables]
         sizes = {"bytes": found.bytes, "disk_bytes": found.disk_bytes, "seconds_a_row": found.seconds_a_row}
         print_json({"store": str(path), "plan": prepared.plan.to_json(), "variables": rows, **sizes})
         return
     table = [
-        [one.variable, " x ".join(f"{axis} {size}" for axis, size in one.sizes.items()), human_bytes(one.disk_bytes)]
+        [one.variable, " x ".join(f"{axis} {size}" for axis, size in one.sizes.items()), decimal(one.disk_bytes)]
         for one in found.variables
     ]
     print_table(f"{path} would hold", ["variable", "axes", "on disk, about"], table)
     print(
-        f"{found.rows} rows, about {human_bytes(found.disk_bytes)} on disk ({human_bytes(found.bytes)} in memory). "
-        "Nothing was written."
+        f"{found.rows} rows, about {decimal(found.disk_bytes)} on disk ({decimal(found.bytes)} in memory). Nothing was written."
     )
     if found.seconds_a_row is not None:
         seconds = found.seconds_a_row * found.rows

@@ -9,7 +9,7 @@ import typer
 
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import graceful, print_json, print_table, say, trace_progress
+from interp.cli.console import graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson, RunPath
 
 if TYPE_CHECKING:
@@ -86,6 +86,6 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     with writing_lock(opened.path):
         rows = forget(opened.path, faults)
     batch = int(opened.provenance.get("batch_size", 1))
-    with trace_progress() as show, graceful() as stopped:
+    with progress("prompts") as show, graceful() as stopped:
         execute(prepared, opened.path, Execution(batch, on_progress=show, stopped=stopped), only=rows)
     return rows

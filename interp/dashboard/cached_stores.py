@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +21,9 @@ WATCHED = ("done/c", "analysis", "summary")  # folders that change when rows are
 
 def stamp(path: Path) -> Stamp:
     """A value that changes when a row is finished or a result is written."""
-    found = [_changed(path / "zarr.json")]
-    for name in WATCHED:
-        folder = path / name
-        found.append(_changed(folder))
-        try:
-            found.append(max((entry.stat().st_mtime_ns for entry in os.scandir(folder)), default=0))
-        except OSError:
-            found.append(0)
-    return tuple(found)
+    folders = [path / name for name in WATCHED]
+    newest = [max(map(_changed, folder.glob("*")), default=0) for folder in folders]
+    return (*map(_changed, (path / "zarr.json", *folders)), *newest)
 
 
 def _changed(path: Path) -> int:
@@ -41,23 +34,20 @@ def _changed(path: Path) -> int:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _run(path: str, changed: Stamp) -> Run:
-    return open_run(path)
-
-
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _experiment(path: str, changed: Stamp) -> Experiment:
-    return open_experiment(path)
+def _opened(path: str, changed: Stamp, _open: Callable[[str], Any]) -> Any:
+    return _open(path)
 
 
 def run(path: Path) -> Run:
     """A traced run, opened."""
-    return _run(str(path), stamp(path))
+    found: Run = _opened(str(path), stamp(path), open_run)
+    return found
 
 
 def experiment(path: Path) -> Experiment:
     """An experiment, opened."""
-    return _experiment(str(path), stamp(path))
+    found: Experiment = _opened(str(path), stamp(path), open_experiment)
+    return found
 
 
 @st.cache_data(max_entries=256, max_size="256MB", show_spinner="Reading ...")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-import numpy as np
 import streamlit as st
 import xarray as xr
-import zarr
 
 from interp.base.errors import InputError
 from interp.dashboard import cached_stores, roots
@@ -18,6 +17,9 @@ from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
 
 TRACE_IT = "interp trace --model demo --prompts prompts.txt --record stats,gates,branches,hidden --out cache/demo.zarr"
+SWEEP_IT = (
+    'interp sweep --model demo --prompts prompts.txt --guidance none --guidance "cfg:{2,4}+dg:{1,2}" --out cache/sweep.zarr'
+)
 
 
 def roots_given() -> tuple[Path, ...]:
@@ -33,6 +35,13 @@ def _stores(where: tuple[str, ...]) -> list[roots.Found]:
 def stores() -> list[roots.Found]:
     """All stores under the roots, listed at most every three seconds."""
     return _stores(tuple(str(root) for root in roots_given()))
+
+
+def stop(why: str, command: str = TRACE_IT) -> NoReturn:
+    """End the page with the command that makes what it needs."""
+    st.info(why)
+    st.code(command, language="bash")
+    st.stop()
 
 
 def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
@@ -58,74 +67,57 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
     fitting = [store.name for store in found.values() if store.kind in kinds and not store.problem]
     if not fitting:
         folders = ", ".join(plain(str(root)) for root in roots_given())
-        st.info(f"No store of this kind ({', '.join(kinds)}) is under {folders}. To make one:")
-        st.code(command, language="bash")
-        st.stop()
+        stop(f"No store of this kind ({', '.join(kinds)}) is under {folders}. To make one:", command)
     others = [store for store in fitting if beside is None or found[store].path != beside.path]
     others.sort(key=lambda store: kinds.index(found[store].kind))
-    first = next((store for store in others if _has_rows(found[store].path)), (others or fitting)[0])
-    with st.sidebar:
-        return found[pick(name, label, fitting, default=first, where="the folder")].path
-
-
-@st.cache_data(ttl=60, show_spinner=False)
-def _has_rows(path: Path) -> bool:
-    """Whether a store has a finished row: the default store should not be empty."""
-    try:
-        return bool(np.asarray(zarr.open_array(path / "done", mode="r")[...]).any())
-    except Exception:  # a damaged store can raise anything its codecs raise; opening it reports the problem
-        return False
+    first = next((store for store in others if roots.finished(found[store].path)), (others or fitting)[0])
+    return found[pick(name, label, fitting, default=first, where="the folder")].path
 
 
 def stream(run: Run) -> str:
     """Image or text."""
-    with st.sidebar:
-        return pick("stream", "Stream", [str(value) for value in run.summary["stream"].to_numpy()])
+    return pick("stream", "Stream", [str(value) for value in run.summary["stream"].to_numpy()])
 
 
 def block(run: Run, stream: str) -> int:
     """A block with the stream."""
     present = run.summary["stats_present"].sel(stream=stream).to_numpy().astype(bool)
-    blocks = [int(value) for value in run.summary["block"].to_numpy()[present]]
-    with st.sidebar:
-        return pick("block", "Block", blocks, default=blocks[len(blocks) // 2], slider=True)
+    return _middle("block", "Block", run.summary["block"].to_numpy()[present].tolist())
 
 
 def step(run: Run) -> int:
     """A step, shown with its timestep."""
-    times = dict(zip(run.summary["step"].to_numpy().tolist(), run.summary["timestep"].to_numpy().tolist(), strict=True))
-    steps = list(times)
-    shown = lambda value: f"{value} (t = {times[value]:.0f})"  # noqa: E731
-    with st.sidebar:
-        return int(pick("step", "Step", steps, default=steps[len(steps) // 2], shown=shown, slider=True))
+    steps = run.summary["step"].to_numpy().tolist()
+    times = dict(zip(steps, run.summary["timestep"].to_numpy().tolist(), strict=True))
+    return _middle("step", "Step", steps, shown=lambda value: f"{value} (t = {times[value]:.0f})")
+
+
+def _middle(name: str, label: str, values: Sequence[int], **more: Any) -> int:
+    """One of several numbers, at first the middle one."""
+    return pick(name, label, values, default=values[len(values) // 2], slider=True, **more)
 
 
 def channel(run: Run, massive: Sequence[int], largest: int) -> int:
     """A channel, with the massive ones first; the default is the first massive one, else the largest."""
     others = [int(value) for value in run.summary["channel"].to_numpy() if value not in set(massive)]
-    options = [*massive, *others]
     shown = lambda value: f"{value} (massive)" if value in set(massive) else str(value)  # noqa: E731
-    with st.sidebar:
-        return pick("channel", "Channel", options, default=massive[0] if massive else largest, shown=shown)
+    return pick("channel", "Channel", [*massive, *others], default=massive[0] if massive else largest, shown=shown)
 
 
-def prompt(run: Run, label: str = "Prompt") -> int:
+def prompt(run: Run) -> int:
     """A row: its number, text and seed."""
     rows = run.images["prompt"].to_numpy().tolist()
     if not rows:
         raise InputError(f"no row of {run.path} is done yet, so there is nothing to show; resume its trace first")
-    texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in zip(rows, *_words(run.images), strict=True)}
-    with st.sidebar:
-        return int(pick("prompt", label, rows, shown=texts.__getitem__))
+    return _row(rows, run.images)
 
 
-def row(experiment: Experiment, label: str = "Prompt") -> int:
+def row(experiment: Experiment) -> int:
     """A row of an experiment."""
-    rows = list(range(experiment.done.shape[0]))
-    texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in zip(rows, *_words(experiment.axes), strict=True)}
-    with st.sidebar:
-        return int(pick("prompt", label, rows, shown=texts.__getitem__))
+    return _row(range(experiment.done.shape[0]), experiment.axes)
 
 
-def _words(data: xr.Dataset) -> tuple[list[str], list[int]]:
-    return [str(text) for text in data["prompt_text"].to_numpy()], np.asarray(data["seed"]).tolist()
+def _row(rows: Sequence[int], data: xr.Dataset) -> int:
+    words = zip(rows, data["prompt_text"].to_numpy(), data["seed"].to_numpy(), strict=True)
+    texts = {row: f"{row}: {text} (seed {seed})" for row, text, seed in words}
+    return pick("prompt", "Prompt", rows, shown=texts.__getitem__)

@@ -50,6 +50,7 @@ def run() -> None:
     taken().clear()
     finished = False
     with explained():
+        st.title(page.title)
         page.run()
         finished = True
     if not finished:  # the page has shown why; the link's other parameters may be valid later

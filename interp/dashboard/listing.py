@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import zarr
 
-from interp.dashboard.roots import Found
+from interp.dashboard.roots import Found, finished
 from interp.store.saved_results import result_names
 
 
@@ -28,25 +25,15 @@ def _line(store: Found) -> dict[str, Any]:
     if store.problem:
         return {**line, "problem": store.problem}
     try:
-        attributes = json.loads((store.path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        total, finished = _planned(store), _done(store.path)
-        origin, results = attributes.get("provenance", {}), ", ".join(result_names(store.path))
+        what = "done" if store.kind == "trace" else "planned"
+        planned = zarr.open_array(store.path / what, mode="r")
+        total = planned.shape[0] if store.kind == "trace" else int(np.asarray(planned[...]).sum())
+        done = finished(store.path)
+        results = ", ".join(result_names(store.path))
     except Exception as error:  # a damaged store stays a line of the table, whatever error it raises
         return {**line, "problem": f"{type(error).__name__}: {error}"}
-    made = str(origin.get("created", ""))[:16].replace("T", " ")
-    rows = f"{finished} of {total}" + ("" if finished == total else " (unfinished)")
-    share = finished / total if total else 1.0
-    model = str(attributes.get("plan", {}).get("model"))
+    made = str(store.attributes.get("provenance", {}).get("created", ""))[:16].replace("T", " ")
+    rows = f"{done} of {total}" + ("" if done == total else " (unfinished)")
+    share = done / total if total else 1.0
+    model = str(store.attributes.get("plan", {}).get("model"))
     return {**line, "model": model, "rows": rows, "done": share, "results": results, "created": made, "problem": ""}
-
-
-def _planned(store: Found) -> int:
-    """Number of rows of a trace, or of planned cells of an experiment."""
-    if store.kind == "trace":
-        return int(json.loads((store.path / "done" / "zarr.json").read_text(encoding="utf-8"))["shape"][0])
-    return int(np.asarray(zarr.open_array(store.path / "planned", mode="r")[...]).sum())
-
-
-def _done(path: Path) -> int:
-    """Number of finished rows or cells: one file each."""
-    return sum(len(files) for _, _, files in os.walk(path / "done" / "c"))

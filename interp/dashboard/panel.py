@@ -16,12 +16,13 @@ import streamlit as st
 import xarray as xr
 
 from interp.dashboard.pickers import plain
-from interp.figures import style
+from interp.figures import marks, style
 from interp.store import tables
 
 plotly.io.templates.default = None  # every figure sets its own; plotly would first copy a large default into each
 
 Data = xr.Dataset | xr.DataArray
+LABELS = {"parquet": "Parquet", "nc": "NetCDF"}
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "nc": "application/x-netcdf"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -32,15 +33,14 @@ def panel(
     data: Data,
     code: Sequence[str],
     *,
-    cells: Callable[[go.Figure], go.Figure] | None = None,
     clicked: Callable[..., None] | None = None,
     height: int | None = None,
 ) -> None:
-    """Draw the figure of `make`, with downloads and code. `cells` adds marks; a click calls `clicked(*data)`."""
+    """Draw the figure of `make`, with downloads and code. A click on a cell calls `clicked(x, y, the map's name)`."""
     shown, said = _themed(make())
     if height is not None:
         shown.update_layout(height=height)
-    if cells is None or clicked is None:
+    if clicked is None:
         st.plotly_chart(shown, key=key, theme="streamlit", config={"displaylogo": False})
     else:
 
@@ -49,8 +49,9 @@ def panel(
             if points:
                 clicked(*points[0]["customdata"])
 
+        marks.clickable(shown)
         config = {"displayModeBar": False}
-        st.plotly_chart(cells(shown), key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
+        st.plotly_chart(shown, key=key, theme="streamlit", on_select=on_select, selection_mode="points", config=config)
     if said:
         st.caption(plain(said))
     more(key, make, data, code)
@@ -78,33 +79,21 @@ def _themed(shown: go.Figure) -> tuple[go.Figure, str]:
 
 def _files(key: str, data: Data | Callable[[], Data], make: Callable[[], go.Figure]) -> None:
     """Buttons that create their file only when pressed."""
-    columns = st.columns(3)
-    for column, kind in zip(columns, tables.FORMATS, strict=True):
-        absent = tables.missing(kind)
-        column.download_button(
-            {"csv": "CSV", "parquet": "Parquet", "nc": "NetCDF"}[kind],
-            data=functools.partial(_encoded, data, kind),
-            file_name=f"{key.replace(':', '-')}.{kind}",
-            mime=MIME[kind],
-            key=f"{key}:{kind}",
-            on_click="ignore",
-            disabled=bool(absent),
-            help=absent or None,
-            width="stretch",
-        )
-    columns = st.columns(3)
-    absent = _no_pictures()
-    for column, kind in zip(columns, style.FORMATS, strict=True):
-        column.download_button(
-            kind.upper(),
-            data=functools.partial(_picture, make, kind),
-            file_name=f"{key.replace(':', '-')}.{kind}",
-            key=f"{key}:{kind}",
-            on_click="ignore",
-            disabled=kind != "html" and bool(absent),
-            help=absent if kind != "html" and absent else None,
-            width="stretch",
-        )
+    written = functools.partial(_encoded, data), tables.missing, tables.FORMATS
+    drawn = functools.partial(_picture, make), _no_picture, style.FORMATS
+    for encode, absent, kinds in (written, drawn):
+        for column, kind in zip(st.columns(3), kinds, strict=True):
+            column.download_button(
+                LABELS.get(kind, kind.upper()),
+                data=functools.partial(encode, kind),
+                file_name=f"{key.replace(':', '-')}.{kind}",
+                mime=MIME.get(kind),
+                key=f"{key}:{kind}",
+                on_click="ignore",
+                disabled=bool(absent(kind)),
+                help=absent(kind) or None,
+                width="stretch",
+            )
 
 
 def _encoded(data: Data | Callable[[], Data], kind: str) -> bytes:
@@ -116,14 +105,10 @@ def _picture(make: Callable[[], go.Figure], kind: str) -> bytes:
         return style.write(make(), Path(folder) / f"figure.{kind}").read_bytes()
 
 
-def _no_pictures() -> str:
-    """Why PNG and SVG cannot be created here; empty if they can."""
+def _no_picture(kind: str) -> str:
+    """Why a figure's file of this kind cannot be created here; empty if it can."""
+    if kind == "html":
+        return ""
     if importlib.util.find_spec("kaleido") is None:
         return "needs kaleido: pip install 'interp[export]'"
     return "" if any(shutil.which(name) for name in BROWSERS) else "needs a Chrome or Chromium on this machine"
-
-
-def opening(path: Path, *, experiment: bool = False) -> list[str]:
-    """The first lines of a snippet."""
-    name = "experiment" if experiment else "run"
-    return ["import interp", "", f"{name} = interp.open_{name}({str(path)!r})"]

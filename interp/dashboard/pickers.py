@@ -16,17 +16,13 @@ SAID = "interp:said"  # session key: a link's unavailable value, until another v
 
 def kept() -> dict[str, Any]:
     """The session's picked values by name."""
-    if KEPT not in st.session_state:
-        st.session_state[KEPT] = {}
-    found: dict[str, Any] = st.session_state[KEPT]
+    found: dict[str, Any] = st.session_state.setdefault(KEPT, {})
     return found
 
 
 def taken() -> set[str]:
     """Names of the pickers drawn in this run of the page."""
-    if TAKEN not in st.session_state:
-        st.session_state[TAKEN] = set()
-    found: set[str] = st.session_state[TAKEN]
+    found: set[str] = st.session_state.setdefault(TAKEN, set())
     return found
 
 
@@ -55,8 +51,13 @@ def pick(
     shown: Callable[[Any], str] = str,
     slider: bool = False,
     where: str = "",
+    beside: bool = True,
 ) -> Value:
-    """Pick one of several values with a list or a slider; it is remembered and written into the address."""
+    """Pick one of several values with a list or a slider, in the sidebar; it is remembered and written into the address.
+
+    With `beside=False` it is where the page is being written.
+    """
+    place = st.sidebar if beside else st
     options = list(options)
     key, said = f"{WIDGET}{name}", st.session_state.setdefault(SAID, {})
     if key not in st.session_state or st.session_state[key] not in options:
@@ -66,14 +67,11 @@ def pick(
         if note:
             said[name] = begin, note
     if name in said and said[name][0] == st.session_state[key]:
-        st.warning(said[name][1])
+        place.warning(said[name][1])
     else:
         said.pop(name, None)
-    value: Value
-    if slider and len(options) > 1:
-        value = st.select_slider(label, options, key=key, format_func=shown)
-    else:
-        value = st.selectbox(label, options, key=key, format_func=shown)
+    draw = place.select_slider if slider and len(options) > 1 else place.selectbox
+    value: Value = draw(label, options, key=key, format_func=shown)
     remember(name, value)
     return value
 

@@ -11,10 +11,11 @@ import streamlit as st
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.dashboard.panel import more, opening
+from interp.dashboard import ask
+from interp.dashboard.panel import more
 from interp.dashboard.pickers import plain
 from interp.figures import style
-from interp.figures.drawn import strip as strip_figure
+from interp.figures.drawn import picture_of
 from interp.store.experiment import Experiment
 
 Array = NDArray[Any]
@@ -55,15 +56,20 @@ export default function ({ parentElement, data }) {
 _between = st.components.v2.component("interp_between", html=BETWEEN, css=STYLE, js=SCRIPT)
 
 
-def between(key: str, first: Array, second: Array, first_name: str, second_name: str) -> None:
-    """Two pictures, (y, x, rgb) uint8, with a slider: the first is left of it, the second right."""
-    data = {
-        "first": style.source(first, LARGEST),
-        "second": style.source(second, LARGEST),
-        "first_name": first_name,
-        "second_name": second_name,
-    }
-    _between(key=key, data=data)
+def pair(key: str, pictures: Sequence[Array], names: Sequence[str]) -> tuple[Any, float]:
+    """A slider between the first two pictures, (y, x, rgb) uint8; beside it all of them, and the two's difference.
+
+    The column beside the slider, and the difference's gain.
+    """
+    first, second, *further = pictures
+    apart, gain = difference(first, second)
+    slide, rest = st.columns([2, 3])
+    with slide:
+        sources = {"first": style.source(first, LARGEST), "second": style.source(second, LARGEST)}
+        _between(key=key, data={**sources, "first_name": names[0], "second_name": names[1]})
+    with rest:
+        strip([first, second, apart, *further], [*names[:2], f"difference, x{gain:.1f}", *names[2:]])
+    return rest, gain
 
 
 def difference(first: Array, second: Array, gain: float | None = None) -> tuple[Array, float]:
@@ -87,10 +93,9 @@ def show(picture: Array | None, name: str, *, width: int = 150, most: int = SMAL
         st.caption(f"{plain(name)}: not drawn yet")
         return
     times = max(1, -(-width // picture.shape[1]))
-    enlarged = picture.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else picture
-    st.image(
-        style.source(enlarged, max(most, max(enlarged.shape[:2]) if times > 1 else most)), caption=plain(name), width=width
-    )
+    enlarged = picture.repeat(times, axis=0).repeat(times, axis=1)
+    most = max(most, *enlarged.shape[:2]) if times > 1 else most
+    st.image(style.source(enlarged, most), caption=plain(name), width=width)
 
 
 def compared(
@@ -109,38 +114,27 @@ def compared(
     if missing:
         st.info(f"Not drawn yet: {plain(', '.join(missing))}. Run the same command again to resume this experiment.")
         return
-    one, other = experiment.picture(row, first), experiment.picture(row, second)
-    apart, gain = difference(one, other)
-    slide, rest = st.columns([2, 3])
-    with slide:
-        between(key, one, other, arms[first], arms[second])
-    with rest:
-        further = [_drawn(experiment, row, arm) for arm in beside]
-        names = [arms[first], arms[second], f"difference, x{gain:.1f}", *(arms[arm] for arm in beside)]
-        strip([one, other, apart, *further], names)
-        if controls:
-            st.caption("Controls, each with its difference at the same brightness:")
-            with st.container(horizontal=True):
-                for arm in controls:
-                    picture = _drawn(experiment, row, arm)
-                    with st.container(width=150):
-                        show(picture, arms[arm])
-                        if picture is not None:
-                            show(difference(one, picture, gain)[0], "difference")
+    shown = [first, second, *beside]
+    rest, gain = pair(key, [picture_of(experiment, row, arm) for arm in shown], [arms[arm] for arm in shown])
+    if controls:
+        rest.caption("Controls, each with its difference at the same brightness:")
+        with rest, st.container(horizontal=True):
+            for arm in controls:
+                picture = picture_of(experiment, row, arm)
+                with st.container(width=150):
+                    show(picture, arms[arm])
+                    if picture is not None:
+                        show(difference(experiment.picture(row, first), picture, gain)[0], "difference")
     drawn = [arm for arm in dict.fromkeys([first, second, *beside, *controls]) if experiment.done[row, arm]]
     strips_of(f"{key}:strip", experiment, [row], drawn)
 
 
-def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int]) -> None:
+def strips_of(key: str, experiment: Experiment, rows: list[int], arms: list[int], figure: str = "drawn.strip") -> None:
     """Offer files and Python code of the pictures shown."""
-    code = [*opening(experiment.path, experiment=True), f"interp.figures.drawn.strip(experiment, {rows}, {arms})"]
-    more(key, partial(strip_figure, experiment, rows, arms), partial(cells_of, experiment, rows, arms), code)
+    call = ask.Call(f"figures.{figure}", (ask.opened(experiment), rows, arms))
+    more(key, call, partial(cells_of, experiment, rows, arms), call.code)
 
 
 def cells_of(experiment: Experiment, rows: list[int], arms: list[int]) -> xr.Dataset:
     """The measures taken of these pictures while they were drawn; reads every cell of the experiment."""
     return experiment.cells.isel(prompt=rows, arm=arms)
-
-
-def _drawn(experiment: Experiment, row: int, arm: int) -> Array | None:
-    return experiment.picture(row, arm) if experiment.done[row, arm] else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.base.errors import InputError
 from interp.store.schema import SCHEMA
@@ -25,6 +26,7 @@ class Found:
     """trace, the experiment's kind, or `foreign`."""
     problem: str = ""
     """Why it cannot be opened; empty if it can."""
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, ...]:
@@ -43,7 +45,7 @@ def stores(roots: Sequence[Path]) -> list[Found]:
     """Every zarr folder under the roots, by name, without links that lead out of their root."""
     found: dict[str, Found] = {}
     for root in roots:
-        for path in _walk(root, root, DEPTH):
+        for path in _walk(root):
             name = root.name if path == root else str(path.relative_to(root))
             if name in found and found[name].path != path:
                 name = f"{root.name}/{name}"
@@ -53,19 +55,18 @@ def stores(roots: Sequence[Path]) -> list[Found]:
     return sorted(found.values(), key=lambda store: store.name)
 
 
-def _walk(folder: Path, root: Path, depth: int) -> Iterator[Path]:
-    if (folder / "zarr.json").is_file():
-        yield folder
-        return
-    if depth == 0:
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if not entry.name.startswith(".") and entry.is_dir() and inside(Path(entry.path), root):
-            yield from _walk(Path(entry.path), root, depth - 1)
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root, followlinks=True):
+        path = Path(folder)
+        if "zarr.json" in files:
+            yield path
+        ended = "zarr.json" in files or len(path.relative_to(root).parts) == DEPTH
+        names[:] = [] if ended else sorted(name for name in names if not name.startswith(".") and inside(path / name, root))
+
+
+def finished(store: Path) -> int:
+    """Number of finished rows of a trace, or cells of an experiment: one file each."""
+    return sum(len(files) for _, _, files in os.walk(store / "done" / "c"))
 
 
 def inside(path: Path, root: Path) -> bool:
@@ -86,7 +87,7 @@ def _look(name: str, path: Path, root: Path) -> Found:
         return Found(name, path, "foreign", f"schema {schema}; this interp reads schema {SCHEMA}")
     if _leads_out(path, root):
         return Found(name, path, "foreign", "it holds a link that leads out of the dashboard's root folder")
-    return Found(name, path, str(attributes.get("experiment", "trace")))
+    return Found(name, path, str(attributes.get("experiment", "trace")), attributes=attributes)
 
 
 def _leads_out(store: Path, root: Path) -> bool:

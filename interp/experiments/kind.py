@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import BY_ARM
+from interp.analysis.table import table
 from interp.base.executor import Execution
 from interp.base.options import Sampling, parameters, split
 from interp.base.plan import at_least
@@ -150,7 +150,7 @@ class Kind:
         order = [own["model"], *required, own["out"], *mine[len(required) :]]
         object.__setattr__(self, "__signature__", inspect.Signature(order))
         if not self.tables:
-            object.__setattr__(self, "tables", {"measures": Shown(self.name, BY_ARM, per="measure")})
+            object.__setattr__(self, "tables", {"measures": Shown(self.name, table("by_arm"), per="measure")})
             object.__setattr__(self, "figures", self.figures or {self.name: Figure("effects.by_arm", self.name)})
         object.__setattr__(self, "__doc__", f"{self.question}\n\n`.cost` is its size, `.run()` draws it.")
 
@@ -195,7 +195,6 @@ class Kind:
         found: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
         for title, shown in self.tables.items():
             result = experiment.result(shown.result.format(**options))
-            seen = shown.view(result)
-            for part in [seen.isel({shown.per: n}) for n in range(seen.sizes[shown.per])] if shown.per else [seen]:
+            for part in [result.isel({shown.per: n}) for n in range(result.sizes[shown.per])] if shown.per else [result]:
                 found[str(part[shown.per].item()) if shown.per else title] = result, shown.table.rows(part)
         return found

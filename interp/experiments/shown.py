@@ -7,11 +7,10 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Lines, Table
+from interp.analysis.table import Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    import xarray as xr
 
     from interp.store.experiment import Experiment
 
@@ -27,10 +26,8 @@ class Figure:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     """Possible values of {NAME} in the result's name and the arguments; an option of that name selects one."""
-    cells: str = ""
-    """A function of `interp.figures` that marks the figure's cells, with labels of the arms as their data."""
     labels: tuple[str, ...] = ()
-    """The names of these labels."""
+    """Of a heat map: the arm's labels that a cell stands for: its x, its y, the map's name."""
 
     def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """Values of the choices, by file name: those of the options, or all."""
@@ -75,7 +72,5 @@ class Shown:
     """A table of a result; with `per`, one table for every value along that axis, with the value as title."""
 
     result: str
-    table: Table | Lines
+    table: Table
     per: str = ""
-    view: Callable[[xr.Dataset], xr.Dataset] = lambda found: found
-    """The part of the result that the table shows."""

@@ -9,39 +9,30 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.figures import style
+from interp.figures import marks, style
 from interp.figures.effects import UNITS
 from interp.store.experiment import Experiment
 
 
 def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
     """Distance of every block's picture to the final one, over steps. From `lens_distance.distances`."""
-    kinds = [str(kind) for kind in found["kind"].to_numpy()]
-    made = style.subplots(1, len(kinds), shared_yaxes=True, subplot_titles=kinds, horizontal_spacing=0.05)
-    most = float(abs(found["value"].sel(measure=measure)).max())
-    signed = bool((found["value"].sel(measure=measure) < 0).any())
-    for number, kind in enumerate(kinds):
-        one = found.sel(measure=measure, kind=kind)
-        made.add_heatmap(
-            z=one["value"].transpose("block", "step").to_numpy(),
-            x=[str(step) for step in one["step"].to_numpy()],
-            y=[str(block) for block in one["block"].to_numpy()],
-            colorscale="RdBu_r" if signed else style.SCALE,
-            zmin=-most if signed else 0,
-            zmax=most,
-            colorbar={"title": UNITS[measure]},
-            showscale=number == len(kinds) - 1,
-            row=1,
-            col=number + 1,
-        )
-    made.update_xaxes(title_text="step", type="category")
-    made.update_yaxes(type="category", autorange="reversed")
-    made.update_yaxes(title_text="block", row=1, col=1)
-    made.update_layout(
-        title={"text": f"block lens: {measure}, against the final picture", "font": {"size": 15}},
-        margin={"l": 60, "r": 20, "t": 110, "b": 60},
+    value = found["value"].sel(measure=measure).transpose("kind", "block", "step")
+    made = marks.heat_panels(
+        f"block lens: {measure}, against the final picture",
+        value,
+        [str(kind) for kind in found["kind"].to_numpy()],
+        unit=UNITS[measure],
+        most=float(abs(value).max()),
+        signed=bool((value < 0).any()),
+        said="block {block}, step {step}: {value:.3g}",
     )
+    made.update_xaxes(type="category").update_yaxes(type="category")
     return style.caption(made, found.attrs)
+
+
+def picture_of(experiment: Experiment, prompt: int, arm: int) -> Any:
+    """The picture of a prompt under an arm, (y, x, rgb); `None` if it is not drawn yet."""
+    return experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None
 
 
 def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, kind: str = "whole") -> go.Figure:
@@ -53,11 +44,8 @@ def lens_pictures(experiment: Experiment, *, prompt: int = 0, steps: int = 6, ki
     columns = sorted({int(block) for block in blocks if block >= 0})
     grid = []
     for step in shown:
-        line = []
-        for block in columns:
-            arm = int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0])
-            line.append(experiment.picture(prompt, arm) if experiment.done[prompt, arm] else None)
-        grid.append([*line, experiment.picture(prompt, 0)])
+        arms = [int(np.flatnonzero((kinds == kind) & (blocks == block) & (all_steps == step))[0]) for block in columns]
+        grid.append([picture_of(experiment, prompt, arm) for arm in (*arms, 0)])
     names = [*(f"block {block}" for block in columns), "final picture"]
     text = str(axes["prompt_text"].to_numpy()[prompt])
     return picture_grid(grid, names, [f"step {step}" for step in shown], f"block lens, {kind}: {text}")
@@ -70,7 +58,7 @@ def strip(
     axes = experiment.axes
     names = list(labels) if labels is not None else [str(axes["arm"].to_numpy()[arm]).replace("_", " ") for arm in arms]
     texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
-    grid = [[experiment.picture(p, a) if experiment.done[p, a] else None for a in arms] for p in prompts]
+    grid = [[picture_of(experiment, prompt, arm) for arm in arms] for prompt in prompts]
     return picture_grid(grid, names, texts, f"{experiment.kind}: {experiment.plan.get('model')}")
 
 
@@ -79,18 +67,13 @@ def picture_grid(pictures: Sequence[Sequence[Any]], columns: Sequence[str], rows
     count, wide = len(rows), len(columns)
     titles = [style.short(name.replace("+", " +").replace(":block", " :block"), 14) for name in columns]
     gap = {"horizontal_spacing": 0.1 / max(wide, 2), "vertical_spacing": 0.1 / max(count, 2)}
-    made = style.subplots(count, wide, column_titles=titles, row_titles=list(rows), **gap)
+    made = style.grid(count, wide, column_titles=titles, row_titles=list(rows), **gap)
     for y, line in enumerate(pictures):
         for x, picture in enumerate(line):
             if picture is not None:
                 made.add_image(source=style.source(picture), row=y + 1, col=x + 1)
-    made.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
-    made.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
-    made.update_annotations(font_size=9)
-    made.update_layout(
-        title={"text": style.plain(title), "font": {"size": 15}},
-        width=120 + 90 * wide,
-        height=120 + 95 * count,
-        margin={"l": 20, "r": 90, "t": 90, "b": 10},
-    )
-    return made
+    bare = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    made.update_xaxes(bare).update_yaxes(bare).update_annotations(font_size=9)
+    top = 66 + 12 * max(title.count("<br>") + 1 for title in titles)  # the title, and the names' lines
+    margin = {"l": 20, "r": 90, "t": top, "b": 10}
+    return style.titled(made, style.plain(title), width=120 + 90 * wide, height=30 + top + 95 * count, margin=margin)

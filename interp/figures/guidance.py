@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.figures import style
-from interp.figures.drawn import picture_grid
+from interp.figures import marks, style
+from interp.figures.drawn import strip
 from interp.store.experiment import Experiment
 
 SHOWN = {
@@ -23,36 +23,19 @@ def sweep(found: xr.Dataset) -> go.Figure:
     """Measures over the first swept value, one curve per other value; the first setting grey. From `sweep_effects.compare`."""
     names = [name for name in SHOWN if bool(found["value"].sel(measure=name).notnull().any())]
     titles = [f"{name}: {SHOWN[name]}" for name in names]
-    made = style.subplots(1, len(names), subplot_titles=titles, horizontal_spacing=0.06)
+    title = f"guidance, against {found.attrs['reference']}"
+    made, places = style.panels(title, titles, shared=False, width=1200, height=520)
     curves = _curves(found)
-    for number, name in enumerate(names):
+    for name, place in zip(names, places, strict=True):
         one = found.sel(measure=name)
-        for place, (label, members) in enumerate(curves.items()):
-            value, low, high = (one[part].to_numpy()[list(members.values())] for part in ("value", "low", "high"))
-            made.add_scatter(
-                x=list(members),
-                y=value,
-                name=label,
-                legendgroup=label,
-                showlegend=number == 0,
-                mode="lines+markers" if len(members) > 1 else "markers",
-                line={"color": style.COLOURS[place % len(style.COLOURS)]},
-                error_y=style.error(value, low, high, thickness=0.8, width=3),
-                row=1,
-                col=number + 1,
-            )
-        first = {"color": style.CONTROL, "dash": "dash"}
-        made.add_hline(
-            y=float(one["value"][0]), line=first, annotation_text=str(found["setting"].to_numpy()[0]), row=1, col=number + 1
-        )
+        for number, (label, members) in enumerate(curves.items()):
+            here, line = one.isel(setting=list(members.values())), {"color": style.COLOURS[number % len(style.COLOURS)]}
+            mode = "lines+markers" if len(members) > 1 else "markers"
+            marks.intervals(made, list(members), here, "value", label, mode=mode, line=line, **place)
+        first = str(found["setting"].to_numpy()[0])
+        made.add_hline(y=float(one["value"][0]), line=marks.DASHED, annotation_text=first, **place)
     made.update_xaxes(title_text="x" if any(len(members) > 1 for members in curves.values()) else "")
     made.update_annotations(font_size=12)
-    made.update_layout(
-        title={"text": f"guidance, against {found.attrs['reference']}", "font": {"size": 15}},
-        margin={"l": 60, "r": 20, "t": 110, "b": 60},
-        width=1200,
-        height=520,
-    )
     return style.caption(made, found.attrs)
 
 
@@ -93,9 +76,6 @@ def _number(text: str) -> float | str:
 
 def gallery(experiment: Experiment, prompts: Sequence[int], settings: Sequence[int]) -> go.Figure:
     """Pictures: one row per prompt and seed, one column per setting."""
-    axes = experiment.axes
-    names = [str(axes["arm"].to_numpy()[setting]) for setting in settings]
-    texts = [style.short(str(axes["prompt_text"].to_numpy()[prompt])) for prompt in prompts]
-    drawn = experiment.done
-    grid = [[experiment.picture(p, s) if drawn[p, s] else None for s in settings] for p in prompts]
-    return picture_grid(grid, names, texts, f"guidance: {experiment.plan.get('model')}")
+    names = [str(experiment.axes["arm"].to_numpy()[setting]) for setting in settings]
+    made = strip(experiment, prompts, settings, names)
+    return made.update_layout(title_text=style.plain(f"guidance: {experiment.plan.get('model')}"))

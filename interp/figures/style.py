@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ SCALE = "Viridis"
 CAPTION = 150  # characters in a line of a caption
 TOP, LINE = 65, 15  # pixels of a title, and of each line of a caption
 FORMATS = ("html", "png", "svg")
-MANY = 512  # bars; more are drawn as lines
-
 
 # small, since plotly copies and checks the whole template with every figure
 TEMPLATE = "interp"
@@ -46,88 +43,43 @@ plotly.io.templates[TEMPLATE] = go.layout.Template(
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "title": {"x": 0.05},
-        "xaxis": {**_AXIS, "title": {"standoff": 12}},
-        "yaxis": {**_AXIS, "title": {"standoff": 12}},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
     }
 )
-
-
-def subplots(*grid: Any, **more: Any) -> go.Figure:
-    """An empty figure of several plots; plotly's `make_subplots`."""
-    return make_subplots(*grid, figure=go.Figure(layout={"template": TEMPLATE}), **more)
 
 
 def figure(title: str, x: str, y: str, **layout: Any) -> go.Figure:
     """An empty figure with titles."""
     made = go.Figure(layout={"template": TEMPLATE})
-    made.update_layout(
-        title={"text": title, "font": {"size": 15}},
-        xaxis_title=x,
-        yaxis_title=y,
-        font={"size": 12},
-        margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        **layout,
-    )
-    return made
+    axes = {"xaxis_title": x, "yaxis_title": y}
+    return titled(made, title, font={"size": 12}, margin={"l": 70, "r": 30, "t": 60, "b": 60}, **axes, **layout)
 
 
-def band(made: go.Figure, x: Any, low: Any, high: Any, colour: str) -> None:
-    """An interval as a shaded band."""
-    kept = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))  # a gap would split the shape
-    x, low, high = (list(np.asarray(values)[kept]) for values in (x, low, high))
-    fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.18)"
-    made.add_scatter(
-        x=x + x[::-1],
-        y=high + low[::-1],
-        fill="toself",
-        fillcolor=fill,
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def panels(
+    title: str, titles: Sequence[str], *, columns: int | None = None, shared: bool = True, **layout: Any
+) -> tuple[go.Figure, list[dict[str, Any]]]:
+    """An empty figure of several plots with titles, by default in one row, and each plot's row and col.
+
+    `shared` is whether plots in a row have one y axis.
+    """
+    wide = columns or len(titles)
+    rows = -(-len(titles) // wide)
+    gaps = {"horizontal_spacing": 0.04 if shared else 0.05, "vertical_spacing": 0.28 / rows}
+    axes = {"shared_yaxes": shared, "shared_xaxes": wide == 1}
+    made = grid(rows, wide, subplot_titles=titles, **axes, **gaps)
+    titled(made, title, **{"margin": {"l": 60, "r": 20, "t": 110, "b": 60}, **layout})
+    return made, [{"row": number // wide + 1, "col": number % wide + 1} for number in range(len(titles))]
 
 
-def line(made: go.Figure, x: Any, y: Any, name: str, colour: str, **more: Any) -> None:
-    """A line with markers."""
-    made.add_scatter(x=list(x), y=list(y), name=name, mode="lines+markers", line={"color": colour}, marker={"size": 5}, **more)
+def grid(rows: int, columns: int, **more: Any) -> go.Figure:
+    """An empty figure of several plots; plotly's `make_subplots`."""
+    return make_subplots(rows, columns, figure=go.Figure(layout={"template": TEMPLATE}), **more)
 
 
-def error(value: Any, low: Any, high: Any, **more: Any) -> dict[str, Any]:
-    """Error bars from an interval."""
-    value, low, high = (np.asarray(part) for part in (value, low, high))
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": np.nan_to_num(high - value),
-        "arrayminus": np.nan_to_num(value - low),
-        **more,
-    }
-
-
-def control(made: go.Figure, x: Any, y: Any, name: str) -> None:
-    """A control's line: grey and dashed."""
-    made.add_scatter(x=list(x), y=list(y), name=name, mode="lines", line={"color": CONTROL, "dash": "dash"})
-
-
-def spikes(made: go.Figure, x: Any, y: Any, chosen: Any, name: str = "channel") -> None:
-    """One bar per value, selected ones in another colour; more than MANY bars are drawn as two lines, which is fast."""
-    x, y, chosen = np.asarray(x), np.asarray(y), np.asarray(chosen, bool)
-    for colour, some in ((COLOURS[0], ~chosen), (COLOURS[1], chosen)):
-        if len(x) <= MANY:
-            marker, hover = {"color": colour, "line": {"width": 0}}, f"{name} %{{x}}: %{{y:.4g}}<extra></extra>"
-            # plotly would make the few selected bars as wide as the gaps between them
-            made.add_bar(x=x[some], y=y[some], width=1, marker=marker, showlegend=False, hovertemplate=hover)
-            continue
-        gaps = np.full(int(some.sum()), np.nan)
-        made.add_scatter(
-            x=np.stack([x[some], x[some], gaps], axis=1).ravel(),
-            y=np.stack([np.zeros_like(gaps), y[some], gaps], axis=1).ravel(),
-            mode="lines",
-            line={"color": colour, "width": 1.5},
-            showlegend=False,
-            hovertemplate=f"{name} %{{x}}: %{{y:.4g}}<extra></extra>",
-        )
+def titled(made: go.Figure, title: str, **layout: Any) -> go.Figure:
+    """The figure with its title and further layout."""
+    return made.update_layout(title={"text": title, "font": {"size": 15}}, **layout)
 
 
 def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
@@ -151,22 +103,20 @@ def write(made: go.Figure, path: str | Path) -> Path:
     if kind == "html":
         made.write_html(path, include_plotlyjs=True)
         return path
-    with _needing_chrome(f"{path.name}: pictures", "use .html"):
-        made.write_image(path, width=made.layout.width or 1000, height=made.layout.height or 560, scale=2)
+    path.write_bytes(_drawn(made, kind, 2, f"{path.name}: pictures", "use .html"))
     return path
 
 
 def svg(made: go.Figure) -> str:
     """A figure as SVG for a page, with unique ids, so that one page can hold several."""
-    with _needing_chrome("drawn figures", "leave --static out"):
-        drawn = made.to_image(format="svg", width=made.layout.width or 1000, height=made.layout.height or 560)
-    return str(drawn.decode("utf-8"))
+    return _drawn(made, "svg", 1, "drawn figures", "leave --static out").decode("utf-8")
 
 
-@contextlib.contextmanager
-def _needing_chrome(what: str, instead: str) -> Iterator[None]:
+def _drawn(made: go.Figure, kind: str, scale: int, what: str, instead: str) -> bytes:
+    """A figure's file; an error says what needs a browser, and what to do instead."""
+    size = {"width": made.layout.width or 1000, "height": made.layout.height or 560}
     try:
-        yield
+        return bytes(made.to_image(format=kind, scale=scale, **size))
     except (ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{what} need kaleido and a Chrome ({reason}); pip install 'interp[export]', or {instead}") from None
@@ -185,11 +135,7 @@ def log_ticks(values: Any) -> dict[str, Any]:
 
 def short(text: str, width: int = 24) -> str:
     """Wrap a text and escape it for plotly."""
-    words, lines = text.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
+    lines = textwrap.wrap(text, width + 1, break_long_words=False, break_on_hyphens=False)
     return "<br>".join(plain(line) for line in lines)
 
 
@@ -221,27 +167,3 @@ def source(picture: Any, most: int = 256) -> str:
     file = io.BytesIO()
     image.save(file, "png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def clickable(made: go.Figure, x: Sequence[Any], y: Sequence[Any], texts: Any, *labels: Any, **place: Any) -> go.Figure:
-    """Add invisible markers on a heat map's cells, with (x, y, *labels) as data: browsers report clicks on markers, not on
-    heat maps. `texts` are hover texts, (y, x); `place` is the subplot's row and col.
-    """
-    columns, rows = np.array(list(x)), np.array(list(y))
-    data = np.empty((len(rows), len(columns), 2 + len(labels)), object)
-    data[..., 0], data[..., 1] = columns[None, :], rows[:, None]
-    data[..., 2:] = labels
-    made.add_scattergl(
-        x=np.tile(columns, len(rows)),
-        y=np.repeat(rows, len(columns)),
-        customdata=data.reshape(-1, data.shape[-1]),
-        text=np.asarray(texts, object).ravel(),
-        hovertemplate="%{text}<extra></extra>",
-        mode="markers",
-        marker={"symbol": "square", "size": 14, "opacity": 0},
-        showlegend=False,
-        name="cells",
-        **place,
-    )
-    made.update_traces(hoverinfo="skip", hovertemplate=None, selector={"type": "heatmap"})
-    return made.update_layout(dragmode=False, clickmode="event+select")

@@ -13,7 +13,7 @@ from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evid
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORDS = ("detail lost alone (DG)", "collapse (FC)")
-CARRIES, NOTHING = 0.5, 0.1  # of the way from the target's picture to the source's
+CARRIES, NOTHING = 0.5, 0.1  # shares of the way from the target's picture to the source's
 KEPT = ("better", "no different, by more than the margin")
 PROMPT = ("semantics", "texture", "clip_score", "blip_itm", "blip_cosine")  # measures of the prompt
 HELPS = (
@@ -38,7 +38,7 @@ def alpha_governs(evidence: Evidence) -> Verdict:
         f"alpha set to 0 at channels {evidence.channels} in one gate leaves {span(value)} of their size at the last block; "
         f"an ordinary channel raised to their alpha becomes {span(found['ratio'].sel(arm='raised_ordinary'))} of its own."
     )
-    if (low > LEFT).all():  # several gates may write a channel together: clamping them one at a time refutes nothing
+    if (low > LEFT).all():  # several gates may set the size together: clamping one at a time cannot refute the claim
         return Verdict(
             UNKNOWN, f"no single gate sets the size; whether all together do was not asked. {here}", {"ratio": value}
         )
@@ -46,7 +46,7 @@ def alpha_governs(evidence: Evidence) -> Verdict:
 
 
 def detail_goes(evidence: Evidence) -> Verdict:
-    """One block's massive channels zeroed: structure, and detail."""
+    """Structure and detail after zeroing the massive channels of one block."""
     found = _disruption(evidence).sel(arm=f"zero {evidence.setup.block}")
     structure, detail, sharp = (found.sel(measure=name) for name in ("structure", "detail", "sharpness"))
     here = (
@@ -63,7 +63,7 @@ def detail_goes(evidence: Evidence) -> Verdict:
 
 
 def random_does_nothing(evidence: Evidence) -> Verdict:
-    """Random channels zeroed in the same block."""
+    """All measures after zeroing random channels of the same block."""
     found = _disruption(evidence).sel(arm=f"random {evidence.setup.block}")
     verdicts = _verdicts(found)
     here = _by_measure(found, verdicts)
@@ -85,7 +85,7 @@ def norm_alone(evidence: Evidence) -> Verdict:
 
 
 def collapses(evidence: Evidence) -> Verdict:
-    """The top channels of every block, and the lowest."""
+    """Structure after zeroing the top and the lowest channels of every block."""
     found = evidence.experiment("collapse").result("collapse").sel(measure="structure")
     k = int(found["k"].max())
     top, lowest = (found.sel(kind=kind, k=k) for kind in ("top", "lowest"))
@@ -124,7 +124,7 @@ def doses(evidence: Evidence) -> Verdict:
 
 
 def carries_the_prompt(evidence: Evidence) -> Verdict:
-    """A source's massive channels put into the target's run."""
+    """How far a source's massive channels move the target's picture."""
     found = evidence.experiment("transport").result("transport").sel(metric="picture").isel(strength=-1)
     massive, everything = found.sel(channels="massive"), found.sel(channels="all")
     here = (
@@ -139,7 +139,7 @@ def carries_the_prompt(evidence: Evidence) -> Verdict:
 
 
 def patched(evidence: Evidence) -> Verdict:
-    """The clean prompt's massive channels in the corrupted run, block by block."""
+    """Recovery with the clean prompt's massive channels in the corrupted run, block by block."""
     found = evidence.experiment("patch").result("patching_picture").isel(column=0)
     names = {"hidden": "the whole state", "massive": "the massive channels", "control": "ordinary ones"}
     parts = [f"{said} {span(found['recovered'].sel(what=what))}" for what, said in names.items()]
@@ -147,7 +147,7 @@ def patched(evidence: Evidence) -> Verdict:
 
 
 def timestep_by_intervention(evidence: Evidence) -> Verdict:
-    """Swapped timestep and swapped text conditioning, at fixed latents."""
+    """Effects of swapping the timestep and the text conditioning at fixed latents."""
     found = evidence.experiment("swap").result("swap").sel(set="massive")
     time = found.sel(factor="timestep")
     texts = found.sel(factor=[name for name in ("pooled", "tokens") if name in found["factor"].to_numpy()])
@@ -163,7 +163,7 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
 
 
 def lensed(evidence: Evidence) -> Verdict:
-    """The block at which the picture appears."""
+    """Distance of every block's picture to the final one."""
     found = evidence.experiment("lens").result("lens").sel(measure="structure")
     whole = found.isel(kind=0, step=found.sizes["step"] // 2)
     values = ", ".join(f"{value:.2g}" for value in whole["value"].to_numpy())
@@ -171,7 +171,7 @@ def lensed(evidence: Evidence) -> Verdict:
 
 
 def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
-    """A guided setting against its base: detail better, the prompt not worse."""
+    """Compare a guided setting with its base, by measures of detail and of the prompt."""
     if not evidence.scorers:
         return Verdict(UNKNOWN, "no measure of detail: give --scorer, such as hps,aesthetic,clip with their weights.")
     drawn = evidence.experiment("guidance")
@@ -186,7 +186,7 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
         return Verdict(PARTLY if "better" in said.values() else FAILS, here)
     if not about:
         here += " No measure of the prompt: give one, such as --scorer clip."
-    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" does not show that the prompt is kept
+    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" is no evidence that the prompt is kept
     harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
     return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
 

@@ -39,7 +39,7 @@ def few_channels(evidence: Evidence) -> Verdict:
 
 
 def every_block(evidence: Evidence) -> Verdict:
-    """Massive from the first block to the last."""
+    """Blocks in which the massive channels are selected."""
     selected, frequency = _selected(evidence)
     every, count = selected.all(axis=0), selected.sum(axis=0)
     here = f"selected in {', '.join(f'{n} of {len(selected)}' for n in count)} blocks (channels {evidence.channels})."
@@ -55,7 +55,7 @@ def every_block(evidence: Evidence) -> Verdict:
 
 
 def every_token(evidence: Evidence) -> Verdict:
-    """The smallest token."""
+    """Size of the channels in the smallest token."""
     (least,) = finite(evidence.profile["in_every_token"])
     here = f"the smallest token of channels {evidence.channels}, mean over samples: {span(least)} times the median channel."
     return by_all(least >= TOKENS, least < TOKENS, here, in_every_token=least)
@@ -80,7 +80,7 @@ def grows(evidence: Evidence) -> Verdict:
 
 
 def text_negligible(evidence: Evidence) -> Verdict:
-    """Timestep or text, by variance."""
+    """Shares of timestep and text in the variance."""
     found = evidence.attribution
     time = found.sel(term="timestep")
     here = (
@@ -100,7 +100,7 @@ def text_negligible(evidence: Evidence) -> Verdict:
 
 
 def gates_by_timestep(evidence: Evidence) -> Verdict:
-    """Timestep or text, for alpha, exactly."""
+    """Shapley share of the timestep in alpha, exact."""
     found = evidence.dataset("gates").sel(stream="image")
     if "text" not in found["player"].to_numpy():
         return Verdict(HOLDS, "by construction: no text enters this model's gates.")
@@ -126,7 +126,7 @@ def alpha_peaks(evidence: Evidence) -> Verdict:
 
 
 def who_writes(evidence: Evidence) -> Verdict:
-    """The largest writers."""
+    """The writers of the largest contributions."""
     found = evidence.residual
     parts = []
     for channel in evidence.channels[:3]:
@@ -156,7 +156,7 @@ def energy_of_eight(evidence: Evidence) -> Verdict:
 
 
 def subject_in_clusters(evidence: Evidence) -> Verdict:
-    """Top channels against random ones, and against masks that need no model."""
+    """IoU of the top channels, of random ones, and of masks that need no model."""
     found = evidence.segmentation
     if found is None:
         return Verdict(UNKNOWN, "no true masks were given (--masks).")
@@ -182,5 +182,5 @@ def early_and_in_all(evidence: Evidence) -> Verdict:
         agreed = [int(c) for c in found["channel"].to_numpy()[found["consensus"].to_numpy()]]
         any_of.append(bool(agreed))
         parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")
-    said = PARTLY if any(any_of) else FAILS  # a checkpoint is no evidence for sizes, nor a size for training: never both
+    said = PARTLY if any(any_of) else FAILS  # checkpoints are no evidence for sizes, nor sizes for training
     return Verdict(said, "; ".join(parts) + ".")

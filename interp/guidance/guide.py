@@ -77,9 +77,8 @@ class Guide(JoiningRows):
         if not self.guidance.acting(step):
             self._begin({COND: slice(0, self.batch)})
             return run(bound)
-        predictions = self._sequentially(bound, run, branches, amplified) if self.sequential else None
-        if predictions is None:
-            predictions = self._together(bound, run, branches, amplified)
+        predict = self._sequentially if self.sequential else self._together
+        predictions = {**predict(bound, run, branches, amplified), **self._others(bound, branches)}
         sigma, next_sigma = self.levels(step)
         context = Context(step, sigma, next_sigma, self.velocity, self.remembered)
         return self._combine(predictions, context)
@@ -100,8 +99,7 @@ class Guide(JoiningRows):
             rows[UNCOND], given = slice(self.batch, 2 * self.batch), self._with_uncond(bound)
         self._begin(rows, waiting, amplified)
         output = run(self._widened(given))
-        predictions = {name: output[rows] for name, rows in self.rows.items()}
-        return {**predictions, **self._others(bound, branches)}
+        return {name: output[rows] for name, rows in self.rows.items()}
 
     def _sequentially(self, bound: dict[str, Any], run: Any, branches: list[Branch], amplified: list[Any]) -> dict[str, Tensor]:
         """Run one call per branch: nothing is shared, and only the predictions are kept."""
@@ -113,7 +111,7 @@ class Guide(JoiningRows):
             if branch.edits or branch.skips or branch.identity:  # the whole batch is one branch
                 self._add(branch, slice(0, self.batch))
             predictions[branch.name] = run(given)
-        return {**predictions, **self._others(bound, branches)}
+        return predictions
 
     def _others(self, bound: dict[str, Any], branches: list[Branch]) -> dict[str, Tensor]:
         found = {}

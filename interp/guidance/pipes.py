@@ -15,6 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from interp.base.errors import InputError
 from interp.guidance.guide import Guide
 from interp.guidance.method import COND, Combined, Context
 from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
-from interp.interventions.hooks import in_use, replaced, using
+from interp.interventions.hooks import in_use, using
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance
@@ -95,7 +96,7 @@ def _counted_steps(pipe: Any, driver: _Added) -> Iterator[None]:
         driver.taken, driver.made = driver.taken + 1, 0
         return result
 
-    with replaced(pipe.scheduler, "step", step):
+    with patch.object(pipe.scheduler, "step", step):
         yield
 
 

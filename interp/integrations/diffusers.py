@@ -60,13 +60,12 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         """The inputs of each branch: cond, uncond, cond."""
         if UNCOND in self._needed() and not any(isinstance(value, tuple) for value in data.values()):
             raise InputError('DetailGuider: the pipeline gives no unconditional inputs; call it with negative_prompt=""')
-        branches = [(self._input_predictions[branch], 1 if branch == UNCOND else 0) for branch in self._needed()]
-        return [self._prepare_batch(data, index, name) for name, index in branches]
+        return [self._prepare_batch(data, int(one == UNCOND), self._input_predictions[one]) for one in self._needed()]
 
     def prepare_inputs_from_block_state(self, data: Any, input_fields: dict[str, Any]) -> list[Any]:
         """The same, from a block's state."""
-        branches = [(self._input_predictions[branch], 1 if branch == UNCOND else 0) for branch in self._needed()]
-        return [self._prepare_batch_from_block_state(input_fields, data, index, name) for name, index in branches]
+        prepare = self._prepare_batch_from_block_state
+        return [prepare(input_fields, data, int(one == UNCOND), self._input_predictions[one]) for one in self._needed()]
 
     def prepare_models(self, denoiser: Any) -> None:
         """Before each branch: attach the edits for the degraded one."""

@@ -16,6 +16,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from interp.base.sites import Site
 from interp.interventions import Intervention
 from interp.interventions.conditioning import ReplaceLater, SwapConditioning
-from interp.interventions.hooks import attached, replaced
+from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, Reentry, as_output, bind_inputs, take_rows
@@ -77,8 +78,7 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
 
         return as_output(around(next(steps), bound, call), bound["return_dict"])
 
-    owner, name = (transformer, "forward") if slot is None else (slot, "around")
-    with replaced(owner, name, forward):
+    with patch.object(slot or transformer, "forward" if slot is None else "around", forward):
         yield
 
 
@@ -181,18 +181,18 @@ class Forks(JoiningRows):
 
     def wants_inputs(self, block: int) -> bool:
         """Whether an arm replaces the conditioning there."""
-        return bool(self._later(block))
+        return any(isinstance(edit, ReplaceLater) and edit.block < block for _, arm in self.pieces for edit in self.arms[arm])
 
     def see_inputs(self, block: int, bound: dict[str, Any]) -> None:
         """Replace a block's conditioning."""
         here = self.anatomy.blocks[block]
         for name in here.row_inputs:
             if name not in here.state_inputs.values() and bound.get(name) is not None:
-                bound[name] = self._replace(self._later(block), here.path, name, bound[name])
+                bound[name] = self._replace(block, here.path, name, bound[name])
 
     def conditioned(self, path: str, argument: str, value: Tensor) -> Tensor:
         """The conditioning of a module after the blocks."""
-        return self._replace(self._later(len(self.anatomy.blocks)), path, argument, value)
+        return self._replace(len(self.anatomy.blocks), path, argument, value)
 
     def on_reentry(self, reentry: Reentry, module: Any, arguments: Any, output: Any) -> Any:
         """A hook on a module before the blocks, for the item of its output that is used after them."""
@@ -202,22 +202,16 @@ class Forks(JoiningRows):
         items[item] = self.conditioned(reentry.module, f"output.{reentry.item}", items[item])
         return tuple(items)
 
-    def _later(self, index: int) -> list[tuple[slice, int, int, ReplaceLater]]:
-        """Rows of arms that replace the conditioning at a block, or (index past the last) after the blocks."""
-        return [
-            (rows, arm, number, edit)
-            for rows, arm in self.pieces
-            for number, edit in enumerate(self.arms[arm])
-            if isinstance(edit, ReplaceLater) and edit.block < index
-        ]
-
-    def _replace(self, later: list[tuple[slice, int, int, ReplaceLater]], path: str, argument: str, value: Tensor) -> Tensor:
-        for rows, arm, number, edit in later:
-            new = edit.replaced(self.step, path, argument, value)
-            if new is not None:
-                value = value.clone()
-                value[rows] = new
-                self.touched[arm][number] += 1
+    def _replace(self, index: int, path: str, argument: str, value: Tensor) -> Tensor:
+        """The conditioning of a block, or (index past the last) of a module after the blocks, as the arms replace it."""
+        for rows, arm in self.pieces:
+            for number, edit in enumerate(self.arms[arm]):
+                if not isinstance(edit, ReplaceLater) or edit.block >= index:
+                    continue
+                new = edit.replaced(self.step, path, argument, value)
+                if new is not None:
+                    value = put_rows(value, rows, new)
+                    self.touched[arm][number] += 1
         return value
 
     @property

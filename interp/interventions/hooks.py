@@ -49,19 +49,6 @@ def attached(handles: Iterable[Any]) -> Iterator[None]:
             handle.remove()
 
 
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object an attribute of its own inside; afterwards it has again what it had, or its class's."""
-    own = vars(owner)
-    before = {name: own[name]} if name in own else {}
-    own[name] = value
-    try:
-        yield
-    finally:
-        del own[name]
-        own.update(before)
-
-
 _IN_USE: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
 """Transformers inside a user's `edited` or `guided`."""
 

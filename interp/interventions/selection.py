@@ -126,21 +126,13 @@ class Selection(ABC):
         return found
 
     def __repr__(self) -> str:
-        first = [repr(getattr(self, name)) for name in self.positional]
-        rest = [
-            f"{field.name}={_shown(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if field.name not in self.positional and (field.name in ("channels", "blocks") or not _is_default(self, field))
-        ]
-        return f"{type(self).__name__}({', '.join([*first, *rest])})"
-
-
-def _is_default(edit: Selection, field: dataclasses.Field[Any]) -> bool:
-    return bool(getattr(edit, field.name) == field.default)
-
-
-def _shown(value: Any) -> str:
-    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+        shown = [repr(getattr(self, name)) for name in self.positional]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            always = field.name in ("channels", "blocks")
+            if field.name not in self.positional and (always or value != field.default):
+                shown.append(f"{field.name}={list(value) if isinstance(value, tuple) else value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _among(index: int, wanted: Any) -> bool:

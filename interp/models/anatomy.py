@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import ModelError
 from interp.base.sites import GATES, STREAMS, Site
@@ -32,9 +32,7 @@ from interp.models.hook_points import (
     in_place_of,
     take_rows,
 )
-
-if TYPE_CHECKING:  # families are data: listing them loads no torch
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,19 +82,17 @@ class Block:
             for number, stream, kind, gate in modulation.sites():
                 yield modulation, number, Site(index, stream, kind, gate)
 
-    def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, Tensor]:
+    def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's bound inputs: (batch, token, channel)."""
         return {stream: self._cut(inputs[argument], stream, lengths) for stream, argument in self.state_inputs.items()}
 
-    def states(self, output: Any, lengths: Lengths) -> dict[str, Tensor]:
+    def states(self, output: Any, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's output: (batch, token, channel)."""
         items = output if isinstance(output, tuple) else (output,)
         return {stream: self._cut(items[item or 0], stream, lengths) for stream, item in self.hidden.items()}
 
-    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
         """The block's output with every stream's state replaced."""
-        import torch
-
         items = list(output) if isinstance(output, tuple) else [output]
         for item in {item or 0 for item in self.hidden.values()}:
             here = self.joint or [stream for stream, place in self.hidden.items() if (place or 0) == item]
@@ -113,13 +109,13 @@ class Block:
             items[item] = items[item][rows]
         return tuple(items) if isinstance(output, tuple) else items[0]
 
-    def output_of(self, states: Mapping[str, Tensor]) -> Any:
+    def output_of(self, states: Mapping[str, torch.Tensor]) -> Any:
         """An output of the block that holds these states."""
         if None in self.hidden.values():
             return self.with_states(None, states)
         return self.with_states((None,) * max(2, len(self.hidden)), states)
 
-    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
+    def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
         order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
         return cut(state, order, stream, lengths) if order else state
 
@@ -146,7 +142,7 @@ class Anatomy:
     """The transformer receives the scheduler's timestep divided by this."""
     guidance_scale: float = 1.0
     """The transformer receives an embedded guidance multiplied by this."""
-    position: Callable[[nn.Module, tuple[int, int]], Tensor] | None = None
+    position: Callable[[torch.nn.Module, tuple[int, int]], torch.Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None
     """The gates' inputs; without it, `interp gates` is not available."""
@@ -234,10 +230,10 @@ __all__ = [
 ]
 
 
-Describe = Callable[["nn.Module"], Anatomy]
+Describe = Callable[["torch.nn.Module"], Anatomy]
 
 
-def describe(transformer: nn.Module, registry: Mapping[str, Describe]) -> Anatomy:
+def describe(transformer: torch.nn.Module, registry: Mapping[str, Describe]) -> Anatomy:
     """The anatomy of a transformer by its class name; an unknown class is an error that names `register_anatomy`."""
     name = type(transformer).__name__
     if name not in registry:

@@ -59,6 +59,17 @@ class Entry:
         return PACKAGED / self.source if self.source in ("weights", "early") else None
 
 
+def entry_of(name: str | Path) -> Entry | None:
+    """The entry of a name; `None` for a path, also one such as `./demo`: it is a folder and no name."""
+    return None if isinstance(name, Path) else CATALOG.get(name)
+
+
+def source_of(name: str | Path) -> str:
+    """The hub id or folder of a model, by alias or as given."""
+    entry = entry_of(name)
+    return str(entry.folder or entry.source) if entry else str(name)
+
+
 def _entry(name: str, values: dict[str, Any]) -> Entry:
     claim, steps = values.pop("massive", None), values.pop("steps", Defaults.steps)
     massive = None if claim is None else MassiveClaim(**{**claim, "channels": tuple(claim["channels"])})
@@ -77,27 +88,14 @@ def folder_defaults(folder: Path) -> Defaults | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Defaults(**{**values, "settings": dict(values.get("settings", {})), "vocabulary": _words(values)})
+        vocabulary = frozenset(str(word) for word in values.get("vocabulary", ()))
+        return Defaults(**{**values, "settings": dict(values.get("settings", {})), "vocabulary": vocabulary})
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} must hold the fields of interp's Defaults as JSON; {error} (fix or delete it)") from None
 
 
-def _words(values: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(str(word) for word in values.get("vocabulary", ()))
-
-
 def write_defaults(folder: Path, defaults: Defaults) -> None:
     """Write `interp.json` into a pipeline folder."""
-    size = {} if defaults.height is None else {"height": defaults.height, "width": defaults.width}
-    values = {
-        "steps": defaults.steps,
-        **size,
-        "settings": dict(defaults.settings),
-        "vocabulary": sorted(defaults.vocabulary),
-    }
+    given = {name: value for name, value in dataclasses.asdict(defaults).items() if value is not None}
+    values = {**given, "vocabulary": sorted(defaults.vocabulary)}
     (folder / SIDECAR).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def entry_of(name: str | Path) -> Entry | None:
-    """The entry of a name; `None` for a path, also one such as `./demo`: it is a folder and no name."""
-    return None if isinstance(name, Path) else CATALOG.get(name)

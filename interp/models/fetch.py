@@ -69,24 +69,22 @@ def no_invented_weights(name: str) -> Iterator[None]:
     """Raise an error if transformers replaced weights missing from the files by random ones."""
     invented: list[str] = []
 
-    class Reports(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if "MISSING" in text or "newly initialized" in text:
-                invented.extend(line.split("|")[0].strip() for line in text.splitlines() if "| MISSING" in line)
-                invented.append("")
+    def keep(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "MISSING" in text or "newly initialized" in text:
+            invented.extend(line.split("|")[0].strip() for line in text.splitlines() if "| MISSING" in line)
+            invented.append("")
+        return False  # shows none
 
-    logger, handler = logging.getLogger("transformers.modeling_utils"), Reports()
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.addFilter(keep)
     logger.setLevel(logging.WARNING)
-    logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.removeFilter(keep)
         logger.setLevel(level)
-        logger.propagate = propagate
     if invented:
         raise ModelError(
             f"model {name!r}: its files lack weights ({invented[0] or 'of a text encoder'}), which would be random; "

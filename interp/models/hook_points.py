@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
-
-if TYPE_CHECKING:  # families are data: listing them loads no torch
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 Inputs = Mapping[str, Any]
 Lengths = Mapping[str, int]
@@ -32,7 +30,7 @@ class Modulation:
     """Path inside the block of the module that emits the chunks; `None`: `argument` carries them."""
     chunks: tuple[str, ...]
     """What each chunk is, in order: `alpha.attn`, `shift.mlp`, ...; `text/alpha.attn` if not of `stream`."""
-    compute: Callable[[nn.Module, Inputs], Tensor]
+    compute: Callable[[torch.nn.Module, Inputs], torch.Tensor]
     """The same values from the block and its bound inputs, without running the block. It calls modules and never reads a
     linear layer's `.weight`, which offloading, quantisation and LoRA replace."""
     shared_with: tuple[str, ...] = ()
@@ -57,15 +55,13 @@ class Modulation:
             for owner in (stream or self.stream, *self.shared_with):
                 yield number, owner, kind, gate
 
-    def split(self, values: Tensor) -> list[Tensor]:
+    def split(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Each chunk, (batch, channel), as the block uses it."""
         parts = list(values.chunk(len(self.chunks), dim=-1))
         return [part.tanh() if self._is_tanh(number) else part for number, part in enumerate(parts)]
 
-    def join(self, values: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def join(self, values: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The inverse of `split`; unchanged values keep their bits."""
-        import torch
-
         raw, joined = values.chunk(len(self.chunks), dim=-1), []
         for number, (before, after) in enumerate(zip(raw, parts, strict=True)):
             if self._is_tanh(number):
@@ -76,10 +72,8 @@ class Modulation:
                 joined.append(after)
         return torch.cat(joined, dim=-1)
 
-    def write(self, block: Any, inputs: Inputs, before: Tensor, after: Tensor) -> dict[str, Any]:
+    def write(self, block: Any, inputs: Inputs, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
         """The block's inputs with an argument that makes the block use `after`, up to one rounding of the table."""
-        import torch
-
         assert self.argument is not None
         carried = inputs[self.argument]
         given = carried.reshape(before.shape).to(before.dtype)
@@ -90,13 +84,13 @@ class Modulation:
         return self.tanh and "alpha" in self.chunks[number]
 
 
-def given_chunks(argument: str, block: Any, inputs: Inputs, *, table: str | None = None, wide: bool = False) -> Tensor:
+def given_chunks(argument: str, block: Any, inputs: Inputs, *, table: str | None = None, wide: bool = False) -> torch.Tensor:
     """A block's argument plus the block's own table: (batch, chunk * channel). `wide` adds in float32."""
     carried = inputs[argument]
-    flat: Tensor = carried.reshape(carried.shape[0], -1)
+    flat: torch.Tensor = carried.reshape(carried.shape[0], -1)
     if table is None:
         return flat
-    own: Tensor = getattr(block, table).reshape(1, -1)
+    own: torch.Tensor = getattr(block, table).reshape(1, -1)
     if own.shape[1] != flat.shape[1]:
         raise ModelError(f"per-token gates are not supported: the block's {argument} is {tuple(carried.shape)}")
     return own + (flat.float() if wide else flat)
@@ -124,13 +118,13 @@ class Tap:
     spatial: bool = False
     """Whether its channels come first, (batch, channel, y, x) or (batch, channel, token)."""
 
-    def take(self, value: Any, lengths: Lengths) -> Tensor:
+    def take(self, value: Any, lengths: Lengths) -> torch.Tensor:
         """The stream's tokens, (batch, token, channel), from the module's input or output."""
         if isinstance(value, tuple):
             value = value[self.item or 0]
         if self.spatial:
             value = value.flatten(2).transpose(1, 2)
-        found: Tensor = cut(value, self.joint, self.stream, lengths) if self.joint else value
+        found: torch.Tensor = cut(value, self.joint, self.stream, lengths) if self.joint else value
         return found
 
 
@@ -163,7 +157,7 @@ class Conditioning:
     players: Mapping[str, str]
     """The gates' inputs (`timestep`, `text`, `guidance`), each with the transformer's argument that carries it. A class label
     is `text`. Without `text`, text does not enter the gates."""
-    inputs: Callable[[nn.Module, Inputs], Inputs]
+    inputs: Callable[[torch.nn.Module, Inputs], Inputs]
     """(transformer, its arguments that carry the players) -> the block inputs that every `Modulation.compute` needs."""
     further: tuple[str, ...] = ()
     """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
@@ -173,18 +167,16 @@ class Conditioning:
     """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
 
 
-def cut(value: Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> Tensor:
+def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> torch.Tensor:
     """One stream's tokens from concatenated streams; `REST`, or else the image, takes what the others leave."""
-    import torch
-
     last = REST if REST in order else "image"
     sizes = [lengths[name] if name != last else 0 for name in order]
     sizes[list(order).index(last)] = value.shape[1] - sum(sizes)
-    found: Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]
+    found: torch.Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]
     return found
 
 
-def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A block's inputs by argument name, positional or not."""
     signature = inspect.signature(type(block).forward)
     bound = signature.bind(block, *args, **kwargs)
@@ -192,7 +184,7 @@ def bind_inputs(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     return {name: value for name, value in bound.arguments.items() if name != "self"}
 
 
-def as_output(prediction: Tensor, return_dict: bool) -> Any:
+def as_output(prediction: torch.Tensor, return_dict: bool) -> Any:
     """Wrap a prediction in the output that diffusers' pipelines expect."""
     if not return_dict:
         return (prediction,)
@@ -201,12 +193,10 @@ def as_output(prediction: Tensor, return_dict: bool) -> Any:
     return Transformer2DModelOutput(sample=prediction)
 
 
-def in_place_of(value: Tensor, old: Tensor) -> Tensor:
+def in_place_of(value: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
     in place of one over text and image) is completed with the old one's last tokens.
     """
-    import torch
-
     wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])
     if value.ndim == old.ndim > 1 and value.shape[1] < old.shape[1] and value.shape[2:] == old.shape[2:]:
         return torch.cat([wide, old[:, value.shape[1] :]], dim=1)
@@ -228,8 +218,6 @@ def take_rows(value: Any, rows: Any) -> Any:
 
 def add_rows(first: Any, second: Any) -> Any:
     """Concatenate the rows of two such arguments."""
-    import torch
-
     if first is None:
         return None
     if isinstance(first, Mapping):

@@ -13,7 +13,7 @@ import torch
 from interp.base.errors import InputError, InterpWarning, ModelError, first_line
 from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults
+from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults, source_of
 from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
 from interp.models.fetch import check_pipeline_class, fetch
@@ -57,14 +57,13 @@ def load_pipeline(
     if offload not in OFFLOADS:
         raise InputError(f"offload must be one of {', '.join(OFFLOADS)}; got {offload!r}")
     place = usable_device(device)
-    entry = entry_of(name)
+    entry, source = entry_of(name), source_of(name)
     if entry is not None and Path(name).is_dir():
         warnings.warn(
             f"model {name!r} is the catalog's model, not the folder of that name here; write ./{name} for the folder",
             InterpWarning,
             stacklevel=3,
         )
-    source = str(entry.folder or entry.source) if entry else str(name)
     folder = _folder(source)
     own = folder_defaults(folder) if folder else None
     asked = revision or (entry.revision if entry else None)
@@ -203,8 +202,7 @@ def usable_device(device: str) -> str:
 
 def default_dtype(name: str | Path, device: str) -> str:
     """The default dtype of a model on a device."""
-    entry = entry_of(name)
-    folder = _folder(str(entry.folder or entry.source) if entry else str(name))
+    folder = _folder(source_of(name))
     small = folder is not None and folder_defaults(folder) is not None
     return str(_dtype(None, device, small=small)).removeprefix("torch.")
 

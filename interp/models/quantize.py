@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import importlib.util
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,10 +30,11 @@ def quantize(transformer: nn.Module, anatomy: Anatomy, kind: str) -> None:
         raise InputError(f"quantize must be one of {', '.join(KINDS)}; got {kind!r}")
     if importlib.util.find_spec(package) is None:
         raise InputError(f"quantize={kind!r} needs {package}: pip install 'interp[quantized]'")
-    chosen = set(_block_layers(transformer, anatomy)) - set(_projections(transformer, anatomy))
+    inside = [name for block in anatomy.blocks for name in _linear_layers(transformer, block.path)]
+    chosen = set(inside) - set(_projections(transformer, anatomy))
     if package == "bitsandbytes":
         for name in chosen:
-            _replace(transformer, name, _nf4)
+            transformer.set_submodule(name, _nf4(transformer.get_submodule(name)))
         return
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns about every kernel that this machine lacks
     from torchao import quantization
@@ -44,7 +44,7 @@ def quantize(transformer: nn.Module, anatomy: Anatomy, kind: str) -> None:
     quantization.quantize_(transformer, config(set_inductor_config=False), filter_fn=lambda module, name: name in chosen)
 
 
-def _nf4(layer: nn.Linear) -> nn.Module:
+def _nf4(layer: Any) -> nn.Module:
     import bitsandbytes
 
     made = bitsandbytes.nn.Linear4bit(
@@ -59,21 +59,10 @@ def _nf4(layer: nn.Linear) -> nn.Module:
     return placed
 
 
-def _replace(transformer: nn.Module, name: str, make: Callable[[nn.Linear], nn.Module]) -> None:
-    parent, _, own = name.rpartition(".")
-    layer = transformer.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
-    setattr(transformer.get_submodule(parent), own, make(layer))
-
-
-def _linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
-
-
-def _block_layers(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
-    """The linear layers inside the blocks."""
-    inside = [(block.path, transformer.get_submodule(block.path)) for block in anatomy.blocks]
-    return [f"{path}.{name}" for path, block in inside for name, module in block.named_modules() if _linear(module)]
+def _linear_layers(transformer: nn.Module, path: str) -> list[str]:
+    """The linear layers of a module of the transformer, itself included."""
+    modules = transformer.get_submodule(path).named_modules(prefix=path)
+    return [name for name, module in modules if isinstance(module, nn.Linear)]
 
 
 def _projections(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
@@ -81,9 +70,7 @@ def _projections(transformer: nn.Module, anatomy: Anatomy) -> list[str]:
     found = []
     for block in anatomy.blocks:
         for place in (modulation.module for modulation in block.modulations if modulation.module is not None):
-            module = f"{block.path}.{place.rpartition('.')[0] or place}"
-            layers = transformer.get_submodule(module).named_modules()
-            found += [f"{module}.{name}" if name else module for name, layer in layers if _linear(layer)]
+            found += _linear_layers(transformer, f"{block.path}.{place.rpartition('.')[0] or place}")
     return found
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import CATALOG
+from interp.models.catalog import CATALOG, source_of
 from interp.models.families import ANATOMIES, CONFIGS
 from interp.models.fetch import load_errors
 from interp.models.quiet import quiet
@@ -38,8 +38,7 @@ def skeleton(name: str | Path, *, revision: str | None = None, local_files_only:
 
     For the catalog's models, the published config is used if the hub's own is not on this machine.
     """
-    entry = CATALOG.get(str(name))
-    source = Path(str(entry.folder or entry.source) if entry else name).expanduser()
+    source = Path(source_of(name)).expanduser()
     if (source / "transformer" / "config.json").is_file():
         config = json.loads((source / "transformer" / "config.json").read_text(encoding="utf-8"))
         return build(str(name), config, f"{source}/transformer/config.json")

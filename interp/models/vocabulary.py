@@ -48,27 +48,20 @@ def qwen(texts: Sequence[str], length: int, marks: Sequence[str] = ()) -> Qwen2T
 
     Each of `marks` is a special token besides Qwen's own.
     """
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = [spelled for text in texts for word in text.split() for spelled in (word, f" {word}")]
-    learner.train_from_iterator(words * 2, trainers.BpeTrainer(show_progress=False, vocab_size=4096))
-    merges = _merges(learner)
+    merges = _learned(words, pre_tokenizers.ByteLevel(add_prefix_space=False))
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(merge) for merge in merges), *QWEN_SPECIAL]
     tokenizer = Qwen2Tokenizer(vocab=_numbered(pieces), merges=merges, model_max_length=length)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(QWEN_SPECIAL[1:])})
-    if marks:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(marks)})
+    for special in filter(None, (QWEN_SPECIAL[1:], marks)):
+        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
     tokenizer.chat_template = CHAT
     return tokenizer
 
 
 def gemma(texts: Sequence[str], length: int) -> GemmaTokenizer:
     """A Gemma tokenizer in which the words of `texts` are one token each and every other text falls to bytes."""
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = [f"\u2581{word}" for text in texts for word in text.split()]
-    learner.train_from_iterator(words * 2, trainers.BpeTrainer(show_progress=False, vocab_size=4096))
-    merges = _merges(learner)
+    merges = _learned(words, pre_tokenizers.WhitespaceSplit())
     letters = sorted({letter for word in words for letter in word})
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += [*letters, *("".join(merge) for merge in merges)]
@@ -110,6 +103,14 @@ TOKENIZERS: dict[str, Callable[..., Any]] = {
     "llama": llama,
     "bert": bert,
 }
+
+
+def _learned(words: Sequence[str], splitter: pre_tokenizers.PreTokenizer) -> list[tuple[str, ...]]:
+    """The merges that make each of these words one token."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = splitter
+    learner.train_from_iterator([*words, *words], trainers.BpeTrainer(show_progress=False, vocab_size=4096))
+    return _merges(learner)
 
 
 def _merges(learner: Tokenizer) -> list[tuple[str, ...]]:

@@ -1,6 +1,6 @@
-"""What a traced run is asked: every analysis with its options, results, tables and figures. Nothing heavy is imported here.
+"""Analyses of a traced run: their options, results, tables and figures. Nothing heavy is imported here.
 
-A command follows from each; in Python the functions of `interp.analysis` do the same without a store.
+Each has a command; in Python, the functions of `interp.analysis` do the same without a store.
 """
 
 from interp.questions import of_causes, of_channels

@@ -1,4 +1,4 @@
-"""What sets the channels, who writes them, where they are: options, results, tables and figures of these questions."""
+"""The questions alignment, attribute, residual and segment: options, results, tables and figures."""
 
 from __future__ import annotations
 
@@ -10,113 +10,77 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, figures
-from interp.analysis.table import Along, Table, nothing, over_steps, shown
+from interp.analysis.table import shown, table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, OneStream
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from interp.store.traced_run import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """Which stream, and the sets that are compared."""
+    """The stream, and the size of the compared sets."""
 
     stream: OneStream = "image"
     k: Annotated[int, Doc("Channels of the overlap.")] = 8
 
 
-ALIGNMENT = Table(
-    ("target", "gate", "block"),
-    {
-        "target": "target",
-        "block": "block",
-        "gate": "gate",
-        "correlation": "correlation",
-        "interval": ("correlation_low", "correlation_high"),
-        "another block's alpha": "other_block",
-        "p (other blocks)": "p_other_block",
-        "p (permutation)": "p_permutation",
-        "overlap": "overlap",
-        "chance": "chance",
-        "rank of alpha at the largest channel": "alpha_rank",
-    },
-    keep=lambda one: one["correlation"].notnull(),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """Which channels, and what counts as negligible."""
+    """The channels, and the margin of a negligible share."""
 
     channels: Channels = None
     stream: OneStream = "image"
-    margin: Annotated[float, Doc("A share surely below this is called negligible.")] = 0.05
+    margin: Annotated[float, Doc("A share is negligible if its interval is below this.")] = 0.05
 
 
 def attribution_results(run: Run, asked: Attribution) -> Results:
-    """Of the channels' size, and of alpha of every gate where gates are kept."""
+    """Shares in the variance of the channels' size and, if gates are kept, of alpha of every gate."""
     chosen = analysis.massive.channels_of(run, asked.channels, asked.stream)
     split = partial(analysis.attribution.decompose, run, chosen, stream=asked.stream, margin=asked.margin)
     gates = run.gates["gate"].to_numpy() if run.plan.get("record", {}).get("gates") else ()
     return {"attribution": split(), **{f"attribution_alpha_{gate}": split(quantity="alpha", gate=str(gate)) for gate in gates}}
 
 
-ATTRIBUTION = Table(
-    ("channel", "block"),
-    {
-        "block": "block",
-        "channel": "channel",
-        "terms": Along("term", {"{}": "share"}),
-        "timestep interval": lambda one: [float(one[f"share_{end}"].sel(term="timestep")) for end in ("low", "high")],
-        "any prompt": "any_prompt",
-        "prompt interval": ("any_prompt_low", "any_prompt_high"),
-        "prompt negligible": "prompt_negligible",
-        "other channels' timestep": lambda one: float(one["ordinary"].sel(term="timestep")),
-    },
-    keep=lambda one: one["share"].notnull().any(),
-)
+def _of_timestep(found: xr.Dataset) -> xr.Dataset:
+    """The timestep's interval, and the verdict on the prompt, which needs an interval and so three prompt texts."""
+    here = found.sel(term="timestep")
+    known = found["any_prompt_high"].notnull()
+    return found.assign(
+        timestep_low=here["share_low"],
+        timestep_high=here["share_high"],
+        ordinary_timestep=here["ordinary"],
+        prompt_negligible=found["prompt_negligible"].astype(object).where(known, "cannot tell"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """Which channels."""
+    """The channels."""
 
     channels: Channels = None
     stream: OneStream = "image"
 
 
-WRITERS = Table(
-    ("channel", "writer"),
-    {
-        "channel": "channel",
-        "writer": "writer",
-        "contribution": "over_steps",
-        "interval": ("over_steps_low", "over_steps_high"),
-        "alpha": over_steps("alpha"),
-        "branch": over_steps("branch"),
-        "other channels' |contribution|": over_steps("ordinary"),
-    },
-)
-BIRTHS = Table(
-    ("channel",),
-    {
-        "channel": "channel",
-        "born at block": "birth",
-        "written most by": "largest_writer",
-        "largest remainder (rounding)": lambda one: float(one["remainder"].max()),
-    },
-)
+def _over_steps(found: xr.Dataset) -> xr.Dataset:
+    return found.assign({name: found[name].mean("step") for name in ("alpha", "branch", "ordinary")})
+
+
+def _remainder(found: xr.Dataset) -> xr.Dataset:
+    return found.assign(remainder=found["remainder"].max(("block", "step")))
 
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """Which states are clustered, on which channels."""
+    """The clustered states, and their channels."""
 
     masks: Annotated[Path | None, Doc("Folder of true masks, NNNNN-mask.png by row.")] = None
     channels: Channels = None
-    k: Annotated[int, Doc("Channels of each set that is compared with the masks.")] = 12
+    k: Annotated[int, Doc("Number of channels of each set that is compared with the masks.")] = 12
     steps: Annotated[str, Doc('Steps, such as "0,10,19"; -1 is the last one stored.')] = "-1"
     blocks: Blocks = None
     values: Annotated[str, Doc("magnitude (|x|) or signed.")] = "magnitude"
@@ -140,35 +104,9 @@ def segmentation_results(run: Run, asked: Segmentation) -> Results:
     return results
 
 
-AREAS = Table(
-    ("step", "block"),
-    {"step": "step", "block": "block", "foreground, mean over prompts": lambda one: float(one["mask"].mean())},
-)
-SCORES = Table(
-    ("strategy", "step", "block"),
-    {
-        "channels": "strategy",
-        "step": "step",
-        "block": "block",
-        "IoU": "iou",
-        "interval": ("iou_low", "iou_high"),
-        "better side": "either",
-        "its interval": ("either_low", "either_high"),
-    },
-)
-TRIVIAL = Table(
-    ("baseline",),
-    {
-        "channels": lambda one: f"none: {one['baseline'].item()}",
-        "step": nothing,
-        "block": nothing,
-        "IoU": "trivial",
-        "interval": nothing,
-        "better side": nothing,
-        "its interval": nothing,
-    },
-)
-"""Masks that need no model, under `SCORES`."""
+def _foreground(found: xr.Dataset) -> xr.Dataset:
+    """The share of foreground, mean over prompts."""
+    return found.assign(foreground=found["mask"].mean(("prompt", "token_y", "token_x")))
 
 
 def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dict[str, Draw]:
@@ -186,10 +124,10 @@ def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dic
 QUESTIONS = (
     Question(
         "alignment",
-        "Do channels of large alpha hold the large activations? Per block and gate, next to another block's alpha.",
+        "Correlate alpha and activations over channels, per block and gate, with another block's alpha as control.",
         Alignment,
         lambda run, asked: {"alignment": analysis.alignment.compare(run, stream=asked.stream, k=asked.k)},
-        {"alignment": ("alignment", ALIGNMENT)},
+        {"alignment": ("alignment", table("alignment"))},
         lambda run, results, asked: {
             f"alignment_{target}": partial(figures.causes.alignment, results["alignment"], target=target)
             for target in analysis.alignment.TARGETS
@@ -198,19 +136,22 @@ QUESTIONS = (
     ),
     Question(
         "attribute",
-        "Timestep or text: variance of a channel's size, and of its alpha, split into timestep, prompt, seed.",
+        "Split the variance of a channel's size, and of its alpha, into timestep, prompt and seed.",
         Attribution,
         attribution_results,
-        {"{quantity}": ("attribution*", ATTRIBUTION)},
+        {"{quantity}": ("attribution*", table("attribution", _of_timestep))},
         lambda run, results, asked: {name: partial(figures.causes.attribution, found) for name, found in results.items()},
         ("attribution",),
     ),
     Question(
         "residual",
-        "Which block writes a channel: embedding, and alpha x branch of every block, summed exactly (--record ...,branches).",
+        "Decompose a channel into the embedding and alpha x branch of every block (--record ...,branches).",
         Residual,
         lambda run, asked: {"residual": analysis.residual.decompose(run, asked.channels, stream=asked.stream)},
-        {"residual": ("residual", WRITERS), "birth and largest writer": ("residual", BIRTHS)},
+        {
+            "residual": ("residual", table("writers", _over_steps)),
+            "birth and largest writer": ("residual", table("births", _remainder)),
+        },
         lambda run, results, asked: {
             f"residual_{shown(channel)}": partial(figures.causes.residual, results["residual"], channel=int(channel))
             for channel in results["residual"]["channel"]
@@ -218,10 +159,13 @@ QUESTIONS = (
     ),
     Question(
         "segment",
-        "Cluster image tokens on few channels into fore- and background; with --masks, score that against the truth.",
+        "Cluster image tokens by few channels into fore- and background; with --masks, score the clusters against the truth.",
         Segmentation,
         segmentation_results,
-        {"segmentation": ("segmentation", AREAS), "IoU with the true masks": ("segmentation_score", SCORES + TRIVIAL)},
+        {
+            "segmentation": ("segmentation", table("areas", _foreground)),
+            "IoU with the true masks": ("segmentation_score", table("overlap")),
+        },
         segmentation_figures,
         ("segmentation",),
     ),

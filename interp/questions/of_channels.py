@@ -1,16 +1,15 @@
-"""Which channels are massive? The question's options, results, tables and figures."""
+"""The question massive: its options, results, tables and figures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
 from interp import analysis, figures
-from interp.analysis.table import Along, Table, over_steps
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, OneStream
 from interp.base.plan import at_least
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Massive:
-    """How channels are scored, and of which part of the run."""
+    """The criterion, and the part of the run."""
 
     criterion: Annotated[
         str, Doc("robust, ratio:10, top:8, top_signed:8, sun, energy:10 or two_sigma; the number is optional.")
@@ -32,7 +31,7 @@ class Massive:
     stream: OneStream = "image"
     channels: Channels = None
     steps: Annotated[str | None, Doc('Steps to use, such as "0,-1". [default: all]')] = None
-    k: Annotated[int, Doc("Channels of a set, for its stability.")] = 8
+    k: Annotated[int, Doc("Number of top channels whose stability is measured.")] = 8
     resamples: Annotated[int, Doc("Bootstrap resamples of the scores.")] = 500
 
 
@@ -59,7 +58,7 @@ def massive_results(run: Run, asked: Massive) -> Results:
 
 
 def _at_a_glance(run: Run, asked: Massive) -> Results:
-    """What a store of summaries alone can say: means over samples, no intervals."""
+    """Results of a store of summaries: means over samples, no intervals."""
     if asked.steps is not None:
         raise InputError("steps cannot be chosen: the store keeps means over all of them (--record summary)")
     found = analysis.glance.massive(run, asked.criterion)
@@ -68,7 +67,7 @@ def _at_a_glance(run: Run, asked: Massive) -> Results:
 
 
 def _chosen(run: Run, asked: Massive, found: xr.Dataset) -> list[int]:
-    """The channels asked for, else the consensus; none where no channel is massive."""
+    """The given channels, else the consensus; none if no channel is massive."""
     analysis.sources.check_stream(found, asked.stream)
     if asked.channels is None and not found["consensus"].sel(stream=asked.stream).any():
         return []
@@ -79,130 +78,52 @@ def _has_states(run: Run, stream: str) -> bool:
     return bool(run.plan.get("record", {}).get("hidden")) and stream in run.hidden.children
 
 
-def _best(one: xr.Dataset) -> xr.Dataset:
-    """The block of the largest score."""
-    return one.isel(block=int(one["score"].fillna(-1).to_numpy().argmax()))
+def _at_largest(found: xr.Dataset) -> xr.Dataset:
+    """Every channel at the block of its largest score, and the number of blocks that select it."""
+    largest = found["score"].fillna(-1).argmax("block")
+    return found.assign(blocks=found["selected"].sum("block")).isel(block=largest)
 
 
-def _of_best(name: str, kind: type[Any] = float) -> Callable[[xr.Dataset], Any]:
-    return lambda one: kind(_best(one)[name].item())
+def _ends_and_means(found: xr.Dataset) -> xr.Dataset:
+    """The sizes at the first and the last step, and means over steps of the spread over prompts."""
+    names = ("variation", "variation_low", "variation_high", "ordinary_variation")
+    ends = {"first": found["size"].isel(step=0), "last": found["size"].isel(step=-1)}
+    return found.assign(ends | {name: found[name].mean("step") for name in names})
 
 
-def _channel_of_largest(one: xr.Dataset) -> int:
-    return int(one["channel"][int(one["largest"].fillna(-1).to_numpy().argmax())])
+def _with_top(found: xr.Dataset) -> xr.Dataset:
+    """The interval of the top 8's share; NaN with fewer channels."""
+    top = found[["share_low", "share_high"]].reindex(k=[8]).isel(k=0, drop=True)
+    return found.assign(top_low=top["share_low"], top_high=top["share_high"])
 
 
-def _top_interval(one: xr.Dataset) -> list[float] | None:
-    """Of the share of the top 8, where there are as many channels."""
-    if 8 not in one["k"].to_numpy():
-        return None
-    return [float(one[f"share_{end}"].sel(k=8)) for end in ("low", "high")]
+def _over_channels(found: xr.Dataset) -> xr.Dataset:
+    """The largest channel of every block, and the largest drift."""
+    largest = found["largest"]
+    return found.assign(
+        largest=largest.max("channel"),
+        in_channel=found["channel"][largest.fillna(-1).argmax("channel")],
+        over_steps=found["over_steps"].max("channel"),
+    )
 
 
-FOUND = Table(
-    ("stream", "channel"),
-    {
-        "stream": "stream",
-        "channel": "channel",
-        "birth": "birth",
-        "blocks": lambda one: int(one["selected"].sum()),
-        "largest at": _of_best("block", int),
-        "size": _of_best("size"),
-        "score": _of_best("score"),
-        "score interval": lambda one: [float(_best(one)[f"score_{end}"]) for end in ("low", "high")],
-        "selected in resamples": _of_best("frequency"),
-        "runner-up's score": _of_best("runner_up"),
-    },
-    keep=lambda one: one["consensus"],
-)
-PROFILE = Table(
-    ("channel", "block"),
-    {
-        "block": "block",
-        "channel": "channel",
-        "size": "size",
-        "interval": ("size_low", "size_high"),
-        "median channel": "median",
-        "largest other": "largest_other",
-        "smallest token / median channel": "in_every_token",
-    },
-)
-TREND = Table(
-    ("channel", "block"),
-    {
-        "block": "block",
-        "channel": "channel",
-        "first step": lambda one: float(one["size"].isel(step=0)),
-        "last step": lambda one: float(one["size"].isel(step=-1)),
-        "trend with timestep": "trend",
-        "interval": ("trend_low", "trend_high"),
-        "spread over prompts": over_steps("variation"),
-        "its interval": lambda one: [float(one[f"variation_{end}"].mean("step")) for end in ("low", "high")],
-        "other channels' trend": "ordinary_trend",
-        "other channels' spread": over_steps("ordinary_variation"),
-    },
-)
-STABILITY = Table(
-    ("block",),
-    {
-        "block": "block",
-        "same prompt, other seed": "seeds",
-        "other prompt": "prompts",
-        "next step": "steps",
-        "first, last step": "first_last",
-        "other prompt's interval": ("prompts_low", "prompts_high"),
-        "other seed's interval": ("seeds_low", "seeds_high"),
-        "next block": "blocks",
-        "chance": "chance",
-    },
-)
-ENERGY = Table(
-    ("block",),
-    {
-        "block": "block",
-        "shares": Along("k", {"top {}": "share"}),
-        "top 8's interval": _top_interval,
-        "Gini": "gini",
-        "Gini of top 32": "gini_top",
-    },
-)
-OUTLIERS = Table(
-    ("block",),
-    {
-        "block": "block",
-        "largest |x|": lambda one: float(one["largest"].max()),
-        "in channel": _channel_of_largest,
-        "over the median channel's": "dynamic_range",
-        "after smoothing": "smoothed_range",
-        "drift over steps": lambda one: float(one["over_steps"].max()),
-    },
-    keep=lambda one: one["largest"].notnull().any(),
-)
-NORMS = Table(
-    ("block",),
-    {
-        "block": "block",
-        "high-norm tokens": over_steps("high"),
-        "without the channels": over_steps("high_excised"),
-        "without random ones": over_steps("random_excised"),
-        "correlation of norms": over_steps("correlation"),
-    },
-)
+def _mean_norms(found: xr.Dataset) -> xr.Dataset:
+    return found[["high", "high_excised", "random_excised", "correlation"]].mean("step")
 
 
 TABLES = {
-    "massive": ("massive", FOUND),
-    "profile of the {stream} stream": ("profile", PROFILE),
-    "trend over timesteps": ("trend", TREND),
-    "stability of the top {k}": ("stability", STABILITY),
-    "energy": ("energy", ENERGY),
-    "outliers": ("outliers", OUTLIERS),
-    "token norms": ("token_norms", NORMS),
+    "massive": ("massive", table("massive", _at_largest)),
+    "profile of the {stream} stream": ("profile", table("profile")),
+    "trend over timesteps": ("trend", table("trend", _ends_and_means)),
+    "stability of the top {k}": ("stability", table("stability")),
+    "energy": ("energy", table("energy", _with_top)),
+    "outliers": ("outliers", table("outliers", _over_channels)),
+    "token norms": ("token_norms", table("token_norms", _mean_norms)),
 }
 
 
 def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Draw]:
-    """A figure for every result, and the surface of activations where states are kept; none of a store of summaries."""
+    """A figure for every result, and the surface of activations where states are kept; none for a store of summaries."""
     if run.bundled:
         return {}
     stream, drawn = asked.stream, figures.channels
@@ -220,7 +141,7 @@ def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Dra
 
 MASSIVE = Question(
     "massive",
-    "Which channels are massive, and their profile, trend, stability, energy and outliers.",
+    "Find massive channels, and their profile, trend, stability, energy and outliers.",
     Massive,
     massive_results,
     TABLES,

@@ -1,4 +1,4 @@
-"""What an analysis of one run is."""
+"""`Question`: the definition of an analysis of one run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import Lines, Rows, Table
+from interp.analysis.table import Rows, Table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,11 +24,11 @@ class Question:
 
     name: str
     about: str
-    """What it answers: the command's help."""
+    """What it measures; the help text of the command."""
     options: type[Any]
     compute: Callable[[Run, Any], Results]
     """Results by the names under which a store keeps them."""
-    tables: Mapping[str, tuple[str, Table | Lines]]
+    tables: Mapping[str, tuple[str, Table]]
     """(result's name, or a pattern such as NAME_*; table) by title; {NAME} is an option or an attribute of the result."""
     figures: Callable[[Run, Results, Any], Mapping[str, Draw]]
     papers: tuple[str, ...] = ()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis.published import about
-from interp.analysis.table import Rows
+from interp.analysis.table import Rows, table
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
-from interp.evaluation.score_tables import PAPERS, PICTURES, SETS
 from interp.figures import evaluation as figures
 from interp.figures import maps, people
-from interp.report.page import Page, clean, short, write
+from interp.report.page import Page, clean, write
 from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
 
@@ -102,20 +101,20 @@ def _scores(page: Page, found: xr.Dataset) -> None:
         page.figure(figures.scores(found))
     if found["set_value"].notnull().any():
         page.figure(figures.set_scores(found))
-        page.table(list(SETS.columns), _lines(SETS.rows(found)))
+        _rows(page, table("evaluation_sets").rows(found))
     if found.sizes["measure"]:
-        page.table(list(PICTURES.columns), _lines(PICTURES.rows(found)))
-    if papers := PAPERS.rows(found):
+        _rows(page, table("evaluation").rows(found))
+    if papers := table("evaluation_papers").rows(found):
         page.text("The paper's numbers, for its models, prompts and metrics; not measured here:")
-        page.table(("setting", "the paper"), _lines(papers))
+        _rows(page, papers, ("setting", "the paper"))
     for axis, meaning in (("measure", "meaning"), ("set_measure", "set_meaning")):
         for name, text in zip(found[axis].to_numpy(), found[meaning].to_numpy(), strict=True):
             page.text(f"{name}: {text}.")
 
 
-def _lines(rows: Rows) -> list[list[str]]:
-    """A table's rows as texts."""
-    return [[cell if isinstance(cell, str) else short(cell) for cell in row.values()] for row in rows]
+def _rows(page: Page, rows: Rows, head: Sequence[str] = ()) -> None:
+    """Add a table's rows, under their own headings or others."""
+    page.table(head or list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _collapse(page: Page, found: xr.Dataset) -> None:

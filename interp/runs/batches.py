@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -16,9 +17,9 @@ from interp.base.executor import Stopped
 from interp.base.plan import Row, check_same, groups
 from interp.runs.recorded import make_recorders, make_schema
 from interp.store.create import zarr_quiet
-from interp.store.moments import Bundle
 from interp.store.reader import is_done
 from interp.store.schema import Schema
+from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
@@ -34,12 +35,17 @@ class Tracing:
 
     prepared: Prepared
     path: Path
-    batch_size: int
+    batch_size: int = 1
     skipped: frozenset[int] = frozenset()
     """Rows that failed before and are skipped."""
     on_step: Callable[[int], None] | None = None
     most: int | None = None
     """Largest batch that fits in memory; set once a batch did not fit."""
+
+    @functools.cached_property
+    def schema(self) -> Schema:
+        """The axes of the store."""
+        return make_schema(self.prepared)
 
     def units(self) -> list[tuple[Row, ...]]:
         """The rows of every unit."""
@@ -51,104 +57,87 @@ class Tracing:
 
     def do(self, units: Iterable[tuple[Row, ...]], stopped: Stopped) -> Iterator[Outcome]:
         """Trace the rows of units that are not done."""
-        schema = make_schema(self.prepared)
         with zarr_quiet(), Writer(self.path) as writer:
             check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
-            batches = Batches(self.prepared, schema, writer, self.on_step or (lambda step: None), self.most)
             for unit in units:
                 wanted = {row.index for row in unit if row.index not in self.skipped}
                 pending = {row for row in wanted if not is_done(self.path, row)}
-                outcome: Outcome = []
-                if pending and schema.bundle:
-                    outcome = self._bundle(batches, writer, unit, wanted, stopped)
-                elif pending:
-                    outcome = self._batch(batches, writer, unit, pending)
-                self.most = batches.most
-                yield outcome
+                if not pending:
+                    yield []
+                elif self.schema.bundle:
+                    yield self._bundle(writer, unit, wanted, stopped)
+                else:
+                    yield self._batch(writer, unit, pending)
 
-    def _batch(self, batches: Batches, writer: Writer, unit: Sequence[Row], pending: Collection[int]) -> Outcome:
+    def _batch(self, writer: Writer, unit: Sequence[Row], pending: Collection[int]) -> Outcome:
         """Trace the pending rows of a batch."""
-        found = batches.trace(unit, pending)
+        found = self.trace(writer, unit, pending)
         for result in found:
             if result.failure is None:
                 writer.row(result.row.index, result.arrays)
         return [(result.row.index, result.failure) for result in found]
 
-    def _bundle(
-        self, batches: Batches, writer: Writer, unit: Sequence[Row], wanted: Collection[int], stopped: Stopped
-    ) -> Outcome:
+    def _bundle(self, writer: Writer, unit: Sequence[Row], wanted: Collection[int], stopped: Stopped) -> Outcome:
         """Trace a whole bundle, including done rows: its moments cover all its rows. A stop discards the bundle."""
         bundle, outcome = Bundle(), Outcome()
         for batch in groups(unit, self.batch_size):
             if stopped():
                 return []
-            for result in batches.trace(batch, wanted):
+            for result in self.trace(writer, batch, wanted):
                 if result.failure is None:
                     writer.row(result.row.index, bundle.add(result.arrays), done=False)
                 outcome.append((result.row.index, result.failure))
-        number = unit[0].index // self.prepared.plan.record.bundle
+        number = unit[0].index // self.schema.bundle
         writer.bundle(number, [row for row, failure in outcome if failure is None], bundle.moments())
         return outcome
 
-
-@dataclasses.dataclass
-class Batches:
-    """Traces batches, and remembers the largest batch that fits in memory."""
-
-    prepared: Prepared
-    schema: Schema
-    writer: Writer
-    report: Callable[[int], None]
-    most: int | None = None
-    """Largest batch that fits; set once a batch did not fit."""
-
-    def trace(self, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
+    def trace(self, writer: Writer, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
         """Trace the wanted rows of a batch, in their original batch where possible."""
         if not any(row.index in wanted for row in batch):
             return []
         if self.most is not None and len(batch) > self.most:
-            return self._in_parts(batch, wanted, self.most)
+            return self._in_parts(writer, batch, wanted, self.most)
         try:
-            return self._whole(batch, wanted)
+            return self._whole(writer, batch, wanted)
         except PipelineError as error:  # its frames hold the batch's tensors: continue outside
             text, reason = str(error), str(error.__cause__)
             full = isinstance(error.__cause__, torch.OutOfMemoryError)
         if full:
-            return self._smaller(batch, wanted, reason)
+            self._shrink(len(batch), reason)
+            return self.trace(writer, batch, wanted)
         if len(batch) == 1:
             return [TracedRow(batch[0], {}, failure=text)]
         self._warn(f"{text}; the rows of this batch are traced one by one")
-        return self._in_parts(batch, wanted, 1)
+        return self._in_parts(writer, batch, wanted, 1)
 
-    def _smaller(self, batch: Sequence[Row], wanted: Collection[int], reason: str) -> list[TracedRow]:
+    def _shrink(self, size: int, reason: str) -> None:
         """Halve the batch for the rest of the run, with a warning."""
-        if len(batch) == 1:
+        if size == 1:
             raise TraceError(
                 f"a single row does not fit in memory ({reason}); try --offload model, a smaller --height and --width, or "
                 "bfloat16"
             )
-        self.most = len(batch) // 2
+        self.most = size // 2
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._warn(f"a batch of {len(batch)} does not fit in memory; {self.most} rows are traced together from here on")
-        return self._in_parts(batch, wanted, self.most)
+        self._warn(f"a batch of {size} does not fit in memory; {self.most} rows are traced together from here on")
 
-    def _in_parts(self, batch: Sequence[Row], wanted: Collection[int], size: int) -> list[TracedRow]:
-        return [result for part in groups(batch, size) for result in self.trace(part, wanted)]
+    def _in_parts(self, writer: Writer, batch: Sequence[Row], wanted: Collection[int], size: int) -> list[TracedRow]:
+        return [result for part in groups(batch, size) for result in self.trace(writer, part, wanted)]
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{text}: they agree with a whole batch to 1e-5, not bit for bit", InterpWarning, stacklevel=4)
 
-    def _whole(self, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
+    def _whole(self, writer: Writer, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
         """Trace a whole batch and return the wanted rows."""
 
         def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
             row = batch[position].index
             if row in wanted:
                 axes = self.schema.hidden[stream]
-                self.writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
+                writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
         recorders = make_recorders(self.prepared, self.schema, len(batch), hidden)
-        results = trace_group(self.prepared, batch, recorders, self.report)
+        results = trace_group(self.prepared, batch, recorders, self.on_step or (lambda step: None))
         return [result for result in results if result.row.index in wanted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interp.base.errors import InputError
 from interp.base.plan import Plan, SiteRecorder
-from interp.base.sites import STREAMS, Site, resolve_indices
+from interp.base.sites import Site, resolve_indices
 from interp.models.anatomy import Anatomy
 from interp.models.families.pipeline import Layout
 from interp.store.schema import HiddenAxes, RecordedAxes, Schema
@@ -32,15 +32,14 @@ def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: Hidde
     if record.stats:
         recorders.append(StatisticsRecorder(anatomy, steps, batch))
     if record.gates:
-        recorders.append(GatesRecorder(anatomy, steps, batch, modulation=record.modulation))
+        recorders.append(GatesRecorder(anatomy, steps, batch, schema.gate_kinds))
     if record.branches:
         recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
     for own in record.recorders:
         sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
         recorders.append(OwnRecorder(own, sites, steps, batch))
-    if record.select is not None:
-        tokens = {stream: prepared.layout.tokens(stream) for stream in STREAMS}
-        recorders.append(HiddenRecorder(record.select, anatomy, steps, tokens, hidden))
+    if schema.hidden:
+        recorders.append(HiddenRecorder(schema.hidden, hidden))
     return recorders
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -11,19 +12,15 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import TraceError
-from interp.runs.batches import Batches
+from interp.runs.batches import Tracing
 from interp.runs.recorded import make_schema
 from interp.store.create import create, zarr_quiet
-from interp.store.moments import Bundle
-from interp.store.schema import FOLDED, HiddenAxes, Schema, Variable
+from interp.store.schema import FOLDED, Schema, Variable
+from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 
-SHARE = {
-    "float32": 0.93,
-    "bfloat16": 0.40,
-    "float16": 0.47,
-}  # disk bytes / memory bytes without a probe (docs/store.md)
+SHARE = {"float32": 0.93, "bfloat16": 0.40, "float16": 0.47}  # disk bytes / memory bytes without a probe (docs/store.md)
 SLICES = 32  # hidden states that the probe writes: steps x blocks may be many gigabytes
 
 
@@ -64,22 +61,22 @@ def forecast(prepared: Prepared, *, probe: bool = True) -> Forecast:
     measured; without, compression ratios of other models are used.
     """
     schema = make_schema(prepared)
+    every, rows = _all(schema), len(schema.prompt_text)
     if not probe:
-        return Forecast([_assumed(prepared.plan.dtype, *item) for item in _all(schema).items()], len(schema.prompt_text), None)
+        return Forecast([_assumed(prepared.plan.dtype, *item) for item in every.items()], rows, None)
     with tempfile.TemporaryDirectory(prefix="interp-probe-") as folder:
         path = Path(folder) / "probe.zarr"
         seconds, shares = _probe(prepared, path)
-        measured = {name: _bytes(path / name / "c") / shares.get(name, 1.0) for name in _names(schema)}
-        fixed = _bytes(path) - sum(_bytes(path / name / "c") for name in _names(schema))
-    rows = len(schema.prompt_text)
+        measured = {name: _bytes(path / name / "c") for name in every}
+        fixed = _bytes(path) - sum(measured.values())
     probed = len(_few(prepared).plan.rows())
     times = {"bundle": -(-rows // (schema.bundle or 1)), "prompt": rows / probed}
     found = []
-    for name, variable in _all(schema).items():
+    for name, variable in every.items():
         if name.startswith("summary/"):  # two moments, each like the values of one row
             disk = measured[name.removeprefix("summary/")] * (1 if schema.bundle else 2 / probed)
         else:
-            disk = measured[name] * times[next(iter(variable.sizes))]
+            disk = measured[name] / shares.get(name, 1.0) * times[next(iter(variable.sizes))]
         found.append(Size(name, variable.sizes, variable.bytes, round(disk)))
     found.append(Size("attributes and coordinates", {}, round(fixed), round(fixed)))
     return Forecast(found, rows, seconds)
@@ -94,14 +91,13 @@ def _few(prepared: Prepared) -> Prepared:
 
 def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
     """Trace the first row into a store; return the seconds and the share of each stream's hidden states that was written."""
-    few = _few(prepared)
-    schema = make_schema(few)
+    few, bundle = _few(prepared), Bundle()
+    tracing = Tracing(few, path)
+    schema = tracing.schema
     create(path, schema, {"plan": few.plan.to_json(), "provenance": {}})
-    sparse = Sparse(path, schema.hidden)
-    with zarr_quiet(), sparse as writer:
-        batches, bundle = Batches(few, schema, writer, lambda step: None), Bundle()
+    with zarr_quiet(), Sparse(path, schema.hidden) as writer:
         started = time.monotonic()
-        found = [result for row in few.plan.rows() for result in batches.trace([row], [row.index])]
+        found = [result for row in few.plan.rows() for result in tracing.trace(writer, [row], [row.index])]
         seconds = (time.monotonic() - started) / len(found)
         for result in found:
             if result.failure is not None:
@@ -109,7 +105,7 @@ def _probe(prepared: Prepared, path: Path) -> tuple[float, dict[str, float]]:
             writer.row(result.row.index, bundle.add(result.arrays) if schema.bundle else result.arrays)
         if schema.bundle:
             writer.bundle(0, [row.index for row in few.plan.rows()], bundle.moments())
-    return seconds, sparse.shares
+    return seconds, writer.shares
 
 
 class Sparse(Writer):
@@ -117,22 +113,18 @@ class Sparse(Writer):
 
     def __init__(self, path: Path, hidden: Any) -> None:
         super().__init__(path)
-        self._kept: dict[str, set[tuple[int, int]]] = {name: _spread(axes) for name, axes in hidden.items()}
-        self.shares = {
-            f"hidden/{name}/hidden": len(self._kept[name]) / (len(axes.steps) * len(axes.blocks))
-            for name, axes in hidden.items()
-        }
+        self._kept: dict[str, set[tuple[int, int]]] = {}
+        self.shares: dict[str, float] = {}
+        for name, axes in hidden.items():
+            places = list(itertools.product(range(len(axes.steps)), range(len(axes.blocks))))
+            chosen = np.linspace(0, len(places) - 1, min(SLICES, len(places))).round().astype(int)
+            self._kept[name] = {places[number] for number in chosen}
+            self.shares[f"hidden/{name}/hidden"] = len(self._kept[name]) / len(places)
 
     def hidden(self, row: int, step: int, block: int, stream: str, state: Any) -> None:
         """Queue one hidden state if it is in the measured subset."""
         if (step, block) in self._kept[stream]:
             super().hidden(row, step, block, stream, state)
-
-
-def _spread(axes: HiddenAxes) -> set[tuple[int, int]]:
-    places = [(step, block) for step in range(len(axes.steps)) for block in range(len(axes.blocks))]
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(SLICES, len(places))).round().astype(int))
-    return {places[number] for number in chosen}
 
 
 def _all(schema: Schema) -> dict[str, Variable]:
@@ -144,10 +136,6 @@ def _all(schema: Schema) -> dict[str, Variable]:
             sizes = {"moment": 2, **{axis: size for axis, size in variable.sizes.items() if axis != "prompt"}}
             found[f"summary/{source}"] = Variable(sizes, sizes, None)
     return found
-
-
-def _names(schema: Schema) -> list[str]:
-    return [name for name in _all(schema) if not name.startswith("summary/")]
 
 
 def _assumed(dtype: str, name: str, variable: Variable) -> Size:

@@ -82,8 +82,7 @@ def write_dataset(dataset: xr.Dataset, store: Any, group: str | None = None) -> 
 def texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset with every text variable as an array of objects, which all versions of zarr and NetCDF can hold."""
     texts = {n: (v.dims, v.to_numpy().astype(object)) for n, v in dataset.variables.items() if v.dtype.kind in "TUS"}
-    named: xr.Dataset = dataset.assign({n: v for n, v in texts.items() if n in dataset.data_vars})
-    return named.assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+    return dataset.assign(texts)
 
 
 def _add_variables(root: zarr.Group, schema: Schema) -> None:

@@ -14,7 +14,7 @@ from interp.store.failures import failures, note_failure
 from interp.store.locations import is_remote, located
 from interp.store.reader import StoreReader, undo
 from interp.store.summary import write_summary
-from interp.store.verification import bundle_arrays, bundle_size, row_arrays
+from interp.store.verification import arrays_along, bundle_size
 
 
 def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], None] = lambda row: None) -> int:
@@ -39,7 +39,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         target = StoreReader(out)
         check_same(target.attributes["plan"], sources[0].attributes["plan"], str(out))
         done = target.done.copy()
-        arrays = [name for name, _ in row_arrays(target)]
+        arrays, bundled = ([name for name, _ in arrays_along(target, axis)] for axis in ("prompt", "bundle"))
         size = bundle_size(target)
         for source in sources:
             for start in range(0, done.size, size or 1):
@@ -53,7 +53,7 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
                 for row in rows:
                     _copy(source.path, out, arrays, row)
                 if size:
-                    _copy(source.path, out, [name for name, _ in bundle_arrays(target)], start // size)
+                    _copy(source.path, out, bundled, start // size)
                 for row in rows:  # `done` last: an interrupted copy is not a row
                     _copy(source.path, out, ["done"], row)
                     copied += not done[row]
@@ -70,13 +70,12 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
 
 def _skeleton(source: Path, out: Path) -> None:
     """Copy a store without its rows, summary and results."""
-    reader = StoreReader(source)
-    along = [name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]]
-    along_prompt = {f"{name}/c" for name in along} | {"done/c", "summary", "analysis", "failed"}
+    along = {f"{name}/c" for name, _ in arrays_along(StoreReader(source), "prompt", "bundle")}
+    left_out = along | {"done/c", "summary", "analysis", "failed"}
 
     def rows(folder: str, names: list[str]) -> set[str]:
         here = Path(folder).relative_to(source)
-        return {name for name in names if (here / name).as_posix() in along_prompt}
+        return {name for name in names if (here / name).as_posix() in left_out}
 
     with replacing(out) as partial:
         shutil.copytree(source, partial, ignore=rows)

@@ -38,6 +38,8 @@ FOLDED = ("stats", "gates")  # groups that a summary covers
 HIDDEN_CHUNK = (1024, 256)  # (token, channel)
 
 Array = NDArray[Any]
+Groups = dict[str, dict[str, Array]]
+"""Group -> variable -> array."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,12 @@ def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
     absent = missing(kind)
     if absent:
         raise InputError(absent)
-    if kind == "csv":
-        return str(table(data).to_csv(index=False)).encode()
-    if kind == "parquet":
-        file = io.BytesIO()
-        plain_columns(table(data)).to_parquet(file, index=False)
-        return file.getvalue()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "data.nc"
-        netcdf(_dataset(data)).to_netcdf(path, engine="h5netcdf")
+        path = Path(folder) / f"data.{kind}"
+        if kind == "nc":
+            netcdf(_dataset(data)).to_netcdf(path, engine="h5netcdf")
+        else:
+            TABLES[kind]([table(data)], path)
         return path.read_bytes()
 
 
@@ -106,7 +102,11 @@ def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None
     if not data.data_vars:
         raise InputError("data has no variable left to export; select at least one")
     with replacing(path) as partial:
-        {"csv": _csv, "parquet": _parquet, "nc": _nc}[kind](data, partial, on_row)
+        if kind == "nc":  # dask reads the store shard by shard
+            netcdf(data).to_netcdf(partial, engine="h5netcdf")
+            on_row(data.sizes.get("prompt", 1), data.sizes.get("prompt", 1))
+        else:
+            TABLES[kind](_parts(data, on_row), partial)
     return path
 
 
@@ -124,26 +124,23 @@ def _parts(data: xr.Dataset, on_row: Callable[[int, int], None]) -> Iterator[pd.
         on_row(row + 1, total)
 
 
-def _csv(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
+def _csv(parts: Iterable[pd.DataFrame], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        for number, part in enumerate(_parts(data, on_row)):
+        for number, part in enumerate(parts):
             part.to_csv(file, index=False, header=number == 0)
 
 
-def _parquet(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
+def _parquet(parts: Iterable[pd.DataFrame], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer: Any = None
     with contextlib.ExitStack() as stack:
-        for part in _parts(data, on_row):
+        for part in parts:
             piece = pa.Table.from_pandas(plain_columns(part), preserve_index=False)
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(path, piece.schema))
             writer.write_table(piece.cast(writer.schema))
 
 
-def _nc(data: xr.Dataset, path: Path, on_row: Callable[[int, int], None]) -> None:
-    """Write NetCDF; dask reads the store shard by shard."""
-    netcdf(data).to_netcdf(path, engine="h5netcdf")
-    on_row(data.sizes.get("prompt", 1), data.sizes.get("prompt", 1))
+TABLES = {"csv": _csv, "parquet": _parquet}

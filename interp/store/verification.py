@@ -39,7 +39,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
     """Every fault of a trace's store: checksums, missing files, shapes, row identity, and impossible values."""
     reader = StoreReader(path)
     found = [Fault(None, "plan", reason) for reason in _identity(reader)]
-    arrays = dict(row_arrays(reader))
+    arrays = dict(arrays_along(reader, "prompt"))
     rows = np.flatnonzero(reader.done).tolist()
     unreadable = [row for row in range(reader.done.size) if not reader.done[row] and _marked(reader.path, row)]
     found += [Fault(row, "done", "the row's mark is damaged: it counts as not done") for row in unreadable]
@@ -84,25 +84,16 @@ def _identity(reader: StoreReader) -> Iterator[str]:
             return
 
 
-def row_arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
-    """Every array along prompt, by its path."""
-    return _arrays_along(reader, "prompt")
-
-
-def bundle_arrays(reader: StoreReader) -> Iterator[tuple[str, zarr.Array[Any]]]:
-    """Every array along bundle, by its path."""
-    return _arrays_along(reader, "bundle") if bundle_size(reader) else iter(())
-
-
 def bundle_size(reader: StoreReader) -> int:
     """Prompts per bundle; 0 where every prompt's statistics are kept."""
     return int(reader.attributes.get("plan", {}).get("record", {}).get("bundle", 0))
 
 
-def _arrays_along(reader: StoreReader, axis: str) -> Iterator[tuple[str, zarr.Array[Any]]]:
+def arrays_along(reader: StoreReader, *axes: str) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Every array whose first axis is one of `axes` (prompt, bundle), by its path."""
     for name, node in _arrays(reader):
         dims = node.metadata.dimension_names or ()  # type: ignore[union-attr]
-        if node.ndim > 1 and dims and dims[0] == axis:
+        if node.ndim > 1 and dims and dims[0] in axes:
             yield name, node
 
 
@@ -144,7 +135,7 @@ def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int
 
 def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
     """Unreadable arrays that all rows share."""
-    along = {name for name, _ in [*row_arrays(reader), *bundle_arrays(reader)]} | {"done"}
+    along = {name for name, _ in arrays_along(reader, "prompt", "bundle")} | {"done"}
     for name, _ in _arrays(reader):
         if name not in along:
             yield from _unreadable(None, name, reader.stored(name).__getitem__, ...)
@@ -153,7 +144,7 @@ def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
 def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
     """Unreadable bundles, each as a fault of its first done row: a repair traces the whole bundle."""
     size = bundle_size(reader)
-    for name, _ in bundle_arrays(reader):
+    for name, _ in arrays_along(reader, "bundle"):
         for start in range(0, reader.done.size, size):
             rows = start + np.flatnonzero(reader.done[start : start + size])
             if rows.size:

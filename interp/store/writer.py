@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -15,10 +15,9 @@ from interp.base.errors import InterpError, StoreError
 from interp.store.create import storage_message
 from interp.store.locations import remove
 from interp.store.reader import undo
-from interp.store.schema import Array
+from interp.store.schema import Array, Groups
 
 Job = Callable[[], None]
-Groups = dict[str, dict[str, Array]]
 
 
 class Writer:
@@ -32,7 +31,7 @@ class Writer:
         self._budget, self._waiting = budget, 0
         self._failure: BaseException | None = None
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         try:
             self._root = zarr.open_group(str(self.path), mode="r+")
         except FileNotFoundError:

@@ -83,11 +83,8 @@ class CacheRecorder(Recorder):
     """Keeps every value of the selected sites."""
 
     def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = sites
         self.values: dict[Site, list[Tensor]] = {site: [] for site in sites}
-
-    def wants(self, site: Site) -> bool:
-        """True for the selected sites."""
-        return site in self.values
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Copy to the CPU."""

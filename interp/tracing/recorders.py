@@ -1,14 +1,14 @@
 """Recorders: reduce states during the forward pass. Their memory does not grow with the number of prompts.
 
-A recorder receives every site it `wants`, as (batch, ...) tensors on the model's device, and after the run returns one
+A recorder receives its `sites`, as (batch, ...) tensors on the model's device, and after the run returns one
 dictionary of arrays per row. Tensors are moved off the device together, once per step.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.plan import SiteRecorder
-from interp.base.sites import Select, Site, resolve_indices
+from interp.base.sites import Site
 from interp.models.anatomy import Anatomy
-from interp.tracing.statistics import STATISTICS, median_magnitude, token_statistics
+from interp.tracing.statistics import STATISTICS, median_magnitude, token_mean, token_statistics
+
+if TYPE_CHECKING:
+    from interp.store.schema import HiddenAxes
 
 Array = NDArray[Any]
 RowArrays = dict[str, dict[str, Array]]  # group -> variable -> array without the prompt axis
@@ -29,9 +32,8 @@ HiddenSink = Callable[[int, int, int, str, Array], None]  # (position in the bat
 class Recorder(abc.ABC):
     """An object that receives the states of a trace."""
 
-    @abc.abstractmethod
-    def wants(self, site: Site) -> bool:
-        """Whether to pass this site to `see`."""
+    sites: Collection[Site]
+    """The sites that it receives."""
 
     @abc.abstractmethod
     def see(self, site: Site, step: int, value: Tensor) -> None:
@@ -45,70 +47,70 @@ class Recorder(abc.ABC):
         return {}
 
 
-class StatisticsRecorder(Recorder):
+class Reducing(Recorder):
+    """Reduces each value on its device, and moves the reductions of a step off the device together."""
+
+    def __init__(self, sites: Iterable[Site], reduce: Callable[[Tensor], Tensor]) -> None:
+        self.sites, self.reduce = frozenset(sites), reduce
+        self.passed: list[tuple[Site, Tensor]] = []
+
+    @abc.abstractmethod
+    def keep(self, site: Site, step: int, reduced: Array) -> None:
+        """Receive a reduction on the CPU; sites come in execution order."""
+
+    def see(self, site: Site, step: int, value: Tensor) -> None:
+        """Reduce a value."""
+        self.passed.append((site, self.reduce(value)))
+
+    def end_step(self, step: int) -> None:
+        """Move the step's reductions off the device."""
+        stacked = torch.stack([reduced for _, reduced in self.passed]).cpu().numpy()
+        for (site, _), reduced in zip(self.passed, stacked, strict=True):
+            self.keep(site, step, reduced)
+        self.passed.clear()
+
+
+class StatisticsRecorder(Reducing):
     """Statistics over tokens per channel: variables of (step, block, stream, channel) float32, NaN where absent."""
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int) -> None:
+        super().__init__(sites_of(anatomy, "hidden"), _statistics)
         shape = (batch, len(STATISTICS), steps, len(anatomy.blocks), len(anatomy.streams), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)
         self.medians = np.full((batch, steps, len(anatomy.blocks), len(anatomy.streams)), np.nan, np.float32)
         self.streams = anatomy.streams
-        self.passed: list[tuple[Site, Tensor, Tensor]] = []
 
-    def wants(self, site: Site) -> bool:
-        """Hidden states."""
-        return site.kind == "hidden"
-
-    def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Reduce a block's output over its tokens."""
-        self.passed.append((site, token_statistics(value), median_magnitude(value)))
-
-    def end_step(self, step: int) -> None:
-        """Move the step's reductions off the device."""
-        stacked = torch.stack([value for _, value, _ in self.passed]).cpu().numpy()
-        medians = torch.stack([median for _, _, median in self.passed]).cpu().numpy()
-        for (site, _, _), value, median in zip(self.passed, stacked, medians, strict=True):
-            self.values[:, :, step, site.block, self.streams.index(site.stream)] = value
-            self.medians[:, step, site.block, self.streams.index(site.stream)] = median
-        self.passed.clear()
+    def keep(self, site: Site, step: int, reduced: Array) -> None:
+        """Keep a block's statistics."""
+        stream = self.streams.index(site.stream)
+        self.values[:, :, step, site.block, stream] = reduced[:, :-1].reshape(len(reduced), len(STATISTICS), -1)
+        self.medians[:, step, site.block, stream] = reduced[:, -1]
 
     def row(self, position: int) -> RowArrays:
         """One array per statistic, and the median |x| of each state."""
         return {"stats": {**dict(zip(STATISTICS, self.values[position], strict=True)), "median_abs": self.medians[position]}}
 
 
-class GatesRecorder(Recorder):
+class GatesRecorder(Reducing):
     """Alpha, and optionally shift and scale: variables of (step, block, stream, gate, channel), NaN where absent."""
 
-    def __init__(self, anatomy: Anatomy, steps: int, batch: int, *, modulation: bool) -> None:
-        self.kinds = ("alpha", "shift", "scale") if modulation else ("alpha",)
-        self.streams, self.gates = anatomy.streams, anatomy.gates
+    def __init__(self, anatomy: Anatomy, steps: int, batch: int, kinds: Sequence[str]) -> None:
+        super().__init__(sites_of(anatomy, *kinds), Tensor.float)
+        self.kinds, self.streams, self.gates = tuple(kinds), anatomy.streams, anatomy.gates
         shape = (len(anatomy.blocks), len(self.streams), len(self.gates), anatomy.channels)
         self.values = np.full((batch, len(self.kinds), steps, *shape), np.nan, np.float32)
-        self.passed: list[tuple[Site, Tensor]] = []
 
-    def wants(self, site: Site) -> bool:
-        """Alpha, and shift and scale with `modulation`."""
-        return site.kind in self.kinds
-
-    def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Keep a (batch, channel) value until the end of the step."""
-        self.passed.append((site, value.float()))
-
-    def end_step(self, step: int) -> None:
-        """Move the step's values off the device."""
-        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
-        for (site, _), value in zip(self.passed, stacked, strict=True):
-            place = (self.streams.index(site.stream), self.gates.index(str(site.gate)))
-            self.values[:, self.kinds.index(site.kind), step, site.block, *place] = value
-        self.passed.clear()
+    def keep(self, site: Site, step: int, reduced: Array) -> None:
+        """Keep a gate's value."""
+        place = (self.streams.index(site.stream), self.gates.index(str(site.gate)))
+        self.values[:, self.kinds.index(site.kind), step, site.block, *place] = reduced
 
     def row(self, position: int) -> RowArrays:
         """One array each of alpha, shift, scale."""
         return {"gates": dict(zip(self.kinds, self.values[position], strict=True))}
 
 
-class BranchRecorder(Recorder):
+class BranchRecorder(Reducing):
     """Branch outputs before alpha multiplies them, and the embedding, as means over tokens.
 
     The mean of the state is `embedding` plus the sum of alpha x `branch` over gates and blocks (1 x `branch` without a gate).
@@ -116,6 +118,8 @@ class BranchRecorder(Recorder):
     """
 
     def __init__(self, anatomy: Anatomy, steps: int, batch: int, position: Array | None) -> None:
+        sites = (site for site in sites_of(anatomy, "branch", "input") if site.kind == "branch" or site.block == 0)
+        super().__init__(sites, token_mean)
         self.streams, self.writers = anatomy.streams, anatomy.writers
         shape = (batch, steps, len(anatomy.blocks), len(self.streams), len(self.writers), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)
@@ -123,27 +127,14 @@ class BranchRecorder(Recorder):
         self.position = np.zeros((len(self.streams), anatomy.channels), np.float32)
         if position is not None:
             self.position[self.streams.index("image")] = position.mean(axis=0)
-        self.passed: list[tuple[Site, Tensor]] = []
 
-    def wants(self, site: Site) -> bool:
-        """Branches, and the input of the first block."""
-        return site.kind == "branch" or (site.kind == "input" and site.block == 0)
-
-    def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Mean over tokens, summed in float64 like the statistics."""
-        wide = torch.float64 if value.device.type != "mps" else torch.float32
-        self.passed.append((site, value.mean(dim=1, dtype=wide).float()))
-
-    def end_step(self, step: int) -> None:
-        """Move the step's means off the device."""
-        stacked = torch.stack([value for _, value in self.passed]).cpu().numpy()
-        for (site, _), value in zip(self.passed, stacked, strict=True):
-            stream = self.streams.index(site.stream)
-            if site.kind == "input":
-                self.embedding[:, step, stream] = value
-            else:
-                self.values[:, step, site.block, stream, self.writers.index(str(site.gate))] = value
-        self.passed.clear()
+    def keep(self, site: Site, step: int, reduced: Array) -> None:
+        """Keep a branch's mean, or that of the first block's input."""
+        stream = self.streams.index(site.stream)
+        if site.kind == "input":
+            self.embedding[:, step, stream] = reduced
+        else:
+            self.values[:, step, site.block, stream, self.writers.index(str(site.gate))] = reduced
 
     def row(self, position: int) -> RowArrays:
         """Branches, embedding and its positional part."""
@@ -151,34 +142,34 @@ class BranchRecorder(Recorder):
         return {"branches": own}
 
 
+class FiniteCheck(Reducing):
+    """Rows of the batch with a NaN or an Inf, and the first step and site of each."""
+
+    def __init__(self, anatomy: Anatomy, batch: int) -> None:
+        super().__init__(sites_of(anatomy, "hidden"), _row_sums)
+        self.found: list[tuple[int, Site] | None] = [None] * batch
+
+    def keep(self, site: Site, step: int, reduced: Array) -> None:
+        """Note rows whose sum is not finite for the first time."""
+        for position in np.flatnonzero(~np.isfinite(reduced)):
+            self.found[position] = self.found[position] or (step, site)
+
+
 class HiddenRecorder(Recorder):
     """Full hidden states of a selection, passed to `sink` as they arrive: (token, channel) float32 each."""
 
-    def __init__(self, select: Select, anatomy: Anatomy, steps: int, tokens: dict[str, int], sink: HiddenSink) -> None:
-        self.blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
-        self.steps = resolve_indices(select.steps, steps, "steps")
-        self.streams = select.streams
-        channels = resolve_indices(select.channels, anatomy.channels, "channels")
-        self.channels = torch.tensor(channels) if select.channels is not None else None
-        self.tokens = {
-            stream: torch.tensor(resolve_indices(select.tokens, tokens[stream], f"tokens of the {stream} stream"))
-            for stream in self.streams
-            if select.tokens is not None and stream in anatomy.streams
-        }
-        self.sink = sink
-
-    def wants(self, site: Site) -> bool:
-        """Hidden states of the selected blocks and streams."""
-        return site.kind == "hidden" and site.block in self.blocks and site.stream in self.streams
+    def __init__(self, axes: Mapping[str, HiddenAxes], sink: HiddenSink) -> None:
+        self.axes, self.sink = axes, sink
+        self.sites = {Site(block, stream, "hidden") for stream, own in axes.items() for block in own.blocks}
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Select and copy the state, and pass it to the sink."""
-        if step not in self.steps:
+        axes = self.axes[site.stream]
+        if step not in axes.steps:
             return
-        if site.stream in self.tokens:
-            value = value.index_select(1, self.tokens[site.stream].to(value.device))
-        if self.channels is not None:
-            value = value.index_select(2, self.channels.to(value.device))
+        for axis, chosen in ((1, axes.tokens), (2, axes.channels)):
+            if len(chosen) < value.shape[axis]:
+                value = value.index_select(axis, torch.tensor(chosen, device=value.device))
         states = value.to("cpu", torch.float32, copy=True).numpy()
         for position, state in enumerate(states):
             self.sink(position, step, site.block, site.stream, state)
@@ -187,13 +178,11 @@ class HiddenRecorder(Recorder):
 class OwnRecorder(Recorder):
     """A user's function of (site, step, value): variable `value` of (step, site, *axes)."""
 
-    def __init__(self, own: SiteRecorder, sites: Sequence[Site], steps: int, batch: int) -> None:
-        self.own, self.sites = own, list(sites)
-        self.values = np.full((batch, steps, len(self.sites), *own.axes.values()), np.nan, np.float32)
+    sites: Sequence[Site]
 
-    def wants(self, site: Site) -> bool:
-        """Sites that match its pattern."""
-        return site in self.sites
+    def __init__(self, own: SiteRecorder, sites: Sequence[Site], steps: int, batch: int) -> None:
+        self.own, self.sites = own, sites
+        self.values = np.full((batch, steps, len(self.sites), *own.axes.values()), np.nan, np.float32)
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
         """Apply the function and check the result."""
@@ -212,25 +201,19 @@ class OwnRecorder(Recorder):
         return {f"recorded/{self.own.name}": {"value": self.values[position]}}
 
 
-class FiniteCheck:
-    """Rows of the batch with a NaN or an Inf, and the first site of each."""
+def _statistics(value: Tensor) -> Tensor:
+    """(batch, statistic x channel, then the median)."""
+    return torch.cat([token_statistics(value).flatten(1), median_magnitude(value)[:, None]], dim=1)
 
-    def __init__(self, batch: int) -> None:
-        self.found: list[tuple[int, Site] | None] = [None] * batch
-        self.passed: list[tuple[Site, Tensor]] = []
 
-    def see(self, site: Site, value: Tensor) -> None:
-        """One sum per row: it is not finite if an element is not."""
-        self.passed.append((site, value.flatten(1).sum(dim=1, dtype=torch.float32)))
+def _row_sums(value: Tensor) -> Tensor:
+    """One sum per row: it is not finite if an element is not."""
+    return value.flatten(1).sum(dim=1, dtype=torch.float32)
 
-    def end_step(self, step: int) -> None:
-        """Check the step's sums with one device synchronisation."""
-        finite = torch.stack([value for _, value in self.passed]).isfinite().cpu().numpy()
-        if not finite.all():
-            for position in np.flatnonzero(~finite.all(axis=0)):
-                first = int(np.flatnonzero(~finite[:, position])[0])
-                self.found[position] = self.found[position] or (step, self.passed[first][0])
-        self.passed.clear()
+
+def sites_of(anatomy: Anatomy, *kinds: str) -> Iterator[Site]:
+    """The sites of some kinds, such as `hidden`."""
+    return (site for site in anatomy.sites() if site.kind in kinds)
 
 
 def stream_present(anatomy: Anatomy) -> Array:
@@ -242,7 +225,6 @@ def gate_present(anatomy: Anatomy, kind: str = "alpha") -> Array:
     """(block, stream, gate) booleans: where a gate (or its shift or scale) exists; for "branch", over the anatomy's writers."""
     gates = anatomy.writers if kind == "branch" else anatomy.gates
     present = np.zeros((len(anatomy.blocks), len(anatomy.streams), len(gates)), bool)
-    for site in anatomy.sites():
-        if site.kind == kind:
-            present[site.block, anatomy.streams.index(site.stream), gates.index(str(site.gate))] = True
+    for site in sites_of(anatomy, kind):
+        present[site.block, anatomy.streams.index(site.stream), gates.index(str(site.gate))] = True
     return present

@@ -7,12 +7,12 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.interventions.hooks import replaced
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ def hook_scheduler(pipe: Any, *, keep_all: bool, on_step: Callable[[int], None] 
         scheduler_hook.took(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
-    with replaced(pipe, "maybe_free_model_hooks", lambda: None), replaced(scheduler, "step", step):
+    with patch.object(pipe, "maybe_free_model_hooks", lambda: None), patch.object(scheduler, "step", step):
         yield scheduler_hook
 
 

@@ -9,6 +9,12 @@ STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
 MEDIAN_SAMPLE = 8_192  # elements used for the median of a state
 
 
+def token_mean(states: Tensor) -> Tensor:
+    """Mean over tokens of (batch, token, channel): (batch, channel) float32, summed in float64 where the device has it."""
+    wide = torch.float64 if states.device.type != "mps" else torch.float32
+    return (states.sum(dim=1, dtype=wide) / states.shape[1]).float()
+
+
 def token_statistics(states: Tensor) -> Tensor:
     """Statistics over tokens of (batch, token, channel): (batch, statistic, channel) float32, in `STATISTICS` order.
 
@@ -17,8 +23,7 @@ def token_statistics(states: Tensor) -> Tensor:
     reductions: a float32 copy of a full-size state costs more than the reductions.
     """
     magnitude = states.abs()
-    wide = torch.float64 if states.device.type != "mps" else torch.float32
-    mean = (states.sum(dim=1, dtype=wide) / states.shape[1]).float()
+    mean = token_mean(states)
     var = (states - mean.unsqueeze(1)).square_().mean(dim=1).float()
     mean_abs, max_abs, min_abs = magnitude.mean(dim=1, dtype=torch.float32), magnitude.amax(dim=1), magnitude.amin(dim=1)
     return torch.stack([mean, mean_abs, max_abs.float(), min_abs.float(), var], dim=1)

@@ -84,9 +84,9 @@ class Visitor:
         model, layout = prepared.model, prepared.layout
         self.anatomy, self.envoy, self.transformer = model.anatomy, envoy, model.pipe.transformer
         self.rows, self.schedule, self.tokens = rows, prepared.schedule, layout.lengths
-        self.recorders, self.driver, self.on_step = recorders, driver, on_step
+        self.finite = FiniteCheck(self.anatomy, len(rows))
+        self.recorders, self.driver, self.on_step = [self.finite, *recorders], driver, on_step
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
-        self.finite = FiniteCheck(len(rows))
         self.route = [_route(index, block, self.transformer, self.envoy) for index, block in enumerate(self.anatomy.blocks)]
         self.predicted: list[Tensor] = []
         self.calls = 0
@@ -105,7 +105,6 @@ class Visitor:
         if self.prediction:
             self.predicted.append(self.envoy.output[0].detach().to("cpu", torch.float32, copy=True))
         self.calls += 1
-        self.finite.end_step(step)
         for recorder in self.recorders:
             recorder.end_step(step)
         self._report(step)
@@ -162,7 +161,7 @@ class Visitor:
             raise
 
     def _concerned(self, site: Site) -> bool:
-        return any(recorder.wants(site) for recorder in self.recorders) or self.driver.concerns(site)
+        return any(site in recorder.sites for recorder in self.recorders) or self.driver.concerns(site)
 
     def _see_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
         """Gates, shifts and scales of one AdaLN projection: the output of a module, or an argument of the block."""
@@ -194,14 +193,13 @@ class Visitor:
         before = stop.block.states(output, self.tokens)
         after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
         for stream, site in stop.states.items():
-            self.finite.see(site, after[stream][: len(self.rows)])
             self._record(site, step, after[stream])
         if any(after[stream] is not before[stream] for stream in after):
             stop.envoy.output = stop.block.with_states(output, after)
 
     def _record(self, site: Site, step: int, value: Tensor) -> None:
         for recorder in self.recorders:
-            if recorder.wants(site):
+            if site in recorder.sites:
                 recorder.see(site, step, value.detach()[: len(self.rows)])
 
     def check_complete(self) -> None:

@@ -24,7 +24,7 @@ import interp
 from interp.base.errors import StoreError, TraceError
 from interp.store.merging import merge
 from interp.store.reader import StoreReader
-from interp.store.verification import row_arrays, verify
+from interp.store.verification import arrays_along, verify
 
 
 @dataclasses.dataclass
@@ -300,7 +300,7 @@ def _reads_as_it_was(world: World, out: Path, where: str) -> bool:
 
 def _shards(out: Path, row: int) -> list[Path]:
     """The files of one row, but for its mark."""
-    places = [out / name / "c" / str(row) for name, _ in row_arrays(StoreReader(out))]
+    places = [out / name / "c" / str(row) for name, _ in arrays_along(StoreReader(out), "prompt")]
     return [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
 
 

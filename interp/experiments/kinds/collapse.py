@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
-from interp.analysis.table import Table, words
+from interp.analysis.table import table
 from interp.base.options import Indices, Prompts
 from interp.base.sites import check_choice
 from interp.experiments.arguments import RankedBy, Reference, channel_counts, pictures_of
@@ -74,24 +74,12 @@ def block_orders(run: Run, by: str) -> dict[int, list[int]]:
     return {int(block): [int(c) for c in row] for block, row in zip(size["block"].to_numpy(), order, strict=True)}
 
 
-TABLE = Table(
-    ("measure", "kind", "k"),
-    {
-        "measure": words("measure"),
-        "channels": lambda one: f"{one['kind'].item()} {one['k'].item()}",
-        "value": "value",
-        "interval": ("low", "high"),
-        "less the lowest": "over_lowest",
-        "its interval": ("over_lowest_low", "over_lowest_high"),
-        "energy changed": "changed_energy",
-    },
-)
 collapse = Kind(
     "collapse",
     "Zero the k largest channels of every block, with the k lowest and k random ones, for growing k.",
     Options,
     design,
-    {"collapse": Shown("collapse", TABLE)},
+    {"collapse": Shown("collapse", table("collapse"))},
     {"collapse": Figure("evaluation.collapse", "collapse")},
     papers=("disruption",),
     controls={"kind": ("random", "lowest")},

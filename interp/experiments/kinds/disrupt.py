@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
-from interp.analysis.table import Along, Table, words
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, Prompts, Stream
 from interp.base.plan import at_least
@@ -106,33 +106,15 @@ def _conditions(half: tuple[int, ...] | None, draws: int, reach: str | None) -> 
         yield "displaced", repeat, interventions.Displace, "massive", {"seed": repeat}
 
 
-MEASURES = Table(
-    ("arm",),
-    {
-        "arm": words("arm"),
-        "energy changed": "changed_energy",
-        "{measure}": "value",
-        "interval": ("low", "high"),
-        "less the random control": "over_control",
-        "its interval": ("over_control_low", "over_control_high"),
-        "verdict": "verdict",
-    },
-)
-WINS = Table(
-    ("arm",),
-    {
-        "arm": words("arm"),
-        "wins": Along("won", {"wins in {}": "win", "{} interval": ("win_low", "win_high")}),
-        "difference left": "left",
-        "difference right": "right",
-    },
-)
 disrupt = Kind(
     "disrupt",
     "Ablate massive channels, with matched controls, and measure the effect on structure and detail.",
     Options,
     design,
-    {"measures": Shown("disruption", MEASURES, per="measure"), "wins against the original": Shown("disruption", WINS)},
+    {
+        "measures": Shown("disruption", table("disruption"), per="measure"),
+        "wins against the original": Shown("disruption", table("disruption_wins")),
+    },
     {"disruption": Figure("effects.disruption", "disruption")},
     papers=("disruption",),
     controls={"kind": ("random", "lowest", "displaced", "norms_as_if_zero")},

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
-from interp.analysis.table import Along, Table
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Indices, Names, Prompts
 from interp.base.plan import Row, at_least
@@ -143,22 +143,12 @@ def _redraw(order: Sequence[int]) -> Any:
     return bind
 
 
-TABLE = Table(
-    ("dose",),
-    {
-        "zeroed": "dose",
-        "amount": "amount",
-        "measures": Along("measure", {"{}": "value", "{} interval": ("low", "high"), "{} less control": "over_control"}),
-        "outcome": "outcome",
-        "prompts": "prompts",
-    },
-)
 dose = Kind(
     "dose",
     "Measure the dose-response of zeroing channels x blocks x steps, massive channels against controls.",
     Options,
     design,
-    {"dose and response": Shown("dose", TABLE)},
+    {"dose and response": Shown("dose", table("dose"))},
     {"dose": Figure("effects.dose", "dose")},
     papers=("disruption",),
     controls={"kind": ("random", "lowest")},

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments
-from interp.analysis.table import Along, Table, nothing
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Indices, Numbers
 from interp.base.plan import at_least
@@ -70,42 +70,11 @@ def _pairs(given: Sequence[Any] | str | Path, model: str) -> list[analysis.corre
     return experiments.keypoint_pairs.demo_pairs(int(str(given)))
 
 
-PCK = Table(
-    ("kind", "step", "block"),
-    {
-        "descriptor": "kind",
-        "step": "step",
-        "block": "block",
-        "thresholds": Along("threshold", {"PCK@{}": "pck", "@{}": ("pck_low", "pck_high")}),
-    },
-)
-CONTROLS = Table(
-    ("baseline",),
-    {
-        "descriptor": lambda one: f"none: {one['baseline'].item()}",
-        "step": nothing,
-        "block": nothing,
-        "thresholds": Along("threshold", {"PCK@{}": "beside", "@{}": nothing}),
-    },
-)
-GAINS = Table(
-    ("difference", "step", "block", "threshold"),
-    {
-        "difference": "difference",
-        "step": "step",
-        "block": "block",
-        "threshold": "threshold",
-        "PCK": "gain",
-        "interval": ("gain_low", "gain_high"),
-    },
-)
-
-
 features = Kind(
     "features",
     "Match keypoints by image tokens with and without massive channels, and score the matches (PCK).",
     Options,
     design,
-    {"PCK": Shown("features", PCK + CONTROLS), "differences": Shown("features", GAINS)},
+    {"PCK": Shown("features", table("descriptors")), "differences": Shown("features", table("descriptor_gains"))},
     {"pck": Figure("maps.pck", "features")},
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typing_extensions import Doc
 
 from interp import experiments
-from interp.analysis.table import Along, Table
+from interp.analysis.table import table
 from interp.base.options import Indices, Numbers, Prompts
 from interp.base.sites import parse_indices
 from interp.experiments.arguments import numbers
@@ -70,24 +70,11 @@ def by_channel(found: xr.Dataset) -> xr.Dataset:
     return parts.median("channel").expand_dims(channel=[f"median of {found.sizes['channel']}"])
 
 
-TABLE = Table(
-    ("stream", "block", "gate", "channel"),
-    {
-        "block": "block",
-        "stream": "stream",
-        "gate": "gate",
-        "channel": "channel",
-        "mean alpha": "mean",
-        "deviation": "deviation",
-        "players": Along("player", {"{} (Shapley)": "shapley"}),
-    },
-    keep=lambda one: one["mean"].notnull(),
-)
 gates = Kind(
     "gates",
     "Compute alpha over prompts x timesteps without running a block, and split its variance by what sets the gates.",
     Options,
     design,
-    {"gates": Shown("gates", TABLE, view=by_channel)},
+    {"gates": Shown("gates", table("gates", by_channel))},
     {"gates": Figure("causes.gates", "gates")},
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp import analysis, experiments, interventions
-from interp.analysis.table import Table
+from interp.analysis.table import table
 from interp.base.errors import InputError, ModelError
 from interp.base.options import Blocks, Channels, Prompts
 from interp.base.sites import select_indices
@@ -173,25 +173,19 @@ def _collect(
     )
 
 
-TABLE = Table(
-    ("block", "gate", "arm"),
-    {
-        "block": "block",
-        "gate": "gate",
-        "alpha": lambda one: str(one["arm"].item()).replace("_", " "),
-        "size there / original": lambda one: float(one["ratio"].sel(measured="own")),
-        "interval": lambda one: [float(one[f"ratio_{end}"].sel(measured="own")) for end in ("low", "high")],
-        "at the last block": lambda one: float(one["ratio"].sel(measured="last")),
-        "its interval": lambda one: [float(one[f"ratio_{end}"].sel(measured="last")) for end in ("low", "high")],
-        "over the median channel": "over_median",
-    },
-    keep=lambda one: one["ratio"].sel(measured="own").notnull(),
-)
+def _by_place(found: xr.Dataset) -> xr.Dataset:
+    """The ratios at the edited block and at the last one as variables."""
+    for place in ("own", "last"):
+        names = {f"ratio{end}": f"{place}{end}" for end in ("", "_low", "_high")}
+        found = found.assign(found[list(names)].sel(measured=place, drop=True).rename(names))
+    return found
+
+
 govern = Kind(
     "govern",
     "Test whether alpha sets the massive channels: clamp it there, raise it elsewhere, in one block at a time.",
     Options,
     design,
-    {"govern": Shown("govern", TABLE)},
+    {"govern": Shown("govern", table("govern", _by_place))},
     {"govern": Figure("effects.govern", "govern")},
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from typing_extensions import Doc
 
 from interp import analysis, experiments
-from interp.analysis.table import Along, Table
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Indices, Prompts, Sampling
 from interp.base.plan import same_weights
@@ -94,27 +94,18 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
     return prepared
 
 
-def _ends(found: xr.Dataset) -> list[int]:
+def _ends(found: xr.Dataset) -> xr.Dataset:
     """The first, the middle and the last of the shown steps."""
     last = found.sizes["step"] - 1
-    return list(dict.fromkeys([0, (last + 1) // 2, last]))
+    return found.isel(step=list(dict.fromkeys([0, (last + 1) // 2, last])))
 
 
-TABLE = Table(
-    ("kind", "measure", "block"),
-    {
-        "state": "kind",
-        "measure": "measure",
-        "block": "block",
-        "steps": Along("step", {"step {}": "value", "interval {}": ("low", "high")}, _ends),
-    },
-)
 lens = Kind(
     "lens",
     "Decode the picture that the model would draw if it stopped at a block, for every block and step.",
     Options,
     design,
-    {"lens": Shown("lens", TABLE)},
+    {"lens": Shown("lens", table("lens", _ends))},
     {
         "lens": Figure("drawn.lens", "lens", {"measure": "{measure}"}, {"measure": ("structure", "detail", "sharpness")}),
         "painted": Figure("drawn.lens_pictures", "", {"kind": WHOLE}),

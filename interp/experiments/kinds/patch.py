@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions
-from interp.analysis.table import Table
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Names, Prompts, Stream
 from interp.base.plan import at_least
@@ -212,34 +212,23 @@ def _columns(prepared: Prepared, windows: int | None, regions: int | None) -> di
     }
 
 
-def _best(one: xr.Dataset) -> xr.Dataset:
-    return one.isel(column=int(one["recovered"].argmax("column")))
+def _best(found: xr.Dataset) -> xr.Dataset:
+    """The best cell of every block, and the mean over cells."""
+    best = found["recovered"].fillna(float("-inf")).argmax("column")
+    return found.isel(column=best).assign(mean=found["recovered"].mean("column"))
 
 
-TABLE = Table(
-    ("what", "block"),
-    {
-        "patched": "what",
-        "block": "block",
-        "recovered, mean of cells": lambda one: float(one["recovered"].mean()),
-        "best cell": lambda one: str(_best(one)["column"].item()),
-        "recovered there": lambda one: float(_best(one)["recovered"]),
-        "interval": lambda one: [float(_best(one)[f"recovered_{end}"]) for end in ("low", "high")],
-    },
-    keep=lambda one: one["recovered"].notnull().any(),
-)
 patch = Kind(
     "patch",
     "Patch clean values into the corrupted run at every block x step, and measure how much of the picture is recovered.",
     Options,
     design,
-    {"patching": Shown("patching_{metric}", TABLE)},
+    {"patching": Shown("patching_{metric}", table("patching", _best))},
     {
         "patching": Figure(
             "effects.patch_grid",
             "patching_{metric}",
             choices={"metric": METRICS},
-            cells="effects.patch_cells",
             labels=("column", "block", "what"),
         )
     },

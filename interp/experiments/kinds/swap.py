@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments
-from interp.analysis.table import Along, Table, read
+from interp.analysis.table import table
 from interp.base.errors import InputError, ModelError
 from interp.base.options import Channels, Indices, OneStream, Prompts
 from interp.base.plan import as_json
@@ -168,51 +168,29 @@ def _renoised(prepared: Prepared, clean: experiments.clean.Clean, step: int) -> 
     return experiments.clean.noised(prepared, torch.from_numpy(clean.latents)[None], start, step)
 
 
-def _effect(one: xr.Dataset) -> float:
-    """The mean effect of a factor with ordered levels; NaN for the others."""
-    return float(read(one, "effect")) if str(one["factor"].item()) in ("timestep", "latents") else float("nan")
+def _ordered(found: xr.Dataset) -> xr.Dataset:
+    """The mean effect only of factors with ordered levels; NaN for the others."""
+    return found.assign(effect=found["effect"].where(found["factor"].isin(["timestep", "latents"])))
 
 
-EFFECTS = Table(
-    ("factor", "block"),
-    {
-        "swapped": "factor",
-        "block": "block",
-        "sets": Along("set", {"{} moved": "moved", "{} interval": ("moved_low", "moved_high"), "{} effect": _effect}),
-    },
-)
-SHARES = Table(
-    ("term", "block"),
-    {
-        "term": "term",
-        "block": "block",
-        "sets": Along("set", {"{}": "share", "{} interval": ("share_low", "share_high")}),
-    },
-    keep=lambda one: ":" not in str(one["term"].item()),
-)
+def _main_terms(found: xr.Dataset) -> xr.Dataset:
+    """The shares of single factors, and the sum of all interactions' shares."""
+    import xarray as xr
+
+    shares = found[["share", "share_low", "share_high"]]
+    joint = found["term"].str.contains(":")
+    others = shares[["share"]].sel(term=joint).sum("term").expand_dims(term=["all interactions"])
+    return xr.concat([shares.sel(term=~joint), others], "term")
 
 
-def _interactions(one: xr.Dataset) -> float:
-    """The sum of all interactions' shares."""
-    return float(one["share"].sel(term=[term for term in map(str, one["term"].to_numpy()) if ":" in term]).sum())
-
-
-INTERACTIONS = Table(
-    ("block",),
-    {
-        "term": lambda one: "all interactions",
-        "block": "block",
-        "sets": Along("set", {"{}": _interactions, "{} interval": lambda one: [float("nan")] * 2}),
-    },
-)
 swap = Kind(
     "swap",
     "Swap timestep, noise level and text at fixed latents, and measure the effect on the massive channels.",
     Options,
     design,
     {
-        "how far each swap moves the size (log2)": Shown("swap", EFFECTS),
-        "shares": Shown("swap", SHARES + INTERACTIONS),
+        "how far each swap moves the size (log2)": Shown("swap", table("swap", _ordered)),
+        "shares": Shown("swap", table("swap_shares", _main_terms)),
     },
     {"swap": Figure("effects.swap", "swap")},
     papers=("attribution",),

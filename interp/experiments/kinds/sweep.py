@@ -11,12 +11,12 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import Doc
 
 from interp import analysis, experiments
-from interp.analysis.table import ABSENT, Table, read
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Prompts
 from interp.base.plan import as_json
@@ -77,33 +77,18 @@ def expand(text: str) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-def _wins(one: xr.Dataset, *names: str) -> Any:
-    """How often a setting wins by a measure; absent for measures without wins."""
-    won = one["won"].to_numpy().tolist()
-    if str(one["measure"].item()) not in won:
-        return ABSENT
-    return read(one.isel(won=won.index(str(one["measure"].item()))), names[0] if len(names) == 1 else (names[0], names[1]))
+def _wins(one: xr.Dataset) -> xr.Dataset:
+    """The wins of one measure; without them for measures that have none."""
+    measure = str(one["measure"].item())
+    return one.sel(won=measure) if measure in one["won"].to_numpy() else one.drop_dims("won")
 
 
-TABLE = Table(
-    ("setting",),
-    {
-        "guidance": "setting",
-        "forwards": "forwards",
-        "{measure}": "value",
-        "interval": ("low", "high"),
-        "less the first": "over_first",
-        "its interval": ("over_first_low", "over_first_high"),
-        "wins": lambda one: _wins(one, "win"),
-        "wins interval": lambda one: _wins(one, "win_low", "win_high"),
-    },
-)
 sweep = Kind(
     "sweep",
     "Draw every prompt under every guidance setting, in one store, and compare each setting with the first.",
     Options,
     design,
-    {"sweep": Shown("sweep", TABLE, per="measure")},
+    {"sweep": Shown("sweep", table("sweep", _wins), per="measure")},
     {"sweep": Figure("guidance.sweep", "sweep")},
     papers=("guidance",),
     page="guidance",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 
 from interp import analysis, experiments, interventions, models
-from interp.analysis.table import Table
+from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Indices, Numbers, Prompts
 from interp.base.sites import Site, check_choice, select_indices
@@ -157,24 +157,12 @@ def design(request: Request) -> experiments.design.Drawing:
     return request.drawing(ours, arms, parameters, measure, bind=moves.bind, further=float(own))
 
 
-TABLE = Table(
-    ("metric", "channels", "strength"),
-    {
-        "metric": "metric",
-        "channels": "channels",
-        "strength": "strength",
-        "moved": "moved",
-        "interval": ("moved_low", "moved_high"),
-        "distance to source": "to_source",
-        "distance to target": "to_target",
-    },
-)
 transport = Kind(
     "transport",
     "Inject a source's massive channels into the target's run, with controls, and measure how far the picture moves.",
     Options,
     design,
-    {"transport": Shown("transport", TABLE)},
+    {"transport": Shown("transport", table("transport"))},
     {"transport": Figure("effects.transport", "transport", {"metric": "{metric}"}, {"metric": METRICS})},
     papers=("transport",),
     controls={"channels": ("control",)},

@@ -6,14 +6,11 @@ ring differ only in their position about the centre.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from interp.models.demo import world
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 SEED = 777_001  # neither the model's training nor the judge's
 
 

@@ -10,18 +10,16 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from interp.base.errors import InputError
 from interp.models.demo.world import ATTRIBUTES, SIZE
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 SEMANTIC = ("shape", "colour", "size", "position", "background")
 FEATURES = 64
 WIDTHS = (24, 48, 72, 96)

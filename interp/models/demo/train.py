@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interp.base.errors import InputError
 from interp.models.demo import train_vae, world
-from interp.models.demo.build import SIZES, Denoiser, build_denoiser, save_folder
+from interp.models.demo.build import SIZES, Denoiser, save_folder
 
 Report = Callable[[str, int, int, float], None]
 SAVE_EVERY = 500  # steps
@@ -56,37 +56,6 @@ class TrainingPlan:
     """Steps whose EMA weights are kept as folders, in addition to the last."""
 
 
-def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Report = lambda *_: None) -> Path:
-    """Train in `folder`, resuming from its state; returns the finished pipeline's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_plan(folder / "plan.json", plan)
-    with deterministic():
-        vae_folder = train_vae.train(
-            folder,
-            steps=plan.vae_steps,
-            device=device,
-            seed=plan.seed,
-            report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
-        )
-    vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
-    scenes, latents = _latents(folder / "latents.npy", vae, plan)
-    run = _Training.start(plan, device)
-    state = folder / "state.pt"
-    if state.exists():
-        run.load(state)
-    latents = latents.to(device)
-    with deterministic():
-        while run.step < plan.steps:
-            loss = run.advance(scenes, latents)
-            report("denoiser", run.step, plan.steps, loss)
-            if run.step % SAVE_EVERY == 0 or run.step == plan.steps:
-                run.save(state)
-            if run.step in plan.keep:
-                save_folder(folder / "checkpoints" / f"step-{run.step:06d}", vae, run.average())
-    save_folder(folder / "model", vae, run.average())
-    return folder / "model"
-
-
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
     """Use deterministic sums inside, where the device has them: on a CPU, embedding gradients otherwise vary with threads."""
@@ -96,6 +65,36 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@deterministic()
+def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Report = lambda *_: None) -> Path:
+    """Train in `folder`, resuming from its state; returns the finished pipeline's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_plan(folder / "plan.json", plan)
+    vae_folder = train_vae.train(
+        folder,
+        steps=plan.vae_steps,
+        device=device,
+        seed=plan.seed,
+        report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
+    )
+    vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
+    scenes, latents = _latents(folder / "latents.npy", vae, plan)
+    run = _Training.start(plan, device)
+    state = folder / "state.pt"
+    if state.exists():
+        run.load(state)
+    latents = latents.to(device)
+    while run.step < plan.steps:
+        loss = run.advance(scenes, latents)
+        report("denoiser", run.step, plan.steps, loss)
+        if run.step % SAVE_EVERY == 0 or run.step == plan.steps:
+            run.save(state)
+        if run.step in plan.keep:
+            save_folder(folder / "checkpoints" / f"step-{run.step:06d}", vae, run.average())
+    save_folder(folder / "model", vae, run.average())
+    return folder / "model"
 
 
 def _same_plan(path: Path, plan: TrainingPlan) -> None:
@@ -144,12 +143,11 @@ class _Training:
 
     @classmethod
     def start(cls, plan: TrainingPlan, device: str) -> _Training:
-        denoiser = build_denoiser(SIZES[plan.size], plan.seed)
-        modules = denoiser.modules().to(device).train()
+        denoiser = Denoiser(SIZES[plan.size], plan.seed).to(device).train()
         optimizer = torch.optim.AdamW(
-            modules.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+            denoiser.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
-        ema = {name: tensor.detach().clone() for name, tensor in _weights(modules).items()}
+        ema = {name: tensor.detach().clone() for name, tensor in denoiser.named_parameters()}
         return cls(plan, device, denoiser, optimizer, ema)
 
     def advance(self, scenes: list[world.Scene], latents: Tensor) -> float:
@@ -176,7 +174,7 @@ class _Training:
             ).sample
             loss = (guess.float() - target).square().mean()
             loss.backward()
-        weights = _weights(self.denoiser.modules())
+        weights = dict(self.denoiser.named_parameters())
         torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -188,33 +186,22 @@ class _Training:
 
     def average(self) -> Denoiser:
         """A denoiser that holds the averaged weights, on the CPU."""
-        copy = build_denoiser(SIZES[self.plan.size], self.plan.seed)
-        _fill(copy.modules(), self.ema)
-        return copy
+        averaged = Denoiser(SIZES[self.plan.size], self.plan.seed)
+        averaged.load_state_dict(self.ema, strict=False)  # it holds parameters alone
+        return averaged
 
     def save(self, path: Path) -> None:
         """Write the whole state; the file is replaced atomically."""
-        weights = {name: parameter.detach() for name, parameter in _weights(self.denoiser.modules()).items()}
-        state: dict[str, Any] = {"step": self.step, "weights": weights, "ema": self.ema}
+        state: dict[str, Any] = {"step": self.step, "weights": self.denoiser.state_dict(), "ema": self.ema}
         torch.save(state | {"optimizer": self.optimizer.state_dict()}, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
     def load(self, path: Path) -> None:
         """Read a state written by `save`."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        _fill(self.denoiser.modules(), state["weights"])
+        self.denoiser.load_state_dict(state["weights"], strict=False)
         self.ema, self.step = state["ema"], state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _weights(modules: nn.Module) -> dict[str, nn.Parameter]:
-    return dict(modules.named_parameters())
-
-
-@torch.no_grad()
-def _fill(modules: nn.Module, values: dict[str, Tensor]) -> None:
-    for name, parameter in modules.named_parameters():
-        parameter.copy_(values[name])
 
 
 def _schedule(step: int, plan: TrainingPlan) -> float:

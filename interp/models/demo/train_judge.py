@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
 from interp.models.demo import world
 from interp.models.demo.judge import SEMANTIC, Judge, Net, as_input
 from interp.models.demo.train_vae import encode
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 Report = Callable[[int, float], None]
 SCENES, BATCH, RATE = 20_000, 64, 2e-3
 HELD_OUT_SEED, HELD_OUT = 987_654, 2_000

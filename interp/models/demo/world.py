@@ -12,7 +12,9 @@ only source of randomness, so `scene.picture()` and `scene.mask()` always return
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,42 +22,14 @@ from numpy.typing import NDArray
 
 SIZE = 64  # pixels, both ways
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.86, 0.13, 0.13),
-    "orange": (0.96, 0.55, 0.10),
-    "yellow": (0.96, 0.88, 0.18),
-    "green": (0.16, 0.70, 0.26),
-    "cyan": (0.20, 0.82, 0.86),
-    "blue": (0.16, 0.32, 0.88),
-    "purple": (0.58, 0.22, 0.78),
-    "pink": (0.98, 0.56, 0.76),
-}
-BACKGROUNDS: dict[str, tuple[float, float, float]] = {
-    "black": (0.05, 0.05, 0.06),
-    "grey": (0.50, 0.50, 0.50),
-    "white": (0.95, 0.95, 0.94),
-    "navy": (0.08, 0.11, 0.32),
-    "brown": (0.36, 0.22, 0.11),
-    "teal": (0.05, 0.32, 0.32),
-}
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
-TEXTURES = ("plain", "striped", "dotted", "checkered")
-SIZES = {"small": 12.0, "large": 19.0}  # radius of the subject, pixels
-POSITIONS: dict[str, tuple[float, float]] = {  # (y, x) of the subject's centre, fractions of the picture
-    "center": (0.5, 0.5),
-    "top left": (0.32, 0.32),
-    "top right": (0.32, 0.68),
-    "bottom left": (0.68, 0.32),
-    "bottom right": (0.68, 0.68),
-}
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES,
-    "colour": tuple(COLOURS),
-    "texture": TEXTURES,
-    "size": tuple(SIZES),
-    "position": tuple(POSITIONS),
-    "background": tuple(BACKGROUNDS),
-}
+_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+COLOURS: dict[str, list[float]] = _DATA["colour"]
+BACKGROUNDS: dict[str, list[float]] = _DATA["background"]
+SIZES: dict[str, float] = _DATA["size"]
+POSITIONS: dict[str, list[float]] = _DATA["position"]
+CAPTIONED = ("shape", "colour", "texture", "size", "position", "background")
+ATTRIBUTES: dict[str, tuple[str, ...]] = {name: tuple(_DATA[name]) for name in CAPTIONED}
+SHAPES, TEXTURES = ATTRIBUTES["shape"], ATTRIBUTES["texture"]
 PERIOD = 10.0  # of stripes, dots and checks, pixels
 
 
@@ -126,7 +100,7 @@ class Scene:
         return y - centre_y, x - centre_x, SIZES[self.size]
 
     def _distance(self) -> NDArray[np.float64]:
-        return signed_distance(self.shape, *self._grid())
+        return np.asarray(signed_distance(self.shape, *self._grid()))
 
     def _subject(self) -> NDArray[np.float64]:
         """Colour of the subject where it covers: (y, x, rgb). The texture's second tone is darker."""
@@ -136,12 +110,8 @@ class Scene:
         return colour * (1 - dark) + 0.38 * colour * dark
 
 
-def signed_distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+def signed_distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> Any:
     """Distance to the shape's edge, pixels: negative inside; exact except outside corners."""
-    return np.asarray(_distance(shape, y, x, radius))
-
-
-def _distance(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> Any:
     r = np.hypot(y, x)
     if shape == "circle":
         return r - radius

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
 from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
 from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 JOINT = double_block(
     attention=(), mlps=(Tap("image", "branch", "mlp", "ff"), Tap("text", "branch", "mlp", "ff_context")), kind="joint"
@@ -34,11 +32,11 @@ SINGLE = single_block(
 encode = encoder(encoder_hidden_states=0)
 
 
-def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
+def position(transformer: Any, grid: tuple[int, int]) -> torch.Tensor:
     """The position embedding of a picture of grid (y, x) tokens, (token, channel): the middle of the learned table."""
     embed = transformer.pos_embed
     chosen = embed.pe_selection_index_based_on_dim(*(side * embed.patch_size for side in grid))
-    table: Tensor = embed.pos_embed[0, chosen]
+    table: torch.Tensor = embed.pos_embed[0, chosen]
     return table
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
 from interp.models.hook_points import REST
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
 ADALN_SINGLE = ADALN_ZERO[:3]
@@ -28,10 +26,10 @@ TWO_STREAM_NORMS = (
 )
 
 
-def project(norm: str, block: nn.Module, inputs: Inputs) -> Tensor:
+def project(norm: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
     module: Any = block.get_submodule(norm)
-    values: Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
+    values: torch.Tensor = module.linear(module.silu(inputs["temb"]).to(inputs["hidden_states"].dtype))
     return values
 
 
@@ -40,9 +38,9 @@ def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> M
     return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
 
 
-def call(module: str, block: nn.Module, inputs: Inputs) -> Tensor:
+def call(module: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
-    values: Tensor = block.get_submodule(module)(inputs["temb"])
+    values: torch.Tensor = block.get_submodule(module)(inputs["temb"])
     return values
 
 
@@ -64,8 +62,6 @@ def tabled(argument: str, *, wide: bool = False) -> Modulation:
 
 def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
     """`temb` from the timestep through two modules, as the transformer's forward; `hidden_states` gives only the dtype."""
-    import torch
-
     embedded = transformer.get_submodule(first)(inputs["timestep"]).to(transformer.dtype)
     return {"temb": transformer.get_submodule(second)(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
 

@@ -7,15 +7,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interp.base.errors import InputError
 from interp.models.families.pipeline import Layout, PipelineSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 Encode = Callable[[Any, list[str], Mapping[str, Any]], dict[str, Any]]
 """(pipe, texts, settings) -> arguments of the transformer."""
@@ -128,21 +126,19 @@ def packed_layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any
     )
 
 
-def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Packed tokens to (row, channel, y, x)."""
-    spatial: Tensor = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+    spatial: torch.Tensor = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
     return spatial
 
 
-def pack(pipe: Any, latents: Tensor) -> Tensor:
+def pack(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """(row, channel, y, x) to tokens of two by two."""
-    packed: Tensor = pipe._pack_latents(latents, *latents.shape)
+    packed: torch.Tensor = pipe._pack_latents(latents, *latents.shape)
     return packed
 
 
-def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    import torch
-
+def _statistics(pipe: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     config = pipe.vae.config
     mean, deviation = (
         torch.tensor(values).view(1, -1, 1, 1, 1).to(latents.device, latents.dtype)
@@ -151,13 +147,13 @@ def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     return mean, deviation / getattr(config, "scaling_factor", 1.0)
 
 
-def denormalise(pipe: Any, latents: Tensor) -> Tensor:
+def denormalise(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """Latents (row, channel, frame, y, x) for an autoencoder whose config gives each channel's mean and deviation."""
     mean, deviation = _statistics(pipe, latents)
     return latents * deviation + mean
 
 
-def normalise(pipe: Any, latents: Tensor) -> Tensor:
+def normalise(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """The inverse of `denormalise`."""
     mean, deviation = _statistics(pipe, latents)
     return (latents - mean) / deviation

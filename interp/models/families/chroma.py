@@ -16,6 +16,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, 
 from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.lazy import torch
 
 DOUBLE = double_block(
     (
@@ -37,8 +38,6 @@ def approximated(transformer: Any, inputs: Inputs) -> Inputs:
 
 def of_block(doubles: int, singles: int, given: Inputs, block: int) -> Inputs:
     """A block's own values. The order: three per single block, the image's six per double block, the text's six."""
-    import torch
-
     values = given["temb"]
     if block >= doubles:
         first = 3 * (block - doubles)

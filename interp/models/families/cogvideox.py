@@ -17,16 +17,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
 from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
 from interp.models.families.calls import check_frames, encoder, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 HIDDEN = {"image": 0, "text": 1}
 PREDICTIONS = {"v_prediction": "v"}  # by the scheduler's `prediction_type`
@@ -108,15 +106,13 @@ def default_size(pipe: Any) -> tuple[int, int]:
     return config.sample_height * scale, config.sample_width * scale
 
 
-def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(row, frame, channel, y, x) to (row, channel, frame, y, x), without the discarded frames."""
     return latents[:, padding(pipe) :].transpose(1, 2)
 
 
-def pack(pipe: Any, latents: Tensor) -> Tensor:
+def pack(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """(row, channel, frame, y, x) to (row, frame, channel, y, x), the first frame repeated for the discarded ones."""
-    import torch
-
     found = latents.transpose(1, 2)
     return torch.cat([*[found[:, :1]] * padding(pipe), found], dim=1)
 

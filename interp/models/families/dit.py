@@ -7,7 +7,7 @@ first block's embedding, through `proj_out_1`. A prompt is an ImageNet label or 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
@@ -15,16 +15,14 @@ from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered
 from interp.models.families.calls import epsilon_and_sigma, patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 from interp.models.families.sd3 import position
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 
-def project(block: nn.Module, inputs: Inputs) -> Tensor:
+def project(block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     """AdaLN projection of a block: linear(silu(embedding of timestep and class)), (batch, 6 * channel)."""
     norm: Any = block.get_submodule("norm1")
     embedding = norm.emb(inputs["timestep"], inputs["class_labels"], hidden_dtype=inputs["hidden_states"].dtype)
-    projected: Tensor = norm.linear(norm.silu(embedding))
+    projected: torch.Tensor = norm.linear(norm.silu(embedding))
     return projected
 
 
@@ -47,8 +45,6 @@ BLOCK = Block(
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """Blocks embed timestep and class themselves; `hidden_states` gives only the dtype."""
-    import torch
-
     return {**inputs, "hidden_states": torch.empty(0, dtype=transformer.dtype)}
 
 
@@ -72,17 +68,13 @@ def class_labels(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> di
     return {"class_labels": [class_number(pipe, text) for text in texts]}
 
 
-def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Class numbers, (batch,)."""
-    import torch
-
     return {"class_labels": torch.tensor(class_labels(pipe, texts, settings)["class_labels"], device=pipe.device)}
 
 
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The null class."""
-    import torch
-
     if negative_prompt:
         raise InputError(f"negative_prompt has no meaning for a class-conditional model; got {negative_prompt!r}")
     return {"class_labels": torch.tensor([pipe.transformer.config.num_embeds_ada_norm], device=pipe.device)}

@@ -14,6 +14,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.lazy import torch
 
 DOUBLE = double_block()
 SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
@@ -29,8 +30,6 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
 
 def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance where the weights take one."""
-    import torch
-
     pooled = encode(pipe, texts, settings)["pooled_projections"]
     if "embedded_guidance" not in settings:
         return {"pooled_projections": pooled}

@@ -9,15 +9,13 @@ ones take and return one state, text first. `temb` enters again in `norm_out`. T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
 from interp.models.families.calls import encoder, falling, packed_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 MODULATIONS = {
     "temb_mod_img": "double_stream_modulation_img",
@@ -63,13 +61,13 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Tokens to (row, four channels in one, y, x)."""
     multiple = 2 * pipe.vae_scale_factor
     return latents.transpose(1, 2).reshape(len(latents), -1, height // multiple, width // multiple)
 
 
-def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+def normalisation(pipe: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and deviation of the autoencoder's latents."""
     norm = pipe.vae.bn
     deviation = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt()
@@ -77,16 +75,16 @@ def normalisation(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     return mean, wide
 
 
-def to_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def to_autoencoder(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """Denormalise and unpack latents for the autoencoder."""
     mean, deviation = normalisation(pipe, latents)
-    found: Tensor = pipe._unpatchify_latents(latents * deviation + mean)
+    found: torch.Tensor = pipe._unpatchify_latents(latents * deviation + mean)
     return found
 
 
-def from_autoencoder(pipe: Any, latents: Tensor) -> Tensor:
+def from_autoencoder(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
     """The inverse."""
-    patches: Tensor = pipe._patchify_latents(latents)
+    patches: torch.Tensor = pipe._patchify_latents(latents)
     mean, deviation = normalisation(pipe, patches)
     return (patches - mean) / deviation
 

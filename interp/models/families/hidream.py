@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
@@ -24,9 +24,7 @@ from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, calle
 from interp.models.families.calls import encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.hook_points import REST
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 LLAMA = "encoder_hidden_states_llama3"  # (layer, batch, token, channel)
 ROW_INPUTS = ("hidden_states", "encoder_hidden_states", "temb", "hidden_states_masks", "image_rotary_emb")
@@ -101,7 +99,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """T5's tokens (batch, token, channel), Llama's (batch, layer, token, channel) and the pooled text (batch, channel)."""
     found = encoder(encoder_hidden_states_t5=0, encoder_hidden_states_llama3=2, pooled_embeds=4)(pipe, texts, settings)
     return {**found, LLAMA: found[LLAMA].movedim(1, 0)}

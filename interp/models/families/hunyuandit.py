@@ -11,15 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.calls import patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 ROW_INPUTS = (
     "hidden_states",
@@ -34,11 +32,11 @@ ROW_INPUTS = (
 CLIP_TOKENS, T5_TOKENS = 77, 256  # the pipeline pads every prompt to these lengths
 
 
-def shift(block: nn.Module, inputs: Inputs) -> Tensor:
+def shift(block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     """The shift that the first norm adds to every token: (batch, channel)."""
     norm: Any = block.get_submodule("norm1")
     given = inputs["temb"]
-    projected: Tensor = norm.linear(norm.silu(given.float()).to(given.dtype))
+    projected: torch.Tensor = norm.linear(norm.silu(given.float()).to(given.dtype))
     return projected
 
 
@@ -67,7 +65,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The tokens of both encoders, (batch, token, channel), and their masks. T5's also set the shift."""
     encode = functools.partial(pipe.encode_prompt, texts, dtype=pipe.transformer.dtype, do_classifier_free_guidance=False)
     clip, _, clip_mask, _ = encode(max_sequence_length=CLIP_TOKENS, text_encoder_index=0)

@@ -22,6 +22,7 @@ from interp.models.families.blocks import numbered
 from interp.models.families.calls import falling_to_zero, no_conditions, patch_layout
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
+from interp.models.lazy import torch
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
 GUIDERS = ("guider", "ocr_guider")
@@ -29,8 +30,6 @@ GUIDERS = ("guider", "ocr_guider")
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
     of_dtype = torch.empty(0, dtype=transformer.dtype)
     return {"temb": transformer.time_guidance_embed(inputs["timestep"].to(transformer.dtype)), "hidden_states": of_dtype}
 

@@ -20,6 +20,7 @@ from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS,
 from interp.models.families.calls import encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
 from interp.models.families.flux import own_scale
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.lazy import torch
 
 MASKED = (*ROWS, "attention_mask")
 MIDS_FIRST = sorted(MLPS, key=lambda tap: tap.kind != "mid")  # both streams' second norms run before their MLPs
@@ -79,8 +80,6 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str
 
 def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance, times 1000, where the weights take one."""
-    import torch
-
     pooled = encode(pipe, texts, settings)["pooled_projections"]
     if "embedded_guidance" not in settings:
         return {"pooled_projections": pooled}

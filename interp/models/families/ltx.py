@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import encoder, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from interp.models.lazy import torch
 
 CROSS = cross_block(
     tabled("temb"),
@@ -72,14 +69,14 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     return dataclasses.replace(video, latents=latents)
 
 
-def unpack(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Tokens to (row, channel, frame, y, x)."""
     rows, columns = height // pipe.vae_spatial_compression_ratio, width // pipe.vae_spatial_compression_ratio
-    spatial: Tensor = pipe._unpack_latents(latents, latents.shape[1] // (rows * columns), rows, columns)
+    spatial: torch.Tensor = pipe._unpack_latents(latents, latents.shape[1] // (rows * columns), rows, columns)
     return spatial
 
 
-def to_autoencoder(pipe: Any, latents: Tensor) -> Any:
+def to_autoencoder(pipe: Any, latents: torch.Tensor) -> Any:
     """Denormalise latents for the autoencoder."""
     vae = pipe.vae
     if vae.config.timestep_conditioning:
@@ -89,7 +86,7 @@ def to_autoencoder(pipe: Any, latents: Tensor) -> Any:
     return pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
-def from_autoencoder(pipe: Any, latents: Tensor) -> Any:
+def from_autoencoder(pipe: Any, latents: torch.Tensor) -> Any:
     """The inverse."""
     vae = pipe.vae
     return pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)

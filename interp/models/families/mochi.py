@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,7 @@ from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulati
 from interp.models.families.blocks import STATES
 from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from interp.models.lazy import torch
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
 ROWS = ("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask")
@@ -36,11 +34,11 @@ LINEAR_UP_TO = 0.025  # noise removed in the first half of the steps
 encode = encoder(encoder_hidden_states=0, encoder_attention_mask=1)  # the gates depend on both
 
 
-def project(path: str, block: nn.Module, inputs: Inputs) -> Tensor:
+def project(path: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
     """AdaLN projection of a block: linear(silu(temb)), (batch, chunk * channel)."""
     norm, _, linear = path.rpartition(".")
     module: Any = block.get_submodule(norm)
-    projected: Tensor = getattr(module, linear)(module.silu(inputs["temb"]))
+    projected: torch.Tensor = getattr(module, linear)(module.silu(inputs["temb"]))
     return projected
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 CROSS_INPUTS = ("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep")
 CROSS = cross_block(tabled("timestep"), *mlp_taps("image", "norm2", "ff"), rows=CROSS_INPUTS, norms=("norm1", "norm2"))
@@ -31,16 +29,14 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"timestep": given}
 
 
-def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
+def position(transformer: Any, grid: tuple[int, int]) -> torch.Tensor:
     """The position embedding of a picture of grid (y, x) tokens, (token, channel): the embedding of zeros minus its bias."""
-    import torch
-
     embed, config = transformer.pos_embed, transformer.config
     sides = [side * config.patch_size for side in grid]
     nothing = torch.zeros(1, config.in_channels, *sides, device=transformer.device, dtype=transformer.dtype)
     with torch.no_grad():
         bias = embed.proj(nothing).flatten(2).transpose(1, 2)
-        placed: Tensor = (embed(nothing) - bias)[0]
+        placed: torch.Tensor = (embed(nothing) - bias)[0]
     return placed
 
 
@@ -63,8 +59,6 @@ def describe(transformer: Any) -> Anatomy:
 
 def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """No text; the default size, where the weights take the picture's size."""
-    import torch
-
     if not pipe.transformer.use_additional_conditions:
         return {}
     height, width = config_size(pipe)

@@ -17,6 +17,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
 from interp.models.families.calls import denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.lazy import torch
 
 JOINT = double_block(
     (called("image", "img_mod"), called("text", "txt_mod"), *ATTENTION_INPUTS),
@@ -29,8 +30,6 @@ JOINT = double_block(
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """`temb` as the transformer's forward computes it; `hidden_states` gives only the dtype."""
-    import torch
-
     of_dtype = torch.empty(0, dtype=transformer.dtype)
     return {"temb": transformer.time_text_embed(inputs["timestep"].to(transformer.dtype), of_dtype)}
 
@@ -54,8 +53,6 @@ def describe(transformer: Any) -> Anatomy:
 
 def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
-    import torch
-
     length = settings["max_sequence_length"]
     with torch.no_grad():
         states, mask = pipe.encode_prompt(texts, max_sequence_length=length)

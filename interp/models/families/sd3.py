@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
 from interp.models.families.calls import patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 ADALN_CONTINUOUS = ("scale.attn", "shift.attn")
 ADALN_ZERO_X = (*ADALN_ZERO, "shift.attn2", "scale.attn2", "alpha.attn2")  # blocks with dual attention
@@ -48,11 +46,11 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"temb": transformer.time_text_embed(inputs["timestep"], pooled), "hidden_states": pooled}
 
 
-def position(transformer: Any, grid: tuple[int, int]) -> Tensor:
+def position(transformer: Any, grid: tuple[int, int]) -> torch.Tensor:
     """The position embedding of a picture of grid (y, x) tokens: (token, channel)."""
     embed = transformer.pos_embed
     rows, columns = (side * embed.patch_size for side in grid)
-    table: Tensor = embed.cropped_pos_embed(rows, columns) if embed.pos_embed_max_size else embed.pos_embed
+    table: torch.Tensor = embed.cropped_pos_embed(rows, columns) if embed.pos_embed_max_size else embed.pos_embed
     return table[0]
 
 
@@ -72,7 +70,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The text tokens, (batch, token, channel), and the pooled text, (batch, channel): the only text input of the gates."""
     states, _, pooled, _ = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}

@@ -13,32 +13,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, spectrogram_size
 from interp.models.hook_points import REST
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.models.lazy import torch
 
 
 @dataclasses.dataclass(frozen=True)
 class LedBlock(Block):
     """A block with an extra first token that is not part of the stream."""
 
-    def with_states(self, output: Any, states: Mapping[str, Tensor]) -> Any:
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
         """The block's output with the stream's state behind the extra token. Without an output that token is zero: nothing
         after the blocks reads it.
         """
-        import torch
-
         state = states["image"]
         return torch.cat([torch.zeros_like(state[:, :1]) if output is None else output[:, :1], state], dim=1)
 
-    def _cut(self, state: Tensor, stream: str, lengths: Lengths) -> Tensor:
+    def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
         return state[:, 1:]
 
 
@@ -87,22 +83,20 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The text tokens, zero for an empty text, and the duration's two: (batch, token, channel)."""
-    import torch
-
     states = pipe.encode_prompt(texts, pipe._execution_device, False)
     start, end = pipe.encode_duration(0.0, seconds(pipe), pipe._execution_device, False, len(texts))
     return {"encoder_hidden_states": torch.cat([states, start, end], dim=1)}
 
 
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Zeros, as in the pipeline, or a negative prompt."""
     found = text_states(pipe, [negative_prompt], settings)
     return found if negative_prompt else {name: value * 0 for name, value in found.items()}
 
 
-def no_pictures(pipe: Any, latents: Tensor) -> NoReturn:
+def no_pictures(pipe: Any, latents: torch.Tensor) -> NoReturn:
     """Raise an error for lenses, and for pictures as sources."""
     raise ModelError("StableAudioPipeline generates sound: its latents cannot be decoded to pictures, nor pictures encoded")
 

@@ -15,6 +15,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.lazy import torch
 
 CROSS = cross_block(
     tabled("temb", wide=True),
@@ -27,8 +28,6 @@ encode = encoder(encoder_hidden_states=0)
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """The blocks' AdaLN argument, as the transformer's forward computes it; the text does not matter and is one token."""
-    import torch
-
     timestep = inputs["timestep"]
     no_text = torch.zeros(len(timestep), 1, transformer.config.text_dim, dtype=transformer.dtype, device=timestep.device)
     _, given, _, _ = transformer.condition_embedder(timestep, no_text)
