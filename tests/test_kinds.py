@@ -23,7 +23,7 @@ from interp.cli.workers import Spread
 from interp.experiments import kinds as known
 from interp.experiments.clean import clean_run
 from interp.experiments.kind import Kind
-from interp.experiments.kinds import kinds, register
+from interp.experiments.kinds import register, registered
 from interp.interventions.hooks import edited
 from interp.tracing.prepare import prepare
 
@@ -80,10 +80,10 @@ def inputs_of(kind: Kind) -> str:
     return " ".join(words)
 
 
-@pytest.mark.parametrize("name", kinds())
+@pytest.mark.parametrize("name", registered())
 def test_every_experiment_is_offloaded_sized_and_priced(name: str, inputs: dict[str, str], tmp_path: Path) -> None:
     """The whole of loading and sampling from the command line; nothing is drawn."""
-    about = inputs_of(kinds()[name]).format(**inputs)
+    about = inputs_of(registered()[name]).format(**inputs)
     size = "" if name == "gates" else "--height 64 --width 96 --steps 2"
     command = f"{name} --model {inputs['flux']} {about} {size} {CPU} --out {tmp_path / 'e.zarr'}"
     code, _, err = run(command.split())
@@ -105,21 +105,21 @@ LOADING = ["trace", "generate", "evaluate", "findings", "selfcheck", "verify"]
 DRAWING = ["trace", "generate", "evaluate", "findings"]
 
 
-@pytest.mark.parametrize("name", [*LOADING, *kinds()])
+@pytest.mark.parametrize("name", [*LOADING, *registered()])
 def test_a_command_takes_all_of_what_it_needs(name: str) -> None:
     """Every option of loading where a model is loaded; of sampling and execution too where something is drawn."""
     wanted = words(Loading)
-    if name in (*DRAWING, *kinds()):
+    if name in (*DRAWING, *registered()):
         wanted |= words(Sampling) | words(Execution)
-    if name in kinds():
-        wanted |= words(Spread) | words(kinds()[name].options) | {"--out", "--dry-run", "--json", "--figures", "--format"}
+    if name in registered():
+        wanted |= words(Spread) | words(registered()[name].options) | {"--out", "--dry-run", "--json", "--figures", "--format"}
     assert wanted - options_of(name) == set()
 
 
-@pytest.mark.parametrize("name", kinds())
+@pytest.mark.parametrize("name", registered())
 def test_python_takes_the_same_names(name: str) -> None:
     """The signature that `help` prints has every option as a keyword; another one is refused by name."""
-    kind = kinds()[name]
+    kind = registered()[name]
     signature = inspect.signature(kind)
     for of in (kind.options, Sampling, Execution):
         assert {field.name for field in dataclasses.fields(of)} <= set(signature.parameters)
@@ -181,4 +181,4 @@ def test_it_has_a_page(tiny_model: interp.Model, tmp_path: Path, monkeypatch: py
 
 def test_a_name_of_ours_is_not_taken() -> None:
     with refused(interp.InputError, "name", "disrupt"):
-        register(kinds()["disrupt"])
+        register(registered()["disrupt"])

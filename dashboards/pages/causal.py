@@ -10,7 +10,7 @@ from interp.dashboard.explain import explained
 from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
 from interp.dashboard.settings import arm_of
-from interp.experiments.kinds import kinds
+from interp.experiments.kinds import registered
 from interp.figures.drawn import picture_of
 
 frame.needed()
@@ -85,7 +85,7 @@ def compare_pictures(experiment, kind, shown):
             pictures.strips_of(f"{name}:strip", experiment, [row], shown)
 
 
-known = {name: kind for name, kind in kinds().items() if kind.page == "causal"}
+known = {name: kind for name, kind in registered().items() if kind.page == "causal"}
 experiment = choose.experiment(list(known), "Experiment", COMMAND)
 kind = known[experiment.kind]
 st.caption(plain(f"{experiment.path.name}: {kind.name}, {experiment.facts()['rows']}, {experiment.facts()['pictures']}"))

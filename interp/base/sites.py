@@ -23,11 +23,9 @@ from interp.base.errors import InputError
 
 STREAMS = ("image", "text")
 GATES = ("attn", "attn2", "mlp")
-BRANCHES = ("cond", "uncond", "degraded")
 STATE_KINDS = ("input", "mid", "hidden")
 MODULATION_KINDS = ("alpha", "shift", "scale")
 GATED_KINDS = (*MODULATION_KINDS, "modulated", "branch")
-EDITABLE_KINDS = ("hidden", *MODULATION_KINDS)
 
 _SITE = re.compile(r"block\.(\d+)/(\w+)/(\w+)(?:\.(\w+))?")
 _RANGE = re.compile(r"(-?\d{1,9})(?:-(-?\d{1,9}))?")

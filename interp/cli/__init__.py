@@ -32,7 +32,7 @@ from interp.cli import (
     verify,
 )
 from interp.cli.flags import flags
-from interp.experiments.kinds import kinds
+from interp.experiments.kinds import registered
 from interp.questions import QUESTIONS
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ app.add_typer(demo.app, name="demo")
 def add_experiments() -> None:
     """Add the missing commands of experiments: those of this package, then those registered since."""
     known = {command.name for command in app.registered_commands}
-    for name, kind in kinds().items():
+    for name, kind in registered().items():
         if name not in known:
             app.command(name)(experiments.command(kind))
 

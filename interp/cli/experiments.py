@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import graceful, progress, say
+from interp.cli.console import counted, graceful, progress, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
 from interp.cli.workers import Spread, saying_rates, spread_experiment
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from interp.experiments.design import Cost
     from interp.store.experiment import Experiment
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cost and stop; channels are still chosen.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cost and stop. Channels are still ranked, by --run or a trace.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="The experiment's store; the same command resumes it. [default: a store in cache/ for these options]"),
@@ -51,6 +53,8 @@ def command(kind: Kind) -> Callable[..., None]:
         from interp.tracing.model import load
 
         asked = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+        if asked.get("run", loading) is None:
+            say("the first prompts are traced to rank the channels; --run STORE uses a trace that you have")
         through, loading = spread_experiment(over, loading, asked.get("run", loading))
         design = kind.prepare(load(**vars(loading)), options, sampling, execution, out=out)
         print_cost(design.cost)
@@ -76,7 +80,7 @@ def _figure(figure: Figure, made: Experiment, chosen: dict[str, str]) -> Any:
 
 def print_cost(cost: Cost) -> None:
     """Print the cost of an experiment before it starts."""
-    pictures = f"{cost.pictures:,} pictures, " if cost.pictures else ""
-    say(f"{cost.rows} prompts x {cost.arms} arms: {pictures}{cost.forwards:,.0f} forwards of one picture")
+    pictures = f"{counted(cost.pictures, 'picture')}, " if cost.pictures else ""
+    say(f"{counted(cost.rows, 'prompt')} x {counted(cost.arms, 'arm')}: {pictures}{cost.forwards:,.0f} forwards of one picture")
     if cost.held:
         say(f"states of the clean run held in memory: {decimal(int(cost.held))}")

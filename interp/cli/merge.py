@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.console import print_json, say
+from interp.cli.console import counted, print_json, say
 from interp.cli.results import AsJson
 
 
@@ -26,4 +26,4 @@ def merge(
         print_json({"store": str(out), "copied": copied, "rows_done": run.rows_done, "rows_total": run.rows_total})
         return
     print(out)
-    say(f"{copied} rows copied; {run.rows_done} of {run.rows_total} done")
+    say(f"{counted(copied, 'row')} copied; {run.rows_done} of {run.rows_total} done")

@@ -14,7 +14,7 @@ from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Prompts, Sampling, text_of
 from interp.base.plan import Record, at_least, parse_shard
-from interp.cli.console import graceful, print_json, print_table, progress, say
+from interp.cli.console import counted, graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson
 from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.store.locations import located
@@ -111,7 +111,8 @@ def _print_sizes(prepared: Prepared, path: Path, probe: bool, as_json: bool) -> 
     ]
     print_table(f"{path} would hold", ["variable", "axes", "on disk, about"], table)
     print(
-        f"{found.rows} rows, about {decimal(found.disk_bytes)} on disk ({decimal(found.bytes)} in memory). Nothing was written."
+        f"{counted(found.rows, 'row')}, about {decimal(found.disk_bytes)} on disk ({decimal(found.bytes)} in memory). "
+        "Nothing was written."
     )
     if found.seconds_a_row is not None:
         seconds = found.seconds_a_row * found.rows

@@ -9,7 +9,7 @@ import typer
 
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import graceful, print_json, print_table, progress, say
+from interp.cli.console import counted, graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson, RunPath
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verify(
     if found:
         raise StoreError(f"{run} has {len(found)} faults" + ("" if repair else "; --repair traces the rows again"))
     if not as_json:
-        print(f"{run}: {open_run(run).rows_done} rows, no fault")
+        print(f"{run}: {counted(open_run(run).rows_done, 'row')}, no fault")
 
 
 def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:

@@ -18,7 +18,7 @@ def _found() -> dict[str, Kind]:
     return {one.name: one for module in modules for one in vars(module).values() if isinstance(one, Kind)}
 
 
-def kinds() -> dict[str, Kind]:
+def registered() -> dict[str, Kind]:
     """All experiments by name, including registered ones."""
     return {**_found(), **_REGISTERED}
 
@@ -33,4 +33,4 @@ def register(kind: Kind) -> Kind:
 
 def kind_of(name: str) -> Kind | None:
     """The experiment of that name, or `None`."""
-    return kinds().get(name)
+    return registered().get(name)
