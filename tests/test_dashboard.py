@@ -279,3 +279,26 @@ def test_a_difference_of_pictures_is_the_same_both_ways() -> None:
         assert apart[0, 0].tolist() == [127] * 3
         assert apart[1, 1].tolist() == [255] * 3
     assert pictures.difference(light, light)[0].max() == 0
+
+
+@pytest.fixture(scope="module")
+def states(tiny_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of hidden states alone."""
+    folder = tmp_path_factory.mktemp("states")
+    record = interp.Record(stats=False, gates=False, hidden=True)
+    interp.trace(tiny_model, ["a red cat", "two dog"], out=folder / "h.zarr", steps=2, record=record)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "study"])
+def test_every_page_of_a_store_of_hidden_states(page: str, states: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages whose statistics and gates were not recorded name what to record."""
+    app = opened(monkeypatch, states, page, **{"store" if page == "runs" else "run": "h.zarr"})
+    assert not app.exception
+    words = text_of(app, "error", "info", "warning", "caption", "markdown")
+    assert "cannot be shown" not in words, words
+    if page in ("massive", "timestep_or_text", "compare", "where"):
+        assert not names(words, "h.zarr", "stats", "--record stats,gates")
+    assert [element for kind in ("error", "code", "dataframe") for element in app.get(kind)], (
+        "what to record, or the store's facts"
+    )

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from interp.analysis import glance
 from interp.dashboard import ask, cached_stores, choose, frame
 from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain
@@ -11,8 +12,8 @@ frame.needed()
 
 left_run = choose.run("run", "Left run")
 runs = [left_run, choose.run("other", "Right run", beside=left_run)]
-streams = [str(value) for value in runs[0].summary["stream"].to_numpy() if value in runs[1].summary["stream"].to_numpy()]
-stream = pick("stream", "Stream", streams)
+there = glance.streams(runs[1])
+stream = pick("stream", "Stream", [name for name in glance.streams(runs[0]) if name in there])
 if runs[0].path == runs[1].path:
     st.info("Both are the same run; pick another one as the right run.")
 

@@ -104,6 +104,11 @@ def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset
     return xr.Dataset({"alpha": alphas, "size": sizes.mean("step")}, attrs={**_facts(run), "averaged_over": "rows, then steps"})
 
 
+def streams(run: Run) -> list[str]:
+    """Streams that statistics were recorded of."""
+    return [str(value) for value in _summary(run, "mean_abs")["stream"].to_numpy()]
+
+
 def _summary(run: Run, variable: str) -> xr.Dataset:
     summary = run.summary
     if variable not in summary:

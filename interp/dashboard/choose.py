@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import streamlit as st
 import xarray as xr
 
+from interp.analysis import glance
 from interp.base.errors import InputError
 from interp.dashboard import cached_stores, roots
 from interp.dashboard.pickers import kept, pick, plain
@@ -76,7 +77,7 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
 
 def stream(run: Run) -> str:
     """Image or text."""
-    return pick("stream", "Stream", [str(value) for value in run.summary["stream"].to_numpy()])
+    return pick("stream", "Stream", glance.streams(run))
 
 
 def block(run: Run, stream: str) -> int:
