@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import interp
 from interp.base.errors import InputError
-from interp.base.plan import Plan, Record, check_same, groups, parse_shard
+from interp.base.options import parse_shard
+from interp.base.plan import Plan, Record, groups
 from interp.base.prompts import read_prompts
+from interp.base.same_plan import check_same
 from interp.base.sites import Select, Site, parse_indices, resolve_indices
 from interp.guidance.text import from_json, parse
 

@@ -15,7 +15,8 @@ from torch import nn
 
 import interp
 from interp.base.errors import InterpWarning, PlanError
-from interp.base.plan import Record, SiteRecorder, check_same, check_verifiable
+from interp.base.plan import Record, SiteRecorder
+from interp.base.same_plan import check_same, check_verifiable
 from interp.models import tiny
 from interp.models.hashing import BLOCK, block_sums
 from interp.models.identity import fingerprint

@@ -14,7 +14,7 @@ from conftest import CLASSES, PROMPTS
 from messages import refused, warned
 
 import interp
-from interp.base.plan import check_same
+from interp.base.same_plan import check_same
 from interp.models.identity import SAMPLE, fingerprint
 from interp.store.summary import summarise, write_summary
 

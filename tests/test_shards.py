@@ -13,7 +13,7 @@ from messages import names, refused
 
 import interp
 from interp.base.errors import InputError, PlanError, StoreError
-from interp.base.plan import parse_shard
+from interp.base.options import parse_shard
 from interp.store.create import writing_lock
 from interp.store.merging import merge
 from interp.store.verification import verify

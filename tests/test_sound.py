@@ -11,7 +11,7 @@ from messages import refused
 
 import interp
 from interp.experiments.kinds.lens import lens
-from interp.models.families.pipeline import spectrogram, spectrogram_size
+from interp.models.families.outputs import spectrogram, spectrogram_size
 
 pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
 

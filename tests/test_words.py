@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from messages import refused
 
 import interp
-from interp.base.plan import Plan, check_same, groups
+from interp.base.plan import Plan, groups
 from interp.base.prompts import read_prompts
+from interp.base.same_plan import check_same
 from interp.base.sites import GATES, STREAMS, Select, Site, parse_indices, resolve_indices
 
 sites = st.builds(

@@ -122,3 +122,13 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     return inspect.Parameter.empty if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """A share of a run's batches, "i/n" with i from 0 to n - 1."""
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) < int(count)):
+        raise InputError(f"shard must be i/n with i from 0 to n - 1, such as 0/4 or 3/4; got {text!r}")
+    return int(index), int(count)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from interp.base.errors import InputError, PlanError
+from interp.base.errors import InputError
 from interp.base.sites import Select, Site, as_index
 
 RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary")
@@ -220,16 +220,6 @@ def at_least(field: str, value: Any, least: int) -> int:
     return number
 
 
-def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """A share of a run's batches, "i/n" with i from 0 to n - 1."""
-    if text is None:
-        return None
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) < int(count)):
-        raise InputError(f"shard must be i/n with i from 0 to n - 1, such as 0/4 or 3/4; got {text!r}")
-    return int(index), int(count)
-
-
 def as_json(value: Any, field: str) -> Any:
     """`value` after a JSON round trip: tuples become lists, numpy numbers plain numbers."""
     try:
@@ -244,61 +234,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not one")
-
-
-LATER = ("sampled", "state")  # fields that stores of earlier versions lack
-
-
-def same_weights(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    """Whether two plans' fingerprints of weights agree: both full, or both of a sample where one has no other."""
-    return wanted.get("weights") == stored.get("weights") or wanted.get("sampled", "?") == stored.get("weights")
-
-
-def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
-    """Raise PlanError if a store has another plan, naming the first field that differs.
-
-    The model's name may differ (a folder has many spellings); its weights may not.
-    """
-    for field in dict.fromkeys([*wanted, *stored]):
-        skipped = field == "model" or (field in LATER and field not in stored)
-        if not skipped and (not same_weights(wanted, stored) if field == "weights" else wanted.get(field) != stored.get(field)):
-            place, yours, its = difference(field, wanted.get(field), stored.get(field))
-            raise PlanError(
-                f"{store} holds another run: its {place} is {_short(its)}, yours {_short(yours)}; "
-                "give another --out, or delete the store, or use the same arguments"
-            )
-
-
-def unverifiable(plan: Mapping[str, Any]) -> list[str]:
-    """What of a pipeline cannot be described, so that a change of it would go unseen."""
-    state = plan.get("state", {})
-    return [
-        name for part in (state, plan.get("scheduler", {}), state.get("recorders", {})) for name in part.get("unverifiable", [])
-    ]
-
-
-def check_verifiable(plan: Mapping[str, Any], store: str) -> None:
-    """Raise PlanError if rows of this plan cannot be known to be those that a store holds."""
-    unknown = unverifiable(plan)
-    if unknown:
-        raise PlanError(
-            f"{store} cannot be continued: {unknown[0]} cannot be compared with the one that its rows were drawn with; "
-            "use a plain function that holds no objects, or give another --out"
-        )
-
-
-def difference(place: str, wanted: Any, stored: Any) -> tuple[str, Any, Any]:
-    """The first place inside two values that differs: its dotted name, and both values there."""
-    if isinstance(wanted, Mapping) and isinstance(stored, Mapping):
-        for name in dict.fromkeys([*wanted, *stored]):
-            if wanted.get(name) != stored.get(name):
-                return difference(f"{place}.{name}", wanted.get(name), stored.get(name))
-    return place, wanted, stored
-
-
-def _short(value: Any, limit: int = 120) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def groups(rows: Sequence[Row], batch_size: int) -> list[tuple[Row, ...]]:

@@ -53,12 +53,12 @@ def command(kind: Kind) -> Callable[..., None]:
         from interp.tracing.model import load
 
         asked = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-        if asked.get("run", loading) is None:
-            say("the first prompts are traced to rank the channels; --run STORE uses a trace that you have")
         through, loading = spread_experiment(over, loading, asked.get("run", loading))
         design = kind.prepare(load(**vars(loading)), options, sampling, execution, out=out)
         print_cost(design.cost)
         if dry_run:
+            if asked.get("run", loading) is None:
+                say("the first prompts were traced to rank channels; --run STORE ranks them by a trace that you have")
             return
         with saying_rates(through), progress("cells") as on_progress, graceful() as stopped:
             made = design.run(through=through, on_progress=on_progress, stopped=stopped)

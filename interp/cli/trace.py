@@ -12,8 +12,8 @@ from typing_extensions import Doc
 
 from interp.base.errors import InputError
 from interp.base.executor import Execution
-from interp.base.options import Loading, Prompts, Sampling, text_of
-from interp.base.plan import Record, at_least, parse_shard
+from interp.base.options import Loading, Prompts, Sampling, parse_shard, text_of
+from interp.base.plan import Record, at_least
 from interp.cli.console import counted, graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson
 from interp.cli.workers import Spread, saying_rates, spread_work

@@ -57,7 +57,8 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     """Discard faulty rows and trace them again with the store's plan."""
     from interp import guidance as guidances
     from interp.base.errors import InputError
-    from interp.base.plan import Record, check_same
+    from interp.base.plan import Record
+    from interp.base.same_plan import check_same
     from interp.interventions.stored import from_json
     from interp.runs.run import execute
     from interp.store.create import writing_lock

@@ -21,7 +21,7 @@ from interp.interventions.hooks import Driver, check_idle, edited
 from interp.interventions.values import Values
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Reentry, bind_inputs
-from interp.models.families.pipeline import as_bytes, drawn, still
+from interp.models.families.outputs import as_bytes, drawn, still
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.tracing.group import pipeline_arguments

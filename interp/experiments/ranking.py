@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.analysis import massive, sources
 from interp.base.errors import InputError, InterpWarning
-from interp.base.plan import same_weights
+from interp.base.same_plan import same_weights
 from interp.base.sites import resolve_indices
 from interp.runs.run import trace
 from interp.store.traced_run import Run, open_run

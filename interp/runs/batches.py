@@ -14,7 +14,8 @@ import torch
 
 from interp.base.errors import InterpWarning, PipelineError, TraceError
 from interp.base.executor import Stopped
-from interp.base.plan import Row, check_same, groups
+from interp.base.plan import Row, groups
+from interp.base.same_plan import check_same
 from interp.runs.recorded import make_recorders, make_schema
 from interp.store.create import zarr_quiet
 from interp.store.reader import is_done

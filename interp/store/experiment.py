@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from interp.base.errors import InputError, StoreError
-from interp.base.plan import check_same, check_verifiable
+from interp.base.same_plan import check_same, check_verifiable
 from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
 from interp.store.locations import exists, located
 from interp.store.reader import OpenStore, open_root, read_ahead, read_done

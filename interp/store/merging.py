@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interp.base.errors import InputError, StoreError
-from interp.base.plan import check_same
+from interp.base.same_plan import check_same
 from interp.store.create import remove_leftovers, replacing, storage_errors, writing_lock, zarr_quiet
 from interp.store.failures import failures, note_failure
 from interp.store.locations import is_remote, located

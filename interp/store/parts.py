@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from interp.base.errors import InputError, StoreError
-from interp.base.plan import Row, as_json, check_same
+from interp.base.plan import Row, as_json
+from interp.base.same_plan import check_same
 from interp.store.create import replacing
 from interp.store.experiment import CellLayout, Experiment, experiment_lock, open_or_create
 from interp.store.locations import is_remote

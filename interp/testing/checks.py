@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.models.anatomy import Tap
 from interp.models.catalog import CATALOG, MassiveClaim
-from interp.models.families.pipeline import as_bytes, drawn, still
+from interp.models.families.outputs import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.runs.recorded import make_schema
 from interp.testing.blocks import recording, residual_error

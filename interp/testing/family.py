@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from interp.models import tiny
 from interp.models.catalog import CATALOG
-from interp.models.families.pipeline import as_bytes, drawn, still
+from interp.models.families.outputs import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.testing.reference import Array
 from interp.tracing.model import Model, load

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nnsight import NNsight
@@ -20,20 +21,27 @@ class Transformer(NNsight):  # type: ignore[misc]
     device = property(lambda self: None)
 
 
+def module_references(transformer: Any) -> list[weakref.ref[Any]]:
+    """The modules of a transformer, to recognise later."""
+    return [weakref.ref(module) for module in transformer.modules()]
+
+
+def has_modules(transformer: Any, references: Sequence[weakref.ref[Any]]) -> bool:
+    """Whether these are the modules of the transformer."""
+    now = list(transformer.modules())
+    return len(now) == len(references) and all(module is one() for module, one in zip(now, references, strict=True))
+
+
 class View:
     """An nnsight envoy of a transformer as it is now; `remove` puts back what every module had."""
 
     def __init__(self, transformer: Any) -> None:
+        self.modules = module_references(transformer)
         self.before = [(module, _own(module)) for module in transformer.modules()]
         slot = Slot(transformer)
         if "forward" not in transformer.__dict__:  # one that another library wraps stays as it is
             transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
         self.envoy = Transformer(transformer)
-
-    def fits(self, transformer: Any) -> bool:
-        """Whether the transformer still has the modules of this view."""
-        now = list(transformer.modules())
-        return len(now) == len(self.before) and all(a is b for a, (b, _) in zip(now, self.before, strict=True))
 
     def remove(self) -> None:
         """Give every module the forward that it had."""

@@ -17,7 +17,7 @@ import torch
 from interp.base.errors import InputError, InterpError, PipelineError, TraceError
 from interp.base.plan import Plan, Row
 from interp.interventions.hooks import Driver, attached, check_idle
-from interp.models.families.pipeline import drawn
+from interp.models.families.outputs import drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
 from interp.tracing.envoy import viewed

@@ -23,7 +23,7 @@ from interp.models.identity import fingerprint
 from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
 from interp.models.state import scheduler_state, state_of
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
-from interp.tracing.envoy import View
+from interp.tracing.envoy import View, has_modules, module_references
 from interp.tracing.prepare import prepare
 
 IDENTITIES = ("full", "sampled")
@@ -57,13 +57,14 @@ class Model:
         self._warned_of: set[str] = set()
         self._identified: dict[str, Any] | None = None
         self._view: View | None = None
+        self._described = module_references(self.pipe.transformer)
 
     @property
     def nn(self) -> Any:
         """The transformer as an nnsight envoy, made again if its modules have changed. It stays installed in the modules until
         `release`, or a trace by interp: take `model.nn` again after one.
         """
-        if self._view is not None and not self._view.fits(self.pipe.transformer):
+        if self._view is not None and not has_modules(self.pipe.transformer, self._view.modules):
             self.release()
         if self._view is None:
             self._view = View(self.pipe.transformer)
@@ -72,13 +73,14 @@ class Model:
     def refresh(self) -> None:
         """Describe the pipeline as it is now: another transformer, dtype or device since it was loaded."""
         transformer = check_traceable(self.pipe.transformer)
+        if not has_modules(transformer, self._described):
+            self.anatomy, self._described = describe(transformer, ANATOMIES), module_references(transformer)
         self.loaded = dataclasses.replace(
             self.loaded,
-            anatomy=describe(transformer, ANATOMIES),
+            anatomy=self.anatomy,
             dtype=str(transformer.dtype).removeprefix("torch."),
             device=str(self.pipe._execution_device) if self.loaded.offload == "none" else self.loaded.device,
         )
-        self.anatomy = self.loaded.anatomy
 
     def identify(self) -> dict[str, Any]:
         """Fields of a plan that identify the model as it is now: weights, sampled, scheduler, state."""

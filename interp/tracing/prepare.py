@@ -14,8 +14,9 @@ import torch
 
 from interp.base.errors import InputError, InterpWarning
 from interp.base.options import Sampling, split
-from interp.base.plan import Plan, Record, at_least, difference
+from interp.base.plan import Plan, Record, at_least
 from interp.base.prompts import check_prompts, read_prompts
+from interp.base.same_plan import difference
 from interp.guidance.guide import Guide
 from interp.guidance.method import UNCOND, Combined
 from interp.guidance.text import parse

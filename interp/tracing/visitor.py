@@ -15,7 +15,7 @@ from interp.base.plan import Row
 from interp.base.sites import Site
 from interp.interventions.hooks import Driver
 from interp.models.anatomy import Block, Modulation, Tap, bind_inputs
-from interp.models.families.pipeline import as_bytes, still
+from interp.models.families.outputs import as_bytes, still
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
 from interp.tracing.sampler import SchedulerHook

@@ -17,7 +17,7 @@ from interp import analysis, experiments
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Indices, Prompts, Sampling
-from interp.base.plan import same_weights
+from interp.base.same_plan import same_weights
 from interp.base.sites import select_indices
 from interp.experiments.arguments import RankedBy, Stored
 from interp.experiments.kind import Figure, Kind, Request, Shown

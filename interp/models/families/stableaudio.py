@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
-from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, spectrogram_size
+from interp.models.families.outputs import spectrogram_size
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
 from interp.models.hook_points import REST
 from interp.models.lazy import torch
 

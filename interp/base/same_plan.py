@@ -1,0 +1,63 @@
+"""Compare two plans: whether rows of one may join a store of the other, and where they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from interp.base.errors import PlanError
+
+LATER = ("sampled", "state")  # fields that stores of earlier versions lack
+
+
+def same_weights(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether two plans' fingerprints of weights agree: both full, or both of a sample where one has no other."""
+    return wanted.get("weights") == stored.get("weights") or wanted.get("sampled", "?") == stored.get("weights")
+
+
+def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str) -> None:
+    """Raise PlanError if a store has another plan, naming the first field that differs.
+
+    The model's name may differ (a folder has many spellings); its weights may not.
+    """
+    for field in dict.fromkeys([*wanted, *stored]):
+        skipped = field == "model" or (field in LATER and field not in stored)
+        if not skipped and (not same_weights(wanted, stored) if field == "weights" else wanted.get(field) != stored.get(field)):
+            place, yours, its = difference(field, wanted.get(field), stored.get(field))
+            raise PlanError(
+                f"{store} holds another run: its {place} is {_short(its)}, yours {_short(yours)}; "
+                "give another --out, or delete the store, or use the same arguments"
+            )
+
+
+def unverifiable(plan: Mapping[str, Any]) -> list[str]:
+    """What of a pipeline cannot be described, so that a change of it would go unseen."""
+    state = plan.get("state", {})
+    return [
+        name for part in (state, plan.get("scheduler", {}), state.get("recorders", {})) for name in part.get("unverifiable", [])
+    ]
+
+
+def check_verifiable(plan: Mapping[str, Any], store: str) -> None:
+    """Raise PlanError if rows of this plan cannot be known to be those that a store holds."""
+    unknown = unverifiable(plan)
+    if unknown:
+        raise PlanError(
+            f"{store} cannot be continued: {unknown[0]} cannot be compared with the one that its rows were drawn with; "
+            "use a plain function that holds no objects, or give another --out"
+        )
+
+
+def difference(place: str, wanted: Any, stored: Any) -> tuple[str, Any, Any]:
+    """The first place inside two values that differs: its dotted name, and both values there."""
+    if isinstance(wanted, Mapping) and isinstance(stored, Mapping):
+        for name in dict.fromkeys([*wanted, *stored]):
+            if wanted.get(name) != stored.get(name):
+                return difference(f"{place}.{name}", wanted.get(name), stored.get(name))
+    return place, wanted, stored
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
