@@ -27,8 +27,7 @@ from interp.experiments.kinds.collapse import block_orders, collapse
 from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.models.demo.judge import load_judge
-from interp.store.answers import append_answer
-from interp.store.studies import read_study, study_file
+from interp.store.answers import append_answer, read_study, study_file
 
 
 def evaluated(preset: str, out: Path, count: int = 4) -> dict[str, object]:

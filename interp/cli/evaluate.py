@@ -167,7 +167,7 @@ def _masks(task: Task, model: str, folder: Path | None) -> Any:
 
 
 def _say_kept(task: Task, made: Experiment | Run, found: dict[str, xr.Dataset]) -> None:
-    from interp.store.studies import FOLDER
+    from interp.store.answers import FOLDER
 
     say(f"kept in {made.path}: analysis/{', analysis/'.join(found)}")
     if task.recipe.kind == "study" and "study" not in found:

@@ -18,7 +18,7 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the known models and whether this version can trace them."""
-    from interp.models import support as known
+    from interp.models import skeleton as known
 
     rows = known.support() if support or markdown else _names()
     shown = {name: name for name in rows[0]} if support else NAMES

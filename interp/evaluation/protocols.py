@@ -28,12 +28,11 @@ from interp.experiments.kinds.collapse import collapse
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.sweep import expand, sweep
 from interp.runs.run import execute
-from interp.store.answers import read_answers
+from interp.store.answers import Study, read_answers, study_file, write_study
 from interp.store.experiment import Experiment
 from interp.store.locations import located
 from interp.store.saved_results import write_result
 from interp.store.schema import Array
-from interp.store.studies import Study, study_file, write_study
 from interp.store.traced_run import Run
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare

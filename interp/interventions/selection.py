@@ -6,7 +6,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -46,9 +46,6 @@ class Selection(ABC):
     steps: Indices = None
     tokens: Indices = None
     at: str = "hidden"
-    positional: ClassVar[tuple[str, ...]] = ()
-    numbers: ClassVar[tuple[str, ...]] = ()
-    """Fields that must be finite numbers."""
 
     def __post_init__(self) -> None:
         for field in ("channels", "blocks", "steps", "tokens"):
@@ -64,8 +61,9 @@ class Selection(ABC):
             raise InputError(f"at must be hidden, or a gate such as alpha.mlp; got {self.at!r}")
         if self.tokens is not None and not self.is_hidden:
             raise InputError(f"tokens: {self.at} has no tokens; leave them out")
-        for field in self.numbers:
-            check_finite(field, getattr(self, field))
+        for own in dataclasses.fields(self):
+            if own.type == "float":
+                check_finite(own.name, getattr(self, own.name))
 
     @property
     def is_hidden(self) -> bool:
@@ -126,13 +124,14 @@ class Selection(ABC):
         return found
 
     def __repr__(self) -> str:
-        shown = [repr(getattr(self, name)) for name in self.positional]
+        positional, named = [], []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            always = field.name in ("channels", "blocks")
-            if field.name not in self.positional and (always or value != field.default):
-                shown.append(f"{field.name}={list(value) if isinstance(value, tuple) else value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+            if not field.kw_only and field.default is dataclasses.MISSING:
+                positional.append(repr(value))
+            elif value != field.default:
+                named.append(f"{field.name}={list(value) if isinstance(value, tuple) else value!r}")
+        return f"{type(self).__name__}({', '.join(positional + named)})"
 
 
 def _among(index: int, wanted: Any) -> bool:

@@ -25,10 +25,8 @@ from interp.models.hook_points import (
     Reentry,
     Tap,
     add_rows,
-    as_output,
     bind_inputs,
     cut,
-    given_chunks,
     in_place_of,
     take_rows,
 )
@@ -220,11 +218,8 @@ __all__ = [
     "Reentry",
     "Tap",
     "add_rows",
-    "as_output",
     "bind_inputs",
-    "cut",
     "describe",
-    "given_chunks",
     "in_place_of",
     "take_rows",
 ]

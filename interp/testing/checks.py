@@ -19,7 +19,7 @@ from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.families.pipeline import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.runs.recorded import make_schema
-from interp.testing.blocks import recording, residual_error
+from interp.testing.block_records import recording, residual_error
 from interp.testing.reference import Array
 from interp.tracing.cache import Cache
 from interp.tracing.group import pipeline_arguments

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
-from interp.models.hook_points import REST
+from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap
+from interp.models.hook_points import REST, given_chunks
 from interp.models.lazy import torch
 
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
@@ -155,7 +155,6 @@ def cross_block(
     gated: bool = True,
     tap: Callable[..., Tap] = Tap,
     block: type[Block] = Block,
-    remakes: bool = False,
 ) -> Block:
     """A block of one stream: self-attention, cross-attention without a gate, and the MLP of these taps."""
     attention = (
@@ -172,7 +171,6 @@ def cross_block(
         state_inputs={"image": "hidden_states"},
         norms=tuple(Norm(norm) for norm in norms),
         attention=("attn1.to_v", "attn1.to_out.0"),
-        remakes=remakes,
     )
 
 

@@ -25,10 +25,8 @@ CROSS = cross_block(
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """The blocks' AdaLN argument, as the transformer's forward computes it."""
     timestep = inputs["timestep"]
-    if "guidance" in inputs:
-        given, _ = transformer.time_embed(timestep, guidance=inputs["guidance"], hidden_dtype=transformer.dtype)
-    else:
-        given, _ = transformer.time_embed(timestep, batch_size=len(timestep), hidden_dtype=transformer.dtype)
+    rows = {"guidance": inputs["guidance"]} if "guidance" in inputs else {"batch_size": len(timestep)}
+    given, _ = transformer.time_embed(timestep, **rows, hidden_dtype=transformer.dtype)
     return {"timestep": given}
 
 
