@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.interventions.selection import Selection, check_finite
-from interp.interventions.values import Values
+from interp.interventions.selection import Selection, Values, check_finite
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

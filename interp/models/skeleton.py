@@ -85,13 +85,11 @@ def _hub_config(name: str, source: str, revision: str | None, local_files_only: 
 
 def support() -> list[dict[str, str]]:
     """One row per family: models, pipelines, blocks, streams, gates, their inputs, guidance, tests."""
-    models: dict[str, list[str]] = {}
-    anatomies: dict[str, Anatomy] = {}
+    models: dict[str, dict[str, Anatomy]] = {}
     for name, config in CONFIGS.items():
         anatomy = build(name, config, "published").anatomy
-        models.setdefault(anatomy.family, []).append(name)
-        anatomies.setdefault(anatomy.family, anatomy)
-    return [_row(names, anatomies[family]) for family, names in models.items()]
+        models.setdefault(anatomy.family, {})[name] = anatomy
+    return [_row(list(of_family), next(iter(of_family.values()))) for of_family in models.values()]
 
 
 def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:

@@ -40,22 +40,7 @@ RECIPES = Path(__file__).with_name("components.yaml")
 WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
 """What the tiny models' tokenizers know."""
 FORMULA = "="
-IN_FORMULAS = (
-    ast.Expression,
-    ast.Name,
-    ast.Constant,
-    ast.List,
-    ast.BinOp,
-    ast.operator,
-    ast.UnaryOp,
-    ast.unaryop,
-    ast.BoolOp,
-    ast.boolop,
-    ast.IfExp,
-    ast.Subscript,
-    ast.Slice,
-    ast.expr_context,
-)
+IN_FORMULAS = ast.Name | ast.Constant | ast.List | ast.BinOp | ast.UnaryOp | ast.BoolOp | ast.IfExp | ast.Subscript | ast.Slice
 """What a formula may hold: names, numbers, texts, lists, arithmetic and choices, but no call and no attribute."""
 
 
@@ -78,7 +63,10 @@ def make(family: str, *, seed: int = 0, **sizes: Any) -> tuple[Any, Defaults]:
     own = chosen(family, data["sizes"], sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = _parts(data["parts"], own)
+        parts: dict[str, Any] = {}
+        for name, part in data["parts"].items():  # `text_encoder_2` is made for the vocabulary of `tokenizer_2`, before it
+            tokenizer = parts[name.replace("text_encoder", "tokenizer")] if name.startswith("text_encoder") else None
+            parts[name] = component(part, own, tokenizer)
     settings = resolved(data["pipeline"], own)
     kind, registered = named(settings.pop("class")), settings.pop("register", {})
     pipe = kind(**parts, **settings)
@@ -89,7 +77,16 @@ def make(family: str, *, seed: int = 0, **sizes: Any) -> tuple[Any, Defaults]:
 
 def component(data: Mapping[str, Any], sizes: Mapping[str, Any], tokenizer: Any = None) -> Any:
     """The component that `data` describes, with random weights; a text encoder is made for the vocabulary of `tokenizer`."""
-    given = resolved(data, {**sizes, **_known_of(tokenizer)})
+    known = {}
+    if tokenizer is not None:
+        known = {
+            "vocabulary": len(tokenizer),
+            "length": tokenizer.model_max_length,
+            "begin": tokenizer.bos_token_id,
+            "end": tokenizer.eos_token_id,
+            "padding": tokenizer.pad_token_id,
+        }
+    given = resolved(data, {**sizes, **known})
     if "recipe" in given:
         name = given.pop("recipe")
         return recipe(name, tokenizer, **given)
@@ -128,7 +125,8 @@ def resolved(value: Any, names: Mapping[str, Any]) -> Any:
 def formula(text: str, names: Mapping[str, Any]) -> Any:
     """The value of a formula of `names`, written in Python; see `IN_FORMULAS` for what it may hold."""
     tree = ast.parse(text, mode="eval")
-    refused = [type(node).__name__ for node in ast.walk(tree) if not isinstance(node, IN_FORMULAS)]
+    parts = [node for node in ast.walk(tree) if isinstance(node, ast.expr)]
+    refused = [type(node).__name__ for node in parts if not isinstance(node, IN_FORMULAS)]
     if refused:
         raise ValueError(f"a formula must hold names, numbers, lists, arithmetic and choices; got {refused[0]} in {text!r}")
     return eval(compile(tree, "formula", "eval"), {"__builtins__": {}}, dict(names))
@@ -168,15 +166,6 @@ def tidy_configs(folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _parts(data: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Every component; `text_encoder_2` is made for the vocabulary of `tokenizer_2`, which comes before it."""
-    made: dict[str, Any] = {}
-    for name, part in data.items():
-        tokenizer = made[name.replace("text_encoder", "tokenizer")] if name.startswith("text_encoder") else None
-        made[name] = component(part, sizes, tokenizer)
-    return made
-
-
 def _made(**data: Any) -> Any:
     """An object of a class, in evaluation mode where it is a module."""
     kind = named(data.pop("class"))
@@ -188,16 +177,3 @@ def _made(**data: Any) -> Any:
         for name in drawn:
             made.get_parameter(name).normal_()
     return made.eval() if isinstance(made, torch.nn.Module) else made
-
-
-def _known_of(tokenizer: Any) -> dict[str, Any]:
-    """What formulas of a text encoder know of its tokenizer."""
-    if tokenizer is None:
-        return {}
-    return {
-        "vocabulary": len(tokenizer),
-        "length": tokenizer.model_max_length,
-        "begin": tokenizer.bos_token_id,
-        "end": tokenizer.eos_token_id,
-        "padding": tokenizer.pad_token_id,
-    }

@@ -38,15 +38,9 @@ def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> M
     return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
 
 
-def call(module: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
-    """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
-    values: torch.Tensor = block.get_submodule(module)(inputs["temb"])
-    return values
-
-
 def called(stream: str, module: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
-    """AdaLN values that one module computes from `temb`."""
-    return Modulation(stream, module, chunks, partial(call, module))
+    """AdaLN values that one module computes from `temb`, (batch, chunk * channel)."""
+    return Modulation(stream, module, chunks, lambda block, inputs: block.get_submodule(module)(inputs["temb"]))
 
 
 def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "image") -> Modulation:
