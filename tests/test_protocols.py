@@ -15,7 +15,7 @@ from messages import names, refused
 import interp
 from interp.analysis.study import win_rates
 from interp.base.errors import InputError
-from interp.cli.scored import PAPERS, sections_of
+from interp.cli.results import PAPERS, sections_of
 from interp.evaluation import paper_tables, prompt_sets, protocols
 from interp.evaluation.demo_scorer import SHAPES, DemoScorer, real_pictures, subject_masks
 from interp.evaluation.gallery import Gallery
