@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from interp.base.errors import InputError
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import SOURCES, Weights
-from interp.metrics.preprocess import Array
-from interp.metrics.tensors import fill, tensors_of
+from interp.metrics.checkpoints import SOURCES, Weights, fill, tensors_of
 from interp.metrics.towers import device_of, numbers
+from interp.store.schema import Array
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's mean and deviation, for pictures in -1..1."""
