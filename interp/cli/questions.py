@@ -13,7 +13,7 @@ from interp.analysis.table import table
 from interp.base.options import OneStream, text_of
 from interp.cli.console import say
 from interp.cli.flags import spread
-from interp.cli.results import AsJson, Figures, Format, RunPath, Save, draw, keep, papers_say, show
+from interp.cli.results import AsJson, Figures, Format, RunPath, Save, draw, papers_say, show
 from interp.questions.question import Question
 
 
@@ -28,6 +28,7 @@ def command(question: Question) -> Callable[..., None]:
         format: Format = "html",
         as_json: AsJson = False,
     ) -> None:
+        from interp.store.saved_results import write_result
         from interp.store.traced_run import open_run
 
         opened = open_run(run)
@@ -36,7 +37,10 @@ def command(question: Question) -> Callable[..., None]:
         results = question.compute(opened, asked)
         show(question.shown(results, asked), as_json)
         papers_say(question.papers, as_json)
-        keep(opened, results, save)
+        if save:
+            for name, result in results.items():
+                write_result(opened.path, name, result)
+            say(f"kept in {opened.path}: analysis/{', analysis/'.join(results)}")
         draw(figures, format, question.figures(opened, results, asked) if figures is not None else {})
 
     ask.__name__, ask.__doc__ = question.name, question.about

@@ -15,8 +15,6 @@ from interp.cli.console import print_json, print_table, say
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.store.traced_run import Run
-
 RunPath = Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")]
 Save = Annotated[bool, typer.Option(help="Keep the result in the store, under analysis/NAME.")]
@@ -73,17 +71,6 @@ def papers_say(topics: Sequence[str], as_json: bool) -> None:
             ["claim", "model", "value", "source"],
             [[finding.claim, finding.model, finding.value, finding.source] for finding in found],
         )
-
-
-def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
-    """Store the results with the run."""
-    from interp.store.saved_results import write_result
-
-    if not save:
-        return
-    for name, result in results.items():
-        write_result(run.path, name, result)
-    say(f"kept in {run.path}: analysis/{', analysis/'.join(results)}")
 
 
 def draw(folder: Path | None, kind: str, figures: Mapping[str, Callable[[], Any]]) -> None:
