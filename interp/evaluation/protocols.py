@@ -17,7 +17,7 @@ from interp.base.executor import Execution
 from interp.base.options import Sampling, split
 from interp.base.plan import Record
 from interp.base.sites import Select
-from interp.evaluation import paper_tables, recipes
+from interp.evaluation import recipes
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.prompt_sets import PromptSet, in_turn
 from interp.evaluation.scorer import Scorer
@@ -192,8 +192,8 @@ def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
     if task.recipe is recipes.OWN or "setting" not in found.dims:
         return found
     names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
-    numbers = paper_tables.reported(task.recipe.name)
-    said = [paper_tables.of_setting(numbers, name) for name in names]
+    numbers = recipes.reported(task.recipe.name)
+    said = [recipes.of_setting(numbers, name) for name in names]
     return found.assign_coords(name=("setting", np.array(names, object)), paper=("setting", np.array(said, object)))
 
 
