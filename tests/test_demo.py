@@ -151,7 +151,7 @@ def test_a_killed_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_training_state_reads_back_whole(tmp_path: Path) -> None:
-    one, other = (train._Training.start(TOY, "cpu") for _ in range(2))
+    one, other = (train._Training(TOY, "cpu") for _ in range(2))
     scenes, latents = list(world.sample(40, seed=1)), torch.randn(40, 8, 16, 16).half()
     one.advance(scenes, latents)
     one.save(tmp_path / "state.pt")

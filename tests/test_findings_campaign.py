@@ -19,9 +19,8 @@ from interp.base.errors import InputError, PlanError
 from interp.base.executor import Execution
 from interp.base.options import Sampling
 from interp.evaluation import prompt_sets
-from interp.findings.campaign import campaign, judge
+from interp.findings.campaign import CLAIMS, campaign, judge
 from interp.findings.claims import PARTLY, UNKNOWN, Claim
-from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES
 from interp.testing import plant

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import interp
 from interp.experiments.grid import tabulate
 from interp.interventions import Scale, Zero, edited
-from interp.models import support
 from interp.models.anatomy import Modulation
+from interp.models.skeleton import gates as said_of_gates
 from interp.models.skeleton import skeleton
 
 
@@ -96,7 +96,7 @@ def test_each_block_has_its_own_part_of_what_one_network_gives(chroma_model: int
 
 
 def test_gates_of_one_network_are_each_blocks_own() -> None:
-    described = support.gates(skeleton("chroma", local_files_only=True).anatomy)
+    described = said_of_gates(skeleton("chroma", local_files_only=True).anatomy)
     assert described.startswith("attn, mlp (of all blocks")
 
 

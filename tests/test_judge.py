@@ -85,7 +85,7 @@ def test_training_learns_and_saves(
     monkeypatch.setattr(train_judge, "SCENES", scenes)
     monkeypatch.setattr(train_judge, "HELD_OUT", min(scenes // 4, 40))
     losses: list[float] = []
-    made = train(tmp_path, demo_model.pipe.vae, steps=steps, report=lambda step, loss: losses.append(loss))
+    made = train(tmp_path, demo_model.pipe.vae, steps=steps, report=lambda part, step, steps, loss: losses.append(loss))
     assert len(losses) >= 10
     assert np.mean(losses[-5:]) < (0.8 if steps == 40 else 0.9) * np.mean(losses[:5])
     again = judging.load_judge(tmp_path / "judge.safetensors")

@@ -20,7 +20,7 @@ import interp
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling, default_of, text_of, typed
 from interp.cli import add_experiments, app
-from interp.cli.workers import Spread
+from interp.cli.experiments import Spread
 from interp.experiments import kinds as known
 from interp.experiments.clean import clean_run
 from interp.experiments.kind import Kind

@@ -14,7 +14,7 @@ import interp
 from interp.experiments.grid import tabulate
 from interp.models import families
 from interp.testing import FamilyTests, check_anatomy, untraced
-from interp.testing.blocks import swapped_chunks
+from interp.testing.block_records import swapped_chunks
 from interp.tracing.prepare import prepare
 
 MODELS: dict[str, interp.Model] = {}

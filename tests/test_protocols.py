@@ -15,8 +15,8 @@ from messages import names, refused
 import interp
 from interp.analysis.study import win_rates
 from interp.base.errors import InputError
-from interp.cli.scored import PAPERS, sections_of
-from interp.evaluation import paper_tables, prompt_sets, protocols
+from interp.cli.results import PAPERS, sections_of
+from interp.evaluation import prompt_sets, protocols, recipes
 from interp.evaluation.demo_scorer import SHAPES, DemoScorer, real_pictures, subject_masks
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.protocols import plain_name, plan, results
@@ -27,8 +27,7 @@ from interp.experiments.kinds.collapse import block_orders, collapse
 from interp.guidance.presets import PRESETS
 from interp.models.demo import world
 from interp.models.demo.judge import load_judge
-from interp.store.answers import append_answer
-from interp.store.studies import read_study, study_file
+from interp.store.answers import append_answer, read_study, study_file
 
 
 def evaluated(preset: str, out: Path, count: int = 4) -> dict[str, object]:
@@ -237,11 +236,11 @@ def test_bad_prompt_lists_are_refused(
 
 def test_the_papers_numbers_fit_the_recipes() -> None:
     for one in RECIPES.values():
-        numbers = paper_tables.reported(one.name)
+        numbers = recipes.reported(one.name)
         assert numbers, one.name
         if one.settings:
-            assert {number.setting for number in numbers} <= set(one.settings), one.name
-    assert paper_tables.of_setting(paper_tables.reported("dg-table-6"), "dg").startswith("DiT-XL/2: FID 5.77, IS 179.26")
+            assert {number["setting"] for number in numbers} <= set(one.settings), one.name
+    assert recipes.of_setting(recipes.reported("dg-table-6"), "dg").startswith("DiT-XL/2: FID 5.77, IS 179.26")
 
 
 def test_styles_of_any_words_name_results() -> None:

@@ -11,7 +11,8 @@ import torch
 from bad_inputs import run
 from conftest import FAMILIES
 
-from interp.models import families, support, tiny
+from interp.models import families, tiny
+from interp.models import skeleton as known
 from interp.models.catalog import CATALOG
 from interp.models.families import CONFIGS
 from interp.models.skeleton import Skeleton, build
@@ -36,8 +37,8 @@ def published() -> dict[str, Skeleton]:
 def table(published: dict[str, Skeleton]) -> list[dict[str, str]]:
     """The table of supported families, from the models built already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(support, "build", lambda name, config, origin: published[name])
-        return support.support()
+        patch.setattr(known, "build", lambda name, config, origin: published[name])
+        return known.support()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -75,7 +76,7 @@ def test_the_docs_table_is_current(table: list[dict[str, str]]) -> None:
     block = re.search(r"<!-- models -->(.*)<!-- /models -->", text, re.DOTALL)
     assert block is not None
     written = block[1][block[1].index("| models") :]
-    assert written == support.markdown(table), "write the table of docs/models.md with `interp models --markdown`"
+    assert written == known.markdown(table), "write the table of docs/models.md with `interp models --markdown`"
 
 
 def test_every_family_is_in_the_table_and_has_a_tiny_model(table: list[dict[str, str]]) -> None:
@@ -86,7 +87,7 @@ def test_every_family_is_in_the_table_and_has_a_tiny_model(table: list[dict[str,
 
 
 def test_the_command_prints_it(table: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support, "support", lambda: table)
+    monkeypatch.setattr(known, "support", lambda: table)
     code, out, err = run(["models", "--support", "--json"])
     assert (code, err) == (0, "")
     assert json.loads(out) == table

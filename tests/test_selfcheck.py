@@ -16,7 +16,7 @@ from interp.models.anatomy import Anatomy
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.skeleton import skeleton
 from interp.testing import check_anatomy, selfcheck
-from interp.testing.blocks import swapped_chunks
+from interp.testing.block_records import swapped_chunks
 from interp.testing.checks import check_claim
 
 GATELESS = ["hunyuandit_model", "stableaudio_model"]

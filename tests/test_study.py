@@ -13,8 +13,7 @@ from scipy import stats
 
 from interp.analysis import study
 from interp.base.errors import InputError, InterpWarning, PlanError, StoreError
-from interp.store.answers import append_answer, read_answers
-from interp.store.studies import Study, read_study, study_file, study_names, write_study
+from interp.store.answers import Study, append_answer, read_answers, read_study, study_file, study_names, write_study
 
 NAN = np.nan
 

@@ -10,7 +10,7 @@ import torch
 from messages import refused
 
 import interp
-from interp.models import components, tiny, vocabulary
+from interp.models import tiny, vocabulary
 from interp.models.quiet import quiet
 
 
@@ -27,18 +27,18 @@ from interp.models.quiet import quiet
     ],
 )
 def test_a_formula_is_arithmetic_of_the_sizes(text: str, value: object) -> None:
-    assert components.formula(text, {"heads": 2, "width": 16, "nothing": None}) == value
+    assert tiny.formula(text, {"heads": 2, "width": 16, "nothing": None}) == value
 
 
 @pytest.mark.parametrize("text", ["len('a')", "width.real", "[x for x in [1]]", "lambda: 1", "(width := 3)", "f'{width}'"])
 def test_a_formula_holds_nothing_else(text: str) -> None:
     with pytest.raises(ValueError, match="a formula must hold"):
-        components.formula(text, {"width": 16})
+        tiny.formula(text, {"width": 16})
 
 
 def test_formulas_are_found_in_lists_and_mappings_and_nothing_else_changes() -> None:
     data = {"a": ["= n + 1", {"b": "= n"}], "c": "n", "d": None, "e": 1.5}
-    assert components.resolved(data, {"n": 2}) == {"a": [3, {"b": 2}], "c": "n", "d": None, "e": 1.5}
+    assert tiny.resolved(data, {"n": 2}) == {"a": [3, {"b": 2}], "c": "n", "d": None, "e": 1.5}
     assert data["a"] == ["= n + 1", {"b": "= n"}]
 
 
@@ -49,7 +49,7 @@ def test_unknown_families_and_sizes_are_refused_and_those_there_are_named(tmp_pa
         tiny.build("sd3", tmp_path / "model", frames=3)
     assert not (tmp_path / "model").exists()
     with refused(interp.InputError, "sizes", "autoencoder", "depth", "levels"):
-        components.recipe("autoencoder", depth=3)
+        tiny.recipe("autoencoder", depth=3)
 
 
 @pytest.mark.parametrize("family", ["sd3", "mochi"])
@@ -67,7 +67,7 @@ def test_one_seed_gives_one_model_and_leaves_the_random_numbers_alone(family: st
 
 @pytest.mark.parametrize("name", vocabulary.TOKENIZERS)
 def test_a_tokenizer_is_the_same_each_time_and_knows_its_words(name: str) -> None:
-    made = [vocabulary.TOKENIZERS[name](components.WORDS, 32) for _ in range(10)]
+    made = [vocabulary.TOKENIZERS[name](tiny.WORDS, 32) for _ in range(10)]
     assert all(one.get_vocab() == made[0].get_vocab() for one in made)
     last = made[0].tokenize("a red square")[-2:]
     assert [piece.strip("\u2581\u0120").removesuffix("</w>") for piece in last] == ["red", "square"]

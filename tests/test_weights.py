@@ -13,7 +13,7 @@ from messages import refused
 
 from interp.base.errors import InputError
 from interp.evaluation.weighted import Weighted
-from interp.metrics import checkpoints, inception, lpips, tensors, towers
+from interp.metrics import checkpoints, inception, lpips, towers
 from interp.metrics.checkpoints import find
 
 
@@ -55,7 +55,7 @@ def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.pth"
     torch.save({"state_dict": Stranger()}, path)
     with refused(InputError, path, "tensors", "pickles"):
-        tensors.tensors_of(find("aesthetic", path))
+        checkpoints.tensors_of(find("aesthetic", path))
 
 
 def test_folders_that_lack_weights_are_refused(tmp_path: Path) -> None:

@@ -6,10 +6,8 @@ import numpy as np
 import streamlit as st
 
 from interp.dashboard import ask, choose, frame, pictures
-from interp.dashboard.explain import explained
 from interp.dashboard.panel import panel
 from interp.dashboard.pickers import pick, plain, put
-from interp.dashboard.settings import arm_of
 from interp.experiments.kinds import registered
 from interp.figures.drawn import picture_of
 
@@ -65,7 +63,7 @@ def compare_pictures(experiment, kind, shown):
     if not drawn:
         st.info("No arm is drawn for this prompt yet.")
         return
-    arm = arm_of(labels, drawn, experiment.kind, lambda name: plain(name.replace("_", " ").capitalize()))
+    arm = choose.arm_of(labels, drawn, experiment.kind, lambda name: plain(name.replace("_", " ").capitalize()))
     for figure, found in shown:
         if figure.labels:
             value_of(found, figure, labels, arm)
@@ -90,7 +88,7 @@ experiment = choose.experiment(list(known), "Experiment", COMMAND)
 kind = known[experiment.kind]
 st.caption(plain(f"{experiment.path.name}: {kind.name}, {experiment.facts()['rows']}, {experiment.facts()['pictures']}"))
 st.markdown(plain(kind.question))
-with explained():
+with frame.explained():
     if not experiment.results:
         st.info("This experiment has no result yet: it is still running, or was stopped. The same command resumes it.")
     else:

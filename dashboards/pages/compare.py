@@ -5,7 +5,6 @@ import streamlit as st
 
 from interp.analysis import glance
 from interp.dashboard import ask, cached_stores, choose, frame
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain
 
 frame.needed()
@@ -28,7 +27,7 @@ ratios = [run.ask("glance.ratio", channel, stream=stream) for run, channel in zi
 most = round(max(float(ratio.value.max()) for ratio in ratios), 2)  # one range of colours for both
 parts = zip(("left", "right"), st.columns(2), opened, massive, leading, ratios, strict=True)
 for side, column, run, (chosen, largest), channel, ratio in parts:
-    with column, explained():
+    with column, frame.explained():
         said = f"massive: {', '.join(map(str, chosen[:8]))}" if chosen else f"no massive channel; the largest is {largest}"
         st.subheader(plain(run.path.name))
         st.caption(said)
@@ -36,7 +35,7 @@ for side, column, run, (chosen, largest), channel, ratio in parts:
         rough = run.ask("glance.profile", (chosen or [largest])[:8], stream=stream)
         rough.draw(f"{side}-layers", "channels.layers")
 
-with explained():
+with frame.explained():
     if runs[0].path != runs[1].path:
         labels = [run.path.stem for run in runs]
         labels = labels if labels[0] != labels[1] else ["left", "right"]

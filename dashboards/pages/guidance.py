@@ -4,9 +4,7 @@ import streamlit as st
 
 from interp.base.errors import InputError
 from interp.dashboard import ask, choose, frame, live, pictures
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain
-from interp.dashboard.settings import seeds, setting
 from interp.figures.drawn import picture_of
 from interp.store.tables import table
 
@@ -41,7 +39,7 @@ def two_settings(experiment, left, right):
     for column, (caption, key, first) in zip(st.columns(2), (left, right), strict=True):
         with column:
             st.caption(caption)
-            arms.append(setting(experiment, key, first))
+            arms.append(choose.setting(experiment, key, first))
     return arms
 
 
@@ -51,7 +49,7 @@ def gallery(experiment):
     one, other = two_settings(experiment, ("One setting", "a", 1), ("Another", "b", last))
     arms = list(dict.fromkeys([0, one, other]))
     names = [str(name) for name in experiment.axes["arm"].to_numpy()]
-    everyone = seeds(experiment)
+    everyone = choose.seeds(experiment)
     rows = everyone[:GALLERY]
     columns = st.columns(2)
     for number, row in enumerate(rows):
@@ -96,11 +94,11 @@ def draw_live():
 views = {"Sweep": numbers, "Gallery": gallery, "Two settings": against}
 view = pick("view", "View", [*views, "Live"])
 if view == "Live":
-    with explained():
+    with frame.explained():
         draw_live()
 else:
     experiment = choose.experiment(["sweep"], "Sweep", choose.SWEEP_IT, name="sweep")
-    with explained():
+    with frame.explained():
         if "sweep" not in experiment.results and view == "Sweep":
             raise InputError(
                 "this sweep has no result yet: it is still running, or was stopped; run the same command again to resume it"

@@ -3,7 +3,6 @@
 import streamlit as st
 
 from interp.dashboard import ask, choose, frame
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain, put
 
 frame.needed()
@@ -34,10 +33,10 @@ st.caption(
 spikes, scores = st.columns(2)  # `drill` is filled first: it shows the clicked cell
 heat, drill = st.columns(2)
 layers, same = st.columns(2)
-with drill, explained():
+with drill, frame.explained():
     state = opened.ask("glance.channels", block=block, step=step, stream=stream)
     state.draw("state", "channels.one_state", selected=chosen)
-with heat, explained():
+with heat, frame.explained():
     ratio = opened.ask("glance.ratio", channel, stream=stream)
 
     def go_to(x: int, y: int, *of: str) -> None:
@@ -49,17 +48,17 @@ with heat, explained():
     ratio.draw("ratio", "channels.steps", title, "ratio", block=block, step=step, clicked=go_to)
     st.caption("Click a cell to show every channel there in the next plot.")
 place = {"block": block, "stream": stream}
-with spikes, explained():
+with spikes, frame.explained():
     massive.draw("spikes", "channels.spikes", data=found.sel(place), **place)
-with scores, explained():
+with scores, frame.explained():
     massive.draw("threshold", "channels.threshold", data=found.sel(place), **place)
 
 reads = run.stats["mean_abs"].nbytes
-with layers, explained():
+with layers, frame.explained():
     lines = {"channels": (chosen or [largest])[:8], "stream": stream}
     exact = ask.result(opened, "profile", "massive.profile", reads=reads * 2, stored={"steps": "all"}, **lines)
     (exact or opened.ask("glance.profile", **lines)).draw("layers", "channels.layers")
-with same, explained():
+with same, frame.explained():
     sets = ask.result(opened, "stability", "stability.sets", reads=reads, k=8, stream=stream)
     if sets is not None:
         sets.draw("stability", "channels.stability")

@@ -4,9 +4,7 @@ import json
 
 import streamlit as st
 
-from interp.dashboard import cached_stores, choose, frame, pictures
-from interp.dashboard.explain import explained
-from interp.dashboard.listing import overview
+from interp.dashboard import cached_stores, choose, frame, pictures, roots
 from interp.dashboard.pickers import pick, plain
 
 frame.needed()
@@ -16,7 +14,7 @@ stores = choose.stores()
 if not stores:
     choose.stop(f"No store is under {folders} yet. To make one with the demo model:")
 st.caption(f"{len(stores)} {'store' if len(stores) == 1 else 'stores'} under {folders}.")
-table = overview(stores)
+table = roots.overview(stores)
 st.dataframe(
     table,
     hide_index=True,
@@ -33,7 +31,7 @@ if store.problem:
     st.error(f"{plain(store.name)} cannot be opened: {plain(store.problem)}.")
     st.stop()
 
-with explained():
+with frame.explained():
     source = cached_stores.run(store.path) if store.kind == "trace" else cached_stores.experiment(store.path)
     facts = {**source.facts(), "created": source.provenance.get("created", "unknown")}
     left, right = st.columns([3, 2])
@@ -47,7 +45,7 @@ with explained():
         opener = "open_run" if store.kind == "trace" else "open_experiment"
         st.code(f"import interp\n\nsource = interp.{opener}({str(store.path)!r})\nsource", language="python")
 
-with explained():
+with frame.explained():
     st.subheader("Pictures")
     if store.kind == "trace":
         shown = source.images["image"].isel(prompt=slice(0, 24))

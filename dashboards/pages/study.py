@@ -7,10 +7,8 @@ import streamlit as st
 from interp.analysis import study as analysis
 from interp.base.errors import InputError
 from interp.dashboard import ask, cached_stores, choose, frame, pictures, roots
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, plain
-from interp.store.answers import append_answer, parse_answers
-from interp.store.studies import Study, read_study, study_file, study_names, write_study
+from interp.store.answers import Study, append_answer, parse_answers, read_study, study_file, study_names, write_study
 
 frame.needed()
 
@@ -153,5 +151,5 @@ def results():
 
 VIEWS = {"Set up": set_up, "Rate": rate, "Results": results}
 view = pick("study_view", "View", list(VIEWS))
-with explained():
+with frame.explained():
     VIEWS[view]()

@@ -4,7 +4,6 @@ import streamlit as st
 
 from interp.base.errors import InputError
 from interp.dashboard import ask, choose, frame, pictures
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import pick, put
 
 frame.needed()
@@ -42,7 +41,7 @@ at = pick("token", "Token (y,x)", names, default=f"{rows // 2},{columns // 2}")
 y, x = (int(part) for part in at.split(","))
 
 over, one = st.columns(2)
-with over, explained():
+with over, frame.explained():
 
     def go_to(column: int, row: int, *of: str) -> None:
         """Set the token to the clicked cell."""
@@ -50,17 +49,17 @@ with over, explained():
 
     values.draw("over", "maps.over_picture", picture, token=(y, x), height=480, clicked=go_to)
     st.caption("Click a token to show its largest channels in the next plot.")
-with one, explained():
+with one, frame.explained():
     opened.ask("tokens.token", y, x, **place).draw("token", "maps.token_channels", height=480)
     pictures.strip([picture.value], [f"the picture of row {prompt}"])
 
 masks, curve = st.columns(2)
-with masks, explained():
+with masks, frame.explained():
     shown = [prompt, *(row for row in states["prompt"].to_numpy().tolist() if row != prompt)][:3]
     text = f'run.hidden["image"].to_dataset().sel(prompt={shown})'
     some = opened.named("states", text, run.hidden["image"].to_dataset().sel(prompt=shown))
     some.ask("segmentation.masks", members, steps=[step], blocks=[block]).draw("masks", "maps.clusters")
-with curve, explained():
+with curve, frame.explained():
     if "segmentation_score" in run.results:
         score = opened.cached("run.result('segmentation_score')", lambda: run.result("segmentation_score"))
         score.draw("overlap", "maps.overlap")

@@ -3,7 +3,6 @@
 import streamlit as st
 
 from interp.dashboard import ask, choose, frame
-from interp.dashboard.explain import explained
 from interp.dashboard.pickers import plain
 
 frame.needed()
@@ -16,7 +15,7 @@ stream = choose.stream(run)
 chosen, largest = ask.consensus(ask.massive(opened), stream)
 channel = choose.channel(run, chosen, largest)
 
-with explained():
+with frame.explained():
     lines = list(dict.fromkeys([*chosen[:8], channel]))
     reads = run.branches["branch"].nbytes * 2
     found = ask.result(opened, "residual", "residual.decompose", reads=reads, channels=lines, stream=stream)

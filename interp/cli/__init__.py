@@ -13,24 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from interp.base.errors import InputError, InterpError, InterpWarning
-from interp.cli import (
-    dashboard,
-    demo,
-    evaluate,
-    experiments,
-    export,
-    findings,
-    generate,
-    info,
-    inspect,
-    merge,
-    models,
-    questions,
-    report,
-    selfcheck,
-    trace,
-    verify,
-)
+from interp.cli import demo, evaluate, experiments, findings, generate, models, questions, stores, trace
 from interp.cli.flags import flags
 from interp.experiments.kinds import registered
 from interp.questions import QUESTIONS
@@ -44,21 +27,21 @@ app = typer.Typer(
     epilog="Add --debug anywhere on the line to show the traceback of an error.",
 )
 app.command("trace")(flags(trace.trace))
-app.command("info")(info.info)
+app.command("info")(stores.info)
 app.command("models")(models.models)
-app.command("selfcheck")(flags(selfcheck.selfcheck))
-app.command("inspect")(inspect.inspect)
+app.command("selfcheck")(flags(models.selfcheck))
+app.command("inspect")(models.inspect)
 for question in QUESTIONS:
     app.command(question.name)(questions.command(question))
-app.command("verify")(flags(verify.verify))
-app.command("merge")(merge.merge)
-app.command("export")(export.export)
+app.command("verify")(flags(stores.verify))
+app.command("merge")(stores.merge)
+app.command("export")(stores.export)
 app.command("compare")(questions.compare)
 app.command("generate")(flags(generate.generate))
 app.command("evaluate")(flags(evaluate.evaluate))
-app.command("report")(report.report)
+app.command("report")(stores.report)
 app.command("findings")(flags(findings.findings))
-app.command("dashboard")(dashboard.dashboard)
+app.command("dashboard")(stores.dashboard)
 app.add_typer(demo.app, name="demo")
 
 

@@ -52,9 +52,9 @@ def train_judge(
     from interp.tracing.model import load
 
     check_folder(out)
-    report = _training_report()
-    told = lambda step, loss: report("judge", step, steps, loss)  # noqa: E731
-    train_one(out, load("demo").pipe.vae, steps=at_least("steps", steps, 1), seed=at_least("seed", seed, 0), report=told)
+    at_least("steps", steps, 1)
+    at_least("seed", seed, 0)
+    train_one(out, load("demo").pipe.vae, steps=steps, seed=seed, report=_training_report())
     found = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))
     columns = ["pictures", *next(iter(found["pictures"].values()))]
     rows = [[name, *(f"{value:.3f}" for value in line.values())] for name, line in found["pictures"].items()]

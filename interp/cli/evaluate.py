@@ -15,11 +15,9 @@ from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
 from interp.base.sites import parse_indices
 from interp.cli.console import graceful, progress, refuse_given, say
-from interp.cli.experiments import DryRun, print_cost
-from interp.cli.results import AsJson, show
-from interp.cli.scored import sections_of
+from interp.cli.experiments import DryRun, Spread, print_cost, saying_rates, spread_work
+from interp.cli.results import AsJson, sections_of, show
 from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
-from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.experiments.kind import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -167,7 +165,7 @@ def _masks(task: Task, model: str, folder: Path | None) -> Any:
 
 
 def _say_kept(task: Task, made: Experiment | Run, found: dict[str, xr.Dataset]) -> None:
-    from interp.store.studies import FOLDER
+    from interp.store.answers import FOLDER
 
     say(f"kept in {made.path}: analysis/{', analysis/'.join(found)}")
     if task.recipe.kind == "study" and "study" not in found:

@@ -1,22 +1,25 @@
-"""The command of every experiment (`interp.experiments.kinds`), and the cost that drawing commands print."""
+"""The command of every experiment (`interp.experiments.kinds`); the cost that drawing commands print, and their workers."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.filesize import decimal
+from typing_extensions import Doc
 
-from interp.base.executor import Execution
+from interp.base.errors import InputError
+from interp.base.executor import HERE as IN_PROCESS
+from interp.base.executor import Execution, Executor
 from interp.base.options import Loading, Sampling
 from interp.cli.console import counted, graceful, progress, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
-from interp.cli.workers import Spread, saying_rates, spread_experiment
 from interp.experiments.kind import BATCH_SIZE, Kind
 from interp.experiments.shown import Figure
 
@@ -31,8 +34,22 @@ Out = Annotated[
     Path | None,
     typer.Option(help="The experiment's store; the same command resumes it. [default: a store in cache/ for these options]"),
 ]
-TOGETHER, HERE = Execution(batch_size=BATCH_SIZE), Spread()
 STRIP = (6, 10)  # rows and arms of a figure of pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The workers to spread the work over."""
+
+    workers: Annotated[int | None, Doc("Number of worker processes on this machine, one per GPU (dask.distributed).")] = None
+    scheduler: Annotated[str | None, Doc("Use the workers of a dask scheduler, such as tcp://HOST:8786.")] = None
+
+    def __bool__(self) -> bool:
+        """Whether workers are used."""
+        return self.workers is not None or self.scheduler is not None
+
+
+TOGETHER, HERE = Execution(batch_size=BATCH_SIZE), Spread()
 
 
 def command(kind: Kind) -> Callable[..., None]:
@@ -84,3 +101,35 @@ def print_cost(cost: Cost) -> None:
     say(f"{counted(cost.rows, 'prompt')} x {counted(cost.arms, 'arm')}: {pictures}{cost.forwards:,.0f} forwards of one picture")
     if cost.held:
         say(f"states of the clean run held in memory: {decimal(int(cost.held))}")
+
+
+def spread_work(spread: Spread, loading: Loading) -> tuple[Executor, Loading]:
+    """The executor, and the loading options for this process: with workers, its model stays on the CPU."""
+    if not spread:
+        return IN_PROCESS, loading
+    from interp.models.load import default_dtype
+    from interp.runs.cluster import Workers
+
+    made = Workers(spread.workers, scheduler=spread.scheduler, device=loading.device, offload=loading.offload)
+    # the workers' default dtype, not this machine's
+    dtype = loading.dtype if loading.dtype is not None else default_dtype(loading.model, made.provenance()["device"])
+    return made, dataclasses.replace(loading, dtype=dtype, device="cpu", offload="none")
+
+
+def spread_experiment(spread: Spread, loading: Loading, run: Any) -> tuple[Executor, Loading]:
+    """The executor of an experiment. Its channels must come from a stored run where the workers have GPUs."""
+    made, here = spread_work(spread, loading)
+    if run is None and made.provenance().get("device", "cpu") != "cpu":
+        raise InputError("workers with GPUs need --run, a traced store to choose the channels from (interp trace makes one)")
+    return made, here
+
+
+@contextlib.contextmanager
+def saying_rates(executor: Executor) -> Iterator[None]:
+    """Print each worker's rows and rate at the end, also after an error."""
+    try:
+        yield
+    finally:
+        done: dict[str, int] = getattr(executor, "done", {})
+        for name, rate in executor.rates().items():
+            say(f"worker {name}: {done[name]} done, {rate:.1f} a minute")

@@ -31,6 +31,8 @@ def generate(
     execution: Execution = ALONE,
 ) -> None:
     """Draw pictures, with or without guidance; every PNG contains its recipe."""
+    import xarray as xr
+
     from interp.base.errors import InputError
     from interp.base.sites import parse_indices
     from interp.experiments.generation import generate as drawn_by
@@ -60,15 +62,9 @@ def generate(
         sequential = branches == "sequential"
         parts.append(drawn_by(loaded, texts, batch_size=execution.batch_size, sequential=sequential, **of_seed))
         say(f"seed {seed}: {parts[-1].sizes['prompt']} pictures")
-    together = _joined(parts, list(chosen))
+    # the plan is the first seed's, with all seeds as its seed
+    plan = {**parts[0].attrs["plan"], "seed": list(chosen) if len(chosen) > 1 else chosen[0]}
+    together = xr.concat(parts, "prompt", combine_attrs="drop").assign_attrs(plan=plan)
     paths = save(together, out, provenance(loaded, execution.batch_size))
     for path in [*paths, out / "sheet.png"]:
         print(path)
-
-
-def _joined(parts: list[Any], seeds: list[int]) -> Any:
-    """Join the seeds into one Dataset. The plan is the first one's, with all seeds as its seed."""
-    import xarray as xr
-
-    plan = {**parts[0].attrs["plan"], "seed": seeds if len(seeds) > 1 else seeds[0]}
-    return xr.concat(parts, "prompt", combine_attrs="drop").assign_attrs(plan=plan)

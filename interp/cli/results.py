@@ -1,4 +1,4 @@
-"""Shared by the analyses' commands: options, and how a result is shown, stored and drawn."""
+"""Shared by the commands: options, and how a result is shown, stored and drawn."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.analysis.table import Rows, Table, table
 from interp.cli.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from interp.store.traced_run import Run
-
 RunPath = Annotated[Path, typer.Argument(help="A store that `interp trace` wrote.")]
-Stream = Annotated[str, typer.Option(help="image or text.")]
-Channels = Annotated[str | None, typer.Option(help='Channels such as "29" or "3,20-22". [default: the massive ones]')]
 AsJson = Annotated[bool, typer.Option("--json", help="Pure JSON on stdout.")]
 Save = Annotated[bool, typer.Option(help="Keep the result in the store, under analysis/NAME.")]
 Figures = Annotated[Path | None, typer.Option(help="Folder to write figures into.")]
@@ -39,14 +36,7 @@ Format = Annotated[
 ]
 
 NOTHING = 1e-12  # shown as 0
-Rows = Sequence[Mapping[str, Any]]
-
-
-def open_source(path: Path) -> Run:
-    """The run, opened."""
-    from interp.store.traced_run import open_run
-
-    return open_run(path)
+SETS, PAPERS = ", of sets", ", the paper's numbers"
 
 
 def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None:
@@ -83,21 +73,6 @@ def papers_say(topics: Sequence[str], as_json: bool) -> None:
         )
 
 
-def keep(run: Run, results: Mapping[str, xr.Dataset], save: bool) -> None:
-    """Store the results with the run."""
-    from interp.base.errors import StoreError
-    from interp.store.saved_results import write_result
-
-    if not save:
-        return
-    try:
-        for name, result in results.items():
-            write_result(run.path, name, result)
-    except StoreError as error:
-        raise StoreError(f"{error}. What is printed is complete: --no-save leaves the store alone") from None
-    say(f"kept in {run.path}: analysis/{', analysis/'.join(results)}")
-
-
 def draw(folder: Path | None, kind: str, figures: Mapping[str, Callable[[], Any]]) -> None:
     """Write figures into a folder."""
     if folder is None:
@@ -132,3 +107,48 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "-" if None in value else f"[{', '.join(_cell(item) for item in value)}]"
     return str(value)
+
+
+def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset, Rows]]:
+    """A table for every result, and for its measures of sets and the paper's numbers."""
+    sections: dict[str, tuple[xr.Dataset, Rows]] = {}
+    for key, found in results.items():
+        name = key.replace("_", ": ", 1) if key.startswith("evaluation_") else key.replace("_", " ")
+        for title, make in TABLES[str(found.attrs["analysis"])].items():
+            if rows := make(found):
+                sections[f"{name}{title}"] = (_of_table(found, title), rows)
+    return sections
+
+
+def _of_table(found: xr.Dataset, title: str) -> xr.Dataset:
+    """The result with this table's interval, and without a note, in place of those of single pictures."""
+    if title == SETS:
+        return found.assign_attrs(interval=found.attrs.get("set_interval", ""), note="")
+    return found.assign_attrs(interval="", note="") if title == PAPERS else found
+
+
+def set_rows(found: xr.Dataset) -> Rows:
+    """A row for every setting, a column for every measure of sets."""
+    if not found["set_value"].notnull().any():
+        return []
+    lines: dict[str, dict[str, Any]] = {}
+    for row in table("evaluation_sets").rows(found):
+        measure, line = row["measure of sets"], lines.setdefault(row["setting"], {"setting": row["setting"]})
+        line |= {measure: row["value"], f"{measure}, interval": row["interval"]}
+    return list(lines.values())
+
+
+def study_rows(found: xr.Dataset) -> Rows:
+    """A row for every question of a blind study."""
+    wins = f"{found.attrs['methods'][0]} wins"
+    interval = ("win_low", "win_high")
+    columns = {"question": "question", wins: "win", "interval": interval, "agreement": "agreement"}
+    return Table(("question",), columns).rows(found)
+
+
+TABLES: Mapping[str, Mapping[str, Callable[[Any], Rows]]] = {
+    "evaluation": {"": table("evaluation").rows, SETS: set_rows, PAPERS: table("evaluation_papers").rows},
+    "segmentation_score": {"": table("overlap").rows},
+    "collapse": {"": table("collapse").rows},
+    "study": {"": study_rows},
+}

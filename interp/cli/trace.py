@@ -15,8 +15,8 @@ from interp.base.executor import Execution
 from interp.base.options import Loading, Prompts, Sampling, parse_shard, text_of
 from interp.base.plan import Record, at_least
 from interp.cli.console import counted, graceful, print_json, print_table, progress, say
+from interp.cli.experiments import Spread, saying_rates, spread_work
 from interp.cli.results import AsJson
-from interp.cli.workers import Spread, saying_rates, spread_work
 from interp.store.locations import located
 
 if TYPE_CHECKING:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from interp.dashboard.explain import explained
+from interp.base.errors import InputError, InterpError
 from interp.dashboard.pickers import WIDGET, kept, plain, taken
 
 FRAMED = "interp:framed"
@@ -36,6 +40,20 @@ def pages() -> list[Any]:
 def _configure() -> None:
     """Configure the page with a local icon: a named one would be fetched from the web."""
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Show an error of the `with` block in place, and continue with the rest of the page."""
+    try:
+        yield
+    except InputError as error:
+        st.info(plain(str(error)))
+    except InterpError as error:
+        st.error(plain(str(error)))
+    except Exception as error:  # a page shows a sentence; the console has the traceback
+        traceback.print_exc(file=sys.stderr)
+        st.error(plain(f"This part cannot be shown ({type(error).__name__}: {error}). The console has the details."))
 
 
 def run() -> None:

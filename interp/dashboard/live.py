@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,8 @@ def _lock() -> threading.Lock:
 
 def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Dataset] | None:
     """One picture per guidance, with a progress bar; `None` if other sessions keep the model busy."""
+    import interp
+
     lock = _lock()
     bar = st.progress(0.0, "waiting for another session's picture" if lock.locked() else "starting")
     if not lock.acquire(timeout=WAIT):
@@ -47,7 +48,8 @@ def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Da
         for number, guidance in enumerate(guidances):
             with ThreadPoolExecutor(1, "interp-live") as pool:
                 done: list[int] = []  # steps; the tracer reports them from its own thread, which cannot draw on the page
-                work = pool.submit(_one, model, prompt, guidance, steps, seed, done.append)
+                how: dict[str, Any] = {"guidance": None if guidance in ("", "none") else guidance, "steps": steps, "seed": seed}
+                work = pool.submit(interp.generate, model, [prompt], **how, on_step=done.append)
                 while not work.done():
                     share = (number + min(len(done) / steps, 1.0)) / len(guidances)
                     bar.progress(share, f"{plain(guidance or 'no guidance')}: step {len(done)} of {steps}")
@@ -57,10 +59,3 @@ def draw(prompt: str, guidances: list[str], steps: int, seed: int) -> list[xr.Da
     finally:
         bar.empty()
         lock.release()
-
-
-def _one(model: Any, prompt: str, guidance: str, steps: int, seed: int, on_step: Callable[[int], None]) -> xr.Dataset:
-    import interp
-
-    given = None if guidance in ("", "none") else guidance
-    return interp.generate(model, [prompt], guidance=given, steps=steps, seed=seed, on_step=on_step)

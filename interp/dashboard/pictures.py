@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import streamlit as st
 import xarray as xr
-from numpy.typing import NDArray
 
 from interp.dashboard import ask
 from interp.dashboard.panel import more
@@ -17,8 +16,8 @@ from interp.dashboard.pickers import plain
 from interp.figures import style
 from interp.figures.drawn import picture_of
 from interp.store.experiment import Experiment
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 LARGEST = 1024  # pixels a side sent to the browser
 SMALL = 320
 

@@ -1,4 +1,7 @@
-"""The stores that a dashboard may open: those under its root folders, without links that lead out of them."""
+"""The stores that a dashboard may open: those under its root folders, without links that lead out of them.
+
+They are listed from their attributes and the files that mark finished rows, without opening them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import zarr
+
 from interp.base.errors import InputError
+from interp.store.saved_results import result_names
 from interp.store.schema import SCHEMA
 
 DEPTH = 4  # levels of folders searched below a root
@@ -96,3 +104,29 @@ def _leads_out(store: Path, root: Path) -> bool:
         if any(entry.is_symlink() and not inside(Path(entry.path), root) for entry in os.scandir(folder)):
             return True
     return False
+
+
+def overview(stores: Sequence[Found]) -> pd.DataFrame:
+    """One line per store: name, kind, model, rows, share done, results, created; or why it cannot be opened."""
+    lines = [_line(store) for store in stores]
+    table = pd.DataFrame(lines)
+    return table if any(line["problem"] for line in lines) else table.drop(columns="problem")
+
+
+def _line(store: Found) -> dict[str, Any]:
+    line = {"store": store.name, "kind": store.kind, "model": "", "rows": "", "done": None, "results": "", "created": ""}
+    if store.problem:
+        return {**line, "problem": store.problem}
+    try:
+        what = "done" if store.kind == "trace" else "planned"
+        planned = zarr.open_array(store.path / what, mode="r")
+        total = planned.shape[0] if store.kind == "trace" else int(np.asarray(planned[...]).sum())
+        done = finished(store.path)
+        results = ", ".join(result_names(store.path))
+    except Exception as error:  # a damaged store stays a line of the table, whatever error it raises
+        return {**line, "problem": f"{type(error).__name__}: {error}"}
+    made = str(store.attributes.get("provenance", {}).get("created", ""))[:16].replace("T", " ")
+    rows = f"{done} of {total}" + ("" if done == total else " (unfinished)")
+    share = done / total if total else 1.0
+    model = str(store.attributes.get("plan", {}).get("model"))
+    return {**line, "model": model, "rows": rows, "done": share, "results": results, "created": made, "problem": ""}

@@ -32,7 +32,6 @@ def serve(roots: Sequence[Path], options: Mapping[str, str]) -> None:
 
     import interp.analysis.comparison
     import interp.dashboard.choose
-    import interp.dashboard.listing
     import interp.dashboard.panel
     import interp.dashboard.pictures  # noqa: F401
     from interp.figures import causes, channels, drawn, effects, guidance, maps  # noqa: F401

@@ -122,13 +122,8 @@ def real_pictures(prompts: Sequence[str]) -> Array:
 
 def _of_prompt(prompt: str, count: int) -> Array:
     given = {name: value for name, value in asked_for(prompt).items() if value is not None}
-    scenes = world.sample(count, seed=abs(hash_of(prompt)))
+    scenes = world.sample(count, seed=zlib.crc32(prompt.encode()))
     return np.stack([dataclasses.replace(scene, **given).picture() for scene in scenes])  # type: ignore[arg-type]
-
-
-def hash_of(text: str) -> int:
-    """The same number in every process."""
-    return zlib.crc32(text.encode())
 
 
 def grain(images: Array) -> Array:

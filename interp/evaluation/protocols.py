@@ -17,7 +17,7 @@ from interp.base.executor import Execution
 from interp.base.options import Sampling, split
 from interp.base.plan import Record
 from interp.base.sites import Select
-from interp.evaluation import paper_tables, recipes
+from interp.evaluation import recipes
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.prompt_sets import PromptSet, in_turn
 from interp.evaluation.scorer import Scorer
@@ -28,12 +28,11 @@ from interp.experiments.kinds.collapse import collapse
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.sweep import expand, sweep
 from interp.runs.run import execute
-from interp.store.answers import read_answers
+from interp.store.answers import Study, read_answers, study_file, write_study
 from interp.store.experiment import Experiment
 from interp.store.locations import located
 from interp.store.saved_results import write_result
 from interp.store.schema import Array
-from interp.store.studies import Study, study_file, write_study
 from interp.store.traced_run import Run
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
@@ -193,8 +192,8 @@ def _named(found: xr.Dataset, task: Task) -> xr.Dataset:
     if task.recipe is recipes.OWN or "setting" not in found.dims:
         return found
     names = [task.names[str(arm)] for arm in found["setting"].to_numpy()]
-    numbers = paper_tables.reported(task.recipe.name)
-    said = [paper_tables.of_setting(numbers, name) for name in names]
+    numbers = recipes.reported(task.recipe.name)
+    said = [recipes.of_setting(numbers, name) for name in names]
     return found.assign_coords(name=("setting", np.array(names, object)), paper=("setting", np.array(said, object)))
 
 

@@ -1,7 +1,10 @@
-"""The papers' tables as recipes (recipes.toml): settings to draw, prompts, and comparisons."""
+"""The papers' tables as recipes (recipes.toml): settings to draw, prompts, and comparisons; and as numbers (published.csv),
+always printed separately from measured results.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +16,7 @@ from interp.base.errors import InputError
 from interp.guidance.presets import PRESETS as GUIDANCE
 from interp.guidance.presets import Preset
 
-TABLE = Path(__file__).parent / "recipes.toml"
+TABLE, NUMBERS = (Path(__file__).parent / name for name in ("recipes.toml", "published.csv"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,3 +99,20 @@ def settings(one: Recipe, preset: Preset, blocks: int) -> dict[str, str]:
         "depths": ",".join(map(str, depths)),
     }
     return {name: template.format(**words) for name, template in one.settings.items()}
+
+
+def reported(table: str) -> list[dict[str, str]]:
+    """The numbers of a recipe's table in the paper, in its order: model, setting (its name in the recipe), metric, and value
+    as printed.
+    """
+    with NUMBERS.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["table"] == table]
+
+
+def of_setting(numbers: Sequence[Mapping[str, str]], setting: str) -> str:
+    """A setting's numbers in one line: `SD3: CLIPScore 22.11, ...; SD3.5 Large: ...`."""
+    models: dict[str, list[str]] = {}
+    for one in numbers:
+        if one["setting"] == setting:
+            models.setdefault(one["model"], []).append(f"{one['metric']} {one['value']}")
+    return "; ".join(f"{model}: {', '.join(said)}" for model, said in models.items())

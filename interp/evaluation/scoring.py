@@ -110,7 +110,9 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
-    sets = np.array([_sets(scored, number) for number in range(len(gallery.settings))])  # (setting, 3, set_measure)
+    looked = zip(scored.scorers, scored.looked, strict=True)
+    each = [[_set_interval(gallery, scorer, own) for own in settings] for scorer, settings in looked]
+    sets: Array = np.concatenate(each, axis=2)  # (setting, 3, set_measure)
     parts = {"value": table.mean("prompt").to_numpy(), "low": low, "high": high}
     best_at_zero = [m.name for m in measures if m.better == "zero"]
     return (
@@ -142,12 +144,6 @@ def _said_of_sets(pictures: int, texts: int) -> str:
     if texts < FEWEST:
         return f"none: fewer than {FEWEST} prompts"
     return f"95%, normal, from {HALVES} half-samples of prompts"
-
-
-def _sets(scored: Scored, setting: int) -> Array:
-    """Value, low and high of every set measure of a setting, (3, set measure)."""
-    parts = [_set_interval(scored.gallery, one, own[setting]) for one, own in zip(scored.scorers, scored.looked, strict=True)]
-    return np.concatenate(parts, axis=1)
 
 
 def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:

@@ -18,7 +18,7 @@ from interp.base.plan import Row
 from interp.base.sites import Site
 from interp.interventions.forks import Around, Calls, around_calls
 from interp.interventions.hooks import Driver, check_idle, edited
-from interp.interventions.values import Values
+from interp.interventions.selection import Values
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Reentry, bind_inputs
 from interp.models.families.outputs import as_bytes, drawn, still

@@ -1,22 +1,28 @@
-"""Run all experiments, then judge all claims. The same call resumes a stopped campaign."""
+"""Run all experiments, then judge all claims. The same call resumes a stopped campaign.
+
+claims.csv has the papers' statements, the rules in words, and the experiments they need. A row's `judge` is the rule, a
+function of `observed` or `caused`; names in curly brackets are constants of these modules.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.analysis.published import DG, FC
 from interp.base.errors import InputError
 from interp.base.executor import Execution, OnProgress, Stopped
 from interp.base.options import Sampling
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorer import Scorer
 from interp.experiments.clean import sample
+from interp.findings import caused, observed
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
-from interp.findings.registry import CLAIMS
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Pace, Stage
 from interp.models.quiet import quiet
@@ -24,7 +30,21 @@ from interp.runs.run import execute, provenance
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared, prepare
 
+TABLE = Path(__file__).parent / "claims.csv"
 OnStage = Callable[[int, int, Stage], None]
+
+
+def read_claims() -> Iterator[Claim]:
+    """The claims of the table, in its order."""
+    rules = {**vars(observed), **vars(caused)}
+    words = {**rules, "DG": DG, "FC": FC}
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            source, rule = (row[name].format_map(words) for name in ("source", "rule"))
+            yield Claim(row["name"], row["claim"], source, rule, tuple(row["needs"].split()), rules[row["judge"]])
+
+
+CLAIMS: tuple[Claim, ...] = tuple(read_claims())
 
 
 @dataclasses.dataclass(frozen=True)

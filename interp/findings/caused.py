@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from scipy import stats
@@ -200,11 +202,5 @@ def _by_measure(found: xr.Dataset, verdicts: dict[str, str], estimate: str = "")
     return "; ".join(parts) + "."
 
 
-def dg_helps(evidence: Evidence) -> Verdict:
-    """Detail Guidance alone."""
-    return guidance_helps(evidence, "dg", "none")
-
-
-def dg_helps_cfg(evidence: Evidence) -> Verdict:
-    """Detail Guidance with classifier-free guidance."""
-    return guidance_helps(evidence, "cfg+dg", "cfg")
+dg_helps = partial(guidance_helps, name="dg", base="none")
+dg_helps_cfg = partial(guidance_helps, name="cfg+dg", base="cfg")

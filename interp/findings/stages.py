@@ -128,9 +128,10 @@ def _experiment(
     stores: Callable[[Setup], int] = lambda setup: 0,
 ) -> Stage:
     """A stage that runs an experiment with options from the setup; channels are the massive ones of the crossed run."""
+    named = name or kind.name
 
     def run(setup: Setup, how: Execution) -> None:
-        crossed, path = crossed_run(setup), stage.path(setup)
+        crossed, path = crossed_run(setup), setup.folder / f"{named}.zarr"
         if exists(path) and not is_experiment(path):  # a bare result, as earlier campaigns stored some
             return
         known = {"prompts": setup.texts, "channels": channels_of(crossed)[0], "run": crossed, "reference": setup.reference}
@@ -139,8 +140,7 @@ def _experiment(
         sampling = Sampling(**({"settings": setup.drawn.settings} if kind is gates else setup.sampling))
         kind.prepare(setup.model, kind.options(**given), sampling, how, out=path).run()
 
-    stage = Stage(name or kind.name, about, most, run, stores)
-    return stage
+    return Stage(named, about, most, run, stores)
 
 
 def _lens_options(setup: Setup) -> dict[str, Any]:

@@ -13,5 +13,5 @@ from .edits import Zero as Zero
 from .hooks import edited as edited
 from .selection import Intervention as Intervention
 from .selection import Selection as Selection
+from .selection import Values as Values
 from .stored import from_json as from_json
-from .values import Values as Values

@@ -74,7 +74,7 @@ class SwapConditioning(ArgumentEdit):
             raise InputError("SwapConditioning: give a prompt with pooled=True or tokens=True, or a timestep, or both")
         if timestep is not None and not (math.isfinite(timestep) and 0 <= timestep <= 1000):
             raise InputError(f"timestep must lie in 0..1000, the scheduler's units; got {timestep!r}")
-        players = anatomy.conditioning.players if anatomy.conditioning is not None else {}
+        conditioning = anatomy.conditioning
         if timestep is not None and not anatomy.one_timestep:
             raise InputError(
                 f"timestep: {model.name} receives two, this step's and the next's; one alone cannot be swapped; leave it out"
@@ -82,12 +82,12 @@ class SwapConditioning(ArgumentEdit):
         chosen, found = model.settings(settings), {}
         with torch.no_grad():
             if pooled:
-                if "text" not in players or spec.conditions is None:
+                if conditioning is None or "text" not in conditioning.players or spec.conditions is None:
                     raise InputError(f"pooled: {model.name} has no pooled text; use tokens=True")
-                assert anatomy.conditioning is not None
-                if not anatomy.conditioning.pooled:
+                if not conditioning.pooled:
                     raise InputError(f"pooled: the gates of {model.name} get their text from its tokens; use tokens=True")
-                found[players["text"]] = spec.conditions(model.pipe, [prompt], chosen)[players["text"]]
+                text = conditioning.players["text"]
+                found[text] = spec.conditions(model.pipe, [prompt], chosen)[text]
             if tokens:
                 if spec.text_states is None:
                     raise InputError(f"tokens: {model.name} has no text tokens; use pooled=True for its class label")

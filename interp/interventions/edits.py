@@ -11,14 +11,12 @@ They compose, are applied in order, print as written, and are stored with the ru
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.interventions.selection import Selection, check_finite
-from interp.interventions.values import Values
+from interp.interventions.selection import Selection, Values, check_finite
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -35,8 +33,6 @@ class Scale(Selection):
     """Multiply by a factor."""
 
     factor: float
-    positional: ClassVar[tuple[str, ...]] = ("factor",)
-    numbers: ClassVar[tuple[str, ...]] = ("factor",)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """factor * x."""
@@ -48,8 +44,6 @@ class Add(Selection):
     """Add a number."""
 
     amount: float
-    positional: ClassVar[tuple[str, ...]] = ("amount",)
-    numbers: ClassVar[tuple[str, ...]] = ("amount",)
 
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """x + amount."""
@@ -62,7 +56,6 @@ class Clamp(Selection):
 
     low: float | None
     high: float | None
-    positional: ClassVar[tuple[str, ...]] = ("low", "high")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,7 +104,6 @@ class Replace(Selection):
     """
 
     values: Values
-    positional: ClassVar[tuple[str, ...]] = ("values",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,8 +124,6 @@ class Transport(Selection):
 
     values: Values
     strength: float = 1.0
-    positional: ClassVar[tuple[str, ...]] = ("values",)
-    numbers: ClassVar[tuple[str, ...]] = ("strength",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

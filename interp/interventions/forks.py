@@ -27,7 +27,8 @@ from interp.interventions.conditioning import ReplaceLater, SwapConditioning
 from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
-from interp.models.anatomy import Anatomy, Reentry, as_output, bind_inputs, take_rows
+from interp.models.anatomy import Anatomy, Reentry, bind_inputs, take_rows
+from interp.models.hook_points import as_output
 
 Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
 """(step, the call's arguments, the transformer itself) -> prediction, (row, ...)."""
@@ -95,11 +96,6 @@ def _place(edit: Intervention) -> Place:
     if isinstance(edit, ReplaceLater):
         return min(edit.steps or (0,)), edit.block, 1
     return 0, BEFORE_THE_BLOCKS, 0  # a user-defined edit may act anywhere
-
-
-def _streams(edit: Intervention) -> tuple[str, ...]:
-    stream = getattr(edit, "stream", "image")
-    return ("image", "text") if stream == "both" else (stream,)
 
 
 class Forks(JoiningRows):
@@ -232,5 +228,6 @@ class Forks(JoiningRows):
         """Changed energy summed over edited states, over blocks x steps x edited streams; 1 is all energy of every state."""
         if not self.energies[arm]:
             return 0.0
-        streams = len({stream for edit in self.arms[arm] for stream in _streams(edit)}) or 1
+        named = {getattr(edit, "stream", "image") for edit in self.arms[arm]}
+        streams = 2 if "both" in named else len(named) or 1
         return float(torch.stack(self.energies[arm]).sum()) / (len(self.anatomy.blocks) * steps * streams)

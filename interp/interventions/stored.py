@@ -8,8 +8,7 @@ from interp.base.errors import InputError
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Displace, NormsAsIfZero, ZeroNormsKept
 from interp.interventions.edits import Add, Clamp, Replace, Scale, SetMean, Transport, Zero
-from interp.interventions.selection import Selection
-from interp.interventions.values import Values
+from interp.interventions.selection import Selection, Values
 
 KINDS = (Zero, Scale, Add, Clamp, SetMean, Replace, Transport, Displace, ZeroNormsKept, NormsAsIfZero)
 EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in KINDS}
@@ -22,7 +21,13 @@ def from_json(stored: dict[str, Any], values: Values | None = None, model: Any =
     plain = dict(stored)
     kind = plain.pop("edit", None)
     if kind == SwapConditioning.__name__:
-        return _swap(plain, model)
+        if model is None:
+            raise InputError("SwapConditioning needs the model that encodes its prompt; give from_json(..., model=model)")
+        digest = plain.pop("digest")
+        found = SwapConditioning.of(model, **plain)
+        if found.digest != digest:
+            raise InputError(f"SwapConditioning is of another model or setting: its digest is {digest}, here {found.digest}")
+        return found
     if kind not in EDITS:
         raise InputError(f"edit must be one of {', '.join([*EDITS, SwapConditioning.__name__])}; got {kind!r}")
     noted = plain.pop("values", None)
@@ -32,13 +37,3 @@ def from_json(stored: dict[str, Any], values: Values | None = None, model: Any =
             raise InputError(f"{kind} needs its values again ({noted['source']}, digest {noted['digest']}); got {got}")
         plain["values"] = values
     return EDITS[kind](**plain)
-
-
-def _swap(plain: dict[str, Any], model: Any) -> SwapConditioning:
-    if model is None:
-        raise InputError("SwapConditioning needs the model that encodes its prompt; give from_json(..., model=model)")
-    digest = plain.pop("digest")
-    found = SwapConditioning.of(model, **plain)
-    if found.digest != digest:
-        raise InputError(f"SwapConditioning is of another model or setting: its digest is {digest}, here {found.digest}")
-    return found

@@ -6,15 +6,12 @@ power spectrum (van der Schaaf and van Hateren 1996) and the variance of the Lap
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 BLUR = 1 / 16  # of the picture's shorter side: standard deviation of the low-pass filter
 DETAIL_FROM = 0.125  # cycles per pixel: a period of eight pixels; 0.5 is the finest
 BINS = 16

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import Weights, tokenizer_of
-from interp.metrics.preprocess import Array
-from interp.metrics.tensors import fill, tensors_of
+from interp.metrics.checkpoints import Weights, fill, tensors_of, tokenizer_of
 from interp.metrics.towers import Clip, device_of, dtype_of, reading
+from interp.store.schema import Array
 
 HEAD = {"vision": 80, "text": 64}
 """Channels of an attention head of ViT-H/14, 16 heads in each tower; checkpoints do not store it."""

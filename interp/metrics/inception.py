@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import Weights
-from interp.metrics.preprocess import Array
+from interp.metrics.checkpoints import Weights, fill, tensors_of
 from interp.metrics.set_distances import inception_score
-from interp.metrics.tensors import fill, tensors_of
 from interp.metrics.towers import device_of, dtype_of
+from interp.store.schema import Array
 
 SIZE, FEATURES, CLASSES = 299, 2048, 1008
 SPLIT = 5000

@@ -15,16 +15,19 @@ from torch import Tensor, nn
 
 from interp.base.errors import InputError
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import SOURCES, Weights
-from interp.metrics.preprocess import Array
-from interp.metrics.tensors import fill, tensors_of
+from interp.metrics.checkpoints import SOURCES, Weights, fill, tensors_of
 from interp.metrics.towers import device_of, numbers
+from interp.store.schema import Array
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's mean and deviation, for pictures in -1..1."""
 TINY = 1e-10
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
-"""Channels of 3 x 3 convolutions; 0 is 2 x 2 max pooling."""
+LAYERS = {
+    "alexnet": ((64, 11, 4, 2), (0, 3, 2, 0), (192, 5, 1, 2), (0, 3, 2, 0), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)),
+    "vgg16": tuple((out, 3, 1, 1) if out else (0, 2, 2, 0) for out in VGG),
+}
+"""Channels, kernel, stride and padding of convolutions; 0 channels are max pooling."""
 TAPS = {"alexnet": (1, 4, 7, 9, 11), "vgg16": (3, 8, 15, 22, 29)}
 """The ReLUs that are compared, by their number in torchvision's `features`."""
 HEADS = {"alexnet": "alex.pth", "vgg16": "vgg.pth"}
@@ -32,25 +35,10 @@ HEADS = {"alexnet": "alex.pth", "vgg16": "vgg.pth"}
 
 def backbone(name: str) -> nn.Sequential:
     """Torchvision's `features`, up to the last layer that LPIPS uses."""
-    if name == "alexnet":
-        return nn.Sequential(
-            nn.Conv2d(3, 64, 11, 4, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(),
-        )
     layers: list[nn.Module] = []
     before = 3
-    for out in VGG:
-        layers += [nn.Conv2d(before, out, 3, padding=1), nn.ReLU()] if out else [nn.MaxPool2d(2, 2)]
+    for out, kernel, stride, padding in LAYERS[name]:
+        layers += [nn.Conv2d(before, out, kernel, stride, padding), nn.ReLU()] if out else [nn.MaxPool2d(kernel, stride)]
         before = out or before
     return nn.Sequential(*layers)
 

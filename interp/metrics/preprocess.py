@@ -6,19 +6,17 @@ Pictures are (picture, y, x, rgb), uint8 or floats in 0..1; the result is a floa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from interp.base.errors import InputError
 from interp.metrics.distances import as_floats, check_shape
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training pictures; BLIP and HPSv2 use them too (Radford et al. 2021, code)."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from interp.base.errors import InputError
 from interp.metrics.distances import LUMINANCE, as_floats
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 EDGE = 0.1  # smallest slope of an edge, share of the luminance's range per pixel
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from interp.base.errors import InputError
-from interp.metrics.preprocess import Array, as_bytes, paired
+from interp.metrics.preprocess import as_bytes, paired
+from interp.store.schema import Array
 
 Compute = Callable[[Array, Sequence[str]], Array]
 """One batch: pictures (picture, y, x, rgb), prompts -> (picture) or (picture, feature)."""

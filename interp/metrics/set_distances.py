@@ -6,16 +6,13 @@ features, do not use these names.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 from scipy.spatial.distance import cdist
 
 from interp.base.errors import InputError
+from interp.store.schema import Array
 
-Array = NDArray[Any]
 NEIGHBOUR = 3
 
 

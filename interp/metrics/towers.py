@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from interp.base.errors import InputError, first_line
 from interp.metrics import preprocess
-from interp.metrics.checkpoints import Weights
-from interp.metrics.preprocess import Array, paired
-from interp.metrics.tensors import fill, tensors_of
+from interp.metrics.checkpoints import Weights, fill, tensors_of
+from interp.metrics.preprocess import paired
+from interp.store.schema import Array
 
 DTYPES = ("float32", "bfloat16", "float16")
 BLIP_TOKENS = 35  # BLIP truncates captions to this for retrieval (Li et al. 2022, code)

@@ -25,10 +25,8 @@ from interp.models.hook_points import (
     Reentry,
     Tap,
     add_rows,
-    as_output,
     bind_inputs,
     cut,
-    given_chunks,
     in_place_of,
     take_rows,
 )
@@ -77,10 +75,15 @@ class Block:
         return tuple(tap for tap in self.taps if tap.kind == "branch")
 
     def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
-        """Every (modulation, chunk number, site) of the block at global index `index`."""
+        """Every (modulation, chunk number, site) of the block at global index `index`; a chunk's own stream before those that
+        share it.
+        """
         for modulation in self.modulations:
-            for number, stream, kind, gate in modulation.sites():
-                yield modulation, number, Site(index, stream, kind, gate)
+            for number, chunk in enumerate(modulation.chunks):
+                stream, _, place = chunk.rpartition("/")
+                kind, gate = place.split(".")
+                for owner in (stream or modulation.stream, *modulation.shared_with):
+                    yield modulation, number, Site(index, owner, kind, gate)
 
     def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's bound inputs: (batch, token, channel)."""
@@ -220,11 +223,8 @@ __all__ = [
     "Reentry",
     "Tap",
     "add_rows",
-    "as_output",
     "bind_inputs",
-    "cut",
     "describe",
-    "given_chunks",
     "in_place_of",
     "take_rows",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from interp.base.errors import InputError, ModelError
@@ -46,14 +46,6 @@ class Modulation:
     def name(self) -> str:
         """The module, or the argument."""
         return self.module or f"argument {self.argument}"
-
-    def sites(self) -> Iterator[tuple[int, str, str, str]]:
-        """Every (chunk number, stream, kind, gate), its own stream before those that share it."""
-        for number, chunk in enumerate(self.chunks):
-            stream, _, place = chunk.rpartition("/")
-            kind, gate = place.split(".")
-            for owner in (stream or self.stream, *self.shared_with):
-                yield number, owner, kind, gate
 
     def split(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Each chunk, (batch, channel), as the block uses it."""

@@ -1,7 +1,8 @@
-"""A transformer's shape without its weights: from its config, on torch's meta device."""
+"""A transformer's shape without its weights, from its config on torch's meta device, and the table of the families' shapes."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ import torch
 from torch import nn
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, describe
+from interp.models.anatomy import Anatomy, Conditioning, describe
 from interp.models.catalog import CATALOG, source_of
-from interp.models.families import ANATOMIES, CONFIGS
+from interp.models.families import ANATOMIES, CONFIGS, FAMILIES, OWN_GUIDANCE, PIPELINES
 from interp.models.fetch import load_errors
 from interp.models.quiet import quiet
+
+OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two calls"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,3 +81,49 @@ def _hub_config(name: str, source: str, revision: str | None, local_files_only: 
         )
     config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return config
+
+
+def support() -> list[dict[str, str]]:
+    """One row per family: models, pipelines, blocks, streams, gates, their inputs, guidance, tests."""
+    models: dict[str, dict[str, Anatomy]] = {}
+    for name, config in CONFIGS.items():
+        anatomy = build(name, config, "published").anatomy
+        models.setdefault(anatomy.family, {})[name] = anatomy
+    return [_row(list(of_family), next(iter(of_family.values()))) for of_family in models.values()]
+
+
+def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
+    counts = collections.Counter(block.kind for block in anatomy.blocks)
+    pipelines = [name for name in dict.fromkeys(CATALOG[name].pipeline_class for name in names) if name in PIPELINES]
+    own = OWN[OWN_GUIDANCE[anatomy.model_class].rows] if anatomy.model_class in OWN_GUIDANCE else "unknown"
+    ran = {"tiny random pipelines": anatomy.family in FAMILIES, "the demo model": anatomy.family == "sd3"}
+    return {
+        "models": ", ".join(names),
+        "pipeline": ", ".join(pipelines) or "none yet",
+        "blocks of the first": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+        "streams": ", ".join(anatomy.streams),
+        "gates": gates(anatomy),
+        "set by": ", ".join(anatomy.conditioning.players) if anatomy.conditioning is not None else "-",
+        "guidance": f"own: {own}; degraded rows {'fork' if anatomy.forks else 'are whole'}",
+        "tested on": ", ".join(name for name, did in ran.items() if did) or "nothing",
+    }
+
+
+def gates(anatomy: Anatomy) -> str:
+    """The gates, their source, and the branches without a gate."""
+    given = [modulation for block in anatomy.blocks for modulation in block.modulations if modulation.module is None]
+    shared = all(modulation.table is None for modulation in given)
+    source = "" if not given else " (the same in all blocks of a kind)" if shared else " (shared, plus each block's table)"
+    if anatomy.conditioning is not None and anatomy.conditioning.of_block is not Conditioning.of_block:
+        source = " (of all blocks at once, each its own)"
+    without = [writer for writer in anatomy.writers if writer not in anatomy.gates]
+    if not anatomy.gates:
+        return "none: hidden states alone"
+    return ", ".join(anatomy.gates) + source + (f"; {', '.join(without)} has none" if without else "")
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The rows as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -95,14 +95,7 @@ def bert(words: Sequence[str], length: int) -> BertTokenizer:
     return BertTokenizer(vocab=_numbered(pieces), model_max_length=length)
 
 
-TOKENIZERS: dict[str, Callable[..., Any]] = {
-    "clip": clip,
-    "t5": t5,
-    "qwen": qwen,
-    "gemma": gemma,
-    "llama": llama,
-    "bert": bert,
-}
+TOKENIZERS: dict[str, Callable[..., Any]] = {learn.__name__: learn for learn in (clip, t5, qwen, gemma, llama, bert)}
 
 
 def _learned(words: Sequence[str], splitter: pre_tokenizers.PreTokenizer) -> list[tuple[str, ...]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -117,26 +119,17 @@ def _rows(page: Page, rows: Rows, head: Sequence[str] = ()) -> None:
     page.table(head or list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _collapse(page: Page, found: xr.Dataset) -> None:
-    page.text(f"{found.attrs['rows']}; channels ranked by {found.attrs['ranked']}. Control: {found.attrs['control']}.")
-    page.figure(figures.collapse(found))
-
-
-def _segmentation(page: Page, found: xr.Dataset) -> None:
-    page.text(f"k = {found.attrs['k']} channels. Intervals: {found.attrs['interval']}. Control: {found.attrs['control']}.")
-    page.figure(maps.overlap(found))
-
-
-def _study(page: Page, found: xr.Dataset) -> None:
-    page.text(f"{found.attrs['raters']} raters, {found.attrs['pairs']} pairs. Intervals: {found.attrs['interval']}.")
-    page.figure(people.win_rates(found))
+def _drawn(text: str, figure: Callable[[xr.Dataset], Any], page: Page, found: xr.Dataset) -> None:
+    """A text about the result, and its figure."""
+    page.text(text.format(**found.attrs))
+    page.figure(figure(found))
 
 
 SECTIONS: Mapping[str, Callable[[Page, xr.Dataset], None]] = {
     "evaluation": _scores,
-    "collapse": _collapse,
-    "segmentation_score": _segmentation,
-    "study": _study,
+    "collapse": partial(_drawn, "{rows}; channels ranked by {ranked}. Control: {control}.", figures.collapse),
+    "segmentation_score": partial(_drawn, "k = {k} channels. Intervals: {interval}. Control: {control}.", maps.overlap),
+    "study": partial(_drawn, "{raters} raters, {pairs} pairs. Intervals: {interval}.", people.win_rates),
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from interp.base.errors import InputError
 from interp.figures import style
@@ -66,7 +63,7 @@ class Page:
     def pictures(self, pictures: Iterable[tuple[Any, str]]) -> None:
         """Add pictures, (y, x, rgb) uint8, each with a caption."""
         for picture, said in pictures:
-            image = f"<img src='{_source(picture)}' width={SIDE} alt=''>"
+            image = f"<img src='{style.source(picture, 4 * SIDE)}' width={SIDE} alt=''>"
             self.parts.append(f"<figure>{image}<figcaption>{html.escape(said)}</figcaption></figure>")
 
     def html(self) -> str:
@@ -121,11 +118,3 @@ def _cell(value: Any, verdict: bool) -> str:
         return f"<td>{short(value)}</td>"
     kind = (" good" if value in GOOD else " bad" if value in BAD else " quiet") if verdict else ""
     return f"<td class='text{kind}'>{html.escape(value)}</td>"
-
-
-def _source(picture: Any) -> str:
-    held = io.BytesIO()
-    image = Image.fromarray(np.asarray(picture))
-    image.thumbnail((4 * SIDE, 4 * SIDE))
-    image.save(held, "PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()

@@ -40,17 +40,8 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
     page.heading("Where the numbers are")
     where = [(stage.name, stage.about, stage.path(campaign.setup).name) for stage in campaign.stages]
     page.table(("experiment", "what", "store"), where)
-    numbers = {
-        **facts,
-        "findings": [
-            {
-                **{name: getattr(one.claim, name) for name in CLAIM},
-                **dataclasses.asdict(one.verdict),
-            }
-            for one in judged
-        ],
-    }
-    return write(page, numbers, out)
+    found = [{**{name: getattr(one.claim, name) for name in CLAIM}, **dataclasses.asdict(one.verdict)} for one in judged]
+    return write(page, {**facts, "findings": found}, out)
 
 
 def _row(one: Judged) -> tuple[str, ...]:

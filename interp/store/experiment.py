@@ -7,7 +7,8 @@
       cells/             values measured while drawing, (prompt, arm)
       analysis/NAME/     results
 
-`done` is written last: a cell whose `done` is 0 does not exist.
+`done` is written last: a cell whose `done` is 0 does not exist. Experiments that draw no pictures keep their rows in a folder
+(`Parts`) until all are measured, and are then written as a store.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,14 @@ import numpy as np
 import xarray as xr
 
 from interp.base.errors import InputError, StoreError
+from interp.base.plan import Row, as_json
 from interp.base.same_plan import check_same, check_verifiable
-from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
-from interp.store.locations import exists, located
+from interp.store.create import new_store, remove_leftovers, replacing, rows_of, texts_as_objects, writing_lock, zarr_quiet
+from interp.store.locations import exists, is_remote, located
 from interp.store.reader import OpenStore, open_root, read_ahead, read_done
-from interp.store.saved_results import Described
+from interp.store.saved_results import Described, write_result
 from interp.store.schema import Array, Variable
+from interp.store.writer import Writer
 
 Cell = tuple[int, int]
 
@@ -67,10 +72,10 @@ def open_or_create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -
 
 def _create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
     prompts, arms = layout.planned.shape
-    labels = {name: ("arm", _plain(values)) for name, values in layout.labels.items()}
+    labels = {name: ("arm", np.asarray(values)) for name, values in layout.labels.items()}
     coordinates = {"prompt": np.arange(prompts), "arm": np.array(layout.arms, dtype=object), **labels}
     planned = {"planned": (("prompt", "arm"), layout.planned.astype(np.uint8))}
-    index = xr.Dataset({**rows_of(layout.prompt_text, layout.seed), **planned}, coordinates)
+    index = texts_as_objects(xr.Dataset({**rows_of(layout.prompt_text, layout.seed), **planned}, coordinates))
     with new_store(path, index, attributes, ("prompt", "arm")) as root:
         outputs, cells = root.require_group("outputs"), root.require_group("cells")
         if layout.image is None:
@@ -81,11 +86,6 @@ def _create(path: Path, layout: CellLayout, attributes: dict[str, Any]) -> None:
         Variable.of({**sizes, **layout.latents}, *sizes).create(outputs, "latents", {})
         for name in layout.measures:
             Variable.of(sizes, *sizes).create(cells, name, {})
-
-
-def _plain(values: Sequence[Any]) -> Array:
-    array = np.asarray(values)
-    return array.astype(object) if array.dtype.kind in "USO" else array
 
 
 @contextlib.contextmanager
@@ -129,8 +129,7 @@ class Experiment(Described):
         """prompt, prompt_text, seed, arm and the arms' labels."""
         with zarr_quiet():
             stored = xr.open_zarr(str(self.path), consolidated=False, chunks=None).load()
-        found = stored.drop_vars(["planned", "done"], errors="ignore").set_coords(["prompt_text", "seed"])
-        return texts_as_objects(found)
+        return texts_as_objects(stored.drop_vars(["planned", "done"], errors="ignore").set_coords(["prompt_text", "seed"]))
 
     @functools.cached_property
     def cells(self) -> xr.Dataset:
@@ -187,3 +186,67 @@ def is_experiment(path: str | Path) -> bool:
 def open_experiment(path: str | Path) -> Experiment:
     """Open an experiment's store for reading; it may be unfinished."""
     return Experiment(path)
+
+
+class Parts:
+    """Rows of arrays in a folder next to `path`, NAME-rows/. The finished result is written to `path`; the folder is removed.
+
+    A folder or result of another plan raises PlanError. `plan` is the model's plan with the parameters under the key `kind`.
+    """
+
+    def __init__(self, path: Path, plan: dict[str, Any], kind: str) -> None:
+        if not path.name or path.name in (".", ".."):
+            raise InputError(f"out must name the result's folder, such as cache/swap.zarr; got {str(path)!r}")
+        if is_remote(path):
+            raise InputError(f"out must be a folder for {kind}; got {path}")
+        self.path, self.plan, self.kind = path, plan, kind
+        self.folder = path.with_name(f"{path.name.removesuffix('.zarr')}-rows")
+
+    def finished(self) -> xr.Dataset | None:
+        """The result; `None` if it does not exist yet."""
+        if not self.path.exists():
+            return None
+        stored = Experiment(self.path)
+        check_same(self.plan, {**stored.plan, self.kind: stored.parameters}, str(self.path))
+        return stored.result(self.kind)
+
+    def has(self, row: int) -> bool:
+        """Whether a row is stored. The folder keeps the plan, which every call checks."""
+        plan = self.folder / "plan.json"
+        if plan.is_file():
+            check_same(self.plan, json.loads(plan.read_text(encoding="utf-8")), str(self.folder))
+        else:
+            with replacing(plan, store=self.path) as partial:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial.write_text(json.dumps(self.plan), encoding="utf-8")
+        return self._file(row).is_file()
+
+    def write(self, row: int, arrays: dict[str, Array]) -> None:
+        """Store a row atomically."""
+        with replacing(self._file(row), store=self.path, tag=f"{row:05d}") as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def read(self, row: int) -> dict[str, Array]:
+        """Read a stored row."""
+        try:
+            with np.load(self._file(row), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except Exception as error:  # damaged bytes raise errors of any type
+            raise StoreError(f"{self._file(row)} is damaged ({type(error).__name__}); delete it and run again") from error
+
+    def finish(self, result: xr.Dataset, rows: Sequence[Row], provenance: dict[str, Any]) -> None:
+        """Create the store with the result in it, and remove the rows' files."""
+        texts, seeds = tuple(row.text for row in rows), tuple(row.seed for row in rows)
+        layout = CellLayout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
+        plan = {name: value for name, value in self.plan.items() if name != self.kind}
+        asked = {"experiment": self.kind, "parameters": self.plan[self.kind], "arms": []}
+        with experiment_lock(self.path):
+            open_or_create(self.path, layout, as_json({**asked, "plan": plan, "provenance": provenance}, "attributes"))
+            with Writer(self.path) as writer:
+                for row in range(len(rows)):
+                    writer.row((row, 0), {})
+        write_result(self.path, self.kind, result)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, row: int) -> Path:
+        return self.folder / f"{row:05d}.npz"

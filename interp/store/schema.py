@@ -171,9 +171,8 @@ class Schema:
             return data if self.branch_present is None else data.assign(present=(axes, self.branch_present))
         if group == "gates":
             data = data.assign_coords(gate=_texts(self.gates), channel=np.arange(self.channels))
-            names = {kind: "present" if kind == "alpha" else f"{kind}_present" for kind in self.gate_kinds}
-            flags = {names[kind]: (axes, self.gate_present[kind]) for kind in self.gate_kinds}
-            return data.assign(flags)
+            flags = {f"{kind}_present": (axes, self.gate_present[kind]) for kind in self.gate_kinds}
+            return data.assign(flags).rename(alpha_present="present")
         return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
 
     def _steps(self, steps: tuple[int, ...] | None = None) -> dict[str, Any]:
@@ -189,12 +188,8 @@ class Schema:
 
     def _hidden_coordinates(self, axes: HiddenAxes) -> dict[str, Any]:
         tokens = np.array(axes.tokens)
-        found = {
-            **self._steps(axes.steps),
-            **self._blocks(axes.blocks),
-            "token": tokens,
-            "channel": np.array(axes.channels),
-        }
+        found = self._steps(axes.steps) | self._blocks(axes.blocks)
+        found |= {"token": tokens, "channel": np.array(axes.channels)}
         if axes.grid is not None:
             frame, within = np.divmod(tokens, axes.grid[0] * axes.grid[1])
             found |= {"token_frame": ("token", frame)} if axes.frames > 1 else {}

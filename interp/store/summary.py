@@ -67,22 +67,18 @@ class Bundle:
     """Running moments of one bundle."""
 
     def __init__(self) -> None:
-        self._moments: dict[tuple[str, str], Moments] = {}
+        self._moments: dict[str, dict[str, Moments]] = {}
 
     def add(self, arrays: Groups) -> Groups:
         """Add a row's statistics and gates; return the arrays that are still to be written for the row itself."""
         for group in FOLDED:
             for name, array in arrays.get(group, {}).items():
-                moments = self._moments.setdefault((group, name), Moments(np.shape(array)))
-                moments.add(array)
+                self._moments.setdefault(group, {}).setdefault(name, Moments(np.shape(array))).add(array)
         return {group: variables for group, variables in arrays.items() if group not in FOLDED}
 
     def moments(self) -> Groups:
         """(moment, ...) of every statistic and gate: mean and population variance over the bundle's rows."""
-        found: Groups = {}
-        for (group, name), moments in self._moments.items():
-            found.setdefault(group, {})[name] = moments.result()
-        return found
+        return {group: {name: own.result() for name, own in moments.items()} for group, moments in self._moments.items()}
 
 
 def summarise(reader: StoreReader) -> xr.Dataset:

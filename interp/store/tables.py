@@ -62,10 +62,7 @@ def encode(data: xr.Dataset | xr.DataArray, kind: str) -> bytes:
 
 
 def _dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    if isinstance(data, xr.Dataset):
-        return data
-    named: xr.Dataset = data.to_dataset(name=str(data.name or "value"))
-    return named.assign_attrs(data.attrs)
+    return data if isinstance(data, xr.Dataset) else data.to_dataset(name=str(data.name or "value"), promote_attrs=True)
 
 
 def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:

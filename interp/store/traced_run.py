@@ -152,14 +152,10 @@ class Run(Described):
         }
         if self.results:
             facts["results"] = ", ".join(self.results)
-        for name in ("stats", "gates"):
-            if name in self._reader:
-                dataset = getattr(self, name)
-                facts[name] = ", ".join(f"{axis} {size}" for axis, size in dataset.sizes.items())
+        sizes = {name: getattr(self, name).sizes for name in ("stats", "gates") if name in self._reader}
         if "hidden" in self._reader:
-            for stream, child in self.hidden.children.items():
-                facts[f"hidden/{stream}"] = ", ".join(f"{axis} {size}" for axis, size in child.sizes.items())
-        return facts
+            sizes |= {f"hidden/{stream}": child.sizes for stream, child in self.hidden.children.items()}
+        return facts | {name: ", ".join(f"{axis} {size}" for axis, size in axes.items()) for name, axes in sizes.items()}
 
     def _repr_html_(self) -> str:
         left = "style='text-align:left'"

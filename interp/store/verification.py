@@ -22,7 +22,6 @@ from interp.store.saved_results import read_result, result_names
 from interp.store.schema import Array
 
 ROUNDING = 1e-5  # relative, between statistics of one row
-WHOLE = ("prompt_text", "seed", "prompt")  # arrays that all rows share
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
-from interp.testing.blocks import Record, error_of_records, gate_pairs, recording, swapped_chunks
+from interp.testing.block_records import Record, error_of_records, gate_pairs, recording, swapped_chunks
 from interp.testing.checks import untraced
 from interp.testing.family import FamilyFixtures
 from interp.tracing.model import Model

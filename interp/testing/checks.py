@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.base.errors import PipelineError
 from interp.models.anatomy import Tap
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.families.outputs import as_bytes, drawn, still
 from interp.models.quiet import quiet
 from interp.runs.recorded import make_schema
-from interp.testing.blocks import recording, residual_error
+from interp.testing.block_records import recording, residual_error
 from interp.testing.reference import Array
 from interp.tracing.cache import Cache
 from interp.tracing.group import pipeline_arguments
@@ -52,7 +53,7 @@ def check_anatomy(model: Model, prompts: Sequence[str] | None = None) -> list[Ch
     prepared = prepare(model, prompts or model.loaded.spec.examples, steps=2)
     try:
         _, cache = model.run_with_cache(list(prepared.plan.prompts), "*", steps=2)
-    except (ValueError, RuntimeError, IndexError) as error:
+    except (PipelineError, ValueError, RuntimeError, IndexError) as error:
         return [Check("sites can be read", float("inf"), 0.0, f"{type(error).__name__}: {error}")]
     limit = ROUNDING[model.loaded.dtype]
     residual, chain = _residual_error(model, cache), _chain_error(model, cache)

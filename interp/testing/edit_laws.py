@@ -154,13 +154,11 @@ class ByHand:
 
     def first(self, output: Tensor) -> Tensor:
         """The guided part of the transformer's output."""
-        parts = len(self.prepared.layout.prediction)
-        return output.chunk(parts, dim=1)[0] if parts > 1 else output
+        return output.chunk(len(self.prepared.layout.prediction), dim=1)[0]
 
     def merged(self, output: Tensor, first: Tensor) -> Tensor:
         """The output with its first part replaced: DiT keeps the conditional variance."""
-        parts = len(self.prepared.layout.prediction)
-        return torch.cat([first, output[:, first.shape[1] :]], dim=1) if parts > 1 else first
+        return torch.cat([first, output[:, first.shape[1] :]], dim=1)
 
 
 @contextlib.contextmanager
@@ -191,10 +189,8 @@ def zeroed(value: Tensor, given: Tensor) -> Tensor:
 
 def latents_of(model: Model, prompts: Any, guidance: Any, **more: Any) -> Array:
     """Last latents of a guided batch."""
-    found: Array = generate(model, prompts, steps=STEPS, batch_size=len(prompts), guidance=guidance, **more)[
-        "latents"
-    ].to_numpy()
-    return found
+    found = generate(model, prompts, steps=STEPS, batch_size=len(prompts), guidance=guidance, **more)
+    return found["latents"].to_numpy()
 
 
 def assert_close(found: Any, expected: Any, message: str = "") -> None:

@@ -11,27 +11,61 @@ block k on and not before, and the timestep's share of alpha's variance is share
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.base.errors import InputError
 from interp.base.sites import as_index
-from interp.models import components, tiny
+from interp.models import tiny
 from interp.models.anatomy import Block, Modulation
-from interp.models.catalog import write_defaults
 from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
-from interp.models.plantable import PLANTABLE, deafen, keep_apart, silence_text
 from interp.models.quiet import quiet
 from interp.tracing.model import Model
 
 POPULATION = 128  # prompts over which text varies
 TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone
+PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_embedder"), "guidance": ("guidance_embedder",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plantable:
+    """Modules of one family that a plant writes into.
+
+    Conditioning is a sum of embeddings, temb = timestep + text (or class) [+ guidance]. Setting rows of those embeddings to
+    zero leaves components of temb that only one input sets.
+    """
+
+    embedders: str
+    """Module that holds the embeddings: in the transformer or, where every block has its own, in each block."""
+    writers: Mapping[str, Mapping[str, str]]
+    """Per kind of block and "stream.gate": the last linear layer of the branch, inside the block."""
+    in_blocks: bool = False
+    text_tokens: str | None = None
+    """The linear layer that embeds text tokens; without it, prompts are class numbers."""
+
+    def prompts(self, pipe: Any, draw: np.random.Generator, count: int) -> tuple[str, ...]:
+        """Distinct prompts that the model accepts: texts from the tiny tokenizers' words, or class numbers."""
+        if self.text_tokens is None:
+            return tuple(map(str, draw.choice(pipe.transformer.config.num_embeds_ada_norm, count, replace=False)))
+        texts: dict[str, None] = {}
+        while len(texts) < count:
+            texts[" ".join(draw.choice(tiny.WORDS, int(draw.integers(2, 6))))] = None
+        return tuple(texts)
+
+    def conditionings(self, transformer: Any, block_paths: list[str]) -> list[nn.Module]:
+        """Every module that embeds timestep and text or class."""
+        places = [f"{path}.{self.embedders}" for path in block_paths] if self.in_blocks else [self.embedders]
+        return [transformer.get_submodule(place) for place in places]
+
+
+_DATA = tiny.read_yaml(Path(__file__).with_suffix(".yaml"))
+PLANTABLE = {family: Plantable(**fields) for family, fields in _DATA.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +99,7 @@ class Planted:
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as a diffusers folder for `interp.load` and `--model`."""
-        folder = Path(folder)
-        with quiet():
-            self.model.pipe.save_pretrained(folder, safe_serialization=True)
-            components.tidy_configs(folder)
-        write_defaults(folder, self.model.defaults)
-        return folder
+        return tiny.save(self.model.pipe, folder, self.model.defaults)
 
 
 def plant(
@@ -112,12 +141,13 @@ def plant(
             keep_apart(embedding, TEXT, "text")
         if carrier:
             silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, TEXT)
-            deafen(pipe.transformer, _projections(model), TEXT)
+            deafen(model, TEXT)
         for channel in channels:
             writer.weight[channel], writer.bias[channel] = 0.0, size
-        modulation, number = _gate(described, stream, gate)
+        chunk = f"alpha.{gate}"
+        modulation = next(one for one in described.modulations if one.stream == stream and chunk in one.chunks)
         projection = module.get_submodule(str(modulation.module))
-        rows = [number * model.anatomy.channels + channel for channel in channels]
+        rows = [modulation.chunks.index(chunk) * model.anatomy.channels + channel for channel in channels]
         _set_alpha(model, described, modulation, projection, rows, population, timestep_share, spread)
     return Planted(
         model=model,
@@ -168,18 +198,6 @@ def _set_alpha(
         projection.bias[rows] -= (scale * values.mean()).float()
 
 
-def _projections(model: Model) -> list[str]:
-    """Every module that projects the conditioning, in the blocks and after them."""
-    inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
-    return [*inside, *(reentry.module for reentry in model.anatomy.reentries)]
-
-
-def _gate(block: Block, stream: str, gate: str) -> tuple[Modulation, int]:
-    """The AdaLN projection that holds a gate, and the gate's chunk in it."""
-    chunk = f"alpha.{gate}"
-    return next((m, m.chunks.index(chunk)) for m in block.modulations if m.stream == stream and chunk in m.chunks)
-
-
 def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate: str, share: float) -> None:
     anatomy = model.anatomy
     for field, values, count in (("channels", channels, anatomy.channels), ("block", [block], len(anatomy.blocks))):
@@ -195,3 +213,37 @@ def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate:
         raise InputError(f"stream and gate must be one of {', '.join(possible)} in block {block}; got {stream}.{gate}")
     if not 0.0 <= share <= 1.0:
         raise InputError(f"timestep_share must lie in 0..1; got {share!r}")
+
+
+def _outputs(embedding: nn.Module, players: Iterable[str]) -> Iterator[list[Tensor]]:
+    """Weights of the parts that embed these players, output axis first: a table, or a last layer's weight and bias."""
+    for part in (getattr(embedding, name) for player in players for name in PARTS[player] if hasattr(embedding, name)):
+        table = getattr(part, "embedding_table", None)
+        yield [part.linear_2.weight, part.linear_2.bias] if table is None else [table.weight.T]
+
+
+def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
+    """Make one component of a combined embedding depend on `player` (timestep, text, guidance) alone."""
+    for outputs in _outputs(embedding, PARTS.keys() - {player}):
+        for weights in outputs:
+            weights[component] = 0.0
+
+
+def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
+    """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
+    for embedding in conditionings:
+        for weights, *_ in _outputs(embedding, ["text"]):
+            kept = weights[component].clone()
+            weights.zero_()
+            weights[component] = kept
+    if text_tokens is not None:
+        layer: Any = transformer.get_submodule(text_tokens)
+        layer.weight.zero_()
+
+
+def deafen(model: Model, component: int) -> None:
+    """Stop every projection of the conditioning, in the blocks and after them, from reading a component of it."""
+    inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
+    for path in [*inside, *(reentry.module for reentry in model.anatomy.reentries)]:
+        module: Any = model.pipe.transformer.get_submodule(path)
+        getattr(module, "linear", module).weight[:, component] = 0.0

@@ -10,6 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class Seen:
         self.hidden: dict[tuple[str, int], list[Array]] = {}
         self.alpha: dict[tuple[str, str, int], list[Array]] = {}
         self.predictions: list[Array] = []
-        self.handles: list[Any] = []
+        self.handles = contextlib.ExitStack()
         self._text_tokens = 0
 
     def states(self, stream: str, block: int) -> Array:
@@ -39,12 +40,12 @@ class Seen:
 
     def after(self, module: nn.Module, keep: Callable[[Any], None]) -> None:
         """Call `keep` with every output of a module."""
-        self.handles.append(module.register_forward_hook(lambda m, args, output: keep(output)))
+        self.handles.enter_context(module.register_forward_hook(lambda m, args, output: keep(output)))
 
     def before(self, module: nn.Module, keep: Callable[[Mapping[str, Any]], None]) -> None:
         """Call `keep` with every call's arguments of a module, by name."""
         signature = inspect.signature(type(module).forward)
-        self.handles.append(
+        self.handles.enter_context(
             module.register_forward_pre_hook(
                 lambda m, args, named: keep(signature.bind(m, *args, **named).arguments), with_kwargs=True
             )
@@ -103,11 +104,8 @@ def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterat
     seen = Seen()
     seen.after(transformer, lambda output: seen.predictions.append(_copied(output[0])))
     hooks(transformer, seen)
-    try:
+    with seen.handles:
         yield seen
-    finally:
-        for handle in seen.handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
@@ -122,11 +120,8 @@ def last_latents(pipe: Any) -> Iterator[list[Tensor]]:
         last[:] = [(result[0] if isinstance(result, tuple) else result.prev_sample).clone()]
         return result
 
-    pipe.scheduler.step = watched
-    try:
+    with patch.object(pipe.scheduler, "step", watched):
         yield last
-    finally:
-        del pipe.scheduler.step
 
 
 def statistics(states: Array) -> dict[str, Array]:

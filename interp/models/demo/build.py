@@ -15,7 +15,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from interp.models import components, vocabulary
+from interp.models import tiny, vocabulary
 from interp.models.catalog import Defaults, write_defaults
 from interp.models.demo import world
 from interp.models.quiet import quiet
@@ -31,7 +31,7 @@ SIZES = {"base": 3, "small": 2}
 
 def build_vae() -> AutoencoderTiny:
     """An untrained VAE: 64x64 pictures to 16x16 latents of 8 channels."""
-    return components.recipe("autoencoder", latent_channels=8, width=32)
+    return tiny.recipe("autoencoder", latent_channels=8, width=32)
 
 
 class Denoiser(nn.Module):
@@ -61,9 +61,9 @@ class Denoiser(nn.Module):
         for name, parameter in self.transformer.named_parameters():
             if name.startswith(("norm_out.linear", "proj_out")) or "norm1.linear" in name or "norm1_context.linear" in name:
                 nn.init.zeros_(parameter)
-        self.text_encoder = components.recipe("clip", self.tokenizer, width=width // 2, projected=True)
-        self.text_encoder_2 = components.recipe("clip", self.tokenizer, width=width // 2, projected=True)
-        self.text_encoder_3 = components.recipe("t5", self.tokenizer_3, width=width)
+        self.text_encoder = tiny.recipe("clip", self.tokenizer, width=width // 2, projected=True)
+        self.text_encoder_2 = tiny.recipe("clip", self.tokenizer, width=width // 2, projected=True)
+        self.text_encoder_3 = tiny.recipe("t5", self.tokenizer_3, width=width)
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids for CLIP and for T5: (batch, token) each."""
@@ -99,5 +99,5 @@ def save_folder(folder: Path, vae: AutoencoderTiny, denoiser: Denoiser) -> None:
     with quiet():
         pipe = pipeline(copy.deepcopy(vae), copy.deepcopy(denoiser)).to(torch.bfloat16)
         pipe.save_pretrained(folder, safe_serialization=True)
-    components.tidy_configs(folder)
+    tiny.tidy_configs(folder)
     write_defaults(folder, DEFAULTS)

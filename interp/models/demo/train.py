@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from interp.base.errors import InputError
 from interp.models.demo import train_vae, world
 from interp.models.demo.build import SIZES, Denoiser, save_folder
+from interp.models.demo.train_vae import Report
 
-Report = Callable[[str, int, int, float], None]
 SAVE_EVERY = 500  # steps
 
 
@@ -72,16 +72,10 @@ def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Repo
     """Train in `folder`, resuming from its state; returns the finished pipeline's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _same_plan(folder / "plan.json", plan)
-    vae_folder = train_vae.train(
-        folder,
-        steps=plan.vae_steps,
-        device=device,
-        seed=plan.seed,
-        report=lambda step, loss: report("vae", step, plan.vae_steps, loss),
-    )
+    vae_folder = train_vae.train(folder, steps=plan.vae_steps, device=device, seed=plan.seed, report=report)
     vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
     scenes, latents = _latents(folder / "latents.npy", vae, plan)
-    run = _Training.start(plan, device)
+    run = _Training(plan, device)
     state = folder / "state.pt"
     if state.exists():
         run.load(state)
@@ -132,23 +126,14 @@ def captions(scenes: list[world.Scene], plan: TrainingPlan, draw: np.random.Gene
     return said
 
 
-@dataclasses.dataclass
 class _Training:
-    plan: TrainingPlan
-    device: str
-    denoiser: Denoiser
-    optimizer: torch.optim.Optimizer
-    ema: dict[str, Tensor]
-    step: int = 0
-
-    @classmethod
-    def start(cls, plan: TrainingPlan, device: str) -> _Training:
-        denoiser = Denoiser(SIZES[plan.size], plan.seed).to(device).train()
-        optimizer = torch.optim.AdamW(
-            denoiser.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+    def __init__(self, plan: TrainingPlan, device: str) -> None:
+        self.plan, self.device, self.step = plan, device, 0
+        self.denoiser = Denoiser(SIZES[plan.size], plan.seed).to(device).train()
+        self.optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
-        ema = {name: tensor.detach().clone() for name, tensor in denoiser.named_parameters()}
-        return cls(plan, device, denoiser, optimizer, ema)
+        self.ema = {name: tensor.detach().clone() for name, tensor in self.denoiser.named_parameters()}
 
     def advance(self, scenes: list[world.Scene], latents: Tensor) -> float:
         """One optimisation step; returns its loss."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from interp.models.demo import world
 from interp.models.demo.judge import SEMANTIC, Judge, Net, as_input
-from interp.models.demo.train_vae import encode
+from interp.models.demo.train_vae import Report, encode
 from interp.store.schema import Array
 
-Report = Callable[[int, float], None]
 SCENES, BATCH, RATE = 20_000, 64, 2e-3
 HELD_OUT_SEED, HELD_OUT = 987_654, 2_000
 BLURS, NOISES = (0.5, 1.0, 1.5, 2.0, 3.0), (0.05, 0.1, 0.2, 0.3)  # pixels; of the range 0..1
@@ -45,7 +44,7 @@ def train(out: Path, vae: AutoencoderTiny, *, steps: int = 4_000, seed: int = 0,
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        report(step + 1, loss.item())
+        report("judge", step + 1, steps, loss.item())
     judge = Judge(net)
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "judge.part"

@@ -14,7 +14,8 @@ from torch import Tensor
 from interp.models.demo import world
 from interp.models.demo.build import build_vae
 
-Report = Callable[[int, float], None]
+Report = Callable[[str, int, int, float], None]
+"""What is trained, the step, all steps, the loss."""
 
 
 def pictures(count: int, seed: int) -> tuple[list[world.Scene], Tensor]:
@@ -35,7 +36,7 @@ def gradient_l1(a: Tensor, b: Tensor) -> Tensor:
     return across + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
 
 
-def train(folder: Path, *, steps: int, device: str, seed: int = 0, report: Report = lambda step, loss: None) -> Path:
+def train(folder: Path, *, steps: int, device: str, seed: int = 0, report: Report = lambda *_: None) -> Path:
     """Train and save under `folder/vae`; returns that folder, immediately if it exists."""
     target = folder / "vae"
     if (target / "config.json").exists():
@@ -57,7 +58,7 @@ def train(folder: Path, *, steps: int, device: str, seed: int = 0, report: Repor
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        report(step, loss.item())
+        report("vae", step, steps, loss.item())
     vae = vae.eval().cpu()
     normalise(vae, pixels[:2000])
     vae.save_pretrained(folder / "vae.part")

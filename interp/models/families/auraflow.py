@@ -10,13 +10,12 @@ There is no branch of attention and no state between the two: alpha.attn acts in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
 from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
-from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -57,7 +56,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
     registers = pipe.transformer.register_tokens.shape[1]
     return patch_layout(pipe, height, width, registers + settings["max_sequence_length"])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap, given_chunks
-from interp.models.hook_points import REST
+from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap
+from interp.models.hook_points import REST, given_chunks
 from interp.models.lazy import torch
 
 ADALN_ZERO = ("shift.attn", "scale.attn", "alpha.attn", "shift.mlp", "scale.mlp", "alpha.mlp")
@@ -38,15 +38,9 @@ def projected(stream: str, norm: str, chunks: tuple[str, ...] = ADALN_ZERO) -> M
     return Modulation(stream, f"{norm}.linear", chunks, partial(project, norm))
 
 
-def call(module: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
-    """AdaLN projection of a block by one module: module(temb), (batch, chunk * channel)."""
-    values: torch.Tensor = block.get_submodule(module)(inputs["temb"])
-    return values
-
-
 def called(stream: str, module: str, chunks: tuple[str, ...] = ADALN_ZERO) -> Modulation:
-    """AdaLN values that one module computes from `temb`."""
-    return Modulation(stream, module, chunks, partial(call, module))
+    """AdaLN values that one module computes from `temb`, (batch, chunk * channel)."""
+    return Modulation(stream, module, chunks, lambda block, inputs: block.get_submodule(module)(inputs["temb"]))
 
 
 def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "image") -> Modulation:
@@ -155,7 +149,6 @@ def cross_block(
     gated: bool = True,
     tap: Callable[..., Tap] = Tap,
     block: type[Block] = Block,
-    remakes: bool = False,
 ) -> Block:
     """A block of one stream: self-attention, cross-attention without a gate, and the MLP of these taps."""
     attention = (
@@ -172,7 +165,6 @@ def cross_block(
         state_inputs={"image": "hidden_states"},
         norms=tuple(Norm(norm) for norm in norms),
         attention=("attn1.to_v", "attn1.to_out.0"),
-        remakes=remakes,
     )
 
 

@@ -15,7 +15,9 @@ from interp.base.errors import InputError
 from interp.models.families.pipeline import Layout, PipelineSpec
 from interp.models.lazy import torch
 
-Encode = Callable[[Any, list[str], Mapping[str, Any]], dict[str, Any]]
+Settings = Mapping[str, Any]
+"""Further arguments of a pipeline that its weights use."""
+Encode = Callable[[Any, list[str], Settings], dict[str, Any]]
 """(pipe, texts, settings) -> arguments of the transformer."""
 
 
@@ -25,7 +27,7 @@ def encoder(**items: int) -> Encode:
     Text tokens are (batch, token, channel), their mask (batch, token), pooled text (batch, channel).
     """
 
-    def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
         given: dict[str, Any] = {"max_sequence_length": settings["max_sequence_length"]}
         if "do_classifier_free_guidance" in inspect.signature(pipe.encode_prompt).parameters:
             given["do_classifier_free_guidance"] = False
@@ -35,14 +37,9 @@ def encoder(**items: int) -> Encode:
     return encode
 
 
-def no_conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """No arguments: text does not enter the gates."""
-    return {}
-
-
 def text_pipeline(
     pipeline_class: str,
-    layout: Callable[[Any, int, int, Mapping[str, Any]], Layout],
+    layout: Callable[[Any, int, int, Settings], Layout],
     encode: Encode,
     length: int = 512,
     *,
@@ -55,7 +52,7 @@ def text_pipeline(
     `gates` names the encoded arguments that enter the gates. `further` gives other fields, or replaces the usual ones.
     """
 
-    def encoded(pipe: Any, texts: list[str], settings: Mapping[str, Any], *, entering: bool) -> dict[str, Any]:
+    def encoded(pipe: Any, texts: list[str], settings: Settings, *, entering: bool) -> dict[str, Any]:
         return {name: value for name, value in encode(pipe, texts, settings).items() if (name in gates) == entering}
 
     usual: dict[str, Any] = {
@@ -63,7 +60,7 @@ def text_pipeline(
         "settings": lambda pipe: {"max_sequence_length": length},
         "tokenizers": {"tokenizer": "max_sequence_length"},
         "settings_maximum": {"max_sequence_length": longest},
-        "conditions": partial(encoded, entering=True) if gates else no_conditions,
+        "conditions": partial(encoded, entering=True) if gates else lambda pipe, texts, settings: {},
         "text_states": partial(encoded, entering=False),
         "unconditional": lambda pipe, negative, settings: encode(pipe, [negative], settings),
     }
@@ -114,7 +111,7 @@ def epsilon_and_sigma(transformer: Any) -> tuple[str, ...]:
     return ("epsilon", "sigma") if learned else ("epsilon",)
 
 
-def packed_layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def packed_layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture whose latents are packed, two by two, into tokens."""
     multiple = 2 * pipe.vae_scale_factor
     rows, columns = height // multiple, width // multiple

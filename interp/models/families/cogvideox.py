@@ -22,7 +22,7 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
 from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
-from interp.models.families.calls import check_frames, encoder, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, check_frames, encoder, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
 
@@ -85,7 +85,7 @@ def padding(pipe: Any) -> int:
     return (pipe.transformer.config.patch_size_t or 1) - 1
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels. The autoencoder decodes an odd number of latent frames."""
     config, frames, length = pipe.transformer.config, settings["num_frames"], settings["max_sequence_length"]
     if not config.use_rotary_positional_embeddings and length != config.max_text_seq_length:

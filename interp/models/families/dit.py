@@ -6,13 +6,12 @@ first block's embedding, through `proj_out_1`. A prompt is an ImageNet label or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered
-from interp.models.families.calls import epsilon_and_sigma, patch_layout
+from interp.models.families.calls import Settings, epsilon_and_sigma, patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 from interp.models.families.sd3 import position
 from interp.models.lazy import torch
@@ -63,17 +62,17 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def class_labels(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def class_labels(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """Class numbers of prompts that are ImageNet labels (one of a class's names) or numbers."""
     return {"class_labels": [class_number(pipe, text) for text in texts]}
 
 
-def class_tensor(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def class_tensor(pipe: Any, texts: list[str], settings: Settings) -> dict[str, torch.Tensor]:
     """Class numbers, (batch,)."""
     return {"class_labels": torch.tensor(class_labels(pipe, texts, settings)["class_labels"], device=pipe.device)}
 
 
-def unconditional(pipe: Any, negative_prompt: str, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def unconditional(pipe: Any, negative_prompt: str, settings: Settings) -> dict[str, torch.Tensor]:
     """The null class."""
     if negative_prompt:
         raise InputError(f"negative_prompt has no meaning for a class-conditional model; got {negative_prompt!r}")
@@ -105,7 +104,7 @@ def default_size(pipe: Any) -> tuple[int, int]:
     return side, side
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of the only size; the sigma half of the output never enters the latents."""
     return patch_layout(pipe, *default_size(pipe), scale=scale(pipe), prediction=epsilon_and_sigma(pipe.transformer))
 

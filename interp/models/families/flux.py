@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import Settings, encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -28,7 +28,7 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"temb": transformer.time_text_embed(*named, pooled), "hidden_states": pooled}
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def conditions(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance where the weights take one."""
     pooled = encode(pipe, texts, settings)["pooled_projections"]
     if "embedded_guidance" not in settings:

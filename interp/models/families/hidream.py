@@ -14,14 +14,13 @@ The pipeline generates the same number of pixels for every size. It pads non-squ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
-from interp.models.families.calls import encoder, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.hook_points import REST
 from interp.models.lazy import torch
@@ -99,7 +98,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, torch.Tensor]:
     """T5's tokens (batch, token, channel), Llama's (batch, layer, token, channel) and the pooled text (batch, channel)."""
     found = encoder(encoder_hidden_states_t5=0, encoder_hidden_states_llama3=2, pooled_embeds=4)(pipe, texts, settings)
     return {**found, LLAMA: found[LLAMA].movedim(1, 0)}
@@ -114,7 +113,7 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"max_sequence_length": 128}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
     most = [tokenizer.model_max_length for tokenizer in (pipe.tokenizer_3, pipe.tokenizer_4)]
     text_tokens = sum(min(settings["max_sequence_length"], length) for length in most)

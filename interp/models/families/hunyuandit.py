@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
-from interp.models.families.calls import patch_layout
+from interp.models.families.calls import Settings, patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 from interp.models.lazy import torch
 
@@ -65,7 +64,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def text_states(pipe: Any, texts: list[str], settings: Settings) -> dict[str, torch.Tensor]:
     """The tokens of both encoders, (batch, token, channel), and their masks. T5's also set the shift."""
     encode = functools.partial(pipe.encode_prompt, texts, dtype=pipe.transformer.dtype, do_classifier_free_guidance=False)
     clip, _, clip_mask, _ = encode(max_sequence_length=CLIP_TOKENS, text_encoder_index=0)
@@ -73,7 +72,7 @@ def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dic
     return dict(zip(ROW_INPUTS[2:6], (clip, clip_mask, t5, t5_mask), strict=True))
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture; a learned sigma never enters the latents."""
     first = "v" if pipe.scheduler.config.prediction_type == "v_prediction" else "epsilon"
     return patch_layout(pipe, height, width, prediction=(first, "sigma"))

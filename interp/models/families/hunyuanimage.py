@@ -19,7 +19,7 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import numbered
-from interp.models.families.calls import falling_to_zero, no_conditions, patch_layout
+from interp.models.families.calls import Settings, falling_to_zero, patch_layout
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
 from interp.models.lazy import torch
@@ -70,13 +70,13 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"embedded_guidance": 3.25} if pipe.transformer.config.guidance_embeds else {}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
     glyphs = 0 if pipe.transformer.context_embedder_2 is None else pipe.tokenizer_2_max_length
     return patch_layout(pipe, height, width, glyphs + pipe.tokenizer_max_length, least=2 * pipe.vae_scale_factor)
 
 
-def text_states(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def text_states(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """The text tokens and their masks, of the prompt and of its glyphs, as the transformer takes them."""
     return dict(zip(TEXT_INPUTS, pipe.encode_prompt(texts, batch_size=len(texts)), strict=True))
 
@@ -98,7 +98,7 @@ PIPELINE = PipelineSpec(
     settings=settings,
     argument_of={"embedded_guidance": "distilled_guidance_scale"},
     left_out=GUIDERS,
-    conditions=no_conditions,
+    conditions=lambda pipe, texts, settings: {},
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     sigmas=falling_to_zero,

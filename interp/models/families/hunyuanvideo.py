@@ -11,13 +11,12 @@ The text tokens come from a language model, under a template. The transformer re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
 from interp.models.families.flux import own_scale
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -65,20 +64,20 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"max_sequence_length": 256, "num_frames": 129, **guided}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     length, scale = settings["max_sequence_length"], pipe.vae_scale_factor_spatial
     still = patch_layout(pipe, height, width, length, scale=scale, least=16)
     return video_layout(still, settings["num_frames"], pipe.vae_scale_factor_temporal, pipe.transformer.config.patch_size_t)
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), their mask, and pooled text, (batch, channel), in the transformer's dtype."""
     found = encoder(encoder_hidden_states=0, encoder_attention_mask=2, pooled_projections=1)(pipe, texts, settings)
     return {name: value.to(pipe.transformer.dtype) for name, value in found.items()}
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def conditions(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """The pooled text, (batch, channel), and the embedded guidance, times 1000, where the weights take one."""
     pooled = encode(pipe, texts, settings)["pooled_projections"]
     if "embedded_guidance" not in settings:

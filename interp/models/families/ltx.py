@@ -17,7 +17,7 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import encoder, falling, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
 
@@ -60,7 +60,7 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"max_sequence_length": 128, "num_frames": 161, "frame_rate": 25}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels: a latent is a token."""
     size, every = pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
     still = patch_layout(pipe, height, width, scale=size, least=32)

@@ -15,7 +15,6 @@ Mochi's text is half as wide as its image (1536 and 3072 channels). Text of anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import STATES
-from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -117,7 +116,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     length = settings["max_sequence_length"] if has_text(pipe.transformer) else 0
     size, kinds = pipe.vae_spatial_scale_factor, ("minus_velocity",)

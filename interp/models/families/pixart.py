@@ -8,12 +8,11 @@ the blocks, the embedded timestep enters again outside any module.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -57,7 +56,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def conditions(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """No text; the default size, where the weights take the picture's size."""
     if not pipe.transformer.use_additional_conditions:
         return {}
@@ -66,7 +65,7 @@ def conditions(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict
     return {"added_cond_kwargs": {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture; a learned sigma never enters the latents."""
     return patch_layout(pipe, height, width, prediction=epsilon_and_sigma(pipe.transformer))
 

@@ -15,7 +15,7 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
-from interp.models.families.calls import denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import Settings, denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -51,7 +51,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """Text tokens, (batch, token, channel), padded to `max_sequence_length`, and their mask, (batch, token)."""
     length = settings["max_sequence_length"]
     with torch.no_grad():
@@ -64,7 +64,7 @@ def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str
     }
 
 
-def prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def prompts(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """Prompts as encoded text."""
     return dict(zip(("prompt_embeds", "prompt_embeds_mask"), encode(pipe, texts, settings).values(), strict=True))
 

@@ -8,12 +8,11 @@ timestep enters again in `norm_out`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import config_size, encoder, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.pixart import CROSS_INPUTS
 
@@ -25,10 +24,8 @@ CROSS = cross_block(
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """The blocks' AdaLN argument, as the transformer's forward computes it."""
     timestep = inputs["timestep"]
-    if "guidance" in inputs:
-        given, _ = transformer.time_embed(timestep, guidance=inputs["guidance"], hidden_dtype=transformer.dtype)
-    else:
-        given, _ = transformer.time_embed(timestep, batch_size=len(timestep), hidden_dtype=transformer.dtype)
+    rows = {"guidance": inputs["guidance"]} if "guidance" in inputs else {"batch_size": len(timestep)}
+    given, _ = transformer.time_embed(timestep, **rows, hidden_dtype=transformer.dtype)
     return {"timestep": given}
 
 
@@ -50,7 +47,7 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
     """The text tokens of prompts under the pipeline's instruction, and their mask."""
     instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
     length = settings["max_sequence_length"]

@@ -7,12 +7,11 @@ no text output, and its text projection is scale and shift alone. `temb` enters 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
-from interp.models.families.calls import patch_layout, text_pipeline
+from interp.models.families.calls import Settings, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -70,13 +69,13 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-def encode(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, torch.Tensor]:
     """The text tokens, (batch, token, channel), and the pooled text, (batch, channel): the only text input of the gates."""
     states, _, pooled, _ = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a picture of height x width pixels."""
     return patch_layout(pipe, height, width, pipe.tokenizer_max_length + settings["max_sequence_length"])
 

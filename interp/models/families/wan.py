@@ -7,13 +7,12 @@ timestep enters again outside any module. `num_frames=1` generates pictures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
-from interp.models.families.calls import denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -58,7 +57,7 @@ def settings(pipe: Any) -> dict[str, Any]:
     return {"max_sequence_length": 512, "num_frames": 81}
 
 
-def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> Layout:
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
     still = patch_layout(pipe, height, width, scale=pipe.vae_scale_factor_spatial, least=16)
     of_time = pipe.transformer.config.patch_size[0]
