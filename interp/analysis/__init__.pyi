@@ -9,7 +9,6 @@ from . import energy as energy
 from . import factorial as factorial
 from . import glance as glance
 from . import intervals as intervals
-from . import lens_distance as lens_distance
 from . import massive as massive
 from . import paired as paired
 from . import pairs as pairs
@@ -25,4 +24,3 @@ from . import sweep_effects as sweep_effects
 from . import table as table
 from . import tokens as tokens
 from . import trend as trend
-from . import variance as variance

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -43,8 +43,10 @@ def bootstrap(
         result = np.moveaxis(function(means), 0, -1)
         return np.asarray(result if index.ndim > 1 else result[..., 0])
 
-    def resample() -> Any:
-        return stats.bootstrap(
+    # missing values are NaN, and so are their intervals, without a warning of scipy
+    unsaid = warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning)
+    with unsaid if np.isnan(flat).any() else contextlib.nullcontext():
+        found = stats.bootstrap(
             (np.arange(prompts),),
             statistic,
             n_resamples=resamples,
@@ -54,13 +56,6 @@ def bootstrap(
             vectorized=True,
             rng=np.random.default_rng(seed),
         )
-
-    if np.isnan(flat).any():  # missing values are NaN, and so are their intervals, without a warning of scipy
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = resample()
-    else:
-        found = resample()
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 

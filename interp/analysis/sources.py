@@ -105,7 +105,8 @@ def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str
     indices = tuple(int(values[index]) if -values.size <= index < 0 else index for index in indices)
     missing = [index for index in indices if index not in values]
     if missing:
-        raise InputError(f"{field or axis} must be one of those stored ({_short(values)}); got {missing[0]}")
+        shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+        raise InputError(f"{field or axis} must be one of those stored ({shown}); got {missing[0]}")
     return data.sel({axis: [value for value in values.tolist() if value in set(indices)]})
 
 
@@ -176,8 +177,3 @@ def facts_of(source: Source) -> dict[str, Any]:
         "rows": f"{source.rows_done} of {source.rows_total} done",
         "weights": str(source.plan.get("weights", "")),
     }
-
-
-def _short(values: Any) -> str:
-    shown = [str(value) for value in values[:8]]
-    return ", ".join(shown) + (", ..." if len(values) > 8 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import re
 import tomllib
@@ -20,7 +19,7 @@ Value = str | Sequence[str]
 """The name of a variable or coordinate, the names of an interval's bounds, "-", or a text in which {NAME} stands for a
 coordinate's value. A column whose variable is not in the result is left out.
 """
-FILE = Path(__file__).with_name("tables.toml")
+FILED = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +66,9 @@ class Table:
                     yield from _cell(pattern.replace("{}", shown(part[value.axis])), part, column)
 
 
-@functools.cache
-def _read() -> Mapping[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
-
-
 def table(name: str, view: View = lambda found: found) -> Table:
     """A table of tables.toml, of a view of the result."""
-    given = _read()[name]
+    given = FILED[name]
     columns = {
         heading: Along(value["along"], {key: one for key, one in value.items() if key != "along"})
         if isinstance(value, dict)

@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.analysis import intervals, variance
+from interp.analysis import factorial, intervals
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
@@ -147,7 +147,7 @@ class Grid:
     def _moments(self, table: Array) -> tuple[Array, Array, Array]:
         """Variances of the terms, (term, site, channel), and mean, (site, channel), of a table over all players; the table."""
         count = len(self.players)
-        return variance.split_grid(table, count), table.mean(axis=tuple(range(count))), table
+        return factorial.split_grid(table, count), table.mean(axis=tuple(range(count))), table
 
     def streamed(self) -> tuple[Array, Array]:
         """Variances of the terms, (term, site, channel), and mean, (site, channel), with one text in memory at a time."""
@@ -160,11 +160,11 @@ class Grid:
         total = np.zeros(())
         for cells in itertools.chain([first], tables):
             total = total + (cells - first) / count
-            for kept in [(), *variance.terms_of(list(self.values))]:
+            for kept in [(), *factorial.terms_of(list(self.values))]:
                 over = tuple(axis for axis in axes if axis not in kept)
                 square = ((cells - first).mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
                 marginal[kept] = marginal.get(kept, 0.0) + square / count
-        return variance.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
+        return factorial.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
 
     def table(self, number: int) -> Array:
         """Alpha of one text, (*other players, site, channel)."""
@@ -197,7 +197,7 @@ class Grid:
 
     def _describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
         """The result, with the sites as block, stream and gate."""
-        terms, total = variance.terms_of(self.players), parts.sum(axis=0)
+        terms, total = factorial.terms_of(self.players), parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = parts / total
         shapley = [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
@@ -217,7 +217,7 @@ class Grid:
         }
         if table is not None:
             found["alpha"] = self._unfold(table, tuple("prompt" if p == "text" else p for p in self.players))
-            low, high = variance.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
+            low, high = factorial.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
             found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
             coordinates |= self.values
             if "text" in self.players:
