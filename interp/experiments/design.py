@@ -153,8 +153,7 @@ class Drawing(Design):
             "plan": self.prepared.plan.to_json(),
             "provenance": provenance(self.prepared.model, how.batch_size) | how.through.provenance(),
         }
-        found: dict[str, Any] = as_json(attributes, "attributes")
-        return found
+        return dict(as_json(attributes, "attributes"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

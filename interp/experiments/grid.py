@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from interp.analysis import factorial, intervals
+from interp.analysis.result import result
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
@@ -209,10 +210,10 @@ class Grid:
         }
         coordinates: dict[str, Any] = {
             "block": np.arange(len(self.model.anatomy.blocks)),
-            "stream": np.array(self.model.anatomy.streams, dtype=object),
-            "gate": np.array(self.model.anatomy.gates, dtype=object),
-            "term": np.array([":".join(self.players[player] for player in term) for term in terms], dtype=object),
-            "player": np.array(self.players, dtype=object),
+            "stream": list(self.model.anatomy.streams),
+            "gate": list(self.model.anatomy.gates),
+            "term": [":".join(self.players[player] for player in term) for term in terms],
+            "player": self.players,
             "channel": np.arange(mean.shape[-1]) if self.channels is None else np.array(self.channels),
         }
         if table is not None:
@@ -221,8 +222,22 @@ class Grid:
             found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
             coordinates |= self.values
             if "text" in self.players:
-                coordinates["prompt_text"] = ("prompt", np.array(self.texts, dtype=object))
-        return xr.Dataset(found).assign_coords(coordinates).assign_attrs(self._attributes(table is not None))
+                coordinates["prompt_text"] = ("prompt", list(self.texts))
+        sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())
+        without = "" if "text" in self.players else "text cannot enter the gates of this model at all; "
+        held = "" if "guidance" in self.values or "guidance" not in self.text else "; embedded guidance held at its default"
+        return result(
+            "gates",
+            found,
+            coordinates,
+            averaged_over="the full grid, every cell alike",
+            interval="none: streamed" if table is None else intervals.said_jackknife(len(self.texts), "share"),
+            control="exact: no block was run",
+            note=f"{without}shares hold for these prompts and these timesteps{held}",
+            model=self.model.name,
+            weights=fingerprint(self.model.pipe),
+            grid=f"{len(self.texts)} prompts, {sizes}",
+        )
 
     def _unfold(self, values: Array, leading: tuple[str, ...]) -> xr.DataArray:
         """(*leading, site, channel) as (*leading, block, stream, gate, channel), NaN for gates that do not exist."""
@@ -233,18 +248,3 @@ class Grid:
             place = site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))
             found[(..., *place, slice(None))] = values[..., number, :]
         return xr.DataArray(found, dims=(*leading, "block", "stream", "gate", "channel"))
-
-    def _attributes(self, kept: bool) -> dict[str, Any]:
-        sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())
-        without = "" if "text" in self.players else "text cannot enter the gates of this model at all; "
-        held = "" if "guidance" in self.values or "guidance" not in self.text else "; embedded guidance held at its default"
-        return {
-            "analysis": "gates",
-            "model": self.model.name,
-            "weights": fingerprint(self.model.pipe),
-            "grid": f"{len(self.texts)} prompts, {sizes}",
-            "averaged_over": "the full grid, every cell alike",
-            "interval": intervals.said_jackknife(len(self.texts), "share") if kept else "none: streamed",
-            "control": "exact: no block was run",
-            "note": f"{without}shares hold for these prompts and these timesteps{held}",
-        }

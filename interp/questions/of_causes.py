@@ -104,11 +104,6 @@ def segmentation_results(run: Run, asked: Segmentation) -> Results:
     return results
 
 
-def _foreground(found: xr.Dataset) -> xr.Dataset:
-    """The share of foreground, mean over prompts."""
-    return found.assign(foreground=found["mask"].mean(("prompt", "token_y", "token_x")))
-
-
 def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dict[str, Draw]:
     """Clusters over pictures, one heat map, and the overlap with the truth."""
     found: dict[str, Draw] = {}
@@ -121,6 +116,7 @@ def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dic
     return found
 
 
+WITHIN = ("prompt", "token_y", "token_x")
 QUESTIONS = (
     Question(
         "alignment",
@@ -163,7 +159,7 @@ QUESTIONS = (
         Segmentation,
         segmentation_results,
         {
-            "segmentation": ("segmentation", table("areas", _foreground)),
+            "segmentation": ("segmentation", table("areas", lambda found: found.assign(foreground=found["mask"].mean(WITHIN)))),
             "IoU with the true masks": ("segmentation_score", table("overlap")),
         },
         segmentation_figures,

@@ -14,7 +14,7 @@ from interp.analysis.table import Rows, table
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
-from interp.figures import maps, people
+from interp.figures import maps
 from interp.report.page import Page, clean, write
 from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
@@ -129,7 +129,7 @@ def _segmentation(page: Page, found: xr.Dataset) -> None:
 
 def _study(page: Page, found: xr.Dataset) -> None:
     page.text(f"{found.attrs['raters']} raters, {found.attrs['pairs']} pairs. Intervals: {found.attrs['interval']}.")
-    page.figure(people.win_rates(found))
+    page.figure(figures.win_rates(found))
 
 
 SECTIONS: Mapping[str, Callable[[Page, xr.Dataset], None]] = {

@@ -143,7 +143,6 @@ def _collect(
     over_median                    (arm, block, gate)             edited channels over the median channel, at the edited block
     """
     import numpy as np
-    import xarray as xr
 
     gates = [str(value) for value in original.gates["gate"].to_numpy()]
     axes, shape = ("arm", "block", "gate", "measured"), (len(ARMS), len(blocks), len(gates), 2)
@@ -153,23 +152,16 @@ def _collect(
         place = (ARMS.index(arm.name), list(blocks).index(arm.block), gates.index(arm.gate))
         for name, measured in names.items():
             found[name][place] = values[measured]
-    return xr.Dataset(
+    return analysis.result.result(
+        "govern",
         {name: (axes[: table.ndim], table) for name, table in found.items()},
-        {
-            "arm": np.array(ARMS, dtype=object),
-            "block": list(blocks),
-            "gate": np.array(gates, dtype=object),
-            "measured": np.array(["own", "last"], dtype=object),
-        },
-        {
-            "analysis": "govern",
-            "channels": chosen,
-            "ordinary": ordinary,
-            "averaged_over": "edited channels, tokens, steps, then prompt texts",
-            "interval": analysis.intervals.said(len(set(original.prompts))),
-            "control": f"ordinary channels {ordinary}, as many as massive ones",
-            **analysis.sources.facts_of(original),
-        },
+        {"arm": ARMS, "block": list(blocks), "gate": gates, "measured": ["own", "last"]},
+        averaged_over="edited channels, tokens, steps, then prompt texts",
+        interval=analysis.intervals.said(len(set(original.prompts))),
+        control=f"ordinary channels {ordinary}, as many as massive ones",
+        channels=chosen,
+        ordinary=ordinary,
+        **analysis.sources.facts_of(original),
     )
 
 
