@@ -4,7 +4,6 @@ from . import comparison as comparison
 from . import correspondence as correspondence
 from . import criteria as criteria
 from . import disruption as disruption
-from . import dose_response as dose_response
 from . import energy as energy
 from . import factorial as factorial
 from . import glance as glance

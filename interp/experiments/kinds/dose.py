@@ -73,7 +73,7 @@ def design(request: Request) -> experiments.design.Drawing:
         "budget": options.budget,
         "random": "drawn anew for every row, out of all but the largest",
     }
-    measure = lambda made: {"dose": analysis.dose_response.response(made, real)}  # noqa: E731
+    measure = lambda made: {"dose": analysis.disruption.response(made, real)}  # noqa: E731
     return request.drawing(
         prepared, arms, parameters, measure, bind=lambda row, clean: partial(_redrawn, ranked.order, row), planned=planned
     )
