@@ -39,7 +39,9 @@ def bootstrap(
 
     def statistic(index: Array, axis: int = -1) -> Array:
         rows = np.atleast_2d(index)
-        means = (_shares(rows, prompts).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
+        places = rows + prompts * np.arange(len(rows))[:, None]
+        counts = np.bincount(places.ravel(), minlength=len(rows) * prompts).reshape(len(rows), prompts)
+        means = ((counts / rows.shape[1]).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
         result = np.moveaxis(function(means), 0, -1)
         return np.asarray(result if index.ndim > 1 else result[..., 0])
 
@@ -107,13 +109,6 @@ def said_jackknife(prompts: int, scale: str) -> str:
         return "none: it needs three prompt texts"
     name = {"share": "the logit scale", "correlation": "Fisher's z"}[scale]
     return f"{LEVEL:.0%}, jackknife over {prompts} prompt texts on {name}"
-
-
-def _shares(index: Array, prompts: int) -> Array:
-    """How often each prompt is in each resample, as shares: (resample, prompt)."""
-    places = index + prompts * np.arange(len(index))[:, None]
-    counts = np.bincount(places.ravel(), minlength=len(index) * prompts).reshape(len(index), prompts)
-    return np.asarray(counts / index.shape[1])
 
 
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:

@@ -114,7 +114,7 @@ class ByArms(ByRow):
     keep: Sequence[tuple[int, Site]] = ()
 
     def __post_init__(self) -> None:
-        """Raise InputError for edits that select places that the model or the run does not have, or a state that no block outputs."""
+        """Raise InputError for edits of places that the model or the run does not have, or of states that no block outputs."""
         prepared = self.prepared
         anatomy = prepared.model.anatomy
         tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}

@@ -50,7 +50,9 @@ def design(request: Request) -> experiments.design.Drawing:
     prepared = request.prepare(options.prompts)
     anatomy, steps = prepared.model.anatomy, len(prepared.schedule.timesteps)
     windows = listed(options.windows, "windows", WINDOWS)
-    counts = channel_counts(options.counts, _doubled(anatomy.channels), anatomy.channels)
+    quarter = max(anatomy.channels // 4, 1)
+    doubled = {*(2**power for power in range(quarter.bit_length())), quarter}
+    counts = channel_counts(options.counts, doubled, anatomy.channels)
     ranked = request.rank(prepared, "0")
     sets = nested_blocks(len(anatomy.blocks), options.block)
     if steps < 2 and set(windows) - {"all"}:
@@ -119,12 +121,6 @@ def share_out(rows: Sequence[Row], doses: int, budget: int, seed: int) -> Any:
         for kind in range(kinds):
             planned[hand, 1 + kind * doses + dose] = True
     return planned
-
-
-def _doubled(channels: int) -> list[int]:
-    """1, 2, 4, ... and a quarter of the channels."""
-    most = max(channels // 4, 1)
-    return sorted({*(2**power for power in range(most.bit_length())), most})
 
 
 def _redrawn(order: Sequence[int], row: Row, arm: experiments.draw.Arm) -> Any:
