@@ -153,7 +153,5 @@ def surface(source: sources.Source, *, step: int | None = None, block: int = -1,
     """
     states = sources.hidden(source, stream)
     here = sources.at(states, block=block, step=int(states["step"][0]) if step is None else step)
-    found = abs(here).mean("prompt").compute()
-    attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
-    magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)
-    return magnitude
+    magnitude: xr.DataArray = abs(here).mean("prompt").compute().rename("magnitude")
+    return magnitude.assign_attrs(analysis="surface", averaged_over="prompts", long_name="mean |hidden|")

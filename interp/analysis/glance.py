@@ -26,8 +26,7 @@ def statistics(run: Run) -> xr.Dataset:
 
     `var` carries the variance of `mean` over rows, so that `criteria.energy_of` gives the mean energy exactly.
     """
-    summary = _summary(run, "mean_abs")
-    moments = summary[["mean", "mean_abs", "min_abs", "var"]]
+    moments = _summary(run, "mean_abs")[["mean", "mean_abs", "min_abs", "var"]]
     mean = moments.sel(moment="mean", drop=True)
     mean["var"] = mean["var"] + moments["mean"].sel(moment="variance", drop=True)
     return mean.expand_dims("prompt")

@@ -23,20 +23,14 @@ FILED = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding
 
 
 @dataclasses.dataclass(frozen=True)
-class Along:
-    """Columns for every value along a further axis; "{}" in a heading stands for the value."""
-
-    axis: str
-    columns: Mapping[str, Value]
-
-
-@dataclasses.dataclass(frozen=True)
 class Table:
     """A row for every place along the axes `over`, the last the fastest."""
 
     over: Sequence[str]
-    columns: Mapping[str, Value | Along]
-    """By heading, in which {NAME} stands for a coordinate's value; the heading of an `Along` is not shown."""
+    columns: Mapping[str, Value | Mapping[str, Value]]
+    """By heading, in which {NAME} stands for a coordinate's value. A mapping has columns for every value along the axis
+    `along`; "{}" in its headings stands for the value, and its own heading is not shown.
+    """
     keep: str = ""
     """A variable: rows in which it is NaN or false, or results without it, are not shown."""
     below: Table | None = None
@@ -57,26 +51,21 @@ class Table:
 
     def _cells(self, one: xr.Dataset) -> Iterator[tuple[str, Any]]:
         for heading, value in self.columns.items():
-            if not isinstance(value, Along):
+            if not isinstance(value, Mapping):
                 yield from _cell(filled(heading, one), one, value)
                 continue
-            for place in range(one.sizes[value.axis]):
-                part = one.isel({value.axis: place})
-                for pattern, column in value.columns.items():
-                    yield from _cell(pattern.replace("{}", shown(part[value.axis])), part, column)
+            axis, further = str(value["along"]), {name: column for name, column in value.items() if name != "along"}
+            for place in range(one.sizes[axis]):
+                part = one.isel({axis: place})
+                for pattern, column in further.items():
+                    yield from _cell(pattern.replace("{}", shown(part[axis])), part, column)
 
 
 def table(name: str, view: View = lambda found: found) -> Table:
     """A table of tables.toml, of a view of the result."""
     given = FILED[name]
-    columns = {
-        heading: Along(value["along"], {key: one for key, one in value.items() if key != "along"})
-        if isinstance(value, dict)
-        else value
-        for heading, value in given["columns"].items()
-    }
     below = table(given["below"]) if "below" in given else None
-    return Table(given["over"], columns, given.get("keep", ""), below, view)
+    return Table(given["over"], given["columns"], given.get("keep", ""), below, view)
 
 
 def _is_shown(value: xr.DataArray) -> bool:

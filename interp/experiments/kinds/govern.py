@@ -47,11 +47,6 @@ class _Arm:
     channels: tuple[int, ...]
     edit: Any
 
-    @property
-    def store(self) -> str:
-        """The name of its store in the experiment's folder."""
-        return f"block.{self.block}-{self.gate}-{self.name}.zarr"
-
 
 def design(request: Request) -> experiments.design.Measuring:
     """One unit per block, gate and edit: a traced run with a store in the folder NAME/ next to the experiment's store.
@@ -73,8 +68,10 @@ def design(request: Request) -> experiments.design.Measuring:
         raise InputError(f"blocks: none of {list(wanted)} has a gate in the image stream")
 
     def measure(number: int) -> dict[str, Array]:
-        _, run = request.traced(options.prompts, folder / arms[number].store, interventions=[arms[number].edit])
-        return _compare(original, run, arms[number])
+        arm = arms[number]
+        store = folder / f"block.{arm.block}-{arm.gate}-{arm.name}.zarr"
+        _, run = request.traced(options.prompts, store, interventions=[arm.edit])
+        return _compare(original, run, arm)
 
     return request.measuring(
         prepared,
