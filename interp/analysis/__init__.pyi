@@ -12,7 +12,6 @@ from . import massive as massive
 from . import paired as paired
 from . import pairs as pairs
 from . import patching as patching
-from . import published as published
 from . import residual as residual
 from . import result as result
 from . import segmentation as segmentation

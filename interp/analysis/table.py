@@ -1,7 +1,11 @@
-"""Results as tables: their rows and columns (tables.toml). The terminal, JSON and pages render the same rows."""
+"""Results as tables: their rows and columns (tables.toml). The terminal, JSON and pages render the same rows.
+
+Numbers that the papers publish (published.csv) are shown next to measured numbers, always marked as published.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
 import re
@@ -20,6 +24,29 @@ Value = str | Sequence[str]
 coordinate's value. A column whose variable is not in the result is left out.
 """
 FILED = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))
+DG = "Detail Guidance, arXiv 2510.11538"
+FC = "Few Channels, arXiv 2605.13974"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A published result."""
+
+    topic: str
+    """The analysis that measures the same."""
+    claim: str
+    model: str
+    value: str
+    source: str
+
+
+with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
+    PUBLISHED = tuple(Finding(**row) for row in csv.DictReader(file))
+
+
+def about(topic: str) -> list[Finding]:
+    """The published results on one topic."""
+    return [finding for finding in PUBLISHED if finding.topic == topic]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -188,7 +188,7 @@ class Kind:
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
     """By file name; by default the figure of the default table."""
     papers: tuple[str, ...] = ()
-    """Topics of published numbers that are shown below the results (`interp.analysis.published`)."""
+    """Topics of published numbers that are shown below the results (`interp.analysis.table`)."""
     controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Values of an arm label that mark controls; a control is shown next to the arm with otherwise equal labels."""
     ends: tuple[int, ...] = (0,)

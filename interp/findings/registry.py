@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from interp.analysis.published import DG, FC
+from interp.analysis.table import DG, FC
 from interp.findings import caused, observed
 from interp.findings.claims import Claim
 

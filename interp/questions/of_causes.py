@@ -30,11 +30,17 @@ class Alignment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Attribution:
-    """The channels, and the margin of a negligible share."""
+class Residual:
+    """The channels."""
 
     channels: Channels = None
     stream: OneStream = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution(Residual):
+    """The channels, and the margin of a negligible share."""
+
     margin: Annotated[float, Doc("A share is negligible if its interval is below this.")] = 0.05
 
 
@@ -56,14 +62,6 @@ def _of_timestep(found: xr.Dataset) -> xr.Dataset:
         ordinary_timestep=here["ordinary"],
         prompt_negligible=found["prompt_negligible"].astype(object).where(known, "cannot tell"),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Residual:
-    """The channels."""
-
-    channels: Channels = None
-    stream: OneStream = "image"
 
 
 def _over_steps(found: xr.Dataset) -> xr.Dataset:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from interp.analysis.published import about
-from interp.analysis.table import Rows, table
+from interp.analysis.table import Rows, about, table
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
