@@ -145,7 +145,7 @@ LONGEST = 250
 LONGER = {  # files from before the limit; they may not grow, and leave this table once they are within it
     "interp/guidance/methods.py": 285,
     "interp/base/plan.py": 266,
-    "interp/store/schema.py": 262,
+    "interp/store/schema.py": 259,
 }
 
 
