@@ -11,7 +11,7 @@ from conftest import prompts_for
 from messages import refused
 
 import interp
-from interp.analysis.variance import split_grid
+from interp.analysis.factorial import split_grid
 from interp.experiments.grid import tabulate
 from interp.models.families.pipeline import schedule
 from interp.testing import plant

@@ -16,7 +16,7 @@ from conftest import DEMO_PROMPTS
 from messages import refused
 
 import interp
-from interp.analysis import comparison, energy, published, segmentation, stability, trend
+from interp.analysis import comparison, energy, segmentation, stability, table, trend
 from interp.experiments.grid import tabulate
 from interp.experiments.keypoint_pairs import demo_pairs
 from interp.figures import causes, channels, maps, marks, style
@@ -191,7 +191,7 @@ def test_what_the_papers_measured_is_in_no_result(demo_run: interp.Run) -> None:
     assert "channel 810" in out, "a sentence of a paper, next to the table"
     _, out, _ = run(["alignment", str(demo_run.path), "--no-save", "--json"])
     assert "channel 810" not in out
-    for finding in published.PUBLISHED:
+    for finding in table.PUBLISHED:
         assert finding.source
         assert finding.value
 

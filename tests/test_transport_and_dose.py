@@ -11,7 +11,7 @@ from conftest import prompts_for
 from messages import refused
 
 import interp
-from interp.analysis import dose_response as analysis
+from interp.analysis import disruption as analysis
 from interp.base.plan import Row
 from interp.experiments.kinds.dose import dose, nested_blocks, share_out
 from interp.experiments.kinds.transport import transport

@@ -144,7 +144,7 @@ def results():
     path = str(file.with_suffix(".jsonl"))
     begin = ("import interp", "from interp.store.answers import read_answers", "")
     text = f"interp.study.win_rates(read_answers({path!r}), {study.first_name!r}, {study.second_name!r})"
-    ask.Made(answers, "answers", begin, file).named("found", text, rates).draw("win-rates", "people.win_rates")
+    ask.Made(answers, "answers", begin, file).named("found", text, rates).draw("win-rates", "evaluation.win_rates")
     st.dataframe(rates.to_dataframe().reset_index(), hide_index=True)
     st.caption("agreement: Krippendorff's alpha between raters; 1 is full agreement, 0 is chance. Intervals cluster by rater.")
 

@@ -4,17 +4,14 @@ from . import comparison as comparison
 from . import correspondence as correspondence
 from . import criteria as criteria
 from . import disruption as disruption
-from . import dose_response as dose_response
 from . import energy as energy
 from . import factorial as factorial
 from . import glance as glance
 from . import intervals as intervals
-from . import lens_distance as lens_distance
 from . import massive as massive
 from . import paired as paired
 from . import pairs as pairs
 from . import patching as patching
-from . import published as published
 from . import residual as residual
 from . import result as result
 from . import segmentation as segmentation
@@ -25,4 +22,3 @@ from . import sweep_effects as sweep_effects
 from . import table as table
 from . import tokens as tokens
 from . import trend as trend
-from . import variance as variance

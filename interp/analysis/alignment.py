@@ -38,12 +38,14 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     targets = [sources.samples(values).transpose(*axes).to_numpy() for values in (statistics["mean_abs"], change)]
     numbers = [[_one(gate, target, k, seed) for gate in alpha.to_numpy()] for target in targets]
     found = {name: np.array([[one[name] for one in line] for line in numbers]).swapaxes(1, 2) for name in NAMES}
-    rank = [_rank_of_largest(gate.mean(axis=0), targets[0].mean(axis=0)) for gate in alpha.to_numpy()]
+    alphas, sizes = alpha.to_numpy().mean(axis=1), targets[0].mean(axis=0)  # (gate, block, channel), (block, channel)
+    at_largest = np.take_along_axis(alphas, sizes.argmax(axis=-1)[None, :, None], axis=-1)
+    rank = np.where(np.isnan(alphas + sizes).any(axis=-1), np.nan, (alphas > at_largest).sum(axis=-1))
     return result(
         "alignment",
         {
             **{name: (("target", "block", "gate"), value) for name, value in found.items()},
-            "alpha_rank": (("block", "gate"), np.stack(rank, axis=1)),
+            "alpha_rank": (("block", "gate"), rank.T),
             "chance": ((), k / statistics.sizes["channel"]),
         },
         {"target": TARGETS, "gate": alpha["gate"], **sources.along(statistics, "block")},
@@ -101,9 +103,3 @@ def spearman(pairs: Array) -> Array:
     """Spearman correlation of (..., 2, channel)."""
     ranks = standardised_ranks(pairs)
     return np.asarray((ranks[..., 0, :] * ranks[..., 1, :]).sum(axis=-1))
-
-
-def _rank_of_largest(alpha: Array, values: Array) -> Array:
-    """Rank of alpha (block, channel) at each block's largest value; NaN where either is missing."""
-    at = np.take_along_axis(alpha, values.argmax(axis=-1, keepdims=True), axis=-1)
-    return np.where(np.isnan(alpha + values).any(axis=-1), np.nan, (alpha > at).sum(axis=-1))

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, massive, sources, variance
+from interp.analysis import factorial, intervals, massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
 MARGIN = 0.05  # shares below it are negligible
 TERMS = ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed", "prompt:seed", "timestep:prompt:seed")
-"""In the order of `variance.terms_of`."""
+"""In the order of `factorial.terms_of`."""
 PROMPT_TERMS = [TERMS.index(term) for term in TERMS if "prompt" in term]
 CONFOUNDED = "in a sampling run the timestep is also the noise level, and the split depends on the grid of steps"
 
@@ -53,8 +53,6 @@ def decompose(
     chosen = massive.channels_of(source, channels, stream)
     data = _quantity(source, stream, quantity, gate)
     cells, prompts, seeds = crossed(data)
-    if prompts < 2:
-        raise InputError("prompts: timestep against text needs at least two different prompt texts; this run has one done")
     if data.sizes["step"] < 2:
         raise InputError("steps: timestep against text needs at least two steps; this run has one")
     split = Split(prompts, seeds, data.sizes["step"])
@@ -107,13 +105,15 @@ def _no_text(source: sources.Source, quantity: str) -> str:
 
 
 def crossed(data: xr.DataArray) -> tuple[Array, int, int]:
-    """Rows as a (text, seed) table over the seeds that every text has; and its sizes."""
+    """Rows as a (text, seed) table over the seeds that every text has; and its sizes, at least two texts."""
     table: dict[Any, dict[Any, int]] = {}
     for row, (text, seed) in enumerate(zip(*sources.labels(data), strict=True)):
         table.setdefault(text, {}).setdefault(seed, row)
     common = sorted(set.intersection(*(set(rows) for rows in table.values())))
     if not common:
         raise InputError("seeds must be crossed with prompts: no seed of this run is there for every prompt text")
+    if len(table) < 2:
+        raise InputError("prompts: timestep against text needs at least two different prompt texts; this run has one done")
     return np.array([[rows[seed] for seed in common] for rows in table.values()]), len(table), len(common)
 
 
@@ -191,7 +191,7 @@ def effect_sizes(values: Array) -> tuple[Array, Array]:
     """eta^2 and omega^2, (term, ...), of (text, seed, step, ...): sums of squares of a crossed design."""
     grid = np.moveaxis(values, 2, 0)
     sizes = dict(zip(TERMS, grid.shape[:3], strict=False))
-    squares = variance.split_grid(grid, 3) * np.prod(grid.shape[:3])
+    squares = factorial.split_grid(grid, 3) * np.prod(grid.shape[:3])
     freedom = [float(np.prod([sizes[name] - 1 for name in term.split(":")])) for term in TERMS]
     total = squares.sum(axis=0)
     highest = TERMS.index(":".join(name for name, count in sizes.items() if count > 1))

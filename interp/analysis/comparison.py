@@ -63,8 +63,7 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
         "channels": channels,
         **_behaviour(run, stream, mean),
     }
-    attributes = {"interval": intervals.said(len(values))}
-    return xr.Dataset(variables, {"block": sizes["block"].to_numpy()}, attributes)
+    return xr.Dataset(variables, {"block": sizes["block"].to_numpy()}, {"interval": intervals.said(len(values))})
 
 
 def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:

@@ -80,13 +80,12 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
         )
     others = states["channel"].to_numpy()[~np.isin(states["channel"].to_numpy(), chosen)]
     random = np.random.default_rng(0).choice(others, min(len(chosen), len(others)), replace=False)
-    norms = xr.Dataset({"square": (states**2).sum("channel")})
+    square = (states**2).sum("channel")
+    norms = xr.Dataset({"norm": np.sqrt(square)})
     for name, left_out in (("excised", chosen), ("random", list(random))):
-        norms[name] = np.sqrt(np.maximum(norms["square"] - (states.sel(channel=left_out) ** 2).sum("channel"), 0.0))
-    norms["norm"] = np.sqrt(norms["square"])
-    norms = norms.drop_vars("square").compute()
-    far: xr.Dataset = norms > HIGH_NORM * norms.median("token")
-    high = xr.Dataset({name: far[name].mean(("prompt", "token")) for name in ("norm", "excised", "random")})
+        norms[name] = np.sqrt(np.maximum(square - (states.sel(channel=left_out) ** 2).sum("channel"), 0.0))
+    norms = norms.compute()
+    high = (norms > HIGH_NORM * norms.median("token")).mean(("prompt", "token"))
     correlation = sources.by_text(xr.corr(norms["norm"], norms["excised"], "token")).transpose("prompt", "step", "block")
     return result(
         "token_norms",
@@ -154,7 +153,5 @@ def surface(source: sources.Source, *, step: int | None = None, block: int = -1,
     """
     states = sources.hidden(source, stream)
     here = sources.at(states, block=block, step=int(states["step"][0]) if step is None else step)
-    found = abs(here).mean("prompt").compute()
-    attributes = {"analysis": "surface", "averaged_over": "prompts", "long_name": "mean |hidden|"}
-    magnitude: xr.DataArray = found.rename("magnitude").assign_attrs(attributes)
-    return magnitude
+    magnitude: xr.DataArray = abs(here).mean("prompt").compute().rename("magnitude")
+    return magnitude.assign_attrs(analysis="surface", averaged_over="prompts", long_name="mean |hidden|")

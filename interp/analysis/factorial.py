@@ -1,13 +1,18 @@
-"""Two-level factorials: main effects, and the share of each term in the variance within prompts (Yates 1937)."""
+"""Full grids: their variance split into main effects and interactions, and the effects of two-level factorials (Yates 1937).
+
+Main effects and interactions of a full grid split its variance exactly (Hoeffding 1948; Sobol 1993); a player's Shapley share
+is S_i + S_ij / 2 + ...
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, sources, variance
+from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result
 from interp.store.schema import Array
 
@@ -39,7 +44,8 @@ def split(
         return sources.means_alike(of_sets, texts)
 
     effect = means(np.stack([contrast(log, (place,), count) for place in range(count)], axis=1))
-    parts = means(np.moveaxis(variance.split_grid(np.moveaxis(log, 0, count), count), 0, 1))
+    shares = lambda parts: parts / parts.sum(axis=1, keepdims=True)  # noqa: E731
+    parts = means(np.moveaxis(split_grid(np.moveaxis(log, 0, count), count), 0, 1))
     moved = Estimate.mean(effect**2)
     number = len(effect)
     return result(
@@ -47,13 +53,16 @@ def split(
         {
             "effect": (axes, Estimate.mean(effect)),
             "moved": (axes, Estimate(np.sqrt(moved.value), np.sqrt(moved.low), np.sqrt(moved.high))),
-            "share": (("term", "block", "set"), Estimate.of_mean(parts, _shares, intervals.jackknife)),
+            "share": (
+                ("term", "block", "set"),
+                Estimate.of_mean(parts, shares, intervals.jackknife),
+            ),
             "size": (("prompt", *factors, "block", "channel"), sizes.astype(np.float32)),
             "own_level": (("step", "block", "set"), means(levels).mean(axis=0)),
         },
         {
             "factor": list(factors),
-            "term": [":".join(factors[place] for place in term) for term in variance.terms_of(factors)],
+            "term": [":".join(factors[place] for place in term) for term in terms_of(factors)],
             "set": list(dict.fromkeys(sets)),
             "step": list(steps),
             "block": list(blocks),
@@ -80,6 +89,56 @@ def contrast(values: Array, term: Sequence[int], count: int) -> Array:
     return found
 
 
-def _shares(parts: Array) -> Array:
-    """(resample, term, ...) variances of the terms as shares of their sum."""
-    return np.asarray(parts / parts.sum(axis=1, keepdims=True))
+def terms_of(players: Sequence[str]) -> list[tuple[int, ...]]:
+    """Every player alone, every two together, ..., by number."""
+    numbers = range(len(players))
+    return [chosen for count in range(1, len(players) + 1) for chosen in itertools.combinations(numbers, count)]
+
+
+def split_grid(table: Array, players: int) -> Array:
+    """Variance of each term, (term, ...), of a full grid whose first axes are the players; terms in the order of `terms_of`."""
+    terms = terms_of([""] * players)
+    means: dict[tuple[int, ...], Array] = {}
+    for kept in [(), *terms]:
+        over = tuple(axis for axis in range(players) if axis not in kept)
+        means[kept] = table.mean(axis=over, keepdims=True, dtype=np.float64)
+    found = []
+    for term in terms:
+        effect = sum((-1) ** (len(term) - len(kept)) * mean for kept, mean in means.items() if set(kept) <= set(term))
+        found.append((np.asarray(effect) ** 2).mean(axis=tuple(range(players))))
+    return np.stack(found)
+
+
+def with_text(first: Array, shift: Array, squares: dict[tuple[int, ...], Array], axes: tuple[int, ...]) -> Array:
+    """Variances of all terms, text being player 0, from moments over texts of the inner grid's marginal means.
+
+    `squares[kept]` is the mean over texts of the mean square of each text's marginal mean, less the first text's.
+    """
+    inner = dict(zip(terms_of([""] * len(axes)), split_grid(first + shift, len(axes)), strict=True))
+    of_text: dict[tuple[int, ...], Array] = {}
+    for kept, square in squares.items():
+        over = tuple(axis for axis in axes if axis not in kept)
+        centre = (shift.mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
+        below = sum((of_text[k] for k in of_text if set(k) < set(kept)), np.zeros_like(centre))
+        of_text[kept] = np.maximum(square - centre - below, 0.0)
+    found = []
+    for term in terms_of([""] * (len(axes) + 1)):
+        inner_part = tuple(player - 1 for player in term if player > 0)
+        found.append((of_text if 0 in term else inner)[inner_part])
+    return np.stack(found)
+
+
+def share_intervals(table: Array, players: int) -> tuple[Array, Array]:
+    """Jackknife over prompts (the first axis) of the terms' shares: (term, site, channel) each."""
+    prompts = len(table)
+    if prompts < 3:
+        nothing = np.full((2**players - 1, *table.shape[players:]), np.nan)
+        return nothing, nothing.copy()
+
+    def share(rows: Array) -> Array:
+        parts = split_grid(table[rows], players)
+        return np.asarray(parts / parts.sum(axis=0))
+
+    everyone = np.arange(prompts)
+    left_out = np.stack([share(np.delete(everyone, row)) for row in everyone])
+    return intervals.from_jackknife(share(everyone), left_out)

@@ -26,8 +26,7 @@ def statistics(run: Run) -> xr.Dataset:
 
     `var` carries the variance of `mean` over rows, so that `criteria.energy_of` gives the mean energy exactly.
     """
-    summary = _summary(run, "mean_abs")
-    moments = summary[["mean", "mean_abs", "min_abs", "var"]]
+    moments = _summary(run, "mean_abs")[["mean", "mean_abs", "min_abs", "var"]]
     mean = moments.sel(moment="mean", drop=True)
     mean["var"] = mean["var"] + moments["mean"].sel(moment="variance", drop=True)
     return mean.expand_dims("prompt")
@@ -50,13 +49,13 @@ def profile(run: Run, channels: Sequence[int], *, stream: str = "image") -> xr.D
 
 def size(run: Run, channel: int, *, stream: str = "image", moment: str = "mean") -> xr.DataArray:
     """Mean |hidden| of one channel, mean (or variance) over rows: (step, block)."""
-    here = _moments(run, "mean_abs", stream, channel=channel).sel(moment=moment, drop=True)
+    here = _moment(run, "mean_abs", stream, moment, channel=channel)
     return here.transpose("step", "block").assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
 def ratio(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
     """Mean |hidden| of one channel over the median channel's: (step, block)."""
-    sizes = _moments(run, "mean_abs", stream).sel(moment="mean", drop=True)
+    sizes = _moment(run, "mean_abs", stream)
     here = sources.at(sizes, channel=channel).drop_vars("channel")
     found: xr.DataArray = (here / sizes.median("channel")).transpose("step", "block")
     return found.assign_attrs(_facts(run), averaged_over="tokens, then rows")
@@ -64,7 +63,7 @@ def ratio(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
 
 def channels(run: Run, *, block: int, step: int, stream: str = "image") -> xr.DataArray:
     """Mean |hidden| of every channel at one block and step, mean over rows: (channel)."""
-    here = _moments(run, "mean_abs", stream, block=block, step=step).sel(moment="mean", drop=True)
+    here = _moment(run, "mean_abs", stream, block=block, step=step)
     return here.assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
@@ -75,11 +74,11 @@ def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Da
                                           (prompts, seeds, interactions). The first is too large by at most rest / rows
     ordinary           (block)            the control: the median channel's timestep share
     """
-    moments = _moments(run, "mean_abs", stream).astype(np.float64).transpose("moment", "step", "block", "channel")
-    if int(run.summary.attrs["rows"]) < 2 or moments.sizes["step"] < 2:
+    mean, between = (_moment(run, "mean_abs", stream, moment).astype(np.float64) for moment in ("mean", "variance"))
+    if int(run.summary.attrs["rows"]) < 2 or mean.sizes["step"] < 2:
         raise InputError("prompts and steps: a split of the variance needs at least two rows and two steps")
-    over_steps = moments.sel(moment="mean", drop=True).var("step", skipna=False)
-    total = over_steps + moments.sel(moment="variance", drop=True).mean("step", skipna=False)
+    over_steps = mean.transpose("step", "block", "channel").var("step", skipna=False)
+    total = over_steps + between.mean("step", skipna=False)
     share = over_steps / total.where(total > 0)
     chosen = sources.choose(share, "channel", list(wanted), "channels")
     found = xr.Dataset({"timestep": chosen, "rest": 1 - chosen, "ordinary": share.median("channel")})
@@ -88,8 +87,7 @@ def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Da
 
 def alpha(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
     """Alpha of one channel, mean over rows: (gate, step, block)."""
-    here = _moments(run, "alpha", stream, channel=channel).sel(moment="mean", drop=True)
-    present = here.dropna("gate", how="all")
+    present = _moment(run, "alpha", stream, channel=channel).dropna("gate", how="all")
     return present.transpose("gate", "step", "block").assign_attrs(_facts(run), averaged_over="rows")
 
 
@@ -99,7 +97,7 @@ def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset
     alpha   (gate, channel)   |mean over rows of alpha|
     size    (channel)         mean |hidden|
     """
-    gates, sizes = (_moments(run, name, stream, block=block).sel(moment="mean", drop=True) for name in ("alpha", "mean_abs"))
+    gates, sizes = (_moment(run, name, stream, block=block) for name in ("alpha", "mean_abs"))
     alphas = abs(gates.dropna("gate", how="all")).mean("step")
     return xr.Dataset({"alpha": alphas, "size": sizes.mean("step")}, attrs={**_facts(run), "averaged_over": "rows, then steps"})
 
@@ -119,9 +117,9 @@ def _summary(run: Run, variable: str) -> xr.Dataset:
     return summary
 
 
-def _moments(run: Run, variable: str, stream: str, **places: int) -> xr.DataArray:
-    """Mean and variance over rows of a variable in one stream, at these places: in memory."""
-    here = _summary(run, variable)[variable]
+def _moment(run: Run, variable: str, stream: str, moment: str = "mean", **places: int) -> xr.DataArray:
+    """Mean or variance over rows of a variable in one stream, at these places: in memory."""
+    here = _summary(run, variable)[variable].sel(moment=moment, drop=True)
     return sources.at(here.sel(stream=sources.check_stream(here, stream)), **places).compute()
 
 

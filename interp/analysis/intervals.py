@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -39,12 +39,16 @@ def bootstrap(
 
     def statistic(index: Array, axis: int = -1) -> Array:
         rows = np.atleast_2d(index)
-        means = (_shares(rows, prompts).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
+        places = rows + prompts * np.arange(len(rows))[:, None]
+        counts = np.bincount(places.ravel(), minlength=len(rows) * prompts).reshape(len(rows), prompts)
+        means = ((counts / rows.shape[1]).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
         result = np.moveaxis(function(means), 0, -1)
         return np.asarray(result if index.ndim > 1 else result[..., 0])
 
-    def resample() -> Any:
-        return stats.bootstrap(
+    # missing values are NaN, and so are their intervals, without a warning of scipy
+    unsaid = warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning)
+    with unsaid if np.isnan(flat).any() else contextlib.nullcontext():
+        found = stats.bootstrap(
             (np.arange(prompts),),
             statistic,
             n_resamples=resamples,
@@ -54,13 +58,6 @@ def bootstrap(
             vectorized=True,
             rng=np.random.default_rng(seed),
         )
-
-    if np.isnan(flat).any():  # missing values are NaN, and so are their intervals, without a warning of scipy
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = resample()
-    else:
-        found = resample()
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
 
 
@@ -112,13 +109,6 @@ def said_jackknife(prompts: int, scale: str) -> str:
         return "none: it needs three prompt texts"
     name = {"share": "the logit scale", "correlation": "Fisher's z"}[scale]
     return f"{LEVEL:.0%}, jackknife over {prompts} prompt texts on {name}"
-
-
-def _shares(index: Array, prompts: int) -> Array:
-    """How often each prompt is in each resample, as shares: (resample, prompt)."""
-    places = index + prompts * np.arange(len(index))[:, None]
-    counts = np.bincount(places.ravel(), minlength=len(index) * prompts).reshape(len(index), prompts)
-    return np.asarray(counts / index.shape[1])
 
 
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:

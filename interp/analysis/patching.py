@@ -1,14 +1,15 @@
-"""How far an edit moves a picture towards another: a patch towards the clean one, transport towards the source's."""
+"""How far pictures are from others: patches from the clean one, transport from the source's, blocks from the final one."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, sources
+from interp.analysis import intervals, pairs, sources
 from interp.analysis.result import Estimate, result, whole_rows
 from interp.base.errors import InputError
 from interp.metrics import distances as pixels
@@ -16,6 +17,7 @@ from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
 METRICS = ("picture", "structure", "latents")
+LENS = ("structure", "detail", "sharpness")
 
 
 def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
@@ -40,16 +42,16 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     for place, arm, value, start, end in between(experiment, rows, "what", ("corrupted", "clean"), metric):
         cell = (axis.index(v) for axis, v in zip(names.values(), places[arm], strict=True))
         values[(place, *cell)] = share(value, start, end)
-    pairs = by_pair(experiment, rows, values)
+    each = by_pair(experiment, rows, values)
     return result(
         "patching",
-        {"recovered": (tuple(names), Estimate.mean(pairs))},
+        {"recovered": (tuple(names), Estimate.mean(each))},
         names,
         experiment,
         metric=metric,
         **{name: experiment.parameters[name] for name in ("channels", "stream", "columns")},
         averaged_over="seeds, then pairs of prompts",
-        interval=intervals.said(len(pairs)).replace("prompt texts", "pairs of prompts"),
+        interval=intervals.said(len(each)).replace("prompt texts", "pairs of prompts"),
         control="as many ordinary channels",
     )
 
@@ -75,23 +77,49 @@ def moved(experiment: Experiment) -> xr.Dataset:
             with np.errstate(invalid="ignore", divide="ignore"):
                 to_source[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
                 to_target[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
-    pairs = [by_pair(experiment, rows, values, "source") for values in (along, to_source, to_target)]
-    over = pairs[0][:, :, names.index("massive")] - pairs[0][:, :, names.index("control")]
+    way, beyond, short = (by_pair(experiment, rows, values, "source") for values in (along, to_source, to_target))
+    over = way[:, :, names.index("massive")] - way[:, :, names.index("control")]
     dims = ("metric", "channels", "strength")
     return result(
         "transport",
         {
-            "moved": (dims, Estimate.mean(pairs[0])),
-            "to_source": (dims, pairs[1].mean(axis=0)),
-            "to_target": (dims, pairs[2].mean(axis=0)),
+            "moved": (dims, Estimate.mean(way)),
+            "to_source": (dims, beyond.mean(axis=0)),
+            "to_target": (dims, short.mean(axis=0)),
             "over_control": (("metric", "strength"), Estimate.mean(over)),
         },
         {"metric": METRICS, "channels": names, "strength": levels},
         experiment,
         **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
         averaged_over="seeds, then pairs of prompts",
-        interval=intervals.said(len(pairs[0])).replace("prompt texts", "pairs of prompts"),
+        interval=intervals.said(len(way)).replace("prompt texts", "pairs of prompts"),
         control=experiment.parameters["control"],
+    )
+
+
+def distances(experiment: Experiment) -> xr.Dataset:
+    """Measures of the picture at each block and step against the final picture of its row (`pairs.MEASURES`).
+
+    value, low, high   (measure, kind, step, block)   mean over prompt texts
+    """
+    cells = pairs.compare(experiment)
+    kinds = [str(kind) for kind in dict.fromkeys(cells["kind"].to_numpy()) if kind != "final"]
+    steps = sorted({int(step) for step in cells["step"].to_numpy() if step >= 0})
+    blocks = sorted({int(block) for block in cells["block"].to_numpy() if block >= 0})
+    labels = zip(*(cells[name].to_numpy().tolist() for name in ("kind", "step", "block")), strict=True)
+    arms = {label: arm for arm, label in enumerate(labels)}
+    groups = [[arms[label]] for label in itertools.product(kinds, steps, blocks)]
+    shape = (len(kinds), len(steps), len(blocks))
+    return result(
+        "lens",
+        {"value": (("measure", "kind", "step", "block"), pairs.measured(experiment, cells, groups, shape, names=LENS))},
+        {"measure": LENS, "kind": kinds, "step": steps, "block": blocks},
+        experiment,
+        without=experiment.parameters["without"],
+        **cells.attrs,
+        averaged_over="seeds, then prompt texts",
+        interval=pairs.said_of(cells),
+        control="the last block at each step: the model's own estimate",
     )
 
 
@@ -111,8 +139,7 @@ def between(
 def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "clean") -> Array:
     """The mean over seeds of each pair of prompts: (pair, ...)."""
     texts = experiment.axes["prompt_text"].to_numpy().astype(str)
-    pairs = [(experiment.parameters[other][row], texts[row]) for row in rows]
-    return sources.means_alike(values, pairs)
+    return sources.means_alike(values, [(experiment.parameters[other][row], texts[row]) for row in rows])
 
 
 def share(value: Array, start: Array, end: Array) -> float:

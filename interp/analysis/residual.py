@@ -107,14 +107,14 @@ def _factors(written: xr.Dataset, alpha: xr.DataArray) -> Iterator[tuple[str, An
 
 def _running(contribution: xr.DataArray, mean: xr.DataArray) -> dict[str, xr.DataArray]:
     """The running sum after each block, mean over prompts, and its largest distance to the recorded mean."""
-    writers = [str(name) for name in contribution["writer"].to_numpy()]
+    parts = [str(name).split("/")[0] for name in contribution["writer"].to_numpy()]
+    written = [int(part.removeprefix("block.")) if part.startswith("block.") else -1 for part in parts]
     states, remainders, blocks = [], [], []
     for block in mean["block"].to_numpy():
         recorded = mean.sel(block=block, drop=True)
         if bool(np.isnan(recorded).any()):
             continue
-        upto = [place for place, name in enumerate(writers) if _block_of(name) <= block]
-        state = contribution.isel(writer=upto).sum("writer")
+        state = contribution.isel(writer=np.flatnonzero(np.array(written) <= block)).sum("writer")
         states.append(state.mean("prompt"))
         remainders.append(abs(state - recorded).max("prompt"))
         blocks.append(int(block))
@@ -122,7 +122,3 @@ def _running(contribution: xr.DataArray, mean: xr.DataArray) -> dict[str, xr.Dat
         name: xr.concat(values, "block", coords="minimal", compat="override").assign_coords(block=blocks)
         for name, values in (("state", states), ("remainder", remainders))
     }
-
-
-def _block_of(writer: str) -> int:
-    return int(writer.split("/")[0].removeprefix("block.")) if writer.startswith("block.") else -1

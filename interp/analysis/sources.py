@@ -37,7 +37,7 @@ def branches(source: Source, stream: str | None = None) -> xr.Dataset:
 def hidden(source: Source, stream: str = "image") -> xr.DataArray:
     """Hidden states, (prompt, step, block, token, channel)."""
     if isinstance(source, xr.Dataset):
-        return _need_rows(_variable(source, "hidden"))["hidden"]
+        return _checked(source, "hidden", "hidden", None)["hidden"]
     states = source.hidden
     if stream not in states.children:
         raise StoreError(
@@ -49,18 +49,15 @@ def hidden(source: Source, stream: str = "image") -> xr.DataArray:
 
 def _checked(source: Source, group: str, variable: str, stream: str | None) -> xr.Dataset:
     if isinstance(source, xr.Dataset):
-        dataset = _variable(source, variable)
+        dataset = source
+        if variable not in source:
+            here = ", ".join(map(str, source.data_vars)) or "none"
+            raise InputError(f"dataset has no variable {variable!r}; it has {here}")
     else:
         _say_if_unfinished(source)
         dataset = getattr(source, group)
     _need_rows(dataset)
     return dataset if stream is None else dataset.sel(stream=check_stream(dataset, stream))
-
-
-def _variable(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    if name not in dataset:
-        raise InputError(f"dataset has no variable {name!r}; it has {', '.join(map(str, dataset.data_vars)) or 'none'}")
-    return dataset
 
 
 def _need_rows(data: Data) -> Data:
@@ -107,7 +104,8 @@ def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str
     indices = tuple(int(values[index]) if -values.size <= index < 0 else index for index in indices)
     missing = [index for index in indices if index not in values]
     if missing:
-        raise InputError(f"{field or axis} must be one of those stored ({_short(values)}); got {missing[0]}")
+        shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+        raise InputError(f"{field or axis} must be one of those stored ({shown}); got {missing[0]}")
     return data.sel({axis: [value for value in values.tolist() if value in set(indices)]})
 
 
@@ -178,8 +176,3 @@ def facts_of(source: Source) -> dict[str, Any]:
         "rows": f"{source.rows_done} of {source.rows_total} done",
         "weights": str(source.plan.get("weights", "")),
     }
-
-
-def _short(values: Any) -> str:
-    shown = [str(value) for value in values[:8]]
-    return ", ".join(shown) + (", ..." if len(values) > 8 else "")

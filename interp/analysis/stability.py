@@ -36,12 +36,11 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
         neighbours = jaccard(here[:-1], here[1:]) if len(here) > 1 else np.full((1, here.shape[1]), np.nan)
         by_sample["steps"].append(neighbours.mean(axis=0))
         by_sample["first_last"].append(jaccard(here[0], here[-1]))
-    blocks = jaccard(over_steps[:, :-1], over_steps[:, 1:])
     found = {
         "prompts": jaccard(over_steps[others[:, 0]], over_steps[others[:, 1]]),
         "seeds": jaccard(over_steps[same[:, 0]], over_steps[same[:, 1]]),
         **{name: np.stack(values) for name, values in by_sample.items()},
-        "blocks": np.concatenate([blocks, np.full((len(blocks), 1), np.nan)], axis=1),
+        "blocks": np.pad(jaccard(over_steps[:, :-1], over_steps[:, 1:]), ((0, 0), (0, 1)), constant_values=np.nan),
     }
     absent = np.isnan(sizes.isel(prompt=0, step=0).to_numpy()).any(axis=-1)  # a block without this stream
     gone = dict.fromkeys(found, absent) | {"blocks": absent | np.roll(absent, -1)}

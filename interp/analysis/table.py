@@ -1,9 +1,12 @@
-"""Results as tables: their rows and columns (tables.toml). The terminal, JSON and pages render the same rows."""
+"""Results as tables: their rows and columns (tables.toml). The terminal, JSON and pages render the same rows.
+
+Numbers that the papers publish (published.csv) are shown next to measured numbers, always marked as published.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import functools
 import itertools
 import re
 import tomllib
@@ -20,15 +23,30 @@ Value = str | Sequence[str]
 """The name of a variable or coordinate, the names of an interval's bounds, "-", or a text in which {NAME} stands for a
 coordinate's value. A column whose variable is not in the result is left out.
 """
-FILE = Path(__file__).with_name("tables.toml")
+FILED = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))
+DG = "Detail Guidance, arXiv 2510.11538"
+FC = "Few Channels, arXiv 2605.13974"
 
 
 @dataclasses.dataclass(frozen=True)
-class Along:
-    """Columns for every value along a further axis; "{}" in a heading stands for the value."""
+class Finding:
+    """A published result."""
 
-    axis: str
-    columns: Mapping[str, Value]
+    topic: str
+    """The analysis that measures the same."""
+    claim: str
+    model: str
+    value: str
+    source: str
+
+
+with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
+    PUBLISHED = tuple(Finding(**row) for row in csv.DictReader(file))
+
+
+def about(topic: str) -> list[Finding]:
+    """The published results on one topic."""
+    return [finding for finding in PUBLISHED if finding.topic == topic]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +54,10 @@ class Table:
     """A row for every place along the axes `over`, the last the fastest."""
 
     over: Sequence[str]
-    columns: Mapping[str, Value | Along]
-    """By heading, in which {NAME} stands for a coordinate's value; the heading of an `Along` is not shown."""
+    columns: Mapping[str, Value | Mapping[str, Value]]
+    """By heading, in which {NAME} stands for a coordinate's value. A mapping has columns for every value along the axis
+    `along`; "{}" in its headings stands for the value, and its own heading is not shown.
+    """
     keep: str = ""
     """A variable: rows in which it is NaN or false, or results without it, are not shown."""
     below: Table | None = None
@@ -58,31 +78,21 @@ class Table:
 
     def _cells(self, one: xr.Dataset) -> Iterator[tuple[str, Any]]:
         for heading, value in self.columns.items():
-            if not isinstance(value, Along):
+            if not isinstance(value, Mapping):
                 yield from _cell(filled(heading, one), one, value)
                 continue
-            for place in range(one.sizes[value.axis]):
-                part = one.isel({value.axis: place})
-                for pattern, column in value.columns.items():
-                    yield from _cell(pattern.replace("{}", shown(part[value.axis])), part, column)
-
-
-@functools.cache
-def _read() -> Mapping[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+            axis, further = str(value["along"]), {name: column for name, column in value.items() if name != "along"}
+            for place in range(one.sizes[axis]):
+                part = one.isel({axis: place})
+                for pattern, column in further.items():
+                    yield from _cell(pattern.replace("{}", shown(part[axis])), part, column)
 
 
 def table(name: str, view: View = lambda found: found) -> Table:
     """A table of tables.toml, of a view of the result."""
-    given = _read()[name]
-    columns = {
-        heading: Along(value["along"], {key: one for key, one in value.items() if key != "along"})
-        if isinstance(value, dict)
-        else value
-        for heading, value in given["columns"].items()
-    }
+    given = FILED[name]
     below = table(given["below"]) if "below" in given else None
-    return Table(given["over"], columns, given.get("keep", ""), below, view)
+    return Table(given["over"], given["columns"], given.get("keep", ""), below, view)
 
 
 def _is_shown(value: xr.DataArray) -> bool:

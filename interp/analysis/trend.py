@@ -40,7 +40,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     axes, alone = ("step", "block", "channel"), values.shape[0] < 2
     moments = np.stack([values, values**2], axis=1)
     size, nothing = Estimate.mean(values), np.full(values.shape[1:], np.nan)
-    spread = Estimate(nothing if alone else variation(values), *intervals.bootstrap(moments, variation_of_moments))
+    spread = Estimate(nothing if alone else stats.variation(values), *intervals.bootstrap(moments, variation_of_moments))
     return result(
         "trend",
         {
@@ -48,7 +48,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
             "variation": (axes, spread),
             "trend": (axes[1:], Estimate.mean(rank_trend(values, timestep))),
             "ordinary_size": (axes[:2], _median(others.mean(axis=0))),
-            "ordinary_variation": (axes[:2], nothing[..., 0] if alone else _median(variation(others))),
+            "ordinary_variation": (axes[:2], nothing[..., 0] if alone else _median(stats.variation(others))),
             "ordinary_trend": (axes[1:2], _median(rank_trend(others, timestep).mean(axis=0))),
         },
         {str(name): c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims},
@@ -66,13 +66,8 @@ def _median(values: Array) -> Array:
     return np.asarray(np.median(values, axis=-1)) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
 
 
-def variation(values: Array) -> Array:
-    """Coefficient of variation over prompts, the first axis: population standard deviation / mean."""
-    return np.asarray(values.std(axis=0) / values.mean(axis=0))
-
-
 def variation_of_moments(moments: Array) -> Array:
-    """The same from (resample, [mean, mean of squares], ...); a resample's repeats make its spread a little smaller."""
+    """Coefficient of variation from (resample, [mean, mean of squares], ...): a little smaller, as resamples repeat prompts."""
     mean, square = moments[:, 0], moments[:, 1]
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) / mean)
 

@@ -20,8 +20,7 @@ from interp.base.options import Loading, Sampling
 from interp.cli.console import counted, graceful, progress, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
-from interp.experiments.kind import BATCH_SIZE, Kind
-from interp.experiments.shown import Figure
+from interp.experiments.kind import BATCH_SIZE, Figure, Kind
 
 if TYPE_CHECKING:
     from interp.experiments.design import Cost

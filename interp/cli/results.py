@@ -62,7 +62,7 @@ def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None
 
 def papers_say(topics: Sequence[str], as_json: bool) -> None:
     """Print the papers' statements on these topics below the measured results."""
-    from interp.analysis.published import about
+    from interp.analysis.table import about
 
     found = [finding for topic in topics for finding in about(topic)]
     if found and not as_json:

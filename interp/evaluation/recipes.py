@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.analysis.published import DG, FC
+from interp.analysis.table import DG, FC
 from interp.base.errors import InputError
 from interp.guidance.presets import PRESETS as GUIDANCE
 from interp.guidance.presets import Preset

@@ -11,4 +11,3 @@ from . import kind as kind
 from . import kinds as kinds
 from . import ranking as ranking
 from . import save as save
-from . import shown as shown

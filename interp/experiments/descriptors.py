@@ -37,22 +37,15 @@ KINDS = (*PLAIN, "raw_control", "adaln_control")
 DRAWS = 3  # random sets of control channels
 
 
-@dataclasses.dataclass(frozen=True)
-class ChannelPreset:
-    """Channels and block that DiTF publishes for a model."""
-
-    channels: tuple[int, ...]
-    block: int | None
-    """The block that receives the described state; `None` if DiTF names none."""
-
-
-PRESETS: Mapping[str, ChannelPreset] = {
-    "flux": ChannelPreset((154, 1446), 28),
-    "flux-schnell": ChannelPreset((154, 1446), 28),
-    "flux-dedistilled": ChannelPreset((154, 1446), 28),
-    "sd3.5": ChannelPreset((676,), None),
+PRESETS: Mapping[str, tuple[tuple[int, ...], int | None]] = {
+    "flux": ((154, 1446), 28),
+    "flux-schnell": ((154, 1446), 28),
+    "flux-dedistilled": ((154, 1446), 28),
+    "sd3.5": ((676,), None),
 }
-"""From DiTF's code: two channels and block 28 of 57 (a global index) for FLUX.1, one channel for SD3.5. The code says Flux and
+"""Channels that DiTF publishes for a model, and the block that receives the described state; `None` if it names none.
+
+From its code: two channels and block 28 of 57 (a global index) for FLUX.1, one channel for SD3.5. The code says Flux and
 names no variant, so the three variants from one training have the same preset.
 """
 
@@ -203,7 +196,7 @@ def extract(model: Model, pictures: Array, prompts: Sequence[str], **given: Any)
 def default_channels(model: Model) -> list[int]:
     """DiTF's channels of a model, or the catalog's massive channels."""
     if model.name in PRESETS:
-        return list(PRESETS[model.name].channels)
+        return list(PRESETS[model.name][0])
     entry = CATALOG.get(model.name)
     if entry is None or entry.massive is None:
         raise InputError(f"channels must be given for {model.name}: --channels 1,2 (`interp massive` finds them)")
@@ -212,5 +205,5 @@ def default_channels(model: Model) -> list[int]:
 
 def default_blocks(model: Model) -> list[int] | None:
     """DiTF's block; `None` for all."""
-    preset = PRESETS.get(model.name)
-    return [preset.block] if preset is not None and preset.block is not None else None
+    _, block = PRESETS.get(model.name, ((), None))
+    return None if block is None else [block]

@@ -122,9 +122,16 @@ class Drawing(Design):
     def _fill(self, units: Units, how: Execution) -> Experiment:
         """Draw the planned cells that the store does not hold, and open it."""
         path, wanted = self.out, self.wanted
+        attributes = {
+            "experiment": self.kind,
+            "parameters": self.parameters,
+            "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits], **arm.said} for arm in self.arms],
+            "plan": self.prepared.plan.to_json(),
+            "provenance": provenance(self.prepared.model, how.batch_size) | how.through.provenance(),
+        }
         started, drawn = time.monotonic(), 0
         with experiment_lock(path):
-            done = open_or_create(path, self._layout(), self._attributes(how))
+            done = open_or_create(path, self._layout(), as_json(attributes, "attributes"))
             pending = units.units(wanted & ~done)
             with contextlib.closing(how.through(Cells(units, absolute(path)), pending, how.stopped)) as outcomes:
                 for row, arm in (cell for _, cells in outcomes for cell in cells if not done[cell]):
@@ -147,17 +154,6 @@ class Drawing(Design):
             latents=self.prepared.layout.latents,
             measures=MEASURES,
         )
-
-    def _attributes(self, how: Execution) -> dict[str, Any]:
-        attributes = {
-            "experiment": self.kind,
-            "parameters": self.parameters,
-            "arms": [{"name": arm.name, "edits": [edit.to_json() for edit in arm.edits], **arm.said} for arm in self.arms],
-            "plan": self.prepared.plan.to_json(),
-            "provenance": provenance(self.prepared.model, how.batch_size) | how.through.provenance(),
-        }
-        found: dict[str, Any] = as_json(attributes, "attributes")
-        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

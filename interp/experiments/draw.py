@@ -114,13 +114,16 @@ class ByArms(ByRow):
     keep: Sequence[tuple[int, Site]] = ()
 
     def __post_init__(self) -> None:
-        """Raise InputError for edits that select places that the model or the run does not have."""
+        """Raise InputError for edits of places that the model or the run does not have, or of states that no block outputs."""
         prepared = self.prepared
         anatomy = prepared.model.anatomy
         tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}
         for edit in (edit for arm in self.arms for edit in arm.edits if isinstance(edit, Selection)):
             edit.check(anatomy, len(prepared.schedule.timesteps), tokens)
-            check_stream(prepared, edit)
+            blocks: Any = edit.blocks
+            described = [anatomy.blocks[block] for block in blocks or range(len(anatomy.blocks))]
+            if edit.is_hidden and edit.stream != "both" and not any(edit.stream in block.hidden for block in described):
+                raise InputError(f"stream: blocks {list(blocks or ())} output no {edit.stream} state; choose other blocks")
 
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
         """Draw the clean run, then its arms."""
@@ -179,14 +182,6 @@ def measures(changed_energy: float, dose: float, forwards: float) -> dict[str, A
     """The measures of a cell; `forwards` is its share of the batch's forward passes."""
     found = {"changed_energy": changed_energy, "dose": dose, "forwards": forwards}
     return {name: np.asarray(value, np.float32) for name, value in found.items()}
-
-
-def check_stream(prepared: Prepared, edit: Selection) -> None:
-    """Raise InputError for an edit of a state that none of its blocks outputs."""
-    blocks: Any = edit.blocks
-    described = [prepared.model.anatomy.blocks[block] for block in blocks or range(len(prepared.model.anatomy.blocks))]
-    if edit.is_hidden and edit.stream != "both" and not any(edit.stream in block.hidden for block in described):
-        raise InputError(f"stream: blocks {list(blocks or ())} output no {edit.stream} state; choose other blocks")
 
 
 @dataclasses.dataclass(frozen=True)

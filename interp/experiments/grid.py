@@ -19,7 +19,8 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.analysis import intervals, variance
+from interp.analysis import factorial, intervals
+from interp.analysis.result import result
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
@@ -147,7 +148,7 @@ class Grid:
     def _moments(self, table: Array) -> tuple[Array, Array, Array]:
         """Variances of the terms, (term, site, channel), and mean, (site, channel), of a table over all players; the table."""
         count = len(self.players)
-        return variance.split_grid(table, count), table.mean(axis=tuple(range(count))), table
+        return factorial.split_grid(table, count), table.mean(axis=tuple(range(count))), table
 
     def streamed(self) -> tuple[Array, Array]:
         """Variances of the terms, (term, site, channel), and mean, (site, channel), with one text in memory at a time."""
@@ -160,11 +161,11 @@ class Grid:
         total = np.zeros(())
         for cells in itertools.chain([first], tables):
             total = total + (cells - first) / count
-            for kept in [(), *variance.terms_of(list(self.values))]:
+            for kept in [(), *factorial.terms_of(list(self.values))]:
                 over = tuple(axis for axis in axes if axis not in kept)
                 square = ((cells - first).mean(axis=over, keepdims=True) ** 2).mean(axis=axes)
                 marginal[kept] = marginal.get(kept, 0.0) + square / count
-        return variance.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
+        return factorial.with_text(first, np.asarray(total), marginal, axes), (first + total).mean(axis=axes)
 
     def table(self, number: int) -> Array:
         """Alpha of one text, (*other players, site, channel)."""
@@ -197,7 +198,7 @@ class Grid:
 
     def _describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
         """The result, with the sites as block, stream and gate."""
-        terms, total = variance.terms_of(self.players), parts.sum(axis=0)
+        terms, total = factorial.terms_of(self.players), parts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = parts / total
         shapley = [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
@@ -209,20 +210,34 @@ class Grid:
         }
         coordinates: dict[str, Any] = {
             "block": np.arange(len(self.model.anatomy.blocks)),
-            "stream": np.array(self.model.anatomy.streams, dtype=object),
-            "gate": np.array(self.model.anatomy.gates, dtype=object),
-            "term": np.array([":".join(self.players[player] for player in term) for term in terms], dtype=object),
-            "player": np.array(self.players, dtype=object),
+            "stream": list(self.model.anatomy.streams),
+            "gate": list(self.model.anatomy.gates),
+            "term": [":".join(self.players[player] for player in term) for term in terms],
+            "player": self.players,
             "channel": np.arange(mean.shape[-1]) if self.channels is None else np.array(self.channels),
         }
         if table is not None:
             found["alpha"] = self._unfold(table, tuple("prompt" if p == "text" else p for p in self.players))
-            low, high = variance.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
+            low, high = factorial.share_intervals(table, len(self.players)) if "text" in self.players else (share * np.nan,) * 2
             found |= {"share_low": self._unfold(low, ("term",)), "share_high": self._unfold(high, ("term",))}
             coordinates |= self.values
             if "text" in self.players:
-                coordinates["prompt_text"] = ("prompt", np.array(self.texts, dtype=object))
-        return xr.Dataset(found).assign_coords(coordinates).assign_attrs(self._attributes(table is not None))
+                coordinates["prompt_text"] = ("prompt", list(self.texts))
+        sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())
+        without = "" if "text" in self.players else "text cannot enter the gates of this model at all; "
+        held = "" if "guidance" in self.values or "guidance" not in self.text else "; embedded guidance held at its default"
+        return result(
+            "gates",
+            found,
+            coordinates,
+            averaged_over="the full grid, every cell alike",
+            interval="none: streamed" if table is None else intervals.said_jackknife(len(self.texts), "share"),
+            control="exact: no block was run",
+            note=f"{without}shares hold for these prompts and these timesteps{held}",
+            model=self.model.name,
+            weights=fingerprint(self.model.pipe),
+            grid=f"{len(self.texts)} prompts, {sizes}",
+        )
 
     def _unfold(self, values: Array, leading: tuple[str, ...]) -> xr.DataArray:
         """(*leading, site, channel) as (*leading, block, stream, gate, channel), NaN for gates that do not exist."""
@@ -233,18 +248,3 @@ class Grid:
             place = site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))
             found[(..., *place, slice(None))] = values[..., number, :]
         return xr.DataArray(found, dims=(*leading, "block", "stream", "gate", "channel"))
-
-    def _attributes(self, kept: bool) -> dict[str, Any]:
-        sizes = ", ".join(f"{len(values)} values of {name}" for name, values in self.values.items())
-        without = "" if "text" in self.players else "text cannot enter the gates of this model at all; "
-        held = "" if "guidance" in self.values or "guidance" not in self.text else "; embedded guidance held at its default"
-        return {
-            "analysis": "gates",
-            "model": self.model.name,
-            "weights": fingerprint(self.model.pipe),
-            "grid": f"{len(self.texts)} prompts, {sizes}",
-            "averaged_over": "the full grid, every cell alike",
-            "interval": intervals.said_jackknife(len(self.texts), "share") if kept else "none: streamed",
-            "control": "exact: no block was run",
-            "note": f"{without}shares hold for these prompts and these timesteps{held}",
-        }

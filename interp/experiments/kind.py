@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.table import table
+from interp.analysis.table import Table, table
 from interp.base.executor import Execution
 from interp.base.options import Sampling, parameters, split
 from interp.base.plan import at_least
-from interp.experiments.shown import Figure, Shown
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import xarray as xr
 
     from interp.base.sites import Site
@@ -33,8 +34,60 @@ if TYPE_CHECKING:
     from interp.tracing.model import Model
     from interp.tracing.prepare import Prepared
 
-__all__ = ["Figure", "Kind", "Request", "Shown"]
 BATCH_SIZE = 8  # arms per batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of an experiment: the dotted name of a function of `interp.figures`, and its arguments."""
+
+    function: str
+    """Such as "effects.disruption"."""
+    result: str = ""
+    """The result that it shows; "" for the experiment itself."""
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """Possible values of {NAME} in the result's name and the arguments; an option of that name selects one."""
+    labels: tuple[str, ...] = ()
+    """Of a heat map: the arm's labels that a cell stands for: its x, its y, the map's name."""
+
+    def each(self, name: str, options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """Values of the choices, by file name: those of the options, or all."""
+        found = {name: dict[str, str]()}
+        for choice, values in self.choices.items():
+            if choice in options:
+                found = {file: {**one, choice: str(options[choice])} for file, one in found.items()}
+            else:
+                found = {f"{file}-{v}": {**one, choice: v} for file, one in found.items() for v in values}
+        return found
+
+    def of(self, experiment: Experiment, chosen: Mapping[str, str]) -> Any:
+        """The result or experiment that it shows."""
+        return experiment.result(self.result.format(**chosen)) if self.result else experiment
+
+    def make(self, of: Any, chosen: Mapping[str, str]) -> go.Figure:
+        """Make the figure."""
+        module, _, name = self.function.rpartition(".")
+        made: go.Figure = getattr(importlib.import_module(f"interp.figures.{module}"), name)(of, **self._given(chosen))
+        return made
+
+    def code(self, chosen: Mapping[str, str]) -> list[str]:
+        """Python code that makes the figure from an open `experiment`."""
+        more = "".join(f", {name}={value!r}" for name, value in self._given(chosen).items())
+        before = [f"found = experiment.result({self.result.format(**chosen)!r})"] if self.result else []
+        return [*before, f"interp.figures.{self.function}({'found' if self.result else 'experiment'}{more})"]
+
+    def _given(self, chosen: Mapping[str, str]) -> dict[str, Any]:
+        return {n: value.format(**chosen) if isinstance(value, str) else value for n, value in self.arguments.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A table of a result; with `per`, one table for every value along that axis, with the value as title."""
+
+    result: str
+    table: Table
+    per: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +188,7 @@ class Kind:
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
     """By file name; by default the figure of the default table."""
     papers: tuple[str, ...] = ()
-    """Topics of published numbers that are shown below the results (`interp.analysis.published`)."""
+    """Topics of published numbers that are shown below the results (`interp.analysis.table`)."""
     controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Values of an arm label that mark controls; a control is shown next to the arm with otherwise equal labels."""
     ends: tuple[int, ...] = (0,)
@@ -177,13 +230,10 @@ class Kind:
 
         at_least("batch_size", execution.batch_size, 1)
         loaded = as_model(model)
-        path = located(out if out is not None else self.default_out(loaded.name, (options, sampling)))
+        digest = hashlib.sha256(repr((options, sampling)).encode()).hexdigest()[:8]
+        path = located(out if out is not None else Path("cache") / f"{self.name}-{Path(loaded.name).name}-{digest}.zarr")
         with loaded.identified_once():
             return self.design(Request(self.name, loaded, options, sampling, path, execution))
-
-    def default_out(self, model: str, options: Any) -> Path:
-        """The default path of the store; it depends on the options."""
-        return Path("cache") / f"{self.name}-{Path(model).name}-{hashlib.sha256(repr(options).encode()).hexdigest()[:8]}.zarr"
 
     def strip(self, experiment: Experiment, rows: int, arms: int) -> Figure:
         """A figure of the first pictures, prompts x arms."""

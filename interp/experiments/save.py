@@ -47,8 +47,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         found = getattr(picture, "text", {}).get(RECIPE)
     if found is None:
         raise InputError(f"{path} has no recipe: it was not written by `interp generate`")
-    recipe: dict[str, Any] = json.loads(found)
-    return recipe
+    return dict(json.loads(found))
 
 
 def sheet(drawn: xr.Dataset) -> Image.Image:

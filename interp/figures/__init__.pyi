@@ -5,5 +5,4 @@ from . import effects as effects
 from . import evaluation as evaluation
 from . import guidance as guidance
 from . import maps as maps
-from . import people as people
 from . import style as style

@@ -57,7 +57,8 @@ def curves(sizes: xr.DataArray, *, prompt: int | None = None) -> go.Figure:
     `sizes` is (prompt, step), such as `run.stats["mean_abs"].sel(block=3, stream="image", channel=29)`.
     """
     title = f"channel {int(sizes['channel'])} at block {int(sizes['block'])}: every row"
-    made = style.figure(title, "timestep (sampling runs to the right)", "mean |hidden|")
+    legend = {"orientation": "h", "y": -0.22}
+    made = style.figure(title, "timestep (sampling runs to the right)", "mean |hidden|", legend=legend)
     here = sizes.transpose("prompt", "step")
     times, values = here["timestep"].to_numpy(), here.to_numpy()
     marks.band(made, times, values.min(axis=0), values.max(axis=0), style.CONTROL)
@@ -69,7 +70,6 @@ def curves(sizes: xr.DataArray, *, prompt: int | None = None) -> go.Figure:
         text = str(one["prompt_text"].item()) if "prompt_text" in one.coords else ""
         marks.line(made, times, one, style.short(f"row {prompt}: {text}", 60), style.COLOURS[1])
     made.update_xaxes(autorange="reversed").update_yaxes(rangemode="tozero")
-    made.update_layout(legend={"orientation": "h", "y": -0.22})
     return style.caption(made, sizes.attrs)
 
 

@@ -88,17 +88,15 @@ def scores(found: xr.Dataset, *, stream: str = "image") -> go.Figure:
 
 def surface(magnitude: xr.DataArray) -> go.Figure:
     """|hidden| over tokens and channels, averaged over prompts: DG Fig. 2. `magnitude` is from `energy.surface`."""
-    made = style.figure("", "channel", "token")
+    title = f"block {int(magnitude['block'])}, timestep {float(magnitude['timestep']):.0f}"
+    axes = {"xaxis": {"title": "channel"}, "yaxis": {"title": "token"}, "zaxis": {"title": "mean |hidden|"}}
+    made = style.figure(title, "channel", "token", scene=axes)
     made.add_surface(
         z=magnitude.to_numpy(),
         x=magnitude["channel"],
         y=magnitude["token"],
         colorscale=style.SCALE,
         colorbar={"title": "mean |hidden|"},
-    )
-    made.update_layout(
-        title={"text": f"block {int(magnitude['block'])}, timestep {float(magnitude['timestep']):.0f}"},
-        scene={"xaxis": {"title": "channel"}, "yaxis": {"title": "token"}, "zaxis": {"title": "mean |hidden|"}},
     )
     return style.caption(made, magnitude.attrs)
 

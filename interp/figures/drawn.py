@@ -15,7 +15,7 @@ from interp.store.experiment import Experiment
 
 
 def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
-    """Distance of every block's picture to the final one, over steps. From `lens_distance.distances`."""
+    """Distance of every block's picture to the final one, over steps. From `patching.distances`."""
     value = found["value"].sel(measure=measure).transpose("kind", "block", "step")
     made = marks.heat_panels(
         f"block lens: {measure}, against the final picture",

@@ -45,7 +45,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
 
 
 def dose(found: xr.Dataset) -> go.Figure:
-    """Detail, sharpness and structure against the energy changed; one mark per dose. From `dose_response.response`."""
+    """Detail, sharpness and structure against the energy changed; one mark per dose. From `disruption.response`."""
     names = [str(name) for name in found["measure"].to_numpy()]
     title = "dose and response (marker: all, early or late steps; size: number of blocks)"
     titles, legend = [name.replace("_", " ") for name in names], {"orientation": "h", "y": -0.18}

@@ -1,4 +1,4 @@
-"""Figures of evaluations: every setting's scores with intervals, and the baseline's."""
+"""Figures of evaluations: every setting's scores with intervals, and the baseline's; win rates of a blind study."""
 
 from __future__ import annotations
 
@@ -41,10 +41,20 @@ def _panels(found: xr.Dataset, prefix: str, title: str) -> go.Figure:
     return style.caption(made, {**found.attrs, "interval": found.attrs[f"{prefix}interval"]})
 
 
+def win_rates(found: xr.Dataset) -> go.Figure:
+    """Share of answers for the first method, by question, with 0.5 marked. From `study.win_rates`; DG Fig. 17."""
+    first, second = (style.plain(str(name)) for name in found.attrs["methods"])
+    x = f"share of answers for {first}, a tie counted half"
+    made = style.figure(f"{first} against {second}", x, "", xaxis_range=[0, 1], height=320)
+    questions = [str(question) for question in found["question"].to_numpy()]
+    marks.intervals(made, questions, found, "win", sideways=True, marker={"size": 10, "color": style.COLOURS[0]})
+    made.add_vline(x=0.5, line=marks.DASHED, annotation_text="no preference")
+    made.update_yaxes(autorange="reversed")
+    return style.caption(made, found.attrs)
+
+
 def collapse(found: xr.Dataset) -> go.Figure:
-    """One panel per measure: the change of pictures when k channels of every block are zeroed. From
-    `dose_response.collapse`.
-    """
+    """One panel per measure: the change of pictures when k channels of every block are zeroed. From `disruption.collapse`."""
     said = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}
     titles = [said.get(name, name.replace("_", " ")) for name in found["measure"].to_numpy().tolist()]
     title = "k channels of every block zeroed at all steps: effect on pictures"

@@ -48,9 +48,7 @@ def _curves(found: xr.Dataset) -> dict[str, dict[float | str, int]]:
     shapes = [_shapes(setting, value) for setting, value in zip(settings, values, strict=True)]
     common = collections.Counter(shape for several in shapes for shape in several)
     curves: dict[str, dict[float | str, int]] = {}
-    for number, several in enumerate(shapes):
-        if number == 0:
-            continue
+    for number, several in list(enumerate(shapes))[1:]:
         best = max(several, key=lambda shape: common[shape], default="")
         if best and common[best] > 1:
             curves.setdefault(best, {})[_number(values[number])] = number

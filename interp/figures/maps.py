@@ -123,9 +123,8 @@ def pck(found: xr.Dataset, threshold: int = -2) -> go.Figure:
             blocks, name = found["block"].to_numpy() + 0.06 * (number - 2), str(kind).replace("_", ", ")
             marks.intervals(made, blocks, one, "pck", name, line={"color": colour}, **place)
         for _, baseline, one in marks.each(here, "baseline"):
-            shown = {"annotation_text": str(baseline), "annotation_position": "top right"}
-            if baseline == "chance":  # "same place" is often near it
-                shown["annotation_position"] = "bottom right"
+            side = "bottom right" if baseline == "chance" else "top right"  # "same place" is often near chance
+            shown = {"annotation_text": str(baseline), "annotation_position": side}
             made.add_hline(y=float(one["beside"]), line=marks.DASHED, **shown, **place)
     made.update_xaxes(title_text="block of the input states", tickvals=found["block"].to_numpy())
     made.update_yaxes(range=[-0.07, 1.04]).update_yaxes(title_text=f"PCK@{float(here['threshold']):g}", col=1)

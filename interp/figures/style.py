@@ -87,10 +87,9 @@ def caption(made: go.Figure, attributes: dict[str, Any]) -> go.Figure:
     parts = [str(attributes[key]) for key in ("model", "criterion") if attributes.get(key)]
     parts += [f"{key.replace('_', ' ')}: {attributes[key]}" for key in ("averaged_over", "interval") if attributes.get(key)]
     lines = textwrap.wrap(plain(" · ".join(parts)), CAPTION)
-    text = "<br>".join(lines)
-    made.update_layout(margin_t=max(made.layout.margin.t or 0, TOP + LINE * len(lines)))  # the plot begins below the caption
-    made.update_layout(title={"subtitle": {"text": text, "font": {"size": 10, "color": CONTROL}}})
-    return made
+    below = max(made.layout.margin.t or 0, TOP + LINE * len(lines))  # the plot begins below the caption
+    subtitle = {"text": "<br>".join(lines), "font": {"size": 10, "color": CONTROL}}
+    return made.update_layout(margin_t=below, title={"subtitle": subtitle})
 
 
 def write(made: go.Figure, path: str | Path) -> Path:

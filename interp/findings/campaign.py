@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.analysis.published import DG, FC
+from interp.analysis.table import DG, FC
 from interp.base.errors import InputError
 from interp.base.executor import Execution, OnProgress, Stopped
 from interp.base.options import Sampling

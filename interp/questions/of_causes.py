@@ -30,11 +30,17 @@ class Alignment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Attribution:
-    """The channels, and the margin of a negligible share."""
+class Residual:
+    """The channels."""
 
     channels: Channels = None
     stream: OneStream = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution(Residual):
+    """The channels, and the margin of a negligible share."""
+
     margin: Annotated[float, Doc("A share is negligible if its interval is below this.")] = 0.05
 
 
@@ -56,14 +62,6 @@ def _of_timestep(found: xr.Dataset) -> xr.Dataset:
         ordinary_timestep=here["ordinary"],
         prompt_negligible=found["prompt_negligible"].astype(object).where(known, "cannot tell"),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Residual:
-    """The channels."""
-
-    channels: Channels = None
-    stream: OneStream = "image"
 
 
 def _over_steps(found: xr.Dataset) -> xr.Dataset:
@@ -104,11 +102,6 @@ def segmentation_results(run: Run, asked: Segmentation) -> Results:
     return results
 
 
-def _foreground(found: xr.Dataset) -> xr.Dataset:
-    """The share of foreground, mean over prompts."""
-    return found.assign(foreground=found["mask"].mean(("prompt", "token_y", "token_x")))
-
-
 def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dict[str, Draw]:
     """Clusters over pictures, one heat map, and the overlap with the truth."""
     found: dict[str, Draw] = {}
@@ -121,6 +114,7 @@ def segmentation_figures(run: Run, results: Results, asked: Segmentation) -> dic
     return found
 
 
+WITHIN = ("prompt", "token_y", "token_x")
 QUESTIONS = (
     Question(
         "alignment",
@@ -163,7 +157,7 @@ QUESTIONS = (
         Segmentation,
         segmentation_results,
         {
-            "segmentation": ("segmentation", table("areas", _foreground)),
+            "segmentation": ("segmentation", table("areas", lambda found: found.assign(foreground=found["mask"].mean(WITHIN)))),
             "IoU with the true masks": ("segmentation_score", table("overlap")),
         },
         segmentation_figures,

@@ -111,17 +111,6 @@ def _mean_norms(found: xr.Dataset) -> xr.Dataset:
     return found[["high", "high_excised", "random_excised", "correlation"]].mean("step")
 
 
-TABLES = {
-    "massive": ("massive", table("massive", _at_largest)),
-    "profile of the {stream} stream": ("profile", table("profile")),
-    "trend over timesteps": ("trend", table("trend", _ends_and_means)),
-    "stability of the top {k}": ("stability", table("stability")),
-    "energy": ("energy", table("energy", _with_top)),
-    "outliers": ("outliers", table("outliers", _over_channels)),
-    "token norms": ("token_norms", table("token_norms", _mean_norms)),
-}
-
-
 def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Draw]:
     """A figure for every result, and the surface of activations where states are kept; none for a store of summaries."""
     if run.bundled:
@@ -144,7 +133,15 @@ MASSIVE = Question(
     "Find massive channels, and their profile, trend, stability, energy and outliers.",
     Massive,
     massive_results,
-    TABLES,
+    {
+        "massive": ("massive", table("massive", _at_largest)),
+        "profile of the {stream} stream": ("profile", table("profile")),
+        "trend over timesteps": ("trend", table("trend", _ends_and_means)),
+        "stability of the top {k}": ("stability", table("stability")),
+        "energy": ("energy", table("energy", _with_top)),
+        "outliers": ("outliers", table("outliers", _over_channels)),
+        "token norms": ("token_norms", table("token_norms", _mean_norms)),
+    },
     massive_figures,
     ("massive", "trend", "energy"),
 )

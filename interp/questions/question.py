@@ -32,7 +32,7 @@ class Question:
     """(result's name, or a pattern such as NAME_*; table) by title; {NAME} is an option or an attribute of the result."""
     figures: Callable[[Run, Results, Any], Mapping[str, Draw]]
     papers: tuple[str, ...] = ()
-    """Topics of the papers' own numbers (`interp.analysis.published`)."""
+    """Topics of the papers' own numbers (`interp.analysis.table`)."""
 
     def shown(self, results: Results, asked: Any) -> dict[str, tuple[xr.Dataset, Rows]]:
         """Every result that has a table, and its rows, by title."""

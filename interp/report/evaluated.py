@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis.published import about
-from interp.analysis.table import Rows, table
+from interp.analysis.table import Rows, about, table
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
-from interp.figures import maps, people
+from interp.figures import maps
 from interp.report.page import Page, clean, write
 from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
@@ -129,7 +128,7 @@ SECTIONS: Mapping[str, Callable[[Page, xr.Dataset], None]] = {
     "evaluation": _scores,
     "collapse": partial(_drawn, "{rows}; channels ranked by {ranked}. Control: {control}.", figures.collapse),
     "segmentation_score": partial(_drawn, "k = {k} channels. Intervals: {interval}. Control: {control}.", maps.overlap),
-    "study": partial(_drawn, "{raters} raters, {pairs} pairs. Intervals: {interval}.", people.win_rates),
+    "study": partial(_drawn, "{raters} raters, {pairs} pairs. Intervals: {interval}.", figures.win_rates),
 }
 
 

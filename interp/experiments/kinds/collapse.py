@@ -61,7 +61,7 @@ def design(request: Request) -> experiments.design.Drawing:
         "ranked_by": f"{opened.path.name}: {opened.rows_done} prompts, each block by itself",
         "channels": {str(block): [int(c) for c in order[: wanted[-1]]] for block, order in orders.items()},
     }
-    return request.drawing(prepared, arms, parameters, lambda made: {"collapse": analysis.dose_response.collapse(made, real)})
+    return request.drawing(prepared, arms, parameters, lambda made: {"collapse": analysis.disruption.collapse(made, real)})
 
 
 def block_orders(run: Run, by: str) -> dict[int, list[int]]:

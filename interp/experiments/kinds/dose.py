@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from typing_extensions import Doc
@@ -49,7 +50,9 @@ def design(request: Request) -> experiments.design.Drawing:
     prepared = request.prepare(options.prompts)
     anatomy, steps = prepared.model.anatomy, len(prepared.schedule.timesteps)
     windows = listed(options.windows, "windows", WINDOWS)
-    counts = channel_counts(options.counts, _doubled(anatomy.channels), anatomy.channels)
+    quarter = max(anatomy.channels // 4, 1)
+    doubled = {*(2**power for power in range(quarter.bit_length())), quarter}
+    counts = channel_counts(options.counts, doubled, anatomy.channels)
     ranked = request.rank(prepared, "0")
     sets = nested_blocks(len(anatomy.blocks), options.block)
     if steps < 2 and set(windows) - {"all"}:
@@ -58,7 +61,7 @@ def design(request: Request) -> experiments.design.Drawing:
     labels = {"kind": "original", "count": 0, "blocks": "-", "block_count": 0, "window": "-"}
     arms = [experiments.draw.Arm("original", (), labels)]
     for kind, count, blocks, window in itertools.product(KINDS, counts, sets, windows):
-        channels = experiments.ranking.pick(ranked.order, kind, count, 0)  # `_redraw` replaces random ones
+        channels = experiments.ranking.pick(ranked.order, kind, count, 0)  # `_redrawn` replaces random ones
         edit = interventions.Zero(channels=channels, blocks=blocks, steps=spans[window])
         named = format_blocks(blocks, len(anatomy.blocks))
         labels = {"kind": kind, "count": count, "blocks": named, "block_count": len(blocks), "window": window}
@@ -72,8 +75,10 @@ def design(request: Request) -> experiments.design.Drawing:
         "budget": options.budget,
         "random": "drawn anew for every row, out of all but the largest",
     }
-    measure = lambda made: {"dose": analysis.dose_response.response(made, real)}  # noqa: E731
-    return request.drawing(prepared, arms, parameters, measure, bind=_redraw(ranked.order), planned=planned)
+    measure = lambda made: {"dose": analysis.disruption.response(made, real)}  # noqa: E731
+    return request.drawing(
+        prepared, arms, parameters, measure, bind=lambda row, clean: partial(_redrawn, ranked.order, row), planned=planned
+    )
 
 
 def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]:
@@ -81,13 +86,9 @@ def nested_blocks(count: int, first: int | None = None) -> list[tuple[int, ...]]
     start = count // 4 if first is None else first
     if not 0 <= start < count:
         raise InputError(f"block must lie in 0..{count - 1}; got {start}")
-    found: list[tuple[int, ...]] = []
-    for size in (1, max(count // 4, 1), max(count // 2, 1), count):
-        begin = min(start, count - size)
-        blocks = tuple(range(begin, begin + size))
-        if blocks not in found:
-            found.append(blocks)
-    return found
+    sizes = (1, max(count // 4, 1), max(count // 2, 1), count)
+    begins = [min(start, count - size) for size in sizes]
+    return list(dict.fromkeys(tuple(range(begin, begin + size)) for begin, size in zip(begins, sizes, strict=True)))
 
 
 def share_out(rows: Sequence[Row], doses: int, budget: int, seed: int) -> Any:
@@ -122,25 +123,12 @@ def share_out(rows: Sequence[Row], doses: int, budget: int, seed: int) -> Any:
     return planned
 
 
-def _doubled(channels: int) -> list[int]:
-    """1, 2, 4, ... and a quarter of the channels."""
-    most = max(channels // 4, 1)
-    return sorted({*(2**power for power in range(most.bit_length())), most})
-
-
-def _redraw(order: Sequence[int]) -> Any:
-    """Draw other random channels for every sample, so that intervals include the variation of the draw."""
-
-    def bind(row: Row, clean: Any) -> Any:
-        def edits_of(arm: experiments.draw.Arm) -> Any:
-            if arm.labels["kind"] != "random":
-                return arm.edits
-            channels = experiments.ranking.pick(order, "random", arm.labels["count"], row.index)
-            return [dataclasses.replace(edit, channels=channels) for edit in arm.edits if isinstance(edit, interventions.Zero)]
-
-        return edits_of
-
-    return bind
+def _redrawn(order: Sequence[int], row: Row, arm: experiments.draw.Arm) -> Any:
+    """An arm's edits, with other random channels for every sample, so that intervals include the variation of the draw."""
+    if arm.labels["kind"] != "random":
+        return arm.edits
+    channels = experiments.ranking.pick(order, "random", arm.labels["count"], row.index)
+    return [dataclasses.replace(edit, channels=channels) for edit in arm.edits if isinstance(edit, interventions.Zero)]
 
 
 dose = Kind(

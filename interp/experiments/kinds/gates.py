@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import Doc
@@ -37,11 +36,13 @@ def design(request: Request) -> experiments.design.Measuring:
     options: Options = request.options
     none_drawn = "the gates are computed over timesteps and no picture is drawn"
     request.sampling.without("steps", "seed", "repeats", "height", "width", why=none_drawn)
+    given = options.timesteps
+    timesteps = [given] if isinstance(given, int) else numbers(given, "timesteps")
     grid = experiments.grid.Grid.build(
         request.model,
         options.prompts,
         parse_indices(options.channels, "channels"),
-        timesteps=_timesteps(options.timesteps),
+        timesteps=int(timesteps[0]) if len(timesteps) == 1 else timesteps,
         guidance=None if options.guidance is None else numbers(options.guidance, "guidance"),
         settings=request.settings(),
     )
@@ -54,12 +55,6 @@ def design(request: Request) -> experiments.design.Measuring:
         units=grid.units,
         forwards=0.0,
     )
-
-
-def _timesteps(given: int | Sequence[float] | str) -> int | list[float]:
-    """A number of timesteps, or their values."""
-    found = [given] if isinstance(given, int) else numbers(given, "timesteps")
-    return int(found[0]) if len(found) == 1 else list(found)
 
 
 def by_channel(found: xr.Dataset) -> xr.Dataset:

@@ -47,11 +47,6 @@ class _Arm:
     channels: tuple[int, ...]
     edit: Any
 
-    @property
-    def store(self) -> str:
-        """The name of its store in the experiment's folder."""
-        return f"block.{self.block}-{self.gate}-{self.name}.zarr"
-
 
 def design(request: Request) -> experiments.design.Measuring:
     """One unit per block, gate and edit: a traced run with a store in the folder NAME/ next to the experiment's store.
@@ -73,8 +68,10 @@ def design(request: Request) -> experiments.design.Measuring:
         raise InputError(f"blocks: none of {list(wanted)} has a gate in the image stream")
 
     def measure(number: int) -> dict[str, Array]:
-        _, run = request.traced(options.prompts, folder / arms[number].store, interventions=[arms[number].edit])
-        return _compare(original, run, arms[number])
+        arm = arms[number]
+        store = folder / f"block.{arm.block}-{arm.gate}-{arm.name}.zarr"
+        _, run = request.traced(options.prompts, store, interventions=[arm.edit])
+        return _compare(original, run, arm)
 
     return request.measuring(
         prepared,
@@ -143,7 +140,6 @@ def _collect(
     over_median                    (arm, block, gate)             edited channels over the median channel, at the edited block
     """
     import numpy as np
-    import xarray as xr
 
     gates = [str(value) for value in original.gates["gate"].to_numpy()]
     axes, shape = ("arm", "block", "gate", "measured"), (len(ARMS), len(blocks), len(gates), 2)
@@ -153,23 +149,16 @@ def _collect(
         place = (ARMS.index(arm.name), list(blocks).index(arm.block), gates.index(arm.gate))
         for name, measured in names.items():
             found[name][place] = values[measured]
-    return xr.Dataset(
+    return analysis.result.result(
+        "govern",
         {name: (axes[: table.ndim], table) for name, table in found.items()},
-        {
-            "arm": np.array(ARMS, dtype=object),
-            "block": list(blocks),
-            "gate": np.array(gates, dtype=object),
-            "measured": np.array(["own", "last"], dtype=object),
-        },
-        {
-            "analysis": "govern",
-            "channels": chosen,
-            "ordinary": ordinary,
-            "averaged_over": "edited channels, tokens, steps, then prompt texts",
-            "interval": analysis.intervals.said(len(set(original.prompts))),
-            "control": f"ordinary channels {ordinary}, as many as massive ones",
-            **analysis.sources.facts_of(original),
-        },
+        {"arm": ARMS, "block": list(blocks), "gate": gates, "measured": ["own", "last"]},
+        averaged_over="edited channels, tokens, steps, then prompt texts",
+        interval=analysis.intervals.said(len(set(original.prompts))),
+        control=f"ordinary channels {ordinary}, as many as massive ones",
+        channels=chosen,
+        ordinary=ordinary,
+        **analysis.sources.facts_of(original),
     )
 
 

@@ -66,7 +66,7 @@ def design(request: Request) -> experiments.design.Drawing:
         prepared,
         arms,
         {"without": removed, "stored": None if kept is None else str(kept.path.name)},
-        lambda made: {"lens": analysis.lens_distance.distances(made)},
+        lambda made: {"lens": analysis.patching.distances(made)},
         units=lambda size: experiments.head.Painted(prepared, arms, shown, wanted, removed, WITHOUT, kept),
     )
 

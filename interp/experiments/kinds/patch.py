@@ -96,30 +96,6 @@ class Cell:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Patches:
-    """All cells, and the run that their values come from."""
-
-    clean: Prepared
-    cells: tuple[Cell, ...]
-
-    def keep(self) -> set[tuple[int, Site]]:
-        """The clean run's states that the cells need."""
-        return {(step, site) for cell in self.cells for site in cell.sites for step in cell.steps}
-
-    def bind(self, row: Row, corrupted: experiments.clean.Clean) -> experiments.draw.EditsOf:
-        """The edits of one pair of samples."""
-        theirs, everything = self.clean.plan.rows()[row.index], "everything" in {cell.what for cell in self.cells}
-        donor = experiments.clean.clean_run(self.clean, theirs, self.keep(), keep_conditioning=everything)
-        cells = {cell.arm().name: cell for cell in self.cells}
-        return lambda arm: donor if arm.name == "clean" else () if arm.name == "corrupted" else cells[arm.name].edits(donor)
-
-    def held(self) -> float:
-        """Bytes of clean states in memory while a pair is drawn."""
-        tokens = [self.clean.layout.tokens(site.stream) if site.kind == "hidden" else 1 for _, site in self.keep()]
-        return float(sum(tokens) * self.clean.model.anatomy.channels * self.clean.model.pipe.transformer.dtype.itemsize)
-
-
 def design(request: Request) -> experiments.design.Drawing:
     """Arms: the corrupted and the clean picture, then one per cell."""
     options: Options = request.options
@@ -131,7 +107,16 @@ def design(request: Request) -> experiments.design.Drawing:
         raise InputError(f"stream must be one of {', '.join(present)} or both; got {options.stream!r}")
     ranked = request.rank(prepared, options.channels, streams[0]) if {"massive", "control"} & set(what) else None
     cells = _cells(prepared, options, what, streams, ranked)
-    grid = Patches(clean, cells)
+    keep = {(step, site) for cell in cells for site in cell.sites for step in cell.steps}
+    tokens = [clean.layout.tokens(site.stream) if site.kind == "hidden" else 1 for _, site in keep]
+    held = float(sum(tokens) * clean.model.anatomy.channels * clean.model.pipe.transformer.dtype.itemsize)
+
+    def bind(row: Row, corrupted: experiments.clean.Clean) -> experiments.draw.EditsOf:
+        theirs, everything = clean.plan.rows()[row.index], any(cell.what == "everything" for cell in cells)
+        donor = experiments.clean.clean_run(clean, theirs, keep, keep_conditioning=everything)
+        named = {cell.arm().name: cell for cell in cells}
+        return lambda arm: donor if arm.name == "clean" else () if arm.name == "corrupted" else named[arm.name].edits(donor)
+
     ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in ("corrupted", "clean")]
     parameters = {
         "clean": [row.text for row in clean.plan.rows()],
@@ -144,7 +129,7 @@ def design(request: Request) -> experiments.design.Drawing:
     arms = [*ends, *(cell.arm() for cell in cells)]
     donors = float(len(prepared.plan.rows()) * len(prepared.schedule.timesteps))
     measure = lambda made: {f"patching_{metric}": analysis.patching.recovered(made, metric) for metric in METRICS}  # noqa: E731
-    return request.drawing(prepared, arms, parameters, measure, bind=grid.bind, further=donors, held=grid.held())
+    return request.drawing(prepared, arms, parameters, measure, bind=bind, further=donors, held=held)
 
 
 def _what(options: Options) -> list[str]:

@@ -30,7 +30,6 @@ from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
     import xarray as xr
-    from torch import Tensor
 
     from interp.store.schema import Array
     from interp.tracing.prepare import Prepared
@@ -79,10 +78,16 @@ class Factorial:
     def _call(
         self, clean: experiments.clean.Clean, partner: experiments.clean.Clean, levels: Mapping[str, int]
     ) -> dict[str, Any]:
-        """The transformer's arguments of one cell: level 0 is early or own, level 1 is late or other."""
+        """The transformer's arguments of one cell: level 0 is early or own, level 1 is late or other.
+
+        The latents are the clean run's last ones at a step's noise level, with the run's initial noise.
+        """
+        import torch
+
         pair, anatomy, own = self.pair, self.prepared.model.anatomy, clean.calls.arguments[self.pair[0]]
         state, given = anatomy.row_inputs[0], dict(own)
-        given[state] = _renoised(self.prepared, clean, pair[levels["latents"]]).to(own[state].dtype)
+        latents, start = torch.from_numpy(clean.latents)[None], clean.calls.arguments[0][state]
+        given[state] = experiments.clean.noised(self.prepared, latents, start, pair[levels["latents"]]).to(own[state].dtype)
         given[anatomy.timestep] = clean.calls.arguments[pair[levels["timestep"]]][anatomy.timestep]
         theirs = partner.calls.arguments[pair[0]]
         pooled = anatomy.conditioning.players["text"] if anatomy.conditioning and "pooled" in self.factors else None
@@ -158,14 +163,6 @@ def factors_of(prepared: Prepared) -> tuple[str, ...]:
         "tokens": spec.text_states is not None,
     }
     return tuple(factor for factor in FACTORS if has.get(factor, True))
-
-
-def _renoised(prepared: Prepared, clean: experiments.clean.Clean, step: int) -> Tensor:
-    """The clean run's last latents at a step's noise level, with the run's initial noise: (1, ...)."""
-    import torch
-
-    start = clean.calls.arguments[0][prepared.model.anatomy.row_inputs[0]]
-    return experiments.clean.noised(prepared, torch.from_numpy(clean.latents)[None], start, step)
 
 
 def _ordered(found: xr.Dataset) -> xr.Dataset:
