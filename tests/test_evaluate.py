@@ -261,10 +261,10 @@ def test_errors_of_two_seeds_do_not_cancel() -> None:
         def pictures(self, images: Array, prompts: Sequence[str]) -> dict[str, Array]:
             return {"off": images[:, 0, 0, 0].astype(float) - 100}
 
-        def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        def extract(self, images: Array, prompts: Sequence[str]) -> Array:
             return np.zeros((len(images), 0))
 
-        def sets(self, looked: Array, prompts: Sequence[str]) -> dict[str, float]:
+        def sets(self, features: Array, prompts: Sequence[str]) -> dict[str, float]:
             return {}
 
     near = np.full((24, 16, 16, 3), 102, np.uint8)
@@ -312,11 +312,11 @@ def test_intervals_of_sets_end_where_the_measure_does() -> None:
         def pictures(self, images: Array, prompts: Sequence[str]) -> dict[str, Array]:
             return {"of one": images[:, 0, 0, 0].astype(float)}
 
-        def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+        def extract(self, images: Array, prompts: Sequence[str]) -> Array:
             return images[:, 0, 0, :1] / 255
 
-        def sets(self, looked: Array, prompts: Sequence[str]) -> dict[str, float]:
-            share = float((looked > 0.1).mean())
+        def sets(self, features: Array, prompts: Sequence[str]) -> dict[str, float]:
+            share = float((features > 0.1).mean())
             return {"share": share, "any": share}
 
     images = np.full((20, 8, 8, 3), 200, np.uint8)

@@ -41,13 +41,13 @@ class OfSets:
         self.parts.append(len(images))
         return {}
 
-    def looked_at(self, images: Any, prompts: Any) -> Any:
+    def extract(self, images: Any, prompts: Any) -> Any:
         """Mean colours."""
         return np.asarray(images, float).mean(axis=(1, 2))
 
-    def sets(self, looked: Any, prompts: Any) -> dict[str, float]:
+    def sets(self, features: Any, prompts: Any) -> dict[str, float]:
         """Their deviation."""
-        return {"spread": float(np.asarray(looked).std())}
+        return {"spread": float(np.asarray(features).std())}
 
 
 def test_sets_alone_are_a_table_and_pictures_come_in_parts() -> None:

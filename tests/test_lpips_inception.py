@@ -175,12 +175,12 @@ def test_inception_is_the_network_of_fid(inception_file: tuple[Path, dict[str, T
 
 def test_inception_score_leaves_the_bias_out(inception_file: tuple[Path, dict[str, Tensor]]) -> None:
     path, state = inception_file
-    net, looked = inception.Inception(find("inception", path)), 20 * DRAW.standard_normal((6, 2048))
-    logits = torch.from_numpy(looked) @ state["fc.weight"].double().T
+    net, features = inception.Inception(find("inception", path)), 20 * DRAW.standard_normal((6, 2048))
+    logits = torch.from_numpy(features) @ state["fc.weight"].double().T
     probability = logits.softmax(1)
     divergence = (probability * (logits.log_softmax(1) - probability.mean(0).log())).sum(1)
-    assert net.score(looked) == pytest.approx(float(divergence.mean().exp()), rel=1e-6)
-    assert net.score(looked) > 1.5
+    assert net.score(features) == pytest.approx(float(divergence.mean().exp()), rel=1e-6)
+    assert net.score(features) > 1.5
 
 
 def test_frechet_distance_of_few_pictures_is_that_of_the_covariances() -> None:

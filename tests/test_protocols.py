@@ -164,7 +164,7 @@ def test_shape_score_is_the_divergence_of_the_judges_own_probabilities() -> None
     p = load_judge()(pictures).probability["shape"].astype(float)
     by_hand = np.exp(np.mean(np.sum(p * (np.log(p + 1e-30) - np.log(p.mean(0))), axis=1)))
     scorer = DemoScorer()
-    found = scorer.sets(scorer.looked_at(pictures, prompts), prompts)[SHAPES]
+    found = scorer.sets(scorer.extract(pictures, prompts), prompts)[SHAPES]
     assert found == pytest.approx(by_hand, rel=1e-3)
     assert 3 < found <= 6
 

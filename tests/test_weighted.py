@@ -61,7 +61,7 @@ def test_what_was_scored_is_not_scored_again(weights_folder: Path, tmp_path: Pat
     score(made.PICTURES, made.PROMPTS, dtype="bfloat16")
     assert shown[4:] == [2, 1], "another precision"
     repeated = score(np.stack([made.PICTURES[0]] * 3), ["red"] * 3)
-    assert shown[6:] == [1], "the same picture is looked at once"
+    assert shown[6:] == [1], "the same picture is features at once"
     assert len(set(repeated)) == 1
 
 
@@ -137,8 +137,8 @@ def test_every_metric_through_an_evaluation(
     assert values["fid"][0] == pytest.approx(0, abs=1e-5 * values["fid"][1])
     assert values["fid"][1] > 0
     assert (values["precision"][0], values["recall"][0]) == (1, 1)
-    looked = scorer.looked_at(pictures[1], gallery.prompts)
-    assert values["fid"][1] == set_distances.frechet_distance(looked, scorer.looked_at(real, gallery.prompts))
+    features = scorer.extract(pictures[1], gallery.prompts)
+    assert values["fid"][1] == set_distances.frechet_distance(features, scorer.extract(real, gallery.prompts))
     assert (values["inception_score"] >= 1).all()
 
 
@@ -162,7 +162,7 @@ def test_sets_of_one_and_other_wrong_questions(weights_folder: Path, inception_f
         clip.pictures(made.PICTURES, made.PROMPTS[:2])
     with refused(InputError, "pictures", "NaN"):
         clip.pictures(np.full((1, 20, 20, 3), np.nan), ["a"])
-    assert clip.looked_at(made.PICTURES, made.PROMPTS).shape == (3, 0)
+    assert clip.extract(made.PICTURES, made.PROMPTS).shape == (3, 0)
     assert clip.sets(np.zeros((3, 0)), made.PROMPTS) == {}
     assert set(weighted.NEEDS) == set(weighted.SINGLES) | set(weighted.SETS)
 

@@ -1,4 +1,4 @@
-"""Weights of metrics: where they are looked for, what is refused, and what their numbers are called."""
+"""Weights of metrics: where they are features for, what is refused, and what their numbers are called."""
 
 from __future__ import annotations
 

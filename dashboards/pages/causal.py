@@ -72,7 +72,7 @@ def compare_pictures(experiment, kind, shown):
         for other in drawn:
             if labels[name][other] in values and other != arm and alike(labels, arm, other, (name, "repeat")):
                 controls.setdefault(labels[name][other], other)
-    pictures.compared("pair", experiment, row, 0, arm, controls=list(controls.values()), beside=kind.ends[1:])
+    pictures.compared("pair", experiment, row, 0, arm, controls=list(controls.values()), also=kind.ends[1:])
     for name, values in labels.items():
         along = [other for other in drawn if alike(labels, arm, other, (name,))]
         if len(along) > 2 and not isinstance(values[arm], str):

@@ -10,7 +10,7 @@ from interp.dashboard.pickers import pick, plain
 frame.needed()
 
 left_run = choose.run("run", "Left run")
-runs = [left_run, choose.run("other", "Right run", beside=left_run)]
+runs = [left_run, choose.run("other", "Right run", other_than=left_run)]
 there = glance.streams(runs[1])
 stream = pick("stream", "Stream", [name for name in glance.streams(runs[0]) if name in there])
 if runs[0].path == runs[1].path:

@@ -55,9 +55,9 @@ def set_up():
     names = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     left, right = st.columns(2)
     with left:
-        first = names.index(pick("first", "First method", names, beside=False))
+        first = names.index(pick("first", "First method", names, sidebar=False))
     with right:
-        second = names.index(pick("second", "Second method", names, default=names[1], beside=False))
+        second = names.index(pick("second", "Second method", names, default=names[1], sidebar=False))
     both = (experiment.done[:, first] & experiment.done[:, second]).nonzero()[0].tolist()
     if not both:
         raise InputError("rows: no row is drawn under both methods yet")

@@ -49,9 +49,9 @@ def stop(why: str, command: str = TRACE_IT) -> NoReturn:
     st.stop()
 
 
-def run(name: str = "run", label: str = "Run", beside: Run | None = None) -> Run:
-    """A traced run, picked in the sidebar; by default not `beside`. Without any, the page stops and shows a command."""
-    found = cached_stores.run(_store(name, label, ["trace"], TRACE_IT, beside))
+def run(name: str = "run", label: str = "Run", other_than: Run | None = None) -> Run:
+    """A traced run, picked in the sidebar; by default not `other_than`. Without any, the page stops and shows a command."""
+    found = cached_stores.run(_store(name, label, ["trace"], TRACE_IT, other_than))
     if found.rows_done < found.rows_total:
         failed = f", {len(found.failed)} failed" if found.failed else ""
         st.caption(plain(f"{found.path.name} is unfinished: {found.rows_done} of {found.rows_total} rows are done{failed}."))
@@ -64,7 +64,7 @@ def experiment(kinds: Sequence[str], label: str, command: str, name: str = "expe
     return cached_stores.experiment(_store(name, label, kinds, command))
 
 
-def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Run | None = None) -> Path:
+def _store(name: str, label: str, kinds: Sequence[str], command: str, other_than: Run | None = None) -> Path:
     found = {store.name: store for store in stores()}
     asked = str(kept().get(name) or st.query_params.get(name) or "")
     if asked in found and found[asked].problem:
@@ -73,7 +73,7 @@ def _store(name: str, label: str, kinds: Sequence[str], command: str, beside: Ru
     if not fitting:
         folders = ", ".join(plain(str(root)) for root in roots_given())
         stop(f"No store of this kind ({', '.join(kinds)}) is under {folders}. To make one:", command)
-    others = [store for store in fitting if beside is None or found[store].path != beside.path]
+    others = [store for store in fitting if other_than is None or found[store].path != other_than.path]
     others.sort(key=lambda store: kinds.index(found[store].kind))
     first = next((store for store in others if roots.finished(found[store].path)), (others or fitting)[0])
     return found[pick(name, label, fitting, default=first, where="the folder")].path
@@ -156,7 +156,7 @@ def setting(experiment: Experiment, side: str, default: int) -> int:
     lines = settings(experiment)
     values = {name: [str(line.get(name, "-")) for line in lines] for name in dict.fromkeys(n for line in lines for n in line)}
     titled = lambda name: name.replace("dg.scale", "dg.scale (w)")  # noqa: E731
-    return arm_of(values, range(len(lines)), side, titled, default=default, where="these settings", beside=False)
+    return arm_of(values, range(len(lines)), side, titled, default=default, where="these settings", sidebar=False)
 
 
 def seeds(experiment: Experiment) -> list[int]:

@@ -51,13 +51,13 @@ def pick(
     shown: Callable[[Any], str] = str,
     slider: bool = False,
     where: str = "",
-    beside: bool = True,
+    sidebar: bool = True,
 ) -> Value:
     """Pick one of several values with a list or a slider, in the sidebar; it is remembered and written into the address.
 
-    With `beside=False` it is where the page is being written.
+    With `sidebar=False` it is where the page is being written.
     """
-    place = st.sidebar if beside else st
+    place = st.sidebar if sidebar else st
     options = list(options)
     key, said = f"{WIDGET}{name}", st.session_state.setdefault(SAID, {})
     if key not in st.session_state or st.session_state[key] not in options:

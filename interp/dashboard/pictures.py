@@ -56,9 +56,9 @@ _between = st.components.v2.component("interp_between", html=BETWEEN, css=STYLE,
 
 
 def pair(key: str, pictures: Sequence[Array], names: Sequence[str]) -> tuple[Any, float]:
-    """A slider between the first two pictures, (y, x, rgb) uint8; beside it all of them, and the two's difference.
+    """A slider between the first two pictures, (y, x, rgb) uint8; next to it all of them, and the two's difference.
 
-    The column beside the slider, and the difference's gain.
+    The column next to the slider, and the difference's gain.
     """
     first, second, *further = pictures
     apart, gain = difference(first, second)
@@ -105,15 +105,15 @@ def compared(
     second: int,
     *,
     controls: Sequence[int] = (),
-    beside: Sequence[int] = (),
+    also: Sequence[int] = (),
 ) -> None:
-    """Two arms of a row: the slider, their difference, the arms in `beside`, and the controls with their differences."""
+    """Two arms of a row: the slider, their difference, the arms in `also`, and the controls with their differences."""
     arms = [str(arm) for arm in experiment.axes["arm"].to_numpy()]
     missing = [arms[arm] for arm in (first, second) if not experiment.done[row, arm]]
     if missing:
         st.info(f"Not drawn yet: {plain(', '.join(missing))}. Run the same command again to resume this experiment.")
         return
-    shown = [first, second, *beside]
+    shown = [first, second, *also]
     rest, gain = pair(key, [picture_of(experiment, row, arm) for arm in shown], [arms[arm] for arm in shown])
     if controls:
         rest.caption("Controls, each with its difference at the same brightness:")
@@ -124,7 +124,7 @@ def compared(
                     show(picture, arms[arm])
                     if picture is not None:
                         show(difference(experiment.picture(row, first), picture, gain)[0], "difference")
-    drawn = [arm for arm in dict.fromkeys([first, second, *beside, *controls]) if experiment.done[row, arm]]
+    drawn = [arm for arm in dict.fromkeys([first, second, *also, *controls]) if experiment.done[row, arm]]
     strips_of(f"{key}:strip", experiment, [row], drawn)
 
 

@@ -71,15 +71,15 @@ class DemoScorer:
             **{name: np.array([one[name] for one in own]) for name in ("spectrum", "sharpness", "grain")},
         }
 
-    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+    def extract(self, images: Array, prompts: Sequence[str]) -> Array:
         """The judge's features."""
         return self.judge(images).features
 
-    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+    def sets(self, features: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Frechet distance, precision and recall to as many real pictures of the same prompts."""
         counts = {text: list(prompts).count(text) for text in dict.fromkeys(prompts)}
         real = np.concatenate([self._real(text)["features"][:count] for text, count in counts.items()])
-        return {**set_scores(NAME, looked, real), SHAPES: inception_score(self.judge.shapes(looked))}
+        return {**set_scores(NAME, features, real), SHAPES: inception_score(self.judge.shapes(features))}
 
     def _fidelity(self, image: Array, prompt: str) -> dict[str, float]:
         real = self._real(prompt)

@@ -43,11 +43,11 @@ class Scorer(Protocol):
     def pictures(self, images: Array, prompts: Sequence[str]) -> Mapping[str, Array]:
         """Each measure of single pictures, (picture); NaN where it does not apply."""
 
-    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+    def extract(self, images: Array, prompts: Sequence[str]) -> Array:
         """Features for measures of sets, (picture, feature); (picture, 0) without set measures, by default."""
         return np.zeros((len(images), 0))
 
-    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+    def sets(self, features: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Each measure of a set; by default there is none."""
         return {}
 
@@ -85,8 +85,8 @@ def set_measures(name: str) -> tuple[Measure, ...]:
     )
 
 
-def set_scores(name: str, looked: Array, real: Array) -> dict[str, float]:
+def set_scores(name: str, features: Array, real: Array) -> dict[str, float]:
     """The measures of one set."""
-    precision, recall = set_distances.precision_recall(looked, real)
-    distance = set_distances.frechet_distance(looked, real)
+    precision, recall = set_distances.precision_recall(features, real)
+    distance = set_distances.frechet_distance(features, real)
     return {f"{name} Frechet distance": distance, f"{name} precision": precision, f"{name} recall": recall}

@@ -35,7 +35,7 @@ class Scored:
     scores: Array
     """(setting, measure, row)."""
     scorers: tuple[Scorer, ...]
-    looked: tuple[tuple[Array, ...], ...]
+    features: tuple[tuple[Array, ...], ...]
     """Features for measures of sets: per scorer and setting, (row, feature)."""
 
     def part(self, *, settings: Sequence[int] | None = None, rows: Sequence[int] | None = None, asked: bool = True) -> Scored:
@@ -49,7 +49,7 @@ class Scored:
             gallery=gallery.part(chosen).of_settings(kept),
             measures=tuple(self.measures[number] for number in measures),
             scores=self.scores[np.ix_(kept, measures, chosen)],
-            looked=tuple(tuple(own[number][chosen] for number in kept) for own in self.looked),
+            features=tuple(tuple(own[number][chosen] for number in kept) for own in self.features),
         )
 
 
@@ -79,7 +79,7 @@ def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[d
     for scorer in scorers:
         parts = [scorer.pictures(images[chunk], gallery.prompts[chunk]) for chunk in chunks]
         found |= {name: np.concatenate([np.asarray(part[name], float) for part in parts]) for name in parts[0]}
-        seen.append(np.concatenate([scorer.looked_at(images[chunk], gallery.prompts[chunk]) for chunk in chunks]))
+        seen.append(np.concatenate([scorer.extract(images[chunk], gallery.prompts[chunk]) for chunk in chunks]))
     return found, seen
 
 
@@ -110,8 +110,8 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
-    looked = zip(scored.scorers, scored.looked, strict=True)
-    each = [[_set_interval(gallery, scorer, own) for own in settings] for scorer, settings in looked]
+    features = zip(scored.scorers, scored.features, strict=True)
+    each = [[_set_interval(gallery, scorer, own) for own in settings] for scorer, settings in features]
     sets: Array = np.concatenate(each, axis=2)  # (setting, 3, set_measure)
     parts = {"value": table.mean("prompt").to_numpy(), "low": low, "high": high}
     best_at_zero = [m.name for m in measures if m.better == "zero"]
@@ -146,16 +146,16 @@ def _said_of_sets(pictures: int, texts: int) -> str:
     return f"95%, normal, from {HALVES} half-samples of prompts"
 
 
-def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
+def _set_interval(gallery: Gallery, scorer: Scorer, features: Array) -> Array:
     """Value, low and high of a scorer's set measures, (3, set measure)."""
     measures = [m for m in scorer.measures if m.of == "set"]
     own = [m.name for m in measures]
     if not own:
         return np.zeros((3, 0))
-    if len(looked) <= NEIGHBOUR:
+    if len(features) <= NEIGHBOUR:
         return np.full((3, len(own)), np.nan)
     prompts = np.array(gallery.prompts)
-    found = scorer.sets(looked, gallery.prompts)
+    found = scorer.sets(features, gallery.prompts)
     value = np.array([found[name] for name in own])
     groups = [np.flatnonzero(prompts == text) for text in gallery.texts()]
     if len(groups) < FEWEST:
@@ -163,7 +163,7 @@ def _set_interval(gallery: Gallery, scorer: Scorer, looked: Array) -> Array:
     draw, drawn = np.random.default_rng(0), []
     for _ in range(HALVES):
         rows = np.concatenate([groups[number] for number in draw.permutation(len(groups))[: len(groups) // 2]])
-        again = scorer.sets(looked[rows], [str(text) for text in prompts[rows]])
+        again = scorer.sets(features[rows], [str(text) for text in prompts[rows]])
         drawn.append([again[name] for name in own])
     reach = stats.norm.ppf(0.975) * np.std(drawn, axis=0)
     least, most = np.array([m.limits for m in measures]).T

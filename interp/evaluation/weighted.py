@@ -99,28 +99,30 @@ class Weighted(Scorer):
             self._measure(metric).name: self._scored(metric, images, prompts) for metric in self.metrics if metric in SINGLES
         }
 
-    def looked_at(self, images: Array, prompts: Sequence[str]) -> Array:
+    def extract(self, images: Array, prompts: Sequence[str]) -> Array:
         """Inception's features, (picture, 2048); without set measures, (picture, 0)."""
         if not any(metric in SETS for metric in self.metrics):
-            return super().looked_at(images, prompts)
+            return super().extract(images, prompts)
         return self._scored("inception", images, prompts, width=inception.FEATURES)
 
-    def sets(self, looked: Array, prompts: Sequence[str]) -> Mapping[str, float]:
+    def sets(self, features: Array, prompts: Sequence[str]) -> Mapping[str, float]:
         """Each measure of a set."""
         asked = [metric for metric in self.metrics if metric in SETS]
         for metric in asked:
-            if len(looked) < FEWEST[metric]:
+            if len(features) < FEWEST[metric]:
                 raise InputError(
-                    f"{metric} needs sets of {FEWEST[metric]} or more pictures; got {len(looked)}; draw more prompts or seeds, "
+                    f"{metric} needs sets of {FEWEST[metric]} or more pictures; got {len(features)}; draw more prompts or seeds, "
                     f"or leave {metric} out of the metrics"
                 )
         found = {}
         if "inception_score" in asked:
-            found["inception_score"] = self._network("inception").score(looked)
+            found["inception_score"] = self._network("inception").score(features)
         if "fid" in asked:
-            found["fid"] = set_distances.frechet_distance(looked, self._real)
+            found["fid"] = set_distances.frechet_distance(features, self._real)
         if "precision" in asked or "recall" in asked:
-            found["precision"], found["recall"] = set_distances.precision_recall(looked, self._real, reach_of_real=self._reach)
+            found["precision"], found["recall"] = set_distances.precision_recall(
+                features, self._real, reach_of_real=self._reach
+            )
         return {self._measure(metric).name: found[metric] for metric in asked}
 
     def _measure(self, metric: str) -> Measure:
@@ -130,8 +132,8 @@ class Weighted(Scorer):
         if not unknown:
             return measure
         digits = "+".join(own.digest[:8] for own in unknown)
-        told = "; not the published weights, or not known to be"
-        return dataclasses.replace(measure, name=f"{measure.name} ({digits})", meaning=measure.meaning + told)
+        note = "; not the published weights, or not known to be"
+        return dataclasses.replace(measure, name=f"{measure.name} ({digits})", meaning=measure.meaning + note)
 
     def _scored(self, metric: str, images: Array, prompts: Sequence[str], width: int | None = None) -> Array:
         """Score through the cache; scores that do not depend on the prompt are cached without it. The first batch loads the
@@ -163,7 +165,7 @@ class Weighted(Scorer):
     @functools.cached_property
     def _real(self) -> Array:
         assert self.real is not None  # checked in `_checked`
-        return self.looked_at(self.real, [""] * len(self.real))
+        return self.extract(self.real, [""] * len(self.real))
 
     @functools.cached_property
     def _reach(self) -> Array:

@@ -90,7 +90,7 @@ def gate_grid(alpha: xr.DataArray) -> go.Figure:
         [f"alpha.{gate}" for gate in alpha["gate"].to_numpy()],
         unit="alpha",
         most=float(abs(alpha).max()),
-        said="block {block}, step {step}, timestep {timestep:.0f}: {value:.4g}",
+        hover="block {block}, step {step}, timestep {timestep:.0f}: {value:.4g}",
     )
     return style.caption(made, alpha.attrs)
 

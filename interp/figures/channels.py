@@ -52,8 +52,8 @@ def steps(
 ) -> go.Figure:
     """A heat map over steps and blocks with one cell framed; `most` is the colour scale's maximum. From `glance.ratio`."""
     made = style.figure(title, "step (sampling runs to the right)", "block")
-    said = "block {block}, step {step}, timestep {timestep:.0f}: {value:.4g}"
-    marks.heat(made, values, ("step", "block"), unit=unit, most=most, said=said)
+    hover = "block {block}, step {step}, timestep {timestep:.0f}: {value:.4g}"
+    marks.heat(made, values, ("step", "block"), unit=unit, most=most, hover=hover)
     if block is not None and step is not None:
         marks.framed(made, step, block)
     return style.caption(made, values.attrs)

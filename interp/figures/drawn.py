@@ -24,7 +24,7 @@ def lens(found: xr.Dataset, measure: str = "structure") -> go.Figure:
         unit=UNITS[measure],
         most=float(abs(value).max()),
         signed=bool((value < 0).any()),
-        said="block {block}, step {step}: {value:.3g}",
+        hover="block {block}, step {step}: {value:.3g}",
     )
     made.update_xaxes(type="category").update_yaxes(type="category")
     return style.caption(made, found.attrs)

@@ -29,8 +29,8 @@ def by_arm(found: xr.Dataset, title: str = "against the first arm's pictures") -
     for name, place in zip(names, places, strict=True):
         one = found.sel(measure=name)
         verdicts = one["verdict"].to_numpy() if "verdict" in one else np.full(len(arms), "no verdict")
-        said: dict[str, Any] = {"customdata": verdicts, "hovertemplate": "%{y}: %{x:.3g} (%{customdata})<extra></extra>"}
-        marks.intervals(made, arms, one, "value", sideways=True, marker=marker, **said, **place)
+        hover: dict[str, Any] = {"customdata": verdicts, "hovertemplate": "%{y}: %{x:.3g} (%{customdata})<extra></extra>"}
+        marks.intervals(made, arms, one, "value", sideways=True, marker=marker, **hover, **place)
         margin = float(one["margin"]) if "margin" in one else np.nan
         if np.isfinite(margin):
             made.add_vrect(x0=-margin, x1=margin, fillcolor=style.CONTROL, opacity=0.15, line_width=0, **place)
@@ -59,12 +59,12 @@ def dose(found: xr.Dataset) -> go.Figure:
                 "symbol": [WINDOWS[str(window)] for window in one["window"].to_numpy()],
                 "opacity": 0.75,
             }
-            said: dict[str, Any] = {
+            hover: dict[str, Any] = {
                 "customdata": np.stack([one["dose"].to_numpy(), one["outcome"].to_numpy()], axis=-1),
                 "hovertemplate": "%{customdata[0]}: %{y:.2f} (%{customdata[1]})<extra></extra>",
             }
             energy = np.maximum(one["amount"].to_numpy(), SMALLEST_ENERGY)
-            marks.intervals(made, energy, one, "value", f"{kind} channels", mode="markers", marker=marker, **said, **place)
+            marks.intervals(made, energy, one, "value", f"{kind} channels", mode="markers", marker=marker, **hover, **place)
         made.add_hline(y=0, line=marks.THIN, **place)
     made.update_xaxes(type="log", title_text="share of the states' energy changed", dtick=1, exponentformat="power")
     made.update_yaxes(title_text="in units of its scale", row=1, col=1)
@@ -81,7 +81,7 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
         [f"{what} patched" for what in found["what"].to_numpy()],
         unit="recovered",
         most=max(0.05, float(abs(value).max())),
-        said="{what} at block {block}, {column}: {value:.3f} [{low:.3f}, {high:.3f}]",
+        hover="{what} at block {block}, {column}: {value:.3f} [{low:.3f}, {high:.3f}]",
         texttemplate="%{z:.2f}" if value[0].size <= CELLS_WITH_TEXT else None,
         textfont={"size": 9},
     )
@@ -103,10 +103,10 @@ def swap(found: xr.Dataset) -> go.Figure:
     """Effect of each swapped input on the channels' size, by block; massive solid, control dotted. From `factorial.split`."""
     title = f"channels {style.some(found.attrs['channels'])}: effect of swapped inputs on their size"
     made = style.figure(title, "block", "log2 of the size, root mean square over prompts")
-    said = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
+    hover = {"timestep": "timestep, early to late", "latents": "noise level, early to late"}
     for colour, factor, here in marks.each(found, "factor"):
         for group, dash in (("massive", "solid"), ("control", "dot")):
-            name = f"{said.get(factor, factor + ', own to other')}: {group}"
+            name = f"{hover.get(factor, factor + ', own to other')}: {group}"
             look: dict[str, Any] = {"line": {"color": colour, "dash": dash}, "marker": {"size": 5}}
             marks.intervals(made, here["block"], here.sel(set=group), "moved", name, **look)
     made.update_xaxes(dtick=1)

@@ -55,8 +55,8 @@ def win_rates(found: xr.Dataset) -> go.Figure:
 
 def collapse(found: xr.Dataset) -> go.Figure:
     """One panel per measure: the change of pictures when k channels of every block are zeroed. From `disruption.collapse`."""
-    said = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}
-    titles = [said.get(name, name.replace("_", " ")) for name in found["measure"].to_numpy().tolist()]
+    hover = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}
+    titles = [hover.get(name, name.replace("_", " ")) for name in found["measure"].to_numpy().tolist()]
     title = "k channels of every block zeroed at all steps: effect on pictures"
     made, places = style.panels(title, titles, shared=False, width=1200, height=420)
     for number, place in enumerate(places):

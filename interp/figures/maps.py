@@ -27,8 +27,8 @@ def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int,
     if picture is not None:
         where = {"x": -0.5, "y": -0.5, "sizex": columns, "sizey": rows, "xref": "x", "yref": "y", "yanchor": "top"}
         made.add_layout_image(source=style.source(picture, 512), sizing="stretch", layer="below", **where)
-    said, opacity = "token y {token_y}, x {token_x}: {value:.4g}", 1 if picture is None else 0.7
-    marks.heat(made, values, TOKENS, unit=str(values.attrs.get("units", "value")), opacity=opacity, said=said)
+    hover, opacity = "token y {token_y}, x {token_x}: {value:.4g}", 1 if picture is None else 0.7
+    marks.heat(made, values, TOKENS, unit=str(values.attrs.get("units", "value")), opacity=opacity, hover=hover)
     if token is not None:
         marks.framed(made, token[1], token[0])
     bare = {"constrain": "domain", "showgrid": False, "zeroline": False}

@@ -119,7 +119,7 @@ def heat(
     values: xr.DataArray,
     axes: tuple[str, str],
     *,
-    said: str = "",
+    hover: str = "",
     unit: str = "",
     most: float | None = None,
     signed: bool = False,
@@ -127,7 +127,7 @@ def heat(
 ) -> go.Figure:
     """Values over two axes, (x, y), as colours, the first row on top. `most` ends the colour scale, symmetric if `signed`.
 
-    `said` is what a cell says under the mouse, of its {value} and its coordinates by name.
+    `hover` is the text of a cell under the mouse, with its {value} and its coordinates by name.
     """
     here = values.transpose(*axes[::-1])
     here = here.assign_coords({axis: here[axis] for axis in axes})
@@ -138,10 +138,10 @@ def heat(
         "colorbar": {"title": unit},
         **more,
     }
-    if said:
+    if hover:
         fields = {str(name): place.broadcast_like(here).to_numpy().ravel() for name, place in here.coords.items()}
         cells = zip(here.to_numpy().ravel(), *fields.values(), strict=True)
-        texts = [said.format(**dict(zip(("value", *fields), cell, strict=True))) for cell in cells]
+        texts = [hover.format(**dict(zip(("value", *fields), cell, strict=True))) for cell in cells]
         drawn |= {"text": np.reshape(texts, here.shape), "hovertemplate": "%{text}<extra></extra>"}
     x, y = (here[axis].to_numpy() for axis in axes)
     made.add_heatmap(z=here.to_numpy().astype(float), x=x, y=y, **drawn)

@@ -109,8 +109,8 @@ class Campaign:
     def facts(self) -> dict[str, Any]:
         """The model, prompts and settings that the verdicts apply to."""
         scorers = [f"{m.name}" for one in self.scorers for m in one.measures]
-        told = [text for one in self.scorers for text in getattr(one, "weights", {}).values()]
-        said = {"scorers": ", ".join(scorers), "metric_weights": "; ".join(told)}
+        weights = [text for one in self.scorers for text in getattr(one, "weights", {}).values()]
+        said = {"scorers": ", ".join(scorers), "metric_weights": "; ".join(weights)}
         return {**self.setup.to_json(), **said, "provenance": provenance(self.setup.model, self.setup.batch_size)}
 
 

@@ -154,11 +154,11 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
     time = found.sel(factor="timestep")
     texts = found.sel(factor=[name for name in ("pooled", "tokens") if name in found["factor"].to_numpy()])
     here = (
-        f"told the other timestep the size moves by {span(time['moved'])} in log2, another prompt's text by "
+        f"given the other timestep, the size moves by {span(time['moved'])} in log2, another prompt's text by "
         f"{span(texts['moved']) if texts.sizes['factor'] else 'nothing'} (root mean squares over prompts, by block)."
     )
     if not texts.sizes["factor"]:
-        return Verdict(HOLDS, "by construction: this model is told no text. " + here)
+        return Verdict(HOLDS, "by construction: this model receives no text. " + here)
     above = time["moved_low"].to_numpy() > texts["moved_high"].max("factor").to_numpy()
     below = time["moved_high"].to_numpy() < texts["moved_low"].max("factor").to_numpy()
     return by_all(above, below, here)
