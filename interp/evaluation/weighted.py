@@ -111,8 +111,8 @@ class Weighted(Scorer):
         for metric in asked:
             if len(features) < FEWEST[metric]:
                 raise InputError(
-                    f"{metric} needs sets of {FEWEST[metric]} or more pictures; got {len(features)}; draw more prompts or seeds, "
-                    f"or leave {metric} out of the metrics"
+                    f"{metric} needs sets of {FEWEST[metric]} or more pictures; got {len(features)}; draw more prompts or "
+                    f"seeds, or leave {metric} out of the metrics"
                 )
         found = {}
         if "inception_score" in asked:
