@@ -45,7 +45,7 @@ def overview(run: interp.Run) -> None:
 
 
 def contact_sheet() -> None:
-    """What the demo model draws, guided at 4, beside real pictures of its world with the same captions."""
+    """What the demo model draws, guided at 4, next to real pictures of its world with the same captions."""
     import torch
 
     from interp.models.demo import build, world

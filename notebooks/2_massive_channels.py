@@ -71,7 +71,7 @@ table.astype({"selected": bool}).round(2)
 channels = [int(channel) for channel in image["channel"][image["consensus"]]]
 ordinary = int(runner_up.where(~runner_up.isin(channels), drop=True).to_series().mode()[0])
 print("consensus:", channels, "first selected in block:", [int(image["birth"].sel(channel=c)) for c in channels])
-print("ordinary channel beside them:", ordinary)
+print("ordinary channel next to them:", ordinary)
 
 # %% [markdown]
 # ## By which criterion?

@@ -53,7 +53,7 @@ def test_a_command_prints_json_draws_and_resumes(name: str, tiny_folder: Path, t
         words += ["--channels", "3"]
     code, _, err = run([*words, "--dry-run"])
     assert code == 0
-    assert re.match(r"[\d,]+ prompts? x [\d,]+ arms?: .*forwards", err), err
+    assert re.match(r"[\d,]+ samples? x [\d,]+ arms?: .*forwards", err), err
     assert ("pictures" in err.splitlines()[0]) == (name != "swap")
     assert not (tmp_path / "e.zarr").exists()
     code, out, err = run([*words, "--json", "--figures", str(tmp_path / "figures")])

@@ -89,7 +89,7 @@ def test_every_experiment_is_offloaded_sized_and_priced(name: str, inputs: dict[
     command = f"{name} --model {inputs['flux']} {about} {size} {CPU} --out {tmp_path / 'e.zarr'}"
     code, _, err = run(command.split())
     assert code == 0, err
-    assert re.search(r"prompts? x [\d,]+ arms?: .*forwards", err), err
+    assert re.search(r"samples? x [\d,]+ arms?: .*forwards", err), err
     assert not (tmp_path / "e.zarr").exists()
 
 
@@ -102,15 +102,22 @@ def words(kind: type) -> set[str]:
     return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind) if text_of(typed(kind)[field.name])}
 
 
-LOADING = ["trace", "generate", "evaluate", "findings", "selfcheck", "verify"]
-DRAWING = ["trace", "generate", "evaluate", "findings"]
+LOADING = ["trace", "generate", "evaluate", "findings", "selfcheck", "verify", *registered()]
+NOT_DRAWING = {"selfcheck": "draws its own examples", "verify": "draws rows of a store, by the store's plan"}
 
 
-@pytest.mark.parametrize("name", [*LOADING, *registered()])
+def test_every_command_that_takes_a_model_is_listed() -> None:
+    """`inspect` reads a config alone."""
+    add_experiments()
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert {name for name in commands if "--model" in options_of(name)} - set(LOADING) <= {"inspect"}
+
+
+@pytest.mark.parametrize("name", LOADING)
 def test_a_command_takes_all_of_what_it_needs(name: str) -> None:
     """Every option of loading where a model is loaded; of sampling and execution too where something is drawn."""
     wanted = words(Loading)
-    if name in (*DRAWING, *registered()):
+    if name not in NOT_DRAWING:
         wanted |= words(Sampling) | words(Execution)
     if name in registered():
         wanted |= words(Spread) | words(registered()[name].options) | {"--out", "--dry-run", "--json", "--figures", "--format"}
@@ -152,6 +159,40 @@ def test_an_experiment_of_ones_own_has_everything(tiny_folder: Path, tmp_path: P
     code, _, err = run([*command.split(), "--order", "5"])
     assert code == 2
     assert names(err, "s.zarr", "--out") == []
+    assert "| `interp shuffle` | Shuffle the tokens of a block" in known.markdown()
+
+
+@pytest.mark.usefixtures("toy")
+def test_it_resumes(tiny_folder: Path, tmp_path: Path) -> None:
+    """Stopped after its first unit, it keeps that; the same call draws the rest alone."""
+    from toy_experiment import shuffle
+
+    model = interp.load(tiny_folder)
+    design = shuffle(model, ["a red cat", "two dog"], out=tmp_path / "s.zarr", blocks=[1, 2], steps=2, batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        design.run(stopped=lambda: True)
+    kept = int(interp.open_experiment(tmp_path / "s.zarr").done.sum())
+    made: list[int] = []
+    drawn = design.run(on_progress=lambda progress: made.append(progress.made))
+    assert drawn.done.all()
+    assert (0 < kept < drawn.done.size, max(made)) == (True, drawn.done.size - kept)
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("toy")
+def test_it_goes_through_workers(tiny_folder: Path, tmp_path: Path) -> None:
+    from toy_experiment import shuffle
+
+    model = interp.load(tiny_folder)
+    one, many = (shuffle(model, ["a red cat", "two dog"], out=tmp_path / f"{n}.zarr", blocks=[1, 2], steps=2) for n in "ab")
+    alone, spread = one.run(), many.run(through=interp.Workers(1))
+    assert spread.attributes["arms"] == alone.attributes["arms"]
+    np.testing.assert_allclose(spread.latents(1, 2), alone.latents(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_the_docs_list_every_experiment() -> None:
+    """`python -c "from interp.experiments import kinds; print(kinds.markdown())"` prints the table."""
+    assert known.markdown() in (Path(__file__).parent.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("toy")

@@ -1,4 +1,4 @@
-"""Causal: what experiments did to pictures, with their controls. Every experiment has a page here, from what its kind says."""
+"""Causal: what experiments did to pictures, with their controls. Every experiment has a page here, made from its `Kind`."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def alike(labels, arm, other, but):
 
 
 def value_of(found, figure, labels, arm):
-    """What a result says of an arm, where it has a value for each."""
+    """A result's value of an arm, where it has one for each."""
     one = found.sel({name: labels[name][arm] for name in figure.labels})
     name = next(name for name in one.data_vars if f"{name}_low" in one)
     low, high = (float(one[f"{name}_{end}"]) for end in ("low", "high"))

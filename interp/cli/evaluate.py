@@ -14,7 +14,7 @@ from interp.base.errors import InputError
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
 from interp.base.sites import parse_indices
-from interp.cli.console import graceful, progress, refuse_given, say
+from interp.cli.console import counted, graceful, progress, refuse_given, say
 from interp.cli.experiments import DryRun, Spread, print_cost, saying_rates, spread_work
 from interp.cli.results import AsJson, sections_of, show
 from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
@@ -145,7 +145,7 @@ def _plan(
     path = out or Path("cache") / f"{one.name or 'evaluation'}-{Path(loading.model).name}.zarr"
     if one.kind in ("disruption", "collapse"):
         rows = min(ROWS, len(prompts.texts))
-        say(f"first, {rows} prompts are traced once to rank the channels ({path.stem}-channels.zarr)")
+        say(f"{counted(rows, 'prompt')} traced once, first, to rank the channels: {path.stem}-channels.zarr")
     loaded = load(**vars(loading))
     return plan(what, loaded, prompts, path, sampling, execution, channels=channels, block=compared.block)
 

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from interp.experiments.design import Cost
     from interp.store.experiment import Experiment
 
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the cost and stop. Channels are still ranked, by --run or a trace.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cost and stop; channels are ranked first where needed.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="The experiment's store; the same command resumes it. [default: a store in cache/ for these options]"),
@@ -97,7 +95,7 @@ def _figure(figure: Figure, made: Experiment, chosen: dict[str, str]) -> Any:
 def print_cost(cost: Cost) -> None:
     """Print the cost of an experiment before it starts."""
     pictures = f"{counted(cost.pictures, 'picture')}, " if cost.pictures else ""
-    say(f"{counted(cost.rows, 'prompt')} x {counted(cost.arms, 'arm')}: {pictures}{cost.forwards:,.0f} forwards of one picture")
+    say(f"{counted(cost.rows, 'sample')} x {counted(cost.arms, 'arm')}: {pictures}{cost.forwards:,.0f} forwards of one picture")
     if cost.held:
         say(f"states of the clean run held in memory: {decimal(int(cost.held))}")
 

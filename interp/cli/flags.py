@@ -64,7 +64,8 @@ def flag(field: dataclasses.Field[Any], annotation: Any, defaults: Any) -> inspe
     if isinstance(default, tuple):
         default = list(default)
     optional = default is None
-    shown = typer.Option(f"{name}/--no-{name[2:]}" if default is True else name, help=text)
+    metavar = "<str>" if kind == list[str] else None
+    shown = typer.Option(f"{name}/--no-{name[2:]}" if default is True else name, help=text, metavar=metavar)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -96,7 +96,7 @@ class Drawing(Design):
         names = [arm.name for arm in self.arms]
         twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"arms must have names of their own; {twice[0]!r} is the name of two: give one of them up")
+            raise InputError(f"arms must have names of their own; {twice[0]!r} names two arms; rename or remove one")
 
     @property
     def wanted(self) -> Array:

@@ -108,7 +108,7 @@ class Painted(ByRow):
         return 0.0 if self.stored is not None else float(len(self.prepared.schedule.timesteps))
 
     def _state(self, source: Clean, step: int, arm: Arm) -> Tensor:
-        """The state of an arm's block, without the removed channels if the arm's label says so."""
+        """The state of an arm's block, without the removed channels if the arm's label asks for it."""
         state = source.states[step, Site(arm.labels["block"], "image", "hidden")]
         return without(state, self.removed) if arm.labels["kind"] == self.cut else state
 

@@ -112,7 +112,7 @@ def svg(made: go.Figure) -> str:
 
 
 def _drawn(made: go.Figure, kind: str, scale: int, what: str, instead: str) -> bytes:
-    """A figure's file; an error says what needs a browser, and what to do instead."""
+    """A figure's file; an error names what needs a browser, and what to do instead."""
     size = {"width": made.layout.width or 1000, "height": made.layout.height or 560}
     try:
         return bytes(made.to_image(format=kind, scale=scale, **size))

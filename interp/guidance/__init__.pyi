@@ -1,13 +1,13 @@
+from .degraded import AutoGuidance as AutoGuidance
+from .degraded import DetailGuidance as DetailGuidance
+from .degraded import PerturbedAttention as PerturbedAttention
+from .degraded import SkipLayer as SkipLayer
 from .method import Combined as Combined
 from .methods import APG as APG
 from .methods import Amplify as Amplify
-from .methods import AutoGuidance as AutoGuidance
 from .methods import CFGPlusPlus as CFGPlusPlus
 from .methods import CFGZeroStar as CFGZeroStar
 from .methods import ClassifierFree as ClassifierFree
-from .methods import DetailGuidance as DetailGuidance
-from .methods import PerturbedAttention as PerturbedAttention
-from .methods import SkipLayer as SkipLayer
 from .presets import PRESETS as PRESETS
 from .text import from_json as from_json
 from .text import parse as parse

@@ -20,9 +20,9 @@ from unittest.mock import patch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.guidance.degraded import DetailGuidance, PerturbedAttention, SkipLayer
 from interp.guidance.guide import Guide
 from interp.guidance.method import COND, Combined, Context
-from interp.guidance.methods import DetailGuidance, PerturbedAttention, SkipLayer
 from interp.interventions.hooks import in_use, using
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE

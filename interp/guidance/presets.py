@@ -31,6 +31,7 @@ class Preset:
     """Scale of classifier-free guidance alone: Table 5's value, which the paper does not define as scale or lambda."""
 
 
+# block: the depth m at which guidance degrades, not the block at which `selfcheck` tests a channel (catalog.toml)
 PRESETS: dict[str, Preset] = {
     "sd3": Preset((810,), 6, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
     "sd3.5": Preset((676,), 20, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),

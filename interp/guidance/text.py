@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from interp.base.errors import InputError
-from interp.guidance import methods
+from interp.guidance import degraded, methods
 from interp.guidance.method import Combined, Method
 from interp.guidance.presets import name_for
 
 Load = Callable[[str], Any]
-KINDS = [kind for kind in vars(methods).values() if isinstance(kind, type) and issubclass(kind, Method) and kind.name]
+KINDS = [
+    kind
+    for kind in (*vars(methods).values(), *vars(degraded).values())
+    if isinstance(kind, type) and issubclass(kind, Method) and kind.name
+]
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in KINDS}
 
 
@@ -24,7 +28,7 @@ def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combine
         kind = plain.pop("method", None)
         if kind not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}; got {kind!r}")
-        if kind == methods.AutoGuidance.name:
+        if kind == degraded.AutoGuidance.name:
             plain.pop("weights", None)
             plain["model"] = _loaded(load, plain["model"])
         found.append(METHODS[kind](**plain))
@@ -59,12 +63,12 @@ def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> 
         problem = f"has no option {unknown[0]!r}" if unknown else "needs a scale"
         raise InputError(f"guidance: {name} {problem}; write {name}:SCALE, with options {', '.join(fields)} as NAME=VALUE")
     plain = {key: _value(name, key, value) for key, value in given.items()}
-    if name == methods.AutoGuidance.name:
+    if name == degraded.AutoGuidance.name:
         plain["model"] = _loaded(load, given.get("model", f"{model.name}-early"))
-    if name in (methods.DetailGuidance.name, methods.Amplify.name) and not {"channels", "block"} <= plain.keys():
-        found = methods.DetailGuidance.preset(name_for(model))
+    if name in (degraded.DetailGuidance.name, methods.Amplify.name) and not {"channels", "block"} <= plain.keys():
+        found = degraded.DetailGuidance.preset(name_for(model))
         plain = {"channels": found.channels, "block": found.block, **plain}
-        if name == methods.DetailGuidance.name:
+        if name == degraded.DetailGuidance.name:
             plain.setdefault("source", found.source)
     missing = [key for key in ("blocks", "channels", "block") if key in fields and key not in plain]
     if missing:

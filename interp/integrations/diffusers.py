@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.base.errors import InputError
 from interp.guidance import equations
-from interp.guidance.methods import DetailGuidance
+from interp.guidance.degraded import DetailGuidance
 from interp.interventions.hooks import Driver
 from interp.models.anatomy import describe
 from interp.models.families import ANATOMIES

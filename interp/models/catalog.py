@@ -60,7 +60,7 @@ class Entry:
 
 
 def entry_of(name: str | Path) -> Entry | None:
-    """The entry of a name; `None` for a path, also one such as `./demo`: it is a folder and no name."""
+    """The entry of a name; `None` for a path, also one such as `./demo`: a folder, not a name."""
     return None if isinstance(name, Path) else CATALOG.get(name)
 
 

@@ -55,7 +55,7 @@ def _sums(words: Tensor, keys: Tensor) -> Tensor:
 
 
 def tensor_lines(component: nn.Module) -> list[str]:
-    """Name, shape, dtype and block sums of every tensor, a line each. A device is waited for once."""
+    """Name, shape, dtype and block sums of every tensor, a line each. Values leave a device once."""
     names, sums = [], []
     for name, tensor in tensors_of(component):
         names.append(f"{name} {tuple(tensor.shape)} {tensor.dtype}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from interp.models import hashing
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, np.generic)
-READABLE = (*PLAIN, Tensor, np.ndarray, list, tuple, dict)
+READABLE = (*PLAIN, os.PathLike, Tensor, np.ndarray, list, tuple, dict)
 DEEPEST = 4
 
 
@@ -30,6 +31,8 @@ class Reader:
         """A value as JSON that is equal when the value acts alike."""
         if isinstance(value, PLAIN):
             return repr(value)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
         if isinstance(value, Tensor):
             return hashing.digest(value)
         if isinstance(value, np.ndarray):

@@ -24,12 +24,12 @@ import signal
 import sys
 import threading
 import time
-import unittest.mock
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dask
 
@@ -80,7 +80,7 @@ class Workers:
             check_main_guard()
         started, sent, answered = time.monotonic(), dumps(work), 0
         # restore the environment: dask sets OMP_NUM_THREADS=1 in this process, which later processes must not inherit
-        with unittest.mock.patch.dict(os.environ), _client(self.count, self.scheduler) as client:
+        with patch.dict(os.environ), _client(self.count, self.scheduler) as client:
             for name, outcome in _results(client, sent, self.place, units, stopped):
                 answered += 1
                 self.done[name] += len(outcome)
@@ -213,7 +213,6 @@ def dumps(work: Work) -> bytes:
     return held.getvalue()
 
 
-@functools.lru_cache(maxsize=1)
 def check_main_guard() -> None:
     """Refuse a script that every worker process would run again when it imports it."""
     main = sys.modules["__main__"]

@@ -170,7 +170,7 @@ def open_or_create(prepared: Prepared, schema: Schema, path: Path, how: Executio
     remove_leftovers(path)
     if not exists(path):
         for name in unverifiable(plan):
-            warnings.warn(f"{name} cannot be described: {path} says so, and is not continued", InterpWarning, stacklevel=4)
+            warnings.warn(f"{name} cannot be described; {path} records this and cannot be resumed", InterpWarning, stacklevel=4)
         create(path, schema, {"plan": plan, "provenance": now})
         return [False] * len(schema.prompt_text)
     reader = StoreReader(path)

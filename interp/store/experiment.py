@@ -7,8 +7,8 @@
       cells/             values measured while drawing, (prompt, arm)
       analysis/NAME/     results
 
-`done` is written last: a cell whose `done` is 0 does not exist. Experiments that draw no pictures keep their rows in a folder
-(`Parts`) until all are measured, and are then written as a store.
+`done` is written last: a cell whose `done` is 0 does not exist. Experiments that draw no pictures are written when
+all rows are measured (`parts`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,12 @@ import numpy as np
 import xarray as xr
 
 from interp.base.errors import InputError, StoreError
-from interp.base.plan import Row, as_json
 from interp.base.same_plan import check_same, check_verifiable
-from interp.store.create import new_store, remove_leftovers, replacing, rows_of, texts_as_objects, writing_lock, zarr_quiet
-from interp.store.locations import exists, is_remote, located
+from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
+from interp.store.locations import exists, located
 from interp.store.reader import OpenStore, open_root, read_ahead, read_done
-from interp.store.saved_results import Described, write_result
+from interp.store.saved_results import Described
 from interp.store.schema import Array, Variable
-from interp.store.writer import Writer
 
 Cell = tuple[int, int]
 
@@ -186,67 +182,3 @@ def is_experiment(path: str | Path) -> bool:
 def open_experiment(path: str | Path) -> Experiment:
     """Open an experiment's store for reading; it may be unfinished."""
     return Experiment(path)
-
-
-class Parts:
-    """Rows of arrays in a folder next to `path`, NAME-rows/. The finished result is written to `path`; the folder is removed.
-
-    A folder or result of another plan raises PlanError. `plan` is the model's plan with the parameters under the key `kind`.
-    """
-
-    def __init__(self, path: Path, plan: dict[str, Any], kind: str) -> None:
-        if not path.name or path.name in (".", ".."):
-            raise InputError(f"out must name the result's folder, such as cache/swap.zarr; got {str(path)!r}")
-        if is_remote(path):
-            raise InputError(f"out must be a folder for {kind}; got {path}")
-        self.path, self.plan, self.kind = path, plan, kind
-        self.folder = path.with_name(f"{path.name.removesuffix('.zarr')}-rows")
-
-    def finished(self) -> xr.Dataset | None:
-        """The result; `None` if it does not exist yet."""
-        if not self.path.exists():
-            return None
-        stored = Experiment(self.path)
-        check_same(self.plan, {**stored.plan, self.kind: stored.parameters}, str(self.path))
-        return stored.result(self.kind)
-
-    def has(self, row: int) -> bool:
-        """Whether a row is stored. The folder keeps the plan, which every call checks."""
-        plan = self.folder / "plan.json"
-        if plan.is_file():
-            check_same(self.plan, json.loads(plan.read_text(encoding="utf-8")), str(self.folder))
-        else:
-            with replacing(plan, store=self.path) as partial:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                partial.write_text(json.dumps(self.plan), encoding="utf-8")
-        return self._file(row).is_file()
-
-    def write(self, row: int, arrays: dict[str, Array]) -> None:
-        """Store a row atomically."""
-        with replacing(self._file(row), store=self.path, tag=f"{row:05d}") as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    def read(self, row: int) -> dict[str, Array]:
-        """Read a stored row."""
-        try:
-            with np.load(self._file(row), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-        except Exception as error:  # damaged bytes raise errors of any type
-            raise StoreError(f"{self._file(row)} is damaged ({type(error).__name__}); delete it and run again") from error
-
-    def finish(self, result: xr.Dataset, rows: Sequence[Row], provenance: dict[str, Any]) -> None:
-        """Create the store with the result in it, and remove the rows' files."""
-        texts, seeds = tuple(row.text for row in rows), tuple(row.seed for row in rows)
-        layout = CellLayout(texts, seeds, (self.kind,), {}, np.ones((len(rows), 1), bool), None, {}, ())
-        plan = {name: value for name, value in self.plan.items() if name != self.kind}
-        asked = {"experiment": self.kind, "parameters": self.plan[self.kind], "arms": []}
-        with experiment_lock(self.path):
-            open_or_create(self.path, layout, as_json({**asked, "plan": plan, "provenance": provenance}, "attributes"))
-            with Writer(self.path) as writer:
-                for row in range(len(rows)):
-                    writer.row((row, 0), {})
-        write_result(self.path, self.kind, result)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _file(self, row: int) -> Path:
-        return self.folder / f"{row:05d}.npz"

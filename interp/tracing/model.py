@@ -221,7 +221,7 @@ def load(
     projections: gates stay exact.
     `variant` names the files of weights, such as "fp16" for `*.fp16.safetensors`.
     `identity` "full" hashes every value of the weights for each run, "sampled" about 1,024 values of each tensor; a run's plan
-    says which.
+    records which.
     """
     if identity not in IDENTITIES:
         raise InputError(f"identity must be one of {', '.join(IDENTITIES)}; got {identity!r}")

@@ -20,6 +20,7 @@ import zarr
 
 import interp
 from interp.base.errors import InterpWarning
+from interp.base.executor import Execution
 from interp.interventions import hooks  # noqa: F401  (loaded before forking)
 from interp.runs.run import execute
 from interp.store.verification import forget, verify
@@ -57,7 +58,7 @@ class World:
 
     def trace(self, out: Path, **more: Any) -> interp.Run:
         """Trace in the process at hand."""
-        return execute(prepare(self.model, PROMPTS, steps=STEPS, record=RECORD), out, batch_size=2, **more)
+        return execute(prepare(self.model, PROMPTS, steps=STEPS, record=RECORD), out, Execution(batch_size=2), **more)
 
     def tracing(self, out: Path, **more: Any) -> int:
         """Trace in a process of its own; its number."""

@@ -31,6 +31,13 @@ def register(kind: Kind) -> Kind:
     return kind
 
 
+def markdown() -> str:
+    """The table of docs/experiments.md."""
+    rows = ["| command | what it does | Python |", "|---|---|---|"]
+    rows += [f"| `interp {name}` | {kind.question} | `interp.{name}(...).run()` |" for name, kind in registered().items()]
+    return "\n".join(rows) + "\n"
+
+
 def kind_of(name: str) -> Kind | None:
     """The experiment of that name, or `None`."""
     return registered().get(name)
