@@ -22,13 +22,13 @@ from interp.runs.run import provenance
 from interp.store.experiment import (
     CellLayout,
     Experiment,
-    Parts,
     experiment_lock,
     is_experiment,
     open_experiment,
     open_or_create,
 )
 from interp.store.locations import absolute, exists
+from interp.store.parts import Parts
 from interp.store.saved_results import write_result
 from interp.store.schema import Array
 from interp.tracing.prepare import Prepared
