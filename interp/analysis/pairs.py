@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals, sources
-from interp.analysis.result import NOTHING, Estimate, result, whole_rows
+from interp.analysis.result import NO_ESTIMATE, Estimate, result, whole_rows
 from interp.base.errors import InputError
 from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
@@ -126,7 +126,7 @@ def over_control(
     def one(name: str, arms: Sequence[int], control: Sequence[int]) -> Estimate:
         of_pairs = name == "prompt_effect"
         if not control or (of_pairs and not effect):
-            return NOTHING
+            return NO_ESTIMATE
         found = Estimate.mean(over_texts(together(cells, name, arms, scaled) - together(cells, name, control, scaled)))
         return Estimate(found.value) if of_pairs else found
 

@@ -28,7 +28,7 @@ class Estimate:
     @classmethod
     def mean(cls, values: Array) -> Estimate:
         """The mean over the first axis, independent samples; percentile bootstrap. NaN of nothing."""
-        return cls(values.mean(axis=0), *intervals.bootstrap(values)) if len(values) else NOTHING
+        return cls(values.mean(axis=0), *intervals.bootstrap(values)) if len(values) else NO_ESTIMATE
 
     @classmethod
     def of_mean(cls, values: Array, function: Callable[[Array], Array], interval: Any = intervals.bootstrap) -> Estimate:
@@ -47,7 +47,7 @@ class Estimate:
 
 
 ENDS = ("value", "low", "high")
-NOTHING = Estimate(np.nan)
+NO_ESTIMATE = Estimate(np.nan)
 
 
 def result(

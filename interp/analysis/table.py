@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ Value = str | Sequence[str]
 coordinate's value. A column whose variable is not in the result is left out.
 """
 FILED = tomllib.loads(Path(__file__).with_name("tables.toml").read_text(encoding="utf-8"))
+LEAST = 1e-12  # shown as 0
 DG = "Detail Guidance, arXiv 2510.11538"
 FC = "Few Channels, arXiv 2605.13974"
 
@@ -120,3 +122,28 @@ def shown(value: xr.DataArray) -> str:
     """A coordinate's value as text: underscores as spaces, numbers short."""
     number = value.item()
     return f"{number:g}" if isinstance(number, float) else str(number).replace("_", " ")
+
+
+def clean(value: Any) -> Any:
+    """Convert to JSON values: numpy's numbers to numbers, NaN to null."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [clean(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_text(value: Any) -> str:
+    """A value or an interval as text, numbers with three digits."""
+    value = clean(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "0" if abs(value) < LEAST else f"{value:.3g}"
+    if isinstance(value, list):
+        return "-" if None in value else f"[{', '.join(as_text(item) for item in value)}]"
+    return str(value)

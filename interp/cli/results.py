@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.analysis.table import Rows, Table, table
+from interp.analysis.table import Rows, Table, as_text, clean, table
 from interp.cli.console import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ Format = Annotated[
     str, typer.Option("--format", callback=check_format, help="html, png or svg (the last two need the extra `export`).")
 ]
 
-NOTHING = 1e-12  # shown as 0
 SETS, PAPERS = ", of sets", ", the paper's numbers"
 
 
@@ -43,7 +41,7 @@ def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None
     """Print each section as a table with its averages and intervals, or all sections as one JSON document."""
     if as_json:
         document = {
-            name: {**_plain(result.attrs), "rows": [_plain(row) for row in rows]} for name, (result, rows) in sections.items()
+            name: {**clean(result.attrs), "rows": [clean(row) for row in rows]} for name, (result, rows) in sections.items()
         }
         print_json(document)
         return
@@ -51,7 +49,7 @@ def show(sections: Mapping[str, tuple[xr.Dataset, Rows]], as_json: bool) -> None
         columns = list(rows[0]) if rows else []
         title = f"{name}  [{result.attrs['criterion']}]" if "criterion" in result.attrs else name
         if rows:
-            print_table(title, columns, [[_cell(row[column]) for column in columns] for row in rows])
+            print_table(title, columns, [[as_text(row[column]) for column in columns] for row in rows])
         else:
             print(f"{title}: nothing to show")
         for field in ("steps", "averaged_over", "interval", "control", "note"):
@@ -81,32 +79,6 @@ def draw(folder: Path | None, kind: str, figures: Mapping[str, Callable[[], Any]
 
     for name, make in figures.items():
         say(str(write(make(), folder / f"{name}.{kind}")))
-
-
-def _plain(values: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): _number(value) for key, value in values.items()}
-
-
-def _number(value: Any) -> Any:
-    """Convert a value to JSON: numpy's numbers to numbers, NaN to null."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_number(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(value: Any) -> str:
-    value = _number(value)
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return "0" if abs(value) < NOTHING else f"{value:.3g}"
-    if isinstance(value, list):
-        return "-" if None in value else f"[{', '.join(_cell(item) for item in value)}]"
-    return str(value)
 
 
 def sections_of(results: Mapping[str, xr.Dataset]) -> dict[str, tuple[xr.Dataset, Rows]]:

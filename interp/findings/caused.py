@@ -15,7 +15,7 @@ from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evid
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORDS = ("detail lost alone (DG)", "collapse (FC)")
-CARRIES, NOTHING = 0.5, 0.1  # shares of the way from the target's picture to the source's
+CARRIES, NEGLIGIBLE = 0.5, 0.1  # shares of the way from the target's picture to the source's
 KEPT = ("better", "no different, by more than the margin")
 PROMPT = ("semantics", "texture", "clip_score", "blip_itm", "blip_cosine")  # measures of the prompt
 HELPS = (
@@ -136,7 +136,7 @@ def carries_the_prompt(evidence: Evidence) -> Verdict:
     low, high, more = (float(one) for one in (massive["moved_low"], massive["moved_high"], found["over_control_low"]))
     if not np.isfinite([low, high, more]).all():
         return Verdict(UNKNOWN, here)
-    said = HOLDS if low > CARRIES and more > 0 else FAILS if high < NOTHING else PARTLY if more > 0 else UNKNOWN
+    said = HOLDS if low > CARRIES and more > 0 else FAILS if high < NEGLIGIBLE else PARTLY if more > 0 else UNKNOWN
     return Verdict(said, here)
 
 

@@ -107,7 +107,7 @@ class Forks(JoiningRows):
         self.places = [first_place(edits) for edits in self.arms]
         self.energies: list[list[Tensor]] = [[] for _ in self.arms]
         self.owners: list[list[int]] = []
-        self.trunk: list[int] = []
+        self.shared: list[int] = []
         self.block_rows = 0
 
     @contextlib.contextmanager
@@ -135,8 +135,8 @@ class Forks(JoiningRows):
         if not begun:
             return kept.expand(len(every), *kept.shape[1:])
         # arms that first differ inside the blocks of this step share one row until then
-        self.trunk = [arm for arm, place in begun.items() if self.anatomy.forks and place[0] == step and place[1] >= 0]
-        self.owners = ([self.trunk] if self.trunk else []) + [[arm] for arm in begun if arm not in self.trunk]
+        self.shared = [arm for arm, place in begun.items() if self.anatomy.forks and place[0] == step and place[1] >= 0]
+        self.owners = ([self.shared] if self.shared else []) + [[arm] for arm in begun if arm not in self.shared]
         self.given, self.source = len(self.owners), list(range(len(self.owners)))
         self._aim()
         rows = [owners[0] for owners in self.owners]
@@ -150,25 +150,25 @@ class Forks(JoiningRows):
 
     def _aim(self) -> None:
         """Edits act on the rows of arms that have left the shared prefix."""
-        whole = len(self.owners) == 1 and self.owners[0] != self.trunk
+        whole = len(self.owners) == 1 and self.owners[0] != self.shared
         self.pieces = [
             (slice(None) if whole else slice(row, row + 1), owners[0])
             for row, owners in enumerate(self.owners)
-            if owners is not self.trunk
+            if owners is not self.shared
         ]
 
     def join(self, block: int, part: int) -> list[int] | None:
         """Give arms that begin here their own rows: the old index of each row now; `None` if no arm begins."""
-        leaving = [arm for arm in self.trunk if self.places[arm] == (self.step, block, part)]
+        leaving = [arm for arm in self.shared if self.places[arm] == (self.step, block, part)]
         index = self._leave(leaving) if leaving else None
         self.block_rows += len(self.owners) if part == 0 else 0
         return index
 
     def _leave(self, leaving: list[int]) -> list[int]:
-        staying = [arm for arm in self.trunk if arm not in leaving]
+        staying = [arm for arm in self.shared if arm not in leaving]
         new = leaving if staying else leaving[1:]
         self.owners[0] = staying or leaving[:1]  # if none stays, the shared row becomes that of the first arm to leave
-        self.trunk = self.owners[0] if staying else []
+        self.shared = self.owners[0] if staying else []
         index = [*range(len(self.owners)), *[0] * len(new)]
         self.owners += [[arm] for arm in new]
         self.source = [self.source[row] for row in index]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis.table import Rows, about, table
+from interp.analysis.table import Rows, about, clean, table
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.figures import evaluation as figures
 from interp.figures import maps
-from interp.report.page import Page, clean, write
+from interp.report.page import Page, write
 from interp.store.experiment import Experiment
 from interp.store.traced_run import Run
 

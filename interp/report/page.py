@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from interp.analysis.table import as_text, clean
 from interp.base.errors import InputError
 from interp.figures import style
 from interp.store.create import storage_errors
 
-NOTHING = 1e-12  # shown as 0
 SIDE = 128  # pixels of a picture
 GOOD, BAD = ("better", "holds"), ("worse", "does not hold")  # qualified verdicts are neither
 STYLE = """
@@ -93,28 +90,8 @@ def whole(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def clean(value: Any) -> Any:
-    """Convert to JSON values: NaN to null, numpy's numbers to numbers."""
-    if isinstance(value, dict):
-        return {str(key): clean(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(one) for one in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return clean(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def short(value: Any) -> str:
-    """Format a number or an interval for a table."""
-    if isinstance(value, list | tuple):
-        shown = [short(one) for one in value]
-        return "-" if "-" in shown else f"[{', '.join(shown)}]"
-    number = float(value)
-    return "-" if math.isnan(number) else "0" if abs(number) < NOTHING else f"{number:.3g}"
-
-
 def _cell(value: Any, verdict: bool) -> str:
     if not isinstance(value, str):
-        return f"<td>{short(value)}</td>"
+        return f"<td>{as_text(value)}</td>"
     kind = (" good" if value in GOOD else " bad" if value in BAD else " quiet") if verdict else ""
     return f"<td class='text{kind}'>{html.escape(value)}</td>"
