@@ -43,7 +43,7 @@ def test_text_and_json(demo_model: interp.Model) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dgg:1", ("guidance", "dgg", "cfg, dg")),
+        ("dgg:1", ("guidance", "dgg", "cfg, apg")),
         ("cfg", ("cfg", "scale")),
         ("cfg:x", ("scale", "cfg", "'x'")),
         ("cfg:nan", ("scale", "cfg", "nan")),

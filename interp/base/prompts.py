@@ -42,7 +42,7 @@ def read_prompts(path: str | Path) -> list[str]:
 
 def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
     """Strip the prompts; a blank one is the empty prompt. Raises InputError for anything but an ordered list of texts."""
-    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping | Set):
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping | Set) or getattr(prompts, "ndim", 1) != 1:
         raise InputError(f"{name} must be a list of texts or the path of a prompts file; got {prompts!r}")
     kept = []
     for index, prompt in enumerate(prompts):

@@ -21,14 +21,26 @@ def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], store: str)
 
     The model's name may differ (a folder has many spellings); its weights may not.
     """
+    wanted = _comparable(wanted, stored)
     for field in dict.fromkeys([*wanted, *stored]):
-        skipped = field == "model" or (field in LATER and field not in stored)
-        if not skipped and (not same_weights(wanted, stored) if field == "weights" else wanted.get(field) != stored.get(field)):
+        if field != "model" and wanted.get(field) != stored.get(field):
             place, yours, its = difference(field, wanted.get(field), stored.get(field))
             raise PlanError(
                 f"{store} holds another run: its {place} is {_short(its)}, yours {_short(yours)}; "
                 "give another --out, or delete the store, or use the same arguments"
             )
+
+
+def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies the model, and those of its guidance, in the terms of the store: without fields that it lacks."""
+    found = dict(wanted)
+    if "weights" in wanted and same_weights(wanted, stored):
+        found |= {name: stored[name] for name in ("weights", "sampled") if name in stored}
+    found = {name: value for name, value in found.items() if name not in LATER or name in stored}
+    methods, others = found.get("guidance"), stored.get("guidance")
+    if isinstance(methods, list) and isinstance(others, list) and len(methods) == len(others):
+        found["guidance"] = [_comparable(method, other) for method, other in zip(methods, others, strict=True)]
+    return found
 
 
 def unverifiable(plan: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,7 @@ def generate(
     from interp.experiments.generation import generate as drawn_by
     from interp.experiments.save import save
     from interp.runs.run import provenance
+    from interp.store.locations import expanded
     from interp.tracing.model import load
 
     if (prompts is None) == (not prompt):
@@ -65,6 +66,7 @@ def generate(
     # the plan is the first seed's, with all seeds as its seed
     plan = {**parts[0].attrs["plan"], "seed": list(chosen) if len(chosen) > 1 else chosen[0]}
     together = xr.concat(parts, "prompt", combine_attrs="drop").assign_attrs(plan=plan)
-    paths = save(together, out, provenance(loaded, execution.batch_size))
-    for path in [*paths, out / "sheet.png"]:
+    folder = expanded(out)
+    paths = save(together, folder, provenance(loaded, execution.batch_size))
+    for path in [*paths, folder / "sheet.png"]:
         print(path)

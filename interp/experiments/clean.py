@@ -17,7 +17,7 @@ from interp.base.errors import InputError, InterpError, TraceError
 from interp.base.plan import Row
 from interp.base.sites import Site
 from interp.interventions.forks import Around, Calls, around_calls
-from interp.interventions.hooks import Driver, check_idle, edited
+from interp.interventions.hooks import Driver, edited, running
 from interp.interventions.selection import Values
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Reentry, bind_inputs
@@ -94,8 +94,7 @@ def guided_sample(
     `sequential` runs the guidance's branches one after the other.
     """
     model, guide = prepared.model, prepared.guide(sequential=sequential)
-    check_idle(model.pipe.transformer)
-    with model.lock, contextlib.ExitStack() as hooks:
+    with running(model), contextlib.ExitStack() as hooks:
         if prepared.interventions:
             hooks.enter_context(edited(model, prepared.interventions))
         if guide is not None:

@@ -115,6 +115,7 @@ class Drawing(Design):
         self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
         drawn = self._fill(self.units(at_least("batch_size", how.batch_size, 1)), how)
+        self.prepared.check_kept(str(self.out))
         for name, result in self.measure(drawn).items():
             write_result(drawn.path, name, result)
         return drawn

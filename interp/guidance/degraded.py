@@ -163,8 +163,7 @@ class AutoGuidance(_AwayFrom):
             raise InputError(f"auto: the other model is a {self.model.anatomy.model_class}, this one a {anatomy.model_class}")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values: the model by its name and weights."""
-        from interp.models.identity import fingerprint
-
-        found = {"method": self.name, "model": self.model.name, "weights": fingerprint(self.model.pipe), "scale": self.scale}
+        """As plain JSON values: the model by its name, weights and state."""
+        identified = {key: value for key, value in self.model.identify().items() if key != "scheduler"}
+        found = {"method": self.name, "model": self.model.name, **identified, "scale": self.scale}
         return found if self.steps is None else {**found, "steps": list(self.steps)}

@@ -30,6 +30,12 @@ from interp.models.families.pipeline import OwnGuidance
 from interp.models.load import check_traceable
 
 ALLOWED = (DetailGuidance, SkipLayer, PerturbedAttention)
+ADDING = {
+    "skip_guidance_layers": "SkipLayer(blocks=...)",
+    "pag_scale": "PerturbedAttention(blocks=...)",
+    "control_image": "a pipeline without a ControlNet",
+}
+"""Arguments with which a pipeline makes rows or calls that `guided` does not know, and what to use in their place."""
 
 
 @contextlib.contextmanager
@@ -39,7 +45,7 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
     `guidance` adds to the pipeline's own: Detail Guidance, skip-layer or perturbed-attention guidance, or a sum of them. Steps
     are the scheduler's: image-to-image begins in the middle of them. Whether the pipeline's own guidance is on, and its scale,
     are read at every call of the transformer, so callbacks may change them. Calls of other pipelines that share the transformer
-    are not guided. InputError if no call is made, or if no step of a call lies in the guidance's window.
+    are not guided. InputError if no call is made, and after a call without a step in the guidance's window.
     """
     combined = Combined.of(guidance)
     wrong = [
@@ -59,9 +65,10 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
     if "guided" in in_use(transformer):
         raise InputError("guided: this transformer is being guided already; add the guidances up, guided(pipe, a + b)")
     driver = _Added(pipe, anatomy, combined, OWN_GUIDANCE[anatomy.model_class])
-    with using(transformer, "guided"), driver.guiding(transformer), _calls_of(pipe, driver), _counted_steps(pipe, driver):
+    with using(transformer, "guided"), driver.guiding(transformer), _calls_of(pipe, driver):
         yield
-    driver.check_acted()
+    if not driver.drawn:
+        raise InputError("guided: the with block made no call of the pipeline; call pipe(...) in it")
 
 
 @contextlib.contextmanager
@@ -87,7 +94,7 @@ def _calls_of(pipe: Any, driver: _Added) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _counted_steps(pipe: Any, driver: _Added) -> Iterator[None]:
-    """Count the scheduler's steps in calls of the pipeline."""
+    """Count the scheduler's steps in a call of the pipeline."""
     original = pipe.scheduler.step
 
     @functools.wraps(original)  # pipelines inspect its parameters
@@ -105,7 +112,7 @@ class _Added(Guide):
 
     def __init__(self, pipe: Any, anatomy: Anatomy, guidance: Combined, own: OwnGuidance) -> None:
         super().__init__(anatomy, guidance, {}, lambda step: (0.0, 0.0), parts=own.parts(pipe.transformer))
-        self.pipe, self.own = pipe, own
+        self.pipe, self.own, self.transformer = pipe, own, pipe.transformer
         self.arguments: Mapping[str, Any] | None = None
         """Of the call of the pipeline that is under way."""
         self.drawn = self.taken = self.made = 0
@@ -117,21 +124,28 @@ class _Added(Guide):
         """A call of the pipeline."""
         if self.arguments is not None:
             raise InputError("guided: the pipeline is called while another of its calls is under way; call it one at a time")
-        if arguments.get("skip_guidance_layers"):
-            raise InputError("guided: skip_guidance_layers adds calls of the transformer; use SkipLayer(blocks=...) instead")
+        for name, instead in ADDING.items():
+            value = arguments.get(name)
+            if value is not None and value is not False and not (isinstance(value, int | float) and value == 0):
+                raise InputError(f"guided: {name} adds rows or calls of the transformer; use {instead} instead")
+        if self.pipe.transformer is not self.transformer:
+            raise InputError("guided: the pipeline's transformer was replaced inside the with block; replace it before")
         self.own.scale(arguments)  # refuses what it cannot add to
         self.arguments, self.drawn = arguments, self.drawn + 1
         self.taken = self.made = self.total = 0
+        self.performed.clear()
         self.remembered.clear()
         try:
-            yield
+            with _counted_steps(self.pipe, self):
+                yield
         finally:
             self.arguments = None
+        self._check_acted()
 
-    def check_acted(self) -> None:
-        """Raise InputError if nothing was guided."""
-        if not self.drawn:
-            raise InputError("guided: the with block made no call of the pipeline; call pipe(...) in it")
+    def _check_acted(self) -> None:
+        """Raise InputError if a guidance acted in no step of the call."""
+        if not self.performed:
+            raise InputError("guided: the call did not reach the transformer; was it interrupted, or the transformer replaced?")
         for method in self.guidance.methods:
             acts = [step for step in range(self.total) if method.acts(step)]
             if acts and not self.performed & set(acts):

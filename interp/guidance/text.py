@@ -29,7 +29,7 @@ def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combine
         if kind not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}; got {kind!r}")
         if kind == degraded.AutoGuidance.name:
-            plain.pop("weights", None)
+            plain = {key: value for key, value in plain.items() if key not in ("weights", "sampled", "state")}
             plain["model"] = _loaded(load, plain["model"])
         found.append(METHODS[kind](**plain))
     return Combined(tuple(found))

@@ -30,13 +30,22 @@ Piece = tuple[slice, int]
 @contextlib.contextmanager
 def edited(model: Any, edits: Sequence[Intervention]) -> Iterator[None]:
     """Edit every call of `model.pipe` inside; `model` has `.pipe` and `.anatomy`. An edit without effect raises InputError."""
-    driver = Driver(model.anatomy, [edits])
+    if not hasattr(model, "anatomy"):
+        raise InputError(f"edited needs an interp.Model, such as interp.wrap(pipe); got {type(model).__name__}")
+    driver = Driver(model.anatomy, [as_list(edits)])
     transformer = model.pipe.transformer
     handles = [transformer.register_forward_hook(driver.end_call)]
     handles.append(transformer.register_forward_pre_hook(driver.on_arguments, with_kwargs=True))
     with using(transformer, "edited"), attached([*handles, *driver.attach(transformer)]):
         yield
     driver.check_touched()
+
+
+def as_list(edits: Any) -> list[Intervention]:
+    """The edits as a list; InputError for anything else."""
+    if isinstance(edits, str) or not isinstance(edits, Sequence):
+        raise InputError(f"interventions must be a list of edits, such as [Zero(channels=[29])]; got {edits!r}")
+    return list(edits)
 
 
 @contextlib.contextmanager
@@ -50,7 +59,7 @@ def attached(handles: Iterable[Any]) -> Iterator[None]:
 
 
 _IN_USE: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
-"""Transformers inside a user's `edited` or `guided`."""
+"""Transformers inside a user's `edited` or `guided`, or inside a run ("traced")."""
 
 
 @contextlib.contextmanager
@@ -70,11 +79,22 @@ def in_use(transformer: Any) -> list[str]:
 
 def check_idle(transformer: Any) -> None:
     """Raise InputError inside `edited` or `guided`: a run there would be edited under a plan that does not say so."""
+    if "traced" in in_use(transformer):
+        raise InputError("model: its pipeline is being traced or drawn from; start the next run when that one has ended")
     if in_use(transformer):
         raise InputError(
             f"model: its pipeline is inside {in_use(transformer)[-1]}(...), which the plan of a run would not hold; leave the "
             "with block first, or give the run its own interventions= or guidance="
         )
+
+
+@contextlib.contextmanager
+def running(model: Any) -> Iterator[None]:
+    """One run of a model at a time: other threads wait for its lock; another run inside this one is refused."""
+    with model.lock:
+        check_idle(model.pipe.transformer)
+        with using(model.pipe.transformer, "traced"):
+            yield
 
 
 class Driver:
@@ -87,6 +107,9 @@ class Driver:
         self.touched = [[0] * len(edits) for edits in self.arms]
         self.memory = Memory()
         self.lengths: Lengths = {}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise InputError("model: its pipeline is copied inside `edited` or `guided`; copy it before or after the with block")
 
     def attach(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks that these edits need; return their handles, which have `remove`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from interp.models.hashing import tensor_lines
+from interp.models.hashing import tensor_lines, tensors_of
 
 SAMPLE = 1024  # values of each tensor that enter a sampled fingerprint, evenly spaced
 SAMPLED = "sha256:"
@@ -24,7 +24,7 @@ def fingerprint(pipe: Any, *, sampled: bool = False) -> str:
 
     `sampled` takes about 1,024 values of each tensor instead: `sha256:...`.
     """
-    return _sampled(pipe) if sampled else _full(pipe)
+    return sampled_fingerprint(pipe, offloaded=True) if sampled else _full(pipe)
 
 
 def _full(pipe: Any) -> str:
@@ -38,13 +38,15 @@ def _full(pipe: Any) -> str:
     return f"full:{digest.hexdigest()[:32]}"
 
 
-def _sampled(pipe: Any) -> str:
+def sampled_fingerprint(pipe: Any, *, offloaded: bool) -> str:
+    """A hash of about 1,024 values of each tensor. Stores before full ones hold it, without weights that were `offloaded`."""
     digest = hashlib.sha256()
     for part, component in sorted(pipe.components.items()):
         if isinstance(component, torch.nn.Module):
+            held = dict(tensors_of(component)) if offloaded else {}
             for name, tensor in component.state_dict().items():
                 digest.update(f"{part}.{name} {tuple(tensor.shape)}\n".encode())
-                digest.update(_sample(tensor))
+                digest.update(_sample(held.get(name, tensor)))
         elif hasattr(component, "get_vocab"):
             digest.update(json.dumps([part, sorted(component.get_vocab().items())]).encode())
     return f"{SAMPLED}{digest.hexdigest()[:16]}"

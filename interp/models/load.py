@@ -18,6 +18,7 @@ from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
 from interp.models.fetch import check_pipeline_class, fetch
 from interp.models.identity import revision_of
+from interp.models.state import computes_alike
 
 OFFLOADS = ("none", "model", "sequential", "group")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -129,9 +130,18 @@ def adopt(
 
 
 def check_traceable(transformer: Any) -> Any:
-    """Reject a compiled or cached transformer: states inside it would be invisible, stale or missing."""
-    for module in transformer.modules():
+    """Reject a compiled or cached transformer: states inside it would be invisible, stale or missing. With accelerate's hooks,
+    also one with a replaced forward, which nnsight would pass over.
+    """
+    if not isinstance(transformer, torch.nn.Module):
+        raise ModelError(f"model: the pipeline's transformer must be a module; got {type(transformer).__name__}")
+    for path, module in transformer.named_modules():
         forward = module.__dict__.get("forward")
+        if "_hf_hook" in module.__dict__ and forward is not None and not computes_alike(module, forward):
+            raise ModelError(
+                f"model: the forward of {path or 'the transformer'} is replaced while accelerate offloads it, and a "
+                "trace would leave the replacement out; use a forward hook in its place, or load without offloading"
+            )
         compiled = getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
         if compiled or hasattr(forward, "_torchdynamo_orig_callable"):
             raise ModelError(

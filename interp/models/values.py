@@ -1,4 +1,9 @@
-"""Describe values and functions of a user as JSON that is equal where they act alike."""
+"""Describe values and functions of a user as JSON that is equal where they act alike.
+
+Functions are described by their code, defaults, closures and the globals that they use; objects by their class and attributes;
+modules of other pipelines by their weights. Code of installed packages is described by its name. What cannot be read is noted
+as unverifiable.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,42 @@ import functools
 import hashlib
 import json
 import os
+import sys
+import sysconfig
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.models import hashing
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, np.generic)
-READABLE = (*PLAIN, os.PathLike, Tensor, np.ndarray, list, tuple, dict)
-DEEPEST = 4
+READABLE = (*PLAIN, os.PathLike, Tensor, np.ndarray, nn.Module, Mapping, list, tuple, set, frozenset, type)
+CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+DEEPEST = 8
+INSTALLED = tuple(
+    os.path.realpath(path) + os.sep
+    for path in {*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), os.path.dirname(os.path.dirname(__file__))}
+)
+"""Folders of Python, of installed packages and of this package."""
+COMPUTING = ("forward", "__call__", "step")
+PRIVATE = ("_attention_backend",)
+"""Private attributes of installed classes that change what they compute."""
 
 
 class Reader:
-    """Describes values as JSON, and remembers what cannot be read."""
+    """Describes values as JSON, and remembers what cannot be read. Modules among `known` are described elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[nn.Module] = ()) -> None:
         self.unverifiable: list[str] = []
+        self.known = {id(module) for module in known}
+        self._reading: list[int] = []
+        self._classes: dict[type, Any] = {}
 
-    def describe(self, value: Any, where: str, depth: int = 0) -> Any:
+    def describe(self, value: Any, where: str) -> Any:
         """A value as JSON that is equal when the value acts alike."""
         if isinstance(value, PLAIN):
             return repr(value)
@@ -35,54 +54,148 @@ class Reader:
             return os.fspath(value)
         if isinstance(value, Tensor):
             return hashing.digest(value)
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype != object:
             return hashlib.sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).hexdigest()[:16]
+        if isinstance(value, types.ModuleType):
+            return value.__name__
+        if id(value) in self._reading:
+            return "itself"
+        if len(self._reading) >= DEEPEST:
+            return self.unreadable(value, where)
+        self._reading.append(id(value))
+        try:
+            return self._parts(value, where)
+        finally:
+            self._reading.pop()
+
+    def _parts(self, value: Any, where: str) -> Any:
         if isinstance(value, type):
-            return f"{value.__module__}.{value.__qualname__}"
+            return self.class_of(value, where)
         if isinstance(value, functools.partial):
-            held = (value.func, value.args, value.keywords)
-            return ["partial", *(self.describe(one, where, depth + 1) for one in held)]
+            return ["partial", *(self.describe(one, where) for one in (value.func, value.args, value.keywords))]
         if isinstance(value, types.MethodType):
-            return ["method", self.describe(type(value.__self__), where), self.describe(value.__func__, where, depth)]
+            return ["method", self.describe(value.__self__, where), self.describe(value.__func__, where)]
         if isinstance(value, types.FunctionType):
-            return self.function(value, where, depth)
+            return self.function(value, where)
+        if isinstance(value, nn.Module):
+            return self.module(value, where)
+        if isinstance(value, Mapping):
+            return {str(key): self.describe(one, where) for key, one in value.items()}
+        if isinstance(value, set | frozenset):
+            return sorted(json.dumps(self.describe(one, where)) for one in value)
+        if isinstance(value, list | tuple):
+            return [self.describe(one, where) for one in value]
         if callable(value) and hasattr(value, "__qualname__"):
             return f"{value.__module__}.{value.__qualname__}"
-        if depth >= DEEPEST:
-            return f"{type(value).__module__}.{type(value).__qualname__}"
-        if isinstance(value, Mapping):
-            return {str(key): self.describe(one, where, depth + 1) for key, one in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            parts = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-            return [self.describe(one, where, depth + 1) for one in parts]
-        return self.thing(value, where, depth)
+        return self.thing(value, where)
 
-    def function(self, function: types.FunctionType, where: str, depth: int = 0) -> Any:
-        """A function: its name, and for one of no installed package its code, defaults and closure."""
+    def unreadable(self, value: Any, where: str) -> str:
+        """Note that a value cannot be read; its type."""
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        self.unverifiable.append(f"{where} (a {type(value).__qualname__})")
+        return name
+
+    def function(self, function: types.FunctionType, where: str) -> Any:
+        """A function: its name, and for a user's own its code, defaults, closure and the globals that it uses."""
         name = f"{function.__module__}.{function.__qualname__}"
-        cells = {}
-        for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                cells[variable] = cell.cell_contents
-            except ValueError:  # not yet filled
-                continue
-        if depth >= DEEPEST and cells:
-            self.unverifiable.append(f"{where}: {name}")
-            return name
-        held = {}
-        for variable, content in cells.items():
-            if isinstance(content, (*READABLE, type, types.FunctionType, types.MethodType)):
-                held[variable] = self.describe(content, where, depth + 1)
-            else:
-                self.unverifiable.append(f"{where}: {name} (it holds {variable}, a {type(content).__name__})")
-        defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
-        return [name, code_digest(function.__code__), self.describe(defaults, where, depth + 1), held]
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        held = {variable: cell.cell_contents for variable, cell in cells if _is_filled(cell)}
+        held |= {"default values": function.__defaults__, "default keywords": function.__kwdefaults__}
+        if is_installed(function):
+            held = {key: value for key, value in held.items() if isinstance(value, (*READABLE, *CODE))}
+        else:
+            used = names_of(function.__code__) & function.__globals__.keys()
+            held |= {f"global {key}": function.__globals__[key] for key in sorted(used)}
+        described = {key: self._held(value, where, name, key) for key, value in held.items()}
+        return [name, code_digest(function.__code__), described]
 
-    def thing(self, value: Any, where: str, depth: int) -> Any:
-        """An object: its class and its plain attributes."""
-        own = getattr(value, "__dict__", {})
-        kept = {name: one for name, one in own.items() if isinstance(one, (*PLAIN, list, tuple, dict))}
-        return {"class": self.describe(type(value), where), "values": self.describe(kept, where, depth + 1)}
+    def _held(self, value: Any, where: str, name: str, key: str) -> Any:
+        """What a function holds; an object of an installed package that is not a plain value cannot be compared."""
+        if isinstance(value, (*READABLE, *CODE, types.ModuleType)) or callable(value) or not is_installed(type(value)):
+            return self.describe(value, f"{where}: {name}")
+        self.unverifiable.append(f"{where}: {name} (it holds {key.removeprefix('global ')}, a {type(value).__name__})")
+        return type(value).__qualname__
+
+    def module(self, module: nn.Module, where: str) -> Any:
+        """A module: by its class if it is part of the pipeline, which is described as a whole, else also by its weights."""
+        kind = self.class_of(type(module), where)
+        if id(module) in self.known:
+            return [kind, "of this pipeline"]
+        return [kind, hashlib.sha256("\n".join(hashing.tensor_lines(module)).encode()).hexdigest()[:16]]
+
+    def thing(self, value: Any, where: str) -> Any:
+        """An object: its class and its attributes."""
+        own = getattr(value, "__dict__", None)
+        if own is None or (not own and is_installed(type(value))):
+            return self.class_of(type(value), where)
+        kept = {name: one for name, one in own.items() if not name.startswith("__") and one is not None}
+        if is_installed(type(value)):
+            public = {name: one for name, one in kept.items() if not name.startswith("_") or name in PRIVATE}
+            kept = {name: one for name, one in public.items() if isinstance(one, (*READABLE, *CODE))}
+        return [self.class_of(type(value), where), {key: self.describe(kept[key], where) for key in sorted(kept)}]
+
+    def class_of(self, kind: type, where: str) -> Any:
+        """A class: its name, and the code of its methods that does not come from the module that defines it."""
+        if kind not in self._classes:
+            self._classes[kind] = name = f"{kind.__module__}.{kind.__qualname__}"
+            changed = changed_methods(kind)
+            if changed:
+                self._classes[kind] = [name, {key: self.describe(changed[key], where) for key in sorted(changed)}]
+        return self._classes[kind]
+
+
+_real_path = functools.lru_cache(maxsize=None)(os.path.realpath)
+
+
+def _file_of(module: str) -> str:
+    return str(_real_path(getattr(sys.modules.get(module), "__file__", None) or ""))
+
+
+def is_installed(what: Any) -> bool:
+    """Whether a function or class comes with an installed package or with Python, by where its code lies."""
+    if isinstance(what, type) and what.__module__ in ("builtins", *sys.stdlib_module_names):
+        return True
+    file = _file_of(what.__module__) if isinstance(what, type) else _real_path(what.__code__.co_filename)
+    return str(file).startswith(INSTALLED)
+
+
+def _is_original(name: str, function: types.FunctionType, file: str) -> bool:
+    """Whether a method comes from installed packages, and one that computes from the file of its class."""
+    while is_installed(function) and hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return is_installed(function) and (name not in COMPUTING or str(_real_path(function.__code__.co_filename)) == file)
+
+
+def changed_methods(kind: type) -> dict[str, Any]:
+    """Methods of a class and of its bases that are not those of the files which define them; all of a user's own class."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if base is object or base.__module__ == "builtins":
+            continue
+        file, own = _file_of(base.__module__), not is_installed(base)
+        for name, value in vars(base).items():
+            function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+            function = function.fget if isinstance(function, property) else function
+            if not isinstance(function, types.FunctionType) or (name.startswith("__") and name != "__call__"):
+                continue
+            found.pop(name, None)
+            if own or not _is_original(name, function, file):
+                found[name] = function
+    return found
+
+
+def names_of(code: types.CodeType) -> set[str]:
+    """Global names that code uses, also in functions inside it."""
+    inner = [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    return set(code.co_names).union(*(names_of(one) for one in inner))
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def code_digest(code: types.CodeType) -> str:
@@ -90,8 +203,16 @@ def code_digest(code: types.CodeType) -> str:
     digest = hashlib.sha256(code.co_code)
     digest.update(repr((code.co_names, code.co_varnames, code.co_argcount)).encode())
     for constant in code.co_consts:
-        digest.update(code_digest(constant).encode() if isinstance(constant, types.CodeType) else repr(constant).encode())
+        digest.update(_constant(constant).encode())
     return digest.hexdigest()[:16]
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, types.CodeType):
+        return code_digest(value)
+    if isinstance(value, frozenset):  # its order depends on the process
+        return f"{{{', '.join(sorted(map(_constant, value)))}}}"
+    return f"({', '.join(map(_constant, value))})" if isinstance(value, tuple) else repr(value)
 
 
 def short(value: Any) -> str:

@@ -125,6 +125,8 @@ def execute(
             raise KeyboardInterrupt
         if shard is None:
             write_summary(path)
+    if traced:
+        prepared.check_kept(str(path))
     if shard is not None:
         _summarise_if_last(path)
     return conclude(prepared, path, {row: failed[row] for row in mine if row in failed})
@@ -143,9 +145,10 @@ def conclude(prepared: Prepared, path: Path, failed: dict[int, str]) -> Run:
     """Open the traced store; a TraceError reports failed rows."""
     if failed:
         first, total = min(failed), len(prepared.plan.rows())
+        overflow = "; if float16 overflowed, try another --dtype" if "NaN" in failed[first] else ""
         raise TraceError(
             f"{len(failed)} of {total} rows failed; the other rows are in {path}. First, row {first}: {failed[first]} "
-            "(--retry-failed tries them again; if float16 overflowed, try another --dtype)"
+            f"(--retry-failed tries them again{overflow})"
         )
     run = open_run(path)
     if prepared.guidance is not None and prepared.plan.record.stats and not prepared.plan.record.bundle:

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 from filelock import FileLock, Timeout
 
-from interp.base.errors import InterpWarning, StoreError
+from interp.base.errors import InputError, InterpWarning, StoreError
 from interp.store.locations import is_remote, move, remove
 from interp.store.schema import SCHEMA, Schema, encoding
 
@@ -113,6 +113,8 @@ def writing_lock(path: Path, shard: tuple[int, int] | None = None) -> Iterator[C
         yield lambda: None
         return
     path = path.resolve()  # one lock per store, also through symbolic links
+    if path.parent.exists() and not path.parent.is_dir():
+        raise InputError(f"out must lie in a folder; {path.parent} is none: give another --out")
     whole = FileLock(path.with_name(path.name + ".lock"))
     own = None if shard is None else FileLock(path.with_name(f"{path.name}.lock.{shard[0]}-of-{shard[1]}"))
     with storage_errors(path), contextlib.ExitStack() as held:
@@ -135,6 +137,8 @@ def _hold(lock: FileLock, path: Path, wait: float, who: str) -> FileLock:
     try:
         lock.acquire(timeout=wait)
     except Timeout:
+        if not Path(lock.lock_file).exists():
+            raise StoreError(f"store {path}: nothing can be written in {path.parent}; give another --out") from None
         raise StoreError(
             f"store {path} is being written by {who}; wait for it, or give another --out "
             "(two writers would damage each other's rows)"

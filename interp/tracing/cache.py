@@ -98,6 +98,8 @@ def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]
     if callable(names_filter):
         found = [site for site in sites if names_filter(str(site))]
     else:
+        if not isinstance(names_filter, str | Sequence):
+            raise InputError(f"names_filter must be a pattern, a list of patterns or a function; got {names_filter!r}")
         patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         found = [site for site in sites if any(fnmatch.fnmatchcase(str(site), pattern) for pattern in patterns)]
     if not found:

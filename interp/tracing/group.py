@@ -16,7 +16,7 @@ import torch
 
 from interp.base.errors import InputError, InterpError, PipelineError, TraceError
 from interp.base.plan import Plan, Row
-from interp.interventions.hooks import Driver, attached, check_idle
+from interp.interventions.hooks import Driver, attached, running
 from interp.models.families.outputs import drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet
@@ -43,9 +43,8 @@ def trace_group(
         raise InputError(
             "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
-    check_idle(transformer)
     driver = Driver(model.anatomy, [prepared.interventions])
-    with model.lock:
+    with running(model):
         check_traceable(transformer)
         model.release()
         with viewed(transformer) as envoy:

@@ -19,7 +19,7 @@ from interp.base.errors import InputError, InterpWarning
 from interp.models.anatomy import describe
 from interp.models.catalog import entry_of
 from interp.models.families import ANATOMIES
-from interp.models.identity import fingerprint
+from interp.models.identity import fingerprint, sampled_fingerprint
 from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
 from interp.models.state import scheduler_state, state_of
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
@@ -72,6 +72,7 @@ class Model:
 
     def refresh(self) -> None:
         """Describe the pipeline as it is now: another transformer, dtype or device since it was loaded."""
+        self.release()
         transformer = check_traceable(self.pipe.transformer)
         if not has_modules(transformer, self._described):
             self.anatomy, self._described = describe(transformer, ANATOMIES), module_references(transformer)
@@ -88,9 +89,9 @@ class Model:
             return self._identified
         found = {
             "weights": fingerprint(self.pipe, sampled=self.identity == "sampled"),
-            "sampled": fingerprint(self.pipe, sampled=True),
+            "sampled": sampled_fingerprint(self.pipe, offloaded=False),
             "scheduler": scheduler_state(self.pipe.scheduler),
-            "state": state_of(self.pipe),
+            "state": state_of(self.pipe, self.loaded.spec.set_by_calls),
         }
         if self._identified is not None:
             self._identified = found

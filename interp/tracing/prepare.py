@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from interp.base.errors import InputError, InterpWarning
+from interp.base.errors import InputError, InterpWarning, TraceError
 from interp.base.options import Sampling, split
 from interp.base.plan import Plan, Record, at_least
 from interp.base.prompts import check_prompts, read_prompts
@@ -22,7 +22,7 @@ from interp.guidance.method import UNCOND, Combined
 from interp.guidance.text import parse
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
-from interp.interventions.hooks import check_idle
+from interp.interventions.hooks import as_list, check_idle
 from interp.interventions.selection import Selection
 from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
@@ -59,6 +59,14 @@ class Prepared:
             if before != value:
                 place, its, was = difference(field, value, before)
                 raise InputError(f"model: its {place} is {its}, and was {was} when this was prepared; prepare it again")
+
+    def check_kept(self, store: str) -> None:
+        """Raise TraceError if the weights are not those of the plan after a run: its rows may be of two models."""
+        if self.model.identify()["weights"] != self.plan.weights:
+            raise TraceError(
+                f"model: its weights changed while {store} was drawn (by a callback?), so its rows may be of two models; "
+                "delete the store, and draw again without the change"
+            )
 
     def guide(self, *, sequential: bool = False) -> Guide | None:
         """A new guide for one call of the pipeline; `None` without guidance."""
@@ -112,6 +120,8 @@ def prepare(
     """Check every argument of a run and compute its sizes without running the model; `given` are fields of `Sampling`."""
     if sampling is None:
         (sampling,) = split(given, Sampling, of="prepare")
+    if not isinstance(sampling.negative_prompt, str | None):
+        raise InputError(f"negative_prompt must be a text; got {sampling.negative_prompt!r}")
     texts = read_prompts(prompts) if isinstance(prompts, str | Path) else check_prompts(prompts)
     if not isinstance(record, Record | None):
         raise InputError(f"record must be an interp.Record(...); got {record!r}")
@@ -151,7 +161,7 @@ def plan_of(
     """The plan of a run, with the model's defaults for unset arguments."""
     given = {name: getattr(sampling, name) for name in ("height", "width")}
     identified = model.identify()
-    recorders = functions_state({recorder.name: recorder.function for recorder in record.recorders})
+    recorders = functions_state(model.pipe, {recorder.name: recorder.function for recorder in record.recorders})
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
         model=model.name,
@@ -174,7 +184,7 @@ def plan_of(
 def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[Intervention, ...]:
     """Convert edits: a sequence of edits, or the path of a JSON file with a list of them."""
     if not isinstance(given, str | Path):
-        wrong = [edit for edit in given if not (hasattr(edit, "touches") and hasattr(edit, "to_json"))]
+        wrong = [edit for edit in as_list(given) if not (hasattr(edit, "touches") and hasattr(edit, "to_json"))]
         if wrong:
             raise InputError(f"interventions must be edits, such as interp.interventions.Zero(channels=[29]); got {wrong[0]!r}")
         return tuple(given)
@@ -192,6 +202,8 @@ def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[
 def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Convert settings: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
     if not isinstance(given, str):
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}, or a dict; got {given!r}")
         return dict(given or {})
     found: dict[str, Any] = {}
     for part in given.split(","):

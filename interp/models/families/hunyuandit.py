@@ -15,7 +15,7 @@ from typing import Any
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.calls import Settings, patch_layout
-from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, scale_without_rescaling
 from interp.models.lazy import torch
 
 ROW_INPUTS = (
@@ -86,5 +86,5 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
 )
-OWN_GUIDANCE = OwnGuidance("uncond first", guidance_scale, lambda transformer: 2)
+OWN_GUIDANCE = OwnGuidance("uncond first", scale_without_rescaling, lambda transformer: 2)
 FAMILY = ModelFamily("hunyuandit", "HunyuanDiT2DModel", describe, (PIPELINE,), OWN_GUIDANCE)

@@ -11,14 +11,13 @@ The blocks' norms are RMS norms, which subtract no mean, so none is listed as a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-from interp.base.errors import InputError, ModelError
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
 from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline, video_layout
-from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, scale_without_rescaling
 from interp.models.lazy import torch
 
 CROSS = cross_block(
@@ -92,17 +91,6 @@ def from_autoencoder(pipe: Any, latents: torch.Tensor) -> Any:
     return pipe._normalize_latents(latents, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
 
 
-def own_scale(given: Mapping[str, Any]) -> float | None:
-    """The pipeline's scale, or an error where it rescales its guided prediction."""
-    scale = guidance_scale(given)
-    if scale is not None and given["guidance_rescale"] > 0:
-        raise InputError(
-            "guided: with guidance_rescale LTXPipeline rescales its own guidance, so no guidance can be added to it; leave it "
-            "at 0, or use interp.generate(guidance=...)"
-        )
-    return scale
-
-
 PIPELINE = text_pipeline(
     "LTXPipeline",
     layout,
@@ -117,5 +105,9 @@ PIPELINE = text_pipeline(
     moving=True,
 )
 FAMILY = ModelFamily(
-    "ltx", "LTXVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale, follows=True)
+    "ltx",
+    "LTXVideoTransformer3DModel",
+    describe,
+    (PIPELINE,),
+    OwnGuidance("uncond first", scale_without_rescaling, follows=True),
 )

@@ -97,6 +97,8 @@ class PipelineSpec:
     """(pipe, the autoencoder's latents) -> the scheduler's."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
+    set_by_calls: tuple[str, ...] = ()
+    """Settings of the tokenizer that every call of the pipeline sets anew."""
     leaves_flow: bool = False
     """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
@@ -120,6 +122,17 @@ class PipelineSpec:
 def guidance_scale(given: Mapping[str, Any]) -> float | None:
     """The argument `guidance_scale` of a pipeline's call; `None` where it turns guidance off."""
     return given["guidance_scale"] if given["guidance_scale"] > 1 else None
+
+
+def scale_without_rescaling(given: Mapping[str, Any]) -> float | None:
+    """The pipeline's scale, or an error where it rescales its guided prediction."""
+    scale = guidance_scale(given)
+    if scale is not None and given["guidance_rescale"] > 0:
+        raise InputError(
+            "guided: with guidance_rescale the pipeline rescales its own guidance, so no guidance can be added to it; leave it "
+            "at 0, or use interp.generate(guidance=...)"
+        )
+    return scale
 
 
 @dataclasses.dataclass(frozen=True)

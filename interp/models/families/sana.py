@@ -62,6 +62,7 @@ PIPELINE = text_pipeline(
     encode,
     300,
     longest=300,
+    set_by_calls=("padding_side",),
     guidance_off={"guidance_scale": 1.0, "use_resolution_binning": False},
     default_size=config_size,
     unconditional=lambda pipe, negative, settings: encode_plain(pipe, [negative], settings),
