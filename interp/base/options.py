@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -28,6 +29,7 @@ Channels = Annotated[Indices, Doc('Channels such as "29" or "3,20-22". [default:
 Blocks = Annotated[Indices, Doc('Blocks, such as "0-3". [default: all]')]
 Stream = Annotated[str, Doc("image, text or both.")]
 OneStream = Annotated[str, Doc("image or text.")]
+SETTINGS = "max_sequence_length=24"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,3 +134,21 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) < int(count)):
         raise InputError(f"shard must be i/n with i from 0 to n - 1, such as 0/4 or 3/4; got {text!r}")
     return int(index), int(count)
+
+
+def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Convert settings: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
+    if not isinstance(given, str):
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}, or a dict; got {given!r}")
+        return dict(given or {})
+    found: dict[str, Any] = {}
+    for part in given.split(","):
+        name, _, value = part.strip().partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}")
+    return found

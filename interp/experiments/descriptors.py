@@ -21,7 +21,7 @@ import xarray as xr
 from torch import Tensor
 
 from interp.base.errors import InputError, ModelError
-from interp.base.options import Sampling, split
+from interp.base.options import Sampling, as_settings, split
 from interp.base.plan import Record
 from interp.base.sites import Site, parse_indices, resolve_indices
 from interp.experiments.clean import Array, calls_of, encode, measure, noised, without
@@ -30,7 +30,7 @@ from interp.models import autoencoder
 from interp.models.anatomy import Block
 from interp.models.catalog import CATALOG
 from interp.tracing.model import Model
-from interp.tracing.prepare import Prepared, as_settings, prepare
+from interp.tracing.prepare import Prepared, prepare
 
 PLAIN = ("raw", "raw_discard", "adaln", "adaln_discard")
 KINDS = (*PLAIN, "raw_control", "adaln_control")

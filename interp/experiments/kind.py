@@ -130,7 +130,7 @@ class Request:
 
     def settings(self) -> dict[str, Any]:
         """The further arguments of the pipeline, as given by the user."""
-        from interp.tracing.prepare import as_settings
+        from interp.base.options import as_settings
 
         return as_settings(self.sampling.settings)
 

@@ -244,7 +244,8 @@ def scheduler_state(scheduler: Any) -> dict[str, Any]:
             if isinstance(live, int | float | str) and live != plain[key]:
                 configured[key], plain[key] = plain[key], live
     reader, fresh = Reader(), vars(type(scheduler).from_config(scheduler.config))
-    filled = [name for name, value in fresh.items() if isinstance(value, list) and not any(one is not None for one in value)]
+    empty = [name for name, value in fresh.items() if isinstance(value, list) and not any(one is not None for one in value)]
+    filled = [name for name in empty if name not in plain]  # by runs
     changed, written = {}, {*written_by_runs(type(scheduler)), *filled, "_internal_dict"}
     for name, value in vars(scheduler).items():
         if name in TABLES or name not in written:

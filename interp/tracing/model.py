@@ -83,12 +83,16 @@ class Model:
             device=str(self.pipe._execution_device) if self.loaded.offload == "none" else self.loaded.device,
         )
 
+    def weights(self) -> str:
+        """The fingerprint of the weights as they are now."""
+        return fingerprint(self.pipe, sampled=self.identity == "sampled")
+
     def identify(self) -> dict[str, Any]:
         """Fields of a plan that identify the model as it is now: weights, sampled, scheduler, state."""
         if self._identified:
             return self._identified
         found = {
-            "weights": fingerprint(self.pipe, sampled=self.identity == "sampled"),
+            "weights": self.weights(),
             "sampled": sampled_fingerprint(self.pipe, offloaded=False),
             "scheduler": scheduler_state(self.pipe.scheduler),
             "state": state_of(self.pipe, self.loaded.spec.set_by_calls),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.base.errors import InputError, InterpWarning, TraceError
-from interp.base.options import Sampling, split
+from interp.base.options import Sampling, as_settings, split
 from interp.base.plan import Plan, Record, at_least
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.same_plan import difference
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from interp.tracing.model import Model
 
 EXAMPLE = '[{"edit": "Zero", "channels": [29]}]'
-SETTINGS = "max_sequence_length=24"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Prepared:
 
     def check_kept(self, store: str) -> None:
         """Raise TraceError if the weights are not those of the plan after a run: its rows may be of two models."""
-        if self.model.identify()["weights"] != self.plan.weights:
+        if self.model.weights() != self.plan.weights:
             raise TraceError(
                 f"model: its weights changed while {store} was drawn (by a callback?), so its rows may be of two models; "
                 "delete the store, and draw again without the change"
@@ -197,24 +196,6 @@ def as_edits(given: Sequence[Intervention] | str | Path, model: Model) -> tuple[
         raise InputError(
             f"interventions must be a JSON file with a list of edits, such as {EXAMPLE}; got {str(given)!r} ({error})"
         ) from None
-
-
-def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Convert settings: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
-    if not isinstance(given, str):
-        if given is not None and not isinstance(given, Mapping):
-            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}, or a dict; got {given!r}")
-        return dict(given or {})
-    found: dict[str, Any] = {}
-    for part in given.split(","):
-        name, _, value = part.strip().partition("=")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            name = ""
-        if not name:
-            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}")
-    return found
 
 
 def recordable(asked: Record | None, model: Model) -> Record:
