@@ -5,6 +5,8 @@ By hand: c, u and a degraded d from three calls of the transformer at every step
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -317,3 +319,63 @@ def test_a_scale_of_zero_changes_nothing(pipe: Any) -> None:
     plain = call(pipe)
     with interp.guided(pipe, DetailGuidance(channels=CHANNELS, block=BLOCK, scale=0.0)):
         np.testing.assert_array_equal(call(pipe), plain)
+
+
+def test_a_scheduler_put_in_place_inside(pipe: Any) -> None:
+    """Steps are counted on the scheduler that the call uses."""
+    window = dataclasses.replace(DG, steps="0-0")
+    with interp.guided(pipe, window):
+        expected = call(pipe)
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+        found = call(pipe)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - by_hand(pipe, always(SCALE), always(WEIGHT))).max() > 1e-3, "one step of four is guided"
+
+
+def test_a_transformer_put_in_place_inside_is_refused(pipe: Any, tiny_folder: Any) -> None:
+    with refused(interp.InputError, "guided", "transformer", "before"), interp.guided(pipe, DG):
+        pipe.transformer = interp.load(tiny_folder).pipe.transformer
+        call(pipe)
+
+
+def test_every_call_must_reach_the_window(pipe: Any) -> None:
+    other = image_to_image(pipe)
+    with refused(interp.InputError, "guided", "dg", "0..1"), interp.guided(other, dataclasses.replace(DG, steps="0-1")):
+        from_image(other, strength=1.0)
+        from_image(other, strength=0.5)
+
+
+def test_pipelines_with_rows_of_their_own_are_refused(pipe: Any) -> None:
+    from diffusers import StableDiffusion3ControlNetPipeline, StableDiffusion3PAGPipeline
+    from diffusers.models import SD3ControlNetModel
+
+    parts = {key: part for key, part in pipe.components.items() if key not in ("image_encoder", "feature_extractor")}
+    perturbed = StableDiffusion3PAGPipeline(**parts, pag_applied_layers=["blocks.1"])
+    with refused(interp.InputError, "guided", "pag_scale", "PerturbedAttention"), interp.guided(perturbed, DG):
+        call(perturbed, pag_scale=2.0)
+    net = SD3ControlNetModel.from_transformer(pipe.transformer, num_layers=2, num_extra_conditioning_channels=0)
+    controlled = StableDiffusion3ControlNetPipeline(**pipe.components, controlnet=net)
+    with refused(interp.InputError, "guided", "control_image"), interp.guided(controlled, DG):
+        call(controlled, control_image=torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("inside", ["guided", "edited"])
+def test_a_copy_made_inside_is_refused(inside: str, pipe: Any) -> None:
+    edits = edited(interp.wrap(pipe, "tiny"), [Zero(channels=[7], blocks=[0])])
+    with interp.guided(pipe, DG) if inside == "guided" else edits:
+        with refused(interp.InputError, "model", "copied", "before"):
+            copy.deepcopy(pipe)
+        call(pipe)
+    assert type(copy.deepcopy(pipe)) is type(pipe)
+
+
+def test_a_run_inside_a_run_is_refused(pipe: Any, tmp_path: Any) -> None:
+    model = interp.wrap(pipe, "tiny")
+    small = {"steps": 2, "height": 64, "width": 64}
+
+    def again(progress: Any) -> None:
+        interp.generate(model, ["two dog"], **small)
+
+    with refused(interp.InputError, "model", "being traced", "ended"):
+        interp.trace(model, ["a red cat"], out=tmp_path / "r.zarr", on_progress=again, **small)
+    assert interp.trace(model, ["a red cat"], out=tmp_path / "r.zarr", **small).rows_done == 1

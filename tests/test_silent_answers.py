@@ -17,6 +17,8 @@ from messages import refused
 
 import interp
 from interp.base.prompts import read_prompts
+from interp.interventions import Zero
+from interp.interventions.hooks import edited
 from interp.models import tiny
 
 RED = "a red cat"
@@ -108,10 +110,19 @@ def test_home_is_expanded(tiny_model: interp.Model, tmp_path: Path, monkeypatch:
         (lambda model: interp.trace(model, [RED], out="x.zarr", interventions=["x"]), ("interventions", "Zero", "'x'")),
         (lambda model: interp.trace(model.pipe, [RED], out="x.zarr"), ("model", "interp.wrap")),
         (lambda model: interp.generate(3, [RED]), ("model", "int")),  # type: ignore[arg-type]
+        (
+            lambda model: interp.generate(model, [RED], interventions=Zero(channels=[1], blocks=0)),
+            ("interventions", "list", "Zero"),
+        ),
+        (lambda model: edited(model, Zero(channels=[1], blocks=0)).__enter__(), ("interventions", "list")),  # type: ignore[arg-type]
+        (lambda model: edited(model.pipe, []).__enter__(), ("edited", "interp.wrap")),
+        (lambda model: model.run_with_cache(RED, 3), ("names_filter", "pattern", "3")),
+        (lambda model: interp.generate(model, [RED], settings=["a"]), ("settings", "dict")),
+        (lambda model: interp.generate(model, [RED], negative_prompt=3, guidance="cfg:4"), ("negative_prompt", "3")),
+        (lambda model: interp.generate(model, np.array(RED)), ("prompts", "list")),
         (lambda model: interp.massive.find("run.zarr"), ("run", "interp.open_run")),  # type: ignore[arg-type]
         (lambda model: interp.attribution.decompose("run.zarr"), ("run", "interp.open_run")),  # type: ignore[arg-type]
     ],
-    ids=["out", "interventions", "a pipeline", "a number", "massive", "attribution"],
 )
 def test_wrong_arguments_get_a_rule(call: Any, says: tuple[str, ...], tiny_model: interp.Model) -> None:
     with refused(interp.InputError, *says):

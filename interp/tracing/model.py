@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import re
 import threading
 import warnings
@@ -140,19 +139,8 @@ class Model:
 
     def settings(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
         """Further arguments of the pipeline; unset ones take the defaults."""
-        spec, given = self.loaded.spec, dict(given or {})
-        own = spec.settings(self.pipe)
-        unknown = given.keys() - own.keys()
-        if unknown:
-            raise InputError(
-                f"{sorted(unknown)[0]} has no effect on {self.name}; its settings: {', '.join(sorted(own)) or 'none'}"
-            )
-        for name, value in given.items():
-            least, most = 0 if isinstance(own[name], float) else 1, spec.settings_maximum.get(name, math.inf)
-            if isinstance(value, bool) or not isinstance(value, type(own[name]) | int) or not least <= value <= most:
-                bounds = f"at least {least}" if most == math.inf else f"in {least}..{most}"
-                raise InputError(f"{name} must be a number {bounds}; got {value!r}")
-        return {**own, **self.defaults.settings, **given}
+        own = self.loaded.spec.settings(self.pipe)
+        return {**own, **self.defaults.settings, **self.loaded.spec.checked(self.name, own, given or {})}
 
     def warn_unknown_words(self, prompts: Sequence[str]) -> None:
         """Warn once of words in the prompts that a small model was not trained on."""

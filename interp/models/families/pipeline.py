@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -117,6 +118,18 @@ class PipelineSpec:
         size = {"height": height, "width": width} if self.takes_size else {}
         named = {self.argument_of.get(name, name): value for name, value in settings.items()}
         return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
+
+    def checked(self, name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The given settings of a model, if it has them and their values are in their range."""
+        unknown = given.keys() - own.keys()
+        if unknown:
+            raise InputError(f"{sorted(unknown)[0]} has no effect on {name}; its settings: {', '.join(sorted(own)) or 'none'}")
+        for key, value in given.items():
+            least, most = 0 if isinstance(own[key], float) else 1, self.settings_maximum.get(key, math.inf)
+            if isinstance(value, bool) or not isinstance(value, type(own[key]) | int) or not least <= value <= most:
+                bounds = f"at least {least}" if most == math.inf else f"in {least}..{most}"
+                raise InputError(f"{key} must be a number {bounds}; got {value!r}")
+        return dict(given)
 
 
 def guidance_scale(given: Mapping[str, Any]) -> float | None:
