@@ -17,7 +17,8 @@ from interp.base.errors import InputError, InterpError, TraceError
 from interp.base.plan import Row
 from interp.base.sites import Site
 from interp.interventions.forks import Around, Calls, around_calls
-from interp.interventions.hooks import Driver, edited, running
+from interp.interventions.hooks import Driver, edited
+from interp.interventions.in_use import running
 from interp.interventions.selection import Values
 from interp.models import autoencoder, noise
 from interp.models.anatomy import Reentry, bind_inputs

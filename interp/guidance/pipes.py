@@ -23,7 +23,7 @@ from interp.base.errors import InputError
 from interp.guidance.degraded import DetailGuidance, PerturbedAttention, SkipLayer
 from interp.guidance.guide import Guide
 from interp.guidance.method import COND, Combined, Context
-from interp.interventions.hooks import in_use, using
+from interp.interventions.in_use import in_use, using
 from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance

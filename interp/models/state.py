@@ -7,10 +7,7 @@ function without a name) is listed under `unverifiable`.
 
 from __future__ import annotations
 
-import dis
 import functools
-import inspect
-import json
 import os
 import types
 from collections.abc import Collection, Mapping
@@ -19,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.base.errors import ModelError
 from interp.models.values import Reader, short
 
 PLACES = ("offload", "group_offloading", "lazy_prefetch_group_offloading", "peft_autocast_disable")
@@ -40,10 +36,6 @@ UNREAD = (
 """Entries of configs that say where weights came from."""
 UNCHANGING = ("config", "generation_config", "gradient_checkpointing", "use_slicing", "hf_device_map")
 """Attributes of modules that change no value, or are described elsewhere."""
-
-
-TABLES = ("betas", "alphas", "alphas_cumprod")
-"""A scheduler's tables of noise levels over training steps; runs may move them to another device."""
 
 
 def functions_state(pipe: Any, functions: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,14 +66,6 @@ def state_of(pipe: Any, set_by_calls: Collection[str] = ()) -> dict[str, Any]:
     if reader.unverifiable:
         found["unverifiable"] = sorted(set(reader.unverifiable))
     return found
-
-
-def written_by_runs(kind: type) -> frozenset[str]:
-    """Attributes that the methods of a scheduler's class write, other than when it is made."""
-    values = [value for base in kind.__mro__ for value in vars(base).values()]
-    methods = [value for value in values if isinstance(value, types.FunctionType) and value.__name__ != "__init__"]
-    steps = [step for method in methods for step in dis.get_instructions(inspect.unwrap(method))]
-    return frozenset(str(step.argval) for step in steps if step.opname == "STORE_ATTR")
 
 
 def _pipeline(pipe: Any, reader: Reader) -> dict[str, Any]:
@@ -227,33 +211,3 @@ def arithmetic(reader: Reader) -> dict[str, Any]:
 
 def _of_torch(function: types.FunctionType) -> bool:
     return function.__code__.co_filename.startswith(os.path.dirname(torch.__file__))
-
-
-def scheduler_state(scheduler: Any) -> dict[str, Any]:
-    """The scheduler's class and the values it uses: its config, with what was set on the object since (`set_shift`), and what
-    differs from a fresh scheduler of that config.
-    """
-    if not hasattr(scheduler, "config"):
-        raise ModelError(f"model: the pipeline's scheduler must be one of diffusers'; got {scheduler!r}")
-    config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(config, default=str, sort_keys=True))
-    configured = {}
-    for key in plain:
-        for name in (f"_{key}", key):
-            live = vars(scheduler).get(name)
-            if isinstance(live, int | float | str) and live != plain[key]:
-                configured[key], plain[key] = plain[key], live
-    reader, fresh = Reader(), vars(type(scheduler).from_config(scheduler.config))
-    empty = [name for name, value in fresh.items() if isinstance(value, list) and not any(one is not None for one in value)]
-    filled = [name for name in empty if name not in plain]  # by runs
-    changed, written = {}, {*written_by_runs(type(scheduler)), *filled, "_internal_dict"}
-    for name, value in vars(scheduler).items():
-        if name in TABLES or name not in written:
-            described = reader.describe(value, "scheduler")
-            if name not in fresh or reader.describe(fresh[name], "scheduler") != described:
-                changed[name] = described
-    methods = reader.class_of(type(scheduler), "scheduler")
-    changed |= {"methods": methods} if isinstance(methods, list) else {}
-    found = {"class": type(scheduler).__name__, **plain, **({"configured": configured} if configured else {})}
-    found |= {"changed": changed} if changed else {}
-    return {**found, "unverifiable": reader.unverifiable} if reader.unverifiable else found

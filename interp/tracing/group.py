@@ -16,7 +16,8 @@ import torch
 
 from interp.base.errors import InputError, InterpError, PipelineError, TraceError
 from interp.base.plan import Plan, Row
-from interp.interventions.hooks import Driver, attached, running
+from interp.interventions.hooks import Driver, attached
+from interp.interventions.in_use import running
 from interp.models.families.outputs import drawn
 from interp.models.load import check_traceable
 from interp.models.quiet import quiet

@@ -20,7 +20,8 @@ from interp.models.catalog import entry_of
 from interp.models.families import ANATOMIES
 from interp.models.identity import fingerprint, sampled_fingerprint
 from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
-from interp.models.state import scheduler_state, state_of
+from interp.models.scheduling import scheduler_state
+from interp.models.state import state_of
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
 from interp.tracing.envoy import View, has_modules, module_references
 from interp.tracing.prepare import prepare

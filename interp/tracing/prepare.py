@@ -22,7 +22,8 @@ from interp.guidance.method import UNCOND, Combined
 from interp.guidance.text import parse
 from interp.interventions import Intervention
 from interp.interventions.controls import NormEdit
-from interp.interventions.hooks import as_list, check_idle
+from interp.interventions.hooks import as_list
+from interp.interventions.in_use import check_idle
 from interp.interventions.selection import Selection
 from interp.interventions.stored import from_json
 from interp.models.families.pipeline import Layout, Schedule, schedule
