@@ -1,4 +1,4 @@
-"""Analyses of a store of FLUX.1's shape that does not fit in memory, each beside merely reading what it needs: prompts x 50
+"""Analyses of a store of FLUX.1's shape that does not fit in memory, each next to only reading what it needs: prompts x 50
 steps x 57 blocks x 3,072 channels of one stream, synthetic values with two massive channels in them. With 100 prompts that is
 3.5 GB a statistic, six of them. Every measurement is a process of its own; reading and analysis alternate, and the page cache
 is warm for both.
@@ -160,7 +160,7 @@ def child(path: Path, what: str, name: str) -> dict[str, float]:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Seconds and peak memory of each, beside reading."""
+    """Seconds and peak memory of each, next to reading."""
     import shutil
 
     found: dict[str, Any] = {}

@@ -5,7 +5,7 @@
 
 What is not measured again keeps its old numbers, each with its own date and machine. `--model` puts a real model in place of
 the random one where tracing is measured; `--device cuda` runs everything on the card. `--size` measures tracing and guidance
-on a random model of a published size, and keeps that beside the usual numbers.
+on a random model of a published size, and keeps that next to the usual numbers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """What guidance costs: FLOPs as torch's FlopCounterMode counts them over the transformer's calls, and time, with and without
-the fork, beside plain sampling and CFG. Detail Guidance at block m of the N of a random model; the bounds are
+the fork, next to plain sampling and CFG. Detail Guidance at block m of the N of a random model; the bounds are
 1 + (N - m - 1) / N and 2 + (N - m - 1) / N. Peak memory is a card's; on a CPU, building the model decides it.
 """
 

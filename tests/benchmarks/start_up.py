@@ -1,4 +1,4 @@
-"""How long the command takes to start: `interp --help` and `import interp` beside a bare `python -c pass`, in turns."""
+"""How long the command takes to start: `interp --help` and `import interp` next to a bare `python -c pass`, in turns."""
 
 from __future__ import annotations
 
