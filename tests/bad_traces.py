@@ -168,8 +168,7 @@ CASES = [
     Case(
         "out lies under a file",
         "trace --model {tiny} --prompts {prompts} --out {prompts}/x.zarr",
-        ("store", "FOLDER/prompts.txt/x.zarr"),
-        1,
+        ("out", "FOLDER/prompts.txt", "--out"),
     ),
     Case("info of nothing", "info {folder}/no.zarr", ("store", "FOLDER/no.zarr", "interp trace --out FOLDER/no.zarr")),
     Case("info of a folder", "info {folder}", ("FOLDER", "zarr.json", "interp trace")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -23,10 +24,22 @@ from interp.store.failures import failures, forget_failure, note_failure
 PROMPTS = ["a red cat", "two cat", "the green circle", "a photo of a dog", "two dog", "a blue square"]
 
 
+class Outside:
+    """Values in the environment: a pipeline that reads them stays the same pipeline."""
+
+    def __getitem__(self, name: str) -> Any:
+        value = os.environ[f"INTERP_TEST_{name}"]
+        return int(value) if value.isdecimal() else value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        os.environ[f"INTERP_TEST_{name}"] = str(value)
+
+
 @pytest.fixture
-def failing(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The pipeline raises on every prompt with a word in it; `state` may lift that."""
-    state: dict[str, Any] = {"word": "two", "calls": 0}
+def failing(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> Outside:
+    """The pipeline raises on every prompt with a word in it; "" lifts that."""
+    state = Outside()
+    state["word"], state["calls"] = "two", 0
     original = type(tiny_model.pipe).encode_prompt
 
     def encode(self: Any, prompt: Any, *arguments: Any, **more: Any) -> Any:
@@ -42,7 +55,7 @@ def failing(tiny_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 @pytest.mark.parametrize("batch_size", [3, pytest.param(1, marks=pytest.mark.full)])
 def test_a_prompt_that_raises_costs_itself_alone(
-    batch_size: int, tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path
+    batch_size: int, tiny_model: interp.Model, failing: Outside, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"out": tmp_path / "r.zarr", "steps": 2, "batch_size": batch_size}
     with warnings.catch_warnings():
@@ -70,7 +83,7 @@ def test_a_prompt_that_raises_costs_itself_alone(
     assert np.array_equal(whole.prompts, alone.prompts)
 
 
-def test_a_run_of_which_nothing_succeeds_is_stopped(tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_of_which_nothing_succeeds_is_stopped(tiny_model: interp.Model, failing: Outside, tmp_path: Path) -> None:
     failing["word"] = "a"
     with refused(TraceError, "5 rows", "ValueError"):
         interp.trace(tiny_model, [f"a {n}" for n in range(20)], out=tmp_path / "r.zarr", steps=2)
@@ -146,9 +159,7 @@ def test_a_row_that_is_done_has_not_failed(tiny_model: interp.Model, tmp_path: P
     assert interp.trace(tiny_model, PROMPTS[:2], out=run.path, steps=2).failed == {}
 
 
-def test_failing_rows_do_not_stop_a_run_that_had_successes(
-    tiny_model: interp.Model, failing: dict[str, Any], tmp_path: Path
-) -> None:
+def test_failing_rows_do_not_stop_a_run_that_had_successes(tiny_model: interp.Model, failing: Outside, tmp_path: Path) -> None:
     texts = ["a red cat", *(f"two cat {number}" for number in range(7))]
     for retry in (False, True):
         with refused(TraceError, "7 of 8 rows"):

@@ -6,6 +6,7 @@ Each situation sets something up, which is the first plan's; then changes what i
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -338,3 +339,19 @@ def test_a_recorder_uses_what_it_uses(model: interp.Model, monkeypatch: pytest.M
 
 def some(site: Any, step: int, value: Any) -> Any:
     return FACTOR * value.sum(dim=-1)
+
+
+def test_a_value_in_a_module_of_ones_own(model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_settings.py").write_text("STRENGTH = 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_settings")
+    monkeypatch.setitem(globals(), "own_settings", own)
+    feed_forward(model.pipe).register_forward_hook(strengthened)
+    before = plan_of(model)
+    own.STRENGTH = 2.0
+    with pytest.raises(PlanError, match=r"its state\.transformer"):
+        check_same(plan_of(model), before, "run.zarr")
+
+
+def strengthened(module: Any, arguments: Any, output: Any) -> Any:
+    return output * own_settings.STRENGTH  # type: ignore[name-defined]  # noqa: F821

@@ -62,11 +62,12 @@ def test_wrapped_pipelines_differ_by_their_weights(tiny_folder: Path, dual_folde
 
 
 def test_a_store_is_resumed_by_its_own_plan_alone(tiny_run: interp.Run) -> None:
-    """Another value in any field is refused, but for the model's name."""
+    """Another value in any field is refused, but for the model's name, and the weights' former hash where theirs agrees."""
     plan = dict(tiny_run.plan)
     assert {"prompts", "seed", "steps", "settings", "height", "weights", "scheduler", "record", "interventions"} <= set(plan)
     check_same(plan, plan, "run.zarr")
-    for field in set(plan) - {"model"}:
+    check_same({**plan, "sampled": "another"}, plan, "run.zarr")
+    for field in set(plan) - {"model", "sampled"}:
         with refused(interp.PlanError, "run.zarr", field):
             check_same({**plan, field: "another"}, plan, "run.zarr")
 

@@ -176,7 +176,7 @@ def test_a_compiled_transformer_is_refused(tiny_folder: Path, tmp_path: Path) ->
 
 
 def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the object, as what was prepared has changed; in its class, when the run comes to a step."""
+    """On the object and in its class, as what was prepared has changed; hidden from that, when the run comes to a step."""
     model = interp.load(tiny_folder)
     kind = type(model.pipe.scheduler)
     original = kind.set_timesteps
@@ -186,7 +186,7 @@ def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path, monke
         self.timesteps = self.timesteps * 0.5
 
     from interp.runs.run import execute
-    from interp.tracing.prepare import prepare
+    from interp.tracing.prepare import Prepared, prepare
 
     prepared = prepare(model, PROMPTS[:1])
     model.pipe.scheduler.set_timesteps = lambda *args, **kwargs: other(model.pipe.scheduler, *args, **kwargs)
@@ -194,6 +194,9 @@ def test_a_changed_scheduler_is_noticed(tiny_folder: Path, tmp_path: Path, monke
         execute(prepared, tmp_path / "run.zarr")
     del model.pipe.scheduler.set_timesteps
     monkeypatch.setattr(kind, "set_timesteps", other)
+    with refused(interp.InputError, "scheduler", "prepared"):
+        execute(prepared, tmp_path / "run.zarr")
+    monkeypatch.setattr(Prepared, "check_unchanged", lambda self: None)
     with refused(interp.TraceError, "timestep", "step 0"):
         execute(prepared, tmp_path / "run.zarr")
 

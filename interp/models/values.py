@@ -104,8 +104,7 @@ class Reader:
         if is_installed(function):
             held = {key: value for key, value in held.items() if isinstance(value, (*READABLE, *CODE))}
         else:
-            used = names_of(function.__code__) & function.__globals__.keys()
-            held |= {f"global {key}": function.__globals__[key] for key in sorted(used)}
+            held |= globals_of(function)
         described = {key: self._held(value, where, name, key) for key, value in held.items()}
         return [name, code_digest(function.__code__), described]
 
@@ -188,6 +187,19 @@ def names_of(code: types.CodeType) -> set[str]:
     """Global names that code uses, also in functions inside it."""
     inner = [one for one in code.co_consts if isinstance(one, types.CodeType)]
     return set(code.co_names).union(*(names_of(one) for one in inner))
+
+
+def globals_of(function: types.FunctionType) -> dict[str, Any]:
+    """Globals that a function uses, and what it uses of modules that are no installed package's."""
+    names, everywhere = sorted(names_of(function.__code__)), function.__globals__
+    used = {f"global {name}": everywhere[name] for name in names if name in everywhere}
+    for module in [value for value in used.values() if isinstance(value, types.ModuleType)]:
+        if (
+            not _file_of(module.__name__).startswith(INSTALLED)
+            and module.__name__.partition(".")[0] not in sys.stdlib_module_names
+        ):
+            used |= {f"{module.__name__}.{name}": vars(module)[name] for name in names if name in vars(module)}
+    return used
 
 
 def _is_filled(cell: Any) -> bool:
