@@ -39,6 +39,7 @@ def finish(world: World, broken: Broken) -> dict[str, Any]:
         world.trace(broken.out)
         with writing_lock(broken.out):
             pass  # nobody holds it
+    broken.restore()
     again = sum(marks(broken.out).get(row) != when for row, when in before.items())
     wrong = differences(broken.out, world.truth, broken.tolerance)
     left = [path.name for path in broken.out.parent.iterdir() if "partial" in path.name]

@@ -40,6 +40,8 @@ class Broken:
     tolerance: float = 0.0
     notes: list[str] = dataclasses.field(default_factory=list)
     """What failed, other than rows."""
+    restore: Callable[[], None] = lambda: None
+    """Takes back what was done to the pipeline, once the store is finished: until then it must be the same pipeline."""
 
     def expect(self, held: bool, note: str) -> None:
         """Note what does not hold."""
@@ -235,22 +237,23 @@ def raising_prompt(world: World, draw: random.Random, times: int) -> Broken:
     broken = Broken(world.store())
     kind = type(world.model.pipe)
     original = kind.encode_prompt
+
+    def encode(self: Any, prompt: Any, *given: Any, **more: Any) -> Any:
+        if os.environ.get("INTERP_TEST_RAISES") in ([prompt] if isinstance(prompt, str) else prompt or []):
+            raise ValueError("injected")
+        return original(self, prompt, *given, **more)
+
+    kind.encode_prompt = encode
+    broken.restore = lambda: setattr(kind, "encode_prompt", original)
     for _ in range(times):
         shutil.rmtree(broken.out, ignore_errors=True)
         row = draw.randrange(len(PROMPTS))
 
-        def encode(self: Any, prompt: Any, *given: Any, row: int = row, **more: Any) -> Any:
-            if PROMPTS[row] in ([prompt] if isinstance(prompt, str) else prompt or []):
-                raise ValueError("injected")
-            return original(self, prompt, *given, **more)
-
-        kind.encode_prompt = encode
-        try:
-            with unlocked(), broken.fault(), contextlib.suppress(TraceError):
-                world.trace(broken.out)
-                broken.notes.append("a failed row was no error")
-        finally:
-            kind.encode_prompt = original
+        os.environ["INTERP_TEST_RAISES"] = PROMPTS[row]
+        with unlocked(), broken.fault(), contextlib.suppress(TraceError):
+            world.trace(broken.out)
+            broken.notes.append("a failed row was no error")
+        os.environ["INTERP_TEST_RAISES"] = ""
         run = interp.open_run(broken.out)
         broken.expect(list(run.failed) == [row], f"row {row} failed; the store says {list(run.failed)}")
         broken.expect(run.rows_done == len(PROMPTS) - 1, "another row failed too")
