@@ -42,6 +42,7 @@ def few_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch, folder: Path, page: str, **asked: str) -> AppTest:
     """A page of the app on a folder, with what its address asks for."""
     monkeypatch.setattr(sys, "argv", ["app.py", str(folder)])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the page becomes it; worker processes import it
     app = AppTest.from_file(str(APP), default_timeout=120)
     app.switch_page(f"pages/{page}.py")
     for name, value in asked.items():
