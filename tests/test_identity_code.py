@@ -355,3 +355,37 @@ def test_a_value_in_a_module_of_ones_own(model: interp.Model, tmp_path: Path, mo
 
 def strengthened(module: Any, arguments: Any, output: Any) -> Any:
     return output * own_settings.STRENGTH  # type: ignore[name-defined]  # noqa: F821
+
+
+OWN_LIBRARY = """
+import logging, threading, enum
+import torch
+log, lock, generator = logging.getLogger(__name__), threading.Lock(), torch.Generator()
+class Mode(enum.Enum):
+    ON = 1
+def deep(n, value):
+    log.debug("deep")
+    return value if not n else deeper(n - 1, value)
+def deeper(n, value):
+    with lock:
+        return deep(n, value)
+class Probe:
+    def __init__(self):
+        self.mode, self.again = Mode.ON, self
+    def __call__(self, module, arguments, output):
+        return deep(3, output) if self.mode is Mode.ON else generator
+"""
+
+
+def test_a_library_of_ones_own_can_be_resumed(model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loggers, locks, recursion and objects that hold themselves are no reason to refuse; another copy of its code is."""
+    (tmp_path / "own_library.py").write_text(OWN_LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_library")
+    feed_forward(model.pipe).register_forward_hook(own.Probe())
+    before = plan_of(model)
+    assert "unverifiable" not in before["state"]
+    check_same(plan_of(model), before, "run.zarr")
+    monkeypatch.setattr(own, "deeper", lambda n, value: value)
+    with pytest.raises(PlanError, match=r"its state\.transformer"):
+        check_same(plan_of(model), before, "run.zarr")

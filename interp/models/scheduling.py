@@ -35,9 +35,11 @@ def scheduler_state(scheduler: Any) -> dict[str, Any]:
     changed, written = {}, {*written_by_runs(type(scheduler)), *filled, "_internal_dict"}
     for name, value in vars(scheduler).items():
         if name in TABLES or name not in written:
-            described = reader.describe(value, "scheduler")
-            if name not in fresh or reader.describe(fresh[name], "scheduler") != described:
+            live = Reader()
+            described = live.describe(value, "scheduler")
+            if name not in fresh or Reader().describe(fresh[name], "scheduler") != described:
                 changed[name] = described
+                reader.unverifiable += live.unverifiable
     methods = reader.class_of(type(scheduler), "scheduler")
     changed |= {"methods": methods} if isinstance(methods, list) else {}
     found = {"class": type(scheduler).__name__, **plain, **({"configured": configured} if configured else {})}

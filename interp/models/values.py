@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import numbers
 import os
 import sys
 import sysconfig
 import types
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,6 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, np.gene
 READABLE = (*PLAIN, os.PathLike, Tensor, np.ndarray, nn.Module, Mapping, list, tuple, set, frozenset, type)
 CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 DEEPEST = 8
-INSTALLED = tuple(
-    os.path.realpath(path) + os.sep
-    for path in {*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), os.path.dirname(os.path.dirname(__file__))}
-)
-"""Folders of Python, of installed packages and of this package."""
 COMPUTING = ("forward", "__call__", "step")
 PRIVATE = ("_attention_backend",)
 """Private attributes of installed classes that change what they compute."""
@@ -44,11 +41,11 @@ class Reader:
         self.unverifiable: list[str] = []
         self.known = {id(module) for module in known}
         self._reading: list[int] = []
-        self._classes: dict[type, Any] = {}
+        self._seen: set[Any] = set()
 
     def describe(self, value: Any, where: str) -> Any:
         """A value as JSON that is equal when the value acts alike."""
-        if isinstance(value, PLAIN):
+        if isinstance(value, (*PLAIN, numbers.Number)):
             return repr(value)
         if isinstance(value, os.PathLike):
             return os.fspath(value)
@@ -60,7 +57,7 @@ class Reader:
             return value.__name__
         if id(value) in self._reading:
             return "itself"
-        if len(self._reading) >= DEEPEST:
+        if len(self._reading) >= DEEPEST and not isinstance(value, type | types.FunctionType):
             return self.unreadable(value, where)
         self._reading.append(id(value))
         try:
@@ -98,6 +95,9 @@ class Reader:
     def function(self, function: types.FunctionType, where: str) -> Any:
         """A function: its name, and for a user's own its code, defaults, closure and the globals that it uses."""
         name = f"{function.__module__}.{function.__qualname__}"
+        if function in self._seen or len(self._reading) > DEEPEST:
+            return [name, code_digest(function.__code__)]
+        self._seen.add(function)
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         held = {variable: cell.cell_contents for variable, cell in cells if _is_filled(cell)}
         held |= {"default values": function.__defaults__, "default keywords": function.__kwdefaults__}
@@ -109,10 +109,11 @@ class Reader:
         return [name, code_digest(function.__code__), described]
 
     def _held(self, value: Any, where: str, name: str, key: str) -> Any:
-        """What a function holds; an object of an installed package that is not a plain value cannot be compared."""
-        if isinstance(value, (*READABLE, *CODE, types.ModuleType)) or callable(value) or not is_installed(type(value)):
+        """What a function holds; in a closure, an object of an installed package that is no plain value is unverifiable."""
+        readable = isinstance(value, (*READABLE, *CODE, types.ModuleType)) or callable(value) or not is_installed(type(value))
+        if readable or key.startswith("global "):
             return self.describe(value, f"{where}: {name}")
-        self.unverifiable.append(f"{where}: {name} (it holds {key.removeprefix('global ')}, a {type(value).__name__})")
+        self.unverifiable.append(f"{where}: {name} (it holds {key}, a {type(value).__name__})")
         return type(value).__qualname__
 
     def module(self, module: nn.Module, where: str) -> Any:
@@ -125,7 +126,7 @@ class Reader:
     def thing(self, value: Any, where: str) -> Any:
         """An object: its class and its attributes."""
         own = getattr(value, "__dict__", None)
-        if own is None or (not own and is_installed(type(value))):
+        if own is None or (not own and is_installed(type(value))) or is_pythons(type(value)):
             return self.class_of(type(value), where)
         kept = {name: one for name, one in own.items() if not name.startswith("__") and one is not None}
         if is_installed(type(value)):
@@ -135,12 +136,12 @@ class Reader:
 
     def class_of(self, kind: type, where: str) -> Any:
         """A class: its name, and the code of its methods that does not come from the module that defines it."""
-        if kind not in self._classes:
-            self._classes[kind] = name = f"{kind.__module__}.{kind.__qualname__}"
-            changed = changed_methods(kind)
-            if changed:
-                self._classes[kind] = [name, {key: self.describe(changed[key], where) for key in sorted(changed)}]
-        return self._classes[kind]
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if kind in self._seen or len(self._reading) > DEEPEST:
+            return name
+        self._seen.add(kind)
+        changed = changed_methods(kind)
+        return [name, {key: self.describe(changed[key], where) for key in sorted(changed)}] if changed else name
 
 
 _real_path = functools.lru_cache(maxsize=None)(os.path.realpath)
@@ -150,12 +151,25 @@ def _file_of(module: str) -> str:
     return str(_real_path(getattr(sys.modules.get(module), "__file__", None) or ""))
 
 
+@functools.cache
+def installed_folders() -> tuple[str, ...]:
+    """Folders of Python, of this package, and of packages that were installed: they have metadata."""
+    found = {*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), os.path.dirname(os.path.dirname(__file__))}
+    found |= {path for path in sys.path if any(Path(path or ".").glob("*.dist-info"))}
+    return tuple(os.path.realpath(path) + os.sep for path in sorted(found))
+
+
+def is_pythons(kind: type) -> bool:
+    """Whether a class is one of Python's own library."""
+    return kind.__module__.partition(".")[0] in ("builtins", *sys.stdlib_module_names)
+
+
 def is_installed(what: Any) -> bool:
     """Whether a function or class comes with an installed package or with Python, by where its code lies."""
-    if isinstance(what, type) and what.__module__ in ("builtins", *sys.stdlib_module_names):
+    if isinstance(what, type) and is_pythons(what):
         return True
     file = _file_of(what.__module__) if isinstance(what, type) else _real_path(what.__code__.co_filename)
-    return str(file).startswith(INSTALLED)
+    return str(file).startswith(installed_folders())
 
 
 def _is_original(name: str, function: types.FunctionType, file: str) -> bool:
@@ -195,7 +209,7 @@ def globals_of(function: types.FunctionType) -> dict[str, Any]:
     used = {f"global {name}": everywhere[name] for name in names if name in everywhere}
     for module in [value for value in used.values() if isinstance(value, types.ModuleType)]:
         if (
-            not _file_of(module.__name__).startswith(INSTALLED)
+            not _file_of(module.__name__).startswith(installed_folders())
             and module.__name__.partition(".")[0] not in sys.stdlib_module_names
         ):
             used |= {f"{module.__name__}.{name}": vars(module)[name] for name in names if name in vars(module)}
