@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROMPTS
-from messages import refused
+from messages import names, refused
 from torch import Tensor, nn
 
 import interp
@@ -117,3 +117,13 @@ def test_an_embedded_guidance_is_a_player_of_the_table(hunyuanvideo_model: inter
     found = found.isel(prompt=0, missing_dims="ignore").transpose("timestep", "block", "stream", "gate", "channel")
     np.testing.assert_allclose(found, run.gates["alpha"][0], rtol=1e-5, atol=1e-6)
     assert np.abs(table.sel(guidance=5.0).to_numpy() - table.sel(guidance=2.0).to_numpy())[..., 0, 0, :].max() > 1e-3
+
+
+def test_what_does_not_vary_has_no_share(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """With one prompt, text would have a share of 0 and the timestep one of 1 in every model."""
+    made = interp.gates(tiny_model, ["a red cat"], out=tmp_path / "g.zarr", channels=[5], timesteps=3)
+    found = made.run().result("gates")
+    assert np.isnan(found["share"]).all()
+    assert np.isnan(found["shapley"]).all()
+    assert np.isfinite(found["alpha"]).any()
+    assert not names(str(found.attrs["note"]), "no shares", "two or more")

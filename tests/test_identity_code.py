@@ -3,6 +3,7 @@
 Each situation sets something up, which is the first plan's; then changes what it computes, which is another run.
 """
 
+# ruff: noqa: F401, F811  (fixtures of the other file)
 from __future__ import annotations
 
 import functools
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from messages import refused
+from test_identity import PROMPTS, folder, model, plan_of
 from torch import nn
 
 import interp
@@ -25,26 +27,10 @@ from interp.base.errors import PlanError
 from interp.base.plan import Record, SiteRecorder
 from interp.base.same_plan import check_same
 from interp.models import tiny
-from interp.tracing.prepare import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
-PROMPTS = ["a red cat", "two dog"]
 Again = Callable[[], Any]
 FACTOR = 1.0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build("sd3", tmp_path_factory.mktemp("code") / "sd3", blocks=2)
-
-
-@pytest.fixture
-def model(folder: Path) -> interp.Model:
-    return interp.load(folder)
-
-
-def plan_of(model: interp.Model, **given: Any) -> dict[str, Any]:
-    return prepare(model, PROMPTS, steps=2, **given).plan.to_json()
 
 
 def feed_forward(pipe: Any) -> Any:
@@ -301,7 +287,6 @@ ELSEWHERE = """
 import json, sys, interp
 from interp.base.plan import Record, SiteRecorder
 from interp.models import tiny
-from interp.tracing.prepare import prepare
 def some(site, step, value):
     return value.sum(dim=-1) if site.kind in {"hidden", "alpha", "beta"} else value.sum(dim=-1)
 record = Record(stats=False, gates=False, recorders=(SiteRecorder("some", "block.0/image/hidden", some, {"token": 4}),))

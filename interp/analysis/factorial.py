@@ -89,6 +89,19 @@ def contrast(values: Array, term: Sequence[int], count: int) -> Array:
     return found
 
 
+def shares(parts: Array, levels: Sequence[int]) -> Array:
+    """Variances of the terms, (term, ...), as shares of their sum; NaN if a player has one level, as nothing can be attributed
+    to what does not vary.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(parts / parts.sum(axis=0) if min(levels) > 1 else np.full_like(parts, np.nan))
+
+
+def undetermined(levels: Sequence[int]) -> str:
+    """A note where `shares` are NaN."""
+    return "" if min(levels) > 1 else "no shares, as one input has a single value: give two or more; "
+
+
 def terms_of(players: Sequence[str]) -> list[tuple[int, ...]]:
     """Every player alone, every two together, ..., by number."""
     numbers = range(len(players))

@@ -199,8 +199,8 @@ class Grid:
     def _describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:
         """The result, with the sites as block, stream and gate."""
         terms, total = factorial.terms_of(self.players), parts.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = parts / total
+        levels = ([len(self.texts)] if "text" in self.players else []) + [len(values) for values in self.values.values()]
+        share = factorial.shares(parts, levels)
         shapley = [sum(share[n] / len(t) for n, t in enumerate(terms) if player in t) for player in range(len(self.players))]
         found = {
             "share": self._unfold(share, ("term",)),
@@ -233,7 +233,7 @@ class Grid:
             averaged_over="the full grid, every cell alike",
             interval="none: streamed" if table is None else intervals.said_jackknife(len(self.texts), "share"),
             control="exact: no block was run",
-            note=f"{without}shares hold for these prompts and these timesteps{held}",
+            note=f"{without}{factorial.undetermined(levels)}shares hold for these prompts and these timesteps{held}",
             model=self.model.name,
             weights=fingerprint(self.model.pipe),
             grid=f"{len(self.texts)} prompts, {sizes}",

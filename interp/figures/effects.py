@@ -41,7 +41,9 @@ def by_arm(found: xr.Dataset, title: str = "against the first arm's pictures") -
 
 def disruption(found: xr.Dataset) -> go.Figure:
     """Effects of ablating channels, by arm. From `disruption.measure`."""
-    return by_arm(found, f"Ablating channels {style.some(found.attrs['channels'])}: effect on pictures")
+    channels = list(found.attrs["channels"])
+    noun = "channel" if len(channels) == 1 else "channels"
+    return by_arm(found, f"Ablating {noun} {style.some(channels)}: effect on pictures")
 
 
 def dose(found: xr.Dataset) -> go.Figure:

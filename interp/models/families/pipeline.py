@@ -99,7 +99,7 @@ class PipelineSpec:
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
     set_by_calls: tuple[str, ...] = ()
-    """Settings of the tokenizer that every call of the pipeline sets anew."""
+    """Settings of the tokenizer that the pipeline sets at every call."""
     leaves_flow: bool = False
     """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
