@@ -13,6 +13,11 @@ InterpError                 every error that this package raises on purpose
 from __future__ import annotations
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as "1 row" and "1,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

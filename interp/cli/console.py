@@ -118,11 +118,6 @@ def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None
             raise InputError(f"{name.replace('_', '-')} {why}")
 
 
-def counted(count: int, noun: str) -> str:
-    """Such as "1 row" and "1,000 rows"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def say(message: str) -> None:
     """Print a message on stderr."""
     print(message, file=sys.stderr)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typing_extensions import Doc
 
-from interp.base.errors import InputError
+from interp.base.errors import InputError, counted
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
 from interp.base.sites import parse_indices
-from interp.cli.console import counted, graceful, progress, refuse_given, say
+from interp.cli.console import graceful, progress, refuse_given, say
 from interp.cli.experiments import DryRun, Spread, print_cost, saying_rates, spread_work
 from interp.cli.results import AsJson, sections_of, show
 from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of

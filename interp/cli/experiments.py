@@ -13,11 +13,11 @@ import typer
 from rich.filesize import decimal
 from typing_extensions import Doc
 
-from interp.base.errors import InputError
+from interp.base.errors import InputError, counted
 from interp.base.executor import HERE as IN_PROCESS
 from interp.base.executor import Execution, Executor
 from interp.base.options import Loading, Sampling
-from interp.cli.console import counted, graceful, progress, say
+from interp.cli.console import graceful, progress, say
 from interp.cli.flags import spread
 from interp.cli.results import AsJson, Figures, Format, draw, papers_say, show
 from interp.experiments.kind import BATCH_SIZE, Figure, Kind

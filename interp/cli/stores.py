@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from interp.base.errors import InputError, StoreError
+from interp.base.errors import InputError, StoreError, counted
 from interp.base.executor import Execution
 from interp.base.options import Loading, Sampling
-from interp.cli.console import counted, graceful, print_json, print_table, progress, say
+from interp.cli.console import graceful, print_json, print_table, progress, say
 from interp.cli.results import AsJson, RunPath
 
 if TYPE_CHECKING:

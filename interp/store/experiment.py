@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.base.errors import InputError, StoreError
+from interp.base.errors import InputError, StoreError, counted
 from interp.base.same_plan import check_same, check_verifiable
 from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
 from interp.store.locations import exists, located
@@ -168,7 +168,7 @@ class Experiment(Described):
             "model": f"{plan.get('model')} ({self.provenance.get('model_class')}, {plan.get('dtype')})",
             "pictures": f"{drawn} of {planned} drawn"
             + ("" if drawn == planned else "  (unfinished: the same command continues)"),
-            "rows": f"{self.done.shape[0]} prompts x {self.done.shape[1]} arms",
+            "rows": f"{counted(self.done.shape[0], 'prompt')} x {counted(self.done.shape[1], 'arm')}",
             "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
             "results": ", ".join(self.results) or "none yet",
         }
