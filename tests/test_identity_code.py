@@ -287,6 +287,7 @@ ELSEWHERE = """
 import json, sys, interp
 from interp.base.plan import Record, SiteRecorder
 from interp.models import tiny
+from interp.tracing.prepare import prepare
 def some(site, step, value):
     return value.sum(dim=-1) if site.kind in {"hidden", "alpha", "beta"} else value.sum(dim=-1)
 record = Record(stats=False, gates=False, recorders=(SiteRecorder("some", "block.0/image/hidden", some, {"token": 4}),))
