@@ -48,7 +48,7 @@ def contact_sheet() -> None:
     """What the demo model draws, guided at 4, next to real pictures of its world with the same captions."""
     import torch
 
-    from interp.models.demo import build, world
+    from interp.models.demo import denoisers, world
 
     model = interp.load("demo")
     scenes = list(world.sample(24, seed=7))
@@ -56,7 +56,7 @@ def contact_sheet() -> None:
         [scene.caption() for scene in scenes],
         guidance_scale=4.0,
         num_inference_steps=20,
-        max_sequence_length=build.TEXT_TOKENS,
+        max_sequence_length=denoisers.TEXT_TOKENS,
         generator=[torch.Generator().manual_seed(index) for index in range(len(scenes))],
     ).images
     figure, axes = plt.subplots(6, 8, figsize=(12, 10.6), layout="constrained")

@@ -17,7 +17,7 @@ from PIL import Image
 
 import interp
 from interp.models import catalog
-from interp.models.demo import build, train, world
+from interp.models.demo import denoisers, shapes, train, world
 
 scenes = st.builds(
     world.Scene,
@@ -87,23 +87,23 @@ def test_scenes_come_from_the_seed_alone() -> None:
 
 
 def test_every_caption_fits_the_encoders_and_every_word_is_one_token() -> None:
-    denoiser = build.Denoiser(build.SIZES["small"])
+    denoiser = shapes.SD3(denoisers.SIZES["small"])
     for scene in world.sample(300):
         for order in (0, 1):
-            clip, t5 = denoiser.tokens([scene.caption(order=order)])
+            clip, t5 = denoiser.inputs([scene.caption(order=order)]).values()
             words = len(scene.caption().split())
             assert (clip != denoiser.tokenizer.eos_token_id).sum() == words + 1  # and the start token
             assert (t5 != 0).sum() == words + 1  # and the end token
 
 
 def test_training_encodes_prompts_as_the_pipeline_does() -> None:
-    denoiser = build.Denoiser(build.SIZES["small"])
-    pipe = build.pipeline(build.build_vae(), denoiser)
+    denoiser = shapes.SD3(denoisers.SIZES["small"])
+    pipe = denoiser.pipeline(denoisers.build_vae())
     caption = "a small red star in the top left"
     with torch.no_grad():
-        states, pooled = denoiser.encode(*denoiser.tokens([caption]))
+        states, pooled = denoiser.encode(**denoiser.inputs([caption]))
         expected = pipe.encode_prompt(
-            caption, caption, caption, do_classifier_free_guidance=False, max_sequence_length=build.TEXT_TOKENS
+            caption, caption, caption, do_classifier_free_guidance=False, max_sequence_length=denoisers.TEXT_TOKENS
         )
     assert torch.allclose(states, expected[0], atol=1e-6)
     assert torch.allclose(pooled, expected[2], atol=1e-6)
@@ -112,10 +112,10 @@ def test_training_encodes_prompts_as_the_pipeline_does() -> None:
 def test_flow_pair_is_the_straight_line() -> None:
     clean, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     t = torch.tensor([0.0, 0.25, 1.0])
-    noisy, velocity = train.flow_pair(clean, noise, t)
+    noisy, velocity = denoisers.flow_pair(clean, noise, t)
     assert torch.equal(noisy[0], clean[0])
     assert torch.equal(noisy[2], noise[2])
-    later, _ = train.flow_pair(clean, noise, t + 0.1)
+    later, _ = denoisers.flow_pair(clean, noise, t + 0.1)
     assert torch.allclose((later - noisy) / 0.1, velocity, atol=1e-4)
 
 
@@ -186,7 +186,7 @@ def test_plain_diffusers_loads_it_and_draws_the_same(name: str) -> None:
         pipe(
             ["a red circle"],
             num_inference_steps=3,
-            max_sequence_length=build.TEXT_TOKENS,
+            max_sequence_length=denoisers.TEXT_TOKENS,
             generator=[torch.Generator().manual_seed(0)],
         ).images[0]
         for pipe in (plain, model.pipe)
@@ -204,7 +204,7 @@ def test_pictures_show_the_captioned_colours(count: int, steps: int, least: tupl
         [scene.caption() for scene in asked],
         guidance_scale=4.0,
         num_inference_steps=steps,
-        max_sequence_length=build.TEXT_TOKENS,
+        max_sequence_length=denoisers.TEXT_TOKENS,
         generator=[torch.Generator().manual_seed(index) for index in range(len(asked))],
         output_type="np",
     ).images

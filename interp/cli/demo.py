@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from interp.base.errors import InputError
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
+from interp.base.sites import check_choice
 from interp.cli.console import print_table, say
 
 app = typer.Typer(help="Train the demo model again, or draw scenes of its world.", no_args_is_help=True)
@@ -20,24 +21,26 @@ app = typer.Typer(help="Train the demo model again, or draw scenes of its world.
 @app.command("train")
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints; training resumes from the same folder.")],
+    family: Annotated[str, typer.Option(help="sd3 (the shape of the one in the package), flux or dit.")] = "sd3",
     size: Annotated[str, typer.Option(help="base (the size in the package) or small.")] = "base",
     steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
     vae_steps: Annotated[int, typer.Option(help="Training steps of the VAE, which is trained first.")] = 2_400,
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Train the demo model (about an hour on two cores); the finished pipeline is OUT/model."""
-    from interp.models.demo.build import SIZES
+    """Train a demo model (half an hour to an hour on two cores); the finished pipeline is OUT/model."""
+    from interp.models.demo.denoisers import SIZES
+    from interp.models.demo.shapes import FAMILIES
     from interp.models.demo.train import TrainingPlan
     from interp.models.demo.train import train as train_demo
     from interp.models.load import usable_device
 
-    if size not in SIZES:
-        raise InputError(f"size must be one of {', '.join(SIZES)}; got {size!r}")
+    check_choice("family", family, FAMILIES)
+    check_choice("size", size, SIZES)
     for name, value, least in (("steps", steps, 1), ("vae_steps", vae_steps, 1), ("seed", seed, 0)):
         at_least(name, value, least)
     check_folder(out)
-    plan = TrainingPlan(size=size, steps=steps, vae_steps=vae_steps, seed=seed)
+    plan = TrainingPlan(family=family, size=size, steps=steps, vae_steps=vae_steps, seed=seed)
     print(train_demo(out, plan, device=usable_device(device), report=_training_report()))
 
 

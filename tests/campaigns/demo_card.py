@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import interp
-from interp.models.demo import build, train_vae, world
+from interp.models.demo import denoisers, train_vae, world
 
 
 def template(scene: world.Scene) -> np.ndarray:
@@ -54,7 +54,7 @@ def drawn(pipe: Any, scenes: list[world.Scene], guidance_scale: float) -> np.nda
                 [scene.caption() for scene in part],
                 guidance_scale=guidance_scale,
                 num_inference_steps=20,
-                max_sequence_length=build.TEXT_TOKENS,
+                max_sequence_length=denoisers.TEXT_TOKENS,
                 generator=[torch.Generator().manual_seed(start + index) for index in range(len(part))],
                 output_type="np",
             ).images

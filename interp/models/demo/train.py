@@ -1,8 +1,7 @@
-"""Training of the demo model: rectified flow on the procedural world, transformer and text encoders together.
+"""Training of a demo model on the procedural world, transformer and text encoders together.
 
 1. Train the VAE (`train_vae`), then draw the scenes and encode their pictures once.
-2. Each step: captions with attributes left out at random, t = sigmoid(normal), x_t = (1 - t) x0 + t noise, target
-   noise - x0 (Liu et al., arXiv 2209.03003; sampling of t as in Stable Diffusion 3, arXiv 2403.03206).
+2. Each step: captions with attributes left out at random, then the family's own loss (`denoisers`).
 3. Keep an exponential moving average (EMA) of the weights, which is shipped.
 
 Every random choice of a step comes from (seed, step). An interrupted training resumes with the same scenes, captions and noise.
@@ -28,7 +27,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interp.base.errors import InputError
 from interp.models.demo import train_vae, world
-from interp.models.demo.build import SIZES, Denoiser, save_folder
+from interp.models.demo.denoisers import SIZES, Denoiser, save_folder
+from interp.models.demo.shapes import FAMILIES
 from interp.models.demo.train_vae import Report
 
 SAVE_EVERY = 500  # steps
@@ -38,6 +38,8 @@ SAVE_EVERY = 500  # steps
 class TrainingPlan:
     """All settings that determine the trained weights."""
 
+    family: str = "sd3"
+    """`sd3` is the shipped model's; `flux` and `dit` are other shapes, trained alike."""
     size: str = "base"
     """`base` is the shipped model; `small` is narrower."""
     steps: int = 10_000
@@ -74,6 +76,7 @@ def train(folder: Path, plan: TrainingPlan, *, device: str = "cpu", report: Repo
     _same_plan(folder / "plan.json", plan)
     vae_folder = train_vae.train(folder, steps=plan.vae_steps, device=device, seed=plan.seed, report=report)
     vae = AutoencoderTiny.from_pretrained(vae_folder, local_files_only=True)
+    FAMILIES[plan.family].fit(vae)
     scenes, latents = _latents(folder / "latents.npy", vae, plan)
     run = _Training(plan, device)
     state = folder / "state.pt"
@@ -109,19 +112,13 @@ def _latents(path: Path, vae: AutoencoderTiny, plan: TrainingPlan) -> tuple[list
     return scenes, latents.half()
 
 
-def flow_pair(clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Rectified flow's input and target at time t: x_t = (1 - t) x0 + t noise, and noise - x0 (arXiv 2209.03003)."""
-    t = t.view(-1, 1, 1, 1)
-    return (1 - t) * clean + t * noise, noise - clean
-
-
-def captions(scenes: list[world.Scene], plan: TrainingPlan, draw: np.random.Generator) -> list[str]:
+def captions(denoiser: Denoiser, scenes: list[world.Scene], plan: TrainingPlan, draw: np.random.Generator) -> list[str]:
     """A caption for each scene, some empty, some with attributes left out."""
     optional = [name for name in world.ATTRIBUTES if name != "shape"]
     said = []
     for scene in scenes:
         left_out = frozenset(name for name in optional if draw.random() < plan.attribute_drop)
-        caption = scene.caption(left_out, order=int(draw.integers(2)))
+        caption = denoiser.captioned(scene, left_out, int(draw.integers(2)))
         said.append("" if draw.random() < plan.caption_drop else caption)
     return said
 
@@ -129,7 +126,7 @@ def captions(scenes: list[world.Scene], plan: TrainingPlan, draw: np.random.Gene
 class _Training:
     def __init__(self, plan: TrainingPlan, device: str) -> None:
         self.plan, self.device, self.step = plan, device, 0
-        self.denoiser = Denoiser(SIZES[plan.size], plan.seed).to(device).train()
+        self.denoiser = _new(plan).to(device).train()
         self.optimizer = torch.optim.AdamW(
             self.denoiser.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
@@ -141,24 +138,15 @@ class _Training:
         draw = np.random.default_rng([plan.seed, self.step])
         noise_source = torch.Generator().manual_seed(int(draw.integers(2**62)))
         index = draw.integers(len(scenes), size=plan.batch_size)
-        clip_ids, t5_ids = self.denoiser.tokens(captions([scenes[i] for i in index], plan, draw))
+        said = captions(self.denoiser, [scenes[i] for i in index], plan, draw)
+        prompts = {name: values.to(device) for name, values in self.denoiser.inputs(said).items()}
         clean = latents[torch.from_numpy(index).to(latents.device)].float()
-        noise = torch.randn(clean.shape, generator=noise_source).to(device)
-        t = torch.sigmoid(torch.randn(plan.batch_size, generator=noise_source)).to(device)
-        noisy, target = flow_pair(clean, noise, t)
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * _schedule(self.step, plan)
         # the CPU's fused attention has a slow backward pass: half of a step's time, a sixth with plain matrix products
         with sdpa_kernel([SDPBackend.MATH]), torch.autocast(device, torch.bfloat16):
-            states, pooled = self.denoiser.encode(clip_ids.to(device), t5_ids.to(device))
-            guess = self.denoiser.transformer(
-                hidden_states=noisy,
-                encoder_hidden_states=states,
-                pooled_projections=pooled,
-                timestep=1000.0 * t,
-            ).sample
-            loss = (guess.float() - target).square().mean()
-            loss.backward()
+            loss = self.denoiser.loss(clean, prompts, noise_source)
+            loss.backward()  # type: ignore[no-untyped-call]
         weights = dict(self.denoiser.named_parameters())
         torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         self.optimizer.step()
@@ -171,7 +159,7 @@ class _Training:
 
     def average(self) -> Denoiser:
         """A denoiser that holds the averaged weights, on the CPU."""
-        averaged = Denoiser(SIZES[self.plan.size], self.plan.seed)
+        averaged = _new(self.plan)
         averaged.load_state_dict(self.ema, strict=False)  # it holds parameters alone
         return averaged
 
@@ -187,6 +175,11 @@ class _Training:
         self.denoiser.load_state_dict(state["weights"], strict=False)
         self.ema, self.step = state["ema"], state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _new(plan: TrainingPlan) -> Denoiser:
+    """The untrained denoiser of a plan."""
+    return FAMILIES[plan.family](SIZES[plan.size], plan.seed)
 
 
 def _schedule(step: int, plan: TrainingPlan) -> float:

@@ -12,7 +12,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from interp.models.demo import world
-from interp.models.demo.build import build_vae
+from interp.models.demo.denoisers import build_vae
 
 Report = Callable[[str, int, int, float], None]
 """What is trained, the step, all steps, the loss."""
