@@ -52,8 +52,12 @@ class Sampling:
     """How pictures are drawn. Unset options take the model's defaults."""
 
     steps: Annotated[int | None, Doc("Sampling steps. [default: the model's]")] = None
-    seed: Annotated[int, Doc("Seed of every prompt's first repeat.")] = 0
-    repeats: Annotated[int, Doc("Pictures per prompt, with seeds SEED, SEED+1, ...")] = 1
+    seed: Annotated[int, Doc("The number that all noise is made from.")] = 0
+    repeats: Annotated[int, Doc("Pictures per prompt, each with other noise.")] = 1
+    seeds: Annotated[
+        Any | str,
+        Doc('own: noise of its own for every prompt and repeat; shared: SEED, SEED+1, ... for all prompts; or such as "0-3".'),
+    ] = "own"
     height: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
     width: Annotated[int | None, Doc("Pixels. [default: the model's]")] = None
     guidance: Annotated[Any | str | None, Doc('Such as "cfg:4" or "cfg:4+dg:1"; only conditional rows are recorded.')] = None

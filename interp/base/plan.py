@@ -3,54 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from interp.base.errors import InputError
-from interp.base.sites import Select, Site, as_index
+from interp.base.prompts import same_text
+from interp.base.seeds import OWN, SHARED, check_seeds, seed_of
+from interp.base.site_recorder import SiteRecorder
+from interp.base.site_recorder import at_least as at_least
+from interp.base.sites import Select
 
-RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary")
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary", "padding")
 BUNDLE = 32  # prompts per bundle where only a summary is kept
-
-
-@dataclasses.dataclass(frozen=True)
-class SiteRecorder:
-    """A user-defined recorder: a function of (site, step, value) at the sites that match a pattern.
-
-    `function` receives the value on the model's device, (batch, token, channel) or (batch, channel), and returns
-    (batch, *axes). It is stored as `recorded/NAME`: value (prompt, step, site, *axes), float32.
-
-        SiteRecorder("branch_norm", "block.*/image/branch.*", lambda site, step, x: x.norm(dim=-1), axes={"token": 64})
-    """
-
-    name: str
-    sites: str
-    """A shell-style pattern of site names, such as `block.*/image/branch.attn`."""
-    function: Callable[[Site, int, Any], Any]
-    axes: Mapping[str, int]
-    """Axis names and sizes of the returned tensor, without the batch axis."""
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise InputError(f"SiteRecorder.name must be a plain name such as branch_norm; got {self.name!r}")
-        taken = sorted({"prompt", "step", "site"} & set(self.axes))
-        if taken:
-            raise InputError(f"SiteRecorder.axes must not be named {taken[0]}: the store has an axis of that name")
-        for axis, size in self.axes.items():
-            at_least(f"SiteRecorder.axes[{axis!r}]", size, 1)
-
-    def matches(self, site: Site) -> bool:
-        """Whether a site matches the pattern."""
-        return fnmatch.fnmatchcase(str(site), self.sites)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; the function by its name."""
-        function = f"{self.function.__module__}.{self.function.__qualname__}"
-        return {"name": self.name, "sites": self.sites, "function": function, "axes": dict(self.axes)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +40,13 @@ class Record:
     """Branch outputs before alpha multiplies them, and the embedding, as means over tokens: the sources of a channel."""
     recorders: tuple[SiteRecorder, ...] = ()
     """User-defined recorders."""
+    padding: bool = False
+    """Whether padding counts among the text tokens of statistics and branches, as in stores of earlier versions."""
     bundle: int = 0
     """Prompts per bundle: keep only mean and variance of statistics and gates over each bundle; 0 keeps every prompt's."""
 
     def __post_init__(self) -> None:
-        for field in ("stats", "gates", "modulation", "prediction", "branches"):
+        for field in ("stats", "gates", "modulation", "prediction", "branches", "padding"):
             if not isinstance(getattr(self, field), bool):
                 raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
         if self.hidden is False:
@@ -128,6 +97,7 @@ class Record:
             modulation="modulation" in wanted,
             prediction="prediction" in wanted,
             branches="branches" in wanted,
+            padding="padding" in wanted,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -137,13 +107,17 @@ class Record:
         for later in ("prediction", "branches", "bundle"):  # stores of versions without these fields can still be resumed
             if not values[later]:
                 del values[later]
+        if values["padding"] or not (self.stats or self.branches):
+            del values["padding"]
         return values | {"hidden": self.select.to_json() if self.select else None, "recorders": recorders}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         """The inverse of `to_json`, without user-defined recorders: the JSON does not hold their functions."""
         hidden = values["hidden"]
-        return cls(**{**values, "hidden": None if hidden is None else Select.from_json(hidden), "recorders": ()})
+        return cls(
+            **{"padding": True, **values, "hidden": None if hidden is None else Select.from_json(hidden), "recorders": ()}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +144,10 @@ class Plan:
     """Pixels."""
     seed: int = 0
     repeats: int = 1
+    seeds: str | tuple[int, ...] = SHARED
+    """`own`: every prompt and repeat has a seed of its own; `shared`, or a list: all prompts have the same (`seed_of`)."""
+    partners: tuple[str, ...] = ()
+    """The prompts that own seeds are made of, one for each prompt: those of the other run of a pair."""
     negative_prompt: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of the pipeline, such as `max_sequence_length`."""
@@ -187,17 +165,19 @@ class Plan:
     def __post_init__(self) -> None:
         for field, least in (("steps", 1), ("repeats", 1), ("seed", 0), ("height", 1), ("width", 1)):
             object.__setattr__(self, field, at_least(field, getattr(self, field), least))
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
         if self.seed + self.repeats * len(self.prompts) >= 2**63:
             raise InputError(f"seed must leave room below 2**63 for the repeats; got {self.seed}")
 
     def rows(self) -> tuple[Row, ...]:
-        """Prompts x repeats. Seed = base seed + repeat, the same for every prompt; duplicate lines continue the count."""
-        repeats: Counter[str] = Counter()
+        """Prompts x repeats, with the seeds of `seed_of`; a prompt that is given again continues the count of repeats."""
+        counted: Counter[str] = Counter()
         rows: list[Row] = []
-        for text in self.prompts:
+        for text, partner in zip(self.prompts, self.partners or self.prompts, strict=True):
+            key = same_text(partner) if self.seeds == OWN else text
             for _ in range(self.repeats):
-                rows.append(Row(len(rows), text, self.seed + repeats[text]))
-                repeats[text] += 1
+                rows.append(Row(len(rows), text, seed_of(self.seeds, self.seed, key, counted[key])))
+                counted[key] += 1
         return tuple(rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -209,15 +189,10 @@ class Plan:
             "record": self.record.to_json(),
             "scheduler": dict(self.scheduler),
         }
+        if self.seeds == SHARED:  # as in stores of earlier versions, which had no other
+            del values["seeds"]
+        del values["partners"]
         return {name: as_json(value, name) for name, value in values.items()}
-
-
-def at_least(field: str, value: Any, least: int) -> int:
-    """`value` as an int; raises InputError unless it is an integer (also numpy's) of at least `least`."""
-    number = as_index(value)
-    if number is None or number < least:
-        raise InputError(f"{field} must be an integer of at least {least}; got {value!r}")
-    return number
 
 
 def as_json(value: Any, field: str) -> Any:

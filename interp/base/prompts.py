@@ -40,6 +40,11 @@ def read_prompts(path: str | Path) -> list[str]:
     return check_prompts(found, f"prompts file {path}")
 
 
+def same_text(prompt: Any) -> Any:
+    """What prompts that differ in spaces or case alone have in common: they are one prompt to statistics and to seeds."""
+    return " ".join(prompt.split()).casefold() if isinstance(prompt, str) else prompt
+
+
 def check_prompts(prompts: Iterable[str], name: str = "prompts") -> list[str]:
     """Strip the prompts; a blank one is the empty prompt. Raises InputError for anything but an ordered list of texts."""
     if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping | Set) or getattr(prompts, "ndim", 1) != 1:

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 
 from interp.base.errors import InterpWarning, TraceError
 from interp.base.options import Loading
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.cli.console import print_json, print_table
 from interp.cli.results import AsJson
 

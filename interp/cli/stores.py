@@ -90,6 +90,7 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     from interp import guidance as guidances
     from interp.base.plan import Record
     from interp.base.same_plan import check_same
+    from interp.base.seeds import SHARED
     from interp.interventions.stored import from_json
     from interp.runs.run import execute
     from interp.store.create import writing_lock
@@ -110,8 +111,8 @@ def _repair(opened: Run, faults: list[Fault], loading: Loading) -> list[int]:
     repeats = int(plan["repeats"])
     guidance = None if plan["guidance"] is None else guidances.from_json(plan["guidance"], load)
     edits = [from_json(edit, model=loaded) for edit in plan["interventions"]]
-    given = {field.name: plan[field.name] for field in dataclasses.fields(Sampling)}
-    sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits})
+    given = {field.name: plan[field.name] for field in dataclasses.fields(Sampling) if field.name != "seeds"}
+    sampling = Sampling(**{**given, "guidance": guidance, "interventions": edits, "seeds": plan.get("seeds", SHARED)})
     texts = [str(text) for text in opened._reader.prompt_text][::repeats]
     prepared = prepare(loaded, texts, sampling, record=Record.from_json(plan["record"]))
     check_same(prepared.plan.to_json(), plan, str(opened.path))  # discard only rows that can be traced again

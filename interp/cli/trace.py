@@ -13,7 +13,8 @@ from typing_extensions import Doc
 from interp.base.errors import InputError, counted
 from interp.base.executor import Execution
 from interp.base.options import Loading, Prompts, Sampling, parse_shard, text_of
-from interp.base.plan import Record, at_least
+from interp.base.plan import Record
+from interp.base.site_recorder import at_least
 from interp.cli.console import graceful, print_json, print_table, progress, say
 from interp.cli.experiments import Spread, saying_rates, spread_work
 from interp.cli.results import AsJson

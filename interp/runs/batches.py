@@ -139,6 +139,6 @@ class Tracing:
                 axes = self.schema.hidden[stream]
                 writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
 
-        recorders = make_recorders(self.prepared, self.schema, len(batch), hidden)
+        recorders = make_recorders(self.prepared, self.schema, batch, hidden)
         results = trace_group(self.prepared, batch, recorders, self.on_step or (lambda step: None))
         return [result for result in results if result.row.index in wanted]

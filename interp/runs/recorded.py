@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from interp.base.errors import InputError
-from interp.base.plan import Plan, SiteRecorder
+from collections.abc import Sequence
+
+import numpy as np
+
+from interp.base.errors import InputError, ModelError
+from interp.base.plan import Plan, Row
+from interp.base.site_recorder import SiteRecorder
 from interp.base.sites import Site, resolve_indices
 from interp.models.anatomy import Anatomy
 from interp.models.families.pipeline import Layout
@@ -24,23 +29,35 @@ from interp.tracing.recorders import (
 )
 
 
-def make_recorders(prepared: Prepared, schema: Schema, batch: int, hidden: HiddenSink) -> list[Recorder]:
-    """The recorders of a plan."""
-    record, anatomy = prepared.plan.record, prepared.model.anatomy
-    steps = len(prepared.schedule.timesteps)
+def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidden: HiddenSink) -> list[Recorder]:
+    """The recorders of a plan, for a batch of rows."""
+    record, anatomy, batch = prepared.plan.record, prepared.model.anatomy, len(rows)
+    steps, counted = len(prepared.schedule.timesteps), counted_tokens(prepared, [row.text for row in rows])
     recorders: list[Recorder] = []
     if record.stats:
-        recorders.append(StatisticsRecorder(anatomy, steps, batch))
+        recorders.append(StatisticsRecorder(anatomy, steps, batch, counted))
     if record.gates:
         recorders.append(GatesRecorder(anatomy, steps, batch, schema.gate_kinds))
     if record.branches:
-        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared)))
+        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared), counted))
     for own in record.recorders:
         sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
         recorders.append(OwnRecorder(own, sites, steps, batch))
     if schema.hidden:
         recorders.append(HiddenRecorder(schema.hidden, hidden))
     return recorders
+
+
+def counted_tokens(prepared: Prepared, texts: list[str]) -> dict[str, Array]:
+    """The tokens that count in statistics, by stream: (row, token) boolean. All of a stream's where it is left out."""
+    model, record = prepared.model, prepared.plan.record
+    find = model.loaded.spec.own_tokens
+    if record.padding or find is None or "text" not in model.anatomy.streams or not (record.stats or record.branches):
+        return {}
+    own, count = find(model.pipe, texts, prepared.plan.settings), prepared.layout.tokens("text")
+    if own.shape[1] > count:
+        raise ModelError(f"{model.name}: its tokenizers make {own.shape[1]} text tokens, its transformer takes {count}")
+    return {"text": np.concatenate([np.ones((len(own), count - own.shape[1]), bool), own], axis=1)}
 
 
 def _position(prepared: Prepared) -> Array | None:
@@ -60,6 +77,7 @@ def make_schema(prepared: Prepared) -> Schema:
     return Schema(
         prompt_text=tuple(row.text for row in rows),
         seed=tuple(row.seed for row in rows),
+        text_tokens=_text_tokens(prepared),
         timestep=times.timesteps,
         sigma=times.sigmas,
         block_path=tuple(block.path for block in anatomy.blocks),
@@ -83,6 +101,15 @@ def make_schema(prepared: Prepared) -> Schema:
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
         bundle=record.bundle,
     )
+
+
+def _text_tokens(prepared: Prepared) -> tuple[int, ...]:
+    """How many text tokens of each row count in statistics; nothing where all do."""
+    texts = [row.text for row in prepared.plan.rows()]
+    different = list(dict.fromkeys(texts))
+    counted = counted_tokens(prepared, different)
+    counts = dict(zip(different, counted["text"].sum(axis=1).tolist(), strict=True)) if counted else {}
+    return tuple(counts[text] for text in texts) if counts else ()
 
 
 def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:

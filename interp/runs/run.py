@@ -21,8 +21,9 @@ import torch
 from interp.base.errors import InputError, InterpWarning, PlanError, StoreError, TraceError
 from interp.base.executor import Execution, Progress
 from interp.base.options import Sampling, split, takes
-from interp.base.plan import Record, at_least
+from interp.base.plan import Record
 from interp.base.same_plan import check_same, check_verifiable, unverifiable
+from interp.base.site_recorder import at_least
 from interp.guidance.presets import check_run
 from interp.runs.batches import Tracing
 from interp.runs.recorded import make_schema

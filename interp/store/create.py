@@ -45,6 +45,8 @@ def replacing(path: Path, *, store: Path | None = None, tag: str = "") -> Iterat
 def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
     """Create the empty store of a run; `path` does not exist until the store is complete."""
     index = xr.Dataset(rows_of(schema.prompt_text, schema.seed), {"prompt": np.arange(len(schema.prompt_text))})
+    if schema.text_tokens:
+        index["text_tokens"] = ("prompt", np.array(schema.text_tokens, dtype=np.int64))
     with new_store(path, index, attributes, ("prompt",)) as root:
         _add_variables(root, schema)
 

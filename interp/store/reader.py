@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import dask.array
 import numpy as np
@@ -57,10 +57,9 @@ class OpenStore:
             except KeyError:
                 raise StoreError(f"store {self.path} has no {name}: it is damaged, or interp did not write it") from None
             except ValueError as error:
-                message = f"store {self.path}: the description of {name} is damaged ({error}); trace it again"
-                raise StoreError(message) from None
-            assert isinstance(array, zarr.Array)
-            self._arrays[name] = Guarded(self.path, name, array)
+                told = f"store {self.path}: the description of {name} is damaged ({error}); trace it again"
+                raise StoreError(told) from None
+            self._arrays[name] = Guarded(self.path, name, cast("zarr.Array[Any]", array))
         return self._arrays[name]
 
     def __contains__(self, group: str) -> bool:
@@ -78,6 +77,8 @@ class StoreReader(OpenStore):
         self.done = read_done(self.stored("done").array)
         self.prompt_text = np.asarray(self.stored("prompt_text")[...], dtype=object)
         self.seed = self.stored("seed")[...]
+        self.of_rows = {"prompt_text": self.prompt_text, "seed": self.seed}
+        self.of_rows |= {name: self.stored(name)[...] for name in {"text_tokens"} & set(self.root)}
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -110,7 +111,7 @@ class StoreReader(OpenStore):
         dataset = xr.Dataset(data_variables, coordinates, attrs={k: v for k, v in node.attrs.items() if k != "coordinates"})
         if "prompt" not in dataset.dims:
             return dataset
-        dataset = dataset.assign_coords(prompt_text=("prompt", self.prompt_text), seed=("prompt", self.seed))
+        dataset = dataset.assign_coords({name: ("prompt", values) for name, values in self.of_rows.items()})
         return dataset if self.done.all() else dataset.isel(prompt=np.flatnonzero(self.done))
 
     def _group(self, group: str) -> zarr.Group:

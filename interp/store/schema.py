@@ -2,7 +2,7 @@
 
     NAME.zarr/
       attributes                    schema, plan, provenance
-      prompt_text seed done         (prompt)
+      prompt_text seed done         (prompt); text_tokens: those that are not padding
       stats/    mean mean_abs max_abs min_abs var    (prompt, step, block, stream, channel); present (block, stream)
                 median_abs                           (prompt, step, block, stream): of all elements
       gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
@@ -100,8 +100,8 @@ class Schema:
     """The gates, and the branches without a gate."""
     branch_present: Array | None = None
     """(block, stream, writer) booleans."""
-    frames: int = 0
-    """Frames of a video; 0 for a picture."""
+    frames: int = 0  # of a video; 0 for a picture
+    text_tokens: tuple[int, ...] = ()  # of each row, without padding; () where all count
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""

@@ -15,6 +15,8 @@ import numpy as np
 import zarr
 
 from interp.base.errors import InterpError, StoreError
+from interp.base.prompts import same_text
+from interp.base.seeds import OWN, SHARED, seed_of
 from interp.store.create import storage_errors
 from interp.store.locations import remove
 from interp.store.reader import StoreReader, undo
@@ -71,13 +73,14 @@ def _identity(reader: StoreReader) -> Iterator[str]:
     digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
     if not str(plan.get("prompts", "")).endswith(digest):
         yield f"the stored prompts are not those of the plan ({plan.get('prompts')}); theirs is sha256 {digest}"
-    counted: Counter[str] = Counter()
+    seeds, counted = plan.get("seeds", SHARED), Counter[str]()
     for row, text in enumerate(texts):
         if text != prompts[row // repeats]:
             yield f"row {row} holds {text!r}; the plan's order has {prompts[row // repeats]!r} there"
             return
-        wanted = int(plan.get("seed", 0)) + counted[text]
-        counted[text] += 1
+        key = same_text(text) if seeds == OWN else text
+        wanted = seed_of(seeds, int(plan.get("seed", 0)), key, counted[key])
+        counted[key] += 1
         if int(reader.seed[row]) != wanted:
             yield f"row {row} has seed {int(reader.seed[row])}; the plan gives it {wanted}"
             return

@@ -51,7 +51,9 @@ class EditLaws(FamilyFixtures):
         """To one level of 255: two prompts, scale 3."""
         if not self.own_guidance:
             return
-        found = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(3.0))["image"]
+        found = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, seeds="shared", guidance=ClassifierFree(3.0))[
+            "image"
+        ]
         assert np.abs(found.to_numpy().astype(int) - self.own_pictures(model, 3.0)).max() <= 1
 
     def test_detail_guidance_joins_the_pipelines_own(self, model: Model) -> None:
@@ -62,7 +64,8 @@ class EditLaws(FamilyFixtures):
         before = self.own_pictures(model, scale)
         with guided(model.pipe, DETAIL):
             found = self.own_pictures(model, scale)
-        expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, guidance=ClassifierFree(scale) + DETAIL)
+        guidance = ClassifierFree(scale) + DETAIL
+        expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, seeds="shared", guidance=guidance)
         assert np.abs(found - expected["image"].to_numpy().astype(int)).max() <= 1
         assert np.abs(found - before).max() > 1
         np.testing.assert_array_equal(self.own_pictures(model, scale), before)

@@ -31,7 +31,7 @@ class TraceLaws(FamilyFixtures):
     def run(cls, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Run:
         """A trace with everything recorded."""
         family = cls()
-        kept = Record(hidden=True, branches=bool(model.anatomy.gates), prediction=True, latents="all")
+        kept = Record(hidden=True, branches=bool(model.anatomy.gates), prediction=True, latents="all", padding=True)
         out = tmp_path_factory.mktemp(family.name) / "run.zarr"
         return trace(
             model,
@@ -39,6 +39,7 @@ class TraceLaws(FamilyFixtures):
             out=out,
             steps=STEPS,
             seed=SEED,
+            seeds="shared",
             batch_size=BATCH,
             record=kept,
             **family.given_size(model),

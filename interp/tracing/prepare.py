@@ -14,9 +14,11 @@ import torch
 
 from interp.base.errors import InputError, InterpWarning, TraceError
 from interp.base.options import Sampling, as_settings, split
-from interp.base.plan import Plan, Record, at_least
+from interp.base.plan import Plan, Record
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.same_plan import difference
+from interp.base.seeds import check_seeds
+from interp.base.site_recorder import at_least
 from interp.guidance.guide import Guide
 from interp.guidance.method import UNCOND, Combined
 from interp.guidance.text import parse
@@ -162,6 +164,9 @@ def plan_of(
     given = {name: getattr(sampling, name) for name in ("height", "width")}
     identified = model.identify()
     recorders = functions_state(model.pipe, {recorder.name: recorder.function for recorder in record.recorders})
+    seeds = check_seeds(sampling.seeds)
+    if not isinstance(seeds, str) and sampling.repeats not in (1, len(seeds)):
+        raise InputError(f"repeats: seeds lists {len(seeds)} seeds for each prompt; leave out repeats; got {sampling.repeats}")
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
         model=model.name,
@@ -169,7 +174,8 @@ def plan_of(
         prompts=tuple(texts),
         steps=model.defaults.steps if sampling.steps is None else sampling.steps,
         seed=sampling.seed,
-        repeats=sampling.repeats,
+        repeats=sampling.repeats if isinstance(seeds, str) else len(seeds),
+        seeds=seeds,
         height=height,
         width=width,
         negative_prompt=sampling.negative_prompt,

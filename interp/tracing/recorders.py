@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.base.plan import SiteRecorder
+from interp.base.site_recorder import SiteRecorder
 from interp.base.sites import Site
 from interp.models.anatomy import Anatomy
 from interp.tracing.statistics import STATISTICS, median_magnitude, token_mean, token_statistics
@@ -50,8 +50,14 @@ class Recorder(abc.ABC):
 class Reducing(Recorder):
     """Reduces each value on its device, and moves the reductions of a step off the device together."""
 
-    def __init__(self, sites: Iterable[Site], reduce: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, sites: Iterable[Site], reduce: Callable[[Tensor], Tensor], counted: Mapping[str, Array] | None = None
+    ) -> None:
+        """`counted`: the tokens that count, by stream, (row, token) boolean; all where a stream is left out."""
         self.sites, self.reduce = frozenset(sites), reduce
+        self.counted = {
+            stream: [torch.from_numpy(np.flatnonzero(row)) for row in rows] for stream, rows in (counted or {}).items()
+        }
         self.passed: list[tuple[Site, Tensor]] = []
 
     @abc.abstractmethod
@@ -59,8 +65,15 @@ class Reducing(Recorder):
         """Receive a reduction on the CPU; sites come in execution order."""
 
     def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Reduce a value."""
-        self.passed.append((site, self.reduce(value)))
+        """Reduce a value, each row by itself where only some of its tokens count."""
+        counted = self.counted.get(site.stream)
+        if counted is None or all(len(row) == value.shape[1] for row in counted):
+            reduced = self.reduce(value)
+        else:
+            tokens = [row.to(value.device, non_blocking=True) for row in counted]
+            parts = zip(torch.split(value, 1), tokens, strict=True)
+            reduced = torch.cat([self.reduce(row.index_select(1, kept)) for row, kept in parts])
+        self.passed.append((site, reduced))
 
     def end_step(self, step: int) -> None:
         """Move the step's reductions off the device."""
@@ -73,8 +86,8 @@ class Reducing(Recorder):
 class StatisticsRecorder(Reducing):
     """Statistics over tokens per channel: variables of (step, block, stream, channel) float32, NaN where absent."""
 
-    def __init__(self, anatomy: Anatomy, steps: int, batch: int) -> None:
-        super().__init__(sites_of(anatomy, "hidden"), _statistics)
+    def __init__(self, anatomy: Anatomy, steps: int, batch: int, counted: Mapping[str, Array] | None = None) -> None:
+        super().__init__(sites_of(anatomy, "hidden"), _statistics, counted)
         shape = (batch, len(STATISTICS), steps, len(anatomy.blocks), len(anatomy.streams), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)
         self.medians = np.full((batch, steps, len(anatomy.blocks), len(anatomy.streams)), np.nan, np.float32)
@@ -117,9 +130,16 @@ class BranchRecorder(Reducing):
     `position` is the position embedding's part of the embedding, if the model adds one.
     """
 
-    def __init__(self, anatomy: Anatomy, steps: int, batch: int, position: Array | None) -> None:
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        steps: int,
+        batch: int,
+        position: Array | None,
+        counted: Mapping[str, Array] | None = None,
+    ) -> None:
         sites = (site for site in sites_of(anatomy, "branch", "input") if site.kind == "branch" or site.block == 0)
-        super().__init__(sites, token_mean)
+        super().__init__(sites, token_mean, counted)
         self.streams, self.writers = anatomy.streams, anatomy.writers
         shape = (batch, steps, len(anatomy.blocks), len(self.streams), len(self.writers), anatomy.channels)
         self.values = np.full(shape, np.nan, np.float32)

@@ -30,7 +30,7 @@ def token_statistics(states: Tensor) -> Tensor:
 
 
 def median_magnitude(states: Tensor) -> Tensor:
-    """Median |x| over all elements of (batch, token, channel): (batch,) float32.
+    """Median |x| over all elements of (batch, token, channel): (batch,) float32; of an even number the lower of the middle two.
 
     A larger state is sampled: at most `MEDIAN_SAMPLE` elements at a fixed stride over tokens and channels. The stride is odd,
     so that it does not hit the same channels repeatedly.

@@ -15,7 +15,7 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
 from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
-from interp.models.families.calls import Settings, config_size, encoder, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, config_size, encoder, own_tokens, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -62,5 +62,12 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     return patch_layout(pipe, height, width, registers + settings["max_sequence_length"])
 
 
-PIPELINE = text_pipeline("AuraFlowPipeline", layout, encode, 256, default_size=config_size)
+PIPELINE = text_pipeline(
+    "AuraFlowPipeline",
+    layout,
+    encode,
+    256,
+    default_size=config_size,
+    own_tokens=own_tokens(("tokenizer", "max_sequence_length")),
+)
 FAMILY = ModelFamily("auraflow", "AuraFlowTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

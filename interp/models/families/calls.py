@@ -19,6 +19,8 @@ Settings = Mapping[str, Any]
 """Further arguments of a pipeline that its weights use."""
 Encode = Callable[[Any, list[str], Settings], dict[str, Any]]
 """(pipe, texts, settings) -> arguments of the transformer."""
+OwnTokens = Callable[[Any, list[str], Settings], np.ndarray[Any, Any]]
+"""(pipe, texts, settings) -> (text, token) boolean."""
 
 
 def encoder(**items: int) -> Encode:
@@ -35,6 +37,38 @@ def encoder(**items: int) -> Encode:
         return {name: found[item] for name, item in items.items()}
 
     return encode
+
+
+def own_tokens(*parts: tuple[str, str | None]) -> OwnTokens:
+    """Which tokens of the text stream are a prompt's own and not padding: those of these tokenizers, in the stream's order,
+    each with the setting that limits its length (`None`: its own limit). Tokens of the stream before them are the model's own.
+    """
+
+    def mask(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+        found = []
+        for name, setting in parts:
+            tokenizer = getattr(pipe, name, None)
+            length = settings[setting] if setting else getattr(pipe, name).model_max_length
+            counts = [0 if tokenizer is None else len(_ids(tokenizer, text, length)) for text in texts]
+            found.append(np.arange(length) < np.array(counts)[:, None])
+        return np.concatenate(found, axis=1)
+
+    return mask
+
+
+def _ids(tokenizer: Any, text: str, length: int) -> list[int]:
+    ids: list[int] = tokenizer(text, truncation=True, max_length=length).input_ids
+    return ids
+
+
+def unmasked(encode: Encode, name: str) -> OwnTokens:
+    """The same from the mask that the transformer receives."""
+
+    def mask(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+        with torch.no_grad():
+            return np.asarray(encode(pipe, texts, settings)[name].bool().cpu())
+
+    return mask
 
 
 def text_pipeline(

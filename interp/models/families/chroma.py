@@ -14,7 +14,7 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
-from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unmasked, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -63,5 +63,13 @@ def describe(transformer: Any) -> Anatomy:
     )
 
 
-PIPELINE = text_pipeline("ChromaPipeline", packed_layout, encode, unpack=unpack, pack=pack, sigmas=falling)
+PIPELINE = text_pipeline(
+    "ChromaPipeline",
+    packed_layout,
+    encode,
+    unpack=unpack,
+    pack=pack,
+    sigmas=falling,
+    own_tokens=unmasked(encode, "attention_mask"),
+)
 FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls"))

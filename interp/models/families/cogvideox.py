@@ -22,7 +22,7 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
 from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
-from interp.models.families.calls import Settings, check_frames, encoder, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, check_frames, encoder, own_tokens, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
 
@@ -137,6 +137,7 @@ PIPELINE = text_pipeline(
     unpack=unpack,
     pack=pack,
     moving=True,
+    own_tokens=own_tokens(("tokenizer", "max_sequence_length")),
 )
 FAMILY = ModelFamily(
     "cogvideox", "CogVideoXTransformer3DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale, follows=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import Settings, encoder, falling, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -82,5 +82,6 @@ PIPELINE = text_pipeline(
     pack=pack,
     sigmas=falling,
     leaves_flow=True,
+    own_tokens=own_tokens(("tokenizer_2", "max_sequence_length")),
 )
 FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

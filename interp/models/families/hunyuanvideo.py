@@ -16,7 +16,7 @@ from typing import Any
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
-from interp.models.families.calls import Settings, encoder, falling_to_zero, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import Settings, encoder, falling_to_zero, patch_layout, text_pipeline, unmasked, video_layout
 from interp.models.families.flux import own_scale
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -100,5 +100,6 @@ PIPELINE = text_pipeline(
     conditions=conditions,
     sigmas=falling_to_zero,
     moving=True,
+    own_tokens=unmasked(encode, "encoder_attention_mask"),
 )
 FAMILY = ModelFamily("hunyuanvideo", "HunyuanVideoTransformer3DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

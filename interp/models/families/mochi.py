@@ -23,7 +23,15 @@ import numpy as np
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
 from interp.models.families.blocks import STATES
-from interp.models.families.calls import Settings, denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
+from interp.models.families.calls import (
+    Settings,
+    denormalise,
+    encoder,
+    normalise,
+    patch_layout,
+    text_pipeline,
+    video_layout,
+)
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 

@@ -90,6 +90,8 @@ class PipelineSpec:
     """(pipe, texts, settings) -> the transformer's arguments that carry the text, or a guidance value, to the gates."""
     text_states: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, texts, settings) -> the transformer's argument that carries the text tokens, where there are any."""
+    own_tokens: Callable[[Any, list[str], Mapping[str, Any]], np.ndarray[Any, Any]] | None = None
+    """(pipe, texts, settings) -> which tokens of the text stream are not padding, (text, token) boolean; `None`: all count."""
     unconditional: Callable[[Any, str, Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, negative prompt, settings) -> the arguments that make a row unconditional."""
     unpack: Callable[[Any, Any, int, int], Any] = lambda pipe, latents, height, width: latents

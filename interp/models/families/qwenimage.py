@@ -15,7 +15,17 @@ from typing import Any
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
-from interp.models.families.calls import Settings, denormalise, falling, normalise, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import (
+    Settings,
+    denormalise,
+    falling,
+    normalise,
+    pack,
+    packed_layout,
+    text_pipeline,
+    unmasked,
+    unpack,
+)
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -93,5 +103,6 @@ PIPELINE = text_pipeline(
     from_autoencoder=normalise,
     moving=True,
     sigmas=falling,
+    own_tokens=unmasked(encode, "encoder_hidden_states_mask"),
 )
 FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

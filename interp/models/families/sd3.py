@@ -11,7 +11,7 @@ from typing import Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
-from interp.models.families.calls import Settings, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, own_tokens, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -88,5 +88,6 @@ PIPELINE = text_pipeline(
     256,
     tokenizers={"tokenizer": None, "tokenizer_2": None, "tokenizer_3": "max_sequence_length"},
     gates=("pooled_projections",),
+    own_tokens=own_tokens(("tokenizer", None), ("tokenizer_3", "max_sequence_length")),
 )
 FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
