@@ -27,8 +27,8 @@ from .base.errors import RunError as RunError
 from .base.errors import StoreError as StoreError
 from .base.errors import TraceError as TraceError
 from .base.plan import Record as Record
-from .base.plan import SiteRecorder as SiteRecorder
 from .base.prompts import read_prompts as read_prompts
+from .base.site_recorder import SiteRecorder as SiteRecorder
 from .base.sites import Select as Select
 from .base.sites import Site as Site
 from .experiments import descriptors as descriptors

@@ -60,7 +60,7 @@ CASES = [
     Case(
         "no massive channel, and none named",
         "attribute {out}",
-        ("channels", "image", "robust(z=3.5, least=5)", "--channels", "--criterion"),
+        ("channels", "image", "robust(rate=0.05)", "--channels", "--criterion"),
         2,
         STORE,
     ),

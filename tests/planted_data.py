@@ -11,7 +11,7 @@ Array = np.ndarray[Any, Any]
 
 
 def statistics(mean_abs: Array, *, texts: list[str] | None = None, seeds: list[int] | None = None, **more: Array) -> xr.Dataset:
-    """A Dataset of statistics from (prompt, step, block, channel) values of one stream."""
+    """A Dataset of statistics from (prompt, step, block, channel) values of one stream, by default each row with a seed."""
     axes = ("prompt", "step", "block", "channel")
     prompts, steps, blocks, channels = mean_abs.shape
     variables = {"mean_abs": (axes, mean_abs.astype(np.float32)), **{name: (axes, value) for name, value in more.items()}}
@@ -20,7 +20,7 @@ def statistics(mean_abs: Array, *, texts: list[str] | None = None, seeds: list[i
         {
             "prompt": np.arange(prompts),
             "prompt_text": ("prompt", np.array(texts or [f"text {n}" for n in range(prompts)], dtype=object)),
-            "seed": ("prompt", seeds or [0] * prompts),
+            "seed": ("prompt", seeds or list(range(prompts))),
             "step": np.arange(steps),
             "timestep": ("step", np.linspace(1000, 50, steps)),
             "block": np.arange(blocks),

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from messages import refused, warned
+from messages import names, refused, warned
 from planted_data import Array, noise, statistics
 from scipy import stats
 
 import interp
 from interp.analysis import alignment, attribution, energy, stability, trend
+from interp.analysis.intervals import Sampled
 from interp.base.errors import InterpWarning
 
 
@@ -33,7 +34,7 @@ def test_trend_is_the_rank_correlation_with_the_timestep() -> None:
     times = np.linspace(1000, 50, 8)
     expected = np.mean([stats.spearmanr(values[p, :, 1, 4], times)[0] for p in range(5)])
     np.testing.assert_allclose(found["trend"].sel(channel=4, block=1), expected, atol=1e-6)
-    spread = values[:, 2, 1, 4].std() / values[:, 2, 1, 4].mean()
+    spread = np.sqrt(np.exp(np.log(values[:, 2, 1, 4]).var(ddof=1)) - 1)
     np.testing.assert_allclose(found["variation"].sel(channel=4, block=1, step=2), spread, rtol=1e-4)
     np.testing.assert_allclose(found["size"].sel(channel=4), values[..., 4].mean(axis=0), rtol=1e-5)
 
@@ -43,8 +44,14 @@ def test_trend_needs_two_steps_and_has_no_interval_over_one_prompt() -> None:
         trend.over_timesteps(statistics(noise((3, 1, 2, 9))), [1])
     found = trend.over_timesteps(statistics(noise((1, 4, 2, 9))), [1])
     assert found["variation"].isnull().all()
-    assert found["size_low"].isnull().all()
+    assert found[["variation_low", "variation_high", "size_low"]].to_dataarray().isnull().all()
     assert found["trend"].notnull().all()
+    few = trend.over_timesteps(statistics(noise((3, 4, 2, 9))), [1])
+    assert few["variation"].notnull().all()
+    assert few[["variation_low", "variation_high", "trend_low", "size_high"]].to_dataarray().isnull().all()
+    enough = trend.over_timesteps(statistics(noise((4, 4, 2, 9))), [1])
+    assert (enough["variation_low"] < enough["variation"]).all()
+    assert (enough["variation"] < enough["variation_high"]).all()
 
 
 # stability
@@ -168,6 +175,55 @@ def test_eta_squared_is_that_of_a_linear_model() -> None:
     np.testing.assert_allclose(found["share"].sum("term"), 1.0, atol=1e-6)
 
 
+def test_with_seeds_of_their_own_the_design_is_nested() -> None:
+    """Sums of squares by least squares on dummies of texts, rows and steps; and the truth is found on average."""
+    values, texts, _ = crossed_values()
+    found = attribution.decompose(statistics(values, texts=texts), [2]).sel(block=1, channel=2)
+    assert found["term"].to_numpy().tolist() == ["timestep", "prompt", "seed", "timestep:prompt", "timestep:seed"]
+    y = values[..., 1, 2].astype(np.float32).astype(np.float64)
+    row, step = np.indices(y.shape).reshape(2, -1)
+    text, total = row // 2, ((y - y.mean()) ** 2).sum()
+
+    def explained(*labels: Array) -> float:
+        design = np.concatenate([np.eye(int(label.max()) + 1)[label] for label in labels], axis=1)
+        return float(((design @ np.linalg.lstsq(design, y.ravel(), rcond=None)[0] - y.mean()) ** 2).sum())
+
+    at = {"timestep": explained(step), "prompt": explained(text)}
+    at["seed"] = explained(row) - at["prompt"]
+    at["timestep:prompt"] = explained(text * 5 + step) - at["timestep"] - at["prompt"]
+    at["timestep:seed"] = total - sum(at.values())
+    for term, square in at.items():
+        np.testing.assert_allclose(found["eta2"].sel(term=term), square / total, atol=1e-6)
+    degrees = {"timestep": 4, "prompt": 6, "seed": 7, "timestep:prompt": 24, "timestep:seed": 28}
+    error = at["timestep:seed"] / 28
+    for term, free in degrees.items():
+        np.testing.assert_allclose(found["omega2"].sel(term=term), (at[term] - free * error) / (total + error), atol=1e-6)
+    np.testing.assert_allclose(found["any_prompt"], found["share"].sel(term=["prompt", "timestep:prompt"]).sum(), rtol=1e-6)
+    np.testing.assert_allclose(found["share"].sum("term"), 1.0, atol=1e-6)
+
+
+def test_nested_shares_are_those_of_the_planted_variances() -> None:
+    draw, sizes = np.random.default_rng(0), {"prompt": 1.0, "seed": 0.7, "timestep:prompt": 0.5, "timestep:seed": 0.4}
+    shape = {"prompt": (400, 1, 1), "seed": (400, 3, 1), "timestep:prompt": (400, 1, 6), "timestep:seed": (400, 3, 6)}
+    steps = np.linspace(-1, 1, 6)
+    values = 20 + steps + sum(size * draw.normal(size=shape[term]) for term, size in sizes.items())
+    values = values.reshape(1200, 6, 1, 1) * np.ones(2)
+    texts = [f"text {p}" for p in range(400) for _ in range(3)]
+    found = attribution.decompose(statistics(values, texts=texts), [0])["share"].squeeze()
+    planted = {"timestep": steps.var(), **{term: size**2 for term, size in sizes.items()}}
+    for term, variance in planted.items():
+        assert float(found.sel(term=term)) == pytest.approx(variance / sum(planted.values()), abs=0.03), term
+
+
+def test_one_seed_of_its_own_cannot_tell_noise_from_text() -> None:
+    found = attribution.decompose(statistics(noise((5, 4, 1, 6))), [0])
+    assert found["term"].to_numpy().tolist() == ["timestep", "prompt", "timestep:prompt"]
+    assert not names(found.attrs["note"], "one seed", "upper bounds")
+    shared = attribution.decompose(statistics(noise((5, 4, 1, 6)), seeds=[0] * 5), [0])
+    np.testing.assert_allclose(shared["share"], found["share"], rtol=1e-6)
+    assert names(shared.attrs["note"], "upper bounds"), "all rows have one noise"
+
+
 def _name(names: tuple[str, ...], found: xr.Dataset) -> str:
     return next(str(term) for term in found["term"].to_numpy() if sorted(term.split(":")) == sorted(names))
 
@@ -221,15 +277,13 @@ def test_attribution_is_the_same_streamed_chunked_or_whole() -> None:
     [
         (noise((1, 4, 1, 5)), {}, ("prompts", "timestep", "text")),
         (noise((4, 1, 1, 5)), {}, ("steps", "timestep", "text")),
-        (noise((2, 3, 1, 5)), {"seeds": [0, 1]}, ("seed", "prompt")),
         (noise((4, 3, 1, 5)), {"margin": 0}, ("margin", 0, 1)),
         (noise((4, 3, 1, 5)), {"quantity": "loudness"}, ("quantity", "loudness", "magnitude", "alpha")),
     ],
 )
 def test_what_cannot_be_split_is_refused(values: Array, more: dict, words: tuple[object, ...]) -> None:  # type: ignore[type-arg]
-    seeds = more.pop("seeds", None)
     with refused(interp.InputError, *words):
-        attribution.decompose(statistics(values, seeds=seeds), [0], **more)
+        attribution.decompose(statistics(values), [0], **more)
 
 
 # alignment
@@ -253,12 +307,13 @@ def test_alignment_equals_scipy_and_finds_its_own_block(tiny_run: interp.Run) ->
 def test_nulls_of_alignment() -> None:
     draw = np.random.default_rng(0)
     alpha, other = draw.random((6, 40)), draw.random((6, 40))
-    own = alignment._one(alpha[None].repeat(3, 0), alpha[None].repeat(3, 0) ** 2, 4, 0)
+    units = Sampled.single(4)
+    own = alignment._one(alpha[None].repeat(4, 0), alpha[None].repeat(4, 0) ** 2, units, 4, 0)
     np.testing.assert_allclose(own["correlation"], 1.0)
     np.testing.assert_allclose(own["overlap"], 1.0)
     np.testing.assert_allclose(own["p_other_block"], 1 / 6)
     np.testing.assert_allclose(own["p_permutation"], 1 / 500)
-    unrelated = alignment._one(alpha[None].repeat(3, 0), other[None].repeat(3, 0), 4, 0)
+    unrelated = alignment._one(alpha[None].repeat(4, 0), other[None].repeat(4, 0), units, 4, 0)
     assert (unrelated["p_permutation"] > 0.005).all()
 
 
@@ -301,11 +356,11 @@ def without_last_block(values: Array) -> Array:
 
 
 def test_a_missing_block_is_nan_everywhere_and_never_a_number() -> None:
-    values = without_last_block(noise((4, 3, 3, 12)))
+    values = without_last_block(noise((16, 3, 3, 12)))
     values[:, :, :2, 5] = 60.0
-    data = statistics(values, texts=["a", "a", "b", "b"], seeds=[0, 1, 0, 1])
+    data = statistics(values, texts=[text for text in "abcd" for _ in range(4)], seeds=list(range(4)) * 4)
     sets = stability.sets(data, 3)
-    for name in ("prompts", "seeds", "steps", "first_last", "prompts_low", "steps_high"):
+    for name in ("prompts", "seeds", "steps", "first_last"):
         assert np.isnan(sets[name][-1]), name
         assert np.isfinite(sets[name][:-1]).all(), name
     assert np.isnan(sets["blocks"][1:]).all()

@@ -1,9 +1,13 @@
 """Stores made by an earlier version open, continue and give the same numbers; every command's JSON is what it was.
 
-`before/stores.zip` and `before/json` are of 2026-11-28 (commit 4a018e2), before experiments were defined once. That version ran
-the commands of `before/commands.json` in one folder, the trace first; then all rows but the first were taken out of the
-experiments' stores with their results, as if they had been killed there, the edited runs out of `govern`, and a second swap was
-stopped after its first row.
+`before/stores.zip` is of 2026-11-28 (commit 4a018e2), before experiments were defined once. That version ran the commands
+of `before/commands.json` in one folder, the trace first; then all rows but the first were taken out of the experiments' stores
+with their results, as if they had been killed there, the edited runs out of `govern`, and a second swap was stopped after its
+first row. A transport has had more arms since, and is drawn anew.
+
+`before/json` was of the same day. Since 2026-11-29 it has other intervals and verdicts (docs/statistics.md), colourfulness in
+0..255, the recovery of a patch as `patching.Ways`, and no channel that is massive in the last block alone; all other numbers
+are as they were.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ def test_json_is_what_it_was(name: str, stores: Path, monkeypatch: pytest.Monkey
     assert same(found, json.loads((HERE / "json" / f"{name}.json").read_text())) == []
 
 
-@pytest.mark.parametrize("kind", sorted(set(EXPERIMENTS) - {"govern", "swap"}))
+@pytest.mark.parametrize("kind", sorted(set(EXPERIMENTS) - {"govern", "swap", "transport"}))
 def test_killed_experiments_were_half_drawn(kind: str, tmp_path: Path) -> None:
     """What the test above goes on with."""
     with zipfile.ZipFile(HERE / "stores.zip") as archive:
@@ -89,4 +93,5 @@ def test_a_killed_swap_goes_on(stores: Path, monkeypatch: pytest.MonkeyPatch) ->
     code, out, err = run(command.split())
     assert code == 0, err
     assert not (stores / "swap-killed-rows").exists()
-    assert same(json.loads(out), json.loads((HERE / "json" / "swap.json").read_text())) == []
+    # `swap.json` shows the result that the finished store holds, with the intervals of its day
+    assert same(json.loads(out), json.loads((HERE / "json" / "swap-killed.json").read_text())) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from bad_inputs import run as command
 from messages import names, refused
 from PIL import Image
@@ -33,7 +34,7 @@ def gallery(**changed: Array) -> tuple[Gallery, list[world.Scene]]:
     stacks = {"real": real, **changed}
     names = tuple(stacks)
     prompts = tuple(scene.caption() for scene in scenes)
-    return Gallery(names, prompts, (0,) * 12, lambda number: stacks[names[number]], "made by hand"), scenes
+    return Gallery(names, prompts, tuple(range(12)), lambda number: stacks[names[number]], "made by hand"), scenes
 
 
 def real_pictures() -> Array:
@@ -216,7 +217,7 @@ def test_every_recipe_has_settings_for_the_demo() -> None:
         assert list(found) == list(one.settings)
         assert not any("{" in text and "," not in text for text in found.values())
         assert {name for comparison in one.comparisons for name in comparison.settings} <= set(found)
-    assert settings(recipe("dg-table-1"), PRESETS["flux-dedistilled"], 57)["cfg+dg"] == "cfg:4+dg:2:channels=154,1446:block=22"
+    assert settings(recipe("dg-table-1"), PRESETS["flux-dedistilled"], 57)["cfg+dg"] == "cfg:4+dg:2:channels=154,1446:block=21"
 
 
 def test_metrics_with_weights_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,11 +271,32 @@ def test_errors_of_two_seeds_do_not_cancel() -> None:
     near = np.full((24, 16, 16, 3), 102, np.uint8)
     far = np.full((24, 16, 16, 3), 110, np.uint8)
     far[1::2] = 90  # ten off in every picture, the other way in every second seed
+    for pictures in (near, far):
+        pictures[:, 1, 1, 1] = np.arange(24) // 2  # prompts that draw the same pictures are one prompt
     prompts = tuple(f"p{number // 2}" for number in range(24))
-    made = Gallery(("near", "far"), prompts, (0, 1) * 12, lambda number: (near, far)[number], "by hand")
+    made = Gallery(("near", "far"), prompts, tuple(range(24)), lambda number: (near, far)[number], "by hand")
     found = evaluate(made, [Off()]).sel(setting="far", measure="off")
     assert float(found["over"]) == pytest.approx(8.0)
     assert str(found["verdict"].values) == "worse"
+
+
+def test_prompts_that_draw_the_same_pictures_are_one() -> None:
+    """Eight texts of four pictures: four samples; with pictures of their own, eight."""
+    draw = np.random.default_rng(0)
+    prompts = tuple(f"p{number}" for number in range(8))
+
+    def found(pictures: Array, seeds: tuple[int, ...] = tuple(range(8))) -> xr.Dataset:
+        stacks = [pictures, 255 - pictures]
+        return evaluate(Gallery(("a", "b"), prompts, seeds, lambda number: stacks[number], "by hand"), [Plain()])
+
+    each = draw.integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
+    twice = np.repeat(each[:4], 2, axis=0)
+    assert "8 prompt texts" in found(each).attrs["interval"]
+    assert "4 prompt texts" in found(twice).attrs["interval"]
+    np.testing.assert_allclose(found(twice)["value"], found(np.repeat(each[:4], 2, axis=0)[::-1])["value"])
+    shared = found(each, (0,) * 8)
+    assert names(shared.attrs["interval"], "none", "1 seed") == []
+    assert np.isnan(shared["low"]).all()
 
 
 def test_folders_are_read_by_number(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_figures_show_the_values_and_intervals_of_an_evaluation() -> None:
     real = np.stack([scene.picture() for scene in scenes])
     stacks = {"real": real, "upside down": real[:, ::-1]}
     prompts = tuple(scene.caption() for scene in scenes)
-    gallery = Gallery(tuple(stacks), prompts, (0,) * 12, lambda number: list(stacks.values())[number], "by hand")
+    gallery = Gallery(tuple(stacks), prompts, tuple(range(12)), lambda number: list(stacks.values())[number], "by hand")
     found = evaluate(gallery, [DemoScorer()])
     made = evaluation.scores(found)
     markers = [trace for trace in made.data if trace.mode == "markers"]

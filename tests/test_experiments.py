@@ -13,6 +13,7 @@ from messages import refused
 import interp
 from interp.analysis import disruption as analysis
 from interp.analysis import patching
+from interp.analysis.intervals import Sampled
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.patch import patch
@@ -42,8 +43,8 @@ def grid(drawn: Experiment, what: str) -> Any:
 def test_the_prompt_enters_by_the_planted_gate_alone(carrier: Planted) -> None:
     zero = interp.interventions.Zero(channels=[CHANNEL], blocks=BLOCK)
     texts = carrier.prompts(2)
-    plain = interp.generate(carrier.model, texts, steps=3)["latents"].to_numpy()
-    without = interp.generate(carrier.model, texts, steps=3, interventions=[zero])["latents"].to_numpy()
+    plain = interp.generate(carrier.model, texts, steps=3, seeds="shared")["latents"].to_numpy()
+    without = interp.generate(carrier.model, texts, steps=3, seeds="shared", interventions=[zero])["latents"].to_numpy()
     assert np.abs(plain[0] - plain[1]).max() > 1e-3
     np.testing.assert_allclose(without[0], without[1], rtol=1e-5, atol=1e-6)
 
@@ -71,12 +72,14 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
     """Zeroing the channel removes the prompt, from the planted block on; nothing else does, LayerNorm controls included."""
     prepared = disrupt(
         carrier.model,
-        carrier.prompts(3),
+        carrier.prompts(4),
         out=tmp_path / "disrupt.zarr",
         channels=[CHANNEL],
         blocks=[0, BLOCK, "all"],
         stream="both" if len(carrier.streams) > 1 else "image",
         steps=3,
+        seeds="shared",
+        repeats=4,
     )
     found = prepared.run().result("disruption").sel(measure="prompt_effect")
     value = {str(arm): float(found["value"].sel(arm=arm)) for arm in found["arm"].to_numpy()}
@@ -133,6 +136,17 @@ def test_everything_in_one_step_is_not_everything(tiny_model: interp.Model, tmp_
     assert recovered.sum() > 0.2
 
 
+@pytest.mark.parametrize("seeds", ["own", "shared"])
+def test_both_prompts_of_a_pair_have_one_noise(seeds: str, tiny_model: interp.Model, tmp_path: Path) -> None:
+    """The clean prompt's own; two pairs have two."""
+    clean = ["a red cat", "two dog"]
+    given: dict[str, Any] = {"what": ["hidden"], "blocks": [1], "steps": 1, "repeats": 2, "seeds": seeds}
+    prepared = patch(tiny_model, clean, ["the green circle", "a photo"], out=tmp_path / "p.zarr", **given)
+    rows = prepare(tiny_model, clean, steps=1, repeats=2, seeds=seeds).plan.rows()
+    assert [row.seed for row in prepared.prepared.plan.rows()] == [row.seed for row in rows]
+    assert len({row.seed for row in rows}) == (4 if seeds == "own" else 2)
+
+
 def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> None:
     prepared = patch(
         tiny_model, ["a red cat"], ["two dog"], out=tmp_path / "p.zarr", what=["hidden"], blocks=[1], regions=2, steps=2
@@ -146,11 +160,16 @@ def test_regions_cover_the_picture(tiny_model: interp.Model, tmp_path: Path) -> 
 
 def test_verdicts_by_two_one_sided_tests() -> None:
     draw = np.random.default_rng(0)
-    assert analysis.verdict(draw.normal(0.0, 0.01, 50), 0.1) == "minimal"
-    assert analysis.verdict(draw.normal(0.5, 0.01, 50), 0.1) == "changed"
-    assert analysis.verdict(draw.normal(-0.5, 0.01, 50), 0.1) == "changed"
-    assert analysis.verdict(draw.normal(0.1, 0.2, 50), 0.1) == "cannot tell"
-    assert analysis.verdict(np.array([0.0]), 0.1) == "cannot tell"
+    rows = Sampled.single(50)
+    assert analysis.verdict(draw.normal(0.0, 0.01, 50), rows, 0.1) == "minimal"
+    assert analysis.verdict(draw.normal(0.5, 0.01, 50), rows, 0.1) == "changed"
+    assert analysis.verdict(draw.normal(-0.5, 0.01, 50), rows, 0.1) == "changed"
+    assert analysis.verdict(draw.normal(0.1, 0.2, 50), rows, 0.1) == "cannot tell"
+    assert analysis.verdict(np.array([0.0]), Sampled.single(1), 0.1) == "cannot tell"
+    assert analysis.verdict(draw.normal(0.5, 0.01, 3), Sampled.single(3), 0.1) == "cannot tell"
+    assert analysis.verdict(np.zeros(0), Sampled.single(0), 0.1) == "cannot tell"
+    shared = Sampled([f"text {n % 25}" for n in range(50)], [n // 25 for n in range(50)])
+    assert analysis.verdict(draw.normal(0.5, 0.01, 50), shared, 0.1) == "cannot tell", "two seeds that all texts share"
 
 
 def test_random_controls_are_ordinary_channels() -> None:

@@ -229,7 +229,7 @@ def test_pck_of_planted_descriptors() -> None:
 
 def test_intervals_and_paired_gains() -> None:
     draw = np.random.default_rng(0)
-    raw = draw.random((30, 1, 1, 1))
+    raw = draw.random((30, 1, 1, 1)) / 2
     shares = {kind: raw + 0.1 * number for number, kind in enumerate(KINDS)}
     beside = {name: np.full((30, 1), 0.5) for name in correspondence.CONTROLS}
     found = correspondence.summarise(shares, beside, {"step": [0], "block": [1], "threshold": [0.1]}, {})

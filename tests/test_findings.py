@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import interp
 from interp.analysis import paired
 from interp.evaluation import prompt_sets
 from interp.findings import caused, observed
@@ -25,9 +26,9 @@ def by_block(**values: Any) -> xr.Dataset:
     return xr.Dataset({name: (("block", "channel"), np.array(value, float)[:, None]) for name, value in values.items()})
 
 
-def trended(low: list[float], high: list[float]) -> SimpleNamespace:
+def trended(low: list[float], high: list[float], ordinary: float = 0.0) -> SimpleNamespace:
     middle = (np.array(low) + np.array(high)) / 2
-    found = by_block(trend=middle, trend_low=low, trend_high=high).assign(ordinary_trend=("block", middle))
+    found = by_block(trend=middle, trend_low=low, trend_high=high).assign(ordinary_trend=("block", [ordinary] * len(low)))
     return SimpleNamespace(trend=found)
 
 
@@ -43,6 +44,13 @@ def trended(low: list[float], high: list[float]) -> SimpleNamespace:
 )
 def test_grows(low: list[float], high: list[float], said: str) -> None:
     assert observed.grows(trended(low, high)).said == said  # type: ignore[arg-type]
+
+
+def test_what_all_channels_do_is_no_finding_about_massive_ones() -> None:
+    """Ordinary channels that grow more, or are as steady."""
+    assert observed.grows(trended([-0.9, -0.8], [-0.7, -0.6], ordinary=-0.95)).said == UNKNOWN  # type: ignore[arg-type]
+    found = by_block(variation=[0.02], variation_low=[0.01], variation_high=[0.05]).assign(ordinary_variation=("block", [0.04]))
+    assert observed.steady_over_prompts(SimpleNamespace(trend=found)).said == UNKNOWN  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +110,12 @@ def attributed(share: tuple[float, float], negligible: bool) -> SimpleNamespace:
         "share": (("term", "block", "channel"), [[[float(np.mean(share))]]]),
         "any_prompt": (("block", "channel"), [[0.02 if negligible else 0.3]]),
         "prompt_negligible": (("block", "channel"), [[negligible]]),
-        "ordinary": (("term", "block"), [[0.2]]),
+        "ordinary": (("term", "block"), [[0.2], [0.5]]),
     }
-    return SimpleNamespace(attribution=xr.Dataset(data, {"term": ["timestep"], "block": [0], "channel": [0]}))
+    data |= {
+        name: (axes, np.concatenate([value, np.zeros((1, 1, 1))])) for name, (axes, value) in data.items() if "share" in name
+    }
+    return SimpleNamespace(attribution=xr.Dataset(data, {"term": ["timestep", "prompt"], "block": [0], "channel": [0]}))
 
 
 @pytest.mark.parametrize(
@@ -146,14 +157,18 @@ def test_sharper_is_no_loss() -> None:
     assert caused.detail_goes(disrupted("minimal", (0.1, 0.2, 0.3), "changed", sharper=-0.4)).said == HOLDS  # type: ignore[arg-type]
 
 
-def transported(moved: tuple[float, float], more: float) -> SimpleNamespace:
+def transported(moved: tuple[float, float], more: float, least: int = 0) -> SimpleNamespace:
+    """`more` is what the massive channels move more than the control number `least`, of five."""
     axes = ("metric", "channels", "strength")
     low, high = moved
     data = {
         name: (axes, np.full((1, 2, 1), value)) for name, value in (("moved_low", low), ("moved_high", high), ("moved", low))
     }
-    over = {name: (("metric", "strength"), [[more]]) for name in ("over_control", "over_control_low", "over_control_high")}
-    found = xr.Dataset({**data, **over}, {"metric": ["picture"], "channels": ["massive", "all"], "strength": [1.0]})
+    sets = ["massive", "control", "zero", "shuffled", "energy", "third", "all"]
+    data = {name: (axes, np.repeat(value[:, :1], len(sets), axis=1)) for name, (axes, value) in data.items()}
+    over = {name: (("metric", "against", "strength"), np.full((1, 5, 1), 0.5)) for name in ("over", "over_low", "over_high")}
+    over["over_low"][1][0, least] = over["over_high"][1][0, least] = more
+    found = xr.Dataset({**data, **over}, {"metric": ["picture"], "channels": sets, "against": sets[1:6], "strength": [1.0]})
     return SimpleNamespace(experiment=lambda name: SimpleNamespace(result=lambda name: found), channels=[0])
 
 
@@ -162,14 +177,15 @@ def transported(moved: tuple[float, float], more: float) -> SimpleNamespace:
     [
         ((0.6, 0.9), 0.4, HOLDS),
         ((0.4, 0.9), 0.4, PARTLY),  # the interval reaches below half of the way
-        ((0.6, 0.9), -0.1, UNKNOWN),
+        ((0.6, 0.9), -0.1, FAILS),  # a control moves it more
         ((0.01, 0.05), 0.01, FAILS),
         ((0.2, 0.4), 0.1, PARTLY),
         ((NAN, NAN), 0.1, UNKNOWN),
     ],
 )
 def test_carries_the_prompt(moved: tuple[float, float], more: float, said: str) -> None:
-    assert caused.carries_the_prompt(transported(moved, more)).said == said  # type: ignore[arg-type]
+    for control in range(5):  # ordinary, zero, shuffled, energy, third
+        assert caused.carries_the_prompt(transported(moved, more, control)).said == said  # type: ignore[arg-type]
 
 
 def dosed(massive: list[int], random: list[int], amounts: tuple[float, float] = (0.1, 0.9)) -> SimpleNamespace:
@@ -229,7 +245,8 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
     zeros = {name: (("setting", "measure"), np.zeros((2, 2))) for name in ("over", "over_low", "over_high")}
     coordinates = {"setting": ["none", "dg"], "measure": ["clip_score (0a1b2c3d)", "hps_v2_1"]}
     found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), verdicts)}, coordinates)
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: SimpleNamespace(of_settings=lambda numbers: None))
+    monkeypatch.setattr(caused, "_unrelated", lambda evidence, gallery: "")
     monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
     monkeypatch.setattr(caused, "compare", lambda part: found)
     drawn = SimpleNamespace(axes={"arm": range(4)})
@@ -239,7 +256,8 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
 
 def test_detail_alone_does_not_keep_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measure of the prompt: nothing is kept; and another measure of detail that is worse by itself holds nothing."""
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: SimpleNamespace(of_settings=lambda numbers: None))
+    monkeypatch.setattr(caused, "_unrelated", lambda evidence, gallery: "")
     monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
     evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: SimpleNamespace(axes={"arm": range(4)}))
 
@@ -255,22 +273,44 @@ def test_detail_alone_does_not_keep_the_prompt(monkeypatch: pytest.MonkeyPatch) 
     assert said(hps_v2_1="better", aesthetic=f"worse{paired.ALONE}", clip_score="better") == UNKNOWN
 
 
-def clamped(low: list[float], high: list[float]) -> SimpleNamespace:
-    shape = (2, len(low), 1, 1)
-    values = {"ratio": low, "ratio_low": low, "ratio_high": high}
-    data = {
-        n: (("arm", "block", "gate", "measured"), np.broadcast_to(np.array(v)[:, None, None], shape)) for n, v in values.items()
-    }
-    found = xr.Dataset(data, {"arm": ["removed", "raised_ordinary"], "gate": ["mlp"], "measured": ["last"]})
+def clamped(removed: list[float], alpha: list[float], branch: list[float], raised: float) -> SimpleNamespace:
+    """One gate in each of some blocks: sizes left at the last block, with intervals of 0.05 to both sides."""
+    arms = {"removed": removed, "alpha_ordinary": alpha, "branch_ordinary": branch, "raised_ordinary": [1.0] * len(removed)}
+    values = np.array(list(arms.values()))[:, :, None, None]
+    axes = ("arm", "block", "gate", "measured")
+    data = {f"ratio{end}": (axes, values + off) for end, off in (("", 0), ("_low", -0.05), ("_high", 0.05))}
+    data["over_median"] = (axes[:3], np.full(values.shape[:3], raised))
+    found = xr.Dataset(data, {"arm": list(arms), "gate": ["mlp"], "measured": ["last"]})
     return SimpleNamespace(dataset=lambda name: found, channels=[0])
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [([0.1, 0.9], [0.2, 1.0], HOLDS), ([0.8, 0.9], [0.9, 1.0], UNKNOWN), ([0.4, 0.9], [0.6, 1.0], UNKNOWN)],
+    ("removed", "alpha", "branch", "raised", "said"),
+    [
+        ([0.1, 0.9], [0.1, 0.9], [0.8, 1.0], 40.0, HOLDS),
+        ([0.8, 0.9], [0.8, 0.9], [0.8, 0.9], 1.0, UNKNOWN),  # no single gate sets the size
+        ([0.5, 0.9], [0.5, 0.9], [0.5, 0.9], 1.0, UNKNOWN),
+        ([0.1, 0.9], [0.8, 0.9], [0.1, 0.9], 1.0, FAILS),  # a large branch under a median gate
+        ([0.1, 0.9], [0.1, 0.9], [0.1, 0.9], 1.0, PARTLY),  # both
+        ([0.1, 0.9], [0.1, 0.9], [0.8, 0.9], 1.0, PARTLY),  # an ordinary channel does not become massive
+        ([NAN], [NAN], [NAN], NAN, UNKNOWN),
+    ],
 )
-def test_alpha_governs(low: list[float], high: list[float], said: str) -> None:
-    assert caused.alpha_governs(clamped(low, high)).said == said  # type: ignore[arg-type]
+def test_alpha_governs(removed: Any, alpha: Any, branch: Any, raised: float, said: str) -> None:
+    assert caused.alpha_governs(clamped(removed, alpha, branch, raised)).said == said  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
+def test_alpha_governs_what_is_planted_in_alpha(family: str, tmp_path: Path) -> None:
+    gate = "mlp" if family == "sd3" else "attn"
+    for by, said in (("alpha", HOLDS), ("branch", FAILS), ("both", PARTLY)):
+        planted = plant(family, channels=(5, 9), block=1, gate=gate, by=by, strength=40.0, seed=1, heads=4)
+        chosen = {"channels": [5, 9], "blocks": [1], "steps": 3, "batch_size": 6}
+        interp.govern(planted.model, prompts=planted.prompts(6), out=tmp_path / by, **chosen).run()
+        found = interp.open_experiment(tmp_path / f"{by}.zarr").result("govern")
+        evidence = SimpleNamespace(dataset=lambda name, found=found: found, channels=[5, 9])
+        assert caused.alpha_governs(evidence).said == said, by  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [1.0, 0.0])

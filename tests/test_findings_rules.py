@@ -140,12 +140,14 @@ def test_collapses(top: tuple[float, float], lowest: tuple[float, float], over: 
 
 
 def swapped(time: list[tuple[float, float]], text: list[tuple[float, float]] | None) -> Any:
-    """Intervals by block of the massive set; the ordinary set would say the opposite."""
+    """Intervals by block of the massive set; the timestep moves the ordinary set less than the text does."""
     factors = {"timestep": time} | ({} if text is None else {"pooled": [(0.0, 0.01)] * len(time), "tokens": text})
-    values = np.array([[own, [(0.3, 0.4)] * len(time)] for own in factors.values()])  # factor, set, block, end
+    values = np.array(
+        [[own, [(0.3, 0.4) if name != "timestep" else (0.0, 0.02)] * len(time)] for name, own in factors.items()]
+    )  # factor, set, block, end
     axes = ("factor", "set", "block")
     data = {"moved_low": (axes, values[..., 0]), "moved_high": (axes, values[..., 1]), "moved": (axes, values.mean(-1))}
-    return experiment("swap", "swap", xr.Dataset(data, {"factor": list(factors), "set": ["massive", "ordinary"]}))
+    return experiment("swap", "swap", xr.Dataset(data, {"factor": list(factors), "set": ["massive", "control"]}))
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_pictures_carry_their_recipe(tiny_folder: Path, tmp_path: Path) -> None:
     files = [Path(line) for line in out.split()]
     assert [file.name for file in files] == [
         "00000-seed1.png",
-        "00001-seed1.png",
-        "00002-seed4.png",
+        "00001-seed4.png",
+        "00002-seed1.png",
         "00003-seed4.png",
         "sheet.png",
     ]
@@ -48,9 +48,10 @@ def test_pictures_carry_their_recipe(tiny_folder: Path, tmp_path: Path) -> None:
     assert (recipe["prompt"], recipe["seed"]) == ("two dög", 4)
     assert [one["method"] for one in recipe["plan"]["guidance"]] == ["cfg", "dg"]
     assert recipe["plan"]["negative_prompt"] == "photo"
+    assert recipe["plan"]["seeds"] == [1, 4]
     model = interp.load(tiny_folder)
     guidance = ClassifierFree(3) + DetailGuidance(channels=3, block=1, scale=1)
-    again = interp.generate(model, ["a red cat", "two dög"], seed=4, steps=2, guidance=guidance, negative_prompt="photo")
+    again = interp.generate(model, ["a red cat", "two dög"], seeds=[4], steps=2, guidance=guidance, negative_prompt="photo")
     np.testing.assert_array_equal(np.asarray(Image.open(files[3])), again["image"].to_numpy()[1])
     listed = json.loads((tmp_path / "g" / "recipe.json").read_text())["pictures"]
     assert [one["file"] for one in listed] == [file.name for file in files[:-1]]
@@ -61,13 +62,30 @@ def test_pictures_carry_their_recipe(tiny_folder: Path, tmp_path: Path) -> None:
         read_recipe(files[-1])
 
 
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [([], False), (["--seeds", "own"], False), (["--seeds", "shared", "--seed", "3"], True), (["--seeds", "3"], True)],
+)
+def test_seeds_of_a_command(words: list[str], same: bool, tiny_folder: Path, tmp_path: Path) -> None:
+    given = ["generate", "--model", str(tiny_folder), "--prompt", "a red cat", "--prompt", "two dog", "--steps", "1"]
+    code, out, err = run([*given, *words, "--out", str(tmp_path / "g")])
+    assert code == 0, err
+    seeds = [read_recipe(Path(line))["seed"] for line in out.split()[:-1]]
+    model = interp.load(tiny_folder)
+    own = interp.generate(model, ["a red cat", "two dog"], steps=1)["seed"].to_numpy().tolist()
+    assert len(set(own)) == 2
+    assert seeds == ([3, 3] if same else own)
+
+
 def test_sequential_branches_draw_the_same(tiny_folder: Path, tmp_path: Path) -> None:
     words = ["generate", "--model", str(tiny_folder), "--prompt", "a red cat", "--steps", "2"]
     for branches in ("rows", "sequential"):
         given = ["--guidance", "cfg:3+dg:1:channels=3:block=1", "--branches", branches, "--out", str(tmp_path / branches)]
         code, _, err = run([*words, *given])
         assert code == 0, err
-    both = [np.asarray(Image.open(tmp_path / name / "00000-seed0.png")).astype(int) for name in ("rows", "sequential")]
+    files = [next((tmp_path / name).glob("00000-seed*.png")) for name in ("rows", "sequential")]
+    assert files[0].name == files[1].name
+    both = [np.asarray(Image.open(file)).astype(int) for file in files]
     assert np.abs(both[0] - both[1]).max() <= 1
 
 

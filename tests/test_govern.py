@@ -13,7 +13,7 @@ from bad_inputs import run
 from messages import names
 
 import interp
-from interp.experiments.kinds.govern import govern
+from interp.experiments.kinds.govern import ARMS, govern
 from interp.testing import plant
 
 
@@ -35,19 +35,19 @@ def check_planted_verdict(found: xr.Dataset) -> None:
 @pytest.mark.parametrize("family", ["sd3", "flux", "dit"])
 def test_the_planted_gate_governs_and_no_other(family: str, tmp_path: Path) -> None:
     planted = plant(family, channels=(4, 9), block=1, gate="attn", seed=3)
-    found = govern(planted.model, planted.prompts(3), out=tmp_path / "govern", steps=2, batch_size=3).run().result("govern")
+    found = govern(planted.model, planted.prompts(4), out=tmp_path / "govern", steps=2, batch_size=4).run().result("govern")
     check_planted_verdict(found)
 
 
 @pytest.fixture(scope="module")
 def clamped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], xr.Dataset]:
-    """A planted model's folder, two prompts, and the experiment at the planted block and the next, in FOLDER/govern."""
+    """A planted model's folder, four prompts, and the experiment at the planted block and the next, in FOLDER/govern."""
     folder = tmp_path_factory.mktemp("govern")
     planted = plant("flux", channels=(4, 9), block=1, gate="attn", seed=3)
     planted.save(folder / "model")
-    texts = planted.prompts(2)
+    texts = planted.prompts(4)
     found = (
-        govern(folder / "model", texts, out=folder / "govern", channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2)
+        govern(folder / "model", texts, out=folder / "govern", channels=[4, 9], blocks=[1, 2], steps=2, batch_size=4)
         .run()
         .result("govern")
     )
@@ -61,7 +61,7 @@ def test_the_planted_gate_governs_its_block_and_not_the_next(clamped: tuple[Path
 def test_the_ratio_is_that_of_two_traces(clamped: tuple[Path, list[str], xr.Dataset]) -> None:
     folder, _, found = clamped
     out, here = folder / "govern", {"block": 1, "stream": "image"}
-    before, after = (interp.open_run(out / name) for name in ("original.zarr", "block.1-mlp-removed.zarr"))
+    before, after = (interp.open_run(out / name) for name in ("unedited.zarr", "block.1-mlp-removed.zarr"))
     assert (after.gates["alpha"].sel(here).sel(gate="mlp", channel=[4, 9]) == 0).all()
     sizes = [r.stats["mean_abs"].sel(here).sel(channel=[4, 9]).mean("step").to_numpy() for r in (before, after)]
     expected = (sizes[1] / sizes[0]).mean()
@@ -77,13 +77,13 @@ def test_an_interrupted_experiment_resumes(clamped: tuple[Path, list[str], xr.Da
     out = tmp_path / "govern"
     shutil.copytree(folder / "govern", out)
     shutil.rmtree(out / "block.2-attn-removed.zarr")
-    stamp = (out / "original.zarr" / "zarr.json").stat().st_mtime_ns
+    stamp = (out / "unedited.zarr" / "zarr.json").stat().st_mtime_ns
     again = (
-        govern(folder / "model", texts, out=out, channels=[4, 9], blocks=[1, 2], steps=2, batch_size=2).run().result("govern")
+        govern(folder / "model", texts, out=out, channels=[4, 9], blocks=[1, 2], steps=2, batch_size=4).run().result("govern")
     )
     assert (out / "block.2-attn-removed.zarr").exists()
     np.testing.assert_allclose(again["ratio"], found["ratio"], rtol=1e-5)
-    assert (out / "original.zarr" / "zarr.json").stat().st_mtime_ns == stamp
+    assert (out / "unedited.zarr" / "zarr.json").stat().st_mtime_ns == stamp
 
 
 def test_the_command_prints_its_cost_first_and_keeps_the_result(
@@ -96,10 +96,10 @@ def test_the_command_prints_its_cost_first_and_keeps_the_result(
     code, out, err = run([*words, str(tmp_path / "g"), "--channels", "4,9", "--blocks", "1-2", "--steps", "2", "--json"])
     assert code == 0, err
     cost = err.splitlines()[0]
-    assert names(cost, 2, 40, "forwards") == [], "prompts, and forwards of 10 runs of 2 steps"
+    assert names(cost, 4, 128, "forwards") == [], "prompts, and forwards of 16 runs of 2 steps"
     rows = json.loads(out)["govern"]["rows"]
-    assert [row["alpha"] for row in rows] == ["removed", "removed ordinary", "raised ordinary"] * 3
-    assert interp.open_experiment(tmp_path / "g.zarr").result("govern")["ratio"].shape == (3, 2, 2, 2)
+    assert [row["alpha"] for row in rows] == [arm.replace("_", " ") for arm in ARMS] * 3
+    assert interp.open_experiment(tmp_path / "g.zarr").result("govern")["ratio"].shape == (5, 2, 2, 2)
 
 
 def test_a_model_without_massive_channels_needs_some(tiny_folder: Path, tmp_path: Path) -> None:

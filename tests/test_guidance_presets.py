@@ -75,13 +75,17 @@ def test_guidance_that_a_family_cannot_have(dit_model: interp.Model, flux_model:
 
 def test_presets_name_their_source() -> None:
     sd3 = DetailGuidance.preset("sd3")
-    assert (sd3.channels, sd3.block, sd3.scale) == ((810,), 6, 1.0)
+    assert (sd3.channels, sd3.block, sd3.scale) == ((810,), 5, 1.0)
     assert "2510.11538" in sd3.source
     assert DetailGuidance.preset("flux-dedistilled").channels == (154, 1446)
     assert "not from the paper" in DetailGuidance.preset("demo").source
     with refused(interp.InputError, "m = 7", "channels"):
         DetailGuidance.preset("dit-xl")
-    assert DetailGuidance.preset("dit-xl", channels=[4]).block == 7
+    assert DetailGuidance.preset("dit-xl", channels=[4]).block == 6
+    assert DetailGuidance.preset("sd3", reading="input").block == 4  # equation 2: z^6 enters block 6, counted from 1
+    assert DetailGuidance.preset("demo", reading="input").block == DetailGuidance.preset("demo").block  # ours
+    with refused(interp.InputError, "reading", "output, input", "later"):
+        DetailGuidance.preset("sd3", reading="later")
 
 
 def test_a_preset_is_checked_against_a_trace(demo_model: interp.Model, tmp_path: Path) -> None:

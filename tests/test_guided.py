@@ -39,7 +39,7 @@ def own(model: interp.Model, name: str, scale: float, guidance: Any = None) -> n
 
 
 def ours(model: interp.Model, name: str, guidance: Any) -> np.ndarray:
-    drawn = interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, guidance=guidance)
+    drawn = interp.generate(model, prompts_for(name)[:2], steps=STEPS, batch_size=2, seeds="shared", guidance=guidance)
     return drawn["image"].to_numpy().astype(float)
 
 

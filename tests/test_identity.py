@@ -15,8 +15,9 @@ from torch import nn
 
 import interp
 from interp.base.errors import InterpWarning, PlanError
-from interp.base.plan import Record, SiteRecorder
+from interp.base.plan import Record
 from interp.base.same_plan import check_same, check_verifiable
+from interp.base.site_recorder import SiteRecorder
 from interp.models import tiny
 from interp.models.hashing import BLOCK, block_sums
 from interp.models.identity import fingerprint

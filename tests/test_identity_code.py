@@ -24,8 +24,9 @@ from torch import nn
 
 import interp
 from interp.base.errors import PlanError
-from interp.base.plan import Record, SiteRecorder
+from interp.base.plan import Record
 from interp.base.same_plan import check_same
+from interp.base.site_recorder import SiteRecorder
 from interp.models import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
@@ -285,7 +286,8 @@ def test_a_live_envoy_is_the_same_run(model: interp.Model) -> None:
 
 ELSEWHERE = """
 import json, sys, interp
-from interp.base.plan import Record, SiteRecorder
+from interp.base.plan import Record
+from interp.base.site_recorder import SiteRecorder
 from interp.models import tiny
 from interp.tracing.prepare import prepare
 def some(site, step, value):

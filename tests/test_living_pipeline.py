@@ -56,7 +56,7 @@ def copied(pipe: Any) -> Any:
 def assert_traced_as_it_is(family: Any, model: interp.Model, out: Path) -> None:
     """A trace keeps what plain hooks on the same pipeline keep, and draws its picture."""
     kept = interp.Record(hidden=True, gates=bool(model.anatomy.gates))
-    run = interp.trace(model, family.prompts[:1], out=out, steps=STEPS, seed=SEED, record=kept, **family.given_size(model))
+    run = interp.trace(model, family.prompts[:1], out=out, steps=STEPS, seeds=[SEED], record=kept, **family.given_size(model))
     with hooked(model.pipe.transformer, family.hooks) as seen:
         output = drawn(family, model)
     np.testing.assert_array_equal(run.images["image"], family.pictures(output))

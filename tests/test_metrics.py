@@ -117,7 +117,7 @@ def test_edges_and_colours() -> None:
     red[..., 0] = 1.0
     found = quality.colour_statistics(red)
     assert found["saturation"][0] == 1.0
-    assert found["colourfulness"][0] == pytest.approx(0.3 * np.hypot(1, 0.5))
+    assert found["colourfulness"][0] == pytest.approx(255 * 0.3 * np.hypot(1, 0.5))
 
 
 @pytest.mark.parametrize(

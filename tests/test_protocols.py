@@ -262,7 +262,7 @@ def test_a_baseline_by_the_recipes_name_and_the_papers_scales(demo_model: interp
     with refused(InputError, "baseline", "none, dg, cfg, cfg+dg", "slg"):
         task.baseline("slg")
     flux = settings(RECIPES["dg-table-3"], PRESETS["flux-dedistilled"], 57)
-    assert (flux["cfg"], flux["cfg+dg"]) == ("cfg:3.5", "cfg:4+dg:2:channels=154,1446:block=22")
+    assert (flux["cfg"], flux["cfg+dg"]) == ("cfg:3.5", "cfg:4+dg:2:channels=154,1446:block=21")
     assert settings(RECIPES["dg-table-1"], PRESETS["sd3"], 24)["cfg"] == "cfg:4"
 
 
@@ -305,7 +305,7 @@ def test_scoring_a_presets_store_again_keeps_its_table(tmp_path: Path) -> None:
     assert any(kept["paper"].to_numpy())
     assert "semantics" in kept["measure"].to_numpy()
     sections = sections_of({"evaluation": kept})
-    assert "bootstrap" in sections["evaluation"][0].attrs["interval"]
+    assert "over 4 prompt texts" in sections["evaluation"][0].attrs["interval"]
     assert sections[f"evaluation{PAPERS}"][0].attrs["interval"] == ""
 
 

@@ -23,7 +23,7 @@ def test_what_a_branch_writes_is_what_a_plain_hook_sees(tiny_model: interp.Model
     mlp = tiny_model.pipe.transformer.transformer_blocks[2].ff
     handle = mlp.register_forward_hook(lambda m, a, output: seen.append(output.double().mean(dim=1)[0]))
     try:
-        generator = [torch.Generator("cpu").manual_seed(0)]
+        generator = [torch.Generator("cpu").manual_seed(int(run.stats["seed"][0]))]
         arguments = {"num_inference_steps": 4, "height": 64, "width": 64, "guidance_scale": 1.0, **tiny_model.settings()}
         tiny_model.pipe(["a red cat"], generator=generator, **arguments)
     finally:
@@ -46,14 +46,14 @@ def test_the_position_is_part_of_the_embedding(tiny_model: interp.Model, tmp_pat
     assert "embedding" in interp.residual.decompose(run, [3], stream="text")["writer"].to_numpy()
 
 
-def test_the_planted_writer_and_birth_are_found(tmp_path: Path) -> None:
+def test_the_planted_writer_is_found(tmp_path: Path) -> None:
     planted = plant("flux", channels=(4, 9), block=2, gate="attn", seed=5)
     run = interp.trace(planted.model, planted.prompts(4), out=tmp_path / "run.zarr", record=interp.Record(branches=True))
     for stream in planted.streams:
         found = interp.residual.decompose(run, stream=stream)
         assert found["channel"].to_numpy().tolist() == [4, 9]
         assert found["largest_writer"].to_numpy().tolist() == ["block.2/attn"] * 2
-        assert found["birth"].to_numpy().tolist() == [2, 2]
+        assert found["half_written"].to_numpy().tolist() == [2, 2]
         one = found.sel(writer="block.2/attn")
         np.testing.assert_allclose(one["contribution"], one["alpha"] * one["branch"], rtol=1e-4)  # the branch is constant
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from messages import refused
+from messages import names, refused
 from PIL import Image
 
 import interp
@@ -132,8 +132,12 @@ def test_a_part_of_the_tokens_is_no_map() -> None:
 
 
 def test_seeds_of_one_text_are_one_sample() -> None:
-    data, truth = states(prompts=4)
-    data = data.assign_coords(
-        prompt_text=("prompt", np.array(["a", "a", "b", "b"], dtype=object)), seed=("prompt", [0, 1, 0, 1])
-    )
-    assert "2 prompt texts" in segmentation.score(data, truth, k=2).attrs["interval"]
+    data, truth = states(prompts=8)
+    texts = ("prompt", np.array(list("aabbccdd"), dtype=object))
+    found = segmentation.score(data.assign_coords(prompt_text=texts, seed=("prompt", range(8))), truth, k=2)
+    assert "4 prompt texts" in found.attrs["interval"]
+    assert (found["iou_low"] <= found["iou"]).all()
+    shared = segmentation.score(data.assign_coords(prompt_text=texts, seed=("prompt", [0, 1] * 4)), truth, k=2)
+    assert not names(shared.attrs["interval"], "none", "2 seeds")
+    assert shared["iou_low"].isnull().all()
+    np.testing.assert_array_equal(shared["iou"], found["iou"])

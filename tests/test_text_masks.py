@@ -15,7 +15,7 @@ from interp.tracing.prepare import prepare
 
 def test_padding_changes_nothing_but_rounding(qwenimage_model: interp.Model) -> None:
     """Qwen-Image's prompts, given as text to the plain pipeline one at a time and without padding, draw the same."""
-    found = interp.generate(qwenimage_model, PROMPTS[:3], steps=3, batch_size=3)["latents"].to_numpy()
+    found = interp.generate(qwenimage_model, PROMPTS[:3], steps=3, seeds="shared", batch_size=3)["latents"].to_numpy()
     size = {"height": 64, "width": 64, "num_inference_steps": 3, "true_cfg_scale": 1.0}
     for row, prompt in enumerate(PROMPTS[:3]):
         generator = torch.Generator().manual_seed(0)
@@ -36,8 +36,8 @@ def test_a_text_as_long_as_it_may_be_needs_no_mask(qwenimage_model: interp.Model
 def test_other_text_keeps_the_image_part_of_a_mask(chroma_model: interp.Model) -> None:
     """The swap of text tokens draws the other prompt's picture from the same noise, its mask over text alone and all."""
     other_text = SwapConditioning.of(chroma_model, prompt=PROMPTS[1], tokens=True)
-    found = interp.generate(chroma_model, PROMPTS[:1], steps=3, interventions=[other_text])["latents"].to_numpy()
-    other = interp.generate(chroma_model, [PROMPTS[1]], steps=3)["latents"].to_numpy()
+    found = interp.generate(chroma_model, PROMPTS[:1], steps=3, seeds=[0], interventions=[other_text])["latents"].to_numpy()
+    other = interp.generate(chroma_model, [PROMPTS[1]], steps=3, seeds=[0])["latents"].to_numpy()
     np.testing.assert_allclose(found, other, atol=1e-6)
 
 

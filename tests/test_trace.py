@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import FAMILIES, PROMPTS, full, prompts_for
 from messages import refused
 
 import interp
 from interp.testing import check_anatomy, untraced
-from interp.testing.family import generators
 from interp.testing.reference import hooked, last_latents
 from interp.tracing.prepare import prepare
 
 
-def drawn_plain(pipe: Any, count: int, steps: int = 4) -> tuple[Any, Any]:
-    """Pictures and last latents of a plain SD3 pipeline, its guidance off."""
-    more = {"num_inference_steps": steps, "height": 64, "width": 64, "generator": generators(count, 0), "output_type": "np"}
+def drawn_plain(pipe: Any, rows: xr.Dataset, steps: int = 4) -> tuple[Any, Any]:
+    """Pictures and last latents of a plain SD3 pipeline, its guidance off, of these rows' prompts and seeds."""
+    noise = [torch.Generator().manual_seed(int(seed)) for seed in rows["seed"]]
+    more = {"num_inference_steps": steps, "height": 64, "width": 64, "generator": noise, "output_type": "np"}
     family = FAMILIES["sd3"]
     with last_latents(pipe) as last:
-        output = family.draw(pipe, PROMPTS[:count], {"max_sequence_length": 8}, 1.0, **more)
+        output = family.draw(pipe, rows["prompt_text"].to_numpy().tolist(), {"max_sequence_length": 8}, 1.0, **more)
     return family.pictures(output), last[0].float().numpy()
 
 
@@ -75,11 +77,51 @@ def test_selection_keeps_the_named_part(tiny_model: interp.Model, tiny_run: inte
     assert list(run.hidden.children) == ["image"]
 
 
-def test_prompts_and_seeds_are_crossed(tiny_run: interp.Run) -> None:
-    assert list(tiny_run.stats["seed"].values) == [0, 1] * len(PROMPTS)
+def test_every_prompt_and_repeat_has_a_seed_of_its_own(tiny_run: interp.Run) -> None:
+    assert list(tiny_run.stats["seed"].values) == [stated_seed(0, repeat, text) for text in PROMPTS for repeat in range(2)]
+    assert len(set(tiny_run.stats["seed"].values)) == 2 * len(PROMPTS)
     assert list(tiny_run.stats["prompt_text"].values) == [text for text in PROMPTS for _ in range(2)]
     first = tiny_run.images["image"].to_numpy()
     assert not np.array_equal(first[0], first[1])
+
+
+def stated_seed(base: int, repeat: int, text: str) -> int:
+    """The documented rule: the first four bytes, big-endian, of a SHA-256."""
+    digest = hashlib.sha256(f"{base}/{repeat}/{' '.join(text.lower().split())}".encode()).digest()
+    return int(digest[:4].hex(), 16)
+
+
+def test_seeds_follow_their_rule(tiny_model: interp.Model) -> None:
+    def seeds(prompts: list[str], **given: Any) -> list[int]:
+        return [row.seed for row in prepare(tiny_model, prompts, steps=1, **given).plan.rows()]
+
+    texts = ["a red cat", "two dog", ""]
+    own = seeds(texts, repeats=3, seed=5)
+    assert own == [stated_seed(5, repeat, text) for text in texts for repeat in range(3)]
+    assert len(set(own)) == 9
+    assert not set(own) & set(seeds(texts, repeats=3, seed=6))
+    assert seeds(["two dog", "a red cat"]) == [stated_seed(0, 0, "two dog"), stated_seed(0, 0, "a red cat")], "in any order"
+    # case and spaces make no other prompt: the count of repeats goes on
+    assert seeds(["A red  cat", "a Red cat"]) == [stated_seed(0, repeat, "a red cat") for repeat in range(2)]
+    assert seeds(texts, repeats=2, seed=5, seeds="shared") == [5, 6] * 3
+    assert seeds(["two dog", "two dog"], seeds="shared") == [0, 1]
+    assert seeds(texts, seeds=[3]) == [3] * 3
+    assert seeds(texts, seeds="0-2") == seeds(texts, seeds=[0, 1, 2]) == [0, 1, 2] * 3
+    for given, words in (
+        ({"seeds": []}, ("seeds", "own", "shared")),
+        ({"seeds": [1, 1]}, ("seeds", "different", "[1, 1]")),
+        ({"seeds": [-1]}, ("seeds", "-1", 0)),
+        ({"seeds": [0, 1], "repeats": 3}, ("repeats", "seeds", 2, 3)),
+    ):
+        with refused(interp.InputError, *words):
+            seeds(texts, **given)
+    with refused(interp.InputError, "seeds", "two dog", "once"):
+        seeds(["two dog", "two dog"], seeds=[3])
+
+
+def test_unknown_seeds_name_the_known_ones(tiny_model: interp.Model) -> None:
+    with refused(interp.InputError, "seeds", "own", "shared", "each"):
+        prepare(tiny_model, PROMPTS, steps=1, seeds="each")
 
 
 class ScaleAlpha:
@@ -136,7 +178,7 @@ def test_edited_hidden_equals_a_hand_written_hook(tiny_model: interp.Model, tmp_
 
     handle = tiny_model.pipe.transformer.transformer_blocks[1].register_forward_hook(zero)
     try:
-        pictures, latents = drawn_plain(tiny_model.pipe, 2)
+        pictures, latents = drawn_plain(tiny_model.pipe, run.images)
     finally:
         handle.remove()
     assert np.array_equal(run.images["image"], pictures)
@@ -230,7 +272,7 @@ def test_two_calls_a_step_are_noticed(tiny_folder: Path, tmp_path: Path) -> None
 
 def test_the_pipeline_works_as_ever_after_a_trace(tiny_model: interp.Model, tiny_run: interp.Run) -> None:
     with hooked(tiny_model.pipe.transformer, FAMILIES["sd3"].hooks) as seen:
-        pictures, _ = drawn_plain(tiny_model.pipe, 1)
+        pictures, _ = drawn_plain(tiny_model.pipe, tiny_run.images.isel(prompt=[0]))
     assert np.array_equal(pictures, tiny_run.images["image"][:1])
     assert seen.states("image", 0).shape[:2] == (1, 4)
 
@@ -261,7 +303,7 @@ def test_bfloat16_states_are_kept_exactly(dtype: Any, tiny_folder: Path, tmp_pat
     model = interp.load(tiny_folder, dtype=dtype)
     run = interp.trace(model, PROMPTS[:2], out=tmp_path / "run.zarr", record=interp.Record(hidden=True), batch_size=2)
     with hooked(model.pipe.transformer, FAMILIES["sd3"].hooks) as seen:
-        pictures, _ = drawn_plain(model.pipe, 2)
+        pictures, _ = drawn_plain(model.pipe, run.images)
     assert np.array_equal(run.images["image"], pictures)
     assert np.array_equal(run.hidden["image"]["hidden"].sel(block=2), seen.states("image", 2))
     assert np.array_equal(run.gates["alpha"].sel(block=1, stream="text", gate="mlp"), seen.gates("text", "mlp", 1))

@@ -12,10 +12,13 @@ from messages import refused
 
 import interp
 from interp.analysis import disruption as analysis
+from interp.analysis.intervals import Sampled
 from interp.base.plan import Row
 from interp.experiments.kinds.dose import dose, nested_blocks, share_out
 from interp.experiments.kinds.transport import transport
+from interp.store.schema import Array
 from interp.testing import plant
+from interp.tracing.prepare import prepare
 
 
 @pytest.mark.parametrize("name", ["tiny_model", pytest.param("flux_model", marks=pytest.mark.full)])
@@ -28,7 +31,9 @@ def test_transport_of_everything_is_a_patch_of_the_whole_state(
         model, prompts[:1], prompts[1:2], out=tmp_path / "t.zarr", channels=[3], strengths=[0.5, 1.0], steps=3
     ).run()
     found = drawn.result("transport")
-    alone = [interp.generate(model, prompts[n : n + 1], steps=3)["latents"].to_numpy()[0] for n in (1, 0)]
+    seed = int(drawn.axes["seed"][0])
+    assert seed == prepare(model, prompts[:1], steps=3).plan.rows()[0].seed, "the source's own: one noise for a pair"
+    alone = [interp.generate(model, prompts[n : n + 1], steps=3, seeds=[seed])["latents"].to_numpy()[0] for n in (1, 0)]
     for arm, expected in enumerate(alone):  # the target, the source
         np.testing.assert_allclose(drawn.latents(0, arm), expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(alone[0], alone[1], rtol=1e-3, atol=1e-4)
@@ -53,7 +58,10 @@ def test_the_planted_channel_moves_the_picture_to_the_source(family: str, tmp_pa
     assert float(found["moved"].sel(channels="massive", strength=1.0)) == pytest.approx(1.0, abs=0.02)
     assert 0.2 < float(found["moved"].sel(channels="massive", strength=0.5)) < 0.8
     assert abs(float(found["moved"].sel(channels="control", strength=1.0))) < 0.2
-    assert float(found["over_control"].sel(strength=1.0)) > 0.8
+    assert (found["over"].sel(strength=1.0, against=["control", "energy"]) > 0.8).all()
+    assert float(found["over"].sel(strength=1.0, against="zero")) > 0.4  # a way of one dimension: zeroing overshoots it
+    # the planted channel is alike in all tokens: in another order it is the same
+    assert float(found["over"].sel(strength=1.0, against="shuffled")) == pytest.approx(0.0, abs=0.02)
 
 
 @pytest.mark.long
@@ -122,14 +130,20 @@ def test_outcomes_by_the_papers_claims() -> None:
     draw = np.random.default_rng(0)
     kept, moved, fallen = (draw.normal(mean, 0.01, 30) for mean in (0.03, 0.3, 0.9))
     none, worse = draw.normal(0, 0.01, 30), draw.normal(1.0, 0.1, 30)
-    assert analysis.outcome({"structure": kept, "detail": worse, "sharpness": none}, 0.1) == "detail lost alone (DG)"
-    assert analysis.outcome({"structure": kept, "detail": none, "sharpness": -worse}, 0.1) == "detail lost alone (DG)"
-    assert analysis.outcome({"structure": kept, "detail": -worse, "sharpness": worse}, 0.1) == "detail altered alone"
-    assert analysis.outcome({"structure": kept, "detail": none, "sharpness": none}, 0.1) == "nothing"
-    assert analysis.outcome({"structure": moved, "detail": worse, "sharpness": none}, 0.1) == "more than detail"
-    assert analysis.outcome({"structure": fallen, "detail": worse, "sharpness": none}, 0.1) == "collapse (FC)"
-    few = {name: np.array([0.1, 0.1]) for name in ("structure", "detail", "sharpness")}
-    assert analysis.outcome(few, 0.1) == "cannot tell"
+
+    def outcome(structure: Array, detail: Array, sharpness: Array) -> str:
+        values = {"structure": structure, "detail": detail, "sharpness": sharpness}
+        return analysis.outcome({name: (here, Sampled.single(len(here))) for name, here in values.items()}, 0.1)
+
+    assert outcome(kept, worse, none) == "detail lost alone (DG)"
+    assert outcome(kept, none, -worse) == "detail lost alone (DG)"
+    assert outcome(kept, -worse, worse) == "detail altered alone"
+    assert outcome(kept, none, none) == "nothing"
+    assert outcome(moved, worse, none) == "more than detail"
+    assert outcome(fallen, worse, none) == "collapse (FC)"
+    for few in (2, 3):
+        assert outcome(*[np.full(few, 0.1)] * 3) == "cannot tell"
+    assert outcome(fallen[:4], worse[:4], none[:4]) == "collapse (FC)"
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from interp.analysis import paired
+from interp.analysis import intervals, paired
 from interp.store.schema import Array
 
 
@@ -79,15 +79,70 @@ def test_a_verdict_agrees_with_its_interval() -> None:
         assert (verdict in ("better", "worse")) == (corrected[number] <= 0.05)
     assert any("not after correction" in str(v) for v in lonely["verdict"][:, 0].to_numpy()), "of forty, some look so by chance"
     few = paired.compare(scores(values[:, :, :1]))
-    assert str(few["verdict"][1, 0].values) == "cannot tell: too few prompts"
+    assert str(few["verdict"][1, 0].values) == "cannot tell: too few prompts, or shared seeds"
 
 
-@pytest.mark.parametrize("prompts", [2, 4, 5])
+@pytest.mark.parametrize("prompts", [2, 3, 4, 5])
 def test_few_prompts_never_say_better(prompts: int) -> None:
-    """Under random signs the smallest p of five prompts is 0.0625: no interval of theirs is a finding."""
+    """Under random signs the smallest p of five prompts is 0.0625: no interval of theirs is a finding. Below four: none."""
     found = paired.compare(table([np.zeros((1, prompts)), 1 + 0.01 * np.arange(prompts)[None]]))
-    assert float(found["over_low"][1, 0]) > 0
-    assert str(found["verdict"][1, 0].values) == "not shown"
+    if prompts < 4:
+        assert np.isnan(found[["over_low", "over_high", "low", "high", "win_low", "win_high"]].to_dataarray()).all()
+        assert str(found["verdict"][1, 0].values) == "cannot tell: too few prompts, or shared seeds"
+    else:
+        assert float(found["over_low"][1, 0]) > 0
+        assert str(found["verdict"][1, 0].values) == "not shown"
+
+
+def with_rows(values: Array, texts: list[str], seeds: list[int]) -> xr.DataArray:
+    """(setting, row) scores of one measure, with each row's prompt text and seed."""
+    rows = {"prompt": np.arange(len(texts)), "prompt_text": ("prompt", texts), "seed": ("prompt", seeds)}
+    return xr.DataArray(values[:, None], {"setting": ["a", "b"], "measure": ["m"], **rows}, ("setting", "measure", "prompt"))
+
+
+def test_rows_of_a_text_with_seeds_of_their_own_are_averaged_first() -> None:
+    draw = np.random.default_rng(1)
+    values = draw.normal(size=(2, 12, 3)) + draw.normal(size=(1, 12, 1)) + np.array([0.0, 0.6])[:, None, None]
+    texts = [f"text {t}" for t in range(12) for _ in range(3)]
+    found = paired.compare(with_rows(values.reshape(2, 36), texts, list(range(36))), margin=0.3)
+    averaged = paired.compare(table(values.mean(axis=2)[:, None]), margin=0.3)
+    for name in ("value", "low", "high", "over", "over_low", "over_high", "p", "p_holm", "effect"):
+        np.testing.assert_allclose(found[name], averaged[name], atol=1e-12, err_msg=name)
+    assert found["verdict"].to_numpy().tolist() == averaged["verdict"].to_numpy().tolist()
+    won = (values[1] > values[0]).mean(axis=1)
+    assert float(found["win"].sel(setting="b", measure="m")) == pytest.approx(won.mean())
+
+
+def test_rows_that_share_seeds_are_two_way_samples() -> None:
+    """The seeds' part of a difference is no finding, however many prompts show it."""
+    draw = np.random.default_rng(2)
+    texts, seeds = [f"text {t}" for t in range(40) for _ in range(6)], list(range(6)) * 40
+    by_seed = np.array([1.0, -0.6, 0.8, -0.4, 0.9, -0.2])  # of the difference
+    own = draw.normal(size=(40, 6))
+    values = np.stack([own, own + by_seed + 0.1 * draw.normal(size=(40, 6))]).reshape(2, 240)
+    shared = paired.compare(with_rows(values, texts, seeds))
+    assert str(shared["verdict"].sel(setting="b", measure="m").values) == "not shown"
+    difference = (values[1] - values[0])[:, None]
+    p = intervals.p_of_zero(difference, intervals.Sampled(texts, seeds))
+    np.testing.assert_allclose(shared["p"].sel(setting="b"), p)
+    assert "two-way" in shared.attrs["p"]
+    as_own = paired.compare(with_rows(values, texts, list(range(240))))
+    assert str(as_own["verdict"].sel(setting="b", measure="m").values) == "better"
+    few = with_rows(values, texts, seeds).isel(prompt=np.flatnonzero(np.array(seeds) < 3))
+    assert (
+        str(paired.compare(few)["verdict"].sel(setting="b", measure="m").values)
+        == "cannot tell: too few prompts, or shared seeds"
+    )
+
+
+def test_a_difference_that_is_shown_is_not_also_none() -> None:
+    """Within the margin, and above 0: it is better; the same with as much noise that 0 is within, no different."""
+    draw = np.random.default_rng(4)
+    base = draw.normal(0, 10, 40)
+    clear = paired.compare(table([[base], [base + 0.5 + draw.normal(0, 0.1, 40)]]), margin=0.2)
+    noisy = paired.compare(table([[base], [base + draw.normal(0, 1.0, 40)]]), margin=0.2)
+    assert str(clear["verdict"][1, 0].values) == "better"
+    assert str(noisy["verdict"][1, 0].values) == paired.EQUIVALENT
 
 
 def test_an_equivalence_that_is_withdrawn_leaves_the_direction() -> None:
@@ -123,8 +178,10 @@ def test_ties_few_prompts_and_gaps_prove_nothing() -> None:
     assert said([own, own]) == "not shown", "ties"
     near = [value + (-1) ** number * 0.01 for number, value in enumerate(own)]
     assert said([own, near]) == paired.EQUIVALENT
-    assert said([own[:5], near[:5]]) == "not shown", "five prompts"
-    assert said([own, [*near[:-1], float("nan")]]) == "cannot tell: not measured on 1 of 20 prompts"
+    assert said([own[:5], near[:5]]) == paired.EQUIVALENT, "the interval of five prompts is as wide as it must be"
+    assert said([own[:5], [value + (-1) ** number for number, value in enumerate(own[:5])]]) == "not shown"
+    assert said([own[:3], near[:3]]) == "cannot tell: too few prompts, or shared seeds"
+    assert said([own, [*near[:-1], float("nan")]]) == "cannot tell: not measured on 1 of 20 rows"
 
 
 @pytest.mark.parametrize("prompts", [4, 8, 20])

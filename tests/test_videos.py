@@ -32,7 +32,7 @@ def test_a_video_is_stored_frame_by_frame(wan_model: interp.Model, tmp_path: Pat
         settings={"num_frames": 5},
         record=interp.Record(hidden=interp.Select(blocks="0", steps=(1,))),
     )
-    generators = [torch.Generator().manual_seed(0) for _ in prompts]
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in run.images["seed"]]
     own = pipe(
         prompts,
         guidance_scale=1.0,

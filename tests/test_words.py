@@ -73,9 +73,10 @@ def test_an_index_out_of_range_names_the_range(index: int) -> None:
 @given(
     st.one_of(st.none(), st.lists(st.integers(-9, 9), min_size=1).map(tuple)),
     st.sampled_from([("image",), ("text",), ("image", "text")]),
+    st.booleans(),
 )
-def test_records_read_back_from_json(blocks: tuple[int, ...] | None, streams: tuple[str, ...]) -> None:
-    record = interp.Record(hidden=Select(blocks=blocks, streams=streams), latents="all", modulation=True)
+def test_records_read_back_from_json(blocks: tuple[int, ...] | None, streams: tuple[str, ...], padding: bool) -> None:
+    record = interp.Record(hidden=Select(blocks=blocks, streams=streams), latents="all", modulation=True, padding=padding)
     assert interp.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
@@ -87,6 +88,27 @@ def test_duplicate_lines_continue_the_seeds() -> None:
     rows = plan(("a", "b", "a"), seed=5, repeats=2).rows()
     assert [(row.text, row.seed) for row in rows] == [("a", 5), ("a", 6), ("b", 5), ("b", 6), ("a", 7), ("a", 8)]
     assert len({(row.text, row.seed) for row in rows}) == 6
+    once, twice = (
+        plan(texts, seed=5, repeats=repeats, seeds="own").rows() for texts, repeats in ((("a", "b"), 4), (("a", "b", " A"), 2))
+    )
+    assert [row.seed for row in twice] == [once[place].seed for place in (0, 1, 4, 5, 2, 3)]
+
+
+def test_a_partners_seeds_are_taken() -> None:
+    source = plan(("a", "b"), repeats=2, seeds="own")
+    target = plan(("c", "c"), repeats=2, seeds="own", partners=("a", "b"))
+    assert [row.text for row in target.rows()] == ["c"] * 4
+    assert [row.seed for row in target.rows()] == [row.seed for row in source.rows()]
+    assert len({row.seed for row in target.rows()}) == 4
+
+
+def test_what_earlier_versions_did_adds_no_word_to_a_plan() -> None:
+    """Stores of earlier versions can then be continued."""
+    older = plan(("a",), seeds="shared", record=interp.Record(padding=True)).to_json()
+    assert not {"seeds", "partners"} & set(older)
+    assert "padding" not in older["record"]
+    assert plan(("a",)).to_json()["record"]["padding"] is False
+    assert [plan(("a",), seeds=seeds).to_json()["seeds"] for seeds in ("own", (3, 1))] == ["own", [3, 1]]
 
 
 def test_groups_are_fixed_by_row_number() -> None:

@@ -21,9 +21,9 @@ with frame.explained():
     found = ask.result(opened, "residual", "residual.decompose", reads=reads, channels=lines, stream=stream)
     if found is not None:
         here = found.value.sel(channel=channel)
-        born, writer = int(here["birth"]), str(here["largest_writer"].item())
+        born, writer = int(here["half_written"]), str(here["largest_writer"].item())
         left, middle, right = st.columns(3)
-        left.metric("born in block", born, help="The first block at whose output half of the largest size is reached.")
+        left.metric("half written by block", born, help="The first block at whose output half of the largest size is reached.")
         middle.metric("largest writer", plain(writer))
         right.metric("largest remainder", f"{float(here['remainder'].max()):.1e}", help="Recorded minus summed: rounding.")
         contribution, factors = st.columns(2)

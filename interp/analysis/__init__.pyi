@@ -3,6 +3,7 @@ from . import attribution as attribution
 from . import comparison as comparison
 from . import correspondence as correspondence
 from . import criteria as criteria
+from . import dependence as dependence
 from . import disruption as disruption
 from . import energy as energy
 from . import factorial as factorial
@@ -12,8 +13,10 @@ from . import massive as massive
 from . import paired as paired
 from . import pairs as pairs
 from . import patching as patching
+from . import prompt_effect as prompt_effect
 from . import residual as residual
 from . import result as result
+from . import sampled as sampled
 from . import segmentation as segmentation
 from . import sources as sources
 from . import stability as stability

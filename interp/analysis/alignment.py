@@ -12,6 +12,7 @@ from scipy import stats
 from interp.analysis import intervals, sources
 from interp.analysis.criteria import largest
 from interp.analysis.result import result
+from interp.analysis.sampled import Sampled
 from interp.store.schema import Array
 from interp.store.traced_run import Run
 
@@ -33,12 +34,14 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     """
     gates, statistics = sources.gates(source, stream), sources.statistics(source, stream)
     axes = ("prompt", "block", "channel")
-    alpha = sources.samples(abs(gates["alpha"])).transpose("gate", *axes)
+    alpha = sources.over_steps(abs(gates["alpha"])).transpose("gate", *axes)
+    units = sources.units(alpha)
     change = abs(statistics["mean"].diff("block", label="upper")).reindex(block=statistics["block"])
-    targets = [sources.samples(values).transpose(*axes).to_numpy() for values in (statistics["mean_abs"], change)]
-    numbers = [[_one(gate, target, k, seed) for gate in alpha.to_numpy()] for target in targets]
+    targets = [sources.over_steps(values).transpose(*axes).to_numpy() for values in (statistics["mean_abs"], change)]
+    numbers = [[_one(gate, target, units, k, seed) for gate in alpha.to_numpy()] for target in targets]
     found = {name: np.array([[one[name] for one in line] for line in numbers]).swapaxes(1, 2) for name in NAMES}
-    alphas, sizes = alpha.to_numpy().mean(axis=1), targets[0].mean(axis=0)  # (gate, block, channel), (block, channel)
+    alphas = np.stack([intervals.mean_of_texts(gate, units) for gate in alpha.to_numpy()])  # (gate, block, channel)
+    sizes = intervals.mean_of_texts(targets[0], units)  # (block, channel)
     at_largest = np.take_along_axis(alphas, sizes.argmax(axis=-1)[None, :, None], axis=-1)
     rank = np.where(np.isnan(alphas + sizes).any(axis=-1), np.nan, (alphas > at_largest).sum(axis=-1))
     return result(
@@ -50,7 +53,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
         },
         {"target": TARGETS, "gate": alpha["gate"], **sources.along(statistics, "block")},
         averaged_over="tokens, steps, then prompt texts",
-        interval=intervals.said_jackknife(alpha.sizes["prompt"], "correlation"),
+        interval=units.said("correlation"),
         control=f"another block's alpha; {PERMUTATIONS} permutations of the channels",
         note="a correlation: whether alpha governs is a question for an intervention",
         stream=stream,
@@ -59,13 +62,13 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     )
 
 
-def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
+def _one(alpha: Array, values: Array, units: Sampled, k: int, seed: int) -> dict[str, Array]:
     """All numbers of one gate and target from (prompt, block, channel) arrays; NaN for blocks that lack either."""
     present = np.flatnonzero(~(np.isnan(alpha).any(axis=(0, 2)) | np.isnan(values).any(axis=(0, 2))))
     found = {name: np.full(alpha.shape[1], np.nan) for name in NAMES}
     if not len(present):
         return found
-    mean_alpha, mean_value = alpha.mean(axis=0)[present], values.mean(axis=0)[present]
+    mean_alpha, mean_value = (intervals.mean_of_texts(one, units)[present] for one in (alpha, values))
     ranks_alpha, ranks_value = standardised_ranks(mean_alpha), standardised_ranks(mean_value)
     every = ranks_value @ ranks_alpha.T  # (block of the value, block of the alpha)
     own = np.diag(every)
@@ -84,7 +87,7 @@ def _one(alpha: Array, values: Array, k: int, seed: int) -> dict[str, Array]:
     def one(place: tuple[int, ...]) -> None:
         block = present[place[0]]
         pair = np.stack([alpha[:, block], values[:, block]], axis=1)
-        low, high = intervals.jackknife(pair, spearman, scale="correlation")
+        low, high = intervals.interval(pair, units, spearman, scale="correlation", rough=True)
         found["correlation_low"][block], found["correlation_high"][block] = low, high
 
     intervals.everywhere(one, (len(present),))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import factorial, intervals, massive, sources
+from interp.analysis import factorial, intervals, massive, sampled, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
@@ -21,7 +21,6 @@ from interp.store.schema import Array
 MARGIN = 0.05  # shares below it are negligible
 TERMS = ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed", "prompt:seed", "timestep:prompt:seed")
 """In the order of `factorial.terms_of`."""
-PROMPT_TERMS = [TERMS.index(term) for term in TERMS if "prompt" in term]
 CONFOUNDED = "in a sampling run the timestep is also the noise level, and the split depends on the grid of steps"
 
 
@@ -44,7 +43,8 @@ def decompose(
                                                               below three texts, for which there is no interval
     ordinary                          (term, block)           the control: mean share over the other channels
 
-    Seeds are crossed with prompts: those that every prompt text has are used, each once.
+    Where prompts share seeds, those that every text has are used, each once, and `seed` and its interactions are over these.
+    Where every text has its own, `seed` and `timestep:seed` are within texts; with one a text, they are part of the prompt's.
     """
     if quantity not in ("magnitude", "alpha"):
         raise InputError(f"quantity must be magnitude or alpha; got {quantity!r}")
@@ -52,38 +52,38 @@ def decompose(
         raise InputError(f"margin must lie between 0 and 1; got {margin!r}")
     chosen = massive.channels_of(source, channels, stream)
     data = _quantity(source, stream, quantity, gate)
-    cells, prompts, seeds = crossed(data)
+    cells, split = table_of(data)
     if data.sizes["step"] < 2:
         raise InputError("steps: timestep against text needs at least two steps; this run has one")
-    split = Split(prompts, seeds, data.sizes["step"])
     at = np.flatnonzero(np.isin(data["channel"].to_numpy(), chosen))
     every, here, values = _one_pass(split, data, cells, at)
-    eta, omega = effect_sizes(values)
-    axes = ("term", "block", "channel")
+    eta, omega = effect_sizes(split, values)
+    axes, units = ("term", "block", "channel"), sampled.Sampled.single(split.texts)
+    _, most = intervals.interval(here, units, split.any_prompt, scale="share", level=0.9)
     return result(
         "attribution",
         {
-            "share": (axes, Estimate.of_mean(here, split.shares, intervals.jackknife)),
+            "share": (axes, Estimate.of_mean(here, units, split.shares, "share")),
             "eta2": (axes, eta),
             "omega2": (axes, omega),
-            "any_prompt": (axes[1:], Estimate.of_mean(here, split.any_prompt, intervals.jackknife)),
-            "prompt_negligible": (axes[1:], intervals.jackknife(here, split.any_prompt, level=0.9)[1] < margin),
+            "any_prompt": (axes[1:], Estimate.of_mean(here, units, split.any_prompt, "share")),
+            "prompt_negligible": (axes[1:], most < margin),
             "ordinary": xr.DataArray(np.delete(split.shares(every)[0], at, axis=-1), dims=axes).mean("channel"),
         },
-        {"term": list(TERMS), "channel": chosen, **sources.along(data, "block")},
+        {"term": list(split.terms), "channel": chosen, **sources.along(data, "block")},
         averaged_over="tokens" if quantity == "magnitude" else "nothing",
-        interval=intervals.said_jackknife(prompts, "share"),
+        interval=units.said("share") + ("" if split.nested else "; given these seeds"),
         control="ordinary: mean over the other channels",
-        note=CONFOUNDED + _no_text(source, quantity),
+        note=CONFOUNDED + _one_seed(split) + _no_text(source, quantity),
         stream=stream,
         channels=chosen,
         quantity=quantity if gate is None else f"{quantity}.{gate}",
         margin=margin,
-        prompts=prompts,
-        seeds=seeds,
+        prompts=split.texts,
+        seeds=split.seeds,
         timesteps=", ".join(f"{value:g}" for value in data["timestep"].to_numpy()) if "timestep" in data.coords else "",
         **sources.facts_of(source),
-    ).sel(term=[term for term in TERMS if seeds > 1 or "seed" not in term])
+    )
 
 
 def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | None) -> xr.DataArray:
@@ -96,6 +96,13 @@ def _quantity(source: sources.Source, stream: str, quantity: str, gate: str | No
     return alpha.sel(gate=gate)
 
 
+def _one_seed(split: Split) -> str:
+    """A note where noise cannot be told from text."""
+    if split.nested and split.seeds == 1:
+        return "; one seed of its own for every prompt: the prompt's terms hold the noise's too, and are upper bounds"
+    return ""
+
+
 def _no_text(source: sources.Source, quantity: str) -> str:
     """A note where the text cannot enter the gates at all: a share of zero is then no finding."""
     if quantity != "alpha" or isinstance(source, xr.Dataset):
@@ -104,17 +111,17 @@ def _no_text(source: sources.Source, quantity: str) -> str:
     return "" if players is None or "text" in players else "; in this model text cannot enter the gates at all"
 
 
-def crossed(data: xr.DataArray) -> tuple[Array, int, int]:
-    """Rows as a (text, seed) table over the seeds that every text has; and its sizes, at least two texts."""
+def table_of(data: xr.DataArray) -> tuple[Array, Split]:
+    """Rows as a (text, seed) table, and its design: the seeds that all texts share, or as many of its own for every text."""
     table: dict[Any, dict[Any, int]] = {}
     for row, (text, seed) in enumerate(zip(*sources.labels(data), strict=True)):
         table.setdefault(text, {}).setdefault(seed, row)
-    common = sorted(set.intersection(*(set(rows) for rows in table.values())))
-    if not common:
-        raise InputError("seeds must be crossed with prompts: no seed of this run is there for every prompt text")
     if len(table) < 2:
         raise InputError("prompts: timestep against text needs at least two different prompt texts; this run has one done")
-    return np.array([[rows[seed] for seed in common] for rows in table.values()]), len(table), len(common)
+    common = sorted(set.intersection(*(set(rows) for rows in table.values())))
+    count = len(common) or min(len(rows) for rows in table.values())
+    cells = np.array([[rows[seed] for seed in common or sorted(rows)[:count]] for rows in table.values()])
+    return cells, Split(len(table), count, data.sizes["step"], nested=not common)
 
 
 def _one_pass(split: Split, data: xr.DataArray, cells: Array, at: Array) -> tuple[Array, Array, Array]:
@@ -143,6 +150,15 @@ class Split:
     texts: int
     seeds: int
     steps: int
+    nested: bool
+    """Every text has seeds of its own; else all texts have the same ones."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms that this design tells apart; where seeds are nested, `seed` is within prompts."""
+        if self.seeds == 1:
+            return ("timestep", "prompt", "timestep:prompt")
+        return ("timestep", "prompt", "seed", "timestep:prompt", "timestep:seed") if self.nested else TERMS
 
     def features(self, shifted: Array) -> Array:
         """(text, feature, ...) of (text, seed, step, ...) less a constant near the mean: each text's cells, and the squares of
@@ -159,9 +175,27 @@ class Split:
         return np.concatenate([shifted.reshape(len(shifted), -1, *shifted.shape[3:]), np.stack(squares, axis=1)], axis=1)
 
     def components(self, means: Array) -> Array:
-        """(sample, term, ...) from (sample, feature, ...), all corrected for the number of texts."""
+        """(sample, term, ...) variances at or above 0, in the order of `terms`, from (sample, feature, ...) means of texts."""
         cells = means[:, :-4].reshape(len(means), self.seeds, self.steps, *means.shape[2:])
         own, by_seed, by_step, each = (means[:, place] for place in (-4, -3, -2, -1))
+        found = (self._nested if self.nested else self._crossed)(cells, own, by_seed, by_step, each)
+        return np.asarray(np.maximum(np.stack([found[term] for term in self.terms], axis=1), 0.0))
+
+    def _nested(self, cells: Array, own: Array, by_seed: Array, by_step: Array, each: Array) -> dict[str, Array]:
+        """Seeds within texts: their number in one text means nothing in another."""
+        many_texts, many_seeds = self.texts / (self.texts - 1), self.seeds / max(self.seeds - 1, 1)
+        steps = cells.mean(axis=1)  # (sample, step, ...), over texts and seeds
+        grand = steps.mean(axis=1)
+        seed, step_seed = many_seeds * (by_seed - own), many_seeds * (each - by_seed - by_step + own)
+        between = many_texts * (own - grand**2)
+        step_between = many_texts * (by_step - own - ((steps**2).mean(axis=1) - grand**2))
+        step = steps.var(axis=1) - step_between / self.texts
+        prompt, step_prompt = between - seed / self.seeds, step_between - step_seed / self.seeds
+        found = {"timestep": step, "prompt": prompt, "seed": seed}
+        return found | {"timestep:prompt": step_prompt, "timestep:seed": step_seed}
+
+    def _crossed(self, cells: Array, own: Array, by_seed: Array, by_step: Array, each: Array) -> dict[str, Array]:
+        """The same seeds in every text."""
         grand, seed_means, step_means = cells.mean(axis=(1, 2)), cells.mean(axis=2), cells.mean(axis=1)
         seed, step = seed_means.var(axis=1), step_means.var(axis=1)
         step_seed = cells.var(axis=(1, 2)) - seed - step
@@ -173,8 +207,7 @@ class Split:
         prompt, step_prompt, prompt_seed, rest = (many * part for part in (prompt, step_prompt, prompt_seed, rest))
         # a mean over texts still has 1 / texts of the variance between texts
         step, seed, step_seed = step - step_prompt / self.texts, seed - prompt_seed / self.texts, step_seed - rest / self.texts
-        parts = [step, prompt, seed, step_prompt, step_seed, prompt_seed, rest]
-        return np.asarray(np.maximum(np.stack(parts, axis=1), 0.0))
+        return dict(zip(TERMS, (step, prompt, seed, step_prompt, step_seed, prompt_seed, rest), strict=True))
 
     def shares(self, means: Array) -> Array:
         """Components over their sum; NaN without any variance."""
@@ -184,18 +217,28 @@ class Split:
 
     def any_prompt(self, means: Array) -> Array:
         """The sum of all terms with the prompt."""
-        return np.asarray(self.shares(means)[:, PROMPT_TERMS].sum(axis=1))
+        places = [number for number, term in enumerate(self.terms) if "prompt" in term]
+        return np.asarray(self.shares(means)[:, places].sum(axis=1))
+
+    def gathered(self, sizes: Array) -> Array:
+        """(term, ...) of `TERMS`, as sums of squares or degrees of freedom, for this design's terms: where seeds are nested, a
+        seed within a prompt is seed and prompt:seed together.
+        """
+        parts = dict(zip(TERMS, sizes, strict=True))
+        if self.nested:
+            parts["seed"] = parts["seed"] + parts["prompt:seed"]
+            parts["timestep:seed"] = parts["timestep:seed"] + parts["timestep:prompt:seed"]
+        return np.stack([parts[term] for term in self.terms])
 
 
-def effect_sizes(values: Array) -> tuple[Array, Array]:
-    """eta^2 and omega^2, (term, ...), of (text, seed, step, ...): sums of squares of a crossed design."""
+def effect_sizes(split: Split, values: Array) -> tuple[Array, Array]:
+    """eta^2 and omega^2, (term, ...), of (text, seed, step, ...): sums of squares of an analysis of variance."""
     grid = np.moveaxis(values, 2, 0)
     sizes = dict(zip(TERMS, grid.shape[:3], strict=False))
-    squares = factorial.split_grid(grid, 3) * np.prod(grid.shape[:3])
-    freedom = [float(np.prod([sizes[name] - 1 for name in term.split(":")])) for term in TERMS]
+    squares = split.gathered(factorial.split_grid(grid, 3) * np.prod(grid.shape[:3]))
+    freedom = split.gathered(np.array([float(np.prod([sizes[name] - 1 for name in term.split(":")])) for term in TERMS]))
     total = squares.sum(axis=0)
-    highest = TERMS.index(":".join(name for name, count in sizes.items() if count > 1))
-    error = squares[highest] / max(freedom[highest], 1.0)
+    error = squares[-1] / max(freedom[-1], 1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         omega = [(square - free * error) / (total + error) for square, free in zip(squares, freedom, strict=True)]
         return squares / total, np.stack(omega)

@@ -46,11 +46,11 @@ def runs(
 
 
 def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
-    sizes = sources.samples(sources.statistics(run, stream)["mean_abs"]).transpose("prompt", "block", "channel")
-    values = sizes.to_numpy()
-    mean = values.mean(axis=0)
+    sizes = sources.over_steps(sources.statistics(run, stream)["mean_abs"]).transpose("prompt", "block", "channel")
+    values, units = sizes.to_numpy(), sources.units(sizes)
+    mean = intervals.mean_of_texts(values, units)
     median = np.median(mean, axis=-1)
-    ratio = Estimate.of_mean(values, lambda means: means.max(axis=-1) / np.median(means, axis=-1))
+    ratio = Estimate.of_mean(values, units, lambda means: means.max(axis=-1) / np.median(means, axis=-1), "ratio", rough=True)
     found = massive.find(run, criterion, resamples=0)
     agreed = found["channel"].to_numpy()[found["consensus"].sel(stream=stream).to_numpy()]
     blocks, channels = mean.shape
@@ -63,7 +63,7 @@ def _line(run: Run, stream: str, criterion: str) -> xr.Dataset:
         "channels": channels,
         **_behaviour(run, stream, mean),
     }
-    return xr.Dataset(variables, {"block": sizes["block"].to_numpy()}, {"interval": intervals.said(len(values))})
+    return xr.Dataset(variables, {"block": sizes["block"].to_numpy()}, {"interval": units.said("ratio")})
 
 
 def _behaviour(run: Run, stream: str, mean: Any) -> dict[str, float]:

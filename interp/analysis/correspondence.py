@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals
 from interp.analysis.result import Estimate, result
+from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
@@ -105,19 +105,19 @@ def summarise(
 
     `shares` are (pair, step, block, threshold) by kind; `beside` the controls' (pair, threshold).
 
-    pck, pck_low, pck_high      (kind, step, block, threshold)   mean over pairs, 95% bootstrap
+    pck, pck_low, pck_high      (kind, step, block, threshold)   mean over pairs
     gain, gain_low, gain_high   (difference, step, block, threshold)   paired differences of kinds: `GAINS`
     beside                      (baseline, threshold)            oracle, chance, same place
     """
     gains = {name: (one, other) for name, (one, other) in GAINS.items() if one in shares and other in shares}
     each = np.stack(list(shares.values()), axis=1)
     over = np.stack([shares[one] - shares[other] for one, other in gains.values()], axis=1)
-    axes = ("step", "block", "threshold")
+    axes, units = ("step", "block", "threshold"), Sampled.single(len(each))
     return result(
         "correspondence",
         {
-            "pck": (("kind", *axes), Estimate.mean(each)),
-            "gain": (("difference", *axes), Estimate.mean(over)),
+            "pck": (("kind", *axes), Estimate.share(each, units)),
+            "gain": (("difference", *axes), Estimate.mean(over, units)),
             "beside": (("baseline", "threshold"), np.array([beside[name].mean(axis=0) for name in CONTROLS])),
         },
         {
@@ -127,7 +127,7 @@ def summarise(
             **coordinates,
         },
         averaged_over="keypoints, then pairs",
-        interval=intervals.said(len(each)).replace("prompt texts", "pairs"),
+        interval=f"pck: Wilson; gain: {units.said()}".replace("prompt texts", "pairs"),
         control="as many random ordinary channels discarded; the grid's best; a random token; the source's own token",
         **attributes,
     )

@@ -16,12 +16,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, pairs, sources
+from interp.analysis import intervals, pairs, prompt_effect, sampled
 from interp.analysis.result import Estimate, result, whole_rows
+from interp.analysis.sampled import Sampled
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
-WINS = {"detail": -1.0, "sharpness": 1.0}  # the sign of a better picture
+WINS = {"detail": -1.0}  # the sign of a better picture; a sharper one may have grain instead of detail
 MARGIN = 0.1
 CONTROL = "random"
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
@@ -46,12 +47,12 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
     whole = whole_rows(experiment)
     cells = pairs.compare(experiment, reference).isel(prompt=whole)
     both = list(zip(*(cells[name].to_numpy().astype(str) for name in ("kind", "blocks")), strict=True))
-    named = {both[arms[0]]: arms.tolist() for arms in sources.alike(both) if both[arms[0]][0] != "original"}
+    named = {both[arms[0]]: arms.tolist() for arms in sampled.alike(both) if both[arms[0]][0] != "original"}
     groups, members = list(named), list(named.values())
     controls = [named.get((CONTROL, blocks), []) if kind != CONTROL else [] for kind, blocks in groups]
     limits = {name: margin * cells.attrs[f"scale_{name}"] for name in pairs.MEASURES}
     said = [[_judged(experiment, cells, name, arms, limits[name]) for arms in members] for name in pairs.MEASURES]
-    wins = [Estimate.mean(_won(cells, name, arms)) for name in WINS for arms in members]
+    wins = [Estimate.share(*_won(cells, name, arms)) for name in WINS for arms in members]
     return result(
         "disruption",
         {
@@ -77,7 +78,7 @@ def measure(experiment: Experiment, reference: Array | None = None, *, margin: f
         rows=f"{len(whole)} pictures of each arm",
         **cells.attrs,
         averaged_over="draws of a control, seeds, then prompt texts",
-        interval=f"{pairs.said_of(cells)}; prompt effect: jackknife over texts; verdicts: t intervals",
+        interval=f"{pairs.said_of(cells)}; prompt effect: jackknife; wins: Wilson",
         control=f"{CONTROL}: as many ordinary channels zeroed",
         note=f"minimal, changed: the 90% interval lies within, the 95% interval outside +-{margin:g} of the scale",
     )
@@ -91,8 +92,8 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
     over_control, _low, _high   (measure, dose)   less the random channels of the same dose and rows
     energy                      (dose)            changed, of the edited states' energy
     amount                      (dose)            changed, of the energy of all states: all blocks x steps
-    outcome                     (dose)            detail lost alone (DG), collapse (FC), detail altered alone (for instance
-                                                  more of it), nothing, more than detail, or cannot tell
+    outcome                     (dose)            detail lost alone (DG), collapse (FC), detail altered alone (such as grain
+                                                  added), nothing, more than detail, or cannot tell
     prompts                     (dose)            how many
     """
     cells = pairs.compare(experiment, reference)
@@ -104,10 +105,9 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
     others = [[controls[arm]] if controls[arm] != arm else [] for arm in arms]
     over = pairs.over_control(cells, groups, others, scaled=True, effect=True)
     by_text = [
-        {name: pairs.over_texts(pairs.together(cells, name, [arm], scaled=True)) for name in ("structure", *WORSE)}
-        for arm in arms
+        {name: pairs.known(pairs.together(cells, name, [arm], scaled=True)) for name in ("structure", *WORSE)} for arm in arms
     ]
-    drawn = [len(one["structure"]) for one in by_text]
+    drawn = [one["structure"][1].prompts for one in by_text]
     return result(
         "dose",
         {
@@ -127,8 +127,7 @@ def response(experiment: Experiment, reference: Array | None = None, *, margin: 
         rows=f"{int(experiment.done.sum())} pictures, {min(drawn, default=0)} to {max(drawn, default=0)} prompts a dose",
         **cells.attrs,
         averaged_over="seeds, then prompt texts",
-        interval=intervals.said(max(drawn, default=0)).replace("over", "over up to")
-        + "; prompt effect: jackknife over texts; outcomes: t intervals",
+        interval=f"{pairs.said_of(cells)}, or over fewer where fewer are drawn; prompt effect: jackknife",
         control="as many random and lowest channels at the same dose, in the same rows",
         note=f"minimal within +-{margin:g}, collapse from {COLLAPSE:g} of the distance between two prompts' pictures on",
     )
@@ -171,27 +170,30 @@ def collapse(experiment: Experiment, reference: Array | None = None) -> xr.Datas
     )
 
 
-def outcome(values: dict[str, Array], margin: float) -> str:
-    """The outcome of a dose, from values in units of their scales, (text,) each."""
-    structure = verdict(values["structure"], margin)
-    lost, altered = False, False
-    for name, worse in WORSE.items():
-        changed = verdict(values[name], margin) == "changed"
-        lost, altered = lost or (changed and worse * values[name].mean() > 0), altered or changed
-    if intervals.student(values["structure"])[0] > COLLAPSE:
+def outcome(values: dict[str, tuple[Array, Sampled]], margin: float) -> str:
+    """The outcome of a dose, from values of rows in units of their scales."""
+    if not all(len(here) for here, _ in values.values()):
+        return "cannot tell"
+    structure = verdict(*values["structure"], margin)
+    changed = [name for name in WORSE if verdict(*values[name], margin) == "changed"]
+    worse = [name for name in changed if WORSE[name] * float(intervals.mean_of_texts(*values[name])) > 0]
+    sharper = float(intervals.interval(*values["sharpness"])[0]) > 0  # farther from real pictures by grain, not by a loss
+    lost, altered = bool(worse) and not sharper, bool(changed)
+    if float(intervals.interval(*values["structure"])[0]) > COLLAPSE:
         return "collapse (FC)"
     if structure == "minimal" and altered:
         return "detail lost alone (DG)" if lost else "detail altered alone"
-    if structure == "minimal" and all(verdict(values[name], margin) == "minimal" for name in WORSE):
+    if structure == "minimal" and all(verdict(*values[name], margin) == "minimal" for name in WORSE):
         return "nothing"
     return "more than detail" if structure == "changed" else "cannot tell"
 
 
-def verdict(values: Array, limit: float) -> str:
-    """Two one-sided tests (Schuirmann 1987) by t intervals over texts: see `judge`."""
-    if not np.isfinite(values).all():
+def verdict(values: Array, units: Sampled, limit: float) -> str:
+    """Two one-sided tests (Schuirmann 1987) of the mean over texts of values of rows: see `judge`."""
+    if not len(values) or not np.isfinite(values).all():
         return "cannot tell"
-    return judge(intervals.student(values, 0.90), intervals.student(values, 0.95), limit)
+    inner, outer = (intervals.interval(values, units, level=level) for level in (0.90, 0.95))
+    return judge((float(inner[0]), float(inner[1])), (float(outer[0]), float(outer[1])), limit)
 
 
 def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) -> str:
@@ -206,12 +208,12 @@ def judge(inner: tuple[float, float], outer: tuple[float, float], limit: float) 
 def _judged(experiment: Experiment, cells: xr.Dataset, name: str, arms: list[int], limit: float) -> str:
     """The verdict of a measure of arms."""
     if name != "prompt_effect":
-        return verdict(pairs.over_texts(pairs.together(cells, name, arms)), limit)
-    inner, outer = (pairs.effect_of_prompt(experiment, arms, level=level)[1:] for level in (0.90, 0.95))
+        return verdict(*pairs.known(pairs.together(cells, name, arms)), limit)
+    inner, outer = (prompt_effect.of_arms(experiment, arms, level=level)[1:] for level in (0.90, 0.95))
     return judge(inner, outer, limit)
 
 
-def _won(cells: xr.Dataset, name: str, arms: list[int]) -> Array:
-    """Per text, how often an arm's picture is better than the original; half a win at a tie."""
+def _won(cells: xr.Dataset, name: str, arms: list[int]) -> tuple[Array, Sampled]:
+    """Per row, how often an arm's picture is better than the original; half a win at a tie."""
     better = np.sign(WINS[name] * cells[name].isel(arm=arms)) / 2 + 0.5
-    return pairs.over_texts(xr.DataArray(better).mean("arm"))
+    return pairs.known(xr.DataArray(better).mean("arm"))

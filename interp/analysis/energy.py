@@ -25,7 +25,8 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
     gini                           (block)       of all channels' energies; 0 even, 1 all in one
     gini_top                       (block)       of the 32 most energetic channels alone
     """
-    samples = sources.samples(energy_of(sources.statistics(source, stream))).transpose("prompt", "block", "channel")
+    samples = sources.over_steps(energy_of(sources.statistics(source, stream))).transpose("prompt", "block", "channel")
+    units = sources.units(samples)
     values, channels = samples.to_numpy(), samples.sizes["channel"]
     kept = [k for k in ks if k <= channels]
 
@@ -34,18 +35,18 @@ def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] =
         sums = ordered.cumsum(axis=-1)
         return np.asarray(np.moveaxis(sums[..., [k - 1 for k in kept]] / sums[..., -1:], -1, 1))
 
-    mean = values.mean(axis=0)
+    mean = intervals.mean_of_texts(values, units)
     return result(
         "energy",
         {
-            "share": (("k", "block"), Estimate.of_mean(values, held)),
+            "share": (("k", "block"), Estimate.of_mean(values, units, held, "share")),
             "even": ("k", np.array(kept) / channels),
             "gini": ("block", gini(mean)),
             "gini_top": ("block", gini(-np.sort(-mean, axis=-1)[..., :32])),
         },
         {"k": kept, **sources.along(samples, "block")},
         averaged_over="tokens, steps, then prompt texts",
-        interval=intervals.said(len(values)),
+        interval=units.said("share"),
         control="even: every channel holds the same",
         stream=stream,
         **sources.facts_of(source),
@@ -86,7 +87,8 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
         norms[name] = np.sqrt(np.maximum(square - (states.sel(channel=left_out) ** 2).sum("channel"), 0.0))
     norms = norms.compute()
     high = (norms > HIGH_NORM * norms.median("token")).mean(("prompt", "token"))
-    correlation = sources.by_text(xr.corr(norms["norm"], norms["excised"], "token")).transpose("prompt", "step", "block")
+    correlation = xr.corr(norms["norm"], norms["excised"], "token").transpose("prompt", "step", "block")
+    units = sources.units(correlation)
     return result(
         "token_norms",
         {
@@ -95,11 +97,11 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
             "high": high["norm"],
             "high_excised": high["excised"],
             "random_excised": high["random"],
-            "correlation": (("step", "block"), Estimate.mean(correlation.to_numpy())),
+            "correlation": (("step", "block"), Estimate.mean(correlation.to_numpy(), units)),
         },
         {},
         averaged_over="high: prompts and tokens; correlation: prompts",
-        interval=intervals.said(correlation.sizes["prompt"]),
+        interval=units.said(),
         control="random_excised: as many random other channels taken out",
         stream=stream,
         channels=chosen,

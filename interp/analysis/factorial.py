@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, sources
+from interp.analysis import intervals, sampled
 from interp.analysis.result import Estimate, result
 from interp.store.schema import Array
 
@@ -38,27 +38,27 @@ def split(
     count, axes = len(factors), ("factor", "block", "set")
     log = np.log2(sizes)
 
+    units = sampled.Sampled(texts, seeds)
+
     def means(values: Array) -> Array:
-        """(prompt, ..., channel) to (text, ..., set)."""
-        of_sets = np.stack([values[..., places].mean(axis=-1) for places in sources.alike(sets)], axis=-1)
-        return sources.means_alike(of_sets, texts)
+        """(prompt, ..., channel) to (prompt, ..., set)."""
+        return np.stack([values[..., places].mean(axis=-1) for places in sampled.alike(sets)], axis=-1)
 
     effect = means(np.stack([contrast(log, (place,), count) for place in range(count)], axis=1))
     shares = lambda parts: parts / parts.sum(axis=1, keepdims=True)  # noqa: E731
     parts = means(np.moveaxis(split_grid(np.moveaxis(log, 0, count), count), 0, 1))
-    moved = Estimate.mean(effect**2)
-    number = len(effect)
+    squares = Estimate.of_mean(effect**2, units, lambda mean: mean, "ratio")
     return result(
         "swap",
         {
-            "effect": (axes, Estimate.mean(effect)),
-            "moved": (axes, Estimate(np.sqrt(moved.value), np.sqrt(moved.low), np.sqrt(moved.high))),
+            "effect": (axes, Estimate.mean(effect, units)),
+            "moved": (axes, Estimate(*(np.sqrt(part) for part in (squares.value, squares.low, squares.high)))),
             "share": (
                 ("term", "block", "set"),
-                Estimate.of_mean(parts, shares, intervals.jackknife),
+                Estimate.of_mean(parts, units, shares, "share"),
             ),
             "size": (("prompt", *factors, "block", "channel"), sizes.astype(np.float32)),
-            "own_level": (("step", "block", "set"), means(levels).mean(axis=0)),
+            "own_level": (("step", "block", "set"), intervals.mean_of_texts(means(levels), units)),
         },
         {
             "factor": list(factors),
@@ -74,7 +74,7 @@ def split(
             **{factor: list(LEVELS[factor]) for factor in factors},
         },
         averaged_over="channels of a set, seeds, then prompt texts",
-        interval=f"effects {intervals.said(number)}; shares {intervals.said_jackknife(number, 'share')}",
+        interval=f"effects {units.said()}; shares on the logit scale",
         note="log2: 1 doubles the size. Of pooled and tokens only `moved` means something: every prompt is own once and "
         "other once, so that their mean effect is 0 whatever the text does",
     )
@@ -142,11 +142,12 @@ def with_text(first: Array, shift: Array, squares: dict[tuple[int, ...], Array],
 
 
 def share_intervals(table: Array, players: int) -> tuple[Array, Array]:
-    """Jackknife over prompts (the first axis) of the terms' shares: (term, site, channel) each."""
+    """Intervals over prompts (the first axis) of the terms' shares: (term, site, channel) each."""
     prompts = len(table)
-    if prompts < 3:
+    if prompts < sampled.FEWEST:
         nothing = np.full((2**players - 1, *table.shape[players:]), np.nan)
         return nothing, nothing.copy()
+    forward, backward = intervals.SCALES["share"]
 
     def share(rows: Array) -> Array:
         parts = split_grid(table[rows], players)
@@ -154,4 +155,6 @@ def share_intervals(table: Array, players: int) -> tuple[Array, Array]:
 
     everyone = np.arange(prompts)
     left_out = np.stack([share(np.delete(everyone, row)) for row in everyone])
-    return intervals.from_jackknife(share(everyone), left_out)
+    estimate = forward(share(everyone))
+    low, high = intervals.hall(estimate, prompts * estimate - (prompts - 1) * forward(left_out))
+    return backward(low), backward(high)

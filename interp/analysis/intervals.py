@@ -1,126 +1,178 @@
-"""Intervals: bootstrap, jackknife and t intervals over prompts, and their descriptions in results."""
+"""Intervals of means over prompts and of functions of them, and their descriptions in results.
+
+Rows are samples of prompts and of noise. Where every prompt has noise of its own, prompts are the units. Where prompts share
+their noise (`--seeds shared`), both are: the interval is two-way, and needs several seeds. Coverages: docs/statistics.md.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import special, stats
 
+from interp.analysis.sampled import LEVEL, Sampled, alike
 from interp.store.schema import Array
 
 RESAMPLES = 500
-LEVEL = 0.95
 TINY = 1e-12
-LARGEST = 20_000_000  # values in memory at once while resampling
+KURTOSIS = {"one": 1.0, "two": 2.0}
+"""Excess kurtosis that the degrees of freedom allow for, in one-way and two-way intervals: 0 is normal, 6 exponential."""
+Function = Callable[[Array], Array]
+"""Of (sample, ...) means over prompts: (sample, ...)."""
 
-
-def bootstrap(
-    values: Array,
-    function: Callable[[Array], Array] = lambda mean: mean,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[Array, Array]:
-    """Percentile bootstrap over prompts of a function of the mean: (low, high), each of the function's shape.
-
-    `values` is (prompt, ...); `function` maps (resample, ...) means to (resample, ...) results. With fewer than two prompts
-    there is no interval: NaN; nor with fewer than two resamples.
-    """
-    prompts = values.shape[0]
-    flat = values.reshape(prompts, -1)
-    if prompts < 2 or resamples < 2:
-        nothing = np.full(np.shape(function(values.mean(axis=0, keepdims=True))[0]), np.nan)
-        return nothing, nothing.copy()
-
-    def statistic(index: Array, axis: int = -1) -> Array:
-        rows = np.atleast_2d(index)
-        places = rows + prompts * np.arange(len(rows))[:, None]
-        counts = np.bincount(places.ravel(), minlength=len(rows) * prompts).reshape(len(rows), prompts)
-        means = ((counts / rows.shape[1]).astype(flat.dtype) @ flat).reshape(len(rows), *values.shape[1:])
-        result = np.moveaxis(function(means), 0, -1)
-        return np.asarray(result if index.ndim > 1 else result[..., 0])
-
-    # missing values are NaN, and so are their intervals, without a warning of scipy
-    unsaid = warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning)
-    with unsaid if np.isnan(flat).any() else contextlib.nullcontext():
-        found = stats.bootstrap(
-            (np.arange(prompts),),
-            statistic,
-            n_resamples=resamples,
-            batch=max(1, min(resamples, LARGEST // max(flat.shape[1], 1))),
-            confidence_level=LEVEL,
-            method="percentile",
-            vectorized=True,
-            rng=np.random.default_rng(seed),
-        )
-    return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
-
-
-def jackknife(
-    values: Array, function: Callable[[Array], Array], *, scale: str = "share", level: float = LEVEL
-) -> tuple[Array, Array]:
-    """Jackknife over prompts of a function of the mean: t intervals on the logit (`share`) or Fisher's z (`correlation`) scale.
-
-    For estimates that suit the percentile bootstrap badly: it covers shares of variance, which are skewed, too seldom
-    (coverages: docs/findings.md), and resampled rank correlations are biased towards zero. Fewer than three prompts: NaN.
-    """
-    prompts = values.shape[0]
-    estimate = function(values.mean(axis=0, keepdims=True))[0]
-    if prompts < 3:
-        nothing = np.full(np.shape(estimate), np.nan)
-        return nothing, nothing.copy()
-    left_out = (values.sum(axis=0, keepdims=True) - values) / (prompts - 1)
-    return from_jackknife(estimate, function(left_out), scale=scale, level=level)
-
-
-def from_jackknife(estimate: Array, left_out: Array, *, scale: str = "share", level: float = LEVEL) -> tuple[Array, Array]:
-    """The same from the estimate and the estimates without each prompt, (prompt, ...)."""
-    forward, backward = SCALES[scale]
-    prompts, middle, others = len(left_out), forward(estimate), forward(left_out)
-    error = np.sqrt((prompts - 1) * ((others - others.mean(axis=0)) ** 2).mean(axis=0))
-    reach = stats.t.ppf(0.5 + level / 2, prompts - 1) * error
-    return np.asarray(backward(middle - reach)), np.asarray(backward(middle + reach))
-
-
-SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+SCALES: dict[str, tuple[Function, Function]] = {
+    "plain": (lambda value: value, lambda value: value),
     "share": (lambda share: special.logit(np.clip(share, TINY, 1 - TINY)), special.expit),
     "ratio": (lambda ratio: np.log(np.maximum(ratio, TINY)), np.exp),
     "correlation": (lambda r: np.arctanh(np.clip(r, TINY - 1, 1 - TINY)), np.tanh),
 }
 
 
-def student(values: Array, level: float = LEVEL) -> tuple[float, float]:
-    """T interval of the mean of independent values; NaN below three of them."""
-    if len(values) < 3:
-        return float("nan"), float("nan")
-    error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
-    reach = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * error
-    return float(values.mean()) - reach, float(values.mean()) + reach
+def interval(
+    values: Array,
+    units: Sampled,
+    function: Function | None = None,
+    *,
+    scale: str = "plain",
+    level: float = LEVEL,
+    rough: bool = False,
+) -> tuple[Array, Array]:
+    """(low, high) of a function of the mean over texts of (row, ...) values, jackknifed; NaN where there are too few units.
+
+    A `rough` function, such as of ranks, is jackknifed by a few groups of texts: one text at a time moves it by jumps.
+
+    Hall's transformed t (J. R. Stat. Soc. B 54, 1992), which allows for skewness. Where texts share seeds, two-way: Student's t
+    on the variance over texts plus over seeds less over rows (Cameron, Gelbach and Miller 2011).
+    """
+    forward, backward = SCALES[scale]
+    apply = (lambda mean: mean) if function is None else function
+    estimate = forward(apply(mean_of_texts(values, units)[None])[0])
+    if not units.enough:
+        return np.full(np.shape(estimate), np.nan), np.full(np.shape(estimate), np.nan)
+    if function is None and scale == "plain" and not units.shared:
+        pseudo = [by_text(values, units)]
+    else:
+        pseudo = [_pseudo(values, units, groups, estimate, lambda mean: forward(apply(mean))) for groups in units.groups(rough)]
+    low, high = from_pseudo(estimate, pseudo, level)
+    return np.asarray(backward(low)), np.asarray(backward(high))
 
 
-def said_jackknife(prompts: int, scale: str) -> str:
-    """The description of jackknife intervals in a result."""
-    if prompts < 3:
-        return "none: it needs three prompt texts"
-    name = {"share": "the logit scale", "correlation": "Fisher's z"}[scale]
-    return f"{LEVEL:.0%}, jackknife over {prompts} prompt texts on {name}"
+def from_pseudo(estimate: Array, pseudo: Sequence[Array], level: float = LEVEL) -> tuple[Array, Array]:
+    """The interval from pseudo-values of texts, or of texts, of seeds and of groups of rows: (group, ...) each."""
+    if len(pseudo) == 1:
+        return hall(estimate, pseudo[0], level)
+    variance, degrees = variance_of(pseudo)
+    reach = stats.t.ppf(0.5 + level / 2, degrees) * np.sqrt(variance)
+    return estimate - reach, estimate + reach
+
+
+def by_text(values: Array, units: Sampled) -> Array:
+    """Each text's mean over its rows: (text, ...)."""
+    return np.stack([values[rows].mean(axis=0) for rows in alike(units.texts)])
+
+
+def mean_of_texts(values: Array, units: Sampled) -> Array:
+    """The mean over texts of each text's mean over its rows."""
+    return np.asarray(by_text(values, units).mean(axis=0))
+
+
+def _pseudo(values: Array, units: Sampled, groups: list[Array], estimate: Array, function: Function) -> Array:
+    """Jackknife pseudo-values: n estimate - (n - 1) estimate without a group, (group, ...)."""
+    kept = np.ones((len(groups), len(values)))
+    for number, group in enumerate(groups):
+        kept[number, group] = 0
+    left_out = function(means(kept, values, units))
+    return np.asarray(len(groups) * estimate - (len(groups) - 1) * left_out)
+
+
+def means(weights: Array, values: Array, units: Sampled) -> Array:
+    """The mean over texts of their means over rows, of each line of (sample, row) weights: (sample, ...)."""
+    texts = np.unique(np.array(units.texts, dtype=str), return_inverse=True)[1]
+    member = np.eye(texts.max() + 1)[texts]  # (row, text)
+    rows = (weights > 0) @ member
+    weights = weights / np.maximum(rows, 1)[:, texts]
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray((weights @ values.reshape(len(values), -1)).reshape(len(weights), *values.shape[1:]))
+
+
+def freedom(count: int, kurtosis: float = 0.0) -> float:
+    """Degrees of freedom of a variance from `count` values: those of the chi-squared of equal variance (Satterthwaite 1946)."""
+    return 2.0 * count / (kurtosis + 2.0 * count / (count - 1))
+
+
+def hall(estimate: Array, pseudo: Array, level: float = LEVEL) -> tuple[Array, Array]:
+    """Interval from independent pseudo-values, (unit, ...), by Hall's cubic transformation of t."""
+    count = len(pseudo)
+    off = pseudo - pseudo.mean(axis=0)
+    deviation = np.sqrt((off**2).sum(axis=0) / (count - 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skewness = (off**3).mean(axis=0) / (off**2).mean(axis=0) ** 1.5 * np.sqrt(count * (count - 1)) / (count - 2)
+    skewness = np.where(np.abs(skewness) > 1e-3, skewness, 1e-3)  # of equal values NaN: their deviation is 0
+    reach = stats.t.ppf(0.5 + level / 2, freedom(count, KURTOSIS["one"])) / np.sqrt(count)
+
+    def inverse(t: float) -> Array:
+        return np.asarray(3 / skewness * (np.cbrt(1 + skewness * (t - skewness / (6 * count))) - 1))
+
+    bounds = estimate - inverse(reach) * deviation, estimate - inverse(-reach) * deviation
+    return np.minimum(bounds[0], estimate), np.maximum(bounds[1], estimate)
+
+
+def variance_of(pseudo: Sequence[Array]) -> tuple[Array, Array]:
+    """Variance of an estimate and its degrees of freedom (Satterthwaite's), from pseudo-values as `from_pseudo` takes them."""
+    parts = [one.var(axis=0, ddof=1) / len(one) for one in pseudo]
+    if len(parts) == 1:
+        return parts[0], np.full(np.shape(parts[0]), freedom(len(pseudo[0])))
+    texts, seeds = len(pseudo[0]), len(pseudo[1])
+    of_texts, of_seeds, of_rows = parts
+    # of_rows holds the variance between texts and between seeds too, over as many rows
+    rest = (of_rows - of_texts / seeds - of_seeds / texts) / (1 - 1 / texts - 1 / seeds)
+    variance = np.asarray(of_texts + of_seeds - np.clip(rest, 0, np.minimum(of_texts, of_seeds)))
+    squares = of_texts**2 / freedom(texts, KURTOSIS["two"]) + of_seeds**2 / freedom(seeds, KURTOSIS["two"])
+    return variance, np.maximum(np.divide(variance**2, squares, out=np.ones_like(variance), where=squares > 0), 1.0)
+
+
+def p_of_zero(values: Array, units: Sampled) -> Array:
+    """Two-sided p of the mean over texts of (row, ...) values that share seeds: two-way t test against 0."""
+    mean = mean_of_texts(values, units)
+    if not units.enough:
+        return np.full(np.shape(mean), np.nan)
+    variance, degrees = variance_of([_pseudo(values, units, groups, mean, lambda one: one) for groups in units.groups()])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(2 * stats.t.sf(np.abs(mean) / np.sqrt(variance), degrees))
+
+
+def proportion(values: Array, units: Sampled, *, level: float = LEVEL) -> tuple[Array, Array]:
+    """Wilson's interval (1927) of a mean of shares in 0..1, (row, ...), such as wins. Its number of samples is the one that
+    would give the variance of the mean; where that is more than the texts, with Student's t, as the variance is estimated.
+    """
+    mean, count = mean_of_texts(values, units), units.prompts
+    if not units.enough:
+        return np.full(np.shape(mean), np.nan), np.full(np.shape(mean), np.nan)
+    variance, degrees = variance_of([_pseudo(values, units, groups, mean, lambda one: one) for groups in units.groups()])
+    of_one = mean * (1 - mean)
+    samples = np.divide(of_one, variance, out=np.full(np.shape(mean), float(count)), where=variance > 0)
+    samples = np.clip(samples, min(count, units.shared or count), max(len(values), 2 * count))
+    estimated = (samples > count) | (units.shared > 0)
+    z = np.where(estimated, stats.t.ppf(0.5 + level / 2, degrees), stats.norm.ppf(0.5 + level / 2))
+    centre = (mean + z**2 / (2 * samples)) / (1 + z**2 / samples)
+    reach = z / (1 + z**2 / samples) * np.sqrt(of_one / samples + z**2 / (4 * samples**2))
+    return np.asarray(centre - reach), np.asarray(centre + reach)
+
+
+def resamples_of(units: Sampled, count: int, seed: int = 0) -> Array:
+    """Bootstrap weights of the rows, (sample, row): of the texts, times those of the seeds that texts share (Owen 2007)."""
+    draw, weights = np.random.default_rng(seed), np.ones((count, len(units.texts)))
+    for group in units.groups()[:2]:
+        times = draw.multinomial(len(group), np.full(len(group), 1 / len(group)), size=count)
+        for number, rows in enumerate(group):
+            weights[:, rows] *= times[:, [number]]
+    return weights[weights.any(axis=1)]
 
 
 def everywhere(work: Callable[[tuple[int, ...]], None], shape: tuple[int, ...]) -> None:
     """`work(place)` for every place of an array; in threads, since places are independent."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, np.ndindex(*shape)))
-
-
-def said(prompts: int, resamples: int = RESAMPLES) -> str:
-    """The description of bootstrap intervals in a result."""
-    if prompts < 2:
-        return "none: one prompt text says nothing of others"
-    if resamples < 2:
-        return "none: not asked for"
-    return f"{LEVEL:.0%}, percentile bootstrap over {prompts} prompt texts, {resamples} resamples"

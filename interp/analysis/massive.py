@@ -13,6 +13,9 @@ from interp.base.errors import InputError
 from interp.store.schema import Array
 
 CONSENSUS = 0.5  # share of blocks, from a channel's first on
+FEWEST_BLOCKS = 0.25  # of a stream's blocks, and two of them, below which there is no consensus
+LEAST = 5.0  # times the median channel
+SPARSE = 0.3  # share of tokens: a normal channel has 0.64, one that is equal in all tokens 1
 
 
 def find(
@@ -30,27 +33,47 @@ def find(
     size                             (stream, block, channel)   what it scores (mean |x| for most criteria)
     selected                         (stream, block, channel)   boolean
     frequency                        (stream, block, channel)   share of bootstrap resamples that select the channel
+    tokens                           (stream, block, channel)   share of the tokens that hold a selected channel's size: 1 if
+                                                                all alike, 2 / 64 if two of 64 alone; NaN if not selected
+    sparse                           (stream, block, channel)   selected by a few massive tokens alone (`kind_of`)
+    selected_steps                   (stream, block, channel)   number of steps at which the criterion selects it by itself
     runner_up                        (stream, block)            the largest score that was not selected: the control
-    consensus, birth                 (stream, channel)          selected in at least half of the blocks from its first on;
-                                                                that first block, -1 for none
+    consensus, birth                 (stream, channel)          selected and not sparse in enough blocks (`agree`); the first of
+                                                                them, -1 for none
+    massive_tokens                   (stream, channel)          the same for the sparse ones
+    steps                            (stream, channel)          steps at which it is massive in enough blocks, such as "0-3, 7"
     """
     rule = criteria.parse(criterion)
     axes = ("stream", "block", "channel")
-    samples = sources.samples(sources.choose(rule.quantity(source), "step", steps, "steps")).transpose("prompt", *axes)
+    quantity = sources.choose(rule.quantity(source), "step", steps, "steps").transpose("prompt", "step", *axes)
+    samples, by_step = sources.over_steps_and_texts(quantity)
+    units = sources.units(samples)
+    weights = intervals.resamples_of(units, resamples, seed)
     score, low, high, size = (np.full(samples.shape[1:], np.nan) for _ in range(4))
     frequency, selected = np.zeros(score.shape), np.zeros(score.shape, bool)
+    at_steps = np.zeros(by_step.shape, bool)  # (step, stream, block, channel)
 
     def one(place: tuple[int, ...]) -> None:
         values = samples.to_numpy()[:, place[0], place[1]]
         if np.isnan(values).any():
             return
-        mean = values.mean(axis=0, keepdims=True, dtype=np.float64)
+        mean = intervals.mean_of_texts(values.astype(np.float64), units)[None]
         score[place], size[place] = rule.score(mean)[0], mean[0]
         selected[place] = rule.selects(mean, score[place][None])[0]
-        low[place], high[place], frequency[place] = _resampled(rule, values, resamples, seed)
+        low[place], high[place] = intervals.interval(values, units, rule.score, rough=True)
+        steps_here = by_step[:, place[0], place[1]]
+        at_steps[:, place[0], place[1]] = rule.selects(steps_here, rule.score(steps_here))
+        if len(weights):
+            means = intervals.means(weights, values, units)
+            frequency[place] = rule.selects(means, rule.score(means)).mean(axis=0)
 
     intervals.everywhere(one, score.shape[:2])
-    agreed, birth = agree(selected, consensus, ~np.isnan(score).all(axis=-1))
+    tokens, sparse = kind_of(source, selected, size, steps)
+    present = ~np.isnan(score).all(axis=-1)
+    agreed, birth = agree(selected & ~sparse, consensus, present)
+    in_tokens, _ = agree(selected & sparse, consensus, present)
+    when = np.stack([agree(here, consensus, present)[0] for here in at_steps])  # (step, stream, channel)
+    names = quantity["step"].to_numpy().astype(int).tolist()
     found = result(
         "massive",
         {
@@ -58,48 +81,82 @@ def find(
             "size": (axes, size),
             "selected": (axes, selected),
             "frequency": (axes, frequency),
+            "tokens": (axes, tokens),
+            "sparse": (axes, sparse),
+            "selected_steps": (axes, at_steps.sum(axis=0)),
             "consensus": (("stream", "channel"), agreed),
             "birth": (("stream", "channel"), birth),
+            "massive_tokens": (("stream", "channel"), in_tokens),
+            "steps": (("stream", "channel"), _ranges(when, names)),
         },
         sources.along(samples, *axes),
         averaged_over="tokens, steps, then prompt texts",
-        interval=intervals.said(samples.sizes["prompt"], resamples),
+        interval=f"score: {units.said()}; frequency: {resamples} bootstrap resamples",
         control="runner_up: the largest score not selected",
         criterion=str(rule),
         source=rule.source,
-        threshold="none" if rule.threshold is None else rule.threshold,
+        threshold="none" if rule.threshold(score.shape[-1]) is None else rule.threshold(score.shape[-1]),
         consensus=consensus,
         steps="all" if steps is None else str(steps),
+        step_count=len(names),
+        text_tokens=sources.counted_tokens(quantity),
         **sources.facts_of(source),
     )
     return found.assign(runner_up=found["score"].where(~found["selected"]).max("channel"))
 
 
-def _resampled(rule: criteria.Criterion, values: Array, resamples: int, seed: int) -> tuple[Array, Array, Array]:
-    """Interval of the score, and how often a resample of the prompts selects each channel."""
-    often, count = np.zeros(values.shape[1]), 0
+def kind_of(
+    source: sources.Source, selected: Array, size: Array, steps: Sequence[int] | str | None = None
+) -> tuple[Array, Array]:
+    """In which share of the tokens selected channels are large, and which of them are massive in a few tokens alone.
 
-    def function(means: Array) -> Array:
-        nonlocal often, count
-        scores = rule.score(means)
-        often, count = often + rule.selects(means, scores).sum(axis=0), count + len(means)
-        return scores
+    The share is (mean |x|)^2 / E[x^2] over tokens: 1 / N for one of N tokens, 1 for all alike; the mean over samples. A channel
+    below `SPARSE` is sparse unless the rest of its tokens, mean |x| - E[x^2] / max |x|, is also far above the median channel:
+    then it is a massive channel with massive tokens. NaN and False where a source has no variances.
+    """
+    share, sparse = np.full(selected.shape, np.nan), np.zeros(selected.shape, bool)
+    kept = np.flatnonzero(selected.any(axis=(0, 1)))
+    if not len(kept):
+        return share, sparse
+    statistics = sources.statistics(source)
+    if not {"mean", "var", "max_abs"} <= set(statistics.data_vars):
+        return share, sparse
+    here = sources.choose(statistics[["mean", "mean_abs", "max_abs", "var"]].isel(channel=kept), "step", steps, "steps")
+    square = criteria.energy_of(here)
+    held = here["mean_abs"] ** 2 / square
+    rest = here["mean_abs"] - square / here["max_abs"]
+    axes = ("stream", "block", "channel")
+    share[..., kept], others = (sources.by_text(sources.over_steps(v)).mean("prompt").transpose(*axes) for v in (held, rest))
+    share = np.where(selected, share, np.nan)
+    with np.errstate(invalid="ignore"):
+        sparse[..., kept] = others.to_numpy() < LEAST * np.median(size, axis=-1, keepdims=True)
+        return share, selected & (share < SPARSE) & sparse
 
-    low, high = intervals.bootstrap(values, function, resamples=resamples, seed=seed)
-    return low, high, often / count
+
+def _ranges(when: Array, steps: Sequence[int]) -> Array:
+    """The steps of (step, ...) booleans as text, such as "0-3, 7"."""
+    found = np.full(when.shape[1:], "", object)
+    for place in zip(*np.nonzero(when.any(axis=0)), strict=True):
+        here = np.flatnonzero(when[(slice(None), *place)])
+        runs = np.split(here, np.flatnonzero(np.diff(here) > 1) + 1)
+        found[place] = ", ".join(f"{steps[r[0]]}-{steps[r[-1]]}" if len(r) > 1 else f"{steps[r[0]]}" for r in runs)
+    return found
 
 
 def agree(selected: Array, share: float, present: Array | None = None) -> tuple[Array, Array]:
-    """Consensus over blocks of (stream, block, channel): selected in at least `share` of the blocks from the first on; blocks
-    that do not have the stream (`present`, (stream, block)) do not count.
+    """Consensus over blocks of (stream, block, channel): selected in at least `share` of the blocks from its first on, and in a
+    quarter of the stream's blocks and two of them, or all that it has; blocks without the stream (`present`, (stream, block))
+    do not count.
     """
     blocks = selected.shape[1]
     any_block = selected.any(axis=1)
     first = np.where(any_block, selected.argmax(axis=1), blocks)
     there = np.ones(selected.shape[:2], bool) if present is None else present
     later = there[:, :, None] & (np.arange(blocks)[:, None] >= first[:, None, :])
-    count = selected.sum(axis=1) / np.maximum(later.sum(axis=1), 1)
-    agreed = any_block & (count >= share)
+    own = there.sum(axis=1)[:, None]
+    least = np.minimum(np.maximum(np.ceil(FEWEST_BLOCKS * own), 2), own)
+    count = selected.sum(axis=1)
+    agreed = any_block & (count >= share * later.sum(axis=1)) & (count >= least)
     return agreed, np.where(agreed, first, -1)
 
 
@@ -135,21 +192,22 @@ def profile(source: sources.Source, channels: Sequence[int] | str | None = None,
     """
     chosen, axes = channels_of(source, channels, stream), ("block", "channel")
     statistics = sources.statistics(source).sel(stream=stream)
-    size = sources.samples(statistics["mean_abs"]).transpose("prompt", *axes)
-    least = sources.samples(statistics["min_abs"].sel(channel=chosen)).mean("prompt", dtype=np.float64)
-    everywhere = size.mean("prompt")
+    size = sources.over_steps(statistics["mean_abs"]).transpose("prompt", *axes)
+    units = sources.units(size)
+    least = sources.by_text(sources.over_steps(statistics["min_abs"].sel(channel=chosen))).mean("prompt", dtype=np.float64)
+    everywhere = sources.by_text(size).mean("prompt")
     median = everywhere.median("channel")
     return result(
         "profile",
         {
-            "size": (axes, Estimate.mean(size.sel(channel=chosen).to_numpy())),
+            "size": (axes, Estimate.mean(size.sel(channel=chosen).to_numpy(), units)),
             "in_every_token": least / median,
             "median": median,
             "largest_other": everywhere.where(~everywhere["channel"].isin(chosen)).max("channel"),
         },
         {},
         averaged_over="tokens, steps, then prompt texts",
-        interval=intervals.said(size.sizes["prompt"]),
+        interval=units.said(),
         control="the median channel and the largest other one",
         stream=stream,
         channels=chosen,

@@ -1,6 +1,6 @@
 """Compare two methods on the same prompts and seeds: difference, interval, p, effect size, equivalence, verdict.
 
-Scores are averaged over seeds first: results are meant to hold for other prompts, so prompts are resampled and permuted.
+Results are meant to hold for other prompts and other noise: both are sampled (`interp.analysis.intervals`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis import intervals
+from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result
+from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
@@ -22,21 +23,21 @@ ALPHA = 0.05
 EQUIVALENT = "no different, by more than the margin"
 DIRECTIONS = ("better", "worse")
 ALONE = " by itself, not after correction"
-FEWEST = 10  # prompts, below which nothing is called no different: a bootstrap of few is too narrow
 
 
 def compare(
     scores: xr.DataArray, baseline: str | None = None, *, margin: float = 0.0, lower_is_better: Sequence[str] = ()
 ) -> xr.Dataset:
-    """Every setting against a baseline, for every measure, on the same prompts.
+    """Every setting against a baseline, for every measure, on the same prompts and seeds.
 
-    `scores` is (setting, measure, prompt), NaN where something is not measured; seeds of a prompt are averaged already.
-    Differences below `margin`, in units of the baseline's deviation over prompts, count as none; 0 tests no equivalence.
+    `scores` is (setting, measure, prompt), NaN where something is not measured. Rows along `prompt` are independent, or samples
+    of its coordinates prompt_text and seed. Differences below `margin`, in units of the baseline's deviation over prompts,
+    count as none; 0 tests no equivalence.
 
-    value, low, high            (setting, measure)   mean over prompts, 95% bootstrap
-    over, over_low, over_high   (setting, measure)   less the baseline's, paired by prompt
+    value, low, high            (setting, measure)   mean over prompts
+    over, over_low, over_high   (setting, measure)   less the baseline's, paired by row
     win, win_low, win_high      (setting, measure)   share of prompts on which it is better, ties half
-    p, p_holm                   (setting, measure)   paired permutation test of the mean difference; Holm over all of them
+    p, p_holm                   (setting, measure)   test of the mean difference against 0; Holm over all of them
     effect                      (setting, measure)   mean difference over its deviation over prompts (Cohen's d_z)
     verdict                     (setting, measure)   better, worse, no different by more than the margin, or not shown; and
                                                      whether a difference is there before the correction alone
@@ -46,27 +47,26 @@ def compare(
     if first not in names:
         raise InputError(f"baseline must be one of {', '.join(names)}; got {first!r}")
     values = scores.transpose("prompt", "setting", "measure").to_numpy().astype(float)
+    units = sources.units(scores)
     own = values[:, [names.index(first)]]
     differences = values - own
     sign = np.array([-1.0 if str(m) in lower_is_better else 1.0 for m in scores["measure"].to_numpy()])
     won = np.where(np.isnan(differences), np.nan, np.sign(np.round(differences, 12)) * sign / 2 + 0.5)
-    dims, over = ("setting", "measure"), Estimate.mean(differences)
-    p = _permutation_p(differences)
+    dims, over = ("setting", "measure"), Estimate.mean(differences, units)
+    p = intervals.p_of_zero(differences, units) if units.shared else _permutation_p(intervals.by_text(differences, units))
     p[names.index(first)] = np.nan
-    spread = differences.std(axis=0, ddof=1) if len(values) > 1 else np.full(p.shape, np.nan)
+    spread = intervals.by_text(differences, units).std(axis=0, ddof=1) if units.prompts > 1 else np.full(p.shape, np.nan)
     effect = np.divide(over.value, spread, out=np.full(p.shape, np.nan), where=spread > 0)
-    limit = np.zeros(p.shape)  # ties, or few prompts, have narrow intervals and show no equivalence
-    if len(values) >= FEWEST:
-        limit = np.where(spread > 0, margin * own.std(axis=0, ddof=1), 0.0)
-    said = _verdicts(differences, over, p, sign, limit)
+    said = _verdicts(differences, over, p, sign, within_margin(differences, own, units, margin))
     said[names.index(first)] = "the baseline"
     corrected = holm(p)
+    test = "two-way t test" if units.shared else f"paired permutation of signs, {PERMUTATIONS} draws"
     return result(
         "paired",
         {
-            "value": (dims, Estimate.mean(values)),
+            "value": (dims, Estimate.mean(values, units)),
             "over": (dims, over),
-            "win": (dims, Estimate.mean(won)),
+            "win": (dims, Estimate.share(won, units)),
             "p": (dims, p),
             "p_holm": (dims, corrected),
             "effect": (dims, effect),
@@ -74,11 +74,32 @@ def compare(
         },
         {"setting": scores["setting"], "measure": scores["measure"]},
         averaged_over="",
-        interval=intervals.said(len(values)),
+        interval=f"{units.said()}; wins: Wilson",
         baseline=first,
         margin=margin,
-        p=f"paired permutation of signs, {PERMUTATIONS} draws; Holm over {int(np.isfinite(p).sum())} comparisons",
+        p=f"{test}; Holm over {int(np.isfinite(p).sum())} comparisons",
     )
+
+
+def within_margin(differences: Array, own: Array, units: Sampled, margin: float) -> Array:
+    """Whether the mean difference over the baseline's deviation over prompts lies within +-margin: its 90% interval, as in two
+    one-sided tests at 5% (Schuirmann 1987). The deviation is an estimate too: the interval is of their ratio.
+    """
+    if not margin or not units.enough:
+        return np.zeros(differences.shape[1:], bool)
+    base = intervals.by_text(np.broadcast_to(own, differences.shape), units)
+    centred = base - base.mean(axis=0)
+    moments = np.stack([intervals.by_text(differences, units), centred, centred**2], axis=1)
+    many = len(base) / (len(base) - 1)
+
+    def standardised(means: Array) -> Array:
+        deviation = np.sqrt(np.maximum(means[:, 2] - means[:, 1] ** 2, 0.0) * many)
+        return np.asarray(np.divide(means[:, 0], deviation, out=np.full(means[:, 0].shape, np.nan), where=deviation > 0))
+
+    alone = Sampled.single(len(base))
+    low, high = intervals.interval(moments, alone, standardised, level=1 - 2 * ALPHA)
+    spread = differences.std(axis=0) > 0  # ties have no width and show no equivalence
+    return np.asarray(spread & (low >= -margin) & (high <= margin), bool)
 
 
 def correct_together(found: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -143,17 +164,17 @@ def holm(p: Array) -> Array:
     return corrected.reshape(np.shape(p))
 
 
-def _verdicts(differences: Array, over: Estimate, p: Array, sign: Array, limit: Array) -> Array:
-    """Verdicts from intervals and p of the mean differences; `sign` is 1 where higher is better."""
+def _verdicts(differences: Array, over: Estimate, p: Array, sign: Array, equivalent: Array) -> Array:
+    """One rule for every number of prompts: a difference that is shown is not also none. `sign` is 1 where higher is better."""
     prompts, measured = len(differences), np.isfinite(differences).sum(axis=0)
     said = np.full(p.shape, "not shown", object)
     for place in np.ndindex(*p.shape):
         low, high, lack = over.low[place], over.high[place], prompts - measured[place]
         if not (np.isfinite(low) and np.isfinite(high)):
-            some = 0 < lack < prompts - 1
-            said[place] = f"cannot tell: {f'not measured on {lack} of {prompts} prompts' if some else 'too few prompts'}"
-        elif limit[place] > 0 and -limit[place] <= low and high <= limit[place]:
-            said[place] = EQUIVALENT
-        elif (low > 0 or high < 0) and p[place] <= ALPHA:  # of few prompts the bootstrap's interval alone is too narrow
+            why = f"not measured on {lack} of {prompts} rows" if 0 < lack < prompts - 1 else "too few prompts, or shared seeds"
+            said[place] = f"cannot tell: {why}"
+        elif (low > 0 or high < 0) and p[place] <= ALPHA:
             said[place] = DIRECTIONS[int((low > 0) != (sign[place[1]] > 0))]
+        elif equivalent[place]:
+            said[place] = EQUIVALENT
     return said

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, sources
+from interp.analysis import prompt_effect, sources
 from interp.analysis.result import NO_ESTIMATE, Estimate, result, whole_rows
+from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
+from interp.base.prompts import same_text
 from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
@@ -48,7 +51,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
             if row in originals:
                 for name, value in _against(picture[None], originals[row][None], own[row], spectrum[row]).items():
                     found[name][row, arm] = value
-        for row, value in prompt_effect(experiment, arm).items():
+        for row, value in prompt_effect.by_row(experiment, arm).items():
             found["prompt_effect"][row, arm] = value
     return xr.Dataset(
         {
@@ -103,8 +106,8 @@ def measured(
 
     def one(name: str, arms: Sequence[int]) -> Estimate:
         if name == "prompt_effect":
-            return Estimate(*effect_of_prompt(experiment, arms))
-        return Estimate.mean(over_texts(together(cells, name, arms, scaled)))
+            return Estimate(*prompt_effect.of_arms(experiment, arms))
+        return Estimate.mean(*known(together(cells, name, arms, scaled)))
 
     return Estimate.stack([one(name, arms) for name in names for arms in groups], (len(names), *shape))
 
@@ -127,11 +130,11 @@ def over_control(
         of_pairs = name == "prompt_effect"
         if not control or (of_pairs and not effect):
             return NO_ESTIMATE
-        found = Estimate.mean(over_texts(together(cells, name, arms, scaled) - together(cells, name, control, scaled)))
+        found = Estimate.mean(*known(together(cells, name, arms, scaled) - together(cells, name, control, scaled)))
         return Estimate(found.value) if of_pairs else found
 
-    found = [one(name, *pair) for name in MEASURES for pair in zip(groups, controls, strict=True)]
-    return Estimate.stack(found, (len(MEASURES), *shape))
+    every = [one(name, *pair) for name in MEASURES for pair in zip(groups, controls, strict=True)]
+    return Estimate.stack(every, (len(MEASURES), *shape))
 
 
 def together(cells: xr.Dataset, name: str, arms: Sequence[int], scaled: bool = False) -> xr.DataArray:
@@ -141,7 +144,7 @@ def together(cells: xr.Dataset, name: str, arms: Sequence[int], scaled: bool = F
 
 def said_of(cells: xr.Dataset) -> str:
     """The description of intervals over the prompt texts of these cells."""
-    return intervals.said(len(set(cells["prompt_text"].to_numpy().tolist())))
+    return sources.units(cells).said()
 
 
 def _own(picture: Array, reference: Array) -> dict[str, float]:
@@ -161,12 +164,6 @@ def _against(picture: Array, original: Array, original_own: dict[str, float], re
         "left": float(np.sqrt(difference[:, :, :half].mean())),
         "right": float(np.sqrt(difference[:, :, half:].mean())),
     }
-
-
-def _same_seed(axes: xr.Dataset, rows: Array) -> list[tuple[int, int]]:
-    """Pairs of these rows with one seed and two prompts, each in both orders."""
-    texts, seeds = axes["prompt_text"].to_numpy(), axes["seed"].to_numpy()
-    return [(a, b) for a in rows.tolist() for b in rows.tolist() if seeds[a] == seeds[b] and texts[a] != texts[b]]
 
 
 def references(originals: dict[int, Array], texts: Array, real: Array | None) -> dict[int, Array]:
@@ -189,58 +186,21 @@ def references(originals: dict[int, Array], texts: Array, real: Array | None) ->
     return found
 
 
-def prompt_effect(experiment: Experiment, arm: int) -> dict[int, float]:
-    """Per row, the distance of its latents to those of other prompts under an arm over the same pairs' under the original, less
-    1. Only pairs that are drawn under both count; a row without any is left out.
-    """
-    pairs, distances = pair_distances(experiment, arm)
-    sums = {int(pairs[places[0], 0]): distances[places].sum(axis=0) for places in sources.alike(pairs[:, 0])}
-    return {row: float(under / before - 1) for row, (under, before) in sums.items() if before > 0}
-
-
-def pair_distances(experiment: Experiment, arm: int) -> tuple[Array, Array]:
-    """Rows of one seed and two prompts, (pair, 2), and how far apart their latents are under the arm and under the original,
-    (pair, 2); of all rows that are drawn under both.
-    """
-    rows = np.flatnonzero(experiment.done[:, [arm, 0]].all(axis=1))
-    latents = [{row: experiment.latents(row, which).astype(np.float64) for row in rows.tolist()} for which in (arm, 0)]
-    pairs = _same_seed(experiment.axes, rows)
-    distances = [[float(np.sqrt(((one[a] - one[b]) ** 2).mean())) for one in latents] for a, b in pairs]
-    return np.array(pairs, int).reshape(-1, 2), np.array(distances, float).reshape(-1, 2)
-
-
-def effect_of_prompt(experiment: Experiment, arms: Sequence[int], level: float = 0.95) -> tuple[float, float, float]:
-    """`prompt_effect` of arms together with its interval. Since every value is of a *pair* of prompts, it is a jackknife that
-    leaves out all pairs of a text, on the log scale. NaN bounds below three texts.
-    """
-    pairs, distances = (np.concatenate(parts) for parts in zip(*(pair_distances(experiment, arm) for arm in arms), strict=True))
-    texts = experiment.axes["prompt_text"].to_numpy().astype(str)[pairs]
-
-    def ratio(kept: Array) -> float:
-        under, before = distances[kept].sum(axis=0)
-        return float(under / before) if before > 0 else float("nan")
-
-    estimate, names = ratio(np.ones(len(pairs), bool)), np.unique(texts)
-    if len(names) < 3:
-        return estimate - 1, float("nan"), float("nan")
-    left_out = np.array([ratio((texts != name).all(axis=1)) for name in names])
-    low, high = intervals.from_jackknife(np.array(estimate), left_out, scale="ratio", level=level)
-    return estimate - 1, float(low) - 1, float(high) - 1
-
-
 def _scales(axes: xr.Dataset, rows: Array, originals: dict[int, Array], own: dict[int, dict[str, float]]) -> dict[str, float]:
-    """The unit of each measure: the structure of another prompt's picture of the same seed; the originals' spread in detail and
+    """The unit of each measure: the structure of another prompt's picture, of the same seed where prompts share
+    seeds; the originals' spread in detail and
     sharpness; 1 for `prompt_effect`. NaN where the originals do not differ.
     """
-    pairs = [(a, b) for a, b in _same_seed(axes, rows) if b < a]
+    texts = [same_text(text) for text in axes["prompt_text"].to_numpy()]
+    other = [(a, b) for a, b in itertools.combinations(rows.tolist(), 2) if texts[a] != texts[b]]
+    pairs = [(a, b) for a, b in prompt_effect.same_seed(axes, rows) if b < a] or other
     distances = [float(metrics.structure_distance(originals[a][None], originals[b][None])[0]) for a, b in pairs]
     spread = {name: float(np.std([values[name] for values in own.values()])) for name in ("detail", "sharpness")}
     spread = {name: value if value > ROUNDING else float("nan") for name, value in spread.items()}
     return {"structure": float(np.mean(distances)) if distances else float("nan"), **spread, "prompt_effect": 1.0}
 
 
-def over_texts(values: xr.DataArray) -> Array:
-    """Values per row, averaged over the rows of each prompt text; rows that are NaN are left out: (text,)."""
-    known = (values.to_numpy()[rows] for rows in sources.alike(values["prompt_text"].to_numpy()))
-    known = (here[~np.isnan(here)] for here in known)
-    return np.array([here.mean() for here in known if here.size])
+def known(values: xr.DataArray) -> tuple[Array, Sampled]:
+    """The values of the rows that have one, (row,), and what these rows are samples of."""
+    rows = np.flatnonzero(values.notnull().to_numpy())
+    return values.to_numpy()[rows], sources.units(values).part(rows)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, pairs, sources
-from interp.analysis.result import Estimate, result, whole_rows
+from interp.analysis import intervals, pairs
+from interp.analysis.result import ENDS, Estimate, result, whole_rows
+from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
+from interp.base.prompts import same_text
 from interp.metrics import distances as pixels
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
 METRICS = ("picture", "structure", "latents")
+NOTE = "a uniform picture and the mean of other pairs' ends score 0: destruction is not on the way"
+ROUNDING = 1e-12
+BOUNDS = (-1.0, 2.0)  # of the way of one pair: as far before the start, or beyond the end, as they are apart
 LENS = ("structure", "detail", "sharpness")
 
 
 def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
-    """Recovered = <patched - corrupted, clean - corrupted> / |clean - corrupted|^2: 0 the corrupted picture, 1 the clean one.
+    """How far each patch brings the corrupted picture to the clean one (`Ways`): 0 as corrupted, 1 as clean.
 
-    recovered, recovered_low, recovered_high   (what, block, column)   mean over pairs; NaN where there is nothing to patch
+    recovered, recovered_low, recovered_high   (what, block, column)   over pairs; NaN where there is nothing to patch
 
     `metric`: "picture" compares pixels, "structure" blurred pictures, "latents" the last latents.
     """
@@ -37,63 +43,78 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
         "block": sorted({int(block) for block in blocks if block >= 0}),
         "column": [str(column) for column in dict.fromkeys(columns) if column != "-"],
     }
+    units = pairs_of(experiment, rows)
+    ways = Ways.of(experiment, rows, units, ("corrupted", "clean"), "what", metric)
     values = np.full((len(rows), *(len(axis) for axis in names.values())), np.nan)
     places = list(zip(whats.astype(str), blocks.astype(int), columns.astype(str), strict=True))
-    for place, arm, value, start, end in between(experiment, rows, "what", ("corrupted", "clean"), metric):
+    for place, arm, value in ways.cells():
         cell = (axis.index(v) for axis, v in zip(names.values(), places[arm], strict=True))
-        values[(place, *cell)] = share(value, start, end)
-    each = by_pair(experiment, rows, values)
+        values[(place, *cell)] = ways.along(place, value)
     return result(
         "patching",
-        {"recovered": (tuple(names), Estimate.mean(each))},
+        {"recovered": (tuple(names), Estimate.mean(values, units))},
         names,
         experiment,
         metric=metric,
         **{name: experiment.parameters[name] for name in ("channels", "stream", "columns")},
         averaged_over="seeds, then pairs of prompts",
-        interval=intervals.said(len(each)).replace("prompt texts", "pairs of prompts"),
-        control="as many ordinary channels",
+        interval=units.said().replace("prompt texts", "pairs of prompts"),
+        control="zero, shuffled, energy, third: changes without the clean prompt's content; control: ordinary channels",
+        note=NOTE,
     )
 
 
 def moved(experiment: Experiment) -> xr.Dataset:
-    """How far each transport moved the picture, by metric, set of channels and strength.
+    """How far each transport moved the picture (`Ways`), by metric, set of channels and strength.
 
-    moved, moved_low, moved_high   (metric, channels, strength)   from the target, 0, to the source, 1
-    to_source, to_target           (metric, channels, strength)   distance over the distance between the two
-    over_control, _low, _high      (metric, strength)             moved by massive channels, less moved by the control
+    moved, moved_low, moved_high   (metric, channels, strength)            from the target, 0, to the source, 1
+    to_source, to_target           (metric, channels, strength)            distance over the distance between the two
+    over, over_low, over_high      (metric, against, strength)             moved by massive channels, less by each control
     """
     rows = whole_rows(experiment, "pair")
     axes = experiment.axes
     sets, strengths = axes["channels"].to_numpy().astype(str), axes["strength"].to_numpy()
     names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target")]
     levels = sorted({float(value) for value in strengths if value != 0})
-    shape = (len(rows), len(METRICS), len(names), len(levels))
-    along, to_source, to_target = (np.full(shape, np.nan) for _ in range(3))
-    for number, metric in enumerate(METRICS):
-        for place, arm, value, start, end in between(experiment, rows, "channels", ("target", "source"), metric):
-            cell = (place, number, names.index(sets[arm]), levels.index(float(strengths[arm])))
-            along[cell] = share(value, start, end)
+    shape = (len(names), len(levels))
+    units, found = pairs_of(experiment, rows, "source"), dict[str, list[Estimate]]()
+    controls = [name for name in names if name not in ("massive", "all")]
+    for metric in METRICS:
+        ways = Ways.of(experiment, rows, units, ("target", "source"), "channels", metric)
+        along, near, far = (np.full((len(rows), *shape), np.nan) for _ in range(3))
+        for place, arm, value in ways.cells():
+            cell = (place, names.index(sets[arm]), levels.index(float(strengths[arm])))
+            start, end = ways.starts[place], ways.ends[place]
+            along[cell] = ways.along(place, value)
             with np.errstate(invalid="ignore", divide="ignore"):
-                to_source[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
-                to_target[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
-    way, beyond, short = (by_pair(experiment, rows, values, "source") for values in (along, to_source, to_target))
-    over = way[:, :, names.index("massive")] - way[:, :, names.index("control")]
+                near[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
+                far[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
+        over = along[:, [names.index("massive")]] - along[:, [names.index(name) for name in controls]]
+        parts = {"moved": Estimate.mean(along, units), "over": Estimate.mean(over, units)}
+        parts |= {n: Estimate(intervals.mean_of_texts(v, units)) for n, v in (("to_source", near), ("to_target", far))}
+        for name, part in parts.items():
+            found.setdefault(name, []).append(part)
     dims = ("metric", "channels", "strength")
+    joined = {
+        name: Estimate(*(np.stack([getattr(p, end) for p in parts]) for end in ENDS))
+        for name, parts in found.items()
+        if name in ("moved", "over")
+    }
+    plain = {name: np.stack([part.value for part in parts]) for name, parts in found.items() if name.startswith("to_")}
     return result(
         "transport",
         {
-            "moved": (dims, Estimate.mean(way)),
-            "to_source": (dims, beyond.mean(axis=0)),
-            "to_target": (dims, short.mean(axis=0)),
-            "over_control": (("metric", "strength"), Estimate.mean(over)),
+            "moved": (dims, joined["moved"]),
+            **{name: (dims, values) for name, values in plain.items()},
+            "over": (("metric", "against", "strength"), joined["over"]),
         },
-        {"metric": METRICS, "channels": names, "strength": levels},
+        {"metric": METRICS, "channels": names, "against": controls, "strength": levels},
         experiment,
         **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
         averaged_over="seeds, then pairs of prompts",
-        interval=intervals.said(len(way)).replace("prompt texts", "pairs of prompts"),
+        interval=units.said().replace("prompt texts", "pairs of prompts"),
         control=experiment.parameters["control"],
+        note=NOTE,
     )
 
 
@@ -123,30 +144,73 @@ def distances(experiment: Experiment) -> xr.Dataset:
     )
 
 
-def between(
-    experiment: Experiment, rows: Array, label: str, ends: tuple[str, str], metric: str
-) -> Iterator[tuple[int, int, Array, Array, Array]]:
-    """Every cell of these rows with the two ends of its row, which are arms with these labels: (place of the row, arm, value,
-    first end, last end).
+@dataclasses.dataclass(frozen=True)
+class Ways:
+    """How far a picture is on its pair's way from start to end: 0 as the start, 1 as the end.
+
+    The way is measured along the part of (end - start) that leads neither to a uniform picture nor to the mean of other pairs'
+    ends. Both of these score 0 exactly, and noise or another prompt's picture about 0: a destroyed picture is not on the way. A
+    picture farther from the mean of all ends than they are is first brought to their distance, and the way of each pair is
+    clipped to -1..2, so that an overdriven one cannot score more.
     """
-    names = experiment.axes[label].to_numpy().astype(str).tolist()
-    for place, row in enumerate(rows.tolist()):
-        start, end = (read(experiment, row, names.index(name), metric) for name in ends)
-        for arm in (arm for arm, name in enumerate(names) if name not in ends):
-            yield place, arm, read(experiment, row, arm, metric), start, end
+
+    experiment: Experiment
+    rows: Array
+    label: str
+    names: tuple[str, str]
+    metric: str
+    starts: list[Array]
+    directions: list[Array]
+    """The part of the way that counts, over its square."""
+    ends: list[Array]
+    centre: Array
+    radius: float
+
+    @classmethod
+    def of(cls, experiment: Experiment, rows: Array, units: Sampled, names: tuple[str, str], label: str, metric: str) -> Ways:
+        """The ways of these rows; `names` are the labels of the arms that are start and end."""
+        arms = experiment.axes[label].to_numpy().astype(str).tolist()
+        starts, ends = ([read(experiment, row, arms.index(name), metric) for row in rows.tolist()] for name in names)
+        texts = [one.split("\n")[0] for one in units.texts]
+        directions = []
+        for text, start, end in zip(texts, starts, ends, strict=True):
+            beside = [other for own, other in zip(texts, ends, strict=True) if own != text]
+            gone = [np.full_like(end, end.mean()), *([np.mean(beside, axis=0)] if beside else [])]
+            directions.append(_without(end - start, [one - start for one in gone]))
+        centre = np.mean(ends, axis=0) if len(set(texts)) > 1 else np.full_like(ends[0], ends[0].mean())
+        radius = float(np.sqrt(np.mean([((end - centre) ** 2).sum() for end in ends])))
+        return cls(experiment, rows, label, names, metric, starts, directions, ends, centre, radius)
+
+    def cells(self) -> Iterator[tuple[int, int, Array]]:
+        """Every cell that is no start or end: (place of the row, arm, value)."""
+        arms = self.experiment.axes[self.label].to_numpy().astype(str).tolist()
+        for place, row in enumerate(self.rows.tolist()):
+            for arm in (arm for arm, name in enumerate(arms) if name not in self.names):
+                yield place, arm, read(self.experiment, row, arm, self.metric)
+
+    def along(self, place: int, value: Array) -> float:
+        """How far one row's value is; NaN where the way is only to a destroyed picture."""
+        start, end, off = self.starts[place], self.ends[place], value - self.centre
+        far = float(np.linalg.norm(off))
+        most = max(self.radius, *(float(np.linalg.norm(one - self.centre)) for one in (start, end)))
+        inside = value if far <= most else self.centre + off * most / far
+        return float(np.clip(((inside - start) * self.directions[place]).sum(), *BOUNDS))
 
 
-def by_pair(experiment: Experiment, rows: Array, values: Array, other: str = "clean") -> Array:
-    """The mean over seeds of each pair of prompts: (pair, ...)."""
-    texts = experiment.axes["prompt_text"].to_numpy().astype(str)
-    return sources.means_alike(values, [(experiment.parameters[other][row], texts[row]) for row in rows])
+def _without(way: Array, others: Sequence[Array]) -> Array:
+    """The part of a way that is orthogonal to others, over its square; NaN if nothing is left."""
+    basis, left = np.linalg.qr(np.stack([one.ravel() for one in others], axis=1))[0], way.ravel()
+    left = left - basis @ (basis.T @ left)
+    square = float(left @ left)
+    kept = left / square if square > ROUNDING * float(way.ravel() @ way.ravel()) else np.full_like(left, np.nan)
+    return np.asarray(kept.reshape(way.shape))
 
 
-def share(value: Array, start: Array, end: Array) -> float:
-    """The projection of `value` on the line from `start`, 0, to `end`, 1; NaN where they are equal."""
-    way = (end - start).ravel()
-    length = float(way @ way)
-    return float((value - start).ravel() @ way) / length if length > 0 else float("nan")
+def pairs_of(experiment: Experiment, rows: Array, other: str = "clean") -> Sampled:
+    """The pair of prompts and the seed of these rows."""
+    texts, seeds = (experiment.axes[name].to_numpy()[rows] for name in ("prompt_text", "seed"))
+    theirs = [experiment.parameters[other][row] for row in rows]
+    return Sampled([f"{same_text(a)}\n{same_text(b)}" for a, b in zip(theirs, texts, strict=True)], seeds.tolist())
 
 
 def read(experiment: Experiment, row: int, arm: int, metric: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, massive, sources
+from interp.analysis import massive, sources
 from interp.analysis.result import Estimate, result
 from interp.store.traced_run import Run
 
@@ -30,7 +30,7 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     ordinary                    (writer, step)            the control: median |contribution| over the other channels
     state                       (block, step, channel)    the running sum: the embedding and all blocks up to this one
     remainder                   (block, step, channel)    largest |recorded mean - running sum|: rounding
-    birth                       (channel)                 first block at whose output the size, averaged over steps, is at
+    half_written                (channel)                 first block at whose output the size, averaged over steps, is at
                                                           least half of its largest over blocks
     largest_writer              (channel)                 the writer of the largest |contribution|, averaged over steps
     """
@@ -40,25 +40,26 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
     mean = sources.statistics(source)["mean"].sel(stream=stream)
     parts = _writers(written, alpha, chosen)
     axes = ("writer", "step", "channel")
-    at = sources.by_text(parts["contribution"]).transpose("prompt", *axes)
+    at = parts["contribution"].transpose("prompt", *axes)
+    units = sources.units(at)
     running = _running(parts["contribution"], mean.sel(channel=chosen).compute())
     size = abs(running["state"]).mean("step")
-    added = abs(at.mean("prompt")).mean("step")
+    added = abs(sources.by_text(at).mean("prompt")).mean("step")
     return result(
         "residual",
         {
-            "contribution": (axes, Estimate.mean(at.to_numpy())),
-            "over_steps": (("writer", "channel"), Estimate.mean(at.mean("step").to_numpy())),
+            "contribution": (axes, Estimate.mean(at.to_numpy(), units)),
+            "over_steps": (("writer", "channel"), Estimate.mean(at.mean("step").to_numpy(), units)),
             "alpha": parts["alpha"].mean("prompt"),
             "branch": parts["branch"].mean("prompt"),
             "ordinary": parts["ordinary"],
             **running,
-            "birth": size["block"][(size >= SIGNIFICANT * size.max("block")).argmax("block")].drop_vars("block"),
+            "half_written": size["block"][(size >= SIGNIFICANT * size.max("block")).argmax("block")].drop_vars("block"),
             "largest_writer": added["writer"][added.argmax("writer")].drop_vars("writer"),
         },
         {},
         averaged_over="tokens, then prompt texts",
-        interval=intervals.said(at.sizes["prompt"]),
+        interval=units.said(),
         control="ordinary: median |contribution| over the other channels",
         stream=stream,
         channels=chosen,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis import intervals
+from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
@@ -26,14 +27,22 @@ class Estimate:
     high: Any = np.nan
 
     @classmethod
-    def mean(cls, values: Array) -> Estimate:
-        """The mean over the first axis, independent samples; percentile bootstrap. NaN of nothing."""
-        return cls(values.mean(axis=0), *intervals.bootstrap(values)) if len(values) else NO_ESTIMATE
+    def mean(cls, values: Array, units: Sampled) -> Estimate:
+        """The mean over texts of (row, ...) values. NaN of nothing."""
+        return cls(intervals.mean_of_texts(values, units), *intervals.interval(values, units)) if len(values) else NO_ESTIMATE
 
     @classmethod
-    def of_mean(cls, values: Array, function: Callable[[Array], Array], interval: Any = intervals.bootstrap) -> Estimate:
-        """A function of the mean over the first axis: of (sample, ...) means, (sample, ...)."""
-        return cls(function(values.mean(axis=0, keepdims=True))[0], *interval(values, function))
+    def of_mean(cls, values: Array, units: Sampled, function: intervals.Function, scale: str = "plain", **how: Any) -> Estimate:
+        """A function of the mean over texts: of (sample, ...) means, (sample, ...); its interval is made on a scale."""
+        value = function(intervals.mean_of_texts(values, units)[None])[0]
+        return cls(value, *intervals.interval(values, units, function, scale=scale, **how))
+
+    @classmethod
+    def share(cls, values: Array, units: Sampled) -> Estimate:
+        """The mean of shares in 0..1, such as wins."""
+        if not len(values):
+            return NO_ESTIMATE
+        return cls(intervals.mean_of_texts(values, units), *intervals.proportion(values, units))
 
     @classmethod
     def stack(cls, parts: Sequence[Estimate], shape: tuple[int, ...] = (-1,)) -> Estimate:

@@ -15,7 +15,7 @@ import xarray as xr
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from interp.analysis import intervals, massive, sources
+from interp.analysis import massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
@@ -87,14 +87,14 @@ def score(
         raise InputError(f"k must lie in 1..{channels - 1}; got {k}")
     found = _scored(states, truth, k, repeats, np.random.default_rng(seed))
     axes = ("strategy", "step", "block")
-    by_row = xr.DataArray(np.moveaxis(found, 2, 0), sources.along(states, "prompt"), ("prompt", "side", *axes))
-    means = np.moveaxis(sources.by_text(by_row).to_numpy(), 1, 0)  # (side, text, strategy, step, block)
+    by_row, either = np.moveaxis(found, 2, 1)  # (prompt, strategy, step, block) each
+    units = sources.units(states)
     trivial = [iou(np.ones_like(truth), truth).mean(), np.mean([iou(centre_disc(truth), mask) for mask in truth])]
     return result(
         "segmentation_score",
         {
-            "iou": (axes, Estimate.mean(means[0])),
-            "either": (axes, Estimate.mean(means[1])),
+            "iou": (axes, Estimate.mean(by_row, units)),
+            "either": (axes, Estimate.mean(either, units)),
             "trivial": ("baseline", np.array(trivial)),
         },
         {
@@ -103,7 +103,7 @@ def score(
             **{str(name): c for name, c in states.coords.items() if not {"token", "channel", "prompt"} & set(c.dims)},
         },
         averaged_over="seeds, then prompt texts",
-        interval=intervals.said(means.shape[1]),
+        interval=units.said(),
         control="bottom and random channels; everything; a centred disc",
         k=k,
         values=values,

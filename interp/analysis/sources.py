@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
+from interp.analysis.sampled import Sampled, alike
 from interp.base.errors import InputError, InterpWarning, StoreError
+from interp.base.prompts import same_text
 from interp.base.sites import STREAMS, parse_indices, resolve_indices
 from interp.store.reader import read_ahead
 from interp.store.schema import Array
@@ -91,6 +93,28 @@ def over_steps(data: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(np.stack(kept), coordinates, [dim for dim in data.dims if dim != "step"], data.name)
 
 
+def over_steps_and_texts(data: xr.DataArray) -> tuple[xr.DataArray, Array]:
+    """`over_steps`, and the mean over texts at every step, (step, ...) float64; every row is read once."""
+    data = data.transpose("prompt", "step", ...)
+    units_here = units(data)
+    texts = np.array(units_here.texts)
+    weight = {text: 1.0 / (units_here.prompts * int((texts == text).sum())) for text in set(units_here.texts)}
+    kept, total = [], np.zeros(data.shape[1:])
+    for text, values in zip(units_here.texts, rows(data), strict=True):
+        kept.append(values.mean(axis=0, dtype=np.float64).astype(np.float32))
+        total += weight[text] * values
+    coordinates = {name: c for name, c in data.coords.items() if "step" not in c.dims}
+    return xr.DataArray(np.stack(kept), coordinates, [dim for dim in data.dims if dim != "step"], data.name), total
+
+
+def counted_tokens(data: Any) -> str:
+    """How many text tokens of the rows count, the others being padding; "all" where that was not told apart."""
+    if "text_tokens" not in data.coords:
+        return "all"
+    counts = np.unique(data["text_tokens"].to_numpy())
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
 def choose(data: Data, axis: str, wanted: Sequence[int] | str | None, field: str | None = None) -> Data:
     """Part of an axis by its coordinate's values, in the axis's own order; -1 is the last one, `None` takes all. A
     missing value raises InputError.
@@ -129,7 +153,7 @@ def by_text(data: xr.DataArray) -> xr.DataArray:
     """The mean over rows that share a text: seeds of one prompt are not independent samples of prompts."""
     if "prompt_text" not in data.coords:
         return data
-    groups = alike(data["prompt_text"].to_numpy())
+    groups = alike([same_text(text) for text in data["prompt_text"].to_numpy()])
     if len(groups) == data.sizes["prompt"]:
         return data
     means = [data.isel(prompt=group).mean("prompt") for group in groups]
@@ -138,28 +162,18 @@ def by_text(data: xr.DataArray) -> xr.DataArray:
     return joined.assign_coords(prompt=data["prompt"].to_numpy()[first]).transpose(*data.dims)
 
 
-def labels(data: xr.DataArray) -> tuple[Array, Array]:
-    """Every row's text, or its number where there are no texts, and its seed, or 0."""
+def labels(data: xr.DataArray | xr.Dataset) -> tuple[Array, Array]:
+    """Every row's text, or its number where there are no texts, and its seed, or 0. Texts that are one prompt are equal."""
     texts = data["prompt_text" if "prompt_text" in data.coords else "prompt"].to_numpy().astype(str)
+    texts = np.array([same_text(text) for text in texts])
     return texts, data["seed"].to_numpy() if "seed" in data.coords else np.zeros(len(texts), int)
 
 
-def alike(labels: Sequence[Any] | Array) -> list[Array]:
-    """The places of every different label, such as a prompt's text, in order of their first."""
-    places: dict[Any, list[int]] = {}
-    for place, label in enumerate(labels):
-        places.setdefault(label, []).append(place)
-    return [np.array(group) for group in places.values()]
-
-
-def means_alike(values: Array, labels: Sequence[Any] | Array) -> Array:
-    """The mean over the rows of each label, in order of their first: (label, ...)."""
-    return np.stack([values[rows].mean(axis=0) for rows in alike(labels)])
-
-
-def samples(data: xr.DataArray) -> xr.DataArray:
-    """The samples that are resampled: means over steps, then over rows that share a text."""
-    return by_text(over_steps(data))
+def units(data: Any) -> Sampled:
+    """The prompt text and the seed of every row of a Dataset or DataArray: what its rows are samples of."""
+    if "prompt_text" not in data.coords:
+        return Sampled.single(data.sizes["prompt"])
+    return Sampled(data["prompt_text"].to_numpy().tolist(), data["seed"].to_numpy() if "seed" in data.coords else None)
 
 
 def along(data: xr.Dataset | xr.DataArray, *axes: str) -> dict[str, xr.DataArray]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis import intervals, sources
+from interp.analysis import sampled, sources
 from interp.analysis.criteria import largest
 from interp.analysis.result import Estimate, result
+from interp.analysis.sampled import Sampled
 from interp.store.schema import Array
 
-PAIRS = 200  # pairs of prompts compared, at most
+FEWEST = 8  # pairs
 
 
 def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int = 0) -> xr.Dataset:
-    """Jaccard overlap |A and B| / |A or B| of the k channels of largest mean |x| in pairs of samples, means over pairs.
+    """Jaccard overlap |A and B| / |A or B| of the k channels of largest mean |x|, means over pairs of samples.
 
     prompts     (block)   other prompt, same seed; sets averaged over steps
     seeds       (block)   same prompt, other seed; NaN where each prompt has one seed
@@ -27,9 +30,8 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     sizes = sources.statistics(source, stream)["mean_abs"].transpose("prompt", "step", "block", "channel")
     over_steps = largest(sources.over_steps(sizes).to_numpy(), k)
     texts, seeds = sources.labels(sizes)
-    draw = np.random.default_rng(seed)
-    same_text, same_seed = texts[:, None] == texts, seeds[:, None] == seeds
-    others, same = _pairs(draw, ~same_text & same_seed), _pairs(draw, same_text)
+    units, draw = sources.units(sizes), np.random.default_rng(seed)
+    others, pairs = _pairs(texts, seeds, bool(units.shared), draw)
     by_sample: dict[str, list[Array]] = {"steps": [], "first_last": []}
     for values in sources.rows(sizes):
         here = largest(values, k)
@@ -37,29 +39,37 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
         by_sample["steps"].append(neighbours.mean(axis=0))
         by_sample["first_last"].append(jaccard(here[0], here[-1]))
     found = {
-        "prompts": jaccard(over_steps[others[:, 0]], over_steps[others[:, 1]]),
-        "seeds": jaccard(over_steps[same[:, 0]], over_steps[same[:, 1]]),
         **{name: np.stack(values) for name, values in by_sample.items()},
         "blocks": np.pad(jaccard(over_steps[:, :-1], over_steps[:, 1:]), ((0, 0), (0, 1)), constant_values=np.nan),
     }
     absent = np.isnan(sizes.isel(prompt=0, step=0).to_numpy()).any(axis=-1)  # a block without this stream
     gone = dict.fromkeys(found, absent) | {"blocks": absent | np.roll(absent, -1)}
-    nothing = Estimate(*[np.full(sizes.sizes["block"], np.nan)] * 3)
-    data = {
-        name: ("block", Estimate.mean(np.where(gone[name], np.nan, values)) if len(values) else nothing)
-        for name, values in found.items()
-    }
+    sampled = dict.fromkeys(found, units)
+    for name, (rows, of) in {"prompts": others, "seeds": pairs}.items():
+        found[name], sampled[name] = jaccard(over_steps[rows[:, 0]], over_steps[rows[:, 1]]), of
+    gone |= dict.fromkeys(("prompts", "seeds"), absent)
+    data = {name: ("block", _estimate(np.where(gone[name], np.nan, v), sampled[name])) for name, v in found.items()}
     return result(
         "stability",
         {**data, "chance": ((), chance(k, sizes.sizes["channel"]))},
         sources.along(sizes, "block"),
         averaged_over="pairs of samples",
-        interval=f"{intervals.LEVEL:.0%}, percentile bootstrap over pairs, which share prompts: somewhat too narrow",
+        interval=f"{units.said()}; none of fewer than {FEWEST} pairs",
         control="chance: two random sets of k channels",
+        note="prompts: pairs of one seed" if units.shared else "prompts: pairs of other prompts, which have other seeds too",
         stream=stream,
         k=k,
         **sources.facts_of(source),
     )
+
+
+def _estimate(values: Array, units: Sampled) -> Estimate:
+    """The mean over pairs or samples; NaN without any. Overlaps have few values: of few pairs there is no interval."""
+    nothing = np.full(values.shape[1], np.nan)
+    if not len(values):
+        return Estimate(nothing, nothing, nothing)
+    found = Estimate.mean(values, units)
+    return found if units.prompts >= FEWEST else Estimate(found.value, nothing, nothing)
 
 
 def jaccard(first: Array, second: Array) -> Array:
@@ -72,7 +82,25 @@ def chance(k: int, channels: int) -> float:
     return float(stats.hypergeom(channels, k, k).expect(lambda common: common / (2 * k - common)))
 
 
-def _pairs(draw: np.random.Generator, wanted: Array) -> Array:
-    """Some of the pairs of rows for which a (row, row) table is true: (pair, 2)."""
-    kept = np.argwhere(np.triu(wanted, 1))
-    return kept if len(kept) <= PAIRS else kept[np.sort(draw.choice(len(kept), PAIRS, replace=False))]
+def _pairs(
+    texts: Array, seeds: Array, shared: bool, draw: np.random.Generator
+) -> tuple[tuple[Array, Sampled], tuple[Array, Sampled]]:
+    """Pairs of rows, (pair, 2), and what they are samples of: of two prompts, each prompt in one pair, with the same seed where
+    prompts share seeds; and of two seeds of one prompt, each of its neighbours.
+    """
+    groups = sampled.alike(texts)
+    order = draw.permutation(len(groups))
+    others: list[tuple[int, int]] = []
+    names: list[tuple[str, int]] = []
+    for first, second in zip(order[::2], order[1::2], strict=False):
+        for row in groups[first]:
+            beside = [other for other in groups[second] if seeds[other] == seeds[row]] if shared else groups[second]
+            others += [(row, beside[len(names) % len(beside)])] if len(beside) else []
+            names += [(f"{first} {second}", seeds[row])] if len(beside) else []
+    same = [(a, b) for group in groups for a, b in itertools.pairwise(group)]
+    of_others = Sampled([name for name, _ in names], [seed for _, seed in names] if shared else None)
+    return (_table(others), of_others), (_table(same), Sampled([texts[a] for a, _ in same]))
+
+
+def _table(pairs: list[tuple[int, int]]) -> Array:
+    return np.array(pairs, int).reshape(-1, 2)

@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis.intervals import LEVEL
 from interp.analysis.result import Estimate, result
+from interp.analysis.sampled import LEVEL
 from interp.base.errors import InputError
 from interp.store.schema import Array
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import intervals, sources
 from interp.analysis.result import Estimate, result, whole_rows
+from interp.analysis.sampled import Sampled
 from interp.metrics import distances as metrics
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
@@ -45,14 +45,14 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
     settings = axes["guidance"].to_numpy().astype(str)
     arms = (_drawn(experiment, arm, rows) for arm in range(len(settings)))
     found = np.stack([_measure(images, spectrum, sharp, truth) for images in arms], axis=1)  # (row, setting, measure)
-    by_text, won = (sources.means_alike(values, texts) for values in (found, _won(found)))
+    units = Sampled(texts.tolist(), axes["seed"].to_numpy()[rows].tolist())
     dims = ("setting", "measure")
     return result(
         "sweep",
         {
-            "value": (dims, Estimate.mean(by_text)),
-            "over_first": (dims, Estimate.mean(by_text - by_text[:, :1])),
-            "win": (("setting", "won"), Estimate.mean(won)),
+            "value": (dims, Estimate.mean(found, units)),
+            "over_first": (dims, Estimate.mean(found - found[:, :1], units)),
+            "win": (("setting", "won"), Estimate.share(_won(found), units)),
             "forwards": ("setting", np.nanmean(experiment.cells["forwards"].to_numpy(), axis=0)),
         },
         {
@@ -66,7 +66,7 @@ def compare(experiment: Experiment, reference: Array | None = None) -> xr.Datase
         structure_against="nothing: no real picture of each prompt" if truth is None else "the real picture of the prompt",
         rows=f"{len(rows)} pictures of each setting",
         averaged_over="seeds, then prompt texts",
-        interval=intervals.said(len(by_text)),
+        interval=f"{units.said()}; wins: Wilson",
         control=f"the first setting, {settings[0]}",
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis import intervals, massive, sources
+from interp.analysis import intervals, massive, sampled, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.store.schema import Array
@@ -20,7 +20,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     """Mean |x| of channels at every step, its monotone trend, and its spread over prompts.
 
     size, size_low, size_high         (step, block, channel)   mean over prompts
-    variation, _low, _high            (step, block, channel)   coefficient of variation over prompts at a fixed timestep
+    variation, _low, _high            (step, block, channel)   coefficient of variation over prompts at one timestep
     trend, trend_low, trend_high      (block, channel)         Spearman rank correlation of size with the timestep, mean over
                                                                prompts: -1 grows as t falls to 0, as in DG for SD3
     ordinary_size                     (step, block)            the control: median over up to 64 other channels
@@ -33,27 +33,25 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     ordinary = np.setdiff1d(everything["channel"].to_numpy(), chosen)
     ordinary = ordinary[:: max(1, len(ordinary) // ORDINARY)][:ORDINARY]
     both = everything.sel(channel=[*chosen, *ordinary])
-    magnitude = sources.by_text(both.copy(data=np.stack(list(sources.rows(both)))))
+    magnitude = both.copy(data=np.stack(list(sources.rows(both))))
+    units = sources.units(magnitude)
     values = magnitude.to_numpy()[..., : len(chosen)].astype(np.float64)
     others = magnitude.to_numpy()[..., len(chosen) :].astype(np.float64)
     timestep = magnitude["timestep"].to_numpy()
-    axes, alone = ("step", "block", "channel"), values.shape[0] < 2
-    moments = np.stack([values, values**2], axis=1)
-    size, nothing = Estimate.mean(values), np.full(values.shape[1:], np.nan)
-    spread = Estimate(nothing if alone else stats.variation(values), *intervals.bootstrap(moments, variation_of_moments))
+    axes = ("step", "block", "channel")
     return result(
         "trend",
         {
-            "size": (axes, size),
-            "variation": (axes, spread),
-            "trend": (axes[1:], Estimate.mean(rank_trend(values, timestep))),
-            "ordinary_size": (axes[:2], _median(others.mean(axis=0))),
-            "ordinary_variation": (axes[:2], nothing[..., 0] if alone else _median(stats.variation(others))),
-            "ordinary_trend": (axes[1:2], _median(rank_trend(others, timestep).mean(axis=0))),
+            "size": (axes, Estimate.mean(values, units)),
+            "variation": (axes, variation(values, units)),
+            "trend": (axes[1:], Estimate.of_mean(rank_trend(values, timestep), units, lambda mean: mean, "correlation")),
+            "ordinary_size": (axes[:2], _median(intervals.mean_of_texts(others, units))),
+            "ordinary_variation": (axes[:2], _median(variation(others, units).value)),
+            "ordinary_trend": (axes[1:2], _median(intervals.mean_of_texts(rank_trend(others, timestep), units))),
         },
         {str(name): c for name, c in magnitude.sel(channel=chosen).coords.items() if "prompt" not in c.dims},
         averaged_over="tokens, then prompt texts",
-        interval=intervals.said(values.shape[0]),
+        interval=units.said(),
         control=f"median over {len(ordinary)} other channels, evenly spaced",
         stream=stream,
         channels=chosen,
@@ -66,10 +64,21 @@ def _median(values: Array) -> Array:
     return np.asarray(np.median(values, axis=-1)) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
 
 
-def variation_of_moments(moments: Array) -> Array:
-    """Coefficient of variation from (resample, [mean, mean of squares], ...): a little smaller, as resamples repeat prompts."""
-    mean, square = moments[:, 0], moments[:, 1]
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) / mean)
+def variation(sizes: Array, units: sampled.Sampled) -> Estimate:
+    """Coefficient of variation over texts of sizes above 0, (row, ...): sqrt(exp(v) - 1), where v is the variance of their
+    logarithms. That of a lognormal, and of any other to second order; its interval covers where sizes are skewed.
+    """
+    logs = intervals.by_text(np.log(np.maximum(sizes, intervals.TINY)), units)
+    count = len(logs)
+    if count < 2:
+        return Estimate(*[np.full(sizes.shape[1:], np.nan)] * 3)
+
+    def spread(means: Array) -> Array:
+        variance = np.maximum(means[:, 1] - means[:, 0] ** 2, 0.0) * count / (count - 1)
+        return np.asarray(np.sqrt(np.expm1(variance)))
+
+    centred = logs - logs.mean(axis=0)
+    return Estimate.of_mean(np.stack([centred, centred**2], axis=1), sampled.Sampled.single(count), spread, "ratio")
 
 
 def rank_trend(values: Array, timestep: Array) -> Array:

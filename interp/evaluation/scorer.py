@@ -61,7 +61,7 @@ class Plain(Scorer):
         self.measures = (
             Measure("sharpness", "log2 of the variance of the luminance's Laplacian", "higher"),
             Measure("edges", "share of pixels on an edge", "higher"),
-            Measure("colourfulness", "Hasler and Suesstrunk 2003", "higher"),
+            Measure("colourfulness", "Hasler and Suesstrunk 2003, of colours in 0..255", "higher"),
             Measure("saturation", "mean saturation of HSV", "higher"),
             Measure("contrast", "deviation of the luminance", "higher"),
             *(() if real is None else spectrum),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis import intervals, paired
+from interp.analysis import paired, sampled
+from interp.analysis.result import Estimate
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
 from interp.evaluation.scorer import Measure, Scorer
@@ -37,6 +39,8 @@ class Scored:
     scorers: tuple[Scorer, ...]
     features: tuple[tuple[Array, ...], ...]
     """Features for measures of sets: per scorer and setting, (row, feature)."""
+    one_prompt: tuple[str, ...]
+    """The prompt of every row; prompts that draw the same pictures are one."""
 
     def part(self, *, settings: Sequence[int] | None = None, rows: Sequence[int] | None = None, asked: bool = True) -> Scored:
         """Select settings and rows; `asked=False` drops measures that need a prompt."""
@@ -50,6 +54,7 @@ class Scored:
             measures=tuple(self.measures[number] for number in measures),
             scores=self.scores[np.ix_(kept, measures, chosen)],
             features=tuple(tuple(own[number][chosen] for number in kept) for own in self.features),
+            one_prompt=tuple(self.one_prompt[row] for row in chosen),
         )
 
 
@@ -66,21 +71,31 @@ def score(gallery: Gallery, scorers: Sequence[Scorer]) -> Scored:
         raise InputError(f"{gallery.source} holds no pictures")
     singles = tuple(m for m in measures if m.of == "picture")
     settings = [_looked(gallery, number, scorers) for number in range(len(gallery.settings))]
-    table = np.array([[found[m.name] for m in singles] for found, _ in settings], float)
-    by_scorer = zip(*(seen for _, seen in settings), strict=True)
+    table = np.array([[found[m.name] for m in singles] for found, _, _ in settings], float)
+    by_scorer = zip(*(seen for _, seen, _ in settings), strict=True)
     shape = (len(settings), len(singles), len(gallery.prompts))
-    return Scored(gallery, singles, table.reshape(shape), tuple(scorers), tuple(by_scorer))
+    drawn = list(zip(*(digests for _, _, digests in settings), strict=True))
+    return Scored(gallery, singles, table.reshape(shape), tuple(scorers), tuple(by_scorer), _merged(gallery.prompts, drawn))
 
 
-def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array]]:
-    """Scores of a setting's pictures by measure, and each scorer's features of sets, read in chunks."""
+def _merged(prompts: Sequence[str], drawn: Sequence[tuple[bytes, ...]]) -> tuple[str, ...]:
+    """The prompts of rows; prompts that draw the same pictures under every setting have the name of the first of them."""
+    first: dict[tuple[bytes, ...], str] = {}
+    name = {text: text for text in prompts}
+    for text, pictures in zip(prompts, drawn, strict=True):
+        name[text] = name[first.setdefault(pictures, text)]
+    return tuple(name[text] for text in prompts)
+
+
+def _looked(gallery: Gallery, number: int, scorers: Sequence[Scorer]) -> tuple[dict[str, Array], list[Array], list[bytes]]:
+    """Scores of a setting's pictures by measure, each scorer's features of sets, read in chunks, and the pictures' hashes."""
     images, found, seen = gallery.read(number), dict[str, Array](), list[Array]()
     chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
     for scorer in scorers:
         parts = [scorer.pictures(images[chunk], gallery.prompts[chunk]) for chunk in chunks]
         found |= {name: np.concatenate([np.asarray(part[name], float) for part in parts]) for name in parts[0]}
         seen.append(np.concatenate([scorer.extract(images[chunk], gallery.prompts[chunk]) for chunk in chunks]))
-    return found, seen
+    return found, seen, [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images]
 
 
 def evaluate(gallery: Gallery, scorers: Sequence[Scorer], *, baseline: str | None = None, margin: float = MARGIN) -> xr.Dataset:
@@ -106,14 +121,16 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     table = xr.DataArray(gallery.by_prompt(scored.scores), coordinates, ("setting", "measure", "prompt"))
     # a measure best at zero is compared by each picture's distance from zero: errors of two seeds must not cancel
     at_zero = np.array([m.better == "zero" for m in measures], bool)[None, :, None]
-    distance = table.copy(data=gallery.by_prompt(np.where(at_zero, np.abs(scored.scores), scored.scores)))
+    rows = {**coordinates, "prompt": np.arange(len(gallery.prompts)), "seed": ("prompt", list(gallery.seeds))}
+    rows["prompt_text"] = ("prompt", np.array(scored.one_prompt, object))
+    distance = xr.DataArray(np.where(at_zero, np.abs(scored.scores), scored.scores), rows, table.dims)
     lower = [m.name for m in measures if m.better in ("lower", "zero")]
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
-    low, high = intervals.bootstrap(table.transpose("prompt", "setting", "measure").to_numpy())
+    shown = Estimate.mean(np.moveaxis(scored.scores, -1, 0), sampled.Sampled(scored.one_prompt, gallery.seeds))
     features = zip(scored.scorers, scored.features, strict=True)
     each = [[_set_interval(gallery, scorer, own) for own in settings] for scorer, settings in features]
     sets: Array = np.concatenate(each, axis=2)  # (setting, 3, set_measure)
-    parts = {"value": table.mean("prompt").to_numpy(), "low": low, "high": high}
+    parts = {"value": shown.value, "low": shown.low, "high": shown.high}
     best_at_zero = [m.name for m in measures if m.better == "zero"]
     return (
         compared.assign({name: (("setting", "measure"), values) for name, values in parts.items()})

@@ -9,5 +9,6 @@ from . import head as head
 from . import keypoint_pairs as keypoint_pairs
 from . import kind as kind
 from . import kinds as kinds
+from . import moved as moved
 from . import ranking as ranking
 from . import save as save

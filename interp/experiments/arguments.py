@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +11,20 @@ from typing_extensions import Doc
 
 from interp.base.errors import InputError
 from interp.base.options import Indices, Names, Numbers
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.base.sites import parse_indices
 
 if TYPE_CHECKING:
     from interp.base.plan import Row
+    from interp.experiments.kind import Request
     from interp.store.schema import Array
+    from interp.tracing.prepare import Prepared
 
 STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 
+CONTROLS = ("control", "zero", "shuffled", "energy", "third")
+MOVED = ("massive", *CONTROLS)
+"""What is moved between two runs: see `interp.experiments.moved`."""
 Stored = Any | str | Path | None
 RankedBy = Annotated[Stored, Doc("A traced store that ranks channels. [default: the first prompts are traced]")]
 Reference = Annotated[Stored, Doc("Folder of real pictures, the reference of detail measures. [default: the originals]")]
@@ -75,6 +81,18 @@ def pictures_of(given: Any, field: str = "reference") -> Array | None:
     if len(sizes) > 1:
         raise InputError(f"{field}: the pictures in {given} must be of one size; got {sizes[:3]}")
     return np.stack(pictures)
+
+
+def prepare_pairs(
+    request: Request, first: Any, second: Any, names: tuple[str, str] = ("clean", "corrupted"), **changes: Any
+) -> tuple[Prepared, Prepared]:
+    """Two runs in pairs by line: both of a pair have the noise of the first."""
+    one = request.prepare(first, **changes)
+    other = request.prepare(second, **changes)
+    if len(one.plan.prompts) == len(other.plan.prompts):
+        other = dataclasses.replace(other, plan=dataclasses.replace(other.plan, partners=one.plan.prompts))
+    check_pairs(one.plan.rows(), other.plan.rows(), names)
+    return one, other
 
 
 def check_pairs(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str] = ("clean", "corrupted")) -> None:

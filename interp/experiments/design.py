@@ -16,7 +16,8 @@ import xarray as xr
 
 from interp.base.errors import InputError
 from interp.base.executor import Execution, Progress, Stopped
-from interp.base.plan import as_json, at_least
+from interp.base.plan import as_json
+from interp.base.site_recorder import at_least
 from interp.experiments.draw import Arm, Cells, Units
 from interp.runs.run import provenance
 from interp.store.experiment import (

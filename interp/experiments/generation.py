@@ -12,7 +12,8 @@ import xarray as xr
 
 from interp.base.errors import TraceError
 from interp.base.options import Sampling, split, takes
-from interp.base.plan import Record, Row, at_least, groups
+from interp.base.plan import Record, Row, groups
+from interp.base.site_recorder import at_least
 from interp.experiments.clean import Array, OnStep, guided_sample
 from interp.experiments.draw import Outputs, Unit, measures
 from interp.guidance.guide import place_of

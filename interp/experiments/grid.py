@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from interp.analysis import factorial, intervals
+from interp.analysis import factorial, sampled
 from interp.analysis.result import result
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
@@ -231,7 +231,7 @@ class Grid:
             found,
             coordinates,
             averaged_over="the full grid, every cell alike",
-            interval="none: streamed" if table is None else intervals.said_jackknife(len(self.texts), "share"),
+            interval="none: streamed" if table is None else sampled.Sampled(self.texts).said("share"),
             control="exact: no block was run",
             note=f"{without}{factorial.undetermined(levels)}shares hold for these prompts and these timesteps{held}",
             model=self.model.name,

@@ -21,7 +21,7 @@ import xarray as xr
 from interp.analysis import correspondence
 from interp.analysis.correspondence import Pair
 from interp.base.errors import InputError
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.experiments.clean import Array
 from interp.experiments.descriptors import KINDS, Extractor
 from interp.models.demo import drawn_pairs as demo

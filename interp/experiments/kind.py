@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from interp.analysis.table import Table, table
 from interp.base.executor import Execution
 from interp.base.options import Sampling, parameters, split
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -97,14 +97,12 @@ class Request:
     kind: str
     model: Model
     options: Any
-    """An instance of the kind's options."""
+    """Of the kind's options."""
     sampling: Sampling
     out: Path
     execution: Execution
 
-    def prepare(
-        self, prompts: Sequence[str] | str | Path, *, keep: bool = False, guided: bool = False, **changes: Any
-    ) -> Prepared:
+    def prepare(self, prompts: Any, *, keep: bool = False, guided: bool = False, **changes: Any) -> Prepared:
         """Prepare a run of prompts; `changes` are fields of `Sampling`.
 
         It records nothing, or statistics and gates with `keep`. Guidance and edits raise InputError unless it is `guided`.
@@ -113,19 +111,21 @@ class Request:
         from interp.tracing.prepare import prepare
 
         changed = dataclasses.replace(self.sampling if guided else self.unguided(), **changes)
-        return prepare(self.model, prompts, changed, record=Record(stats=keep, gates=keep))
+        return prepare(self.model, prompts, changed, record=Record(stats=keep, gates=keep, padding=True))
 
     def unguided(self) -> Sampling:
         """The sampling options; guidance and edits raise InputError."""
         refused = ("guidance", "negative_prompt", "interventions")
         return self.sampling.without(*refused, why=f"{self.kind} compares unguided runs with edits of its own")
 
-    def traced(self, prompts: Sequence[str] | str | Path, out: Path, **changes: Any) -> tuple[Prepared, Run]:
-        """Trace statistics and gates of prompts into a separate store; `changes` are fields of `Sampling`."""
+    def traced(self, prompts: Any, out: Path, *, branches: bool = False, **changes: Any) -> tuple[Prepared, Run]:
+        """Trace statistics, gates and if asked branches into a separate store; `changes` are fields of `Sampling`."""
+        from interp.base.plan import Record
         from interp.runs.run import execute
         from interp.tracing.prepare import prepare
 
-        prepared = prepare(self.model, prompts, dataclasses.replace(self.sampling, **changes))
+        record = Record(branches=branches)
+        prepared = prepare(self.model, prompts, dataclasses.replace(self.sampling, **changes), record=record)
         return prepared, execute(prepared, out, Execution(self.execution.batch_size))
 
     def settings(self) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def ranked_run(prepared: Prepared, out: Path, *, run: Run | str | Path | None = 
             out=out.with_name(f"{out.name.removesuffix('.zarr')}-channels.zarr"),
             steps=plan.steps,
             seed=plan.seed,
+            seeds=plan.seeds,
             height=plan.height,
             width=plan.width,
             settings=dict(plan.settings),

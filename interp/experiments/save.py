@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,17 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def sheet(drawn: xr.Dataset) -> Image.Image:
-    """A contact sheet: one row per prompt, with the prompt above it, and one column per seed."""
-    texts, seeds = drawn["prompt_text"].to_numpy().astype(str), drawn["seed"].to_numpy()
-    rows, columns = list(dict.fromkeys(texts)), sorted(set(seeds.tolist()))
+    """A contact sheet: one row per prompt, with the prompt above it, and its pictures in order."""
+    texts = drawn["prompt_text"].to_numpy().astype(str).tolist()
+    rows, columns = list(dict.fromkeys(texts)), max(Counter(texts).values())
     side = max(NARROWEST, min(drawn.sizes["x"], 256))
     tall = round(side * drawn.sizes["y"] / drawn.sizes["x"])
-    canvas = Image.new("RGB", (len(columns) * (side + 4) + 4, len(rows) * (tall + LABEL + 6) + 4), "white")
+    canvas = Image.new("RGB", (columns * (side + 4) + 4, len(rows) * (tall + LABEL + 6) + 4), "white")
     pen = ImageDraw.Draw(canvas)
     for number, text in enumerate(rows):
         pen.text((4, number * (tall + LABEL + 6) + 3), text[: max(8, canvas.width // 6)], fill="black")
     for row in range(drawn.sizes["prompt"]):
         picture = Image.fromarray(np.asarray(drawn["image"].isel(prompt=row))).resize((side, tall), Image.Resampling.NEAREST)
-        x, y = columns.index(int(seeds[row])), rows.index(str(texts[row]))
+        x, y = texts[:row].count(texts[row]), rows.index(texts[row])
         canvas.paste(picture, (x * (side + 4) + 4, y * (tall + LABEL + 6) + LABEL + 4))
     return canvas

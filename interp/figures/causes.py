@@ -134,7 +134,7 @@ def factors(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
 def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     """Every writer's contribution to a channel, averaged over steps, and the running sum. From `residual.decompose`."""
     channel = int(found["channel"][0]) if channel is None else channel
-    here = found[["over_steps", "over_steps_low", "over_steps_high", "birth"]].sel(channel=channel)
+    here = found[["over_steps", "over_steps_low", "over_steps_high", "half_written"]].sel(channel=channel)
     made = style.figure(f"contributions to channel {channel}", "writer", "contribution to the mean over tokens")
     writers = [str(name) for name in here["writer"].to_numpy()]
     value, bars = here["over_steps"].to_numpy(), marks.error(here, "over_steps", color=style.CONTROL)
@@ -142,9 +142,9 @@ def residual(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     line = {"color": style.COLOURS[1], "shape": "hv"}
     made.add_scatter(x=writers, y=np.cumsum(value), name="running sum", mode="lines+markers", line=line)
     marks.dashed(made, writers, found["ordinary"].mean("step"), "median |contribution|, other channels")
-    born = [name for name in writers if name.startswith(f"block.{int(here['birth'])}/")]
+    born = [name for name in writers if name.startswith(f"block.{int(here['half_written'])}/")]
     if born:
-        text = f"born in block {int(here['birth'])}"
+        text = f"half written by block {int(here['half_written'])}"
         made.add_vline(x=writers.index(born[0]), line={"color": style.CONTROL, "dash": "dot"}, annotation_text=text)
     return style.caption(made, found.attrs)
 

@@ -93,11 +93,11 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
 
 
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
-    """Fraction of the way from target to source by strength, per set of channels. From `patching.moved`."""
+    """Fraction of the way from target to source by strength, per set of channels and control. From `patching.moved`."""
     made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
-    colours = {"massive": style.COLOURS[0], "control": style.CONTROL, "all": style.COLOURS[3]}
-    for _, name, one in marks.each(found.sel(metric=metric), "channels"):
-        marks.estimate(made, one, "strength", "moved", f"{name} channels", colours[str(name)])
+    for colour, name, one in marks.each(found.sel(metric=metric), "channels"):
+        label = f"{name} channels" if name in ("massive", "all") else f"{name} (control)"
+        marks.estimate(made, one, "strength", "moved", label, style.CONTROL if name == "control" else colour)
     return style.caption(made, found.attrs)
 
 

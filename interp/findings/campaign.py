@@ -41,7 +41,15 @@ def read_claims() -> Iterator[Claim]:
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             source, rule = (row[name].format_map(words) for name in ("source", "rule"))
-            yield Claim(row["name"], row["claim"], source, rule, tuple(row["needs"].split()), rules[row["judge"]])
+            yield Claim(
+                row["name"],
+                row["claim"],
+                source,
+                rule,
+                tuple(row["needs"].split()),
+                rules[row["judge"]],
+                tuple(row["requires"].split()),
+            )
 
 
 CLAIMS: tuple[Claim, ...] = tuple(read_claims())
@@ -123,7 +131,8 @@ def _seconds(do: Callable[[], Any]) -> float:
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
     """The claim's verdict. If its analysis does not apply to this model, the verdict is "cannot tell" with the reason."""
     try:
-        return claim.judge(evidence)
+        lacking = [reason for name in claim.requires if (reason := evidence.lacks(name))]
+        return Verdict(UNKNOWN, lacking[0]) if lacking else claim.judge(evidence)
     except InputError as error:
         return Verdict(UNKNOWN, f"not asked of this model: {error}.")
 

@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.evaluation.gallery import of_experiment
+from interp.analysis import intervals, sampled
+from interp.analysis.massive import LEAST
+from interp.evaluation.gallery import Gallery, of_experiment
 from interp.evaluation.scoring import compare, score
-from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, span, within
 
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
@@ -30,21 +32,34 @@ def _disruption(evidence: Evidence) -> xr.Dataset:
 
 
 def alpha_governs(evidence: Evidence) -> Verdict:
-    """The remaining size at the last block when one gate's alpha is set to 0."""
-    found = evidence.dataset("govern").sel(measured="last")
-    removed = found.sel(arm="removed")
-    low, high, value = finite(removed["ratio_low"], removed["ratio_high"], removed["ratio"])
-    if not len(value):
-        return Verdict(UNKNOWN, "no interval: too few prompts.")
-    here = (
-        f"alpha set to 0 at channels {evidence.channels} in one gate leaves {span(value)} of their size at the last block; "
-        f"an ordinary channel raised to their alpha becomes {span(found['ratio'].sel(arm='raised_ordinary'))} of its own."
+    """The size at the last block under another alpha, another branch, no alpha; and an ordinary channel's under this alpha."""
+    found = evidence.dataset("govern")
+    last = found.sel(measured="last")
+    low, high, value = (
+        {str(arm): last[f"ratio{end}"].sel(arm=arm).to_numpy().ravel() for arm in found["arm"].to_numpy()}
+        for end in ("_low", "_high", "")
     )
-    if (low > LEFT).all():  # several gates may set the size together: clamping one at a time cannot refute the claim
-        return Verdict(
-            UNKNOWN, f"no single gate sets the size; whether all together do was not asked. {here}", {"ratio": value}
-        )
-    return Verdict(HOLDS if (high < LEFT).any() else UNKNOWN, here, {"ratio": value})
+    raised = found["over_median"].sel(arm="raised_ordinary").to_numpy().ravel()
+    gates = np.flatnonzero(np.isfinite(low["removed"]))
+    if not len(gates):
+        return Verdict(UNKNOWN, "no interval: too few prompts.")
+    arms = {"removed": "with alpha 0 in one gate", "alpha_ordinary": "with the median channel's alpha"}
+    arms["branch_ordinary"] = "with the median channel's branch"
+    here = f"channels {evidence.channels} at the last block, of their size: "
+    here += "; ".join(f"{said} {span(value[arm][gates])}" for arm, said in arms.items())
+    here += f"; an ordinary channel with their alpha: {span(raised[gates])} times the median channel."
+    writing = gates[high["removed"][gates] < LEFT]
+    numbers = {arm: value[arm][gates] for arm in value}
+    if not len(writing):
+        return Verdict(UNKNOWN, f"no single gate sets the size; whether all together do was not asked. {here}", numbers)
+    by_alpha = (high["alpha_ordinary"] < LEFT)[writing]
+    by_branch = (high["branch_ordinary"] < LEFT)[writing]
+    enough = (raised >= LEAST)[writing]
+    if (by_alpha & ~by_branch & enough).any():
+        return Verdict(HOLDS, here, numbers)
+    if (low["alpha_ordinary"][writing] > LEFT).all():
+        return Verdict(FAILS, f"the branch sets it: it stays under the median channel's alpha. {here}", numbers)
+    return Verdict(PARTLY if by_alpha.any() else UNKNOWN, f"alpha and branch set it together. {here}", numbers)
 
 
 def detail_goes(evidence: Evidence) -> Verdict:
@@ -129,15 +144,19 @@ def carries_the_prompt(evidence: Evidence) -> Verdict:
     """How far a source's massive channels move the target's picture."""
     found = evidence.experiment("transport").result("transport").sel(metric="picture").isel(strength=-1)
     massive, everything = found.sel(channels="massive"), found.sel(channels="all")
+    against = found["over"].assign_coords(low=found["over_low"], high=found["over_high"])
+    beside = ", ".join(f"{name} {float(found['moved'].sel(channels=str(name))):.3g}" for name in against["against"].to_numpy())
     here = (
         f"channels {evidence.channels} at every block and step move the picture {within(massive, 'moved')} of the way to the "
-        f"source's, {within(found, 'over_control')} more than ordinary ones; all channels {float(everything['moved']):.3g}."
+        f"source's; controls: {beside}; all channels {float(everything['moved']):.3g}."
     )
-    low, high, more = (float(one) for one in (massive["moved_low"], massive["moved_high"], found["over_control_low"]))
-    if not np.isfinite([low, high, more]).all():
+    low, high = float(massive["moved_low"]), float(massive["moved_high"])
+    more, less = against["low"].to_numpy(), against["high"].to_numpy()
+    if not np.isfinite([low, high, *more]).all():
         return Verdict(UNKNOWN, here)
-    said = HOLDS if low > CARRIES and more > 0 else FAILS if high < NEGLIGIBLE else PARTLY if more > 0 else UNKNOWN
-    return Verdict(said, here)
+    if (more > 0).all():
+        return Verdict(HOLDS if low > CARRIES else FAILS if high < NEGLIGIBLE else PARTLY, here)
+    return Verdict(FAILS if high < NEGLIGIBLE or (less < 0).any() else UNKNOWN, here)
 
 
 def patched(evidence: Evidence) -> Verdict:
@@ -150,7 +169,8 @@ def patched(evidence: Evidence) -> Verdict:
 
 def timestep_by_intervention(evidence: Evidence) -> Verdict:
     """Effects of swapping the timestep and the text conditioning at fixed latents."""
-    found = evidence.experiment("swap").result("swap").sel(set="massive")
+    both = evidence.experiment("swap").result("swap")
+    found, control = both.sel(set="massive"), both.sel(set="control")
     time = found.sel(factor="timestep")
     texts = found.sel(factor=[name for name in ("pooled", "tokens") if name in found["factor"].to_numpy()])
     here = (
@@ -159,7 +179,13 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
     )
     if not texts.sizes["factor"]:
         return Verdict(HOLDS, "by construction: this model receives no text. " + here)
-    above = time["moved_low"].to_numpy() > texts["moved_high"].max("factor").to_numpy()
+    apart = time["moved_low"].to_numpy() > texts["moved_high"].max("factor").to_numpy()
+    ratio, ordinary = (
+        (one["moved"].sel(factor="timestep") / one["moved"].sel(factor=texts["factor"]).max("factor")).to_numpy()
+        for one in (found, control)
+    )
+    here += f" Timestep over text: {span(ratio)}, of ordinary channels {span(ordinary)}."
+    above = apart & (ratio > ordinary)
     below = time["moved_high"].to_numpy() < texts["moved_low"].max("factor").to_numpy()
     return by_all(above, below, here)
 
@@ -181,6 +207,9 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
     found = compare(scored).isel(setting=1)
     said = _verdicts(found)
+    unrelated = _unrelated(evidence, of_experiment(drawn).of_settings([arms[base]]))
+    if unrelated:
+        return Verdict(UNKNOWN, unrelated)
     about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
     detail = [m for m in said if m not in about]
     here = _by_measure(found, said, "over")
@@ -191,6 +220,21 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" is no evidence that the prompt is kept
     harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
     return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
+
+
+def _unrelated(evidence: Evidence, gallery: Gallery) -> str:
+    """A note if no measure of the prompt tells a picture's own prompt from another's; "" where one does, or there is none."""
+    texts, images = list(gallery.prompts), gallery.read(0)
+    different = list(dict.fromkeys(texts))
+    others = [different[(different.index(text) + 1) % len(different)] for text in texts]
+    found = []
+    for scorer in evidence.scorers:
+        own, other = (scorer.pictures(images, prompts) for prompts in (texts, others))
+        names = [m.name for m in scorer.measures if m.of == "picture" and m.name.split(" (")[0] in PROMPT]
+        found += [intervals.interval(own[name] - other[name], sampled.Sampled(texts, gallery.seeds))[0] for name in names]
+    if not found or max(float(low) for low in found) > 0:
+        return ""
+    return "the base pictures do not fit their own prompts better than other prompts', so that nothing can be kept or lost."
 
 
 def _verdicts(found: xr.Dataset) -> dict[str, str]:

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from interp.analysis import alignment, attribution, energy, massive, residual, segmentation, stability, trend
+from interp.analysis import (
+    alignment,
+    attribution,
+    dependence,
+    energy,
+    massive,
+    residual,
+    segmentation,
+    sources,
+    stability,
+    trend,
+)
 from interp.evaluation.scorer import Scorer
 from interp.findings.setup import Setup, channels_of
 from interp.findings.stages import STAGES, crossed_run, other_name
@@ -22,6 +33,7 @@ from interp.store.traced_run import Run, open_run
 
 HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"
 MEASURED = "measured: no paper claims it"
+DEPENDS = 0.1  # share of the distance between two prompts' pictures
 K = 12  # channels of a segmentation, or a quarter
 
 
@@ -47,6 +59,8 @@ class Claim:
     needs: tuple[str, ...]
     """Stages whose results it reads."""
     judge: Callable[[Evidence], Verdict]
+    requires: tuple[str, ...] = ()
+    """What it is about, without which it cannot be judged: massive channels, pictures of their prompts (`Evidence.lacks`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +97,27 @@ class Evidence:
     def any_massive(self) -> bool:
         """Whether any channel is massive by the criterion."""
         return channels_of(self.crossed)[1]
+
+    def lacks(self, what: str) -> str:
+        """Why a claim about massive channels, or about pictures, cannot be judged here; "" if it can."""
+        if what == "massive":
+            return "" if self.any_massive else f"no channel is massive; the largest is {self.channels[0]}."
+        low, value = self.dependence
+        if not np.isfinite(low):
+            return "whether the pictures are of their prompts is unknown: give two repeats or more, and more prompts."
+        if low > DEPENDS:
+            return ""
+        return (
+            f"the pictures do not depend on their prompts: {value:.2g} [at least {low:.2g}] of the difference between two "
+            f"prompts' pictures; less than {DEPENDS:g} is no picture of anything."
+        )
+
+    @cached_property
+    def dependence(self) -> tuple[float, float]:
+        """Lower bound and value of `interp.analysis.dependence.on_prompt` of the traced pictures."""
+        outputs = self.crossed.images
+        found = dependence.on_prompt(outputs["image"].to_numpy(), sources.units(outputs))
+        return float(found.low), float(found.value)
 
     @cached_property
     def massive(self) -> xr.Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.analysis import massive
+from interp.analysis import attribution, massive
 from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
 from interp.store.schema import Array
 
@@ -64,37 +64,44 @@ def every_token(evidence: Evidence) -> Verdict:
 def steady_over_prompts(evidence: Evidence) -> Verdict:
     """Spread over prompts at a fixed timestep."""
     found = evidence.trend
-    low, high = finite(found["variation_low"], found["variation_high"])
+    other = found["ordinary_variation"].broadcast_like(found["variation"])
+    low, high, other = finite(found["variation_low"], found["variation_high"], other)
     here = f"coefficient of variation {span(found['variation'])}; other channels {span(found['ordinary_variation'])}."
-    return by_all(high < STEADY, low > STEADY, here, variation=found["variation"].to_numpy())
+    limit = np.minimum(STEADY, other)
+    return by_all(high < limit, low > limit, here, variation=found["variation"].to_numpy())
 
 
 def grows(evidence: Evidence) -> Verdict:
     """Rank correlation of size and timestep."""
     found = evidence.trend
-    low, high = finite(found["trend_low"], found["trend_high"])
+    low, high, other = finite(found["trend_low"], found["trend_high"], found["ordinary_trend"].broadcast_like(found["trend"]))
     here = f"Spearman with the timestep {span(found['trend'])}; other channels {span(found['ordinary_trend'])}."
     if len(low) and (low > 0).all():
         here += " It falls."
-    return by_all(high < 0, low > 0, here, trend=found["trend"].to_numpy())
+    return by_all(high < np.minimum(0, other), low > 0, here, trend=found["trend"].to_numpy())
 
 
 def text_negligible(evidence: Evidence) -> Verdict:
     """Shares of timestep and text in the variance."""
     found = evidence.attribution
-    time = found.sel(term="timestep")
+    time, others = found.sel(term="timestep"), found["ordinary"].sel(term="timestep")
+    of_prompt = (
+        found["ordinary"].sel(term=[str(term) for term in found["term"].to_numpy() if "prompt" in str(term)]).sum("term")
+    )
     here = (
         f"timestep {span(time['share'])} of the variance, all terms with the prompt {span(found['any_prompt'])}; "
-        f"other channels: timestep {span(found['ordinary'].sel(term='timestep'))}."
+        f"other channels: timestep {span(others)}, prompt {span(of_prompt)}."
     )
     numbers = {"timestep": time["share"].to_numpy(), "any_prompt": found["any_prompt"].to_numpy()}
     proved = found["prompt_negligible"].where(np.isfinite(found["any_prompt"]), True).to_numpy()
-    if proved.all() and np.isfinite(found["any_prompt"]).any():
+    here += str(found.attrs.get("note", "")).partition(attribution.CONFOUNDED)[2]
+    beaten = (found["any_prompt"] < of_prompt) | found["any_prompt"].isnull()
+    if proved.all() and np.isfinite(found["any_prompt"]).any() and bool(beaten.all()):
         return Verdict(HOLDS, here, numbers)
-    low, high = finite(time["share_low"], time["share_high"])
+    low, high, other = finite(time["share_low"], time["share_high"], others.broadcast_like(time["share"]))
     if not len(low):
         return Verdict(UNKNOWN, here, numbers)
-    if (low > MAINLY).all():
+    if (low > np.maximum(MAINLY, other)).all():
         return Verdict(PARTLY, f"mainly the timestep; that the text is negligible is not shown everywhere. {here}", numbers)
     return Verdict(FAILS if (high < MAINLY).all() else UNKNOWN, here, numbers)
 

@@ -13,7 +13,7 @@ import numpy as np
 from interp.analysis import massive
 from interp.base.errors import InputError, PlanError
 from interp.base.options import Sampling
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.evaluation.prompt_sets import PromptSet
 from interp.experiments.kinds.dose import KINDS, nested_blocks
 from interp.guidance.presets import PRESETS
@@ -77,7 +77,7 @@ class Setup:
     @property
     def sampling(self) -> dict[str, Any]:
         """Arguments that every draw shares: one seed of every prompt."""
-        return {name: getattr(self.drawn, name) for name in ("steps", "seed", *SHARED)}
+        return {name: getattr(self.drawn, name) for name in ("steps", "seed", "seeds", *SHARED)}
 
     @property
     def block(self) -> int:
@@ -97,7 +97,7 @@ class Setup:
             "model": self.model.name,
             "weights": fingerprint(self.model.pipe),
             **self.prompts.facts(),
-            **{name: getattr(self.drawn, name) for name in ("repeats", "steps", "seed", *SHARED)},
+            **{name: getattr(self.drawn, name) for name in ("repeats", "steps", "seed", "seeds", *SHARED)},
             "budget": self.budget,
             "masks": _digest(self.masks),
             "reference": _digest(self.reference),

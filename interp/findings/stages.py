@@ -11,12 +11,13 @@ from interp.base.executor import Execution
 from interp.base.options import Sampling
 from interp.base.plan import Record
 from interp.base.sites import Select
+from interp.experiments.arguments import MOVED
 from interp.experiments.kind import Kind
 from interp.experiments.kinds.collapse import COUNTS, collapse
 from interp.experiments.kinds.disrupt import disrupt
 from interp.experiments.kinds.dose import dose
 from interp.experiments.kinds.gates import gates
-from interp.experiments.kinds.govern import govern
+from interp.experiments.kinds.govern import ARMS, govern
 from interp.experiments.kinds.lens import lens
 from interp.experiments.kinds.patch import patch
 from interp.experiments.kinds.swap import swap
@@ -33,7 +34,7 @@ from interp.tracing.prepare import prepare
 
 LENS_ROWS = 4
 DRAWS = 3  # of each random control
-PATCHED = ("hidden", "massive", "control")
+PATCHED = ("hidden", *MOVED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +164,8 @@ def guided(setup: Setup) -> dict[str, str]:
 
 
 def _clamped(setup: Setup) -> int:
-    """Number of runs of the clamp test: the original, and three per block and gate."""
-    return 1 + 3 * _blocks(setup) * len(setup.model.anatomy.gates)
+    """Number of runs of the clamp test: the original, and one per edit, block and gate."""
+    return 1 + len(ARMS) * _blocks(setup) * len(setup.model.anatomy.gates)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -194,13 +195,13 @@ STAGES: tuple[Stage, ...] = (
     _experiment(
         transport,
         "a source's channels in a target's run",
-        lambda s: 6 * _rows(s) / 2,
+        lambda s: 11 * _rows(s) / 2,
         lambda s: {"source": s.halves[0], "target": s.halves[1], "strengths": [1.0]},
     ),
     _experiment(
         patch,
         "clean values in corrupted runs",
-        lambda s: (3 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
+        lambda s: (4 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
         lambda s: {"clean": s.halves[0], "corrupted": s.halves[1], "what": PATCHED, "windows": 1},
     ),
     _experiment(swap, "timestep, text and latents swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts)),

@@ -10,16 +10,18 @@ from typing import Any
 from interp.analysis import massive
 from interp.base.errors import InputError, InterpWarning
 
+READINGS = ("output", "input")
 PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
 OURS = "not from the paper"
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Settings of a model. `block` is m, counted from 0: the output of that block is edited."""
+    """Settings of a model. `block` is counted from 0: the output of that block is edited."""
 
     channels: tuple[int, ...]
     block: int
+    """The paper's m - 1: its section 3 counts blocks from 1, its section 4.3 edits "the hidden state output of" block m."""
     steps: int
     alone: float
     """w, used without CFG."""
@@ -30,28 +32,37 @@ class Preset:
     guidance: float = 4.0
     """Scale of classifier-free guidance alone: Table 5's value, which the paper does not define as scale or lambda."""
 
+    def at(self, reading: str) -> int:
+        """The block of a reading: "output" is that of section 4.3; "input" that of equation 2, where z^m enters block m."""
+        if reading not in READINGS:
+            raise InputError(f"reading must be one of {', '.join(READINGS)}; got {reading!r}")
+        return self.block - (reading == "input" and self.source != OURS)
 
-# block: the depth m at which guidance degrades, not the block at which `selfcheck` tests a channel (catalog.toml)
+
+# block: the depth at which guidance degrades, not the block at which `selfcheck` tests a channel (catalog.toml)
 PRESETS: dict[str, Preset] = {
-    "sd3": Preset((810,), 6, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
-    "sd3.5": Preset((676,), 20, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),
+    "sd3": Preset((810,), 5, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
+    "sd3.5": Preset((676,), 19, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),
     "flux-dedistilled": Preset(
-        (154, 1446), 22, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first", guidance=3.5
+        (154, 1446), 21, 50, 4.0, (3.0, 2.0), PAPER, "blocks numbered through, double ones first", guidance=3.5
     ),
-    "dit-xl": Preset((), 7, 250, 1.0, None, OURS, "the paper gives m = 7 alone; name the channels, or use auto(run)"),
+    "dit-xl": Preset((), 6, 250, 1.0, None, OURS, "the paper gives m = 7 alone; name the channels, or use auto(run)"),
     "demo": Preset((29,), 5, 20, 1.0, None, OURS, "its one massive channel; m by a sweep over all blocks (docs/findings.md)"),
 }
 ANOTHER_EXPERIMENT = ("flux", "flux-schnell")
 
 
 def settings(name: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `DetailGuidance` by a preset: its channels, block, and w without CFG, unless `changes` give them."""
+    """The fields of a `DetailGuidance` by a preset: its channels, block (by a `reading`), and w without CFG, unless `changes`
+    give them.
+    """
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r} (DetailGuidance.auto(run) fits any model)")
     found = PRESETS[name]
     if not changes.get("channels", found.channels):
         raise InputError(f"preset {name}: {found.note}; give channels=[...]")
-    return {"channels": found.channels, "block": found.block, "scale": found.alone, "source": found.source, **changes}
+    block = found.at(changes.pop("reading", "output"))
+    return {"channels": found.channels, "block": block, "scale": found.alone, "source": found.source, **changes}
 
 
 def name_for(model: Any) -> str:

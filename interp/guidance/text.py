@@ -36,7 +36,7 @@ def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combine
 
 
 def parse(text: str, model: Any, load: Load | None = None) -> Combined:
-    """Parse guidance, such as "cfg:4+dg:1", "cfg:4+dg:1:block=6:channels=810" or "slg:2.8:blocks=7-9:steps=0-5".
+    """Parse guidance, such as "cfg:4+dg:1", "dg:1:block=5:channels=810", "dg:1:reading=input" or "slg:2.8:blocks=7-9".
 
     Each term is METHOD:SCALE followed by :NAME=VALUE options. `dg` and `amplify` without channels use the model's preset;
     `load` loads the other model of `auto` (default MODEL-early).
@@ -58,6 +58,8 @@ def parse(text: str, model: Any, load: Load | None = None) -> Combined:
 def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> Method:
     kind = METHODS[name]
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    presets = name in (degraded.DetailGuidance.name, methods.Amplify.name)
+    reading = {"reading": given.pop("reading")} if presets and "reading" in given else {}
     unknown = sorted(given.keys() - fields.keys())
     if unknown or "scale" not in given:
         problem = f"has no option {unknown[0]!r}" if unknown else "needs a scale"
@@ -65,8 +67,10 @@ def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> 
     plain = {key: _value(name, key, value) for key, value in given.items()}
     if name == degraded.AutoGuidance.name:
         plain["model"] = _loaded(load, given.get("model", f"{model.name}-early"))
-    if name in (degraded.DetailGuidance.name, methods.Amplify.name) and not {"channels", "block"} <= plain.keys():
-        found = degraded.DetailGuidance.preset(name_for(model))
+    if reading and "block" in plain:
+        raise InputError("guidance: reading chooses the preset's block; give block or reading")
+    if presets and not {"channels", "block"} <= plain.keys():
+        found = degraded.DetailGuidance.preset(name_for(model), **reading)
         plain = {"channels": found.channels, "block": found.block, **plain}
         if name == degraded.DetailGuidance.name:
             plain.setdefault("source", found.source)

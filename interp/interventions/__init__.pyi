@@ -1,6 +1,7 @@
 from . import conditioning as conditioning
 from .conditioning import SwapConditioning as SwapConditioning
 from .controls import Displace as Displace
+from .controls import DisplaceAsFar as DisplaceAsFar
 from .controls import NormsAsIfZero as NormsAsIfZero
 from .controls import ZeroNormsKept as ZeroNormsKept
 from .edits import Add as Add

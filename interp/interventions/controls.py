@@ -21,7 +21,7 @@ from torch import Tensor
 from interp.base.errors import InputError, ModelError
 from interp.base.sites import Site
 from interp.interventions.edits import Zero
-from interp.interventions.selection import Selection
+from interp.interventions.selection import Selection, Values
 from interp.models.anatomy import Norm
 
 REACHES = ("all", "next")
@@ -49,24 +49,43 @@ class Displace(Selection):
 
     def apply_with(self, memory: Memory, key: Any, site: Site, step: int, value: Tensor) -> Tensor:
         """The displaced state, minus the displacement by earlier blocks of this call."""
-        channels = torch.tensor(self.channels, device=value.device)
         drawn = torch.randn(value.shape[-1], generator=torch.Generator().manual_seed(self.seed)).to(value.device)
-        drawn[channels] = 0.0
-        size = value.index_select(-1, channels).float().norm(dim=-1, keepdim=True)
-        if self.tokens is not None:
-            kept = torch.zeros_like(size)
-            tokens = torch.tensor(self.tokens, device=value.device)
-            kept[:, tokens] = size[:, tokens]
-            size = kept
+        drawn[torch.tensor(self.channels, device=value.device)] = 0.0
+        size = value.new_zeros((*value.shape[:-1], 1), dtype=torch.float32)
+        tokens = slice(None) if self.tokens is None else torch.tensor(self.tokens, device=value.device)
+        size[:, tokens] = self.distance(value[self.place(value)], step, site.block)
         already = memory.displaced.get((key, site.stream))
         memory.displaced[key, site.stream] = size
         grown = size if already is None else size - already
         moved: Tensor = value + (grown * drawn / drawn.norm()).to(value.dtype)
         return moved
 
+    def distance(self, values: Tensor, step: int, block: int) -> Tensor:
+        """How far every selected token is moved, (batch, token, 1), from its values at the channels."""
+        size: Tensor = values.float().norm(dim=-1, keepdim=True)
+        return size
+
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """Not used: the edit changes other channels than the selected ones."""
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class DisplaceAsFar(Displace):
+    """The same by the distance that `Transport` with these values would move the channels: a change of equal energy."""
+
+    values: Values = dataclasses.field(kw_only=True)
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.values.check(self, ("step", "block", "token", "channel"))
+
+    def distance(self, values: Tensor, step: int, block: int) -> Tensor:
+        """strength |other - x|."""
+        away = self.values.at(self, step, block, values) - values
+        size: Tensor = abs(self.strength) * away.float().norm(dim=-1, keepdim=True)
+        return size
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -50,7 +50,7 @@ def edge_density(pictures: Array) -> Array:
 
 
 def colour_statistics(pictures: Array) -> dict[str, Array]:
-    """Colourfulness (Hasler and Suesstrunk 2003), mean saturation (of HSV) and contrast (deviation of the luminance): (...)."""
+    """Colourfulness (Hasler and Suesstrunk 2003, colours in 0..255), mean saturation (HSV), deviation of luminance: (...)."""
     floats = as_floats(pictures)
     red, green, blue = (floats[..., channel] for channel in range(3))
     opponents = red - green, 0.5 * (red + green) - blue
@@ -60,7 +60,7 @@ def colour_statistics(pictures: Array) -> dict[str, Array]:
     high, low = floats.max(axis=-1), floats.min(axis=-1)
     saturation = np.divide(high - low, high, out=np.zeros_like(high), where=high > 0)
     return {
-        "colourfulness": np.asarray(spread + 0.3 * middle),
+        "colourfulness": np.asarray(255.0 * (spread + 0.3 * middle)),
         "saturation": np.asarray(saturation.mean(axis=axes)),
         "contrast": np.asarray((floats @ LUMINANCE).std(axis=axes)),
     }

@@ -144,7 +144,7 @@ QUESTIONS = (
         lambda run, asked: {"residual": analysis.residual.decompose(run, asked.channels, stream=asked.stream)},
         {
             "residual": ("residual", table("writers", _over_steps)),
-            "birth and largest writer": ("residual", table("births", _remainder)),
+            "where it is written": ("residual", table("births", _remainder)),
         },
         lambda run, results, asked: {
             f"residual_{shown(channel)}": partial(figures.causes.residual, results["residual"], channel=int(channel))

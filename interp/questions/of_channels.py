@@ -12,7 +12,7 @@ from interp import analysis, figures
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, OneStream
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:

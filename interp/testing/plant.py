@@ -11,7 +11,7 @@ block k on and not before, and the timestep's share of alpha's variance is share
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from interp.models.anatomy import Block, Modulation
 from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
 from interp.models.quiet import quiet
+from interp.testing.wiring import deafen, keep_apart, silence_text
 from interp.tracing.model import Model
 
+CAUSES = ("both", "branch", "alpha")
 POPULATION = 128  # prompts over which text varies
 TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone
-PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_embedder"), "guidance": ("guidance_embedder",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +114,19 @@ def plant(
     spread: float = 0.2,
     timestep_share: float = 0.7,
     carrier: bool = False,
+    by: str = "both",
     seed: int = 0,
     **sizes: Any,
 ) -> Planted:
     """Build a tiny random model of a family (sd3, flux, dit) with massive channels, in memory.
 
     `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`. With `carrier`,
-    the prompt reaches the picture through the planted channels' gate alone: every other path of the text is cut.
+    the prompt reaches the picture through the planted channels' gate alone: every other path of the text is cut. `by` says what
+    makes the channels massive: "branch" (a large output under the median channel's alpha), "alpha" (a large alpha of the median
+    channel's output), or "both" (alpha is 1, which is large for a random gate, and so is the output).
     """
+    if by not in CAUSES:
+        raise InputError(f"by must be one of {', '.join(CAUSES)}; got {by!r}")
     if family not in PLANTABLE:
         raise InputError(f"family must be one of {', '.join(PLANTABLE)}; got {family!r}")
     with quiet():
@@ -130,8 +136,11 @@ def plant(
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
     population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)
-    _, cache = model.run_with_cache(population[0], f"block.{block}/{stream}/hidden", steps=1)
-    size = strength * float(np.median(np.abs(cache["hidden", block, stream].to_numpy()).mean(axis=(0, 1, 2))))
+    size, level = strength * _median(model, population[0], f"block.{block}/{stream}/hidden"), 1.0
+    if by == "branch":
+        level = _median(model, population[0], f"block.{block}/{stream}/alpha.{gate}")
+    if by == "alpha":
+        level = size / _median(model, population[0], f"block.{block}/{stream}/branch.{gate}")
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
         writer = module.get_submodule(PLANTABLE[family].writers[described.kind][f"{stream}.{gate}"])
@@ -143,12 +152,14 @@ def plant(
             silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, TEXT)
             deafen(model, TEXT)
         for channel in channels:
-            writer.weight[channel], writer.bias[channel] = 0.0, size
+            writer.weight[channel], writer.bias[channel] = 0.0, size / level
         chunk = f"alpha.{gate}"
         modulation = next(one for one in described.modulations if one.stream == stream and chunk in one.chunks)
         projection = module.get_submodule(str(modulation.module))
         rows = [modulation.chunks.index(chunk) * model.anatomy.channels + channel for channel in channels]
         _set_alpha(model, described, modulation, projection, rows, population, timestep_share, spread)
+        projection.weight[rows] *= level
+        projection.bias[rows] *= level
     return Planted(
         model=model,
         channels=tuple(sorted(channels)),
@@ -160,6 +171,14 @@ def plant(
         timestep_share=timestep_share,
         population=population,
     )
+
+
+def _median(model: Model, prompt: str, site: str) -> float:
+    """The median channel's mean |value| at a site, at the first step of one prompt."""
+    _, cache = model.run_with_cache(prompt, site, steps=1)
+    (found,) = cache.values()
+    values = np.abs(np.asarray(found))
+    return float(np.median(values.reshape(-1, values.shape[-1]).mean(axis=0)))
 
 
 def _set_alpha(
@@ -213,37 +232,3 @@ def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate:
         raise InputError(f"stream and gate must be one of {', '.join(possible)} in block {block}; got {stream}.{gate}")
     if not 0.0 <= share <= 1.0:
         raise InputError(f"timestep_share must lie in 0..1; got {share!r}")
-
-
-def _outputs(embedding: nn.Module, players: Iterable[str]) -> Iterator[list[Tensor]]:
-    """Weights of the parts that embed these players, output axis first: a table, or a last layer's weight and bias."""
-    for part in (getattr(embedding, name) for player in players for name in PARTS[player] if hasattr(embedding, name)):
-        table = getattr(part, "embedding_table", None)
-        yield [part.linear_2.weight, part.linear_2.bias] if table is None else [table.weight.T]
-
-
-def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
-    """Make one component of a combined embedding depend on `player` (timestep, text, guidance) alone."""
-    for outputs in _outputs(embedding, PARTS.keys() - {player}):
-        for weights in outputs:
-            weights[component] = 0.0
-
-
-def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
-    """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
-    for embedding in conditionings:
-        for weights, *_ in _outputs(embedding, ["text"]):
-            kept = weights[component].clone()
-            weights.zero_()
-            weights[component] = kept
-    if text_tokens is not None:
-        layer: Any = transformer.get_submodule(text_tokens)
-        layer.weight.zero_()
-
-
-def deafen(model: Model, component: int) -> None:
-    """Stop every projection of the conditioning, in the blocks and after them, from reading a component of it."""
-    inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
-    for path in [*inside, *(reentry.module for reentry in model.anatomy.reentries)]:
-        module: Any = model.pipe.transformer.get_submodule(path)
-        getattr(module, "linear", module).weight[:, component] = 0.0

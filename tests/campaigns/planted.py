@@ -47,11 +47,13 @@ class Verdict:
 
 
 def choose(family: str, draw: np.random.Generator) -> dict[str, Any]:
-    """A random plant: block, stream, gate, one to three channels, strength, timestep's share."""
+    """A random plant: block, stream, gate, one to three channels, strength, timestep's share. In at least two blocks: one alone
+    is no consensus. SD3's last block has no text.
+    """
     blocks = 5 if family == "flux" else 4
-    block = int(draw.integers(blocks))
-    single, last_sd3 = family == "flux" and block >= 2, family == "sd3" and block == 3
-    streams = ["image"] if family == "dit" or single or last_sd3 else ["image", "text"]
+    block = int(draw.integers(blocks - 1))
+    single, last_text = family == "flux" and block >= 2, family == "sd3" and block == 2
+    streams = ["image"] if family == "dit" or single or last_text else ["image", "text"]
     return {
         "block": block,
         "stream": str(draw.choice(streams)),

@@ -18,7 +18,7 @@ from interp import analysis, experiments, interventions
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, Prompts, Stream
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.base.sites import check_choice, select_indices
 from interp.experiments.arguments import STREAMS, RankedBy, Reference, format_blocks, pictures_of
 from interp.experiments.kind import Figure, Kind, Request, Shown

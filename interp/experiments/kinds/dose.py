@@ -18,7 +18,8 @@ from interp import analysis, experiments, interventions
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Indices, Names, Prompts
-from interp.base.plan import Row, at_least
+from interp.base.plan import Row
+from interp.base.site_recorder import at_least
 from interp.experiments.arguments import RankedBy, Reference, channel_counts, format_blocks, listed, pictures_of
 from interp.experiments.kind import Figure, Kind, Request, Shown
 

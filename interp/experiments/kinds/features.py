@@ -13,7 +13,7 @@ from interp import analysis, experiments
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Indices, Numbers
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.experiments.arguments import numbers
 from interp.experiments.kind import Figure, Kind, Request, Shown
 

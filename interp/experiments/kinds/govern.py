@@ -1,15 +1,23 @@
 """Clamp test of Detail Guidance's claim that the gates set the massive channels (arXiv 2510.11538, section 4.1).
 
-Three edits per block and gate, each in a separate run: set alpha of the massive channels to 0; set alpha of the same number of
-ordinary channels to 0; raise alpha of the ordinary channels to the massive channels' level. If the claim holds, the first edit
-removes the channels' size, the second has little effect, and the third makes the ordinary channels massive.
+A gate adds alpha x branch. Edits per block and gate, each in a separate run:
+
+    removed            alpha of the massive channels is 0
+    alpha_ordinary     alpha of the massive channels is the median channel's
+    branch_ordinary    the branch of the massive channels is the median channel's, under their own alpha
+    removed_ordinary   alpha of the same number of ordinary channels is 0
+    raised_ordinary    alpha of the ordinary channels is the massive channels'
+
+If alpha governs, the first two take the channels' size away, the third and fourth do not, and the last makes the ordinary
+channels massive. If the branch does, the second leaves the size and the third takes it. The third is made by scaling alpha by
+the ratio of the two branches' means over tokens, which adds the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interp import analysis, experiments, interventions
 from interp.analysis.table import table
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from interp.store.schema import Array
     from interp.store.traced_run import Run
 
-ARMS = ("removed", "removed_ordinary", "raised_ordinary")
+ARMS = ("removed", "alpha_ordinary", "branch_ordinary", "removed_ordinary", "raised_ordinary")
 STREAM = "image"
 
 
@@ -58,7 +66,7 @@ def design(request: Request) -> experiments.design.Measuring:
         raise ModelError(f"{model.name} has no gates: no alpha multiplies its branches, so none can be clamped")
     folder = request.out.with_name(request.out.name.removesuffix(".zarr"))
     request = dataclasses.replace(request, out=folder.with_name(f"{folder.name}.zarr"))
-    prepared, original = request.traced(options.prompts, folder / "original.zarr")
+    prepared, original = request.traced(options.prompts, folder / "unedited.zarr", branches=True)
     chosen = analysis.massive.channels_of(original, options.channels, STREAM)
     others = [channel for channel in range(model.anatomy.channels) if channel not in chosen]
     ordinary = list(experiments.ranking.draw_channels(others, min(len(chosen), len(others)), request.sampling.seed))
@@ -88,21 +96,38 @@ def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: lis
     import numpy as np
     import xarray as xr
 
-    alpha = original.gates["alpha"].sel(stream=STREAM)
-    present = original.gates["present"].sel(stream=STREAM)
+    gates, written = (group.sel(stream=STREAM) for group in (original.gates, original.branches))
     for block in blocks:
-        for gate in (str(value) for value in alpha["gate"].to_numpy()):
-            if not bool(present.sel(block=block, gate=gate)):
+        for gate in (str(value) for value in gates["gate"].to_numpy()):
+            if not bool(gates["present"].sel(block=block, gate=gate)):
                 continue
             at: dict[str, Any] = {"blocks": [block], "at": f"alpha.{gate}"}
-            here = alpha.sel(block=[block], gate=gate, drop=True).mean("prompt").compute()
-            level = abs(here.sel(channel=chosen)).mean("channel")
-            signs: xr.DataArray = xr.apply_ufunc(np.sign, here.sel(channel=ordinary))
-            raised = (signs * level).transpose("step", "block", "channel")
-            values = interventions.Values.of(raised, f"|alpha.{gate}| of channels {chosen} in the original run")
-            yield _Arm(block, gate, "removed", tuple(chosen), interventions.Scale(0.0, channels=chosen, **at))
-            yield _Arm(block, gate, "removed_ordinary", tuple(ordinary), interventions.Scale(0.0, channels=ordinary, **at))
-            yield _Arm(block, gate, "raised_ordinary", tuple(ordinary), interventions.Replace(values, channels=ordinary, **at))
+            alpha, branch = (
+                found.sel(block=[block], gate=gate, drop=True).mean("prompt").compute().transpose("step", "block", "channel")
+                for found in (gates["alpha"], written["branch"])
+            )
+            level, ordinary_level = abs(alpha.sel(channel=chosen)).mean("channel"), abs(alpha).median("channel")
+            ratio = abs(branch).median("channel") / abs(branch.sel(channel=chosen))
+
+            def values(array: xr.DataArray, said: str) -> Any:
+                return interventions.Values.of(array.transpose("step", "block", "channel"), f"the original run: {said}")
+
+            def signed(channels: list[int], sizes: xr.DataArray, alpha: xr.DataArray = alpha) -> xr.DataArray:
+                return cast("xr.DataArray", xr.apply_ufunc(np.sign, alpha.sel(channel=channels)) * sizes)
+
+            lowered = values(signed(chosen, ordinary_level), f"the median channel's |alpha.{gate}|")
+            rescaled = values(alpha.sel(channel=chosen) * ratio.clip(max=1.0), f"alpha.{gate} x the branches' ratio")
+            raised = values(signed(ordinary, level), f"|alpha.{gate}| of channels {chosen}")
+            massive, others = {"channels": chosen, **at}, {"channels": ordinary, **at}
+            edits = {
+                "removed": interventions.Scale(0.0, **massive),
+                "alpha_ordinary": interventions.Replace(lowered, **massive),
+                "branch_ordinary": interventions.Replace(rescaled, **massive),
+                "removed_ordinary": interventions.Scale(0.0, **others),
+                "raised_ordinary": interventions.Replace(raised, **others),
+            }
+            for name, edit in edits.items():
+                yield _Arm(block, gate, name, tuple(ordinary if "ed_ordinary" in name else chosen), edit)
 
 
 def _compare(original: Run, run: Run, arm: _Arm) -> dict[str, Array]:
@@ -114,14 +139,14 @@ def _compare(original: Run, run: Run, arm: _Arm) -> dict[str, Array]:
         here = analysis.sources.statistics(source)["mean_abs"].sel(stream=STREAM)
         blocks = here["block"].to_numpy()
         at = here.sel(block=[arm.block, int(blocks[-1])])
-        sizes.append(analysis.sources.by_text(analysis.sources.over_steps(at)))
+        sizes.append(analysis.sources.over_steps(at))
     before, after = sizes
     edited = {"channel": list(arm.channels)}
     ratio = (after.sel(edited) / before.sel(edited)).mean("channel").transpose("prompt", "block").to_numpy()
-    own = after.isel(block=0).mean("prompt")
+    own, units = analysis.sources.by_text(after.isel(block=0)).mean("prompt"), analysis.sources.units(after)
     over = float(own.sel(edited).mean() / own.median("channel"))
-    low, high = analysis.intervals.bootstrap(ratio)
-    return {"ratio": ratio.mean(axis=0), "low": low, "high": high, "over": np.array(over)}
+    found = analysis.result.Estimate.mean(ratio, units)
+    return {"ratio": found.value, "low": found.low, "high": found.high, "over": np.array(over)}
 
 
 def _collect(
@@ -154,7 +179,7 @@ def _collect(
         {name: (axes[: table.ndim], table) for name, table in found.items()},
         {"arm": ARMS, "block": list(blocks), "gate": gates, "measured": ["own", "last"]},
         averaged_over="edited channels, tokens, steps, then prompt texts",
-        interval=analysis.intervals.said(len(set(original.prompts))),
+        interval=analysis.sources.units(original.stats).said(),
         control=f"ordinary channels {ordinary}, as many as massive ones",
         channels=chosen,
         ordinary=ordinary,

@@ -18,6 +18,7 @@ from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Indices, Prompts, Sampling
 from interp.base.same_plan import same_weights
+from interp.base.seeds import SHARED
 from interp.base.sites import select_indices
 from interp.experiments.arguments import RankedBy, Stored
 from interp.experiments.kind import Figure, Kind, Request, Shown
@@ -78,6 +79,7 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
     texts = list(dict.fromkeys(kept.prompts))
     settings = plan.get("settings") or None
     given = {name: plan[name] for name in ("steps", "seed", "repeats", "height", "width")}
+    given["seeds"] = plan.get("seeds", SHARED)
     if kept.rows_done < kept.rows_total or len(texts) * plan["repeats"] != kept.rows_total:
         raise InputError(f"stored: {kept.path} must be complete and have every prompt once; resume its trace")
     if plan.get("interventions"):

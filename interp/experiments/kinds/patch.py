@@ -5,7 +5,8 @@ at one block, in one window of steps or one region of the picture:
 
     hidden       the block's output state
     massive      the massive channels of the state
-    control      the same number of ordinary channels
+    control, zero, shuffled, energy, third
+                 its controls (`interp.experiments.moved`)
     alpha        the block's AdaLN gates
     everything   the states of both streams, and all conditioning that enters after the block, in the same steps
 """
@@ -13,6 +14,7 @@ at one block, in one window of steps or one region of the picture:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,9 +24,9 @@ from interp import analysis, experiments, interventions
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Names, Prompts, Stream
-from interp.base.plan import at_least
+from interp.base.site_recorder import at_least
 from interp.base.sites import Site, check_choice, select_indices
-from interp.experiments.arguments import STREAMS, RankedBy, check_pairs, listed
+from interp.experiments.arguments import CONTROLS, MOVED, STREAMS, RankedBy, listed, prepare_pairs
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from interp.models.anatomy import Anatomy
     from interp.tracing.prepare import Prepared
 
-WHATS = ("hidden", "massive", "control", "alpha", "everything")
-DEFAULT = WHATS[:4]
+WHATS = ("hidden", *MOVED, "alpha", "everything")
+DEFAULT = ("hidden", "massive", "control", "alpha")
 METRICS = ("picture", "structure", "latents")
 Column = tuple[tuple[int, ...], tuple[int, ...] | None]
 """Steps and tokens of cells; tokens of `None` are all."""
@@ -47,7 +49,12 @@ class Options:
 
     clean: Annotated[Prompts, Doc("A prompts file: the runs that values are taken from.")]
     corrupted: Annotated[Prompts, Doc("A prompts file, paired with --clean by line: the runs that are patched.")]
-    what: Annotated[Names | None, Doc("Any of hidden,massive,control,alpha,everything. [default: the first four]")] = None
+    what: Annotated[
+        Names | None,
+        Doc(
+            "Any of hidden,massive,control,zero,shuffled,energy,third,alpha,everything. [default: hidden,massive,control,alpha]"
+        ),
+    ] = None
     blocks: Blocks = None
     windows: Annotated[int | None, Doc("Equal parts of the steps. [default: every step]")] = None
     regions: Annotated[int | None, Doc("Patch REGIONS x REGIONS parts of the picture instead of windows; no alpha.")] = None
@@ -81,9 +88,12 @@ class Cell:
         labels = {"what": self.what, "block": self.block, "column": self.column}
         return experiments.draw.Arm(f"{self.what} {self.block} {self.column}", (), labels, said, place)
 
-    def edits(self, donor: experiments.clean.Clean) -> list[Any]:
+    def edits(self, donor: experiments.clean.Clean, donors: experiments.moved.Donors | None) -> list[Any]:
         """The edits, with values of the donor, the clean run."""
         found: list[Any] = []
+        if donors is not None and self.what in MOVED:
+            place = self.steps, [self.block], self.tokens
+            return [donors.edit(self.what, *place, stream=site.stream) for site in self.sites]
         source = f"the clean run of {donor.row.text!r}"
         for site in self.sites:
             where: dict[str, Any] = {"blocks": [self.block], "steps": self.steps, "stream": site.stream}
@@ -99,13 +109,13 @@ class Cell:
 def design(request: Request) -> experiments.design.Drawing:
     """Arms: the corrupted and the clean picture, then one per cell."""
     options: Options = request.options
-    prepared, clean = request.prepare(options.corrupted), request.prepare(options.clean)
-    check_pairs(clean.plan.rows(), prepared.plan.rows())
+    clean, prepared = prepare_pairs(request, options.clean, options.corrupted)
     what, present = _what(options), prepared.model.anatomy.streams
     streams = [name for name in STREAMS.get(options.stream, ()) if name in present]
     if not streams:
         raise InputError(f"stream must be one of {', '.join(present)} or both; got {options.stream!r}")
-    ranked = request.rank(prepared, options.channels, streams[0]) if {"massive", "control"} & set(what) else None
+    moved = set(MOVED) & set(what)
+    ranked = request.rank(prepared, options.channels, streams[0]) if moved else None
     cells = _cells(prepared, options, what, streams, ranked)
     keep = {(step, site) for cell in cells for site in cell.sites for step in cell.steps}
     tokens = [clean.layout.tokens(site.stream) if site.kind == "hidden" else 1 for _, site in keep]
@@ -115,7 +125,21 @@ def design(request: Request) -> experiments.design.Drawing:
         theirs, everything = clean.plan.rows()[row.index], any(cell.what == "everything" for cell in cells)
         donor = experiments.clean.clean_run(clean, theirs, keep, keep_conditioning=everything)
         named = {cell.arm().name: cell for cell in cells}
-        return lambda arm: donor if arm.name == "clean" else () if arm.name == "corrupted" else named[arm.name].edits(donor)
+
+        @functools.cache
+        def third() -> experiments.clean.Clean:
+            other = experiments.moved.third_row(clean.plan.rows(), theirs, row.text)
+            if other is None:
+                raise InputError("what: third needs another pair with a third prompt; give more lines, or leave it out")
+            return experiments.clean.clean_run(clean, other, keep)
+
+        donors = None
+        if ranked is not None:
+            control = ranked.random(prepared.plan.seed)
+            donors = experiments.moved.Donors(donor, third, ranked.massive, control, prepared.plan.seed + row.index)
+        return lambda arm: (
+            donor if arm.name == "clean" else () if arm.name == "corrupted" else named[arm.name].edits(donor, donors)
+        )
 
     ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in ("corrupted", "clean")]
     parameters = {
@@ -149,7 +173,9 @@ def _cells(
     anatomy = prepared.model.anatomy
     wanted = select_indices(options.blocks, len(anatomy.blocks), "blocks")
     columns = _columns(prepared, options.windows, options.regions)
-    chosen = {} if ranked is None else {"massive": ranked.massive, "control": ranked.random(prepared.plan.seed)}
+    chosen = {} if ranked is None else dict.fromkeys(MOVED, ranked.massive)
+    if ranked is not None:
+        chosen["control"] = ranked.random(prepared.plan.seed)
     cells = tuple(
         Cell(name, block, steps, tokens, column, tuple(sites), chosen.get(name))
         for name in what
@@ -217,6 +243,6 @@ patch = Kind(
             labels=("column", "block", "what"),
         )
     },
-    controls={"what": ("control",)},
+    controls={"what": CONTROLS},
     ends=(0, 1),
 )

@@ -2,27 +2,29 @@
 
 Few Channels (arXiv 2605.13974): "inject source activations into the target stream under the joint channel and spatial mask".
 The source is a prompt (prompt interpolation, here a sweep of strengths) or a picture, noised to each step (subject-driven). The
-paper gives no layers, steps or formula: here x + strength (source - x) at the chosen blocks and steps. Controls are the same
-number of ordinary channels, and all channels as the upper bound. The edit acts at every block and step, so its effect is not
+paper gives no layers, steps or formula: here x + strength (source - x) at the chosen blocks and steps. Controls are those of
+`interp.experiments.moved`, and all channels as the upper bound. The edit acts at every block and step, so its effect is not
 linear in the strength.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typing_extensions import Doc
 
-from interp import analysis, experiments, interventions, models
+from interp import analysis, experiments, models
 from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Indices, Numbers, Prompts
 from interp.base.sites import Site, check_choice, select_indices
-from interp.experiments.arguments import RankedBy, Stored, check_pairs, numbers, pictures_of
+from interp.experiments.arguments import CONTROLS, MOVED, RankedBy, Stored, numbers, pictures_of, prepare_pairs
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from interp.tracing.model import Model
     from interp.tracing.prepare import Prepared
 
-SETS = ("massive", "control", "all")
+SETS = (*MOVED, "all")
 METRICS = ("picture", "structure", "latents")
 MASKS = ("everywhere", "subject")
 
@@ -76,15 +78,25 @@ class Moves:
         else:
             source = self._from_picture(theirs, target, sites)
         tokens = self._tokens(source.states[keep[-1]])
-        sets = {"massive": self.ranked.massive, "control": self.control, "all": tuple(sorted(self.ranked.order))}
+
+        @functools.cache
+        def third() -> experiments.clean.Clean:
+            other = experiments.moved.third_row(self.source.plan.rows(), theirs, row.text)
+            assert other is not None  # `design` leaves the arm out where there is none
+            return experiments.clean.clean_run(self.source, other, keep)
+
+        whole = tuple(sorted(self.ranked.order))
+        seed = self.source.plan.seed + row.index
+        donors = experiments.moved.Donors(source, third, self.ranked.massive, self.control, seed)
+        everything = dataclasses.replace(donors, massive=whole)
 
         def edits_of(arm: experiments.draw.Arm) -> Any:
             if arm.name in ("source", "target"):
                 return source if arm.name == "source" else ()
-            channels = sets[arm.labels["channels"]]
-            values = source.values(self.steps, sites, f"the source {theirs.text!r}, seed {theirs.seed}", channels)
-            where: dict[str, Any] = {"channels": channels, "blocks": self.blocks, "steps": self.steps, "tokens": tokens}
-            return [interventions.Transport(values, strength=float(arm.labels["strength"]), **where)]
+            name, strength = arm.labels["channels"], float(arm.labels["strength"])
+            if name == "all":
+                return [everything.edit("massive", self.steps, self.blocks, tokens, strength)]
+            return [donors.edit(name, self.steps, self.blocks, tokens, strength)]
 
         return edits_of
 
@@ -110,6 +122,13 @@ class Moves:
         return clean.Clean(row, conditioned, self.pictures[row.index], latents[0].float().cpu().numpy(), states)
 
 
+def _sets(theirs: Sequence[Row], ours: Sequence[Row], pictures: Array | None) -> list[str]:
+    """The edits; without that of a third prompt where there is none, and of pictures, whose latents are not a prompt's."""
+    pairs = zip(theirs, ours, strict=True)
+    third = pictures is None and all(experiments.moved.third_row(theirs, row, other.text) is not None for row, other in pairs)
+    return [name for name in SETS if third or name != "third"]
+
+
 def _stills(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
     """Settings for pictures as sources: one frame for a video model."""
     still = models.autoencoder.still_settings(model.pipe, model.loaded.spec)
@@ -120,12 +139,11 @@ def _stills(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def design(request: Request) -> experiments.design.Drawing:
-    """Arms: the target and the source, then every set of channels at every strength."""
+    """Arms: the target and the source, then every edit at every strength."""
     options: Options = request.options
     pictures = pictures_of(options.pictures, "pictures")
     changes: dict[str, Any] = {} if pictures is None else {"settings": _stills(request.model, request.settings())}
-    theirs, ours = request.prepare(options.source, **changes), request.prepare(options.target, **changes)
-    check_pairs(theirs.plan.rows(), ours.plan.rows(), ("source", "target"))
+    theirs, ours = prepare_pairs(request, options.source, options.target, ("source", "target"), **changes)
     strengths = numbers(options.strengths, "strengths")
     check_choice("mask", options.mask, MASKS)
     if not strengths or not all(math.isfinite(value) and value != 0 for value in strengths):
@@ -140,7 +158,7 @@ def design(request: Request) -> experiments.design.Drawing:
     moves = Moves(theirs, pictures, ranked, ranked.random(ours.plan.seed), blocks, steps, options.mask)
     where = {"blocks": blocks, "steps": steps, "mask": options.mask}
     arms = [experiments.draw.Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
-    for name, strength in itertools.product(SETS, strengths):
+    for name, strength in itertools.product(_sets(theirs.plan.rows(), ours.plan.rows(), pictures), strengths):
         labels = {"channels": name, "strength": strength}
         said = {"edit": "Transport", "strength": strength, **where}
         arms.append(experiments.draw.Arm(f"{name} x {strength:g}", (), labels, said, (min(steps), min(blocks), 1)))
@@ -152,7 +170,7 @@ def design(request: Request) -> experiments.design.Drawing:
         "control": moves.control,
         **where,
     }
-    own = len(ours.plan.rows()) * (count + (len(steps) if pictures is not None else 0))
+    own = len(ours.plan.rows()) * (2 * count + (len(steps) if pictures is not None else 0))
     measure = lambda made: {"transport": analysis.patching.moved(made)}  # noqa: E731
     return request.drawing(ours, arms, parameters, measure, bind=moves.bind, further=float(own))
 
@@ -165,6 +183,6 @@ transport = Kind(
     {"transport": Shown("transport", table("transport"))},
     {"transport": Figure("effects.transport", "transport", {"metric": "{metric}"}, {"metric": METRICS})},
     papers=("transport",),
-    controls={"channels": ("control",)},
+    controls={"channels": CONTROLS},
     ends=(0, 1),
 )

@@ -1,0 +1,46 @@
+"""Which inputs the parts of a planted model's conditioning read: one component by one player alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.tracing.model import Model
+
+PARTS = {"timestep": ("timestep_embedder",), "text": ("text_embedder", "class_embedder"), "guidance": ("guidance_embedder",)}
+
+
+def _outputs(embedding: nn.Module, players: Iterable[str]) -> Iterator[list[Tensor]]:
+    """Weights of the parts that embed these players, output axis first: a table, or a last layer's weight and bias."""
+    for part in (getattr(embedding, name) for player in players for name in PARTS[player] if hasattr(embedding, name)):
+        table = getattr(part, "embedding_table", None)
+        yield [part.linear_2.weight, part.linear_2.bias] if table is None else [table.weight.T]
+
+
+def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
+    """Make one component of a combined embedding depend on `player` (timestep, text, guidance) alone."""
+    for outputs in _outputs(embedding, PARTS.keys() - {player}):
+        for weights in outputs:
+            weights[component] = 0.0
+
+
+def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
+    """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
+    for embedding in conditionings:
+        for weights, *_ in _outputs(embedding, ["text"]):
+            kept = weights[component].clone()
+            weights.zero_()
+            weights[component] = kept
+    if text_tokens is not None:
+        layer: Any = transformer.get_submodule(text_tokens)
+        layer.weight.zero_()
+
+
+def deafen(model: Model, component: int) -> None:
+    """Stop every projection of the conditioning, in the blocks and after them, from reading a component of it."""
+    inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
+    for path in [*inside, *(reentry.module for reentry in model.anatomy.reentries)]:
+        module: Any = model.pipe.transformer.get_submodule(path)
+        getattr(module, "linear", module).weight[:, component] = 0.0
