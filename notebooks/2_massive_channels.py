@@ -42,8 +42,9 @@ run
 # %% [markdown]
 # ## Which channels?
 #
-# The default criterion, `robust`, selects channels whose mean |hidden| lies 3.5 robust standard deviations (on logarithms)
-# above the others' and is at least five times the median channel's. It needs no count in advance.
+# The default criterion, `robust`, selects channels whose mean |hidden| is larger than the largest of as many ordinary
+# channels would be by chance, in robust standard deviations of the logarithm and as a multiple of the median. It needs no
+# count in advance.
 
 # %%
 found = interp.massive.find(run)
