@@ -192,3 +192,31 @@ def test_a_permutation_p_counts_the_data_themselves(prompts: int) -> None:
         assert found == pytest.approx(2 / 2**prompts)
     else:
         assert 1 / (paired.PERMUTATIONS + 1) <= found < 0.01
+
+
+def test_grain_added_is_not_detail_lost() -> None:
+    """White noise on pictures makes their spectrum as wrong as a blur does, and is no loss of detail."""
+    from scipy import ndimage
+
+    from interp.analysis import disruption
+    from interp.analysis.sampled import Sampled
+    from interp.metrics import distances
+    from interp.models.demo import world
+
+    draw = np.random.default_rng(0)
+    pictures = np.stack([scene.picture() for scene in world.sample(24, seed=5)]) / 255.0
+    spectrum = distances.radial_spectrum(pictures)[1].mean(axis=0)
+    noisy = (pictures + draw.normal(0, 0.15, pictures.shape)).clip(0, 1)
+    blurred = ndimage.gaussian_filter(pictures, 1.0, axes=(1, 2))
+
+    def said(changed: np.ndarray) -> str:
+        own, theirs = (
+            {"detail": distances.spectrum_distance(many, spectrum), "sharpness": distances.sharpness(many)}
+            for many in (pictures, changed)
+        )
+        values = {name: (theirs[name] - own[name]) / own[name].std() for name in own}
+        values["structure"] = distances.structure_distance(changed, pictures) / 0.35
+        return disruption.outcome({name: (one, Sampled.single(24)) for name, one in values.items()}, 0.1)
+
+    assert said(noisy) == "detail altered alone"
+    assert said(blurred) == "detail lost alone (DG)"
