@@ -3,7 +3,7 @@
 `before/stores.zip` is of 2026-11-28 (commit 4a018e2), before experiments were defined once. That version ran the commands
 of `before/commands.json` in one folder, the trace first; then all rows but the first were taken out of the experiments' stores
 with their results, as if they had been killed there, the edited runs out of `govern`, and a second swap was stopped after its
-first row. A transport has had more arms since, and is drawn anew.
+first row. The experiment transport has more arms now, so the test draws it again.
 
 `before/json` was of the same day. Since 2026-11-29 it has other intervals and verdicts (docs/statistics.md), colourfulness in
 0..255, the recovery of a patch as `patching.Ways`, and no channel that is massive in the last block alone; all other numbers

@@ -48,26 +48,10 @@ def find(
     quantity = sources.choose(rule.quantity(source), "step", steps, "steps").transpose("prompt", "step", *axes)
     samples, by_step = sources.over_steps_and_texts(quantity)
     units = sources.units(samples)
-    weights = intervals.resamples_of(units, resamples, seed)
-    score, low, high, size = (np.full(samples.shape[1:], np.nan) for _ in range(4))
-    frequency, selected = np.zeros(score.shape), np.zeros(score.shape, bool)
-    at_steps = np.zeros(by_step.shape, bool)  # (step, stream, block, channel)
-
-    def one(place: tuple[int, ...]) -> None:
-        values = samples.to_numpy()[:, place[0], place[1]]
-        if np.isnan(values).any():
-            return
-        mean = intervals.mean_of_texts(values.astype(np.float64), units)[None]
-        score[place], size[place] = rule.score(mean)[0], mean[0]
-        selected[place] = rule.selects(mean, score[place][None])[0]
-        low[place], high[place] = intervals.interval(values, units, rule.score, rough=True)
-        steps_here = by_step[:, place[0], place[1]]
-        at_steps[:, place[0], place[1]] = rule.selects(steps_here, rule.score(steps_here))
-        if len(weights):
-            means = intervals.means(weights, values, units)
-            frequency[place] = rule.selects(means, rule.score(means)).mean(axis=0)
-
-    intervals.everywhere(one, score.shape[:2])
+    size, estimate, selected, frequency, at_steps = _scored(
+        rule, samples, by_step, intervals.resamples_of(units, resamples, seed)
+    )
+    score = estimate.value
     tokens, sparse = kind_of(source, selected, size, steps)
     present = ~np.isnan(score).all(axis=-1)
     agreed, birth = agree(selected & ~sparse, consensus, present)
@@ -77,7 +61,7 @@ def find(
     found = result(
         "massive",
         {
-            "score": (axes, Estimate(score, low, high)),
+            "score": (axes, estimate),
             "size": (axes, size),
             "selected": (axes, selected),
             "frequency": (axes, frequency),
@@ -103,6 +87,33 @@ def find(
         **sources.facts_of(source),
     )
     return found.assign(runner_up=found["score"].where(~found["selected"]).max("channel"))
+
+
+def _scored(
+    rule: criteria.Criterion, samples: xr.DataArray, by_step: Array, weights: Array
+) -> tuple[Array, Estimate, Array, Array, Array]:
+    """Of every stream, block and channel: size, score, whether selected, in which share of the resamples, at which steps."""
+    units = sources.units(samples)
+    score, low, high, size = (np.full(samples.shape[1:], np.nan) for _ in range(4))
+    frequency, selected = np.zeros(score.shape), np.zeros(score.shape, bool)
+    at_steps = np.zeros(by_step.shape, bool)  # (step, stream, block, channel)
+
+    def one(place: tuple[int, ...]) -> None:
+        values = samples.to_numpy()[:, place[0], place[1]]
+        if np.isnan(values).any():
+            return
+        mean = intervals.mean_of_texts(values.astype(np.float64), units)[None]
+        score[place], size[place] = rule.score(mean)[0], mean[0]
+        selected[place] = rule.selects(mean, score[place][None])[0]
+        low[place], high[place] = intervals.interval(values, units, rule.score, rough=True)
+        steps_here = by_step[:, place[0], place[1]]
+        at_steps[:, place[0], place[1]] = rule.selects(steps_here, rule.score(steps_here))
+        if len(weights):
+            means = intervals.means(weights, values, units)
+            frequency[place] = rule.selects(means, rule.score(means)).mean(axis=0)
+
+    intervals.everywhere(one, score.shape[:2])
+    return size, Estimate(score, low, high), selected, frequency, at_steps
 
 
 def kind_of(

@@ -136,11 +136,7 @@ def plant(
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
     population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)
-    size, level = strength * _median(model, population[0], f"block.{block}/{stream}/hidden"), 1.0
-    if by == "branch":
-        level = _median(model, population[0], f"block.{block}/{stream}/alpha.{gate}")
-    if by == "alpha":
-        level = size / _median(model, population[0], f"block.{block}/{stream}/branch.{gate}")
+    size, level = _levels(model, population[0], f"block.{block}/{stream}", gate, strength, by)
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
         writer = module.get_submodule(PLANTABLE[family].writers[described.kind][f"{stream}.{gate}"])
@@ -171,6 +167,14 @@ def plant(
         timestep_share=timestep_share,
         population=population,
     )
+
+
+def _levels(model: Model, prompt: str, place: str, gate: str, strength: float, by: str) -> tuple[float, float]:
+    """The size that is planted, and the mean of alpha that makes it."""
+    size = strength * _median(model, prompt, f"{place}/hidden")
+    if by == "branch":
+        return size, _median(model, prompt, f"{place}/alpha.{gate}")
+    return size, size / _median(model, prompt, f"{place}/branch.{gate}") if by == "alpha" else 1.0
 
 
 def _median(model: Model, prompt: str, site: str) -> float:

@@ -64,7 +64,7 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def captioned(self, scene: world.Scene, left_out: frozenset[str], order: int) -> str:
-        """What the model is told of a scene, without some attributes, in one of two phrasings."""
+        """The scene's caption for this model, without some attributes, in one of two phrasings."""
         return scene.caption(left_out, order=order)
 
     def loss(self, clean: Tensor, prompts: Inputs, source: torch.Generator) -> Tensor:
