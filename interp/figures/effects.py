@@ -96,7 +96,8 @@ def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
     """Fraction of the way from target to source by strength, per set of channels and control. From `patching.moved`."""
     made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
     for colour, name, one in marks.each(found.sel(metric=metric), "channels"):
-        label = f"{name} channels" if name in ("massive", "all") else f"{name} (control)"
+        said = "ordinary channels" if name == "control" else name
+        label = f"{name} channels" if name in ("massive", "all") else f"{said} (control)"
         marks.estimate(made, one, "strength", "moved", label, style.CONTROL if name == "control" else colour)
     return style.caption(made, found.attrs)
 
