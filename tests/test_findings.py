@@ -245,8 +245,7 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
     zeros = {name: (("setting", "measure"), np.zeros((2, 2))) for name in ("over", "over_low", "over_high")}
     coordinates = {"setting": ["none", "dg"], "measure": ["clip_score (0a1b2c3d)", "hps_v2_1"]}
     found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), verdicts)}, coordinates)
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: SimpleNamespace(of_settings=lambda numbers: None))
-    monkeypatch.setattr(caused, "_unrelated", lambda evidence, gallery: "")
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
     monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
     monkeypatch.setattr(caused, "compare", lambda part: found)
     drawn = SimpleNamespace(axes={"arm": range(4)})
@@ -256,8 +255,7 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
 
 def test_detail_alone_does_not_keep_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measure of the prompt: nothing is kept; and another measure of detail that is worse by itself holds nothing."""
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: SimpleNamespace(of_settings=lambda numbers: None))
-    monkeypatch.setattr(caused, "_unrelated", lambda evidence, gallery: "")
+    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
     monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
     evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: SimpleNamespace(axes={"arm": range(4)}))
 
@@ -320,7 +318,9 @@ def test_a_planted_model_gets_its_planted_verdicts(share: float, tmp_path: Path)
     prompts = prompt_sets.PromptSet("file", texts, (None,) * len(texts), "planted")
     made = campaign(planted.model, prompts, tmp_path / "c", only=["few channels", "every block", "timestep, not text"])
     assert [stage.name for stage in made.stages] == ["crossed"]
-    found = {one.claim.name: one.verdict for one in made.run()}
+    withheld = [one.verdict for one in made.run()]
+    assert all(one.said == UNKNOWN and "do not depend on their prompts" in one.here for one in withheld), "a random network"
+    found = {claim.name: claim.judge(made.evidence) for claim in made.claims}
     assert found["few channels"].said == HOLDS
     assert found["few channels"].numbers["channels"] == [5]
     assert found["every block"].said == HOLDS

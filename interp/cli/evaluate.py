@@ -110,7 +110,7 @@ def evaluate(
         return
     from interp.evaluation.protocols import results
 
-    prompts = prompts_of(prompted.prompts, loading.model, prompted.count)
+    prompts = prompts_of(prompted.prompts, loading.model, scoring.scorer, prompted.count)
     through, here = spread_work(over, loading)
     task = _plan(asked.preset or asked.guidance or "", here, prompts, prompted.out, sampling, execution, compared)
     truth, first = _masks(task, loading.model, compared.masks), task.baseline(compared.baseline)

@@ -17,7 +17,7 @@ from interp.base.options import Loading, Sampling
 from interp.cli.console import graceful, print_json, print_table, say, tenths
 from interp.cli.experiments import DryRun
 from interp.cli.results import AsJson
-from interp.cli.scorers import Scoring, masks_of, prompts_of, scorers_of
+from interp.cli.scorers import Scoring, masks_of, of_demo, prompts_of, scorers_of
 from interp.experiments.kind import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from interp.findings.stages import Stage
 
 DEMO, TOGETHER = Loading("demo"), Execution(batch_size=BATCH_SIZE)
-CROSSED = Sampling(repeats=2)  # seeds per prompt, where they are crossed
+CROSSED = Sampling(repeats=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +76,13 @@ def findings(
     if tested.page is not None and tested.page.suffix != ".html":
         raise InputError(f"page must end in .html; got {tested.page.name!r}")
     model, only = loading.model, tested.only
-    chosen = prompts_of(tested.prompts, model, tested.count)
+    chosen = prompts_of(tested.prompts, model, scoring.scorer, tested.count)
     loaded = load(**vars(loading))
-    of_demo = model.startswith("demo")
+    of_world = of_demo(model, scoring.scorer)
     others = tested.other if tested.other is not None else ["demo-early"] if model == "demo" else []
     given: dict[str, Any] = {"drawn": sampling, "budget": budget, "batch_size": execution.batch_size, "others": tuple(others)}
-    given |= _truth(tested.masks, chosen.texts, of_demo)
-    unmeasured = scoring.scorer == "auto" and not of_demo
+    given |= _truth(tested.masks, chosen.texts, of_world)
+    unmeasured = scoring.scorer == "auto" and not of_world
     scorers = [] if unmeasured else scorers_of(model, loading.device, scoring, chosen.texts)
     folder = tested.out or Path("cache") / f"findings-{Path(model).name}"
     made = campaign(loaded, chosen, folder, only=only, scorers=scorers, **given)
@@ -107,14 +107,16 @@ def findings(
         print(path)
 
 
-def _truth(masks: Path | None, texts: Sequence[str], of_demo: bool) -> dict[str, Any]:
-    """Masks and real pictures; the demo model's are made from its captions."""
-    if masks is None and not of_demo:
+def _truth(masks: Path | None, texts: Sequence[str], of_world: bool) -> dict[str, Any]:
+    """Masks and real pictures; for models of the demo world they are made from whole captions."""
+    if masks is not None:
+        return {"masks": masks_of(masks, texts)}
+    if not of_world:
         return {}
-    from interp.evaluation.demo_scorer import real_pictures
+    from interp.evaluation.demo_scorer import is_whole, real_pictures
 
-    truth = {"masks": masks_of(masks, texts)}
-    return truth if masks is not None else {**truth, "reference": real_pictures(texts)}
+    made = {"masks": masks_of(None, texts)} if all(map(is_whole, texts)) else {}
+    return {**made, "reference": real_pictures(texts)}
 
 
 def _say_cost(made: Campaign) -> None:

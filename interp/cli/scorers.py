@@ -30,12 +30,17 @@ class Scoring:
     real: Annotated[Path | None, Doc("Folder of real pictures, for fid, precision and recall.")] = None
 
 
-def prompts_of(given: str | None, model: str, count: int | None) -> PromptSet:
-    """Prompts by name or file; by default the demo model's own prompts."""
+def of_demo(model: str, scorer: str = "auto") -> bool:
+    """Whether a model draws the demo world: a demo model of the package, or any that `--scorer demo` is given for."""
+    return model.startswith("demo") or scorer == "demo"
+
+
+def prompts_of(given: str | None, model: str, scorer: str, count: int | None) -> PromptSet:
+    """Prompts by name or file; by default the demo world's, for models that draw it."""
     from interp.evaluation import prompt_sets
 
-    if given is None and not model.startswith("demo"):
-        raise InputError(f"prompts: give --prompts FILE for {model}; only the demo model has default prompts")
+    if given is None and not of_demo(model, scorer):
+        raise InputError(f"prompts: give --prompts FILE for {model}; only models of the demo world have default prompts")
     return prompt_sets.read(given or prompt_sets.DEMO, count)
 
 
@@ -54,7 +59,7 @@ def scorers_of(model: str, device: str, scoring: Scoring, prompts: Sequence[str]
 
     name = scoring.scorer
     if name == "auto":
-        name = "demo" if model.startswith("demo") else "plain"
+        name = "demo" if of_demo(model) else "plain"
     if name in ("demo", "plain"):
         if scoring.weights or scoring.real is not None:
             raise InputError(f"weights and real are for metrics with weights; scorer {name} has none")

@@ -26,6 +26,7 @@ from interp.store.schema import Array
 
 REAL = 16  # real pictures of every prompt
 NAME = "judge"
+MASKED = ("shape", "size", "position")
 SHAPES = "judge shape score"
 SHAPES_MEANING = "exp of the mean divergence of each picture's shapes, as the judge sees them, from all pictures'; no IS"
 ASKED = (
@@ -100,17 +101,26 @@ class DemoScorer:
         }
 
 
+def is_whole(prompt: str) -> bool:
+    """Whether a caption names what the subject's mask needs."""
+    return not _lacking(prompt)
+
+
+def _lacking(prompt: str) -> list[str]:
+    given = asked_for(prompt)
+    return [name for name in MASKED if given[name] is None]
+
+
 def subject_masks(prompts: Sequence[str]) -> Array:
     """Each prompt's subject mask, (prompt, y, x) boolean, from the caption's shape, size and position."""
     found = []
     for prompt in prompts:
-        given = asked_for(prompt)
-        lacking = [name for name in ("shape", "size", "position") if given[name] is None]
+        given, lacking = asked_for(prompt), _lacking(prompt)
         if lacking:
             raise InputError(
                 f"masks: prompt {prompt!r} names no {lacking[0]}; give whole captions of the demo world, or --masks FOLDER"
             )
-        where = {name: given[name] for name in ("shape", "size", "position")}
+        where = {name: given[name] for name in MASKED}
         found.append(world.Scene(colour="red", **where).mask())  # type: ignore[arg-type]
     return np.stack(found)
 

@@ -111,8 +111,13 @@ class Campaign:
         for number, stage in enumerate(self.stages):
             on_stage(number + 1, len(self.stages), stage)
             stage.run(self.setup, Execution(self.setup.batch_size, on_progress=on_progress, stopped=stopped))
-        evidence = Evidence(self.setup, self.scorers)
+        evidence = self.evidence
         return [Judged(claim, judge(claim, evidence)) for claim in self.claims]
+
+    @property
+    def evidence(self) -> Evidence:
+        """The results so far."""
+        return Evidence(self.setup, self.scorers)
 
     def facts(self) -> dict[str, Any]:
         """The model, prompts and settings that the verdicts apply to."""
@@ -129,10 +134,16 @@ def _seconds(do: Callable[[], Any]) -> float:
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
-    """The claim's verdict. If its analysis does not apply to this model, the verdict is "cannot tell" with the reason."""
+    """The claim's verdict. If its analysis does not apply to this model, the verdict is "cannot tell" with the reason.
+
+    What a network does that draws no pictures of its prompts is shown, and no verdict on a claim about models that do.
+    """
     try:
-        lacking = [reason for name in claim.requires if (reason := evidence.lacks(name))]
-        return Verdict(UNKNOWN, lacking[0]) if lacking else claim.judge(evidence)
+        for name in claim.requires:
+            if reason := evidence.lacks(name):
+                measured = f" Measured: {claim.judge(evidence).here}" if name == "pictures" else ""
+                return Verdict(UNKNOWN, reason + measured)
+        return claim.judge(evidence)
     except InputError as error:
         return Verdict(UNKNOWN, f"not asked of this model: {error}.")
 

@@ -8,18 +8,16 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from interp.analysis import intervals, sampled
 from interp.analysis.massive import LEAST
-from interp.evaluation.gallery import Gallery, of_experiment
+from interp.evaluation.gallery import of_experiment
 from interp.evaluation.scoring import compare, score
-from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, span, within
+from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, PROMPT, UNKNOWN, Evidence, Verdict, by_all, span, within
 
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORDS = ("detail lost alone (DG)", "collapse (FC)")
 CARRIES, NEGLIGIBLE = 0.5, 0.1  # shares of the way from the target's picture to the source's
 KEPT = ("better", "no different, by more than the margin")
-PROMPT = ("semantics", "texture", "clip_score", "blip_itm", "blip_cosine")  # measures of the prompt
 HELPS = (
     "holds: a measure of detail is better, after correction, none is worse, by itself either, and the prompt is measured and "
     "every measure of it better or no different; "
@@ -207,9 +205,6 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
     found = compare(scored).isel(setting=1)
     said = _verdicts(found)
-    unrelated = _unrelated(evidence, of_experiment(drawn).of_settings([arms[base]]))
-    if unrelated:
-        return Verdict(UNKNOWN, unrelated)
     about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
     detail = [m for m in said if m not in about]
     here = _by_measure(found, said, "over")
@@ -220,21 +215,6 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" is no evidence that the prompt is kept
     harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
     return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
-
-
-def _unrelated(evidence: Evidence, gallery: Gallery) -> str:
-    """A note if no measure of the prompt tells a picture's own prompt from another's; "" where one does, or there is none."""
-    texts, images = list(gallery.prompts), gallery.read(0)
-    different = list(dict.fromkeys(texts))
-    others = [different[(different.index(text) + 1) % len(different)] for text in texts]
-    found = []
-    for scorer in evidence.scorers:
-        own, other = (scorer.pictures(images, prompts) for prompts in (texts, others))
-        names = [m.name for m in scorer.measures if m.of == "picture" and m.name.split(" (")[0] in PROMPT]
-        found += [intervals.interval(own[name] - other[name], sampled.Sampled(texts, gallery.seeds))[0] for name in names]
-    if not found or max(float(low) for low in found) > 0:
-        return ""
-    return "the base pictures do not fit their own prompts better than other prompts', so that nothing can be kept or lost."
 
 
 def _verdicts(found: xr.Dataset) -> dict[str, str]:

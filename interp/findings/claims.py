@@ -23,6 +23,7 @@ from interp.analysis import (
     stability,
     trend,
 )
+from interp.analysis.result import Estimate
 from interp.evaluation.scorer import Scorer
 from interp.findings.setup import Setup, channels_of
 from interp.findings.stages import STAGES, crossed_run, other_name
@@ -34,6 +35,7 @@ from interp.store.traced_run import Run, open_run
 HOLDS, FAILS, PARTLY, UNKNOWN = "holds", "does not hold", "in part", "cannot tell"
 MEASURED = "measured: no paper claims it"
 DEPENDS = 0.1  # share of the distance between two prompts' pictures
+PROMPT = ("semantics", "texture", "clip_score", "blip_itm", "blip_cosine")  # measures of the prompt
 K = 12  # channels of a segmentation, or a quarter
 
 
@@ -99,18 +101,41 @@ class Evidence:
         return channels_of(self.crossed)[1]
 
     def lacks(self, what: str) -> str:
-        """Why a claim about massive channels, or about pictures, cannot be judged here; "" if it can."""
+        """Why a claim about massive channels, or about pictures of prompts, cannot be judged here; "" if it can."""
         if what == "massive":
             return "" if self.any_massive else f"no channel is massive; the largest is {self.channels[0]}."
+        return self.unrelated
+
+    @cached_property
+    def unrelated(self) -> str:
+        """Why the pictures are not of their prompts: they do not depend on them, or do not fit them; "" if they are."""
         low, value = self.dependence
         if not np.isfinite(low):
             return "whether the pictures are of their prompts is unknown: give two repeats or more, and more prompts."
-        if low > DEPENDS:
+        if low <= DEPENDS:
+            return (
+                f"the pictures do not depend on their prompts: {value:.2g} [at least {low:.2g}] of the difference between two "
+                f"prompts' pictures; less than {DEPENDS:g} is no picture of anything."
+            )
+        fits = self.fits
+        if not fits or max(float(one.low) for one in fits.values()) > 0:
             return ""
-        return (
-            f"the pictures do not depend on their prompts: {value:.2g} [at least {low:.2g}] of the difference between two "
-            f"prompts' pictures; less than {DEPENDS:g} is no picture of anything."
-        )
+        said = "; ".join(f"{name} {float(one.value):.2g} [at least {float(one.low):.2g}]" for name, one in fits.items())
+        return f"the pictures fit their own prompts no better than other prompts' pictures do: {said}."
+
+    @cached_property
+    def fits(self) -> dict[str, Estimate]:
+        """Every measure of the prompt, given the picture's own prompt, less the same given the next prompt."""
+        outputs = self.crossed.images
+        units, images = sources.units(outputs), outputs["image"].to_numpy()
+        texts, different = list(units.texts), list(dict.fromkeys(units.texts))
+        others = [different[(different.index(text) + 1) % len(different)] for text in texts]
+        found: dict[str, Estimate] = {}
+        for scorer in self.scorers:
+            names = [m.name for m in scorer.measures if m.of == "picture" and m.name.split(" (")[0] in PROMPT]
+            own, other = (scorer.pictures(images, prompts) for prompts in (texts, others)) if names else ({}, {})
+            found |= {name: Estimate.mean(own[name] - other[name], units) for name in names}
+        return {name: one for name, one in found.items() if np.isfinite(one.value)}  # prompts may not ask for it
 
     @cached_property
     def dependence(self) -> tuple[float, float]:

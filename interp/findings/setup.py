@@ -37,7 +37,7 @@ class Setup:
     prompts: PromptSet
     folder: Path
     drawn: Sampling = CROSSED
-    """How pictures are drawn; repeats are seeds per prompt, where seeds are crossed with prompts."""
+    """How pictures are drawn; repeats are noises per prompt (govern, dose, gates, lens: one)."""
     batch_size: int = 8
     budget: int = 600
     """Number of pictures of the dose experiment."""
@@ -76,7 +76,7 @@ class Setup:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Arguments that every draw shares: one seed of every prompt."""
+        """Arguments that every draw shares."""
         return {name: getattr(self.drawn, name) for name in ("steps", "seed", "seeds", *SHARED)}
 
     @property

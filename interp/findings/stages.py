@@ -81,6 +81,11 @@ def _rows(setup: Setup) -> int:
     return len(setup.texts) * steps_of(setup)
 
 
+def _pictures(setup: Setup) -> int:
+    """Forwards of one row that draw every prompt with each of its noises."""
+    return setup.drawn.repeats * _rows(setup)
+
+
 def _blocks(setup: Setup) -> int:
     return len(setup.model.anatomy.blocks)
 
@@ -127,8 +132,12 @@ def _experiment(
     *,
     name: str = "",
     stores: Callable[[Setup], int] = lambda setup: 0,
+    once: bool = False,
 ) -> Stage:
-    """A stage that runs an experiment with options from the setup; channels are the massive ones of the crossed run."""
+    """A stage that runs an experiment with options from the setup; channels are the massive ones of the crossed run.
+
+    `once`: each prompt with one noise, for experiments that cost the most or show single pictures.
+    """
     named = name or kind.name
 
     def run(setup: Setup, how: Execution) -> None:
@@ -138,7 +147,8 @@ def _experiment(
         known = {"prompts": setup.texts, "channels": channels_of(crossed)[0], "run": crossed, "reference": setup.reference}
         has = {field.name for field in dataclasses.fields(kind.options)}
         given = {**{field: value for field, value in known.items() if field in has}, **options(setup)}
-        sampling = Sampling(**({"settings": setup.drawn.settings} if kind is gates else setup.sampling))
+        drawn = {"settings": setup.drawn.settings} if kind is gates else setup.sampling
+        sampling = Sampling(**drawn, repeats=1 if once else setup.drawn.repeats)
         kind.prepare(setup.model, kind.options(**given), sampling, how, out=path).run()
 
     return Stage(named, about, most, run, stores)
@@ -177,39 +187,46 @@ STAGES: tuple[Stage, ...] = (
         Record(gates=False),
         models=lambda s: {other_name(number): name for number, name in enumerate(s.others)},
     ),
-    _experiment(gates, "alpha over prompts x timesteps, no block run", lambda s: 0.0),
-    _experiment(govern, "alpha clamped, gate by gate", lambda s: _clamped(s) * _rows(s), stores=_clamped),
+    _experiment(gates, "alpha over prompts x timesteps, no block run", lambda s: 0.0, once=True),
+    _experiment(govern, "alpha clamped, gate by gate", lambda s: _clamped(s) * _rows(s), stores=_clamped, once=True),
     _experiment(
         disrupt,
         "massive channels zeroed, with matched controls",
-        lambda s: (2 + 2 * (6 + 2 * DRAWS)) * _rows(s),
+        lambda s: (2 + 2 * (6 + 2 * DRAWS)) * _pictures(s),
         lambda s: {"blocks": [s.block, "all"], "controls": DRAWS},
     ),
-    _experiment(collapse, "the top channels of every block zeroed", lambda s: (2 + 3 * len(COUNTS)) * _rows(s)),
+    _experiment(collapse, "the top channels of every block zeroed", lambda s: (2 + 3 * len(COUNTS)) * _pictures(s)),
     _experiment(
         dose,
         "dose and response",
         lambda s: (s.budget + len(s.texts)) * steps_of(s),
         lambda s: {"counts": s.counts, "windows": ("all",), "budget": s.budget},
+        once=True,
     ),
     _experiment(
         transport,
         "a source's channels in a target's run",
-        lambda s: 11 * _rows(s) / 2,
+        lambda s: 11 * _pictures(s) / 2,
         lambda s: {"source": s.halves[0], "target": s.halves[1], "strengths": [1.0]},
     ),
     _experiment(
         patch,
         "clean values in corrupted runs",
-        lambda s: (4 + len(PATCHED) * _blocks(s)) * _rows(s) / 2,
+        lambda s: (4 + len(PATCHED) * _blocks(s)) * _pictures(s) / 2,
         lambda s: {"clean": s.halves[0], "corrupted": s.halves[1], "what": PATCHED, "windows": 1},
     ),
-    _experiment(swap, "timestep, text and latents swapped", lambda s: 2 * _rows(s) + 20 * len(s.texts)),
-    _experiment(lens, "pictures decoded from every block", lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)), _lens_options),
+    _experiment(swap, "timestep, text and latents swapped", lambda s: 2 * _pictures(s) + 20 * s.drawn.repeats * len(s.texts)),
+    _experiment(
+        lens,
+        "pictures decoded from every block",
+        lambda s: LENS_ROWS * (steps_of(s) + 6 * _blocks(s)),
+        _lens_options,
+        once=True,
+    ),
     _experiment(
         sweep,
         "Detail Guidance without and with CFG",
-        lambda s: 8 * _rows(s),
+        lambda s: 8 * _pictures(s),
         lambda s: {"guidance": list(guided(s).values()), "reference": None},
         name="guidance",
     ),

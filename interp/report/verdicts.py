@@ -26,7 +26,7 @@ def report(campaign: Campaign, judged: Sequence[Judged], out: str | Path) -> tup
     repeats, steps = campaign.setup.drawn.repeats, campaign.setup.drawn.steps or campaign.setup.model.defaults.steps
     page.text(
         f"{len(campaign.setup.texts)} prompts ({facts['prompts']}, SHA-256 {facts['prompts_sha256'][:16]}...), {repeats} "
-        f"seeds per prompt where they are crossed, {steps} steps, seed {campaign.setup.drawn.seed}; weights "
+        f"noises per prompt (govern, dose, lens: 1), {steps} steps, seed {campaign.setup.drawn.seed}; weights "
         f"{facts['weights']}; the disrupted block: {campaign.setup.block}. "
         f"Measures of detail and prompt: {facts['scorers'] or 'none'}."
     )
