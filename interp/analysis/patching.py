@@ -20,9 +20,10 @@ from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
 METRICS = ("picture", "structure", "latents")
-NOTE = "a uniform picture and the mean of other pairs' ends score 0: destruction is not on the way"
+NOTE = "a uniform picture, a third prompt's with the same noise, and the mean of other ends score 0: destruction is not on the way"
+THIRD = "another prompt"  # label of the third prompt's own picture
 ROUNDING = 1e-12
-BOUNDS = (-1.0, 2.0)  # of the way of one pair: as far before the start, or beyond the end, as they are apart
+BOUNDS = (-1.0, 1.0)
 LENS = ("structure", "detail", "sharpness")
 
 
@@ -39,7 +40,7 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     axes = experiment.axes
     whats, blocks, columns = (axes[name].to_numpy() for name in ("what", "block", "column"))
     names: dict[str, list[Any]] = {
-        "what": [str(name) for name in dict.fromkeys(whats) if name not in ("clean", "corrupted")],
+        "what": [str(name) for name in dict.fromkeys(whats) if name not in ("clean", "corrupted", THIRD)],
         "block": sorted({int(block) for block in blocks if block >= 0}),
         "column": [str(column) for column in dict.fromkeys(columns) if column != "-"],
     }
@@ -74,7 +75,7 @@ def moved(experiment: Experiment) -> xr.Dataset:
     rows = whole_rows(experiment, "pair")
     axes = experiment.axes
     sets, strengths = axes["channels"].to_numpy().astype(str), axes["strength"].to_numpy()
-    names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target")]
+    names = [name for name in dict.fromkeys(sets.tolist()) if name not in ("source", "target", THIRD)]
     levels = sorted({float(value) for value in strengths if value != 0})
     shape = (len(names), len(levels))
     units, found = pairs_of(experiment, rows, "source"), dict[str, list[Estimate]]()
@@ -148,10 +149,11 @@ def distances(experiment: Experiment) -> xr.Dataset:
 class Ways:
     """How far a picture is on its pair's way from start to end: 0 as the start, 1 as the end.
 
-    The way is measured along the part of (end - start) that leads neither to a uniform picture nor to the mean of other pairs'
-    ends. Both of these score 0 exactly, and noise or another prompt's picture about 0: a destroyed picture is not on the way. A
-    picture farther from the mean of all ends than they are is first brought to their distance, and the way of each pair is
-    clipped to -1..2, so that an overdriven one cannot score more.
+    The way is measured along the part of (end - start) that leads neither to a uniform picture, nor to the mean of other pairs'
+    ends, nor to the third prompt's picture with the same noise, where the experiment drew it. These score 0 exactly, and noise
+    or yet another prompt's picture about 0: a destroyed picture is not on the way. A picture farther from the start than the
+    end is counts as one at the end's distance in the same direction; so what goes far beside the way scores about 0, and what
+    goes beyond the end 1. A pair scores -1 to 1.
     """
 
     experiment: Experiment
@@ -163,38 +165,34 @@ class Ways:
     directions: list[Array]
     """The part of the way that counts, over its square."""
     ends: list[Array]
-    centre: Array
-    radius: float
 
     @classmethod
     def of(cls, experiment: Experiment, rows: Array, units: Sampled, names: tuple[str, str], label: str, metric: str) -> Ways:
         """The ways of these rows; `names` are the labels of the arms that are start and end."""
         arms = experiment.axes[label].to_numpy().astype(str).tolist()
-        starts, ends = ([read(experiment, row, arms.index(name), metric) for row in rows.tolist()] for name in names)
+        drawn = [name for name in (*names, THIRD) if name in arms]
+        starts, ends, *thirds = ([read(experiment, row, arms.index(name), metric) for row in rows.tolist()] for name in drawn)
         texts = [one.split("\n")[0] for one in units.texts]
         directions = []
-        for text, start, end in zip(texts, starts, ends, strict=True):
+        for text, start, end, *third in zip(texts, starts, ends, *thirds, strict=True):
             beside = [other for own, other in zip(texts, ends, strict=True) if own != text]
-            gone = [np.full_like(end, end.mean()), *([np.mean(beside, axis=0)] if beside else [])]
+            gone = [np.full_like(end, end.mean()), *([np.mean(beside, axis=0)] if beside else []), *third]
             directions.append(_without(end - start, [one - start for one in gone]))
-        centre = np.mean(ends, axis=0) if len(set(texts)) > 1 else np.full_like(ends[0], ends[0].mean())
-        radius = float(np.sqrt(np.mean([((end - centre) ** 2).sum() for end in ends])))
-        return cls(experiment, rows, label, names, metric, starts, directions, ends, centre, radius)
+        return cls(experiment, rows, label, names, metric, starts, directions, ends)
 
     def cells(self) -> Iterator[tuple[int, int, Array]]:
-        """Every cell that is no start or end: (place of the row, arm, value)."""
+        """Every cell that is an edit: (place of the row, arm, value)."""
         arms = self.experiment.axes[self.label].to_numpy().astype(str).tolist()
         for place, row in enumerate(self.rows.tolist()):
-            for arm in (arm for arm, name in enumerate(arms) if name not in self.names):
+            for arm in (arm for arm, name in enumerate(arms) if name not in (*self.names, THIRD)):
                 yield place, arm, read(self.experiment, row, arm, self.metric)
 
     def along(self, place: int, value: Array) -> float:
         """How far one row's value is; NaN where the way is only to a destroyed picture."""
-        start, end, off = self.starts[place], self.ends[place], value - self.centre
-        far = float(np.linalg.norm(off))
-        most = max(self.radius, *(float(np.linalg.norm(one - self.centre)) for one in (start, end)))
-        inside = value if far <= most else self.centre + off * most / far
-        return float(np.clip(((inside - start) * self.directions[place]).sum(), *BOUNDS))
+        start, way = self.starts[place], self.ends[place] - self.starts[place]
+        gone, far = value - start, float(np.linalg.norm(value - start))
+        most = float(np.linalg.norm(way))
+        return float(np.clip(((gone if far <= most else gone * most / far) * self.directions[place]).sum(), *BOUNDS))
 
 
 def _without(way: Array, others: Sequence[Array]) -> Array:

@@ -31,7 +31,7 @@ from interp.tracing.model import Model
 
 CAUSES = ("both", "branch", "alpha")
 POPULATION = 128  # prompts over which text varies
-TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone
+TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone; those after TEXT too, where every channel has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,7 @@ def plant(
     spread: float = 0.2,
     timestep_share: float = 0.7,
     carrier: bool = False,
+    pattern: float = 0.0,
     by: str = "both",
     seed: int = 0,
     **sizes: Any,
@@ -121,7 +122,8 @@ def plant(
     """Build a tiny random model of a family (sd3, flux, dit) with massive channels, in memory.
 
     `strength` is their size over the block's median channel; `sizes` are those of `interp.models.tiny.build`. With `carrier`,
-    the prompt reaches the picture through the planted channels' gate alone: every other path of the text is cut. `by` says what
+    the prompt reaches the picture through the planted channels' gate alone, each channel by a number of its own: every other
+    path of the text is cut. `pattern` is the standard deviation over tokens of the branch there, over its mean. `by` says what
     makes the channels massive: "branch" (a large output under the median channel's alpha), "alpha" (a large alpha of the median
     channel's output), or "both" (alpha is 1, which is large for a random gate, and so is the output).
     """
@@ -141,19 +143,20 @@ def plant(
         module = pipe.transformer.get_submodule(described.path)
         writer = module.get_submodule(PLANTABLE[family].writers[described.kind][f"{stream}.{gate}"])
         conditionings = PLANTABLE[family].conditionings(pipe.transformer, [b.path for b in model.anatomy.blocks])
+        texts = [TEXT + number * carrier for number in range(len(channels))]
         for embedding in conditionings:
             keep_apart(embedding, TIMESTEP, "timestep")
-            keep_apart(embedding, TEXT, "text")
+            for component in texts:
+                keep_apart(embedding, component, "text")
         if carrier:
-            silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, TEXT)
-            deafen(model, TEXT)
-        for channel in channels:
-            writer.weight[channel], writer.bias[channel] = 0.0, size / level
+            silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, texts)
+            deafen(model, texts)
+        _set_branch(model, population[0], f"block.{block}/{stream}/branch.{gate}", writer, list(channels), size / level, pattern)
         chunk = f"alpha.{gate}"
         modulation = next(one for one in described.modulations if one.stream == stream and chunk in one.chunks)
         projection = module.get_submodule(str(modulation.module))
         rows = [modulation.chunks.index(chunk) * model.anatomy.channels + channel for channel in channels]
-        _set_alpha(model, described, modulation, projection, rows, population, timestep_share, spread)
+        _set_alpha(model, described, modulation, projection, rows, texts, population, timestep_share, spread)
         projection.weight[rows] *= level
         projection.bias[rows] *= level
     return Planted(
@@ -185,17 +188,35 @@ def _median(model: Model, prompt: str, site: str) -> float:
     return float(np.median(values.reshape(-1, values.shape[-1]).mean(axis=0)))
 
 
+def _set_branch(
+    model: Model, prompt: str, site: str, writer: Any, channels: list[int], size: float, pattern: float
+) -> None:
+    """Set the branch's output at the channels: its mean over tokens, and how far it varies over them (first step)."""
+    if pattern:
+        _, cache = model.run_with_cache(prompt, site, steps=1)
+        (found,) = cache.values()
+        values = torch.from_numpy(np.asarray(found, np.float32)).reshape(-1, model.anatomy.channels)[:, channels]
+        scale = pattern * size / values.std(dim=0)
+        writer.weight[channels] *= scale[:, None]
+        writer.bias[channels] = size - scale * (values.mean(dim=0) - writer.bias[channels])
+    else:
+        writer.weight[channels], writer.bias[channels] = 0.0, size
+
+
 def _set_alpha(
     model: Model,
     block: Block,
     modulation: Modulation,
     projection: Any,
     rows: list[int],
+    texts: list[int],
     population: tuple[str, ...],
     timestep_share: float,
     spread: float,
 ) -> None:
-    """Set the projection's rows to the planted alpha; first run each player alone, unscaled, to measure its mean and size."""
+    """Set the projection's rows to the planted alpha, row by row, where text is the component in `texts`; first run each player
+    alone, unscaled, to measure its mean and size.
+    """
     pipe, spec = model.pipe, model.loaded.spec
     settings = model.settings()
     times = schedule(pipe, spec, model.defaults.steps, spec.layout(pipe, *model.sizes(), settings)).timesteps
@@ -213,12 +234,13 @@ def _set_alpha(
 
     steps = torch.tensor(times, dtype=torch.float32)
     f = alone(TIMESTEP, steps, {name: value[:1].expand(len(steps), *value.shape[1:]) for name, value in text.items()})
-    g = alone(TEXT, steps[:1].expand(len(population)), dict(text))
+    g = {component: alone(component, steps[:1].expand(len(population)), dict(text)) for component in dict.fromkeys(texts)}
     projection.weight[rows], projection.bias[rows] = 0.0, 1.0
-    for component, values, share in ((TIMESTEP, f, timestep_share), (TEXT, g, 1 - timestep_share)):
-        scale = spread * share**0.5 / values.std(correction=0)
-        projection.weight[rows, component] = scale.float()
-        projection.bias[rows] -= (scale * values.mean()).float()
+    for row, own in zip(rows, texts, strict=True):
+        for component, values, share in ((TIMESTEP, f, timestep_share), (own, g[own], 1 - timestep_share)):
+            scale = spread * share**0.5 / values.std(correction=0)
+            projection.weight[row, component] = scale.float()
+            projection.bias[row] -= (scale * values.mean()).float()
 
 
 def _check(model: Model, channels: Sequence[int], block: int, stream: str, gate: str, share: float) -> None:

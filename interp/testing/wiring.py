@@ -26,21 +26,21 @@ def keep_apart(embedding: nn.Module, component: int, player: str) -> None:
             weights[component] = 0.0
 
 
-def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, component: int) -> None:
-    """Let text enter through one component of the conditioning; remove it from the others and the text tokens."""
+def silence_text(transformer: nn.Module, conditionings: list[nn.Module], text_tokens: str | None, kept: list[int]) -> None:
+    """Let text enter through some components of the conditioning; remove it from the others and the text tokens."""
     for embedding in conditionings:
         for weights, *_ in _outputs(embedding, ["text"]):
-            kept = weights[component].clone()
+            values = weights[kept].clone()
             weights.zero_()
-            weights[component] = kept
+            weights[kept] = values
     if text_tokens is not None:
         layer: Any = transformer.get_submodule(text_tokens)
         layer.weight.zero_()
 
 
-def deafen(model: Model, component: int) -> None:
-    """Stop every projection of the conditioning, in the blocks and after them, from reading a component of it."""
+def deafen(model: Model, components: list[int]) -> None:
+    """Stop every projection of the conditioning, in the blocks and after them, from reading some components of it."""
     inside = [f"{block.path}.{modulation.module}" for block in model.anatomy.blocks for modulation in block.modulations]
     for path in [*inside, *(reentry.module for reentry in model.anatomy.reentries)]:
         module: Any = model.pipe.transformer.get_submodule(path)
-        getattr(module, "linear", module).weight[:, component] = 0.0
+        getattr(module, "linear", module).weight[:, components] = 0.0

@@ -4,8 +4,8 @@
     python tests/campaigns/verdicts.py table demo=cache/findings-demo/findings.json flux=cache/findings-flux/findings.json
 
 `nulls` runs all findings on random weights of three families, on the demo with shuffled captions, deaf to words, and with
-pictures of noise, and prints for each how many claims hold, and how many would by their rules without what they require. `table`
-prints the verdicts side by side, and the share of pairs that agree. The suite runs a short form (tests/test_nulls.py).
+pictures of noise, and prints for each how many claims hold, and which would by their rules without what they require.
+`table` prints the verdicts side by side, and the share of pairs that agree. The suite runs a short form (tests/test_nulls.py).
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def alone(made: Campaign) -> list[str]:
 
 def nulls(names: Sequence[str], out: Path, **given: Any) -> None:
     """Run the cases and print one line for each."""
-    print(
-        "| network | claims | hold | in part | do not hold | cannot tell | hold by the rule alone |\n|---|---|---|---|---|---|---|"
-    )
+    columns = ["network", "claims", "hold", "in part", "do not hold", "cannot tell", "hold by the rule alone"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in names:
         folder = out / name.replace(" ", "-")
         with quiet():
@@ -89,10 +88,8 @@ def nulls(names: Sequence[str], out: Path, **given: Any) -> None:
         count = {word: counted(judged).get(word, 0) for word in (HOLDS, PARTLY, FAILS, UNKNOWN)}
         said = f" ({', '.join(held)})" if held else ""
         numbers = " | ".join(str(number) for number in list(count.values())[1:])
-        print(
-            f"| {name} | {sum(count.values())} | {count[HOLDS]}{said} | {numbers} | {', '.join(alone(made)) or 'none'} |",
-            flush=True,
-        )
+        rules = ", ".join(alone(made)) or "none"
+        print(f"| {name} | {sum(count.values())} | {count[HOLDS]}{said} | {numbers} | {rules} |", flush=True)
 
 
 def table(campaigns: Mapping[str, Path]) -> None:

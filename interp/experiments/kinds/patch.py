@@ -137,11 +137,16 @@ def design(request: Request) -> experiments.design.Drawing:
         if ranked is not None:
             control = ranked.random(prepared.plan.seed)
             donors = experiments.moved.Donors(donor, third, ranked.massive, control, prepared.plan.seed + row.index)
-        return lambda arm: (
-            donor if arm.name == "clean" else () if arm.name == "corrupted" else named[arm.name].edits(donor, donors)
-        )
 
-    ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in ("corrupted", "clean")]
+        def edits_of(arm: experiments.draw.Arm) -> Any:
+            if arm.name in named:
+                return named[arm.name].edits(donor, donors)
+            return () if arm.name == "corrupted" else donor if arm.name == "clean" else third()
+
+        return edits_of
+
+    pictures = ["corrupted", "clean", *([analysis.patching.THIRD] if "third" in what else [])]
+    ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in pictures]
     parameters = {
         "clean": [row.text for row in clean.plan.rows()],
         "what": list(what),

@@ -91,8 +91,8 @@ class Moves:
         everything = dataclasses.replace(donors, massive=whole)
 
         def edits_of(arm: experiments.draw.Arm) -> Any:
-            if arm.name in ("source", "target"):
-                return source if arm.name == "source" else ()
+            if arm.name in ("source", "target", analysis.patching.THIRD):
+                return () if arm.name == "target" else source if arm.name == "source" else third()
             name, strength = arm.labels["channels"], float(arm.labels["strength"])
             if name == "all":
                 return [everything.edit("massive", self.steps, self.blocks, tokens, strength)]
@@ -157,8 +157,10 @@ def design(request: Request) -> experiments.design.Drawing:
     ranked = request.rank(ours, options.channels)
     moves = Moves(theirs, pictures, ranked, ranked.random(ours.plan.seed), blocks, steps, options.mask)
     where = {"blocks": blocks, "steps": steps, "mask": options.mask}
-    arms = [experiments.draw.Arm(name, (), {"channels": name, "strength": 0.0}) for name in ("target", "source")]
-    for name, strength in itertools.product(_sets(theirs.plan.rows(), ours.plan.rows(), pictures), strengths):
+    sets = _sets(theirs.plan.rows(), ours.plan.rows(), pictures)
+    ends = ["target", "source", *([analysis.patching.THIRD] if "third" in sets else [])]
+    arms = [experiments.draw.Arm(name, (), {"channels": name, "strength": 0.0}) for name in ends]
+    for name, strength in itertools.product(sets, strengths):
         labels = {"channels": name, "strength": strength}
         said = {"edit": "Transport", "strength": strength, **where}
         arms.append(experiments.draw.Arm(f"{name} x {strength:g}", (), labels, said, (min(steps), min(blocks), 1)))
