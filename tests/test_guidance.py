@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import KINDS, family_of, full, prompts_for
+from diffusers.models.attention_processor import PAGJointAttnProcessor2_0
 from messages import refused, warned
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import interp
 from interp.experiments.clean import sample
@@ -31,6 +33,7 @@ from interp.guidance import (
     SkipLayer,
     equations,
 )
+from interp.guidance.text import from_json
 from interp.interventions import Scale, SetMean, Zero, edited
 from interp.interventions.forks import around_calls
 from interp.testing.edit_laws import DETAIL, STEPS, assert_close, latents_of, nothing_left, zeroed
@@ -206,7 +209,9 @@ def test_skipped_layers(name: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("name", ["tiny_model", "flux_model", "dit_model", "qwenimage_model", "sigma_model"])
 def test_perturbed_attention(name: str, request: pytest.FixtureRequest) -> None:
-    """Attention's result for image tokens replaced by their own values, in block 1 of a call of its own."""
+    """Attention's result for image tokens replaced by their own values, in block 1 of a call of its own: by default where
+    attention is over image tokens alone, else with text=cut.
+    """
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
     by_hand = ByHand(model, name, prepared)
@@ -224,9 +229,77 @@ def test_perturbed_attention(name: str, request: pytest.FixtureRequest) -> None:
         return by_hand.merged(c, guided)
 
     expected = by_hand.latents(rule)
-    found = drawn(model, name, PerturbedAttention(blocks=1, scale=2.0))
+    text = "cut" if model.anatomy.blocks[1].is_joint else "kept"
+    found = drawn(model, name, PerturbedAttention(blocks=1, scale=2.0, text=text))
     assert_close(found, expected)
     assert not np.allclose(found, drawn(model, name, None), atol=1e-5)
+
+
+def test_perturbed_attention_is_that_of_diffusers_processor(tiny_model: interp.Model) -> None:
+    """The perturbed half of the batch of `PAGJointAttnProcessor2_0` in block 1: image-to-text attention is kept."""
+    name, prepared = "tiny_model", prepare(tiny_model, prompts_for("tiny_model")[:2], steps=STEPS)
+    rows = tiny_model.anatomy.row_inputs
+    attention = tiny_model.pipe.transformer.transformer_blocks[1].attn
+    own = attention.processor
+
+    def around(step: int, bound: dict[str, Any], run: Any) -> Tensor:
+        c = run(bound)
+        twice = {**bound, **{key: bound[key].repeat(2, *[1] * (bound[key].ndim - 1)) for key in rows}}
+        attention.set_processor(PAGJointAttnProcessor2_0())
+        d = run(twice)[len(c) :]
+        attention.set_processor(own)
+        return c + 2.0 * (c - d)
+
+    with around_calls(tiny_model.pipe.transformer, around, tiny_model.anatomy):
+        expected = sample(prepared, prepared.plan.rows())[1]
+    pag = PerturbedAttention(blocks=1, scale=2.0)
+    assert_close(drawn(tiny_model, name, pag), expected)
+    assert_close(drawn(tiny_model, name, pag, sequential=True), expected)
+    assert not np.allclose(expected, drawn(tiny_model, name, PerturbedAttention(blocks=1, scale=2.0, text="cut")), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["flux_model", *full("qwenimage_model", "dual_model")])
+def test_perturbed_attention_keeps_the_text(name: str, request: pytest.FixtureRequest) -> None:
+    """An explicit softmax over text keys and each image token's own key, in place of block 1's call of attention."""
+    model = request.getfixturevalue(name)
+    prepared = prepare(model, prompts_for(name)[:2], steps=STEPS)
+    by_hand, block = ByHand(model, name, prepared), model.pipe.transformer.get_submodule(model.anatomy.blocks[1].path)
+    images, text_first = prepared.layout.tokens("image"), name != "dual_model"
+
+    def explicit(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+        scores = query @ key.mT / query.shape[-1] ** 0.5
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        is_image = torch.arange(scores.shape[-1])
+        is_image = is_image >= len(is_image) - images if text_first else is_image < images
+        if is_image.all():  # dual attention's second call
+            return scores.softmax(dim=-1) @ value
+        others = is_image[:, None] & is_image & ~torch.eye(len(is_image), dtype=torch.bool)
+        return scores.masked_fill(others, -torch.inf).softmax(dim=-1) @ value
+
+    class Explicit(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return (explicit if func is torch.nn.functional.scaled_dot_product_attention else func)(*args, **(kwargs or {}))
+
+    def rule(cond: Any, uncond: Any, step: int) -> Tensor:
+        c, mode = cond(), Explicit()
+        handles = [block.register_forward_pre_hook(lambda m, a: [mode.__enter__(), None][1])]
+        handles.append(block.register_forward_hook(lambda m, a, o: mode.__exit__(None, None, None)))
+        d = cond()
+        for handle in handles:
+            handle.remove()
+        return by_hand.merged(c, by_hand.first(c) + 2.0 * (by_hand.first(c) - by_hand.first(d)))
+
+    assert_close(drawn(model, name, PerturbedAttention(blocks=1, scale=2.0)), by_hand.latents(rule))
+
+
+def test_stored_guidance_without_a_word_on_text_cut_it() -> None:
+    old = {"method": "pag", "blocks": [1], "scale": 2.0}
+    (cut,) = from_json([old]).methods
+    assert cut.text == "cut"  # type: ignore[attr-defined]
+    assert cut.to_json() == old
+    kept = PerturbedAttention(blocks=1, scale=2.0)
+    assert from_json([kept.to_json()]).methods == (kept,)
 
 
 def test_autoguidance_and_amplification(demo_model: interp.Model) -> None:

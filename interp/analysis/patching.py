@@ -20,7 +20,9 @@ from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
 METRICS = ("picture", "structure", "latents")
-NOTE = "a uniform picture, a third prompt's with the same noise, and the mean of other ends score 0: destruction is not on the way"
+NOTE = (
+    "a uniform picture, a third prompt's with the same noise, and the mean of other ends score 0: destruction is not on the way"
+)
 THIRD = "another prompt"  # label of the third prompt's own picture
 ROUNDING = 1e-12
 BOUNDS = (-1.0, 1.0)

@@ -12,11 +12,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.base.sites import check_choice
 from interp.guidance import equations, presets
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
 from interp.interventions.edits import Scale, SetMean, Zero
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy
+
+KEPT, CUT = "kept", "cut"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,20 +123,33 @@ class SkipLayer(_AwayFrom):
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedAttention(_AwayFrom):
-    """Perturbed-attention guidance (arXiv 2403.17377): away from a model in which image tokens attend only to themselves."""
+    """Perturbed-attention guidance (arXiv 2403.17377): away from a model in which image tokens attend only to themselves.
+
+    The paper has self-attention alone. In joint attention `text` says whether image tokens still attend to text: "kept", as
+    diffusers' PAG pipelines do, or "cut".
+    """
 
     blocks: Any
     scale: Number
+    text: str = KEPT
     name: ClassVar[str] = "pag"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.blocks is None:
             raise InputError("pag needs blocks, such as blocks=[7]; got None")
+        check_choice("text", self.text, (KEPT, CUT))
 
     def branches(self) -> tuple[Branch, ...]:
         """The perturbed rows."""
-        return (Branch(f"pag.{self.blocks}", identity=self.blocks),)
+        kept = self.text == KEPT
+        name = f"pag.{self.blocks}" if kept else f"pag.{self.blocks}.{CUT}"
+        return (Branch(name, identity=self.blocks, keeps_text=kept),)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; without `text` the text is cut, as in stores before there was a choice."""
+        found = super().to_json()
+        return found if self.text == KEPT else {key: value for key, value in found.items() if key != "text"}
 
     def check(self, anatomy: Anatomy, steps: int) -> None:
         """Blocks must have self-attention over image tokens."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.guidance.attention import OwnTokens, check_done
 from interp.guidance.method import COND, UNCOND, Branch, Combined, Context
 from interp.guidance.methods import Amplify
 from interp.interventions.forks import BEFORE_THE_BLOCKS, Place, around_calls, first_place
@@ -55,6 +56,7 @@ class Guide(JoiningRows):
         self.velocity, self.parts, self.sequential = velocity, parts, sequential
         self.remembered: dict[str, Tensor] = {}
         self.values: Tensor | None = None
+        self.masking: Any = None
         self.states: dict[str, Tensor] = {}
         self.batch = 0
         self.waiting: list[Branch] = []
@@ -198,7 +200,7 @@ class Guide(JoiningRows):
         return output
 
     def _attach_attention(self, transformer: Any) -> list[Any]:
-        """Hooks that give each image token its own value, for branches with `identity`."""
+        """Hooks that keep image tokens from each other, for branches with `identity`."""
         wanted = {block for method in self.guidance.methods for branch in method.branches() for block in branch.identity}
         handles = []
         for index in sorted(wanted):
@@ -207,21 +209,35 @@ class Guide(JoiningRows):
                 continue
             module = transformer.get_submodule(block.path)
             values, out = (module.get_submodule(path) for path in block.attention)
+            attention = module.get_submodule(block.attention[0].rpartition(".")[0])
             handles.append(values.register_forward_hook(functools.partial(self._keep_values, index)))
+            handles.append(attention.register_forward_hook(self._leave_attention, always_call=True))
             handles.append(out.register_forward_pre_hook(functools.partial(self._own_values, index)))
         return handles
 
-    def _perturbed(self, index: int) -> list[slice]:
-        return [self.rows[branch.name] for branch in self.here if index in branch.identity]
+    def _perturbed(self, index: int, keeps_text: bool) -> list[slice]:
+        here = [branch for branch in self.here if index in branch.identity]
+        joint = self.anatomy.blocks[index].is_joint
+        return [self.rows[branch.name] for branch in here if (joint and branch.keeps_text) == keeps_text]
 
     def _keep_values(self, index: int, module: Any, arguments: Any, output: Tensor) -> None:
-        self.values = output if self._perturbed(index) else None
+        self.values = output if self._perturbed(index, False) else None
+        if pieces := self._perturbed(index, True):
+            self.masking = OwnTokens(output, pieces)
+            self.masking.__enter__()
+
+    def _leave_attention(self, module: Any, arguments: Any, output: Any) -> None:
+        if self.masking is not None:
+            self.masking.__exit__(None, None, None)
+            self.masking = None
 
     def _own_values(self, index: int, module: Any, arguments: Any) -> Any:
+        if self.masking is not None:
+            check_done(self.masking, index)
         if self.values is None:
             return None
         value = arguments[0]
-        for rows in self._perturbed(index):
+        for rows in self._perturbed(index, False):
             value = put_rows(value, rows, self.values[rows])
         self.values = None
         return (value, *arguments[1:])

@@ -30,7 +30,9 @@ class Branch:
     skips: tuple[int, ...] = ()
     """Blocks that return their input."""
     identity: tuple[int, ...] = ()
-    """Blocks whose attention gives each image token its own value."""
+    """Blocks in whose attention image tokens do not see each other."""
+    keeps_text: bool = False
+    """Whether they still see the text there, where attention is joint."""
     model: Any = None
     """Another model's transformer."""
 

@@ -31,6 +31,8 @@ def from_json(stored: list[dict[str, Any]], load: Load | None = None) -> Combine
         if kind == degraded.AutoGuidance.name:
             plain = {key: value for key, value in plain.items() if key not in ("weights", "sampled", "state")}
             plain["model"] = _loaded(load, plain["model"])
+        if kind == degraded.PerturbedAttention.name:
+            plain = {"text": degraded.CUT, **plain}
         found.append(METHODS[kind](**plain))
     return Combined(tuple(found))
 
@@ -81,7 +83,7 @@ def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> 
 
 
 def _value(name: str, key: str, text: Any) -> Any:
-    if key in ("channels", "blocks", "steps", "stream", "of", "part", "source", "model") or text in ("zero", "mean"):
+    if key in ("channels", "blocks", "steps", "stream", "of", "part", "source", "model", "text") or text in ("zero", "mean"):
         return text
     try:
         return int(text) if key in ("block", "zero_steps") else float(text)

@@ -60,6 +60,11 @@ class Block:
     is then not the sum of its branches."""
 
     @property
+    def is_joint(self) -> bool:
+        """Whether several streams enter it, and so its attention."""
+        return len(self.state_inputs) > 1 or bool(self.joint)
+
+    @property
     def modulations(self) -> tuple[Modulation, ...]:
         """The block's AdaLN projections."""
         return tuple(read for read in self.reads if isinstance(read, Modulation))

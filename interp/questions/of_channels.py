@@ -80,14 +80,14 @@ def _has_states(run: Run, stream: str) -> bool:
 
 def _at_largest(found: xr.Dataset) -> xr.Dataset:
     """Every channel at the block of its largest score; the number of blocks that select it, and what it is."""
-    import xarray as xr
+    import numpy as np
 
     largest, tokens = found["score"].fillna(-1).argmax("block"), found["tokens"].mean("block")
     everywhere, in_some = found["consensus"], found["massive_tokens"]
     both = everywhere & (in_some | (tokens < analysis.massive.SPARSE))
-    kind = xr.where(both, "both", xr.where(everywhere, "channel", xr.where(in_some, "tokens", "some steps")))
+    names = np.select([both, everywhere, in_some], ["both", "channel", "tokens"], "some steps")
     birth = found["birth"].where(found["birth"] >= 0)
-    counted = found.assign(blocks=found["selected"].sum("block"), tokens=tokens, kind=kind, birth=birth)
+    counted = found.assign(blocks=found["selected"].sum("block"), tokens=tokens, birth=birth, kind=(everywhere.dims, names))
     return counted.assign(listed=everywhere | in_some | (found["steps"] != "")).isel(block=largest)
 
 

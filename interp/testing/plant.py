@@ -151,7 +151,9 @@ def plant(
         if carrier:
             silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, texts)
             deafen(model, texts)
-        _set_branch(model, population[0], f"block.{block}/{stream}/branch.{gate}", writer, list(channels), size / level, pattern)
+        _set_branch(
+            model, population[0], f"block.{block}/{stream}/branch.{gate}", writer, list(channels), size / level, pattern
+        )
         chunk = f"alpha.{gate}"
         modulation = next(one for one in described.modulations if one.stream == stream and chunk in one.chunks)
         projection = module.get_submodule(str(modulation.module))
@@ -188,9 +190,7 @@ def _median(model: Model, prompt: str, site: str) -> float:
     return float(np.median(values.reshape(-1, values.shape[-1]).mean(axis=0)))
 
 
-def _set_branch(
-    model: Model, prompt: str, site: str, writer: Any, channels: list[int], size: float, pattern: float
-) -> None:
+def _set_branch(model: Model, prompt: str, site: str, writer: Any, channels: list[int], size: float, pattern: float) -> None:
     """Set the branch's output at the channels: its mean over tokens, and how far it varies over them (first step)."""
     if pattern:
         _, cache = model.run_with_cache(prompt, site, steps=1)

@@ -138,14 +138,10 @@ def design(request: Request) -> experiments.design.Drawing:
             control = ranked.random(prepared.plan.seed)
             donors = experiments.moved.Donors(donor, third, ranked.massive, control, prepared.plan.seed + row.index)
 
-        def edits_of(arm: experiments.draw.Arm) -> Any:
-            if arm.name in named:
-                return named[arm.name].edits(donor, donors)
-            return () if arm.name == "corrupted" else donor if arm.name == "clean" else third()
+        ends: dict[str, Any] = {"corrupted": lambda: (), "clean": lambda: donor, analysis.patching.THIRD: third}
+        return lambda arm: named[arm.name].edits(donor, donors) if arm.name in named else ends[arm.name]()
 
-        return edits_of
-
-    pictures = ["corrupted", "clean", *([analysis.patching.THIRD] if "third" in what else [])]
+    pictures = ["corrupted", "clean"] + [analysis.patching.THIRD] * ("third" in what)
     ends = [experiments.draw.Arm(name, (), {"what": name, "block": -1, "column": "-"}) for name in pictures]
     parameters = {
         "clean": [row.text for row in clean.plan.rows()],
