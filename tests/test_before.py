@@ -6,8 +6,8 @@ with their results, as if they had been killed there, the edited runs out of `go
 first row. The experiment transport has more arms now, so the test draws it again.
 
 `before/json` was of the same day. Since 2026-11-29 it has other intervals and verdicts (docs/statistics.md), colourfulness in
-0..255, the recovery of a patch as `patching.Ways`, and no channel that is massive in the last block alone; all other numbers
-are as they were.
+0..255, the recovery of a patch as `patching.Ways`, no channel that is massive in the last block alone, and columns of tokens
+and steps; features are matched with --protocol tokens, the only one there was. All other numbers are as they were.
 """
 
 from __future__ import annotations

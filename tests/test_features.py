@@ -128,7 +128,7 @@ def test_adaln_of_every_family_is_what_its_blocks_are_given(name: str, request: 
 
 def correspond(model: interp.Model, pairs: list[Pair], **given: object) -> xr.Dataset:
     with tempfile.TemporaryDirectory() as folder:
-        return interp.features(model, pairs, out=Path(folder) / "f.zarr", **given).run().result("features")
+        return interp.features(model, pairs, out=Path(folder) / "f.zarr", noises=1, **given).run().result("features")
 
 
 def noise_picture(made: Extractor) -> np.ndarray:
@@ -159,7 +159,7 @@ def test_every_picture_has_noise_of_its_own(tiny_model: interp.Model, monkeypatc
 
     def noise_at(step: int, draw: int) -> torch.Tensor:
         sigma = float(made.prepared.schedule.sigmas[step])
-        return (made._call(told, step, picture, draw)["hidden_states"] - (1 - sigma) * clean) / sigma
+        return (made._call(told, step, picture, (draw,))["hidden_states"] - (1 - sigma) * clean) / sigma
 
     torch.testing.assert_close(noise_at(0, 0), noise_at(2, 0), atol=1e-5, rtol=0)
     assert abs(float(noise_at(0, 0).std()) - 1) < 0.1
@@ -227,6 +227,33 @@ def test_pck_of_planted_descriptors() -> None:
     assert correspondence.controls(stayed, grid, [0.3])["same place"].tolist() == [1.0]
 
 
+def test_pixels_are_matched_by_interpolated_descriptors() -> None:
+    """Torch's own interpolation, and every pixel compared at once."""
+    draw, grid, size = np.random.default_rng(0), (4, 6), (20, 24)
+    source, target = draw.normal(size=(2, 24, 5))
+    pixels = np.array([0, 7, 123, 252])
+    ours, theirs = (
+        torch.nn.functional.interpolate(torch.from_numpy(v.T.reshape(1, 5, *grid).copy()), size=size, mode="bilinear")[0]
+        for v in (source, target)
+    )
+    ours, theirs = (torch.nn.functional.normalize(v.reshape(5, -1), dim=0) for v in (ours, theirs))
+    expected = (ours[:, pixels].T @ theirs).argmax(dim=1)
+    assert correspondence.match_pixels(source, target, pixels, grid, size).tolist() == expected.tolist()
+    inside = np.array([177, 252])  # beyond the outer tokens' centres all pixels are alike
+    assert correspondence.match_pixels(source, source, inside, grid, size).tolist() == inside.tolist()
+
+
+def test_descriptors_are_means_over_noises(tiny_model: interp.Model) -> None:
+    made = extractor(tiny_model, ["a red cat"], channels=[3], blocks=[1], steps=2)
+    picture = noise_picture(made)
+    (both,) = made.describe(picture, 0, 5, noises=2).values()
+    (first,) = made.describe(picture, 0, 5).values()
+    second = 2 * both["raw"] - first["raw"]
+    assert np.abs(second - first["raw"]).max() > 1e-3
+    (again,) = made.describe(picture, 0, 5, noises=2).values()
+    np.testing.assert_array_equal(again["adaln_control"], both["adaln_control"])
+
+
 def test_intervals_and_paired_gains() -> None:
     draw = np.random.default_rng(0)
     raw = draw.random((30, 1, 1, 1)) / 2
@@ -247,7 +274,8 @@ def test_intervals_and_paired_gains() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    words = ["features", "--model", "demo", "--pairs", "2", "--blocks", "4", "--steps-at", "2", "--steps", "4", "--json"]
+    terms = {"model": "demo", "pairs": 2, "blocks": 4, "steps-at": 2, "steps": 4, "noises": 1}
+    words = ["features", "--json", *(text for name, value in terms.items() for text in (f"--{name}", str(value)))]
     code, out, err = command([*words, "--out", str(tmp_path / "f.zarr"), "--figures", str(tmp_path)])
     assert code == 0, err
     found = json.loads(out)

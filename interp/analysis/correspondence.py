@@ -1,8 +1,8 @@
 """Semantic correspondence by descriptors of image tokens, scored by PCK: numpy alone.
 
-A keypoint of the source is matched to the target's token of the most similar descriptor (cosine), and predicted at that token's
-centre. PCK at t is the share of keypoints predicted within t times the larger side of the target subject's bounding box
-(SPair-71k, arXiv 1908.10543).
+A keypoint of the source is matched to the target's place of the most similar descriptor (cosine). PCK at t is the share of
+keypoints predicted within t times the larger side of the target subject's bounding box (SPair-71k, arXiv 1908.10543). Places
+are pixels, to which descriptors are interpolated (DIFT's protocol, arXiv 2306.03881, which DiTF uses), or tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from interp.analysis.sampled import Sampled
 from interp.base.errors import InputError
 from interp.store.schema import Array
 
+PROTOCOLS = {"ditf": 8, "tokens": 1}
+"""Noises whose descriptors are averaged, by protocol: at pixels, PCK as DiTF (arXiv 2505.18584) measures it; at tokens."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3)
 CONTROLS = ("oracle", "chance", "same place")
 GAINS = {
@@ -80,19 +82,45 @@ def match(source: Array, target: Array, tokens: Sequence[int] | Array) -> Array:
     return np.asarray((one[np.asarray(tokens)] @ other.T).argmax(axis=1))
 
 
+def match_pixels(source: Array, target: Array, pixels: Array, grid: tuple[int, int], size: tuple[int, int]) -> Array:
+    """For source pixels (keypoint), the target pixels of the most similar descriptors, interpolated from (token, channel).
+
+    Interpolation is bilinear between the tokens' centres, as torch's with align_corners=False. Pixels are numbered by rows.
+    """
+    down, across = (_interpolation(n, m) for n, m in zip(grid, size, strict=True))
+    ours, theirs = (values.reshape(*grid, -1) for values in (source, target))
+    wanted = np.stack(
+        [down[y] @ np.tensordot(across[x], ours, (0, 1)) for y, x in zip(*np.divmod(pixels, size[1]), strict=True)]
+    )
+    best, place = np.full(len(wanted), -np.inf), np.zeros(len(wanted), int)
+    for row in range(size[0]):  # a row of pixels at a time: all of a large picture would not fit
+        here = across @ np.tensordot(down[row], theirs, 1)
+        alike = wanted @ (here / np.maximum(np.linalg.norm(here, axis=1, keepdims=True), 1e-12)).T
+        found = alike.argmax(axis=1)
+        better = (top := alike[np.arange(len(wanted)), found]) > best
+        best[better], place[better] = top[better], row * size[1] + found[better]
+    return place
+
+
+def _interpolation(tokens: int, pixels: int) -> Array:
+    """Weights (pixel, token) of linear interpolation between the tokens' centres."""
+    at = np.clip((np.arange(pixels) + 0.5) * tokens / pixels - 0.5, 0, tokens - 1)
+    return np.asarray(np.maximum(1 - np.abs(at[:, None] - np.arange(tokens)), 0.0))
+
+
 def correct(pair: Pair, predicted: Array, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> Array:
-    """Share of the keypoints whose predicted token, (keypoint), is near enough: (threshold)."""
+    """Share of the keypoints whose predicted place of this grid, (keypoint), is near enough: (threshold)."""
     size = pair.pictures.shape[1:3]
     away = np.linalg.norm(centres(grid, size)[predicted] - pair.points[1], axis=1)
     return np.array([(away <= threshold * pair.box).mean() for threshold in thresholds])
 
 
 def controls(pair: Pair, grid: tuple[int, int], thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Array]:
-    """The best share on this grid (each keypoint's own token), the expectation of a random token, and the share for the token
-    at the same place, which descriptors of position alone would predict: (threshold).
+    """The best share on this grid (each keypoint's own place), the expectation of a random place, and the share for the
+    source's own place, which descriptors of position alone would predict: (threshold).
     """
     size = pair.pictures.shape[1:3]
-    away = np.linalg.norm(centres(grid, size)[None] - pair.points[1][:, None], axis=2)
+    away = np.stack([np.linalg.norm(centres(grid, size) - point, axis=1) for point in pair.points[1]])
     chance = np.array([(away <= threshold * pair.box).mean() for threshold in thresholds])
     stays, best = (correct(pair, token_of(points, grid, size), grid, thresholds) for points in pair.points)
     return {"oracle": best, "chance": chance, "same place": stays}
@@ -128,6 +156,6 @@ def summarise(
         },
         averaged_over="keypoints, then pairs",
         interval=f"pck: Wilson; gain: {units.said()}".replace("prompt texts", "pairs"),
-        control="as many random ordinary channels discarded; the grid's best; a random token; the source's own token",
+        control="as many random ordinary channels discarded; the grid's best; a random place; the source's own place",
         **attributes,
     )

@@ -65,22 +65,27 @@ class Extractor:
         entering = [Site(block - 1, "image", "hidden") for block in self.blocks]
         return [*entering, *(Site(block, "image", kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
 
-    def describe(self, picture: Array, prompt: int, draw: int = 0) -> dict[tuple[int, int], dict[str, Array]]:
-        """Descriptors of a picture, (y, x, rgb) uint8, with the prompt of that index as conditioning.
+    def describe(self, picture: Array, prompt: int, draw: int = 0, noises: int = 1) -> dict[tuple[int, int], dict[str, Array]]:
+        """Descriptors of a picture, (y, x, rgb) uint8, with the prompt of that index as conditioning; mean of several noises.
 
-        By (step, block), then by kind: (token, channel); controls (draw, token, channel). `draw` selects the noise, which is
+        By (step, block), then by kind: (token, channel); controls (draw, token, channel). `draw` selects the noises, which are
         the same at all levels.
         """
-        conditioned = calls_of(self.prepared, self.prepared.plan.rows()[prompt])
-        calls = [self._call(conditioned.arguments, step, picture, draw) for step in self.steps]
-        states = measure(self.prepared, calls, self.sites())
-        return {
-            (step, block): self._kinds(here, block)
-            for step, here in zip(self.steps, states, strict=True)
-            for block in self.blocks
-        }
+        conditioned = calls_of(self.prepared, self.prepared.plan.rows()[prompt]).arguments
+        found: dict[tuple[int, int], dict[str, Array]] = {}
+        for number in range(noises):
+            source = (draw, number) if number else (draw,)
+            calls = [self._call(conditioned, step, picture, source) for step in self.steps]
+            for step, here in zip(self.steps, measure(self.prepared, calls, self.sites()), strict=True):
+                for block in self.blocks:
+                    kinds, before = self._kinds(here, block), found.get((step, block))
+                    found[step, block] = {
+                        kind: value / noises if before is None else before[kind] + value / noises
+                        for kind, value in kinds.items()
+                    }
+        return found
 
-    def _call(self, arguments: Sequence[dict[str, Any]], step: int, picture: Array, draw: int) -> dict[str, Any]:
+    def _call(self, arguments: Sequence[dict[str, Any]], step: int, picture: Array, draw: tuple[int, ...]) -> dict[str, Any]:
         """The transformer's arguments for a picture at a step's noise level."""
         plan, name = self.prepared.plan, self.prepared.model.anatomy.row_inputs[0]
         start = arguments[0][name]
@@ -89,7 +94,7 @@ class Extractor:
                 f"pictures must be {plan.height} x {plan.width} pixels, what the model draws here; got {picture.shape[0]} x "
                 f"{picture.shape[1]}"
             )
-        source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, draw]).integers(2**62)))
+        source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, *draw]).integers(2**62)))
         unit = torch.randn(start.shape, generator=source).to(start.device, start.dtype)
         return {**arguments[step], name: noised(self.prepared, encode(self.prepared, picture), unit, step)}
 

@@ -92,18 +92,32 @@ class Correspondence:
     pairs: tuple[Pair, ...]
     texts: tuple[str, ...]
     thresholds: tuple[float, ...]
+    protocol: str = "tokens"
+    """One of `correspondence.PROTOCOLS`."""
+    noises: int = 1
+    """Noises whose descriptors are averaged."""
 
     def measure(self, number: int) -> dict[str, Array]:
         """PCK of one pair: every kind (step, block, threshold), and the controls (threshold)."""
-        made, pair, grid = self.extractor, self.pairs[number], self.extractor.prepared.layout.image_grid
-        described = [made.describe(pair.pictures[n], self.texts.index(pair.prompts[n]), 2 * number + n) for n in (0, 1)]
-        tokens = correspondence.token_of(pair.points[0], grid, pair.pictures.shape[1:3])
+        made, pair, tokens = self.extractor, self.pairs[number], self.extractor.prepared.layout.image_grid
+        size = (pair.pictures.shape[1], pair.pictures.shape[2])
+        grid = tokens if self.protocol == "tokens" else size
+        described = [
+            made.describe(pair.pictures[n], self.texts.index(pair.prompts[n]), 2 * number + n, self.noises) for n in (0, 1)
+        ]
+        asked = correspondence.token_of(pair.points[0], grid, size)
+
+        def match(ours: Array, theirs: Array) -> Array:
+            if self.protocol == "tokens":
+                return correspondence.match(ours, theirs, asked)
+            return correspondence.match_pixels(ours, theirs, asked, tokens, size)
+
         found = {kind: np.zeros((len(made.steps), len(made.blocks), len(self.thresholds))) for kind in KINDS}
         for place in np.ndindex(len(made.steps), len(made.blocks)):
             at = made.steps[place[0]], made.blocks[place[1]]
             for kind in KINDS:
                 ours, theirs = (np.atleast_3d(one[at][kind].T).T for one in described)  # (draw, token, channel)
-                matched = [correspondence.match(a, b, tokens) for a, b in zip(ours, theirs, strict=True)]
+                matched = [match(a, b) for a, b in zip(ours, theirs, strict=True)]
                 each = [correspondence.correct(pair, predicted, grid, self.thresholds) for predicted in matched]
                 found[kind][place] = np.mean(each, axis=0)
         return {**found, **correspondence.controls(pair, grid, self.thresholds)}
@@ -120,6 +134,8 @@ class Correspondence:
             "channels": list(made.channels),
             "grid": list(made.prepared.layout.image_grid),
             "pairs": len(self.pairs),
+            "protocol": self.protocol,
+            "noises": self.noises,
             "seed": made.seed,
         }
         return correspondence.summarise(shares, controls, coordinates, attributes)

@@ -26,7 +26,7 @@ from interp.models.anatomy import Block, Modulation
 from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
 from interp.models.quiet import quiet
-from interp.testing.wiring import deafen, keep_apart, silence_text
+from interp.testing.wiring import deafen, keep_apart, set_branch, silence_text
 from interp.tracing.model import Model
 
 CAUSES = ("both", "branch", "alpha")
@@ -151,9 +151,7 @@ def plant(
         if carrier:
             silence_text(pipe.transformer, conditionings, PLANTABLE[family].text_tokens, texts)
             deafen(model, texts)
-        _set_branch(
-            model, population[0], f"block.{block}/{stream}/branch.{gate}", writer, list(channels), size / level, pattern
-        )
+        set_branch(model, population[0], f"block.{block}/{stream}/branch.{gate}", writer, list(channels), size / level, pattern)
         chunk = f"alpha.{gate}"
         modulation = next(one for one in described.modulations if one.stream == stream and chunk in one.chunks)
         projection = module.get_submodule(str(modulation.module))
@@ -188,19 +186,6 @@ def _median(model: Model, prompt: str, site: str) -> float:
     (found,) = cache.values()
     values = np.abs(np.asarray(found))
     return float(np.median(values.reshape(-1, values.shape[-1]).mean(axis=0)))
-
-
-def _set_branch(model: Model, prompt: str, site: str, writer: Any, channels: list[int], size: float, pattern: float) -> None:
-    """Set the branch's output at the channels: its mean over tokens, and how far it varies over them (first step)."""
-    if pattern:
-        _, cache = model.run_with_cache(prompt, site, steps=1)
-        (found,) = cache.values()
-        values = torch.from_numpy(np.asarray(found, np.float32)).reshape(-1, model.anatomy.channels)[:, channels]
-        scale = pattern * size / values.std(dim=0)
-        writer.weight[channels] *= scale[:, None]
-        writer.bias[channels] = size - scale * (values.mean(dim=0) - writer.bias[channels])
-    else:
-        writer.weight[channels], writer.bias[channels] = 0.0, size
 
 
 def _set_alpha(

@@ -1,10 +1,12 @@
-"""Which inputs the parts of a planted model's conditioning read: one component by one player alone."""
+"""Which inputs the parts of a planted model's conditioning read, one component by one player alone; what a branch gives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from interp.tracing.model import Model
@@ -44,3 +46,16 @@ def deafen(model: Model, components: list[int]) -> None:
     for path in [*inside, *(reentry.module for reentry in model.anatomy.reentries)]:
         module: Any = model.pipe.transformer.get_submodule(path)
         getattr(module, "linear", module).weight[:, components] = 0.0
+
+
+def set_branch(model: Model, prompt: str, site: str, writer: Any, channels: list[int], size: float, pattern: float) -> None:
+    """Set the branch's output at the channels: its mean over tokens, and how far it varies over them (first step)."""
+    if pattern:
+        _, cache = model.run_with_cache(prompt, site, steps=1)
+        (found,) = cache.values()
+        values = torch.from_numpy(np.asarray(found, np.float32)).reshape(-1, model.anatomy.channels)[:, channels]
+        scale = pattern * size / values.std(dim=0)
+        writer.weight[channels] *= scale[:, None]
+        writer.bias[channels] = size - scale * (values.mean(dim=0) - writer.bias[channels])
+    else:
+        writer.weight[channels], writer.bias[channels] = 0.0, size

@@ -14,6 +14,7 @@ from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Indices, Numbers
 from interp.base.site_recorder import at_least
+from interp.base.sites import check_choice
 from interp.experiments.arguments import numbers
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
@@ -28,6 +29,10 @@ class Options:
     channels: Annotated[Indices, Doc("Channels to discard. [default: DiTF's, or the catalog's]")] = None
     blocks: Annotated[Indices, Doc("Blocks that receive the described states. [default: DiTF's, or all but the first]")] = None
     steps_at: Annotated[Indices, Doc("Sampling steps that give the noise levels. [default: the middle one]")] = None
+    protocol: Annotated[str, Doc("ditf (at pixels, mean of 8 noises; the published one) or tokens (at tokens, one noise).")] = (
+        "ditf"
+    )
+    noises: Annotated[int | None, Doc("Noises whose descriptors are averaged. [default: the protocol's]")] = None
     thresholds: Annotated[Numbers, Doc("Thresholds of PCK, shares of the subject's larger side.")] = (0.1, 0.15, 0.2, 0.3)
 
 
@@ -46,15 +51,20 @@ def design(request: Request) -> experiments.design.Measuring:
         steps_at=options.steps_at,
         sampling=request.unguided(),
     )
-    own = experiments.keypoint_pairs.Correspondence(made, tuple(pairs), texts, thresholds)
+    check_choice("protocol", options.protocol, analysis.correspondence.PROTOCOLS)
+    usual = analysis.correspondence.PROTOCOLS[options.protocol]
+    noises = usual if options.noises is None else at_least("noises", options.noises, 1)
+    own = experiments.keypoint_pairs.Correspondence(made, tuple(pairs), texts, thresholds, options.protocol, noises)
+    measured = {"protocol": options.protocol, "noises": noises}
     parameters = {
         "pairs": [pair.digest for pair in pairs],
         "channels": made.channels,
         "blocks": made.blocks,
         "steps_at": made.steps,
         "thresholds": thresholds,
+        **(measured if measured != {"protocol": "tokens", "noises": 1} else {}),  # as stores before there was a choice
     }
-    calls = 2 * len(pairs) * (1 + len(made.steps))
+    calls = 2 * len(pairs) * (1 + noises * len(made.steps))
     given = {"measure_unit": own.measure, "collect": own.collect, "units": len(pairs), "forwards": float(calls)}
     return request.measuring(made.prepared, parameters, **given)
 
