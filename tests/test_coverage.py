@@ -23,6 +23,11 @@ def test_every_printed_interval_covers(prompts: int) -> None:
         found |= {
             f"{term} {n}": campaign.shares(draw, term, n, own, prompts, 200) for n, own in ((1, True), (2, True), (4, False))
         }
+    found["PCK"] = campaign.matched(draw, prompts, SAMPLES)
+    found["skewed, crossed"] = campaign.crossed(draw, (0.2, 0.6, 0.2), prompts, 8, SAMPLES, "exponential")
+    if prompts >= 20:
+        found |= dict(zip(campaign.SET_MEASURES, campaign.of_sets(draw, prompts, 100), strict=True))
+        found["prompt's effect"] = campaign.of_latents(draw, prompts, 60)
     found["crossed"] = campaign.crossed(draw, (0.2, 0.6, 0.2), prompts, 4, SAMPLES)
     assert {name: value for name, value in found.items() if not COVERS[0] <= value <= COVERS[1]} == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -342,10 +343,12 @@ def test_intervals_of_sets_end_where_the_measure_does() -> None:
             return {"share": share, "any": share}
 
     images = np.full((20, 8, 8, 3), 200, np.uint8)
-    images[0] = 0  # 19 of 20: halves are 0.9 or 1, so that two deviations reach beyond 1
-    gallery = Gallery(("only",), tuple(f"prompt {number}" for number in range(20)), (0,) * 20, lambda number: images, "made")
+    images[0] = 0  # 19 of 20: without two groups of prompts 0.93 to 1
+    gallery = Gallery(("only",), tuple(f"prompt {number}" for number in range(20)), range(20), lambda number: images, "made")
     found = evaluate(gallery, [Shares()]).isel(setting=0)
     value, low, high = (found[name].to_numpy() for name in ("set_value", "set_low", "set_high"))
     assert value.tolist() == [0.95, 0.95]
     assert high[0] == 1 < high[1]
     assert low[0] == low[1] < 0.95
+    shared = dataclasses.replace(gallery, seeds=(0,) * 20)
+    assert np.isnan(evaluate(shared, [Shares()])["set_low"]).all(), "prompts that share a noise say nothing of others"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.analysis.intervals import hall
+from interp.analysis.intervals import from_pseudo
 from interp.analysis.result import Estimate
 from interp.analysis.sampled import FEWEST, Sampled, alike
 from interp.metrics import distances
@@ -37,4 +37,4 @@ def of_flat(flat: Array, units: Sampled) -> Estimate:
     if len(groups) < FEWEST or np.isnan(value):
         return Estimate(value)
     left_out = np.array([share(~np.isin(np.arange(len(flat)), rows)) for rows in groups])
-    return Estimate(value, *hall(np.array(value), len(groups) * value - (len(groups) - 1) * left_out))
+    return Estimate(value, *from_pseudo(np.array(value), [len(groups) * value - (len(groups) - 1) * left_out]))

@@ -156,5 +156,5 @@ def share_intervals(table: Array, players: int) -> tuple[Array, Array]:
     everyone = np.arange(prompts)
     left_out = np.stack([share(np.delete(everyone, row)) for row in everyone])
     estimate = forward(share(everyone))
-    low, high = intervals.hall(estimate, prompts * estimate - (prompts - 1) * forward(left_out))
+    low, high = intervals.from_pseudo(estimate, [prompts * estimate - (prompts - 1) * forward(left_out)])
     return backward(low), backward(high)

@@ -6,6 +6,7 @@ their noise (`--seeds shared`), both are: the interval is two-way, and needs sev
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +43,10 @@ def interval(
 ) -> tuple[Array, Array]:
     """(low, high) of a function of the mean over texts of (row, ...) values, jackknifed; NaN where there are too few units.
 
-    A `rough` function, such as of ranks, is jackknifed by a few groups of texts: one text at a time moves it by jumps.
+    A `rough` function, such as of ranks, is jackknifed by pairs of a few groups of texts: one text at a time moves it by jumps.
 
-    Hall's transformed t (J. R. Stat. Soc. B 54, 1992), which allows for skewness. Where texts share seeds, two-way: Student's t
-    on the variance over texts plus over seeds less over rows (Cameron, Gelbach and Miller 2011).
+    Hall's transformed t (J. R. Stat. Soc. B 54, 1992), which allows for skewness. Where texts share seeds, two-way: on the
+    variance over texts plus over seeds less over rows (Cameron, Gelbach and Miller 2011).
     """
     forward, backward = SCALES[scale]
     apply = (lambda mean: mean) if function is None else function
@@ -55,18 +56,44 @@ def interval(
     if function is None and scale == "plain" and not units.shared:
         pseudo = [by_text(values, units)]
     else:
-        pseudo = [_pseudo(values, units, groups, estimate, lambda mean: forward(apply(mean))) for groups in units.groups(rough)]
+        of = lambda mean: forward(apply(mean))  # noqa: E731
+        first, *others = units.groups(rough)
+        pseudo = [(_without_two if rough else _pseudo)(values, units, first, estimate, of)]
+        pseudo += [_pseudo(values, units, groups, estimate, of) for groups in others]
     low, high = from_pseudo(estimate, pseudo, level)
     return np.asarray(backward(low)), np.asarray(backward(high))
 
 
 def from_pseudo(estimate: Array, pseudo: Sequence[Array], level: float = LEVEL) -> tuple[Array, Array]:
-    """The interval from pseudo-values of texts, or of texts, of seeds and of groups of rows: (group, ...) each."""
-    if len(pseudo) == 1:
-        return hall(estimate, pseudo[0], level)
+    """The interval from pseudo-values of texts, or of texts, of seeds and of groups of rows: (group, ...) each; by Hall's cubic
+    transformation of t.
+    """
+    error, skewness, degrees = _moments(pseudo)
+    t = stats.t.ppf(0.5 + level / 2, degrees)
+
+    def inverse(t: Array) -> Array:
+        return np.asarray(3 / skewness * (np.cbrt(1 + skewness * (t - skewness / 6)) - 1))
+
+    bounds = estimate - inverse(t) * error, estimate - inverse(-t) * error
+    return np.minimum(bounds[0], estimate), np.maximum(bounds[1], estimate)
+
+
+def _moments(pseudo: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Standard error, skewness and degrees of freedom of an estimate, from pseudo-values as `from_pseudo` takes them."""
     variance, degrees = variance_of(pseudo)
-    reach = stats.t.ppf(0.5 + level / 2, degrees) * np.sqrt(variance)
-    return estimate - reach, estimate + reach
+    if len(pseudo) == 1:
+        degrees = np.asarray(freedom(len(pseudo[0]), KURTOSIS["one"]))
+    error = np.sqrt(variance)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skewness = sum(_third(one) for one in pseudo[:2]) / error**3
+    least = TINY**0.25
+    return error, np.where(np.abs(skewness) > least, skewness, least), degrees  # of equal values NaN: their error is 0
+
+
+def _third(pseudo: Array) -> Array:
+    """The third cumulant of the mean of independent values, (group, ...)."""
+    count = len(pseudo)
+    return np.asarray(((pseudo - pseudo.mean(axis=0)) ** 3).sum(axis=0) / ((count - 1) * (count - 2) * count))
 
 
 def by_text(values: Array, units: Sampled) -> Array:
@@ -88,6 +115,28 @@ def _pseudo(values: Array, units: Sampled, groups: list[Array], estimate: Array,
     return np.asarray(len(groups) * estimate - (len(groups) - 1) * left_out)
 
 
+def _without_two(values: Array, units: Sampled, groups: list[Array], estimate: Array, function: Function) -> Array:
+    def of(chosen: Array) -> Array:
+        kept = np.zeros((len(chosen), len(values)))
+        for number, group in enumerate(groups):
+            kept[:, group] = chosen[:, [number]]
+        return function(means(kept, values, units))
+
+    return without_two(len(groups), estimate, of)
+
+
+def without_two(count: int, estimate: Array, function: Function) -> Array:
+    """Pseudo-values, (group, ...), from the estimates without two of `count` groups, which `function` gives of (sample, group)
+    booleans: estimate + k (n - 1) / n (mean of those with the group - mean of those without it), where k = n - 2.
+
+    For a mean they are the jackknife's; of a rough function they average out jumps.
+    """
+    chosen = np.array([[n not in pair for n in range(count)] for pair in itertools.combinations(range(count), 2)])
+    found = function(chosen)
+    inside, outside = (np.stack([found[own].mean(axis=0) for own in which.T]) for which in (chosen, ~chosen))
+    return np.asarray(estimate + (count - 2) * (count - 1) / count * (inside - outside))
+
+
 def means(weights: Array, values: Array, units: Sampled) -> Array:
     """The mean over texts of their means over rows, of each line of (sample, row) weights: (sample, ...)."""
     texts = np.unique(np.array(units.texts, dtype=str), return_inverse=True)[1]
@@ -103,23 +152,6 @@ def freedom(count: int, kurtosis: float = 0.0) -> float:
     return 2.0 * count / (kurtosis + 2.0 * count / (count - 1))
 
 
-def hall(estimate: Array, pseudo: Array, level: float = LEVEL) -> tuple[Array, Array]:
-    """Interval from independent pseudo-values, (unit, ...), by Hall's cubic transformation of t."""
-    count = len(pseudo)
-    off = pseudo - pseudo.mean(axis=0)
-    deviation = np.sqrt((off**2).sum(axis=0) / (count - 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        skewness = (off**3).mean(axis=0) / (off**2).mean(axis=0) ** 1.5 * np.sqrt(count * (count - 1)) / (count - 2)
-    skewness = np.where(np.abs(skewness) > 1e-3, skewness, 1e-3)  # of equal values NaN: their deviation is 0
-    reach = stats.t.ppf(0.5 + level / 2, freedom(count, KURTOSIS["one"])) / np.sqrt(count)
-
-    def inverse(t: float) -> Array:
-        return np.asarray(3 / skewness * (np.cbrt(1 + skewness * (t - skewness / (6 * count))) - 1))
-
-    bounds = estimate - inverse(reach) * deviation, estimate - inverse(-reach) * deviation
-    return np.minimum(bounds[0], estimate), np.maximum(bounds[1], estimate)
-
-
 def variance_of(pseudo: Sequence[Array]) -> tuple[Array, Array]:
     """Variance of an estimate and its degrees of freedom (Satterthwaite's), from pseudo-values as `from_pseudo` takes them."""
     parts = [one.var(axis=0, ddof=1) / len(one) for one in pseudo]
@@ -129,19 +161,23 @@ def variance_of(pseudo: Sequence[Array]) -> tuple[Array, Array]:
     of_texts, of_seeds, of_rows = parts
     # of_rows holds the variance between texts and between seeds too, over as many rows
     rest = (of_rows - of_texts / seeds - of_seeds / texts) / (1 - 1 / texts - 1 / seeds)
-    variance = np.asarray(of_texts + of_seeds - np.clip(rest, 0, np.minimum(of_texts, of_seeds)))
-    squares = of_texts**2 / freedom(texts, KURTOSIS["two"]) + of_seeds**2 / freedom(seeds, KURTOSIS["two"])
+    both = np.clip(rest, 0, np.minimum(of_texts, of_seeds))  # counted twice: taken from the smaller part
+    variance = np.asarray(of_texts + of_seeds - both)
+    less = of_texts < of_seeds
+    squares = np.where(less, of_texts - both, of_texts) ** 2 / freedom(texts, KURTOSIS["two"])
+    squares = squares + np.where(less, of_seeds, of_seeds - both) ** 2 / freedom(seeds, KURTOSIS["two"])
     return variance, np.maximum(np.divide(variance**2, squares, out=np.ones_like(variance), where=squares > 0), 1.0)
 
 
 def p_of_zero(values: Array, units: Sampled) -> Array:
-    """Two-sided p of the mean over texts of (row, ...) values that share seeds: two-way t test against 0."""
+    """Two-sided p of the mean over texts of (row, ...) values that share seeds: below 0.05 where the interval leaves 0."""
     mean = mean_of_texts(values, units)
     if not units.enough:
         return np.full(np.shape(mean), np.nan)
-    variance, degrees = variance_of([_pseudo(values, units, groups, mean, lambda one: one) for groups in units.groups()])
+    error, skewness, degrees = _moments([_pseudo(values, units, groups, mean, lambda one: one) for groups in units.groups()])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(2 * stats.t.sf(np.abs(mean) / np.sqrt(variance), degrees))
+        t = mean / error
+        return np.asarray(2 * stats.t.sf(np.abs(t + skewness * (t**2 / 3 + 1 / 6) + skewness**2 * t**3 / 27), degrees))
 
 
 def proportion(values: Array, units: Sampled, *, level: float = LEVEL) -> tuple[Array, Array]:
@@ -154,7 +190,7 @@ def proportion(values: Array, units: Sampled, *, level: float = LEVEL) -> tuple[
     variance, degrees = variance_of([_pseudo(values, units, groups, mean, lambda one: one) for groups in units.groups()])
     of_one = mean * (1 - mean)
     samples = np.divide(of_one, variance, out=np.full(np.shape(mean), float(count)), where=variance > 0)
-    samples = np.clip(samples, min(count, units.shared or count), max(len(values), 2 * count))
+    samples = np.clip(samples, min(count, units.shared or count), max(len(values), 4 * count))
     estimated = (samples > count) | (units.shared > 0)
     z = np.where(estimated, stats.t.ppf(0.5 + level / 2, degrees), stats.norm.ppf(0.5 + level / 2))
     centre = (mean + z**2 / (2 * samples)) / (1 + z**2 / samples)

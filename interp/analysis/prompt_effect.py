@@ -11,6 +11,8 @@ from interp.analysis import intervals, sampled, sources
 from interp.store.experiment import Experiment
 from interp.store.schema import Array
 
+FEWEST = 16  # prompts, below which the interval is far too wide (docs/statistics.md)
+
 
 def by_row(experiment: Experiment, arm: int) -> dict[int, float]:
     """Per row, the distance of its latents to those of other prompts under an arm over the same pairs' under the original, less
@@ -46,13 +48,14 @@ def of_arms(experiment: Experiment, arms: Sequence[int], level: float = 0.95) ->
         return float(under / before) if before > 0 else float("nan")
 
     estimate = ratio(np.ones(len(pairs), bool))
-    if not units.enough:
+    if not units.enough or units.prompts < FEWEST:
         return estimate - 1, float("nan"), float("nan")
-    groups = np.random.default_rng(0).permutation(len(pairs)) % sampled.CELL_GROUPS
+    rows = np.unique(pairs, return_inverse=True)[1].reshape(pairs.shape)
+    groups = (np.random.default_rng(0).permutation(rows.max() + 1) % sampled.CELL_GROUPS)[rows]  # of pictures: all their pairs
     leave_out = [
         [(texts != text).all(axis=1) for text in np.unique(texts)],
         [seeds != seed for seed in np.unique(seeds)],
-        [groups != group for group in np.unique(groups)],
+        [(groups != group).all(axis=1) for group in np.unique(groups)],
     ]
     (forward, backward), pseudo = intervals.SCALES["ratio"], []
     for kept in leave_out:

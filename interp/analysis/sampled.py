@@ -58,10 +58,7 @@ class Sampled:
 
     def groups(self, rough: bool = False) -> list[list[Array]]:
         """Rows by text, or by group of texts; where texts share seeds, also by seed, and in at most `CELL_GROUPS` groups."""
-        found = [alike(self.texts)]
-        if rough and len(found[0]) > FEW_GROUPS:
-            mixed = np.random.default_rng(0).permutation(len(found[0]))
-            found = [[np.concatenate([found[0][n] for n in part]) for part in np.array_split(mixed, FEW_GROUPS)]]
+        found = [few(alike(self.texts)) if rough else alike(self.texts)]
         if self.shared and self.seeds is not None:
             order = np.random.default_rng(0).permutation(len(self.texts))
             found += [alike(self.seeds), np.array_split(order, min(len(order), CELL_GROUPS))]
@@ -76,8 +73,15 @@ class Sampled:
         if self.shared and not self.enough:
             return f"none: all prompts share {self.shared} seed{'s' * (self.shared > 1)}; use --seeds own, or {FEWEST} repeats"
         over = f"{self.prompts} prompt texts" + (f" x {self.shared} seeds, two-way" if self.shared else "")
-        method = "t" if self.shared else "Hall's t"
-        return f"{LEVEL:.0%}, {method} over {over}{SAID[scale]}"
+        return f"{LEVEL:.0%}, Hall's t over {over}{SAID[scale]}"
+
+
+def few(groups: list[Array]) -> list[Array]:
+    """`FEW_GROUPS` groups of groups of rows, at random, if there are more."""
+    if len(groups) <= FEW_GROUPS:
+        return groups
+    mixed = np.random.default_rng(0).permutation(len(groups))
+    return [np.concatenate([groups[n] for n in part]) for part in np.array_split(mixed, FEW_GROUPS)]
 
 
 def alike(labels: Sequence[Any] | Array) -> list[Array]:

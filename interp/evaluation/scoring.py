@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
-from interp.analysis import paired, sampled
+from interp.analysis import intervals, paired, sampled
 from interp.analysis.result import Estimate
 from interp.base.errors import InputError
 from interp.evaluation.gallery import Gallery
@@ -19,11 +18,8 @@ from interp.metrics.set_distances import NEIGHBOUR
 from interp.store.schema import Array
 
 MARGIN = 0.2  # of the baseline's deviation over prompts: a small effect (Cohen 1988)
-FEWEST = 10  # prompts; with fewer, halves are too small for neighbours' distances: no interval
+FEWEST = 20  # prompts; of fewer, intervals of set measures cover too little (docs/statistics.md)
 CHUNK = 64  # pictures scored together
-HALVES = 100
-"""Number of half-samples of prompts for set measures: drawn without repeats, since a picture that occurs twice changes
-distances to neighbours; the spread of halves about their mean is that of the whole (half-samples, McCarthy 1969)."""
 AT_ZERO = "best at zero, so that what is compared is the distance from it, of either sign"
 
 
@@ -108,7 +104,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
 
     value, low, high, over..., win..., p, p_holm, effect, verdict   (setting, measure)   see `interp.analysis.paired`
     scores                                  (setting, measure, prompt)   means over a prompt's seeds
-    set_value, set_low, set_high            (setting, set_measure)       of all pictures of a setting; half-samples of prompts
+    set_value, set_low, set_high            (setting, set_measure)       of all pictures of a setting
     meaning, better (measure); set_meaning, set_better (set_measure)
     """
     gallery, measures = scored.gallery, scored.measures
@@ -128,7 +124,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     compared = paired.compare(distance, baseline, margin=margin, lower_is_better=lower)
     shown = Estimate.mean(np.moveaxis(scored.scores, -1, 0), sampled.Sampled(scored.one_prompt, gallery.seeds))
     features = zip(scored.scorers, scored.features, strict=True)
-    each = [[_set_interval(gallery, scorer, own) for own in settings] for scorer, settings in features]
+    each = [[set_interval(gallery, scorer, own) for own in settings] for scorer, settings in features]
     sets: Array = np.concatenate(each, axis=2)  # (setting, 3, set_measure)
     parts = {"value": shown.value, "low": shown.low, "high": shown.high}
     best_at_zero = [m.name for m in measures if m.better == "zero"]
@@ -147,7 +143,7 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
             analysis="evaluation",
             source=gallery.source,
             rows=f"{len(gallery.prompts)} pictures of each setting, {len(gallery.texts())} prompts",
-            set_interval=_said_of_sets(len(gallery.prompts), len(gallery.texts())),
+            set_interval=_said_of_sets(gallery),
             note=f"{', '.join(best_at_zero)}: {AT_ZERO}" if best_at_zero else "",
             metric_weights="; ".join(text for scorer in scored.scorers for text in getattr(scorer, "weights", {}).values()),
             **gallery.facts,
@@ -155,15 +151,18 @@ def compare(scored: Scored, *, baseline: str | None = None, margin: float = MARG
     )
 
 
-def _said_of_sets(pictures: int, texts: int) -> str:
+def _said_of_sets(gallery: Gallery) -> str:
+    pictures, units = len(gallery.prompts), sampled.Sampled(gallery.prompts, gallery.seeds)
     if pictures <= NEIGHBOUR:
         return f"none, and no value: sets need more than {NEIGHBOUR} pictures, these are {pictures}"
-    if texts < FEWEST:
+    if units.shared:
+        return "none: prompts share their noise"
+    if units.prompts < FEWEST:
         return f"none: fewer than {FEWEST} prompts"
-    return f"95%, normal, from {HALVES} half-samples of prompts"
+    return f"95%, Hall's t from {sampled.FEW_GROUPS} groups of prompts"
 
 
-def _set_interval(gallery: Gallery, scorer: Scorer, features: Array) -> Array:
+def set_interval(gallery: Gallery, scorer: Scorer, features: Array) -> Array:
     """Value, low and high of a scorer's set measures, (3, set measure)."""
     measures = [m for m in scorer.measures if m.of == "set"]
     own = [m.name for m in measures]
@@ -174,14 +173,15 @@ def _set_interval(gallery: Gallery, scorer: Scorer, features: Array) -> Array:
     prompts = np.array(gallery.prompts)
     found = scorer.sets(features, gallery.prompts)
     value = np.array([found[name] for name in own])
-    groups = [np.flatnonzero(prompts == text) for text in gallery.texts()]
-    if len(groups) < FEWEST:
+    units, groups = sampled.Sampled(gallery.prompts, gallery.seeds), sampled.few(sampled.alike(gallery.prompts))
+    if units.prompts < FEWEST or units.shared:
         return np.array([value, [np.nan] * len(own), [np.nan] * len(own)])
-    draw, drawn = np.random.default_rng(0), []
-    for _ in range(HALVES):
-        rows = np.concatenate([groups[number] for number in draw.permutation(len(groups))[: len(groups) // 2]])
-        again = scorer.sets(features[rows], [str(text) for text in prompts[rows]])
-        drawn.append([again[name] for name in own])
-    reach = stats.norm.ppf(0.975) * np.std(drawn, axis=0)
+
+    def of(chosen: Array) -> Array:
+        parts = [np.concatenate([groups[number] for number in np.flatnonzero(kept)]) for kept in chosen]
+        each = [scorer.sets(features[rows], [str(text) for text in prompts[rows]]) for rows in parts]
+        return np.array([[one[name] for name in own] for one in each])
+
+    low, high = intervals.from_pseudo(value, [intervals.without_two(len(groups), value, of)])
     least, most = np.array([m.limits for m in measures]).T
-    return np.array([value, np.maximum(value - reach, least), np.minimum(value + reach, most)])
+    return np.array([value, np.maximum(low, least), np.minimum(high, most)])
