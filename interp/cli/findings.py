@@ -44,6 +44,7 @@ class Tested:
         Doc("An earlier checkpoint or another size; repeat for more. [default for demo: demo-early]"),
     ] = None
     masks: Annotated[Path | None, Doc("Folder of subject masks, NNNNN.png by prompt.")] = None
+    static: Annotated[bool, Doc("Static figures, no scripts (needs the extra `export`).")] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def findings(
     with graceful() as stopped:
         judged = made.run(on_stage=_say_stage, on_progress=tenths("cells"), stopped=stopped)
     some = "-".join(["findings", *(re.sub(r"\W+", "_", name) for name in only or [])])  # --only has its own page
-    paths = report(made, judged, tested.page or folder / f"{some}.html")
+    paths = report(made, judged, tested.page or folder / f"{some}.html", static=tested.static)
     if as_json:
         print_json(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,20 @@ from scipy import stats
 from interp.analysis.massive import LEAST
 from interp.evaluation.gallery import of_experiment
 from interp.evaluation.scoring import compare, score
-from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, PROMPT, UNKNOWN, Evidence, Verdict, by_all, span, within
+from interp.findings.claims import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    PARTLY,
+    PROMPT,
+    UNKNOWN,
+    Evidence,
+    Verdict,
+    by_all,
+    span,
+    within,
+    would_see,
+)
 
 LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
@@ -69,22 +83,22 @@ def detail_goes(evidence: Evidence) -> Verdict:
         f"spectrum {within(detail)} decades more ({detail['verdict'].item()}), sharpness {within(sharp)} in log2."
     )
     lost = detail["verdict"].item() == "changed" and float(detail["low"]) > 0
+    seen = f"structure {would_see(structure['low'], structure['high'])}, spectrum {would_see(detail['low'], detail['high'])}"
     kept, moved = structure["verdict"].item() == "minimal", structure["verdict"].item() == "changed"
     gained, sharper = float(detail["high"]) < 0, float(sharp["low"]) > 0
     if lost and kept and sharper:
-        return Verdict(PARTLY, f"the fine spectrum is farther off, but by being sharper: nothing is shown to be lost. {here}")
+        here = f"the fine spectrum is farther off, but by being sharper: nothing is shown to be lost. {here}"
+        return Verdict(PARTLY, here, seen=seen)
     said = HOLDS if lost and kept else FAILS if moved or gained else UNKNOWN
-    return Verdict(said, here)
+    return Verdict(said, here, seen=seen)
 
 
 def random_does_nothing(evidence: Evidence) -> Verdict:
     """All measures after zeroing random channels of the same block."""
     found = _disruption(evidence).sel(arm=f"random {evidence.setup.block}")
     verdicts = _verdicts(found)
-    here = _by_measure(found, verdicts)
-    if "changed" in verdicts.values():
-        return Verdict(FAILS, here)
-    return Verdict(HOLDS if set(verdicts.values()) == {"minimal"} else UNKNOWN, here)
+    said = FAILS if "changed" in verdicts.values() else HOLDS if set(verdicts.values()) == {"minimal"} else UNKNOWN
+    return Verdict(said, _by_measure(found, verdicts), seen=_seen(found, verdicts))
 
 
 def norm_alone(evidence: Evidence) -> Verdict:
@@ -113,9 +127,9 @@ def collapses(evidence: Evidence) -> Verdict:
     if not np.isfinite(values).all():
         return Verdict(UNKNOWN, here)
     low, high, marginal, over_low, over_high = values
-    if low >= COLLAPSE and marginal < COLLAPSE and over_low > 0:
-        return Verdict(HOLDS, here)
-    return Verdict(FAILS if high < COLLAPSE or over_high <= 0 else UNKNOWN, here)
+    fell = low >= COLLAPSE and marginal < COLLAPSE and over_low > 0
+    said = HOLDS if fell else FAILS if high < COLLAPSE or over_high <= 0 else UNKNOWN
+    return Verdict(said, here, seen=would_see(over_low, over_high))
 
 
 def doses(evidence: Evidence) -> Verdict:
@@ -152,9 +166,10 @@ def carries_the_prompt(evidence: Evidence) -> Verdict:
     more, less = against["low"].to_numpy(), against["high"].to_numpy()
     if not np.isfinite([low, high, *more]).all():
         return Verdict(UNKNOWN, here)
+    seen = f"{would_see(low, high)} of the way, {would_see(more, less)} more than a control"
     if (more > 0).all():
-        return Verdict(HOLDS if low > CARRIES else FAILS if high < NEGLIGIBLE else PARTLY, here)
-    return Verdict(FAILS if high < NEGLIGIBLE or (less < 0).any() else UNKNOWN, here)
+        return Verdict(HOLDS if low > CARRIES else FAILS if high < NEGLIGIBLE else PARTLY, here, seen=seen)
+    return Verdict(FAILS if high < NEGLIGIBLE or (less < 0).any() else UNKNOWN, here, seen=seen)
 
 
 def patched(evidence: Evidence) -> Verdict:
@@ -185,7 +200,7 @@ def timestep_by_intervention(evidence: Evidence) -> Verdict:
     here += f" Timestep over text: {span(ratio)}, of ordinary channels {span(ordinary)}."
     above = apart & (ratio > ordinary)
     below = time["moved_high"].to_numpy() < texts["moved_low"].max("factor").to_numpy()
-    return by_all(above, below, here)
+    return by_all(above, below, here, would_see(time["moved_low"], time["moved_high"]))
 
 
 def lensed(evidence: Evidence) -> Verdict:
@@ -207,14 +222,14 @@ def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
     said = _verdicts(found)
     about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
     detail = [m for m in said if m not in about]
-    here = _by_measure(found, said, "over")
+    here, seen = _by_measure(found, said, "over"), _seen(found, said, "over_")
     if "worse" in said.values():
-        return Verdict(PARTLY if "better" in said.values() else FAILS, here)
+        return Verdict(PARTLY if "better" in said.values() else FAILS, here, seen=seen)
     if not about:
         here += " No measure of the prompt: give one, such as --scorer clip."
     kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" is no evidence that the prompt is kept
     harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
-    return Verdict(HOLDS if kept and not harmed and any(said[m] == "better" for m in detail) else UNKNOWN, here)
+    return Verdict(HOLDS if kept and not harmed and "better" in map(said.get, detail) else UNKNOWN, here, seen=seen)
 
 
 def _verdicts(found: xr.Dataset) -> dict[str, str]:
@@ -224,6 +239,11 @@ def _verdicts(found: xr.Dataset) -> dict[str, str]:
 def _by_measure(found: xr.Dataset, verdicts: dict[str, str], estimate: str = "") -> str:
     parts = [f"{m.replace('_', ' ')} {within(found.sel(measure=m), estimate)}: {said}" for m, said in verdicts.items()]
     return "; ".join(parts) + "."
+
+
+def _seen(found: xr.Dataset, measures: Iterable[str], prefix: str = "") -> str:
+    each = ((m, would_see(*(found[f"{prefix}{end}"].sel(measure=m) for end in ("low", "high")))) for m in measures)
+    return ", ".join(f"{m.replace('_', ' ')} {size}" for m, size in each if size)
 
 
 dg_helps = partial(guidance_helps, name="dg", base="none")

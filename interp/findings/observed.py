@@ -5,7 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from interp.analysis import attribution, massive
-from interp.findings.claims import FAILS, HOLDS, MEASURED, PARTLY, UNKNOWN, Evidence, Verdict, by_all, finite, span, within
+from interp.findings.claims import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    PARTLY,
+    UNKNOWN,
+    Evidence,
+    Verdict,
+    by_all,
+    finite,
+    span,
+    within,
+    would_see,
+)
 from interp.store.schema import Array
 
 SURE = 0.95  # of bootstrap resamples
@@ -68,7 +81,7 @@ def steady_over_prompts(evidence: Evidence) -> Verdict:
     low, high, other = finite(found["variation_low"], found["variation_high"], other)
     here = f"coefficient of variation {span(found['variation'])}; other channels {span(found['ordinary_variation'])}."
     limit = np.minimum(STEADY, other)
-    return by_all(high < limit, low > limit, here, variation=found["variation"].to_numpy())
+    return by_all(high < limit, low > limit, here, would_see(low, high), variation=found["variation"].to_numpy())
 
 
 def grows(evidence: Evidence) -> Verdict:
@@ -78,7 +91,7 @@ def grows(evidence: Evidence) -> Verdict:
     here = f"Spearman with the timestep {span(found['trend'])}; other channels {span(found['ordinary_trend'])}."
     if len(low) and (low > 0).all():
         here += " It falls."
-    return by_all(high < np.minimum(0, other), low > 0, here, trend=found["trend"].to_numpy())
+    return by_all(high < np.minimum(0, other), low > 0, here, would_see(low, high), trend=found["trend"].to_numpy())
 
 
 def text_negligible(evidence: Evidence) -> Verdict:
@@ -96,14 +109,16 @@ def text_negligible(evidence: Evidence) -> Verdict:
     proved = found["prompt_negligible"].where(np.isfinite(found["any_prompt"]), True).to_numpy()
     here += str(found.attrs.get("note", "")).partition(attribution.CONFOUNDED)[2]
     beaten = (found["any_prompt"] < of_prompt) | found["any_prompt"].isnull()
-    if proved.all() and np.isfinite(found["any_prompt"]).any() and bool(beaten.all()):
-        return Verdict(HOLDS, here, numbers)
     low, high, other = finite(time["share_low"], time["share_high"], others.broadcast_like(time["share"]))
+    seen = would_see(low, high)
+    if proved.all() and np.isfinite(found["any_prompt"]).any() and bool(beaten.all()):
+        return Verdict(HOLDS, here, numbers, seen)
     if not len(low):
         return Verdict(UNKNOWN, here, numbers)
     if (low > np.maximum(MAINLY, other)).all():
-        return Verdict(PARTLY, f"mainly the timestep; that the text is negligible is not shown everywhere. {here}", numbers)
-    return Verdict(FAILS if (high < MAINLY).all() else UNKNOWN, here, numbers)
+        here = f"mainly the timestep; that the text is negligible is not shown everywhere. {here}"
+        return Verdict(PARTLY, here, numbers, seen)
+    return Verdict(FAILS if (high < MAINLY).all() else UNKNOWN, here, numbers, seen)
 
 
 def gates_by_timestep(evidence: Evidence) -> Verdict:
@@ -159,7 +174,7 @@ def energy_of_eight(evidence: Evidence) -> Verdict:
     found = evidence.energy.sel(k=8)
     low, high = finite(found["share_low"], found["share_high"])
     here = f"{span(found['share'])} of the energy, by block; an even split would give {span(found['even'])}."
-    return Verdict(by_all(low > MAINLY, high < MAINLY, here).said, here, {"share": found["share"].to_numpy()})
+    return by_all(low > MAINLY, high < MAINLY, here, would_see(low, high), share=found["share"].to_numpy())
 
 
 def subject_in_clusters(evidence: Evidence) -> Verdict:
@@ -175,8 +190,8 @@ def subject_in_clusters(evidence: Evidence) -> Verdict:
     ious = ", ".join(f"{name} {span(here['iou'].sel(strategy=name))}" for name in ("top", "random", "bottom"))
     best = span(here["either"].sel(strategy="top"))
     said = f"IoU by block: {ious}, trivial masks up to {trivial:.2g}; where the truth picks the side, top {best}."
-    half = len(above) / 2
-    return Verdict(HOLDS if above.sum() >= half else FAILS if below.sum() >= half else UNKNOWN, said)
+    half, seen = len(above) / 2, would_see(top["iou_low"], top["iou_high"])
+    return Verdict(HOLDS if above.sum() >= half else FAILS if below.sum() >= half else UNKNOWN, said, seen=seen)
 
 
 def early_and_in_all(evidence: Evidence) -> Verdict:

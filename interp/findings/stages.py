@@ -60,6 +60,8 @@ class Stage:
     run: Callable[[Setup, Execution], None]
     stores: Callable[[Setup], int] = lambda setup: 0
     """Number of trace stores that it makes; 0 if it draws."""
+    kind: Kind | None = None
+    """The experiment; `None` for traces."""
 
     def seconds(self, setup: Setup, pace: Pace) -> float:
         """Upper bound of the time, in seconds, at the measured pace."""
@@ -151,7 +153,7 @@ def _experiment(
         sampling = Sampling(**drawn, repeats=1 if once else setup.drawn.repeats)
         kind.prepare(setup.model, kind.options(**given), sampling, how, out=path).run()
 
-    return Stage(named, about, most, run, stores)
+    return Stage(named, about, most, run, stores, kind)
 
 
 def _lens_options(setup: Setup) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from interp.analysis.table import as_text, clean
 from interp.base.errors import InputError
@@ -25,6 +26,13 @@ figcaption{font-size:12px;color:#666;overflow-wrap:anywhere}img{image-rendering:
 """
 
 
+class Link(NamedTuple):
+    """A cell that leads to a heading of the page."""
+
+    text: str
+    heading: str
+
+
 class Page:
     """Builds a page from text, tables, figures and pictures."""
 
@@ -35,7 +43,7 @@ class Page:
 
     def heading(self, text: str) -> None:
         """Add a heading."""
-        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+        self.parts.append(f"<h2 id='{_anchor(text)}'>{html.escape(text)}</h2>")
 
     def text(self, text: str, quiet: bool = True) -> None:
         """Add a paragraph."""
@@ -90,7 +98,13 @@ def whole(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+def _anchor(heading: str) -> str:
+    return re.sub(r"\W+", "-", heading.lower()).strip("-")
+
+
 def _cell(value: Any, verdict: bool) -> str:
+    if isinstance(value, Link):
+        return f"<td class=text><a href='#{_anchor(value.heading)}'>{html.escape(value.text)}</a></td>"
     if not isinstance(value, str):
         return f"<td>{as_text(value)}</td>"
     kind = (" good" if value in GOOD else " bad" if value in BAD else " quiet") if verdict else ""
