@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from messages import names, refused
 from PIL import Image
 
 import interp
+from interp.experiments.clean import clean_run
 from interp.models import catalog
 from interp.models.demo import denoisers, shapes, train, world
+from interp.tracing.prepare import prepare
 
 scenes = st.builds(
     world.Scene,
@@ -107,6 +110,38 @@ def test_training_encodes_prompts_as_the_pipeline_does() -> None:
         )
     assert torch.allclose(states, expected[0], atol=1e-6)
     assert torch.allclose(pooled, expected[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", list(shapes.FAMILIES))
+def test_every_family_is_trained_as_its_pipeline_runs(family: str, tmp_path: Path) -> None:
+    """The prediction that is trained is what the saved pipeline's transformer is called for, on the same latents and prompt."""
+    torch.manual_seed(0)
+    denoiser = shapes.FAMILIES[family](denoisers.SIZES["small"])
+    denoiser.eval()
+    with torch.no_grad():
+        for name, parameter in denoiser.named_parameters():  # those of the transformer no longer zero, as training starts
+            drawn = 0.1 * torch.randn_like(parameter) if name.startswith("transformer") else parameter
+            parameter.copy_(drawn.to(torch.bfloat16))  # as the folder keeps them
+    denoisers.save_folder(tmp_path / family, denoisers.build_vae(), denoiser)
+    model = interp.load(tmp_path / family)
+    prompt = "red circle" if family == "dit" else "a small red star in the top left"
+    made = prepare(model, [prompt], steps=3)
+    assert (made.plan.height, made.plan.width) == (world.SIZE, world.SIZE)
+    calls = clean_run(made, made.plan.rows()[0]).calls
+    given, expected = calls.arguments[1], calls.predictions[1]
+    with torch.no_grad():
+        inputs = denoiser.inputs([prompt])
+        if family == "dit":
+            found = denoiser.transformer(given["hidden_states"], timestep=given["timestep"], **inputs).sample
+        else:
+            sigma = float(made.schedule.sigmas[1])
+            latents = given["hidden_states"]
+            if family == "flux":
+                latents = FluxPipeline._unpack_latents(latents, world.SIZE, world.SIZE, 4)
+            found = denoiser.predict(latents, torch.tensor([sigma]), inputs)
+    if family == "flux":
+        found = FluxPipeline._pack_latents(found, *found.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_flow_pair_is_the_straight_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import torch
@@ -86,6 +87,7 @@ class SD3(Denoiser):
 class Flux(Denoiser):
     """FLUX.1's shape: double blocks, then single ones; no embedded guidance; a pooled CLIP and a T5."""
 
+    defaults = dataclasses.replace(Denoiser.defaults, height=world.SIZE, width=world.SIZE)  # not the pipeline's 1,024
     zeroed = (*Denoiser.zeroed, "norm.linear")
 
     def build(self, heads: int, width: int) -> None:
