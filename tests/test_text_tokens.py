@@ -40,18 +40,34 @@ def in_tokenizer(tokenizer: Any, text: str, length: int) -> Array:
 
 def own_of(model: interp.Model, text: str) -> Array:
     """The text stream's own tokens, from the family's tokenizers."""
-    pipe, length = model.pipe, model.settings()["max_sequence_length"]
+    pipe, length = model.pipe, model.settings().get("max_sequence_length")
     if model.anatomy.family == "qwenimage":  # alone, a text is not padded
         with torch.no_grad():
             states, _ = pipe.encode_prompt([text], max_sequence_length=length)
         return first(states.shape[1], length)
+    if model.anatomy.family == "flux2":
+        chat = {"add_generation_prompt": True, "enable_thinking": False, "tokenize": False}
+        said = pipe.tokenizer.apply_chat_template([{"role": "user", "content": text}], **chat)
+        return first(min(len(pipe.tokenizer(said).input_ids), length), length)
+    if model.anatomy.family == "hidream":
+        limits = [min(length, one.model_max_length) for one in (pipe.tokenizer_3, pipe.tokenizer_4)]
+        return np.concatenate(
+            [in_tokenizer(pipe.tokenizer_3, text, limits[0]), in_tokenizer(pipe.tokenizer_4, text, limits[1])]
+        )
+    if model.anatomy.family == "hunyuanimage":
+        with torch.no_grad():
+            _, own, _, glyphs = pipe.encode_prompt([text], batch_size=1)
+        return first(int(own.sum() + glyphs.sum()), own.shape[1] + glyphs.shape[1])
     if model.anatomy.family == "flux":
         return in_tokenizer(pipe.tokenizer_2, text, length)
     clip = in_tokenizer(pipe.tokenizer, text, pipe.tokenizer.model_max_length)
     return np.concatenate([clip, in_tokenizer(pipe.tokenizer_3, text, length)])
 
 
-@pytest.mark.parametrize("name", ["tiny_model", "flux_model", "qwenimage_model", *full("dual_model")])
+@pytest.mark.parametrize(
+    "name",
+    ["tiny_model", "flux_model", "qwenimage_model", *full("dual_model", "flux2_model", "hidream_model", "hunyuanimage_model")],
+)
 def test_statistics_are_over_a_prompts_own_tokens(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Plain reductions of each row's states, of prompts of unlike length in one batch."""
     model = request.getfixturevalue(name)

@@ -47,18 +47,18 @@ def own_tokens(*parts: tuple[str, str | None]) -> OwnTokens:
     def mask(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
         found = []
         for name, setting in parts:
-            tokenizer = getattr(pipe, name, None)
-            length = settings[setting] if setting else getattr(pipe, name).model_max_length
-            counts = [0 if tokenizer is None else len(_ids(tokenizer, text, length)) for text in texts]
-            found.append(np.arange(length) < np.array(counts)[:, None])
+            tokenizer = getattr(pipe, name)
+            length = settings[setting] if setting else tokenizer.model_max_length
+            found.append(np.zeros((len(texts), length), bool) if tokenizer is None else attended(tokenizer, texts, length))
         return np.concatenate(found, axis=1)
 
     return mask
 
 
-def _ids(tokenizer: Any, text: str, length: int) -> list[int]:
-    ids: list[int] = tokenizer(text, truncation=True, max_length=length).input_ids
-    return ids
+def attended(tokenizer: Any, texts: list[str], length: int) -> np.ndarray[Any, Any]:
+    """The tokenizer's mask of texts padded to a length, (text, token) boolean."""
+    given = tokenizer(texts, padding="max_length", truncation=True, max_length=length)
+    return np.array(given.attention_mask, bool)
 
 
 def unmasked(encode: Encode, name: str) -> OwnTokens:

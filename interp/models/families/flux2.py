@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
 from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
-from interp.models.families.calls import encoder, falling, packed_layout, text_pipeline
+from interp.models.families.calls import Settings, attended, encoder, falling, packed_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
 
@@ -101,6 +103,13 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return None if given["self"].config.is_distilled else guidance_scale(given)
 
 
+def own_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+    """The tokens of a prompt and its chat template, (text, token)."""
+    chat = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    said = [pipe.tokenizer.apply_chat_template([{"role": "user", "content": text}], **chat) for text in texts]
+    return attended(pipe.tokenizer, said, settings["max_sequence_length"])
+
+
 PIPELINE = text_pipeline(
     "Flux2KleinPipeline",
     packed_layout,
@@ -111,6 +120,7 @@ PIPELINE = text_pipeline(
     from_autoencoder=from_autoencoder,
     sigmas=falling,
     shift=shift,
+    own_tokens=own_tokens,
     leaves_flow=True,
 )
 FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

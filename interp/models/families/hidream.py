@@ -17,10 +17,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
 from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
-from interp.models.families.calls import Settings, encoder, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, attended, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.hook_points import REST
 from interp.models.lazy import torch
@@ -120,6 +122,12 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     return patch_layout(pipe, height, width, text_tokens, prediction=("minus_velocity",))
 
 
+def own_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+    """A prompt's own tokens among T5's and Llama's, (text, token)."""
+    tokenizers, most = (pipe.tokenizer_3, pipe.tokenizer_4), settings["max_sequence_length"]
+    return np.concatenate([attended(one, texts, min(most, one.model_max_length)) for one in tokenizers], axis=1)
+
+
 PIPELINE = text_pipeline(
     "HiDreamImagePipeline",
     layout,
@@ -129,6 +137,7 @@ PIPELINE = text_pipeline(
     settings=settings,
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
     gates=("pooled_embeds",),
+    own_tokens=own_tokens,
     shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
 )
 FAMILY = ModelFamily(

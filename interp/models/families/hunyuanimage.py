@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import numbered
@@ -81,6 +83,18 @@ def text_states(pipe: Any, texts: list[str], settings: Settings) -> dict[str, An
     return dict(zip(TEXT_INPUTS, pipe.encode_prompt(texts, batch_size=len(texts)), strict=True))
 
 
+def own_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+    """A prompt's own tokens, (text, token): the transformer puts those of both encoders before all padding."""
+    with torch.no_grad():
+        states = text_states(pipe, texts, settings)
+    both = pipe.transformer.context_embedder_2 is not None
+    masks = [np.asarray(states[name].bool().cpu()) for name in TEXT_INPUTS[1 :: 2 if both else 4]]
+    if not both:
+        return masks[0]
+    joined = np.concatenate(masks, axis=1)
+    return np.asarray(np.arange(joined.shape[1]) < joined.sum(axis=1)[:, None])
+
+
 def own_scale(given: Mapping[str, Any]) -> float | None:
     """`None`, or an error if a guider is enabled: guiders do not compute u + scale (c - u) at every step."""
     if guiding(given["self"]):
@@ -100,6 +114,7 @@ PIPELINE = PipelineSpec(
     left_out=GUIDERS,
     conditions=lambda pipe, texts, settings: {},
     text_states=text_states,
+    own_tokens=own_tokens,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
     sigmas=falling_to_zero,
 )
