@@ -28,6 +28,11 @@ def prompts_of(family: str, count: int) -> list[str]:
     return pairs[:count]
 
 
+def demo() -> interp.Model:
+    """The demo as it is, to compare."""
+    return interp.load("demo")
+
+
 def misheard(seed: int = 0) -> interp.Model:
     """The demo with shuffled captions: its encoders take every word of the world for another one, the same in all of them."""
     model = interp.load("demo")

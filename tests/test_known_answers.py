@@ -1,4 +1,6 @@
-"""The short form of tests/campaigns/planted.py: random plants are found, unplanted models and rotated states raise no alarm."""
+"""Short forms of tests/campaigns/planted.py and kinds.py: random plants are found and told for what they are, unplanted models
+and rotated states raise no alarm.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "campaigns"))
 
+import kinds
 import planted
 
 
@@ -55,3 +58,21 @@ def test_rotated_states_raise_no_alarm_where_the_states_themselves_do(
 def test_rates_have_exact_intervals() -> None:
     assert planted.rate([True] * 59 + [False]) == "59/60 = 0.983 [0.911, 1.000]"
     assert planted.rate([False] * 60) == "0/60 = 0.000 [0.000, 0.060]"
+
+
+@pytest.mark.parametrize("name", ["tokens", "both", "two steps", "last block", "padding alone", "own text tokens"])
+def test_kinds_of_massive_values_are_told_apart(name: str) -> None:
+    """In one family; all of them, ten plants each: docs/findings.md."""
+    assert kinds.right(name, "flux", 500)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name, case in kinds.CASES.items() for family in case[0]])
+def test_every_kind_in_every_family(name: str, family: str) -> None:
+    assert kinds.right(name, family, 501)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["carrier", "bystander"])
+def test_carriers_of_the_prompt_are_told_from_bystanders(name: str) -> None:
+    assert kinds.right(name, "dit", 500)

@@ -2,10 +2,11 @@
 
     python tests/campaigns/verdicts.py nulls --out cache/nulls
     python tests/campaigns/verdicts.py table demo=cache/findings-demo/findings.json flux=cache/findings-flux/findings.json
+    python tests/campaigns/verdicts.py measured cache/findings-demo/findings.json
 
 `nulls` runs all findings on random weights of three families, on the demo with shuffled captions, deaf to words, and with
 pictures of noise, and prints for each how many claims hold, and which would by their rules without what they require.
-`table` prints the verdicts side by side, and the share of pairs that agree. The suite runs a short form (tests/test_nulls.py).
+`table` prints the verdicts side by side, and the share of pairs that agree; `measured` one campaign's verdicts and values. The suite runs a short form (tests/test_nulls.py).
 """
 
 from __future__ import annotations
@@ -105,6 +106,16 @@ def table(campaigns: Mapping[str, Path]) -> None:
     print(f"\n{alike} of {len(pairs)} pairs of verdicts agree ({alike / max(len(pairs), 1):.0%}); {opposite} are opposite.")
 
 
+def measured(path: Path) -> None:
+    """Claims, verdicts, measured values, and what would have been seen."""
+    print("| claim | verdict | measured | would have been seen |\n|---|---|---|---|")
+    for one in json.loads(path.read_text())["findings"]:
+        said = "measured" if one["said"] == MEASURED else f"**{one['said']}**"
+        paper = f": {one['claim']}" if one["claim"] != "-" else ""
+        cells = (f"{one['name']}{paper}", said, one["here"].replace("|", "\\|"), one.get("seen", ""))
+        print(f"| {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -117,8 +128,13 @@ def main() -> None:
     run.add_argument("--budget", type=int, default=600)
     shown = commands.add_parser("table")
     shown.add_argument("campaigns", nargs="+", metavar="NAME=FILE")
+    alone_shown = commands.add_parser("measured")
+    alone_shown.add_argument("path", type=Path)
     given = vars(parser.parse_args())
-    if given.pop("command") == "table":
+    command = given.pop("command")
+    if command == "measured":
+        measured(**given)
+    elif command == "table":
         table({name: Path(path) for name, _, path in (one.partition("=") for one in given["campaigns"])})
     else:
         nulls(**given)
