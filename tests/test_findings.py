@@ -13,7 +13,7 @@ import xarray as xr
 import interp
 from interp.analysis import paired
 from interp.evaluation import prompt_sets
-from interp.findings import caused, observed
+from interp.findings import caused, helped, observed
 from interp.findings.campaign import campaign
 from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
 from interp.testing import plant
@@ -245,26 +245,26 @@ def test_guidance_helps(prompt: str, detail: str, said: str, monkeypatch: pytest
     zeros = {name: (("setting", "measure"), np.zeros((2, 2))) for name in ("over", "over_low", "over_high")}
     coordinates = {"setting": ["none", "dg"], "measure": ["clip_score (0a1b2c3d)", "hps_v2_1"]}
     found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), verdicts)}, coordinates)
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
-    monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
-    monkeypatch.setattr(caused, "compare", lambda part: found)
+    monkeypatch.setattr(helped, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(helped, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
+    monkeypatch.setattr(helped, "compare", lambda part: found)
     drawn = SimpleNamespace(axes={"arm": range(4)})
     evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: drawn)
-    assert caused.dg_helps(evidence).said == said  # type: ignore[arg-type]
+    assert helped.dg_helps(evidence).said == said  # type: ignore[arg-type]
 
 
 def test_detail_alone_does_not_keep_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No measure of the prompt: nothing is kept; and another measure of detail that is worse by itself holds nothing."""
-    monkeypatch.setattr(caused, "of_experiment", lambda drawn: None)
-    monkeypatch.setattr(caused, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
+    monkeypatch.setattr(helped, "of_experiment", lambda drawn: None)
+    monkeypatch.setattr(helped, "score", lambda *given: SimpleNamespace(part=lambda settings: None))
     evidence = SimpleNamespace(scorers=(object(),), experiment=lambda name: SimpleNamespace(axes={"arm": range(4)}))
 
     def said(**verdicts: str) -> str:
         zeros = {n: (("setting", "measure"), np.zeros((2, len(verdicts)))) for n in ("over", "over_low", "over_high")}
         both = np.array([["the baseline"] * len(verdicts), list(verdicts.values())], object)
         found = xr.Dataset({**zeros, "verdict": (("setting", "measure"), both)}, {"setting": [0, 1], "measure": list(verdicts)})
-        monkeypatch.setattr(caused, "compare", lambda part: found)
-        return caused.dg_helps(evidence).said  # type: ignore[arg-type]
+        monkeypatch.setattr(helped, "compare", lambda part: found)
+        return helped.dg_helps(evidence).said  # type: ignore[arg-type]
 
     assert said(hps_v2_1="better", aesthetic="better") == UNKNOWN
     assert said(hps_v2_1="better", clip_score="better") == HOLDS

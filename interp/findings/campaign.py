@@ -21,7 +21,7 @@ from interp.base.options import Sampling
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorer import Scorer
 from interp.experiments.clean import sample
-from interp.findings import caused, observed
+from interp.findings import caused, helped, observed
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Pace, Stage
@@ -36,7 +36,7 @@ OnStage = Callable[[int, int, Stage], None]
 
 def read_claims() -> Iterator[Claim]:
     """The claims of the table, in its order."""
-    rules = {**vars(observed), **vars(caused)}
+    rules = {**vars(observed), **vars(caused), **vars(helped)}
     words = {**rules, "DG": DG, "FC": FC}
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

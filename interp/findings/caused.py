@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from interp.analysis.massive import LEAST
-from interp.evaluation.gallery import of_experiment
-from interp.evaluation.scoring import compare, score
 from interp.findings.claims import (
     FAILS,
     HOLDS,
     MEASURED,
     PARTLY,
-    PROMPT,
     UNKNOWN,
     Evidence,
     Verdict,
@@ -31,12 +27,6 @@ LEFT = 0.5  # of the size, at the last block
 COLLAPSE = 0.5  # of the distance between two prompts' pictures
 WORDS = ("detail lost alone (DG)", "collapse (FC)")
 CARRIES, NEGLIGIBLE = 0.5, 0.1  # shares of the way from the target's picture to the source's
-KEPT = ("better", "no different, by more than the margin")
-HELPS = (
-    "holds: a measure of detail is better, after correction, none is worse, by itself either, and the prompt is measured and "
-    "every measure of it better or no different; "
-    "in part: better in one, worse in another; fails: worse and nothing better"
-)
 
 
 def _disruption(evidence: Evidence) -> xr.Dataset:
@@ -96,9 +86,9 @@ def detail_goes(evidence: Evidence) -> Verdict:
 def random_does_nothing(evidence: Evidence) -> Verdict:
     """All measures after zeroing random channels of the same block."""
     found = _disruption(evidence).sel(arm=f"random {evidence.setup.block}")
-    verdicts = _verdicts(found)
+    verdicts = verdicts_of(found)
     said = FAILS if "changed" in verdicts.values() else HOLDS if set(verdicts.values()) == {"minimal"} else UNKNOWN
-    return Verdict(said, _by_measure(found, verdicts), seen=_seen(found, verdicts))
+    return Verdict(said, by_measure(found, verdicts), seen=all_seen(found, verdicts))
 
 
 def norm_alone(evidence: Evidence) -> Verdict:
@@ -211,40 +201,20 @@ def lensed(evidence: Evidence) -> Verdict:
     return Verdict(MEASURED, f"step {int(whole['step'])}: structure's distance to the final picture by block: {values}.")
 
 
-def guidance_helps(evidence: Evidence, name: str, base: str) -> Verdict:
-    """Compare a guided setting with its base, by measures of detail and of the prompt."""
-    if not evidence.scorers:
-        return Verdict(UNKNOWN, "no measure of detail: give --scorer, such as hps,aesthetic,clip with their weights.")
-    drawn = evidence.experiment("guidance")
-    arms = dict(zip(("none", "dg", "cfg", "cfg+dg"), range(len(drawn.axes["arm"])), strict=True))
-    scored = score(of_experiment(drawn), evidence.scorers).part(settings=[arms[base], arms[name]])
-    found = compare(scored).isel(setting=1)
-    said = _verdicts(found)
-    about = [m for m in said if m.split(" (")[0] in PROMPT]  # unpublished weights are named in brackets
-    detail = [m for m in said if m not in about]
-    here, seen = _by_measure(found, said, "over"), _seen(found, said, "over_")
-    if "worse" in said.values():
-        return Verdict(PARTLY if "better" in said.values() else FAILS, here, seen=seen)
-    if not about:
-        here += " No measure of the prompt: give one, such as --scorer clip."
-    kept = bool(about) and all(said[m] in KEPT for m in about)  # "not shown" is no evidence that the prompt is kept
-    harmed = any(said[m].startswith("worse") for m in detail)  # by itself too
-    return Verdict(HOLDS if kept and not harmed and "better" in map(said.get, detail) else UNKNOWN, here, seen=seen)
+def verdicts_of(found: xr.Dataset, of: str = "value") -> dict[str, str]:
+    """The verdict of every measure that has a value."""
+    measures = [str(m) for m in found["measure"].to_numpy()]
+    return {m: str(found["verdict"].sel(measure=m).item()) for m in measures if np.isfinite(found[of].sel(measure=m))}
 
 
-def _verdicts(found: xr.Dataset) -> dict[str, str]:
-    return {str(m): str(found["verdict"].sel(measure=m).item()) for m in found["measure"].to_numpy()}
-
-
-def _by_measure(found: xr.Dataset, verdicts: dict[str, str], estimate: str = "") -> str:
+def by_measure(found: xr.Dataset, verdicts: dict[str, str], estimate: str = "") -> str:
+    """Each measure with its estimate and verdict, and those without a value."""
     parts = [f"{m.replace('_', ' ')} {within(found.sel(measure=m), estimate)}: {said}" for m, said in verdicts.items()]
-    return "; ".join(parts) + "."
+    others = [str(m).replace("_", " ") for m in found["measure"].to_numpy() if m not in verdicts]
+    return "; ".join([*parts, *([f"not measured: {', '.join(others)}"] if others else [])]) + "."
 
 
-def _seen(found: xr.Dataset, measures: Iterable[str], prefix: str = "") -> str:
+def all_seen(found: xr.Dataset, measures: Iterable[str], prefix: str = "") -> str:
+    """What would have been seen of each measure."""
     each = ((m, would_see(*(found[f"{prefix}{end}"].sel(measure=m) for end in ("low", "high")))) for m in measures)
     return ", ".join(f"{m.replace('_', ' ')} {size}" for m, size in each if size)
-
-
-dg_helps = partial(guidance_helps, name="dg", base="none")
-dg_helps_cfg = partial(guidance_helps, name="cfg+dg", base="cfg")

@@ -6,7 +6,8 @@
 
 `nulls` runs all findings on random weights of three families, on the demo with shuffled captions, deaf to words, and with
 pictures of noise, and prints for each how many claims hold, and which would by their rules without what they require.
-`table` prints the verdicts side by side, and the share of pairs that agree; `measured` one campaign's verdicts and values. The suite runs a short form (tests/test_nulls.py).
+`table` prints the verdicts side by side, and the share of pairs that agree; `measured` one campaign's verdicts and values.
+The suite runs a short form (tests/test_nulls.py).
 """
 
 from __future__ import annotations
