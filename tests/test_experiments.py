@@ -89,7 +89,7 @@ def test_disruption_finds_the_planted_channel_and_block(carrier: Planted, tmp_pa
     controls = {arm: effect for arm, effect in value.items() if not arm.startswith("zero")}
     assert controls
     assert min(controls.values()) > -0.9, controls
-    assert str(found["verdict"].sel(arm=f"zero {BLOCK}").values) == "changed"
+    assert str(found["verdict"].sel(arm=f"zero {BLOCK}").values) == "cannot tell", "four prompts give no interval"
 
 
 # later blocks are told of the text by cross-attention, or (Qwen-Image) how long it is

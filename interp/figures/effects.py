@@ -20,6 +20,7 @@ CONTROLS = ("random", "lowest", "displaced", "norms_as_if_zero")
 
 def by_arm(found: xr.Dataset, title: str = "against the first arm's pictures") -> go.Figure:
     """Every measure of every arm with its interval; controls grey, the margin of "minimal" shaded where there is one."""
+    found = marks.measured(found)
     names = [str(name) for name in found["measure"].to_numpy()]
     arms = [str(arm).replace("_", " ") for arm in found["arm"].to_numpy()]
     control = np.isin(found["kind"].to_numpy().astype(str), CONTROLS) if "kind" in found.coords else np.zeros(len(arms), bool)
@@ -48,6 +49,7 @@ def disruption(found: xr.Dataset) -> go.Figure:
 
 def dose(found: xr.Dataset) -> go.Figure:
     """Detail, sharpness and structure against the energy changed; one mark per dose. From `disruption.response`."""
+    found = marks.measured(found)
     names = [str(name) for name in found["measure"].to_numpy()]
     title = "dose and response (marker: all, early or late steps; size: number of blocks)"
     titles, legend = [name.replace("_", " ") for name in names], {"orientation": "h", "y": -0.18}

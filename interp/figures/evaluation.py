@@ -55,6 +55,7 @@ def win_rates(found: xr.Dataset) -> go.Figure:
 
 def collapse(found: xr.Dataset) -> go.Figure:
     """One panel per measure: the change of pictures when k channels of every block are zeroed. From `disruption.collapse`."""
+    found = marks.measured(found)
     hover = {"structure": "structure; 1: another prompt", "detail": "detail lost", "sharpness": "sharpness"}
     titles = [hover.get(name, name.replace("_", " ")) for name in found["measure"].to_numpy().tolist()]
     title = "k channels of every block zeroed at all steps: effect on pictures"

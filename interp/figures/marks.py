@@ -35,6 +35,12 @@ def finite(found: xr.Dataset, name: str) -> xr.Dataset:
     return found.isel({values.dims[0]: np.isfinite(values.to_numpy())})
 
 
+def measured(found: xr.Dataset) -> xr.Dataset:
+    """The measures that have a value anywhere."""
+    values = found["value"].transpose("measure", ...).to_numpy().reshape(found.sizes["measure"], -1)
+    return found.isel(measure=np.flatnonzero(np.isfinite(values).any(axis=1)))
+
+
 def band(made: go.Figure, x: Any, low: Any, high: Any, colour: str) -> None:
     """An interval as a shaded band."""
     kept = np.isfinite(np.asarray(low, float)) & np.isfinite(np.asarray(high, float))  # a gap would split the shape
