@@ -67,7 +67,7 @@ def conclusion(judged: Sequence[Judged]) -> list[str]:
     names = {word: [one.claim.name for one in judged if one.verdict.said == word] for word in (HOLDS, PARTLY, FAILS, UNKNOWN)}
     total = sum(number for word, number in counted(judged).items() if word != MEASURED)
     lines = [f"Of {total} claims, {len(names[HOLDS])} hold, {len(names[PARTLY])} in part, {len(names[FAILS])} do not hold."]
-    return lines + [f"{word.capitalize()}: {', '.join(found)}." for word, found in names.items() if found]
+    return lines + [f"{word.capitalize()}: {'; '.join(found)}." for word, found in names.items() if found]
 
 
 def _figures(stage: Stage, evidence: Evidence) -> Iterator[Any]:
