@@ -30,6 +30,7 @@ from interp.testing.wiring import deafen, keep_apart, set_branch, silence_text
 from interp.tracing.model import Model
 
 CAUSES = ("both", "branch", "alpha")
+MEASURED = 8  # of them, at all steps, give the median channel's alpha
 POPULATION = 128  # prompts over which text varies
 TIMESTEP, TEXT = 0, 1  # components of temb set by one player alone; those after TEXT too, where every channel has its own
 
@@ -138,7 +139,7 @@ def plant(
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
     population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)
-    size, level = _levels(model, population[0], f"block.{block}/{stream}", gate, strength, by)
+    size, level = _levels(model, population, f"block.{block}/{stream}", gate, strength, by)
     with torch.no_grad():
         module = pipe.transformer.get_submodule(described.path)
         writer = module.get_submodule(PLANTABLE[family].writers[described.kind][f"{stream}.{gate}"])
@@ -172,12 +173,13 @@ def plant(
     )
 
 
-def _levels(model: Model, prompt: str, place: str, gate: str, strength: float, by: str) -> tuple[float, float]:
+def _levels(model: Model, population: Sequence[str], place: str, gate: str, strength: float, by: str) -> tuple[float, float]:
     """The size that is planted, and the mean of alpha that makes it."""
-    size = strength * _median(model, prompt, f"{place}/hidden")
+    size = strength * _median(model, population[0], f"{place}/hidden")
     if by == "branch":
-        return size, _median(model, prompt, f"{place}/alpha.{gate}")
-    return size, size / _median(model, prompt, f"{place}/branch.{gate}") if by == "alpha" else 1.0
+        _, cache = model.run_with_cache(list(population[:MEASURED]), f"{place}/alpha.{gate}")
+        return size, float(np.mean([np.median(np.abs(np.asarray(one)), axis=-1) for one in cache.values()]))
+    return size, size / _median(model, population[0], f"{place}/branch.{gate}") if by == "alpha" else 1.0
 
 
 def _median(model: Model, prompt: str, site: str) -> float:

@@ -52,7 +52,9 @@ def gate_of(family: str) -> str:
 def governed(by: str, family: str, seed: int, folder: Path) -> bool:
     """Whether "alpha governs" is judged as planted."""
     planted = plant(family, channels=(5, 9), block=1, gate=gate_of(family), by=by, strength=40.0, seed=seed, **WIDE)
-    interp.govern(planted.model, planted.prompts(6), out=folder / "g", channels=[5, 9], blocks=[1], steps=3, batch_size=6).run()
+    interp.govern(
+        planted.model, planted.prompts(12), out=folder / "g", channels=[5, 9], blocks=[1], steps=3, batch_size=12
+    ).run()
     found = interp.open_experiment(folder / "g.zarr").result("govern")
     evidence: Any = SimpleNamespace(dataset=lambda name: found, channels=[5, 9])
     return caused.alpha_governs(evidence).said == {"alpha": HOLDS, "branch": FAILS, "both": PARTLY}[by]

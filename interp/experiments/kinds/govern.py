@@ -102,12 +102,11 @@ def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: lis
             if not bool(gates["present"].sel(block=block, gate=gate)):
                 continue
             at: dict[str, Any] = {"blocks": [block], "at": f"alpha.{gate}"}
-            alpha, branch = (
-                found.sel(block=[block], gate=gate, drop=True).mean("prompt").compute().transpose("step", "block", "channel")
-                for found in (gates["alpha"], written["branch"])
-            )
-            level, ordinary_level = abs(alpha.sel(channel=chosen)).mean("channel"), abs(alpha).median("channel")
-            ratio = abs(branch).median("channel") / abs(branch.sel(channel=chosen))
+            here = [found.sel(block=[block], gate=gate, drop=True).compute() for found in (gates["alpha"], written["branch"])]
+            alpha = here[0].mean("prompt").transpose("step", "block", "channel")
+            size, branch = (abs(one).mean("prompt").transpose("step", "block", "channel") for one in here)
+            level, ordinary_level = size.sel(channel=chosen).mean("channel"), size.median("channel")
+            ratio = branch.median("channel") / branch.sel(channel=chosen)
 
             def values(array: xr.DataArray, said: str) -> Any:
                 return interventions.Values.of(array.transpose("step", "block", "channel"), f"the original run: {said}")
