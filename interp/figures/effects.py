@@ -95,13 +95,29 @@ def patch_grid(found: xr.Dataset) -> go.Figure:
 
 
 def transport(found: xr.Dataset, metric: str = "picture") -> go.Figure:
-    """Fraction of the way from target to source by strength, per set of channels and control. From `patching.moved`."""
-    made = style.figure("transport: from the target (0) to the source (1)", "strength", f"moved ({metric})")
-    for colour, name, one in marks.each(found.sel(metric=metric), "channels"):
-        said = "ordinary channels" if name == "control" else name
-        label = f"{name} channels" if name in ("massive", "all") else f"{said} (control)"
-        marks.estimate(made, one, "strength", "moved", label, style.CONTROL if name == "control" else colour)
+    """Fraction of the way from target to source per set of channels and control, by strength, or of the only strength. From
+    `patching.moved`.
+    """
+    here, title = found.sel(metric=metric), "transport: from the target (0) to the source (1)"
+    names = {name: _of_moved(name) for name in here["channels"].to_numpy().astype(str).tolist()}
+    if here.sizes["strength"] == 1:
+        made = style.figure(title, f"moved ({metric}), strength {float(here['strength'][0]):g}", "", height=360)
+        colours = [style.CONTROL if "control" in name else style.COLOURS[0] for name in names.values()]
+        marks.intervals(
+            made, list(names.values()), here.isel(strength=0), "moved", sideways=True, marker={"size": 9, "color": colours}
+        )
+        made.update_yaxes(autorange="reversed")
+        return style.caption(made, found.attrs)
+    made = style.figure(title, "strength", f"moved ({metric})")
+    for colour, name, one in marks.each(here, "channels"):
+        marks.estimate(made, one, "strength", "moved", names[name], style.CONTROL if name == "control" else colour)
     return style.caption(made, found.attrs)
+
+
+def _of_moved(name: str) -> str:
+    """The name of a set of channels, or of a control."""
+    said = "ordinary channels" if name == "control" else name
+    return f"{name} channels" if name in ("massive", "all") else f"{said} (control)"
 
 
 def swap(found: xr.Dataset) -> go.Figure:
