@@ -112,20 +112,27 @@ class Evidence:
 
     @cached_property
     def unrelated(self) -> str:
-        """Why the pictures are not of their prompts: they do not depend on them, or do not fit them; "" if they are."""
+        """Why the pictures are not of their prompts; "" if they are.
+
+        By a measure of the prompt they must fit their own better than other prompts, by more than twice the interval, since
+        several measures are asked; without such a measure, they must depend on their prompts.
+        """
+        if self.fits:
+            if any(2 * float(one.low) > float(one.value) for one in self.fits.values()):
+                return ""
+            said = "; ".join(
+                f"{name} {float(one.value):.2g} [at least {float(one.low):.2g}]" for name, one in self.fits.items()
+            )
+            return f"the pictures are not shown to fit their own prompts better than other prompts: {said}."
         low, value = self.dependence
         if not np.isfinite(low):
             return "whether the pictures are of their prompts is unknown: give two repeats or more, and more prompts."
-        if low <= DEPENDS:
-            return (
-                f"the pictures do not depend on their prompts: {value:.2g} [at least {low:.2g}] of the difference between two "
-                f"prompts' pictures; less than {DEPENDS:g} is no picture of anything."
-            )
-        fits = self.fits
-        if not fits or max(float(one.low) for one in fits.values()) > 0:
+        if low > DEPENDS:
             return ""
-        said = "; ".join(f"{name} {float(one.value):.2g} [at least {float(one.low):.2g}]" for name, one in fits.items())
-        return f"the pictures fit their own prompts no better than other prompts' pictures do: {said}."
+        return (
+            f"the pictures do not depend on their prompts: {value:.2g} [at least {low:.2g}] of the difference between two "
+            f"prompts' pictures; less than {DEPENDS:g} is no picture of anything."
+        )
 
     @cached_property
     def fits(self) -> dict[str, Estimate]:
