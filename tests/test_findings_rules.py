@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from interp.analysis.result import Estimate
 from interp.findings import caused, observed
-from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
+from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN, Evidence
 
 NAN = float("nan")
 
@@ -163,3 +164,21 @@ def swapped(time: list[tuple[float, float]], text: list[tuple[float, float]] | N
 )
 def test_timestep_by_intervention(time: Any, text: Any, said: str) -> None:
     assert caused.timestep_by_intervention(swapped(time, text)).said == said
+
+
+@pytest.mark.parametrize(
+    ("fit", "dependence", "reason"),
+    [
+        ((0.165, 0.281), (-0.5, -0.16), ""),  # many free attributes: a class sets little of the picture, and it fits
+        ((-0.1, 0.03), (0.9, 0.95), "fit their own prompts"),  # other prompts' pictures
+        ((0.01, 0.2), (0.9, 0.95), "fit their own prompts"),  # above zero, not by twice the interval
+        (None, (0.9, 0.95), ""),
+        (None, (0.0, 0.05), "do not depend on their prompts"),
+        (None, (NAN, 0.3), "two repeats"),
+    ],
+)
+def test_pictures_are_of_their_prompts(fit: tuple[float, float] | None, dependence: tuple[float, float], reason: str) -> None:
+    fits = {} if fit is None else {"semantics": Estimate(fit[1], fit[0], 2 * fit[1] - fit[0])}
+    found = Evidence.unrelated.func(SimpleNamespace(fits=fits, dependence=dependence))  # type: ignore[attr-defined]
+    assert reason in found
+    assert bool(found) == bool(reason)
