@@ -1,4 +1,4 @@
-"""Short forms of tests/campaigns/planted.py and kinds.py: random plants are found and told for what they are, unplanted models
+"""Short forms of tests/campaigns/planted.py and kinds.py: random plants are found and judged as planted, unplanted models
 and rotated states raise no alarm.
 """
 

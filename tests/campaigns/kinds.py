@@ -1,4 +1,4 @@
-"""Plants of causes and of kinds of massive values, both ways, in tiny models of three families: is each told for what it is?
+"""Plants of causes and of kinds of massive values, both ways, in tiny models of three families: is each judged as planted?
 
     python tests/campaigns/kinds.py --plants 10
 
@@ -10,7 +10,7 @@ steps                   massive at a window of four, or of two, of 20 steps, and
 last block              massive in the last of eight blocks alone: no consensus
 own, padding            massive in a prompt's own text tokens, of 256; in its padding alone, which is left out
 
-One line for each kind and family: how many of the plants were told for what they are. The suite runs a short form
+One line for each kind and family: how many of the plants were judged right. The suite runs a short form
 (tests/test_known_answers.py).
 """
 
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[str, int, Path], bool]]] = {
 
 
 def right(name: str, family: str, seed: int) -> bool:
-    """Whether one plant is told for what it is."""
+    """Whether one plant is judged as planted."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", InterpWarning)
         return CASES[name][1](family, seed, Path(folder))
