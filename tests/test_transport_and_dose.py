@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from messages import refused
 
 import interp
 from interp.analysis import disruption as analysis
+from interp.analysis import patching
 from interp.analysis.intervals import Sampled
 from interp.base.plan import Row
 from interp.experiments.kinds.dose import dose, nested_blocks, share_out
@@ -41,6 +43,24 @@ def test_transport_of_everything_is_a_patch_of_the_whole_state(
     far = {name: float(latents["moved"].sel(channels=name, strength=1.0)) for name in ("all", "massive", "control")}
     assert far["all"] > 5 * max(abs(far["massive"]), abs(far["control"]))
     assert float(latents["moved"].sel(channels="all", strength=0.5)) < far["all"]
+
+
+def test_a_pair_whose_pictures_are_the_same_is_left_out_and_counted(
+    tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = prompts_for("tiny_model")[:4]
+    given: dict[str, Any] = {"out": tmp_path / "t.zarr", "channels": [3], "strengths": [1.0], "steps": 2}
+    drawn = transport(tiny_model, prompts[:2], prompts[2:], **given).run()
+    both, read = patching.moved(drawn), patching.read
+    assert both.attrs["left_out"].startswith("0 of 2 rows")
+
+    def same(experiment: Any, row: int, arm: int, metric: str) -> Any:
+        return read(experiment, row, 0 if row and arm == 1 else arm, metric)  # the second pair's source is its target
+
+    monkeypatch.setattr(patching, "read", same)
+    left = patching.moved(drawn)
+    assert left.attrs["left_out"].startswith("1 of 2 rows")
+    assert np.isfinite(left["moved"]).all()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ METRICS = ("picture", "structure", "latents")
 NOTE = (
     "a uniform picture, a third prompt's with the same noise, and the mean of other ends score 0: destruction is not on the way"
 )
+LEFT_OUT = "{} of {} rows, whose two pictures differ in nothing that a destroyed picture does not have too"
 THIRD = "another prompt"  # label of the third prompt's own picture
 ROUNDING = 1e-12
 BOUNDS = (-1.0, 1.0)
@@ -33,6 +34,8 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     """How far each patch brings the corrupted picture to the clean one (`Ways`): 0 as corrupted, 1 as clean.
 
     recovered, recovered_low, recovered_high   (what, block, column)   over pairs; NaN where there is nothing to patch
+
+    Rows without a way are left out, and counted in the attribute `left_out`.
 
     `metric`: "picture" compares pixels, "structure" blurred pictures, "latents" the last latents.
     """
@@ -53,14 +56,17 @@ def recovered(experiment: Experiment, metric: str = "picture") -> xr.Dataset:
     for place, arm, value in ways.cells():
         cell = (axis.index(v) for axis, v in zip(names.values(), places[arm], strict=True))
         values[(place, *cell)] = ways.along(place, value)
+    kept = with_ways([ways])
+    units = units.part(kept)
     return result(
         "patching",
-        {"recovered": (tuple(names), Estimate.mean(values, units))},
+        {"recovered": (tuple(names), Estimate.mean(values[kept], units))},
         names,
         experiment,
         metric=metric,
         **{name: experiment.parameters[name] for name in ("channels", "stream", "columns")},
         averaged_over="seeds, then pairs of prompts",
+        left_out=LEFT_OUT.format(len(rows) - len(kept), len(rows)),
         interval=units.said().replace("prompt texts", "pairs of prompts"),
         control="zero, shuffled, energy, third: changes without the clean prompt's content; control: ordinary channels",
         note=NOTE,
@@ -73,6 +79,8 @@ def moved(experiment: Experiment) -> xr.Dataset:
     moved, moved_low, moved_high   (metric, channels, strength)            from the target, 0, to the source, 1
     to_source, to_target           (metric, channels, strength)            distance over the distance between the two
     over, over_low, over_high      (metric, against, strength)             moved by massive channels, less by each control
+
+    Rows without a way by one of the metrics are left out, and counted in the attribute `left_out`.
     """
     rows = whole_rows(experiment, "pair")
     axes = experiment.axes
@@ -82,8 +90,10 @@ def moved(experiment: Experiment) -> xr.Dataset:
     shape = (len(names), len(levels))
     units, found = pairs_of(experiment, rows, "source"), dict[str, list[Estimate]]()
     controls = [name for name in names if name not in ("massive", "all")]
-    for metric in METRICS:
-        ways = Ways.of(experiment, rows, units, ("target", "source"), "channels", metric)
+    measured = [Ways.of(experiment, rows, units, ("target", "source"), "channels", metric) for metric in METRICS]
+    kept = with_ways(measured)
+    units = units.part(kept)
+    for ways in measured:
         along, near, far = (np.full((len(rows), *shape), np.nan) for _ in range(3))
         for place, arm, value in ways.cells():
             cell = (place, names.index(sets[arm]), levels.index(float(strengths[arm])))
@@ -92,6 +102,7 @@ def moved(experiment: Experiment) -> xr.Dataset:
             with np.errstate(invalid="ignore", divide="ignore"):
                 near[cell] = np.linalg.norm(value - end) / np.linalg.norm(end - start)
                 far[cell] = np.linalg.norm(value - start) / np.linalg.norm(end - start)
+        along, near, far = along[kept], near[kept], far[kept]
         over = along[:, [names.index("massive")]] - along[:, [names.index(name) for name in controls]]
         parts = {"moved": Estimate.mean(along, units), "over": Estimate.mean(over, units)}
         parts |= {n: Estimate(intervals.mean_of_texts(v, units)) for n, v in (("to_source", near), ("to_target", far))}
@@ -115,6 +126,7 @@ def moved(experiment: Experiment) -> xr.Dataset:
         experiment,
         **{name: experiment.parameters[name] for name in ("massive", "from", "mask")},
         averaged_over="seeds, then pairs of prompts",
+        left_out=LEFT_OUT.format(len(rows) - len(kept), len(rows)),
         interval=units.said().replace("prompt texts", "pairs of prompts"),
         control=experiment.parameters["control"],
         note=NOTE,
@@ -195,6 +207,12 @@ class Ways:
         gone, far = value - start, float(np.linalg.norm(value - start))
         most = float(np.linalg.norm(way))
         return float(np.clip(((gone if far <= most else gone * most / far) * self.directions[place]).sum(), *BOUNDS))
+
+
+def with_ways(ways: Sequence[Ways]) -> list[int]:
+    """Places of the rows that have a way by every metric; all of them, which then give NaN, if none has."""
+    places = range(len(ways[0].rows))
+    return [place for place in places if all(np.isfinite(one.directions[place]).all() for one in ways)] or list(places)
 
 
 def _without(way: Array, others: Sequence[Array]) -> Array:
