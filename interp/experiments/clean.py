@@ -77,8 +77,8 @@ def sample(prepared: Prepared, rows: Sequence[Row], on_step: OnStep = lambda ste
         raise TraceError(f"the pipeline failed on {rows[0].text[:40]!r}: {type(error).__name__}: {error}") from error
     images = np.stack([still(picture) for picture in drawn(output)])
     for position, row in enumerate(rows):
-        if position in scheduler_hook.not_finite or not np.isfinite(images[position]).all():
-            steps = scheduler_hook.not_finite.get(position)
+        steps = scheduler_hook.not_finite(position)
+        if steps or not np.isfinite(images[position]).all():
             where = f"the latents, step {steps[0]}" if steps else "the VAE"
             raise TraceError(
                 f"NaN or Inf at {where}, prompt {row.index} ({row.text!r}, seed {row.seed}), place {position} of its batch "

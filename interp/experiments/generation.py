@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _one_by_one(prepared: Prepared, batch: Sequence[Row], on_step: OnStep) -> li
     """Call the transformer once per branch, with torch hooks only: a trace sees one call per step."""
     images, latents = guided_sample(prepared, batch, on_step, sequential=True)
     return [
-        TracedRow(row, {"outputs": {"image": image, "latents": last}})
+        TracedRow(row, functools.partial(dict, outputs={"image": image, "latents": last}))
         for row, image, last in zip(batch, images, latents, strict=True)
     ]
 

@@ -178,6 +178,12 @@ class Driver:
                     normed = normed if new is part else put_rows(normed, rows, new)
         return None if normed is output else normed
 
+    @property
+    def swaps(self) -> bool:
+        """Whether any arm swaps arguments of the call at this step."""
+        every = [edit for _, arm in self.pieces for edit in self.arms[arm]]
+        return any(isinstance(edit, SwapConditioning) and edit.swaps(self.step) for edit in every)
+
     def concerns(self, site: Site) -> bool:
         """Whether any arm touches a site at this step."""
         return any(edit.touches(site, self.step) for _, arm in self.pieces for edit in self.arms[arm])

@@ -96,8 +96,12 @@ class Block:
 
     def states(self, output: Any, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's output: (batch, token, channel)."""
-        items = output if isinstance(output, tuple) else (output,)
-        return {stream: self._cut(items[item or 0], stream, lengths) for stream, item in self.hidden.items()}
+        return {stream: self.state(output, stream, lengths) for stream in self.hidden}
+
+    def state(self, output: Any, stream: str, lengths: Lengths) -> torch.Tensor:
+        """One of them."""
+        value = output[self.hidden[stream] or 0] if isinstance(output, tuple) else output
+        return self._cut(value, stream, lengths)
 
     def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
         """The block's output with every stream's state replaced."""

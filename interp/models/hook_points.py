@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,7 +50,9 @@ class Modulation:
 
     def split(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Each chunk, (batch, channel), as the block uses it."""
-        parts = list(values.chunk(len(self.chunks), dim=-1))
+        parts = values.chunk(len(self.chunks), dim=-1)
+        if not self.tanh:
+            return list(parts)
         return [part.tanh() if self._is_tanh(number) else part for number, part in enumerate(parts)]
 
     def join(self, values: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -170,10 +173,19 @@ def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths
 
 def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A block's inputs by argument name, positional or not."""
-    signature = inspect.signature(type(block).forward)
-    bound = signature.bind(block, *args, **kwargs)
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "self"}
+    names, defaults = _parameters(type(block).forward)
+    if len(args) > len(names):
+        raise TypeError(f"{type(block).__name__}.forward takes {len(names)} positional arguments; got {len(args)}")
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+@functools.cache
+def _parameters(forward: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The positional parameters of a forward after `self`, and all defaults."""
+    _, *own = inspect.signature(forward).parameters.values()
+    named = [one for one in own if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    defaults = {one.name: one.default for one in named if one.default is not one.empty}
+    return tuple(one.name for one in named if one.kind is not one.KEYWORD_ONLY), defaults
 
 
 def as_output(prediction: torch.Tensor, return_dict: bool) -> Any:

@@ -24,6 +24,7 @@ from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
+from interp.tracing.steps import Moving
 from interp.tracing.visitor import TracedRow
 
 Outcome = list[tuple[int, str | None]]
@@ -75,7 +76,7 @@ class Tracing:
         found = self.trace(writer, unit, pending)
         for result in found:
             if result.failure is None:
-                writer.row(result.row.index, result.arrays)
+                writer.row(result.row.index, result.make, size=result.nbytes)
         return [(result.row.index, result.failure) for result in found]
 
     def _bundle(self, writer: Writer, unit: Sequence[Row], wanted: Collection[int], stopped: Stopped) -> Outcome:
@@ -107,7 +108,7 @@ class Tracing:
             self._shrink(len(batch), reason)
             return self.trace(writer, batch, wanted)
         if len(batch) == 1:
-            return [TracedRow(batch[0], {}, failure=text)]
+            return [TracedRow(batch[0], failure=text)]
         self._warn(f"{text}; the rows of this batch are traced one by one")
         return self._in_parts(writer, batch, wanted, 1)
 
@@ -133,11 +134,12 @@ class Tracing:
     def _whole(self, writer: Writer, batch: Sequence[Row], wanted: Collection[int]) -> list[TracedRow]:
         """Trace a whole batch and return the wanted rows."""
 
-        def hidden(position: int, step: int, block: int, stream: str, state: Any) -> None:
+        def hidden(position: int, step: int, block: int, stream: str, states: Moving, size: int) -> None:
             row = batch[position].index
             if row in wanted:
                 axes = self.schema.hidden[stream]
-                writer.hidden(row, axes.steps.index(step), axes.blocks.index(block), stream, state)
+                place = (row, axes.steps.index(step), axes.blocks.index(block))
+                writer.hidden(stream, place, lambda: states.numpy()[position], size)
 
         recorders = make_recorders(self.prepared, self.schema, batch, hidden)
         results = trace_group(self.prepared, batch, recorders, self.on_step or (lambda step: None))

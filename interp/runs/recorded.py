@@ -15,18 +15,8 @@ from interp.models.families.pipeline import Layout
 from interp.store.schema import HiddenAxes, RecordedAxes, Schema
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared
-from interp.tracing.recorders import (
-    Array,
-    BranchRecorder,
-    GatesRecorder,
-    HiddenRecorder,
-    HiddenSink,
-    OwnRecorder,
-    Recorder,
-    StatisticsRecorder,
-    gate_present,
-    stream_present,
-)
+from interp.tracing.recorders import Array, HiddenRecorder, HiddenSink, OwnRecorder, Recorder
+from interp.tracing.reductions import BranchRecorder, GatesRecorder, StatisticsRecorder, gate_present, stream_present
 
 
 def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidden: HiddenSink) -> list[Recorder]:
@@ -35,11 +25,11 @@ def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidd
     steps, counted = len(prepared.schedule.timesteps), counted_tokens(prepared, [row.text for row in rows])
     recorders: list[Recorder] = []
     if record.stats:
-        recorders.append(StatisticsRecorder(anatomy, steps, batch, counted))
+        recorders.append(StatisticsRecorder(anatomy, steps, counted))
     if record.gates:
-        recorders.append(GatesRecorder(anatomy, steps, batch, schema.gate_kinds))
+        recorders.append(GatesRecorder(anatomy, steps, schema.gate_kinds))
     if record.branches:
-        recorders.append(BranchRecorder(anatomy, steps, batch, _position(prepared), counted))
+        recorders.append(BranchRecorder(anatomy, steps, _position(prepared), counted))
     for own in record.recorders:
         sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
         recorders.append(OwnRecorder(own, sites, steps, batch))

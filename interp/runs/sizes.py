@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from interp.base.errors import TraceError
 from interp.runs.batches import Tracing
 from interp.runs.recorded import make_schema
 from interp.store.create import create, zarr_quiet
-from interp.store.schema import FOLDED, Schema, Variable
+from interp.store.schema import FOLDED, Array, Schema, Variable
 from interp.store.summary import Bundle
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
@@ -121,10 +122,10 @@ class Sparse(Writer):
             self._kept[name] = {places[number] for number in chosen}
             self.shares[f"hidden/{name}/hidden"] = len(self._kept[name]) / len(places)
 
-    def hidden(self, row: int, step: int, block: int, stream: str, state: Any) -> None:
+    def hidden(self, stream: str, place: tuple[int, int, int], state: Callable[[], Array], size: int) -> None:
         """Queue one hidden state if it is in the measured subset."""
-        if (step, block) in self._kept[stream]:
-            super().hidden(row, step, block, stream, state)
+        if place[1:] in self._kept[stream]:
+            super().hidden(stream, place, state, size)
 
 
 def _all(schema: Schema) -> dict[str, Variable]:

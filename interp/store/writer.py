@@ -44,20 +44,24 @@ class Writer:
         if kind is None:
             self._check()
 
-    def hidden(self, row: int, step: int, block: int, stream: str, state: Array) -> None:
-        """Queue one hidden state, (token, channel); `step` and `block` are positions on the stored axes."""
-        self._submit(state.nbytes, lambda: self._write(f"hidden/{stream}/hidden", (row, step, block), state))
+    def hidden(self, stream: str, place: tuple[int, int, int], state: Callable[[], Array], size: int) -> None:
+        """Queue one hidden state, (token, channel), of `size` bytes at (row, step, block) of the stored axes."""
+        self._submit(size, lambda: self._write(f"hidden/{stream}/hidden", place, state()))
 
-    def row(self, row: int | tuple[int, ...], groups: Groups, *, done: bool = True) -> None:
-        """Queue the other arrays of a row, or of one arm of a row; it is marked done once they are on disk."""
+    def row(
+        self, row: int | tuple[int, ...], groups: Groups | Callable[[], Groups], *, done: bool = True, size: int = 0
+    ) -> None:
+        """Queue the other arrays of a row, or of one arm of a row; it is marked done once they are on disk. A function of
+        `size` bytes that gives them is called in the writer's thread.
+        """
         place = row if isinstance(row, tuple) else (row,)
 
         def write() -> None:
-            self._write_groups("", place, groups)
+            self._write_groups("", place, groups() if callable(groups) else groups)
             if done:
                 self._write("done", place, np.uint8(1))
 
-        self._submit(_size(groups), write)
+        self._submit(size if callable(groups) else _size(groups), write)
 
     def bundle(self, number: int, rows: Sequence[int], groups: Groups) -> None:
         """Queue the moments of a bundle; its rows are marked done once they are on disk. Rows that were done count as not done

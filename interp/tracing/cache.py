@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.sites import Site, as_index, resolve_indices
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
-from interp.tracing.recorders import Recorder
+from interp.tracing.recorders import Receive, Recorder
+from interp.tracing.steps import Moving
 
 ALIASES = {
     "resid_pre": "input",
@@ -84,11 +83,11 @@ class CacheRecorder(Recorder):
 
     def __init__(self, sites: Sequence[Site]) -> None:
         self.sites = sites
-        self.values: dict[Site, list[Tensor]] = {site: [] for site in sites}
+        self.values: dict[Site, list[Moving]] = {site: [] for site in sites}
 
-    def see(self, site: Site, step: int, value: Tensor) -> None:
-        """Copy to the CPU."""
-        self.values[site].append(value.to("cpu", torch.float32, copy=True))
+    def receiver(self, site: Site) -> Receive:
+        """Copy to the CPU, without waiting."""
+        return lambda step, value: self.values[site].append(Moving(value))
 
 
 def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]:
@@ -126,7 +125,7 @@ def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.Da
     coordinates |= {"timestep": ("step", prepared.schedule.timesteps), "sigma": ("step", prepared.schedule.sigmas)}
     values = {}
     for site, passed in recorder.values.items():
-        stacked = torch.stack(passed, dim=1).numpy()
+        stacked = np.stack([moving.numpy() for moving in passed], axis=1)
         axes = ("prompt", "step", "token", "channel") if stacked.ndim == 4 else ("prompt", "step", "channel")
         values[str(site)] = xr.DataArray(stacked, coordinates, axes, str(site))
     return images, Cache(values, len(model.anatomy.blocks))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nnsight import NNsight
+from nnsight.intervention.interleaver import Mediator
 
 from interp.interventions.forks import Slot
 
@@ -32,20 +33,51 @@ def has_modules(transformer: Any, references: Sequence[weakref.ref[Any]]) -> boo
     return len(now) == len(references) and all(module is one() for module, one in zip(now, references, strict=True))
 
 
+class Observer:
+    """In place of nnsight's cache: receives the values at some locations in the model's own flow, after interventions.
+
+    Reading a value in a trace's body costs two switches between greenlets; this costs a call. It implements what nnsight 0.8
+    calls on a cache (`subscriptions`, `observe_selected`).
+    """
+
+    def __init__(self, actions: Mapping[str, Callable[[Any], None]]) -> None:
+        """`actions`: by location, such as `model.transformer_blocks.0.output`; an input is (args, kwargs)."""
+        self.actions = dict(actions)
+
+    def subscribe(self) -> None:
+        """Called in the trace's body, before it reads a value."""
+        Mediator.current("Observer").caches.append(self)
+
+    def subscriptions(self) -> dict[str, Callable[[Any], None]]:
+        """What to do, by location."""
+        return self.actions
+
+    def observe_selected(self, action: Callable[[Any], None], value: Any) -> None:
+        """Do it."""
+        action(value)
+
+
 class View:
     """An nnsight envoy of a transformer as it is now; `remove` puts back what every module had."""
 
-    def __init__(self, transformer: Any) -> None:
+    def __init__(self, transformer: Any, used: Collection[str] | None = None) -> None:
+        """`used`: paths of the modules that a trace reads or edits. The others keep their own forward, which costs nothing."""
         self.modules = module_references(transformer)
         self.before = [(module, _own(module)) for module in transformer.modules()]
         slot = Slot(transformer)
         if "forward" not in transformer.__dict__:  # one that another library wraps stays as it is
             transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
         self.envoy = Transformer(transformer)
+        if used is not None:
+            kept = {id(transformer), *(id(transformer.get_submodule(path)) for path in used)}
+            self._restore([(module, own) for module, own in self.before if id(module) not in kept])
 
     def remove(self) -> None:
         """Give every module the forward that it had."""
-        for module, own in self.before:
+        self._restore(self.before)
+
+    def _restore(self, before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+        for module, own in before:
             for name in INSTALLED:
                 module.__dict__.pop(name, None)
             module.__dict__.update(own)
@@ -56,9 +88,9 @@ def _own(module: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def viewed(transformer: Any) -> Iterator[Transformer]:
+def viewed(transformer: Any, used: Collection[str] | None = None) -> Iterator[Transformer]:
     """An envoy of the transformer inside; afterwards every module is as before."""
-    view = View(transformer)
+    view = View(transformer, used)
     try:
         yield view.envoy
     finally:

@@ -1,9 +1,9 @@
 """One traced run of the unmodified pipeline for one group of rows.
 
 1. Call the pipeline inside one nnsight trace, its own guidance off, one CPU generator per image.
-2. At each transformer call (keyed by the scheduler's step and checked against its timestep), visit every block in execution
-   order: AdaLN projections, then the block's output. Apply the interventions, then pass the edited value to the recorders.
-3. Afterwards, check that every step of every block was visited; otherwise raise TraceError.
+2. At each transformer call, keyed by the scheduler's step, apply the interventions where they act, and pass the values, edited
+   or not, to the recorders.
+3. Afterwards, check that every step of every block was visited, at its planned timestep; otherwise raise TraceError.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from interp.tracing.envoy import viewed
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, Recorder
 from interp.tracing.sampler import hook_scheduler
-from interp.tracing.visitor import AllRowsFailedError, StepReport, TracedRow, Visitor
+from interp.tracing.visitor import StepReport, TracedRow, Visitor
 
 if TYPE_CHECKING:
     from interp.tracing.model import Model
@@ -48,13 +48,12 @@ def trace_group(
     with running(model):
         check_traceable(transformer)
         model.release()
-        with viewed(transformer) as envoy:
-            visitor = Visitor(prepared, rows, recorders, driver, envoy, on_step)
-            with hook_scheduler(model.pipe, keep_all=prepared.plan.record.latents == "all") as scheduler_hook:
-                visitor.scheduler_hook = scheduler_hook
-                guiding = guide.guiding(transformer) if guide is not None else contextlib.nullcontext()
-                with attached(driver.attach_norms(transformer)), guiding:
-                    images = _run(prepared, rows, visitor)
+        visitor = Visitor(prepared, rows, recorders, driver, on_step)
+        hooked = hook_scheduler(model.pipe, keep_all=prepared.plan.record.latents == "all")
+        with viewed(transformer, visitor.used) as envoy, hooked as visitor.scheduler_hook:
+            guiding = guide.guiding(transformer) if guide is not None else contextlib.nullcontext()
+            with attached(driver.attach_norms(transformer)), guiding:
+                images = _run(prepared, rows, visitor, envoy)
         visitor.check_complete()
     return [visitor.traced(position, images) for position in range(len(rows))]
 
@@ -69,22 +68,22 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
     }
 
 
-def _run(prepared: Prepared, rows: Sequence[Row], visitor: Visitor) -> list[Array]:
+def _run(prepared: Prepared, rows: Sequence[Row], visitor: Visitor, envoy: Any) -> list[Array]:
     """Run the pipeline in a trace; return its pictures, float in 0..1."""
     model, outputs = prepared.model, list[Any]()
 
     def sample(**arguments: Any) -> None:
         outputs.append(model.pipe(**arguments))
 
-    steps = len(visitor.schedule.timesteps)
+    edited = range(len(visitor.schedule.timesteps)) if any(visitor.driver.arms) else ()
+    observer = visitor.observer(envoy)
     try:
-        with quiet(), visitor.envoy.trace(fn=sample, **pipeline_arguments(model, prepared.plan, rows)) as tracer:
-            for _ in tracer.iter[:steps]:
-                visitor.see_call()
+        with quiet(), envoy.trace(fn=sample, **pipeline_arguments(model, prepared.plan, rows)) as tracer:
+            observer.subscribe()
+            for step in tracer.iter[: len(edited)] if edited else ():
+                visitor.edit_call(step, envoy)
     except InterpError:
         raise
-    except AllRowsFailedError:
-        return []
     except Exception as error:
         if error is visitor.report_error:
             raise

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.tracing.steps import Moving
 
 
 @dataclasses.dataclass
@@ -23,22 +24,23 @@ class SchedulerHook:
     on_step: Callable[[int], None] = lambda step: None
     steps: int = 0
     """Steps taken; also the index of the current step."""
-    latents: list[Tensor] = dataclasses.field(default_factory=list)
-    """(batch, ...) on the CPU: after every step, or only after the last one."""
-
-    not_finite: dict[int, list[int]] = dataclasses.field(default_factory=dict)
-    """Per position in the batch, the steps after which its latents held a NaN or an Inf."""
+    latents: list[Moving] = dataclasses.field(default_factory=list)
+    """(batch, ...): after every step, or only after the last one."""
+    finite: list[Moving] = dataclasses.field(default_factory=list)
+    """(batch,), after every step."""
 
     def took(self, latents: Tensor) -> None:
-        """Note the latents after a step."""
+        """Note the latents after a step, without waiting for them."""
         if not self.keep_all:
             self.latents.clear()
-        kept = latents.detach().to("cpu", torch.float32, copy=True)
-        self.latents.append(kept)
-        for position in (~kept.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist():
-            self.not_finite.setdefault(position, []).append(self.steps)
+        self.latents.append(Moving(latents.detach()))
+        self.finite.append(Moving(latents.detach().flatten(1).isfinite().all(dim=1), copy=False))
         self.on_step(self.steps)
         self.steps += 1
+
+    def not_finite(self, position: int) -> list[int]:
+        """The steps after which a row's latents held a NaN or an Inf."""
+        return [step for step, finite in enumerate(self.finite) if not finite.numpy()[position]]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,14 @@
-"""Visit the blocks of each transformer call of a traced run: read, edit, record."""
+"""Visit the blocks of each transformer call of a traced run: read, edit, record.
+
+What is only read goes to an `Observer`, by actions that are made once per run. An edit runs in the trace's body, which waits
+for the sites that it touches and for no others.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +17,16 @@ from torch import Tensor, nn
 
 from interp.base.errors import InputError, TraceError
 from interp.base.plan import Row
-from interp.base.sites import Site
+from interp.base.sites import MODULATION_KINDS, Site
 from interp.interventions.hooks import Driver
 from interp.models.anatomy import Block, Modulation, Tap, bind_inputs
 from interp.models.families.outputs import as_bytes, still
+from interp.tracing.envoy import Observer
 from interp.tracing.prepare import Prepared
-from interp.tracing.recorders import Array, FiniteCheck, Recorder, RowArrays
+from interp.tracing.recorders import Array, Receive, Recorder, Reducing, RowArrays
+from interp.tracing.reductions import FiniteCheck
 from interp.tracing.sampler import SchedulerHook
+from interp.tracing.steps import Moving
 
 StepReport = Callable[[int], None]
 # relative, where the pipeline rounds its timesteps: Flux twice, as t and as t / 1000, each by half a unit in the last place
@@ -30,41 +38,51 @@ class TracedRow:
     """The result of one row: its arrays, or the reason it failed."""
 
     row: Row
-    arrays: RowArrays
+    make: Callable[[], RowArrays] = dict
+    """Puts the arrays together: copying that a writer's thread can do."""
+    nbytes: int = 0
     failure: str | None = None
 
-
-class AllRowsFailedError(Exception):
-    """Every row of the batch has a state that is not finite."""
+    @functools.cached_property
+    def arrays(self) -> RowArrays:
+        """The recorded arrays and the outputs."""
+        return self.make()
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
     """The sites to visit in one block, in execution order."""
 
-    envoy: Any
+    path: str
     module: nn.Module
     inputs: dict[str, Site]
     """By stream."""
-    reads: list[tuple[Any, Modulation | Tap, list[tuple[int, Site]]]]
-    """(envoy, modulation or tap, [(chunk number, site)])."""
+    reads: list[tuple[str, Modulation | Tap, list[tuple[int, Site]]]]
+    """(path of the module, modulation or tap, [(chunk number, site)])."""
     states: dict[str, Site]
     """By stream."""
     block: Block
 
+    @property
+    def sites(self) -> Iterator[Site]:
+        """All of them."""
+        yield from self.inputs.values()
+        for _, _, sites in self.reads:
+            yield from (site for _, site in sites)
+        yield from self.states.values()
 
-def _route(index: int, block: Block, transformer: nn.Module, envoy: Any) -> Stop:
-    here = envoy.get(block.path)
+
+def _route(index: int, block: Block, transformer: nn.Module) -> Stop:
     reads = []
     for read in block.reads:
         if isinstance(read, Tap):
             sites = [(0, Site(index, read.stream, read.kind, read.gate))]
         else:
             sites = [(number, site) for owner, number, site in block.chunk_sites(index) if owner is read]
-        reads.append((here.get(read.module) if read.module else here, read, sites))
+        reads.append((f"{block.path}.{read.module}" if read.module else block.path, read, sites))
     inputs = {stream: Site(index, stream, "input") for stream in block.state_inputs}
     states = {stream: Site(index, stream, "hidden") for stream in block.hidden}
-    return Stop(here, transformer.get_submodule(block.path), inputs, reads, states, block)
+    return Stop(block.path, transformer.get_submodule(block.path), inputs, reads, states, block)
 
 
 class Visitor:
@@ -73,112 +91,169 @@ class Visitor:
     scheduler_hook: SchedulerHook
 
     def __init__(
-        self,
-        prepared: Prepared,
-        rows: Sequence[Row],
-        recorders: Sequence[Recorder],
-        driver: Driver,
-        envoy: Any,
-        on_step: StepReport,
+        self, prepared: Prepared, rows: Sequence[Row], recorders: Sequence[Recorder], driver: Driver, on_step: StepReport
     ) -> None:
         model, layout = prepared.model, prepared.layout
-        self.anatomy, self.envoy, self.transformer = model.anatomy, envoy, model.pipe.transformer
+        self.anatomy, self.transformer = model.anatomy, model.pipe.transformer
         self.rows, self.schedule, self.tokens = rows, prepared.schedule, layout.lengths
-        self.finite = FiniteCheck(self.anatomy, len(rows))
-        self.recorders, self.driver, self.on_step = [self.finite, *recorders], driver, on_step
+        self.recorders = [*recorders, FiniteCheck(self.anatomy, len(self.schedule.timesteps), recorders)]
+        self.driver, self.on_step = driver, on_step
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
-        self.route = [_route(index, block, self.transformer, self.envoy) for index, block in enumerate(self.anatomy.blocks)]
-        self.predicted: list[Tensor] = []
-        self.calls = 0
+        self.route = [_route(index, block, self.transformer) for index, block in enumerate(self.anatomy.blocks)]
+        self.timesteps: list[Moving] = []
+        self.predicted: list[Moving] = []
+        self.calls = self.step = 0
         self.report_error: Exception | None = None
 
-    def see_call(self) -> None:
-        """One call of the transformer: one step of the loop."""
-        bound = bind_inputs(self.transformer, *self.envoy.inputs)  # read first: this ties the iteration to the call
-        step = self.driver.step = self._step_of(bound)
-        self.driver.memory.begin_call()
-        bound, swapped = self.driver.swap(self.anatomy.rows_first(bound))
-        if swapped:
-            self.envoy.inputs = ((), self.anatomy.as_called(bound))
-        for stop in self.route:
-            self._see_block(stop, step)
-        if self.prediction:
-            self.predicted.append(self.envoy.output[0].detach().to("cpu", torch.float32, copy=True))
-        self.calls += 1
+    @functools.cached_property
+    def receivers(self) -> dict[Site, list[Receive]]:
+        """What receives each site's values."""
+        found: dict[Site, list[Receive]] = {}
         for recorder in self.recorders:
-            recorder.end_step(step)
-        self._report(step)
-        if all(self.finite.found):
-            raise AllRowsFailedError
+            for site in recorder.sites:
+                found.setdefault(site, []).append(recorder.receiver(site))
+        return found
 
-    def _step_of(self, inputs: Mapping[str, Any]) -> int:
-        """The current step, checked against the rows and the timestep that the transformer receives."""
-        step, batch = self.scheduler_hook.steps, len(inputs[self.anatomy.row_inputs[0]])
-        if step != self.calls or batch != len(self.rows):
-            raise TraceError(
-                f"in step {step} the pipeline's transformer call {self.calls} has {batch} rows where call {step} with "
-                f"{len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
-            )
-        expected = self.schedule.timesteps[step]
-        timesteps = inputs[self.anatomy.timestep].flatten()
-        given = timesteps.double().cpu().numpy() * self.anatomy.timestep_scale
-        if not np.allclose(given, expected, rtol=TIMESTEP_ROUNDING.get(timesteps.dtype, 1e-6), atol=1e-6):
-            raise TraceError(f"step {step} was planned at timestep {expected:g} but ran at {given}: the scheduler changed")
-        return step
+    @property
+    def used(self) -> list[str]:
+        """Paths of the modules that are read or may be edited."""
+        edited = any(self.driver.arms)
+        found = []
+        for stop in self.route:
+            if edited or any(site in self.receivers for site in stop.sites):
+                found.append(stop.path)
+            found += [path for path, _, sites in stop.reads if edited or any(site in self.receivers for _, site in sites)]
+        return found
 
-    def _see_block(self, stop: Stop, step: int) -> None:
-        if any(self._concerned(site) for site in stop.inputs.values()):
-            states = stop.block.states_given(bind_inputs(stop.module, *stop.envoy.inputs), self.tokens)
-            for stream, site in stop.inputs.items():
-                self._read_only(site, step, states[stream])
-        for envoy, read, sites in stop.reads:
-            if any(self._concerned(site) for _, site in sites):
+    def observer(self, envoy: Any) -> Observer:
+        """The actions at every location that a recorder needs, in the order in which they are done."""
+        actions: dict[str, list[Callable[[Any], None]]] = {f"{envoy.path}.input": [self._begin_call]}
+
+        def add(path: str, side: str, action: Callable[[Any], None]) -> None:
+            actions.setdefault(f"{envoy.get(path).path}.{side}", []).append(action)
+
+        for stop in self.route:
+            if own := self._wanted(stop.inputs):
+                add(stop.path, "input", functools.partial(self._on_inputs, stop, own))
+            for path, read, sites in stop.reads:
+                seen = [(number, self.receivers[site]) for number, site in sites if site in self.receivers]
+                if not seen:
+                    continue
                 if isinstance(read, Tap):
-                    self._see_tap(stop, envoy, read, sites[0][1], step)
+                    inputs = read.argument is not None or read.side == "input"
+                    add(path, "input" if inputs else "output", functools.partial(self._on_tap, stop, read, seen[0][1]))
                 else:
-                    self._see_modulation(stop, envoy, read, sites, step)
-        self._see_states(stop, step)
+                    side = "input" if read.module is None else "output"
+                    add(path, side, functools.partial(self._on_modulation, stop, read, seen))
+            if own := self._wanted(stop.states):
+                add(stop.path, "output", functools.partial(self._on_states, stop, own))
+        actions.setdefault(f"{envoy.path}.output", []).append(self._end_call)
+        return Observer({location: own[0] if len(own) == 1 else _all(own) for location, own in actions.items()})
 
-    def _see_tap(self, stop: Stop, envoy: Any, tap: Tap, site: Site, step: int) -> None:
+    def _wanted(self, sites: Mapping[str, Site]) -> list[tuple[str, list[Receive]]]:
+        return [(stream, self.receivers[site]) for stream, site in sites.items() if site in self.receivers]
+
+    def _record(self, receivers: Sequence[Receive], value: Tensor) -> None:
+        if len(value) != len(self.rows):  # guided: the conditional rows come first
+            value = value[: len(self.rows)]
+        if value.requires_grad:
+            value = value.detach()
+        for receive in receivers:
+            receive(self.step, value)
+
+    def _on_inputs(self, stop: Stop, wanted: Sequence[tuple[str, list[Receive]]], given: Any) -> None:
+        """The states that enter a block."""
+        states = stop.block.states_given(bind_inputs(stop.module, *given), self.tokens)
+        for stream, receivers in wanted:
+            self._record(receivers, states[stream])
+
+    def _on_tap(self, stop: Stop, tap: Tap, receivers: Sequence[Receive], value: Any) -> None:
         """The input or output of a module in the block, cut to its stream."""
         if tap.argument is not None:
-            value = bind_inputs(stop.module.get_submodule(tap.module), *envoy.inputs)[tap.argument]
-        else:
-            value = envoy.input if tap.side == "input" else envoy.output
-        self._read_only(site, step, tap.take(value, self.tokens))
+            value = bind_inputs(stop.module.get_submodule(tap.module), *value)[tap.argument]
+        elif tap.side == "input":
+            given, named = value
+            value = given[0] if given else next(iter(named.values()))
+        self._record(receivers, tap.take(value, self.tokens))
 
-    def _read_only(self, site: Site, step: int, value: Tensor) -> None:
-        if self.driver.concerns(site):
-            raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
-        self._record(site, step, value)
+    def _on_modulation(self, stop: Stop, read: Modulation, seen: Sequence[tuple[int, list[Receive]]], value: Any) -> None:
+        """Gates, shifts and scales of one AdaLN projection: the output of a module, or an argument of the block."""
+        values = value if read.module is not None else read.compute(stop.module, bind_inputs(stop.module, *value))
+        chunks = read.split(values)
+        for number, receivers in seen:
+            self._record(receivers, chunks[number])
 
-    def _report(self, step: int) -> None:
-        """Report the step; an error of the callback is not an error of the pipeline."""
+    def _on_states(self, stop: Stop, wanted: Sequence[tuple[str, list[Receive]]], output: Any) -> None:
+        """Hidden states in a block's output."""
+        for stream, receivers in wanted:
+            self._record(receivers, stop.block.state(output, stream, self.tokens))
+
+    def _begin_call(self, given: Any) -> None:
+        """Check a call of the transformer: one step of the loop."""
+        bound = self.anatomy.rows_first(bind_inputs(self.transformer, *given))
+        self.step, batch = self.scheduler_hook.steps, len(bound[self.anatomy.row_inputs[0]])
+        if self.step != self.calls or batch != len(self.rows):
+            raise TraceError(
+                f"in step {self.step} the pipeline's transformer call {self.calls} has {batch} rows where call {self.step} "
+                f"with {len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
+            )
+        self.timesteps.append(Moving(bound[self.anatomy.timestep].flatten()))
+        self.driver.step = self.step
+        self.driver.memory.begin_call()
+
+    def _end_call(self, output: Any) -> None:
+        """Keep the prediction, and what the recorders have of this step; report it."""
+        if self.prediction:
+            self.predicted.append(Moving(output[0].detach()))
+        self.calls += 1
+        for recorder in self.recorders:
+            recorder.end_step(self.step)
         try:
-            self.on_step(step)
-        except Exception as error:
+            self.on_step(self.step)
+        except Exception as error:  # an error of the callback is not an error of the pipeline
             self.report_error = error
             raise
 
-    def _concerned(self, site: Site) -> bool:
-        return any(site in recorder.sites for recorder in self.recorders) or self.driver.concerns(site)
+    def edit_call(self, step: int, envoy: Any) -> None:
+        """Apply the edits of one call, at the sites that they touch; called in the trace's body."""
+        self.driver.step = step
+        if self.driver.swaps:
+            bound = self.anatomy.rows_first(bind_inputs(self.transformer, *envoy.inputs))
+            bound, swapped = self.driver.swap(bound)
+            if swapped:
+                envoy.inputs = ((), self.anatomy.as_called(bound))
+        for stop in self.route:
+            concerned = [site for site in stop.sites if self.driver.concerns(site)]
+            if concerned:
+                self._edit_block(stop, concerned, step, envoy)
 
-    def _see_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        """Gates, shifts and scales of one AdaLN projection: the output of a module, or an argument of the block."""
+    def _edit_block(self, stop: Stop, concerned: Sequence[Site], step: int, envoy: Any) -> None:
+        for site in concerned:
+            if site.kind not in ("hidden", *MODULATION_KINDS):
+                raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
+        for path, read, sites in stop.reads:
+            if isinstance(read, Modulation) and any(site in concerned for _, site in sites):
+                self._edit_modulation(stop, envoy.get(path), read, sites, step)
+        if any(site in concerned for site in stop.states.values()):
+            block = envoy.get(stop.path)
+            before = stop.block.states(block.output, self.tokens)
+            after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
+            if any(after[stream] is not before[stream] for stream in after):
+                block.output = stop.block.with_states(block.output, after)
+
+    def _edit_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
         owners = {number: site for number, site in sites if site.stream not in read.shared_with}
         self._refuse_shared(sites, owners, step)
-        bound = bind_inputs(stop.module, *envoy.inputs) if read.module is None else None
-        values = envoy.output if bound is None else read.compute(stop.module, bound)
+        if read.module is not None:
+            edited = self.driver.edit_chunks(read, owners, envoy.output)
+            if edited is not None:
+                envoy.output = edited
+            return
+        bound = bind_inputs(stop.module, *envoy.inputs)
+        values = read.compute(stop.module, bound)
         edited = self.driver.edit_chunks(read, owners, values)
-        if edited is not None and bound is None:
-            envoy.output = values = edited
-        elif edited is not None and bound is not None:
-            bound = read.write(stop.module, bound, values, edited)
-            envoy.inputs = ((), bound)
-            values = read.compute(stop.module, bound)
-        chunks = read.split(values)
-        for number, site in sites:
-            self._record(site, step, chunks[number])
+        if edited is not None:
+            envoy.inputs = ((), read.write(stop.module, bound, values, edited))
 
     def _refuse_shared(self, sites: list[tuple[int, Site]], owners: Mapping[int, Site], step: int) -> None:
         """Refuse to edit a shared gate for one of its streams: the user must edit the owner, which changes both."""
@@ -187,40 +262,30 @@ class Visitor:
             if any(edit.touches(site, step) and not edit.touches(owner, step) for edit in self.driver.arms[0]):
                 raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
 
-    def _see_states(self, stop: Stop, step: int) -> None:
-        """Hidden states in a block's output."""
-        output = stop.envoy.output
-        before = stop.block.states(output, self.tokens)
-        after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
-        for stream, site in stop.states.items():
-            self._record(site, step, after[stream])
-        if any(after[stream] is not before[stream] for stream in after):
-            stop.envoy.output = stop.block.with_states(output, after)
-
-    def _record(self, site: Site, step: int, value: Tensor) -> None:
-        for recorder in self.recorders:
-            if site in recorder.sites:
-                recorder.see(site, step, value.detach()[: len(self.rows)])
-
     def check_complete(self) -> None:
-        """Check that every block of every step was visited, unless every row failed."""
+        """Check that every step was run, at its planned timestep, and that every edit had an effect."""
         expected = len(self.schedule.timesteps)
-        if all(self.finite.found):
-            return
         if self.calls != expected or self.scheduler_hook.steps != expected:
             raise TraceError(
                 f"trace: {self.calls} transformer calls and {self.scheduler_hook.steps} scheduler steps ran; {expected} planned"
             )
+        for step, (moving, planned) in enumerate(zip(self.timesteps, self.schedule.timesteps, strict=True)):
+            given = moving.numpy().astype(np.float64) * self.anatomy.timestep_scale
+            if not np.allclose(given, planned, rtol=TIMESTEP_ROUNDING.get(moving.host.dtype, 1e-6), atol=1e-6):
+                raise TraceError(f"step {step} was planned at timestep {planned:g} but ran at {given}: the scheduler changed")
         for edit, count in zip(self.driver.arms[0], self.driver.touched[0], strict=True):
             if not count:
                 raise InputError(f"intervention {edit!r} touched nothing: this run has no such block, stream and step")
 
     def _not_finite(self, position: int, images: list[Array]) -> str | None:
         """The first NaN or Inf of a row: in a block, the latents, or the picture."""
-        found = self.finite.found[position]
-        if found is not None:
-            return f"{found[1]}, step {found[0]}"
-        for step in self.scheduler_hook.not_finite.get(position, [])[:1]:
+        order = {site: place for place, site in enumerate(self.anatomy.sites())}
+        reducing = [recorder for recorder in self.recorders if isinstance(recorder, Reducing)]
+        found = [place for recorder in reducing for place in recorder.not_finite(position)]
+        if found:
+            step, site = min(found, key=lambda place: (place[0], order[place[1]]))
+            return f"{site}, step {step}"
+        for step in self.scheduler_hook.not_finite(position)[:1]:
             return f"the latents, step {step}"
         return None if np.isfinite(images[position]).all() else "the decoded picture (the VAE)"
 
@@ -228,17 +293,28 @@ class Visitor:
         """The result of one row."""
         row = self.rows[position]
         if place := self._not_finite(position, images):
-            return TracedRow(row, {}, f"NaN or Inf at {place}, prompt {row.index} ({row.text!r}, seed {row.seed})")
+            return TracedRow(row, failure=f"NaN or Inf at {place}, prompt {row.index} ({row.text!r}, seed {row.seed})")
+        size = sum(recorder.nbytes for recorder in self.recorders) // len(self.rows)
+        return TracedRow(row, functools.partial(self._arrays, position, images[position]), size)
+
+    def _arrays(self, position: int, image: Array) -> RowArrays:
         arrays: RowArrays = {}
         for recorder in self.recorders:
             arrays.update(recorder.row(position))
-        latents = np.stack([step[position].numpy() for step in self.scheduler_hook.latents])
+        latents = np.stack([step.numpy()[position] for step in self.scheduler_hook.latents])
         latents = latents if self.scheduler_hook.keep_all else latents[0]
-        arrays["outputs"] = {"image": as_bytes(still(images[position])), "latents": latents}
-        if images[position].ndim == 4:
-            arrays["outputs"]["video"] = as_bytes(images[position])
+        arrays["outputs"] = {"image": as_bytes(still(image)), "latents": latents}
+        if image.ndim == 4:
+            arrays["outputs"]["video"] = as_bytes(image)
         if self.prediction:
-            parts = torch.stack([step[position] for step in self.predicted]).chunk(len(self.prediction), dim=1)
-            named = zip(self.prediction, parts, strict=True)
-            arrays["outputs"] |= {f"predicted_{name}": part.numpy() for name, part in named}
-        return TracedRow(row, arrays)
+            parts = np.split(np.stack([step.numpy()[position] for step in self.predicted]), len(self.prediction), axis=1)
+            arrays["outputs"] |= {f"predicted_{name}": part for name, part in zip(self.prediction, parts, strict=True)}
+        return arrays
+
+
+def _all(actions: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
+    def act(value: Any) -> None:
+        for action in actions:
+            action(value)
+
+    return act

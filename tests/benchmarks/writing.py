@@ -64,7 +64,7 @@ def measure(options: Options) -> dict[str, Any]:
             new()
             with Writer(path) as writer:
                 for step, state in enumerate(states):
-                    writer.hidden(0, step, 0, "image", state)
+                    writer.hidden("image", (0, step, 0), lambda state=state: state, state.nbytes)
 
         rounds = turns({"interp": through_writer, "zarr": by_hand, "hidden": hidden, "create": new}, options.rounds)
     speed = {which: interval([megabytes / (one[which] - one["create"]) for one in rounds], 0) for which in ("interp", "zarr")}
