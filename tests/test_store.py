@@ -75,6 +75,13 @@ def test_the_summary_is_the_mean_and_variance_over_prompts(tiny_run: interp.Run)
     assert tiny_run.summary.attrs["rows"] == 8
 
 
+def test_a_summary_added_up_while_writing_is_the_one_that_is_read(tiny_run: interp.Run) -> None:
+    """Bit for bit, with the same axes, coordinates and flags."""
+    read = tiny_run.summarise()
+    xr.testing.assert_identical(tiny_run.summary.drop_attrs(), read.drop_attrs())
+    assert tiny_run.summary.attrs["rows"] == read.attrs["rows"]
+
+
 @given(st.lists(arrays(np.float64, 3, elements=st.floats(-1e3, 1e3)), min_size=1, max_size=9), st.floats(-1e6, 1e6))
 def test_running_moments_equal_whole_array_moments_when_means_drift(values: list[np.ndarray], drift: float) -> None:
     moments = Moments((3,))

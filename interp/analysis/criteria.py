@@ -173,14 +173,15 @@ def outside(states: xr.DataArray) -> xr.DataArray:
 
 
 def largest(sizes: Array, k: int) -> Array:
-    """Whether each channel is among the k largest, along the last axis."""
+    """Whether each channel is among the k largest, along the last axis; of equal ones the first."""
     channels = sizes.shape[-1]
     if not 1 <= k <= channels:
         raise InputError(f"k must lie in 1..{channels}; got {k}")
-    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :k]
-    found = np.zeros(sizes.shape, bool)
-    np.put_along_axis(found, order, True, axis=-1)
-    return found
+    known = np.where(np.isnan(sizes), -np.inf, sizes)
+    least = np.partition(known, channels - k, axis=-1)[..., channels - k, None]
+    found, equal = known > least, known == least
+    wanted = k - found.sum(axis=-1, keepdims=True)
+    return np.asarray(found | (equal & (np.cumsum(equal, axis=-1, dtype=np.int32) <= wanted)))
 
 
 CRITERIA: dict[str, Callable[..., Criterion]] = {

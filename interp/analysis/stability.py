@@ -28,16 +28,18 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     each with _low, _high; `chance` is the mean overlap of two random sets of k.
     """
     sizes = sources.statistics(source, stream)["mean_abs"].transpose("prompt", "step", "block", "channel")
-    over_steps = largest(sources.over_steps(sizes).to_numpy(), k)
     texts, seeds = sources.labels(sizes)
     units, draw = sources.units(sizes), np.random.default_rng(seed)
     others, pairs = _pairs(texts, seeds, bool(units.shared), draw)
     by_sample: dict[str, list[Array]] = {"steps": [], "first_last": []}
+    means: list[Array] = []
     for values in sources.rows(sizes):
+        means.append(values.mean(axis=0, dtype=np.float64).astype(np.float32))
         here = largest(values, k)
         neighbours = jaccard(here[:-1], here[1:]) if len(here) > 1 else np.full((1, here.shape[1]), np.nan)
         by_sample["steps"].append(neighbours.mean(axis=0))
         by_sample["first_last"].append(jaccard(here[0], here[-1]))
+    over_steps = largest(np.stack(means), k)
     found = {
         **{name: np.stack(values) for name, values in by_sample.items()},
         "blocks": np.pad(jaccard(over_steps[:, :-1], over_steps[:, 1:]), ((0, 0), (0, 1)), constant_values=np.nan),

@@ -221,10 +221,7 @@ class Anatomy:
 
 
 __all__ = [
-    "Anatomy",
-    "Block",
     "Conditioning",
-    "Describe",
     "Inputs",
     "Lengths",
     "Modulation",
@@ -233,7 +230,6 @@ __all__ = [
     "Tap",
     "add_rows",
     "bind_inputs",
-    "describe",
     "in_place_of",
     "take_rows",
 ]

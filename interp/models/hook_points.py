@@ -173,19 +173,20 @@ def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths
 
 def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A block's inputs by argument name, positional or not."""
-    names, defaults = _parameters(type(block).forward)
-    if len(args) > len(names):
+    names, defaults, more = _parameters(type(block).forward)
+    if len(args) > len(names) and not more:
         raise TypeError(f"{type(block).__name__}.forward takes {len(names)} positional arguments; got {len(args)}")
     return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 @functools.cache
-def _parameters(forward: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The positional parameters of a forward after `self`, and all defaults."""
+def _parameters(forward: Any) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    """The positional parameters of a forward after `self`, all defaults, and whether it takes more (`*args`), without names."""
     _, *own = inspect.signature(forward).parameters.values()
     named = [one for one in own if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     defaults = {one.name: one.default for one in named if one.default is not one.empty}
-    return tuple(one.name for one in named if one.kind is not one.KEYWORD_ONLY), defaults
+    more = any(one.kind is one.VAR_POSITIONAL for one in own)
+    return tuple(one.name for one in named if one.kind is not one.KEYWORD_ONLY), defaults, more
 
 
 def as_output(prediction: torch.Tensor, return_dict: bool) -> Any:

@@ -20,7 +20,7 @@ from interp.runs.recorded import make_recorders, make_schema
 from interp.store.create import zarr_quiet
 from interp.store.reader import is_done
 from interp.store.schema import Schema
-from interp.store.summary import Bundle
+from interp.store.summary import Bundle, Totals
 from interp.store.writer import Writer
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
@@ -41,6 +41,8 @@ class Tracing:
     skipped: frozenset[int] = frozenset()
     """Rows that failed before and are skipped."""
     on_step: Callable[[int], None] | None = None
+    totals: Totals | None = None
+    """Adds up the rows that this process writes."""
     most: int | None = None
     """Largest batch that fits in memory; set once a batch did not fit."""
 
@@ -54,12 +56,12 @@ class Tracing:
         return groups(self.prepared.plan.rows(), self.prepared.plan.record.bundle or self.batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drop the progress callback, which cannot be pickled."""
-        return {**self.__dict__, "on_step": None}
+        """Drop the progress callback, which cannot be pickled, and this process' totals."""
+        return {**self.__dict__, "on_step": None, "totals": None}
 
     def do(self, units: Iterable[tuple[Row, ...]], stopped: Stopped) -> Iterator[Outcome]:
         """Trace the rows of units that are not done."""
-        with zarr_quiet(), Writer(self.path) as writer:
+        with zarr_quiet(), Writer(self.path, totals=self.totals) as writer:
             check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
             for unit in units:
                 wanted = {row.index for row in unit if row.index not in self.skipped}

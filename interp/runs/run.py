@@ -32,7 +32,7 @@ from interp.store.failures import failures, forget_failure, note_failure
 from interp.store.locations import absolute, exists, located
 from interp.store.reader import StoreReader
 from interp.store.schema import Schema
-from interp.store.summary import write_summary
+from interp.store.summary import Totals, write_summary
 from interp.store.traced_run import Run, open_run
 from interp.tracing.model import Model, as_model
 from interp.tracing.prepare import Prepared, prepare
@@ -106,6 +106,7 @@ def execute(
             how.on_progress(Progress(count, len(mine), traced, seconds, step, plan.steps, how.through.rates()))
 
         work.on_step = report
+        work.totals = None if any(done) or shard is not None else Totals.of(schema)
         pending = [unit for unit in units if any(not done[row.index] and row.index not in work.skipped for row in unit)]
         with contextlib.closing(how.through(work, pending, how.stopped)) as outcomes:
             for _, outcome in outcomes:
@@ -125,7 +126,7 @@ def execute(
         if how.stopped() and not all(done[row] for row in mine):
             raise KeyboardInterrupt
         if shard is None:
-            write_summary(path)
+            write_summary(path, work.totals)
     if traced:
         prepared.check_kept(str(path))
     if shard is not None:

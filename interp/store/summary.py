@@ -3,7 +3,8 @@
     summary/NAME                               (moment, step, block, stream, ..., channel) float32
     bundles/stats/NAME, bundles/gates/NAME     (bundle, moment, step, block, stream, ..., channel) float32
 
-Runs too large to keep the statistics of every prompt keep bundles. A bundle covers the done rows among
+A run in one process adds up its rows while it writes them (`Totals`); otherwise the summary is read from the store. Both give
+the same bits. Runs too large to keep the statistics of every prompt keep bundles. A bundle covers the done rows among
 `bundle * size .. (bundle + 1) * size - 1`. Bundles are written whole, so workers, shards and resumed runs do not update stored
 moments. The summary, small enough for a dashboard's first page, is the combination of all bundles.
 """
@@ -18,9 +19,10 @@ import xarray as xr
 from interp.store.create import replacing, write_dataset
 from interp.store.locations import remove
 from interp.store.reader import StoreReader, read_ahead
-from interp.store.schema import FOLDED, Array, Groups
+from interp.store.schema import FOLDED, Array, Groups, Schema
 
 MOMENTS = ("mean", "variance")
+MOST_TOTALS = 2 * 2**30  # bytes of running moments, float64
 PART = 2**15  # elements per pass: they fit in the processor's cache
 
 
@@ -81,6 +83,49 @@ class Bundle:
         return {group: {name: own.result() for name, own in moments.items()} for group, moments in self._moments.items()}
 
 
+class Totals:
+    """Running moments of a run's rows, added in row order as they are written."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema, self.rows = schema, list[int]()
+        self.variables = {name: own for name, own in schema.variables().items() if name.split("/")[0] in FOLDED}
+        self._moments: dict[str, Moments] = {}
+
+    @classmethod
+    def of(cls, schema: Schema) -> Totals | None:
+        """Those of a new store; `None` where they would take too much memory, or bundles keep them."""
+        if schema.bundle:
+            return None
+        size = sum(
+            4 * own.bytes // len(schema.prompt_text) for n, own in schema.variables().items() if n.split("/")[0] in FOLDED
+        )
+        return cls(schema) if size <= MOST_TOTALS else None
+
+    def add(self, row: int, arrays: Groups) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        for name, variable in self.variables.items():
+            if name not in self._moments:
+                self._moments[name] = Moments(tuple(variable.sizes.values())[1:])
+            group, _, own = name.partition("/")
+            self._moments[name].add(arrays[group][own])
+
+    def summary(self) -> xr.Dataset:
+        """As `summarise` reads it from the store."""
+        found = []
+        for group in FOLDED:
+            own = [name for name in self.variables if name.split("/")[0] == group]
+            if own:
+                around = self.schema.coordinates(own[0]).drop_vars("prompt")
+                flags = {f"{group}_{name}": flag for name, flag in around.items()}
+                data = {name.split("/")[1]: self._moments[name].result() for name in own}
+                dims = {name.split("/")[1]: ("moment", *tuple(self.variables[name].sizes)[1:]) for name in own}
+                coords = {"moment": np.array(MOMENTS, dtype=object), **around.coords}
+                found.append(xr.Dataset({name: (dims[name], values) for name, values in data.items()}, coords).assign(flags))
+        summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
+        return summary.assign_attrs(rows=len(self.rows))
+
+
 def summarise(reader: StoreReader) -> xr.Dataset:
     """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
     found = []
@@ -120,12 +165,13 @@ def moments_of(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataAr
     return xr.DataArray(moments.result(), {"moment": np.array(MOMENTS, dtype=object), **kept}, dims)
 
 
-def write_summary(path: Path) -> None:
-    """Compute the summary and write it into the store; an up-to-date summary is kept, an older one replaced."""
+def write_summary(path: Path, totals: Totals | None = None) -> None:
+    """Write the summary into the store, from totals of all its rows if there are any; an up-to-date one is kept."""
     reader = StoreReader(path)
     if "summary" in reader and reader.dataset("summary").attrs.get("rows") == int(reader.done.sum()):
         return
-    summary = summarise(reader)
+    rows = np.flatnonzero(reader.done).tolist()
+    summary = totals.summary() if totals is not None and totals.rows == rows != [] else summarise(reader)
     if not summary.data_vars or not summary.attrs["rows"]:
         return
     with replacing(path / "summary", store=path, tag="summary") as partial:

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,33 @@ import xarray as xr
 from interp.base.errors import InputError
 from interp.store.create import replacing, texts_as_objects
 
+LINES = 2**19  # of a table that is written at once
 FORMATS = {"csv": (), "parquet": ("pyarrow",), "nc": ("h5netcdf", "h5py")}
 
 
-def table(data: xr.Dataset | xr.DataArray) -> pd.DataFrame:
+def table(data: xr.Dataset | xr.DataArray, first: Sequence[str] = ()) -> pd.DataFrame:
     """One line per cell and one column per variable, if one variable spans all axes; else one line per variable and cell:
-    variable, axes, value.
+    variable, axes, value. Lines are in the order of the axes, those of `first` before the others.
     """
     dataset = _dataset(data)
     cells = int(np.prod(list(dataset.sizes.values()), dtype=np.int64))
     if any(variable.size == cells for variable in dataset.data_vars.values()):
-        return dataset.to_dataframe().reset_index()
-    kept = [_long(str(name), variable) for name, variable in dataset.data_vars.items()]
+        return _frame(dataset, first)
+    kept = [_long(str(name), variable, first) for name, variable in dataset.data_vars.items()]
     return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
 
 
-def _long(name: str, variable: xr.DataArray) -> pd.DataFrame:
+def _frame(dataset: xr.Dataset, first: Sequence[str]) -> pd.DataFrame:
+    axes = [str(axis) for axis in dataset.dims]
+    leading = [axis for axis in first if axis in axes]
+    frame = dataset.to_dataframe(dim_order=[*leading, *(axis for axis in axes if axis not in leading)]).reset_index()
+    return frame[[*axes, *(column for column in frame if column not in axes)]]
+
+
+def _long(name: str, variable: xr.DataArray, first: Sequence[str]) -> pd.DataFrame:
     if not variable.dims:
         return pd.DataFrame({"variable": [name], "value": [variable.item()]})
-    frame = variable.rename("value").to_dataframe().reset_index()
+    frame = _frame(variable.rename("value").to_dataset(), first)
     return frame.assign(variable=name)[["variable", *(column for column in frame if column != "variable")]]
 
 
@@ -108,16 +116,19 @@ def export(data: xr.Dataset, path: str | Path, on_row: Callable[[int, int], None
 
 
 def _parts(data: xr.Dataset, on_row: Callable[[int, int], None]) -> Iterator[pd.DataFrame]:
-    """Tables of one prompt and one block each; one prompt is in memory at a time."""
+    """Tables of one prompt and some blocks each; one prompt is in memory at a time."""
     if "prompt" not in data.dims:
         yield table(data.load())
         return
     total = data.sizes["prompt"]
     for row in range(total):
         here = data.isel(prompt=[row]).load()
-        blocks = range(here.sizes["block"]) if "block" in here.dims else [None]
-        for block in blocks:
-            yield table(here if block is None else here.isel(block=[block]))
+        blocks = here.sizes.get("block", 1)
+        size = max(variable.size for variable in here.data_vars.values())
+        some = max(1, LINES * blocks // max(size, 1))
+        for start in range(0, blocks, some):
+            part = here.isel(block=slice(start, start + some)) if "block" in here.dims else here
+            yield table(part, ("prompt", "block"))
         on_row(row + 1, total)
 
 

@@ -16,6 +16,7 @@ from interp.store.create import storage_message
 from interp.store.locations import remove
 from interp.store.reader import undo
 from interp.store.schema import Array, Groups
+from interp.store.summary import Totals
 
 Job = Callable[[], None]
 
@@ -23,8 +24,9 @@ Job = Callable[[], None]
 class Writer:
     """Writes into an existing store, as a context manager. A failed write raises at the next call."""
 
-    def __init__(self, path: Path, *, budget: int = 256 * 2**20) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, totals: Totals | None = None, budget: int = 256 * 2**20) -> None:
+        """`totals` adds up the rows that are written."""
+        self.path, self.totals = path, totals
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._thread = ThreadPoolExecutor(1, "interp-writer")
         self._jobs: deque[tuple[int, Future[None]]] = deque()
@@ -57,9 +59,12 @@ class Writer:
         place = row if isinstance(row, tuple) else (row,)
 
         def write() -> None:
-            self._write_groups("", place, groups() if callable(groups) else groups)
+            arrays = groups() if callable(groups) else groups
+            self._write_groups("", place, arrays)
             if done:
                 self._write("done", place, np.uint8(1))
+            if self.totals is not None and isinstance(row, int):
+                self.totals.add(row, arrays)
 
         self._submit(size if callable(groups) else _size(groups), write)
 

@@ -75,13 +75,13 @@ def _run(prepared: Prepared, rows: Sequence[Row], visitor: Visitor, envoy: Any) 
     def sample(**arguments: Any) -> None:
         outputs.append(model.pipe(**arguments))
 
-    edited = range(len(visitor.schedule.timesteps)) if any(visitor.driver.arms) else ()
+    steps = len(visitor.schedule.timesteps) if visitor.editor.edits else 0
     observer = visitor.observer(envoy)
     try:
         with quiet(), envoy.trace(fn=sample, **pipeline_arguments(model, prepared.plan, rows)) as tracer:
             observer.subscribe()
-            for step in tracer.iter[: len(edited)] if edited else ():
-                visitor.edit_call(step, envoy)
+            for step in tracer.iter[:steps] if steps else ():
+                visitor.editor.edit_call(step, envoy)
     except InterpError:
         raise
     except Exception as error:

@@ -15,10 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from interp.tracing.statistics import STATISTICS
-
 CHANNELS, TOKENS = 64, 32  # of a tile
 FIRST = 4  # tokens whose mean is subtracted
+STATISTICS = 5
 PROGRAMS = 512  # at least, where there are tokens enough: an H200 has 132 multiprocessors
 
 
@@ -136,14 +135,14 @@ def _whole(
 
 
 def token_statistics(states: Tensor) -> Tensor:
-    """Statistics over tokens of (batch, token, channel): (batch, statistic, channel) float32, in `STATISTICS` order."""
+    """(batch, token, channel) -> (batch, statistic, channel) float32, in the order of `statistics.STATISTICS`."""
     batch, tokens, channels = states.shape
     columns = triton.cdiv(channels, CHANNELS)
     wanted = max(1, min(triton.cdiv(PROGRAMS, columns * batch), triton.cdiv(tokens, TOKENS)))
     each = triton.cdiv(triton.cdiv(tokens, wanted), TOKENS) * TOKENS
     count = triton.cdiv(tokens, each)
-    parts = torch.empty((count, len(STATISTICS), batch, channels), dtype=torch.float32, device=states.device)
-    found = torch.empty((batch, len(STATISTICS), channels), dtype=torch.float32, device=states.device)
+    parts = torch.empty((count, STATISTICS, batch, channels), dtype=torch.float32, device=states.device)
+    found = torch.empty((batch, STATISTICS, channels), dtype=torch.float32, device=states.device)
     _parts[(columns, count, batch)](
         states, parts, tokens, channels, *states.stride(), each, batch, TILE=TOKENS, WIDTH=CHANNELS, FIRST=FIRST
     )

@@ -21,7 +21,7 @@ class StatisticsRecorder(Reducing):
     def __init__(self, anatomy: Anatomy, steps: int, counted: Mapping[str, Array] | None = None) -> None:
         self.values, self.medians = Steps(steps), Steps(steps, median)
         super().__init__(in_grid(anatomy, "hidden"), (self.values, self.medians), _statistics, counted)
-        self.grid = Grid(self.order, anatomy)
+        self.grid = Places(self.order, anatomy)
 
     @property
     def covered(self) -> set[Site]:
@@ -47,7 +47,7 @@ class GatesRecorder(Reducing):
     def __init__(self, anatomy: Anatomy, steps: int, kinds: Sequence[str]) -> None:
         self.values = Steps(steps)
         super().__init__(in_grid(anatomy, *kinds), (self.values,), copied)
-        self.grids = {kind: Grid(self.order, anatomy, kind, anatomy.gates) for kind in kinds}
+        self.grids = {kind: Places(self.order, anatomy, kind, anatomy.gates) for kind in kinds}
         self.empty = (steps, len(anatomy.blocks), len(anatomy.streams), 0, anatomy.channels)
 
     def row(self, position: int) -> RowArrays:
@@ -71,8 +71,8 @@ class BranchRecorder(Reducing):
         sites = [site for site in in_grid(anatomy, "branch", "input") if site.kind == "branch" or site.block == 0]
         self.values = Steps(steps)
         super().__init__(sites, (self.values,), _mean, counted)
-        self.grid = Grid(self.order, anatomy, "branch", anatomy.writers)
-        self.embedding = Grid(self.order, anatomy, "input", blocks=1)
+        self.grid = Places(self.order, anatomy, "branch", anatomy.writers)
+        self.embedding = Places(self.order, anatomy, "input", blocks=1)
         self.position = np.zeros((len(anatomy.streams), anatomy.channels), np.float32)
         if position is not None:
             self.position[anatomy.streams.index("image")] = position.mean(axis=0)
@@ -98,7 +98,7 @@ class FiniteCheck(Reducing):
             yield int(step), self.order[place]
 
 
-class Grid:
+class Places:
     """Where the sites of a kind lie on the stored axes (block, stream) or (block, stream, gate)."""
 
     def __init__(

@@ -1,30 +1,31 @@
 """Visit the blocks of each transformer call of a traced run: read, edit, record.
 
-What is only read goes to an `Observer`, by actions that are made once per run. An edit runs in the trace's body, which waits
-for the sites that it touches and for no others.
+What is read goes to an `Observer`, by actions that are made once per run; an edit is made before by the `Editor`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.base.errors import InputError, TraceError
 from interp.base.plan import Row
-from interp.base.sites import MODULATION_KINDS, Site
+from interp.base.sites import Site
 from interp.interventions.hooks import Driver
-from interp.models.anatomy import Block, Modulation, Tap, bind_inputs
+from interp.models.anatomy import Modulation, Tap, bind_inputs
 from interp.models.families.outputs import as_bytes, still
+from interp.tracing.editor import Editor
 from interp.tracing.envoy import Observer
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, Receive, Recorder, Reducing, RowArrays
 from interp.tracing.reductions import FiniteCheck
+from interp.tracing.route import Stop, route_of
 from interp.tracing.sampler import SchedulerHook
 from interp.tracing.steps import Moving
 
@@ -49,42 +50,6 @@ class TracedRow:
         return self.make()
 
 
-@dataclasses.dataclass(frozen=True)
-class Stop:
-    """The sites to visit in one block, in execution order."""
-
-    path: str
-    module: nn.Module
-    inputs: dict[str, Site]
-    """By stream."""
-    reads: list[tuple[str, Modulation | Tap, list[tuple[int, Site]]]]
-    """(path of the module, modulation or tap, [(chunk number, site)])."""
-    states: dict[str, Site]
-    """By stream."""
-    block: Block
-
-    @property
-    def sites(self) -> Iterator[Site]:
-        """All of them."""
-        yield from self.inputs.values()
-        for _, _, sites in self.reads:
-            yield from (site for _, site in sites)
-        yield from self.states.values()
-
-
-def _route(index: int, block: Block, transformer: nn.Module) -> Stop:
-    reads = []
-    for read in block.reads:
-        if isinstance(read, Tap):
-            sites = [(0, Site(index, read.stream, read.kind, read.gate))]
-        else:
-            sites = [(number, site) for owner, number, site in block.chunk_sites(index) if owner is read]
-        reads.append((f"{block.path}.{read.module}" if read.module else block.path, read, sites))
-    inputs = {stream: Site(index, stream, "input") for stream in block.state_inputs}
-    states = {stream: Site(index, stream, "hidden") for stream in block.hidden}
-    return Stop(block.path, transformer.get_submodule(block.path), inputs, reads, states, block)
-
-
 class Visitor:
     """Visits the blocks of each transformer call: reads, edits, records."""
 
@@ -99,7 +64,8 @@ class Visitor:
         self.recorders = [*recorders, FiniteCheck(self.anatomy, len(self.schedule.timesteps), recorders)]
         self.driver, self.on_step = driver, on_step
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
-        self.route = [_route(index, block, self.transformer) for index, block in enumerate(self.anatomy.blocks)]
+        self.route = route_of(self.anatomy, self.transformer)
+        self.editor = Editor(self.anatomy, self.transformer, self.route, driver, self.tokens)
         self.timesteps: list[Moving] = []
         self.predicted: list[Moving] = []
         self.calls = self.step = 0
@@ -117,8 +83,7 @@ class Visitor:
     @property
     def used(self) -> list[str]:
         """Paths of the modules that are read or may be edited."""
-        edited = any(self.driver.arms)
-        found = []
+        edited, found = self.editor.edits, []
         for stop in self.route:
             if edited or any(site in self.receivers for site in stop.sites):
                 found.append(stop.path)
@@ -190,7 +155,8 @@ class Visitor:
 
     def _begin_call(self, given: Any) -> None:
         """Check a call of the transformer: one step of the loop."""
-        bound = self.anatomy.rows_first(bind_inputs(self.transformer, *given))
+        bound = self.editor.unswapped or self.anatomy.rows_first(bind_inputs(self.transformer, *given))
+        self.editor.unswapped = None
         self.step, batch = self.scheduler_hook.steps, len(bound[self.anatomy.row_inputs[0]])
         if self.step != self.calls or batch != len(self.rows):
             raise TraceError(
@@ -213,54 +179,6 @@ class Visitor:
         except Exception as error:  # an error of the callback is not an error of the pipeline
             self.report_error = error
             raise
-
-    def edit_call(self, step: int, envoy: Any) -> None:
-        """Apply the edits of one call, at the sites that they touch; called in the trace's body."""
-        self.driver.step = step
-        if self.driver.swaps:
-            bound = self.anatomy.rows_first(bind_inputs(self.transformer, *envoy.inputs))
-            bound, swapped = self.driver.swap(bound)
-            if swapped:
-                envoy.inputs = ((), self.anatomy.as_called(bound))
-        for stop in self.route:
-            concerned = [site for site in stop.sites if self.driver.concerns(site)]
-            if concerned:
-                self._edit_block(stop, concerned, step, envoy)
-
-    def _edit_block(self, stop: Stop, concerned: Sequence[Site], step: int, envoy: Any) -> None:
-        for site in concerned:
-            if site.kind not in ("hidden", *MODULATION_KINDS):
-                raise InputError(f"intervention: {site} can be read but not edited; edit hidden, alpha, shift or scale")
-        for path, read, sites in stop.reads:
-            if isinstance(read, Modulation) and any(site in concerned for _, site in sites):
-                self._edit_modulation(stop, envoy.get(path), read, sites, step)
-        if any(site in concerned for site in stop.states.values()):
-            block = envoy.get(stop.path)
-            before = stop.block.states(block.output, self.tokens)
-            after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
-            if any(after[stream] is not before[stream] for stream in after):
-                block.output = stop.block.with_states(block.output, after)
-
-    def _edit_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
-        owners = {number: site for number, site in sites if site.stream not in read.shared_with}
-        self._refuse_shared(sites, owners, step)
-        if read.module is not None:
-            edited = self.driver.edit_chunks(read, owners, envoy.output)
-            if edited is not None:
-                envoy.output = edited
-            return
-        bound = bind_inputs(stop.module, *envoy.inputs)
-        values = read.compute(stop.module, bound)
-        edited = self.driver.edit_chunks(read, owners, values)
-        if edited is not None:
-            envoy.inputs = ((), read.write(stop.module, bound, values, edited))
-
-    def _refuse_shared(self, sites: list[tuple[int, Site]], owners: Mapping[int, Site], step: int) -> None:
-        """Refuse to edit a shared gate for one of its streams: the user must edit the owner, which changes both."""
-        for number, site in sites:
-            owner = owners[number]
-            if any(edit.touches(site, step) and not edit.touches(owner, step) for edit in self.driver.arms[0]):
-                raise InputError(f"intervention: {site} is the same gate as {owner}; edit {owner}, which changes both")
 
     def check_complete(self) -> None:
         """Check that every step was run, at its planned timestep, and that every edit had an effect."""
