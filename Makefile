@@ -8,6 +8,7 @@
 #   make notebooks the notebooks, executed, into cache/notebooks/
 #   make docs      the docs as a site, every link checked
 #   make bench     every benchmark, and docs/benchmarks.md written from them (BENCH="--only tracing --rounds 3" for a part)
+#   make bench-card   what wants a card, in five minutes (BENCH=--dry-run: the same on small CPU models)
 #   make install   the environment alone, in .venv/
 # Another torch build (CUDA, ROCm): make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 PARALLEL := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 HERE := not slow and not gpu and not browser and not notebook and not quantized
 
-.PHONY: demo test test-long test-browser test-all notebooks test-gpu lint install docs bench clean
+.PHONY: demo test test-long test-browser test-all notebooks test-gpu lint install docs bench bench-card clean
 
 demo: $(INSTALLED)
 	$(BIN)/interp trace --model demo --prompts interp/models/demo/prompts.txt --record stats,gates,hidden --out cache/demo.zarr
@@ -82,6 +83,9 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
+
+bench-card: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/card.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache

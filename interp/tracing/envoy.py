@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nnsight import NNsight
+from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import Mediator
 
 from interp.interventions.forks import Slot
@@ -67,20 +69,29 @@ class View:
         slot = Slot(transformer)
         if "forward" not in transformer.__dict__:  # one that another library wraps stays as it is
             transformer.__dict__[Slot.name] = transformer.__dict__["forward"] = slot
-        self.envoy = Transformer(transformer)
-        if used is not None:
-            kept = {id(transformer), *(id(transformer.get_submodule(path)) for path in used)}
-            self._restore([(module, own) for module, own in self.before if id(module) not in kept])
+        self.envoy = Transformer(transformer) if used is None else _partly(transformer, used)
 
     def remove(self) -> None:
         """Give every module the forward that it had."""
-        self._restore(self.before)
-
-    def _restore(self, before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
-        for module, own in before:
+        for module, own in self.before:
             for name in INSTALLED:
                 module.__dict__.pop(name, None)
             module.__dict__.update(own)
+
+
+def _partly(transformer: Any, used: Collection[str]) -> Transformer:
+    """An envoy of some modules and those around them."""
+    parts = {part for path in used for part in itertools.accumulate(path.split("."), "{}.{}".format)}
+    kept = {id(transformer.get_submodule(part)) for part in parts}
+
+    def part_of(base: type[Any]) -> type[Any]:
+        def add(self: Any, name: str, module: Any) -> Any:
+            return base._add_envoy(self, name, module) if id(module) in kept else None
+
+        return type(base.__name__, (base,), {"_add_envoy": add})
+
+    found: Transformer = part_of(Transformer)(transformer, envoys=part_of(Envoy))
+    return found
 
 
 def _own(module: Any) -> dict[str, Any]:

@@ -25,10 +25,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import full_size
-from common import Options, machine
+from common import Options, machine, said, shown, table
 
-ORDER = ("tracing", "costs", "writing", "analyses", "dashboard", "workers", "experiments", "guidance", "start_up")
+ORDER = ("tracing", "host", "costs", "writing", "analyses", "dashboard", "workers", "experiments", "guidance", "start_up")
 SIZED = ("tracing", "guidance")
+PAIRS = (("interp", "untraced"), ("interp", "hooks"), ("hooks", "untraced"))
 DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Benchmarks
 
@@ -43,7 +44,24 @@ tiny text encoders and a tiny autoencoder; `--model flux` takes real weights.
 def page(measured: dict[str, Any]) -> str:
     """The docs' page."""
     keys = sorted(measured, key=lambda key: ORDER.index(key.split()[0]))
-    return "\n".join([HEAD, *(_section(key, measured[key]) for key in keys)])
+    return "\n".join([HEAD, _costs(measured), *(_section(key, measured[key]) for key in keys)])
+
+
+def _costs(measured: dict[str, Any]) -> str:
+    """What tracing costs, at which size, on what."""
+    rows = []
+    for key, found in measured.items():
+        name, _, size = key.partition(" ")
+        if name == "tracing":
+            report = found["report"]
+            title = full_size.SIZES[size].title if size else said(report["model"])
+            ratios = [shown(report["ratios"][f"{over} / {under}"]) for over, under in PAIRS]
+            memory = report["peak MB"]
+            more = f"{memory['interp'] - memory['untraced']:.0f}" if memory else ""
+            rows.append([title, found["machine"], *ratios, more, found["date"]])
+    return (
+        table(["what a trace costs", "on", *(f"{a} / {b}" for a, b in PAIRS), "memory over untraced, MB", "date"], rows) + "\n"
+    )
 
 
 def _section(key: str, found: dict[str, Any]) -> str:

@@ -1,42 +1,55 @@
 """Host time: what the main thread does for each call of a block, on a model with FLUX.1's 57 blocks and 32 channels, whose
-kernels take next to nothing. Thread time, the slope between a long and a short run, so that what is paid once a run does not
-count. The plain pipeline, plain torch hooks with the same reductions, and `interp.trace`'s way take turns.
+kernels take next to nothing (128 x 128 pixels). Thread time, the slope between a long and a short run, so that what is paid
+once a run does not count. The plain pipeline, plain torch hooks with the same reductions, and a trace without its store take
+turns. Counts are those of tests/test_cost.py; the kernel's are of Triton's interpreter.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from common import Options, interval, shown, table
 from tracing import hooked, plain
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import counting
+
 import interp
 from interp.models import tiny
-from interp.runs.recorded import make_recorders, make_schema
-from interp.tracing.group import trace_group
+from interp.tracing import statistics
 from interp.tracing.prepare import Prepared, prepare
 
-TITLE = "Host time of a block's call"
+try:
+    from interp.tracing import kernel
+except ImportError:
+    kernel = None  # type: ignore[assignment]
+
+TITLE = "Host time of a block's call, and counts"
 SHAPE = {"blocks": 19, "single_blocks": 38, "resolution": 128}
 SHORT, LONG = 5, 25
 
 
-def reduced(prepared: Sequence[Prepared]) -> None:
+def traced(prepared: Sequence[Prepared]) -> None:
     """The trace without its store."""
     for one in prepared:
-        rows = one.plan.rows()
-        recorders = make_recorders(one, make_schema(one), rows, lambda *state: None)
-        trace_group(one, rows, recorders)
+        counting.reduced(one)
 
 
-WAYS: Mapping[str, Callable[[Sequence[Prepared]], None]] = {"untraced": plain, "hooks": hooked, "interp": reduced}
+WAYS: Mapping[str, Callable[[Sequence[Prepared]], None]] = {"untraced": plain, "hooks": hooked, "interp": traced}
 
 
 def thread_seconds(call: Callable[[], Any]) -> float:
@@ -51,50 +64,60 @@ def thread_seconds(call: Callable[[], Any]) -> float:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Microseconds of each way, and ratios within a round."""
+    """Microseconds of each way, ratios within a round, and counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = tiny.build("flux", Path(folder) / "model", **SHAPE)
         bare, model = interp.load(path), interp.load(path)
-        calls = {}
+        blocks = len(model.anatomy.blocks)
+        calls: dict[tuple[str, int], Callable[[], None]] = {}
         for name, way in WAYS.items():
             for steps in (SHORT, LONG):
                 prepared = [prepare(bare if name != "interp" else model, ["a red cat"], steps=steps)]
-                calls[name, steps] = lambda way=way, prepared=prepared: way(prepared)
+                calls[name, steps] = functools.partial(way, prepared)
         for call in calls.values():
             call()
-        rounds = []
+        keys, rounds = list(calls), []
         for number in range(options.rounds):
-            order = np.random.default_rng(number).permutation(len(calls))
-            keys = list(calls)
+            order = np.random.default_rng(number).permutation(len(keys))
             taken = {keys[place]: thread_seconds(calls[keys[place]]) for place in order}
-            blocks = len(model.anatomy.blocks)
-            rounds.append({name: (taken[name, LONG] - taken[name, SHORT]) / (LONG - SHORT) / blocks * 1e6 for name in WAYS})
+            rounds.append({n: (taken[n, LONG] - taken[n, SHORT]) / (LONG - SHORT) / blocks * 1e6 for n in WAYS})
+        counts = counted(model)
     return {
         "blocks": blocks,
         "rounds": options.rounds,
         "microseconds": {name: interval([one[name] for one in rounds], 0) for name in WAYS},
-        "ratios": {f"{name} / untraced": interval([one[name] / one["untraced"] for one in rounds]) for name in WAYS},
-        "threads": torch.get_num_threads(),
+        "ratios": {name: interval([one[name] / one["untraced"] for one in rounds]) for name in WAYS},
+        "counts": counts,
     }
 
 
+def counted(model: interp.Model) -> dict[str, float]:
+    """Operations a site, bytes read over those of a state, and waits a step."""
+
+    def make(steps: int) -> Prepared:
+        return prepare(model, ["a red cat"], steps=steps)
+
+    sites = sum(1 for site in model.anatomy.sites() if site.kind in ("hidden", "alpha"))
+    found = {"operations a state or gate": sum(counting.added_a_step(counting.operations, make).values()) / sites}
+    state = torch.randn(1, 4096, 64, dtype=torch.bfloat16)
+    with counting.Counting(state) as reads:
+        statistics.token_statistics(state)
+        statistics.sample_magnitudes(state)
+    found["bytes read over a state's, torch"] = reads.read / state.nbytes
+    if kernel is not None:
+        with patch.object(kernel, "PROGRAMS", kernel.PROGRAMS * 64 // 3072), counting.counted_loads() as loaded:
+            kernel.token_statistics(state)
+        found["bytes read over a state's, kernel"] = loaded[0] / state.nbytes
+    waits = counting.added_a_step(counting.waits, make)
+    found["waits for the device a step"] = sum(max(count, 0) for count in waits.values())
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 def page(report: dict[str, Any]) -> str:
-    """The docs' table."""
-    rows = [
-        [name, shown(report["microseconds"][name]), shown(report["ratios"][f"{name} / untraced"]), _target(name)]
-        for name in WAYS
-    ]
-    return table(["", "µs a block's call", "over untraced, 95% interval", "target"], rows)
-
-
-def _target(name: str) -> str:
-    return "1.10" if name == "interp" else ""
-
-
-if __name__ == "__main__":
-    import json
-    import sys
-    import warnings
-
-    warnings.simplefilter("ignore")
-    print(json.dumps(measure(Options(rounds=int(sys.argv[1]) if len(sys.argv) > 1 else 5)), indent=1))
+    """The docs' tables."""
+    targets = {"interp": "1.10"}
+    rows = [[n, shown(report["microseconds"][n]), shown(report["ratios"][n]), targets.get(n, "")] for n in WAYS]
+    most = {"torch": "2.1", "kernel": "1.1", "a step": "0"}
+    counts = [[n, f"{v:g}", next((t for end, t in most.items() if n.endswith(end)), "")] for n, v in report["counts"].items()]
+    times = table(["", "us a block's call", "over untraced, 95% interval", "target"], rows)
+    return times + "\n\n" + table(["counts", "", "at most"], counts)
