@@ -79,6 +79,7 @@ class Reducing(Recorder):
             self.entries += [(place, rows) for rows, _ in own.pieces] if own else [(place, slice(None))]
         self.seen = bytearray(len(self.entries))
         self.passed: list[Any] = [None] * len(self.entries)
+        self.copies: list[Tensor | None] = [None] * len(self.entries)
         self.groups: list[_Alike] = []
 
     def receiver(self, site: Site) -> Receive:
@@ -97,17 +98,21 @@ class Reducing(Recorder):
             site = self.order[self.entries[entry][0]]
             raise TraceError(f"{site} was seen twice in step {step}: its module ran more than once")
         self.seen[entry] = 1
-        if self.groups and (copy := self.passed[entry]) is not None and copy.shape == value.shape:
+        copy = self.copies[entry]
+        if copy is None:
+            self.passed[entry] = value.clone() if value.numel() <= SMALL else self.reduce(value)
+        elif copy.shape == value.shape:
             copy.copy_(value)
         else:
-            self.passed[entry] = value.clone() if value.numel() <= SMALL else self.reduce(value)
+            site = self.order[self.entries[entry][0]]
+            raise TraceError(f"{site} had the shape {tuple(copy.shape)} before step {step} and has {tuple(value.shape)} in it")
 
     def end_step(self, step: int) -> None:
         """Keep the step's reductions, those of one shape together."""
         if 0 in self.seen:
             site = self.order[self.entries[self.seen.index(0)][0]]
             raise TraceError(f"{site} was not seen in step {step}: its module did not run")
-        self.groups = self.groups or [_Alike(own, self.passed) for own in _alike(self.passed)]
+        self.groups = self.groups or [_Alike(own, self.passed, self.copies) for own in _alike(self.passed)]
         for number, group in enumerate(self.groups):
             entries = [self.entries[entry] for entry in group.places]
             for steps, found in zip(self.steps, group.reduced(self.passed, self.reduce), strict=True):
@@ -209,12 +214,13 @@ def copied(value: Tensor) -> tuple[Tensor]:
 class _Alike:
     """Values of one shape. Small ones are copied into one tensor, which is reduced at once."""
 
-    def __init__(self, places: list[int], passed: list[Any]) -> None:
+    def __init__(self, places: list[int], passed: list[Any], copies: list[Tensor | None]) -> None:
+        """`copies` gets the place of each small value in that tensor: later steps copy into it."""
         self.places, self.copies = places, None
         if isinstance(passed[places[0]], Tensor):
             self.copies = torch.stack([passed[place] for place in places])
             for place, copy in zip(places, self.copies, strict=True):
-                passed[place] = copy
+                passed[place], copies[place] = None, copy
 
     def reduced(self, passed: list[Any], reduce: Reduce) -> list[Any]:
         """Per reduction: (entry, row, ...), or a list of tensors, which are not needed any more."""

@@ -5,6 +5,7 @@ torch, in blocks that stay in the processor's cache.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
 MEDIAN_SAMPLE = 2_048  # elements used for the median of a state: its standard error is 2.6% where elements are normal
-BLOCK = 2**20  # elements reduced at a time
+BLOCK = 2**18  # elements reduced at a time
+_THREAD = threading.local()
 
 
 def token_mean(states: Tensor) -> Tensor:
@@ -35,6 +37,9 @@ def token_statistics(states: Tensor) -> Tensor:
     fused = _fused() if states.is_cuda else None
     if fused is not None:
         return fused(states)
+    rows = max(1, BLOCK // (states.shape[1] * states.shape[2]))
+    if rows < len(states):
+        return torch.cat([token_statistics(part) for part in torch.split(states, rows)])
     blocks = torch.split(states, _tokens(states), dim=1)
     if len(blocks) == 1:
         return torch.stack(_of_block(states), dim=1)
@@ -49,11 +54,21 @@ def token_statistics(states: Tensor) -> Tensor:
 
 def _of_block(states: Tensor) -> list[Tensor]:
     """Statistics of a block that fits in the cache; it is read once, into a float32 copy."""
-    values = states.to(torch.float32, copy=True)
-    size = values.abs()
+    values, size = _scratch(states)
+    torch.abs(values.copy_(states), out=size)
     mean = values.mean(1)
     mean_abs, largest, smallest = size.mean(1), size.amax(1), size.amin(1)
     return [mean, mean_abs, largest, smallest, values.sub_(mean.unsqueeze(1)).square_().mean(1)]
+
+
+def _scratch(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Two float32 tensors of this shape. They are used again: new memory costs more than the arithmetic."""
+    kept: Tensor | None = getattr(_THREAD, str(like.device), None)
+    if kept is None or kept.shape[1] < like.numel():
+        kept = torch.empty((2, max(BLOCK, like.numel())), dtype=torch.float32, device=like.device)
+        setattr(_THREAD, str(like.device), kept)
+    values, size = (part[: like.numel()].view(like.shape) for part in kept)
+    return values, size
 
 
 def sample_magnitudes(states: Tensor) -> Tensor:

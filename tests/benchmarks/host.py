@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import sys
 import tempfile
 import time
@@ -23,8 +22,6 @@ from common import Options, interval, shown, table
 from tracing import hooked, plain
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 import counting
 
