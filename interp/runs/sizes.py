@@ -16,8 +16,9 @@ from interp.base.errors import TraceError
 from interp.runs.batches import Tracing
 from interp.runs.recorded import make_schema
 from interp.store.create import create, zarr_quiet
-from interp.store.schema import FOLDED, Array, Schema, Variable
+from interp.store.schema import FOLDED, Array, Schema
 from interp.store.summary import Bundle
+from interp.store.variable import Variable
 from interp.store.writer import Writer
 from interp.tracing.prepare import Prepared
 
@@ -141,7 +142,7 @@ def _all(schema: Schema) -> dict[str, Variable]:
 
 def _assumed(dtype: str, name: str, variable: Variable) -> Size:
     copied = name.startswith(("hidden", "gates"))  # values of the model's dtype: bfloat16 leaves zero bits to compress
-    share = SHARE[dtype] if copied else SHARE["float32"]
+    share = SHARE[dtype if copied else "float32"] if variable.compressed else 1.0
     return Size(name, variable.sizes, variable.bytes, round(variable.bytes * share))
 
 

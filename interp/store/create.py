@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from interp.base.errors import InputError, InterpWarning, StoreError
 from interp.store.locations import is_remote, move, remove
-from interp.store.schema import SCHEMA, Schema, encoding
+from interp.store.schema import SCHEMA, Schema
+from interp.store.variable import encoding
 
 SHARD_WAIT = 60.0  # seconds to wait while another shard creates the store
 

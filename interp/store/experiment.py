@@ -29,7 +29,8 @@ from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_o
 from interp.store.locations import exists, located
 from interp.store.reader import OpenStore, open_root, read_ahead, read_done
 from interp.store.saved_results import Described
-from interp.store.schema import Array, Variable
+from interp.store.schema import Array
+from interp.store.variable import Variable
 
 Cell = tuple[int, int]
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+
+from interp.store.variable import Variable
 
 SCHEMA = 1
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
@@ -110,7 +110,8 @@ class Schema:
         sizes = {"prompt": prompts, "step": steps, "block": blocks, "stream": len(self.streams)}
         state = {**sizes, "channel": self.channels}
         if self.statistics:
-            found |= {f"stats/{name}": Variable.of(state, "prompt", "block", sharded=True) for name in STATISTICS}
+            each = Variable.of(state, "prompt", "block", sharded=True, compressed=False)
+            found |= {f"stats/{name}": each for name in STATISTICS}
             found["stats/median_abs"] = Variable.of(sizes, "prompt")
         for name in self.gate_kinds:
             gated = {**sizes, "gate": len(self.gates), "channel": self.channels}
@@ -147,7 +148,8 @@ class Schema:
 
         bundles = {"bundle": -(-len(self.prompt_text) // self.bundle)}
         shard = None if variable.shard is None else along(variable.shard, 2)
-        return Variable({**along(variable.sizes, 2), **bundles}, along(variable.chunk, 1 if shard else 2), shard)
+        chunk = along(variable.chunk, 1 if shard else 2)
+        return Variable({**along(variable.sizes, 2), **bundles}, chunk, shard, compressed=variable.compressed)
 
     def coordinates(self, path: str) -> xr.Dataset:
         """The coordinates of the group that holds `path`, and its `present`."""
@@ -196,49 +198,6 @@ class Schema:
             found["token_y"] = ("token", within // axes.grid[1])
             found["token_x"] = ("token", within % axes.grid[1])
         return found
-
-
-CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec())
-
-
-def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """xarray's encoding of small arrays: with checksums, like the large ones."""
-    return {str(name): {"compressors": CODECS} for name in dataset.variables}
-
-
-@dataclasses.dataclass(frozen=True)
-class Variable:
-    """A large array: its sizes, chunks and shards by axis name."""
-
-    sizes: dict[str, int]
-    chunk: dict[str, int]
-    shard: dict[str, int] | None
-    dtype: str = "float32"
-
-    @classmethod
-    def of(cls, sizes: dict[str, int], *single: str, sharded: bool = False, dtype: str = "float32") -> Variable:
-        """Chunks of one index along the axes `single` and whole along the others; `sharded` has one shard per prompt."""
-        chunk = {**sizes, **dict.fromkeys(single, 1)}
-        return cls(sizes, chunk, {**sizes, "prompt": 1} if sharded else None, dtype)
-
-    @property
-    def bytes(self) -> int:
-        """Size before compression."""
-        return int(np.prod(list(self.sizes.values()), dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-    def create(self, group: zarr.Group, name: str, attributes: dict[str, Any]) -> None:
-        """Create the empty array."""
-        group.create_array(
-            name,
-            shape=tuple(self.sizes.values()),
-            dtype=self.dtype,
-            chunks=tuple(max(size, 1) for size in self.chunk.values()),
-            shards=None if self.shard is None else tuple(max(size, 1) for size in self.shard.values()),
-            compressors=list(CODECS),
-            fill_value=np.nan if self.dtype == "float32" else 0,
-            dimension_names=tuple(self.sizes),
-            attributes=attributes,
-        )
 
 
 def _hidden_variable(prompts: int, axes: HiddenAxes) -> Variable:
