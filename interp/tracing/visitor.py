@@ -111,7 +111,10 @@ class Visitor:
                     side = "input" if read.module is None else "output"
                     add(path, side, functools.partial(self._on_modulation, stop, read, seen))
             if own := self._wanted(stop.states):
-                add(stop.path, "output", functools.partial(self._on_states, stop, own))
+                items = [(stop.block.hidden[stream], receivers) for stream, receivers in own]
+                whole = not stop.block.joint and not stop.block.followed and all(item is not None for item, _ in items)
+                on_states = functools.partial(self._on_items, items) if whole else functools.partial(self._on_states, stop, own)
+                add(stop.path, "output", on_states)
         actions.setdefault(f"{envoy.path}.output", []).append(self._end_call)
         return Observer({location: own[0] if len(own) == 1 else _all(own) for location, own in actions.items()})
 
@@ -152,6 +155,11 @@ class Visitor:
         """Hidden states in a block's output."""
         for stream, receivers in wanted:
             self._record(receivers, stop.block.state(output, stream, self.tokens))
+
+    def _on_items(self, wanted: Sequence[tuple[int | None, list[Receive]]], output: Any) -> None:
+        """Hidden states that are items of a block's output, whole."""
+        for item, receivers in wanted:
+            self._record(receivers, output[item])
 
     def _begin_call(self, given: Any) -> None:
         """Check a call of the transformer: one step of the loop."""
