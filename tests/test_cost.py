@@ -5,10 +5,12 @@ for the device. Times are in tests/benchmarks/.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 from conftest import prompts_for
 from counting import Counting, added_a_step, counted_loads, operations, waits
 
@@ -17,6 +19,7 @@ from interp.base.plan import Record
 from interp.base.site_recorder import SiteRecorder
 from interp.base.sites import Select
 from interp.interventions import Scale
+from interp.tracing import steps
 from interp.tracing.prepare import Prepared, prepare
 from interp.tracing.statistics import row_sums, sample_magnitudes, token_mean, token_statistics
 
@@ -85,3 +88,18 @@ def test_operations_of_a_step(name: str, request: pytest.FixtureRequest) -> None
     assert 1 <= sum(added_a_step(operations, make).values()) / sites <= 6
     edit = [Scale(channels=[1], blocks=0, factor=1.1)]
     assert sum(added_a_step(operations, lambda steps: make(steps, interventions=edit)).values()) / sites <= 7
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_buffer_that_is_moved_often_gives_the_same(
+    record: str, tiny_model: interp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card that holds two steps and a half."""
+    given: dict[str, Any] = {"steps": 5, "record": RECORDS[record], "batch_size": 2}
+    whole = interp.trace(tiny_model, prompts_for("tiny_model")[:3], out=tmp_path / "whole.zarr", **given)
+    size = 2.5 * sum(1 for site in tiny_model.anatomy.sites() if site.kind == "hidden") * 5 * tiny_model.anatomy.channels * 4
+    monkeypatch.setattr(steps, "CHUNK", size)
+    monkeypatch.setattr(steps, "STAYS", ())
+    moved = interp.trace(tiny_model, prompts_for("tiny_model")[:3], out=tmp_path / "moved.zarr", **given)
+    for group in ("/stats", "/gates", "/outputs"):
+        xr.testing.assert_identical(moved.data[group].to_dataset(), whole.data[group].to_dataset())

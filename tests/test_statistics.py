@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import interp
 from interp.testing.reference import statistics
-from interp.tracing.statistics import STATISTICS, median, row_sums, sample_magnitudes, token_mean, token_statistics
+from interp.tracing.statistics import STATISTICS, fused_on, median, row_sums, sample_magnitudes, token_mean, token_statistics
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 WAYS = ["torch", "kernel"]
@@ -59,6 +60,20 @@ def check(reduce: Reduce, value: torch.Tensor) -> None:
     for name in STATISTICS:
         error = np.abs(found[name].double().numpy() - expected[name])
         assert (error <= 1e-6 * (scale if name != "var" else expected[name] + 1e-6 * scale**2)).all(), name
+
+
+def test_where_the_kernel_cannot_be_built_torch_reduces(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from interp.tracing import kernel
+
+    def fail(states: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("Failed to find C compiler")
+
+    here = torch.device("cpu")
+    assert fused_on.__wrapped__(here) is kernel.token_statistics
+    monkeypatch.setattr(kernel, "token_statistics", fail)
+    with pytest.warns(interp.InterpWarning, match="Failed to find C compiler.*gcc"):
+        assert fused_on.__wrapped__(here) is None
 
 
 @pytest.mark.parametrize("reduce", WAYS, indirect=True)

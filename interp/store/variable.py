@@ -10,13 +10,14 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
+LARGE = 2**20  # bytes
 CHECKED = (Crc32cCodec(),)  # float32 means lose a seventh by compression, which takes as long as all else of writing
 CODECS = (BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.shuffle), Crc32cCodec())
 
 
 def encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """xarray's encoding of small arrays: with checksums, like the large ones."""
-    return {str(name): {"compressors": CODECS} for name in dataset.variables}
+    """xarray's encoding of arrays that are written at once: with checksums; large ones, such as a summary's, uncompressed."""
+    return {str(name): {"compressors": CHECKED if own.nbytes > LARGE else CODECS} for name, own in dataset.variables.items()}
 
 
 @dataclasses.dataclass(frozen=True)

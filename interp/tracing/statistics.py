@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from interp.base.errors import InterpWarning
 
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
 MEDIAN_SAMPLE = 2_048  # elements used for the median of a state: its standard error is 2.6% where elements are normal
@@ -34,11 +37,11 @@ def token_statistics(states: Tensor) -> Tensor:
     E[x^2] - E[x]^2 loses all digits. Blocks of tokens are merged as Chan, Golub and LeVeque (1979) do, in float64 where the
     device has it. Errors against float64: 1e-6 of the channel's mean |x|, for the variance 1e-6 of itself.
     """
-    fused = _fused() if states.is_cuda else None
+    fused = fused_on(states.device) if states.is_cuda else None
     if fused is not None:
         return fused(states)
     rows = max(1, BLOCK // (states.shape[1] * states.shape[2]))
-    if rows < len(states):
+    if rows < len(states) and states.device.type == "cpu":
         return torch.cat([token_statistics(part) for part in torch.split(states, rows)])
     blocks = torch.split(states, _tokens(states), dim=1)
     if len(blocks) == 1:
@@ -95,7 +98,8 @@ def row_sums(states: Tensor) -> Tensor:
 
 
 def _tokens(states: Tensor) -> int:
-    return max(1, BLOCK // (states.shape[0] * states.shape[2]))
+    """Tokens of a block: all where there is no cache to stay in."""
+    return max(1, BLOCK // (states.shape[0] * states.shape[2])) if states.device.type == "cpu" else max(1, states.shape[1])
 
 
 def _wide(states: Tensor) -> torch.dtype:
@@ -103,10 +107,20 @@ def _wide(states: Tensor) -> torch.dtype:
 
 
 @functools.cache
-def _fused() -> Callable[[Tensor], Tensor] | None:
-    """The kernel, where Triton is installed: CUDA builds of torch bring it."""
+def fused_on(device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """The kernel, where Triton is installed and can build it: CUDA builds of torch bring Triton, but not its C compiler."""
     try:
         from interp.tracing import kernel
     except ImportError:
+        return None
+    try:
+        kernel.token_statistics(torch.zeros((1, 2, 2), device=device))
+    except Exception as error:  # a compiler's, of any type
+        warnings.warn(
+            f"Triton cannot build its kernel here ({type(error).__name__}: {str(error)[:200]}); torch reduces the states, "
+            "which reads them nine times: install a C compiler, such as gcc",
+            InterpWarning,
+            stacklevel=2,
+        )
         return None
     return kernel.token_statistics

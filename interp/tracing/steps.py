@@ -13,6 +13,7 @@ from torch import Tensor
 
 Array = NDArray[Any]
 CHUNK = 64 * 2**20  # bytes kept on a card before they are moved
+STAYS = ("cpu",)  # devices whose buffers hold all steps
 
 
 class Moving:
@@ -89,7 +90,8 @@ class _Group:
         self.entries, self.finish = entries, owner.finish
         shape = (len(entries), *like.shape[1:])
         size = 4 * math.prod(shape)
-        most = owner.steps if like.device.type == "cpu" else min(owner.steps, max(1, CHUNK // max(size, 1)))
+        self.stays = like.device.type in STAYS
+        most = owner.steps if self.stays else min(owner.steps, max(1, CHUNK // max(size, 1)))
         self.nbytes = owner.steps * size
         self.buffer = torch.empty((most, *shape), dtype=torch.float32, device=like.device)
         self.filled = 0
@@ -102,11 +104,11 @@ class _Group:
         else:
             torch.stack(found, out=self.buffer[self.filled])
         self.filled += 1
-        if self.filled == len(self.buffer) and self.buffer.device.type != "cpu":
+        if self.filled == len(self.buffer) and not self.stays:
             self.move()
 
     def move(self) -> None:
-        self.moved.append(Moving(self.finish(self.buffer[: self.filled]), copy=False))
+        self.moved.append(Moving(self.finish(self.buffer[: self.filled]), copy=not self.stays))
         self.filled = 0
 
     def numpy(self) -> Array:

@@ -21,7 +21,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, as transformers does: kernels run on the CPU
 sys.path.insert(0, str(Path(__file__).parent))
 
 import full_size

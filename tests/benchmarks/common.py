@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: kernels run on the CPU
 PACKAGES = ("torch", "nnsight", "diffusers", "zarr", "xarray", "distributed", "streamlit")
 
 
