@@ -98,7 +98,7 @@ def test_a_buffer_that_is_moved_often_gives_the_same(
     given: dict[str, Any] = {"steps": 5, "record": RECORDS[record], "batch_size": 2}
     whole = interp.trace(tiny_model, prompts_for("tiny_model")[:3], out=tmp_path / "whole.zarr", **given)
     size = 2.5 * sum(1 for site in tiny_model.anatomy.sites() if site.kind == "hidden") * 5 * tiny_model.anatomy.channels * 4
-    monkeypatch.setattr(steps, "CHUNK", size)
+    monkeypatch.setattr(steps, "CHUNK", int(size))
     monkeypatch.setattr(steps, "STAYS", ())
     moved = interp.trace(tiny_model, prompts_for("tiny_model")[:3], out=tmp_path / "moved.zarr", **given)
     for group in ("/stats", "/gates", "/outputs"):
