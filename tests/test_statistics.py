@@ -105,6 +105,19 @@ def test_what_is_not_finite_shows(reduce: Reduce, bad: float) -> None:
     assert torch.isfinite(row_sums(value)).tolist() == [True, False]
 
 
+def test_reductions_leave_the_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for reduce in (token_statistics, token_mean, row_sums):
+            reduce(torch.zeros(1, 4, 4))
+            with pytest.raises(IndexError):
+                reduce(torch.zeros(4))
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_median_is_of_every_element_or_of_a_spread_sample() -> None:
     small = torch.randn(2, 50, 30, generator=torch.Generator().manual_seed(0))
     expected = [np.sort(np.abs(state.numpy()), axis=None)[(1500 - 1) // 2] for state in small]  # the lower of two

@@ -21,6 +21,24 @@ BLOCK = 2**18  # elements reduced at a time
 _THREAD = threading.local()
 
 
+def one_thread(reduce: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Reduce on one thread of a CPU: two take what they read from each other's caches, and wait for each other."""
+
+    @functools.wraps(reduce)
+    def alone(states: Tensor) -> Tensor:
+        threads = torch.get_num_threads()
+        if states.device.type != "cpu" or threads == 1:
+            return reduce(states)
+        torch.set_num_threads(1)
+        try:
+            return reduce(states)
+        finally:
+            torch.set_num_threads(threads)
+
+    return alone
+
+
+@one_thread
 def token_mean(states: Tensor) -> Tensor:
     """Mean over tokens of (batch, token, channel): (batch, channel) float32."""
     blocks = torch.split(states, _tokens(states), dim=1)
@@ -30,6 +48,7 @@ def token_mean(states: Tensor) -> Tensor:
     return (sums.to(_wide(states)).sum(dim=0) / states.shape[1]).float()
 
 
+@one_thread
 def token_statistics(states: Tensor) -> Tensor:
     """Statistics over tokens of (batch, token, channel): (batch, statistic, channel) float32, in `STATISTICS` order.
 
@@ -92,6 +111,7 @@ def median(magnitudes: Tensor) -> Tensor:
     return torch.from_numpy(np.partition(magnitudes.numpy(), middle, axis=-1)[..., middle].copy())
 
 
+@one_thread
 def row_sums(states: Tensor) -> Tensor:
     """One sum per row: it is not finite if an element is not."""
     return states.flatten(1).sum(dim=1, dtype=torch.float32)
