@@ -111,6 +111,19 @@ def test_a_custom_recorder_is_stored(tiny_model: interp.Model, tmp_path: Path) -
     assert "/recorded/branch_norm" in run.data.groups
 
 
+def test_a_recorder_may_give_another_dtype_at_every_step(tiny_model: interp.Model, tmp_path: Path) -> None:
+    """Kept as float32, also where the first step gives whole numbers."""
+    own = interp.SiteRecorder(
+        "half",
+        "*/image/hidden",
+        lambda site, step, x: torch.full((len(x),), step) if step == 0 else x[:, 0, 0] * 0 + 0.5,
+        axes={},
+    )
+    run = interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "r.zarr", steps=2, record=interp.Record(recorders=(own,)))
+    assert (run.recorded["half"]["value"].to_numpy()[0, 0] == 0).all()
+    assert (run.recorded["half"]["value"].to_numpy()[0, 1] == 0.5).all()
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [

@@ -8,6 +8,7 @@ variance.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -143,20 +144,22 @@ def token_statistics(states: Tensor) -> Tensor:
     count = triton.cdiv(tokens, each)
     parts = torch.empty((count, STATISTICS, batch, channels), dtype=torch.float32, device=states.device)
     found = torch.empty((batch, STATISTICS, channels), dtype=torch.float32, device=states.device)
-    _parts[(columns, count, batch)](
-        states, parts, tokens, channels, *states.stride(), each, batch, TILE=TOKENS, WIDTH=CHANNELS, FIRST=FIRST
-    )
-    _whole[(columns, batch)](
-        states,
-        *states.stride(),
-        parts,
-        found,
-        tokens,
-        channels,
-        each,
-        batch,
-        COUNT=count,
-        WIDTH=CHANNELS,
-        FIRST=FIRST,
-    )
+    # Triton launches on the current device, whatever the tensors' is
+    with torch.cuda.device(states.device) if states.is_cuda else contextlib.nullcontext():
+        _parts[(columns, count, batch)](
+            states, parts, tokens, channels, *states.stride(), each, batch, TILE=TOKENS, WIDTH=CHANNELS, FIRST=FIRST
+        )
+        _whole[(columns, batch)](
+            states,
+            *states.stride(),
+            parts,
+            found,
+            tokens,
+            channels,
+            each,
+            batch,
+            COUNT=count,
+            WIDTH=CHANNELS,
+            FIRST=FIRST,
+        )
     return found

@@ -101,11 +101,11 @@ class Reducing(Recorder):
         copy = self.copies[entry]
         if copy is None:
             self.passed[entry] = value.clone() if value.numel() <= SMALL else self.reduce(value)
-        elif copy.shape == value.shape:
+        elif copy.shape == value.shape and copy.dtype == value.dtype:
             copy.copy_(value)
         else:
-            site = self.order[self.entries[entry][0]]
-            raise TraceError(f"{site} had the shape {tuple(copy.shape)} before step {step} and has {tuple(value.shape)} in it")
+            site, (was, now) = self.order[self.entries[entry][0]], (f"{tuple(one.shape)} {one.dtype}" for one in (copy, value))
+            raise TraceError(f"{site} was {was} before step {step} and is {now} in it: a site keeps its shape and dtype")
 
     def end_step(self, step: int) -> None:
         """Keep the step's reductions, those of one shape together."""
@@ -199,7 +199,7 @@ class OwnRecorder(Reducing):
             raise InputError(
                 f"SiteRecorder {self.own.name}: its function must return ({axes}) = {self.expected}; at {site}: {given}"
             )
-        self._receive(self.first[site], step, result.detach())
+        self._receive(self.first[site], step, result.detach().float())
 
     def row(self, position: int) -> RowArrays:
         """One array."""

@@ -84,11 +84,12 @@ def _of_block(states: Tensor) -> list[Tensor]:
 
 
 def _scratch(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Two float32 tensors of this shape. They are used again: new memory costs more than the arithmetic."""
-    kept: Tensor | None = getattr(_THREAD, str(like.device), None)
+    """Two float32 tensors of this shape. On a CPU they are used again: new memory costs more than the arithmetic."""
+    if like.device.type != "cpu":
+        return torch.empty_like(like, dtype=torch.float32), torch.empty_like(like, dtype=torch.float32)
+    kept: Tensor | None = getattr(_THREAD, "kept", None)
     if kept is None or kept.shape[1] < like.numel():
-        kept = torch.empty((2, max(BLOCK, like.numel())), dtype=torch.float32, device=like.device)
-        setattr(_THREAD, str(like.device), kept)
+        kept = _THREAD.kept = torch.empty((2, max(BLOCK, like.numel())), dtype=torch.float32)
     values, size = (part[: like.numel()].view(like.shape) for part in kept)
     return values, size
 
@@ -135,6 +136,8 @@ def fused_on(device: torch.device) -> Callable[[Tensor], Tensor] | None:
         return None
     try:
         kernel.token_statistics(torch.zeros((1, 2, 2), device=device))
+    except torch.OutOfMemoryError:  # of the batch, which is halved
+        raise
     except Exception as error:  # a compiler's, of any type
         warnings.warn(
             f"Triton cannot build its kernel here ({type(error).__name__}: {str(error)[:200]}); torch reduces the states, "

@@ -56,6 +56,7 @@ class Steps:
         """`finish` reduces (step, entry, ...) before it is moved."""
         self.steps, self.finish = steps, finish
         self.groups: list[_Group] = []
+        self.whole: Array | None = None
 
     def add(self, number: int, entries: Sequence[Entry], found: Tensor | list[Tensor]) -> None:
         """Keep a step of group `number`: its tensors, or one that holds all of them, (entry, row, ...), of any dtype."""
@@ -70,6 +71,11 @@ class Steps:
 
     def numpy(self) -> Array:
         """(step, place, row, ...) float32; waits for the device."""
+        if self.whole is None:
+            self.whole = self._joined()
+        return self.whole
+
+    def _joined(self) -> Array:
         found = [group.numpy() for group in self.groups]
         entries = [entry for group in self.groups for entry in group.entries]
         if len(found) == 1 and entries == [(place, slice(None)) for place in range(len(entries))]:

@@ -220,7 +220,8 @@ class Visitor:
         row = self.rows[position]
         if place := self._not_finite(position, images):
             return TracedRow(row, failure=f"NaN or Inf at {place}, prompt {row.index} ({row.text!r}, seed {row.seed})")
-        size = sum(recorder.nbytes for recorder in self.recorders) // len(self.rows)
+        kept: list[Any] = [*self.recorders, *self.scheduler_hook.latents, *self.predicted]
+        size = sum(one.nbytes for one in kept) // len(self.rows) + images[position].nbytes
         return TracedRow(row, functools.partial(self._arrays, position, images[position]), size)
 
     def _arrays(self, position: int, image: Array) -> RowArrays:
