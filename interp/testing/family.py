@@ -41,6 +41,8 @@ class Family:
     """Sites with a value that nothing reads."""
     leading: int = 0
     """Number of tokens before the image's in a block's output that belong to no stream."""
+    flips: float = 0.0
+    """Share of latents that rounding may change by more than itself: of a router's tokens between two experts."""
     decodes: bool = True
     """Whether its latents decode to pictures; those of audio models do not."""
     gates_follow_size: bool = False

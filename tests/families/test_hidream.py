@@ -9,6 +9,7 @@ from interp.testing import FamilyTests
 
 class TestHiDream(FamilyTests):
     name = kind = "hidream"
+    flips = 0.05  # its router gives a token to another expert where rounding decides
     published = {
         "hidream": ({"double": 16, "single": 32}, 2560, ("attn", "mlp"), (17.0, 17.2)),
     }
