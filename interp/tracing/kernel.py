@@ -40,6 +40,13 @@ def _pivot(states: Any, tokens: Any, by_token: Any, FIRST: tl.constexpr) -> Any:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _nothing(WIDTH: tl.constexpr) -> Any:
+    """Mean, squared deviations, count, sum |x|, max |x| and min |x| of no tokens."""
+    zero = tl.zeros([WIDTH], tl.float32)
+    return zero, zero, zero, zero, zero, tl.full([WIDTH], float("inf"), tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _parts(
     states: Any,
     found: Any,
@@ -58,12 +65,7 @@ def _parts(
     row, part = tl.program_id(2).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     inside = channel < channels
-    mean = tl.zeros([WIDTH], tl.float32)
-    spread = tl.zeros([WIDTH], tl.float32)
-    count = tl.zeros([WIDTH], tl.float32)
-    size = tl.zeros([WIDTH], tl.float32)
-    largest = tl.zeros([WIDTH], tl.float32)
-    smallest = tl.full([WIDTH], float("inf"), tl.float32)
+    mean, spread, count, size, largest, smallest = _nothing(WIDTH)
     first = part * each
     pivot = _pivot(states + row * by_row + tl.minimum(channel, channels - 1).to(tl.int64) * by_channel, tokens, by_token, FIRST)
     for start in range(0, each, TILE):
@@ -109,12 +111,7 @@ def _whole(
     row = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     inside = channel < channels
-    mean = tl.zeros([WIDTH], tl.float32)
-    spread = tl.zeros([WIDTH], tl.float32)
-    count = tl.zeros([WIDTH], tl.float32)
-    size = tl.zeros([WIDTH], tl.float32)
-    largest = tl.zeros([WIDTH], tl.float32)
-    smallest = tl.full([WIDTH], float("inf"), tl.float32)
+    mean, spread, count, size, largest, smallest = _nothing(WIDTH)
     step = batch * channels
     for part in range(COUNT):
         place = parts + (part * 5 * batch + row) * channels + channel
