@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from world import PROMPTS, World, at_a_random_moment, kill, marks, rows_done, unlocked
+from world import PROMPTS, World, at_a_random_moment, is_locked, kill, marks, rows_done, unlocked
 
 import interp
 from interp.base.errors import StoreError, TraceError
@@ -224,10 +224,13 @@ def two_writers(world: World, draw: random.Random, times: int) -> Broken:
     for _ in range(times):
         shutil.rmtree(broken.out, ignore_errors=True)
         first = world.tracing(broken.out)
-        running = at_a_random_moment(broken.out, first, draw, more=1)
+        at_a_random_moment(broken.out, first, draw, more=1)
+        kill(first, signal.SIGSTOP)  # it may not end while the second one starts
         with broken.fault():
+            held = is_locked(broken.out)
             second = world.wait(world.cli(world.command(broken.out)))
-            broken.expect(second == 1 or not running, f"the second writer ended with {second}")
+            broken.expect(second == int(held), f"the second writer ended with {second}; the store was locked: {held}")
+        kill(first, signal.SIGCONT)
         broken.expect(world.wait(first) == 0, "the first writer failed")
     return broken
 

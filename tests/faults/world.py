@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from filelock import FileLock, Timeout
 
 import interp
 from interp.base.errors import InterpWarning
@@ -138,6 +139,15 @@ def kill(child: int, number: int = signal.SIGKILL) -> None:
     """Send a signal; the process may be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, number)
+
+
+def is_locked(out: Path) -> bool:
+    """Whether a process holds the lock of a store."""
+    try:
+        with FileLock(f"{out}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def arrays(out: Path) -> dict[str, np.ndarray[Any, Any]]:
