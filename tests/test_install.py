@@ -94,7 +94,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", build], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert found.stdout.split() == sorted(path.stem for path in (PACKAGE / "models" / "tiny_families").glob("*.yaml"))
+    assert found.stdout.split() == sorted(path.stem for path in (PACKAGE / "models" / "families").glob("*.yaml"))
     prompts = target / "interp" / "models" / "demo" / "prompts.txt"
     command = [sys.executable, "-m", "interp", "trace", "--model", "demo", "--prompts", str(prompts), "--dry-run"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)

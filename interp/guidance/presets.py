@@ -39,7 +39,7 @@ class Preset:
         return self.block - (reading == "input" and self.source != OURS)
 
 
-# block: the depth at which guidance degrades, not the block at which `selfcheck` tests a channel (catalog.toml)
+# block: the depth at which guidance degrades, not the block at which `selfcheck` tests a channel (the catalog)
 PRESETS: dict[str, Preset] = {
     "sd3": Preset((810,), 5, 28, 1.0, (3.0, 1.0), PAPER, "its Appendix D once says channel 293: probably an error"),
     "sd3.5": Preset((676,), 19, 28, 4.0, (3.0, 2.0), PAPER, "SD3.5 Large"),

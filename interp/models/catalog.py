@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from interp.base.errors import ModelError
 
 PACKAGED = Path(__file__).parent / "demo"
+FAMILY_FILES = Path(__file__).parent / "families"
+"""NAME.yaml of each family: its published models, `models`, and its tiny pipeline, `tiny`."""
 SIDECAR = "interp.json"  # in a pipeline folder: its defaults and vocabulary
 
 
@@ -71,14 +75,27 @@ def source_of(name: str | Path) -> str:
 
 
 def _entry(name: str, values: dict[str, Any]) -> Entry:
+    """An entry from its fields in the file."""
     claim, steps = values.pop("massive", None), values.pop("steps", Defaults.steps)
     massive = None if claim is None else MassiveClaim(**{**claim, "channels": tuple(claim["channels"])})
     return Entry(name, defaults=Defaults(steps), massive=massive, **values)
 
 
-_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-CATALOG: dict[str, Entry] = {name: _entry(name, values) for name, values in _TABLES.items()}
-"""From catalog.toml."""
+@functools.cache
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds."""
+    with path.open(encoding="utf-8") as file:
+        return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _found() -> dict[str, Entry]:
+    """The models of every family's file; those that ship with this package come first."""
+    files = [read_yaml(path)["models"] for path in sorted(FAMILY_FILES.glob("*.yaml"))]
+    entries = [_entry(name, dict(values)) for models in files for name, values in (models or {}).items()]
+    return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.folder is None)}
+
+
+CATALOG: dict[str, Entry] = _found()
 
 
 def folder_defaults(folder: Path) -> Defaults | None:

@@ -3,7 +3,7 @@
 folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
 model = interp.load(folder)
 
-A family is a data file in `tiny_families/`: its `sizes`, its `parts` in the order in which their weights are drawn, its
+A family is the part `tiny` of its data file in `families/`: its `sizes`, its `parts` in the order in which their weights are drawn, its
 `pipeline` (a class, more of its arguments, and `register`: what its configuration holds besides), and the `defaults` of its
 runs. The demo model (`interp.models.demo`) is put together from such parts too. A part is a mapping of one of three forms:
 
@@ -18,7 +18,6 @@ A string that begins with `=` is a formula of the sizes, such as `= heads * head
 from __future__ import annotations
 
 import ast
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,15 +26,13 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-import yaml
 
 from interp.base.errors import InputError
 from interp.models import vocabulary
-from interp.models.catalog import Defaults, write_defaults
+from interp.models.catalog import FAMILY_FILES, Defaults, read_yaml, write_defaults
 from interp.models.quiet import quiet
 
-DATA = Path(__file__).parent / "tiny_families"
-FAMILIES = tuple(sorted(path.stem for path in DATA.glob("*.yaml")))
+FAMILIES = tuple(sorted(path.stem for path in FAMILY_FILES.glob("*.yaml")))
 RECIPES = Path(__file__).with_name("components.yaml")
 WORDS = ("a", "and", "blue", "cat", "circle", "dog", "green", "of", "on", "photo", "red", "square", "the", "two")
 """What the tiny models' tokenizers know."""
@@ -59,7 +56,7 @@ def make(family: str, *, seed: int = 0, **sizes: Any) -> tuple[Any, Defaults]:
     """The same pipeline in memory, with the defaults that its folder would hold."""
     if family not in FAMILIES:
         raise InputError(f"family must be one of {', '.join(FAMILIES)}; got {family!r}")
-    data = read_yaml(DATA / f"{family}.yaml")
+    data = read_yaml(FAMILY_FILES / f"{family}.yaml")["tiny"]
     own = chosen(family, data["sizes"], sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -145,12 +142,6 @@ def save(pipe: Any, folder: str | Path, defaults: Defaults) -> Path:
         tidy_configs(folder)
     write_defaults(folder, defaults)
     return folder
-
-
-@functools.cache
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def tidy_configs(folder: Path) -> None:

@@ -23,6 +23,7 @@ from interp.base.errors import InputError
 from interp.base.sites import as_index
 from interp.models import tiny
 from interp.models.anatomy import Block, Modulation
+from interp.models.catalog import read_yaml
 from interp.models.families.pipeline import schedule
 from interp.models.load import adopt
 from interp.models.quiet import quiet
@@ -66,7 +67,7 @@ class Plantable:
         return [transformer.get_submodule(place) for place in places]
 
 
-_DATA = tiny.read_yaml(Path(__file__).with_suffix(".yaml"))
+_DATA = read_yaml(Path(__file__).with_suffix(".yaml"))
 PLANTABLE = {family: Plantable(**fields) for family, fields in _DATA.items()}
 
 
