@@ -12,7 +12,8 @@ import xarray as xr
 from interp.analysis.sampled import Sampled, alike
 from interp.base.errors import InputError, InterpWarning, StoreError
 from interp.base.prompts import same_text
-from interp.base.sites import STREAMS, parse_indices, resolve_indices
+from interp.base.sites import parse_indices, resolve_indices
+from interp.base.streams import GENERATED, find_stream
 from interp.store.reader import read_ahead
 from interp.store.schema import Array
 from interp.store.traced_run import Run
@@ -36,11 +37,11 @@ def branches(source: Source, stream: str | None = None) -> xr.Dataset:
     return _checked(source, "branches", "branch", stream)
 
 
-def hidden(source: Source, stream: str = "image") -> xr.DataArray:
+def hidden(source: Source, stream: str = GENERATED) -> xr.DataArray:
     """Hidden states, (prompt, step, block, token, channel)."""
     if isinstance(source, xr.Dataset):
         return _checked(source, "hidden", "hidden", None)["hidden"]
-    states = source.hidden
+    states, stream = source.hidden, find_stream(source.streams, stream).name
     if stream not in states.children:
         raise StoreError(
             f"store {source.path} keeps no hidden states of the {stream} stream; it has {', '.join(states.children)}"
@@ -57,6 +58,8 @@ def _checked(source: Source, group: str, variable: str, stream: str | None) -> x
             raise InputError(f"dataset has no variable {variable!r}; it has {here}")
     else:
         _say_if_unfinished(source)
+        if stream is not None:
+            return _need_rows(source.of_stream(group, stream))
         dataset = getattr(source, group)
     _need_rows(dataset)
     return dataset if stream is None else dataset.sel(stream=check_stream(dataset, stream))
@@ -141,11 +144,12 @@ def at(data: xr.DataArray, **places: int) -> xr.DataArray:
 
 
 def check_stream(data: Any, stream: str) -> str:
-    """The stream, if the data have it."""
+    """The stream, if the data have it; the generated one is the first."""
     here = [str(value) for value in data["stream"].to_numpy()]
+    if stream == GENERATED:
+        return here[0]
     if stream not in here:
-        what = "one of " + ", ".join(here) if stream in STREAMS else f"one of {', '.join(STREAMS)}"
-        raise InputError(f"stream must be {what}; got {stream!r}")
+        raise InputError(f"stream must be one of {', '.join(here)}; got {stream!r}")
     return stream
 
 

@@ -27,8 +27,8 @@ Prompts = Annotated[
 ]
 Channels = Annotated[Indices, Doc('Channels such as "29" or "3,20-22". [default: the massive ones]')]
 Blocks = Annotated[Indices, Doc('Blocks, such as "0-3". [default: all]')]
-Stream = Annotated[str, Doc("image, text or both.")]
-OneStream = Annotated[str, Doc("image or text.")]
+Stream = Annotated[str, Doc("A stream, such as image or text, or both.")]
+OneStream = Annotated[str, Doc("A stream, such as image or text.")]
 SETTINGS = "max_sequence_length=24"
 
 

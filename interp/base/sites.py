@@ -21,13 +21,13 @@ from typing import Any
 
 from interp.base.errors import InputError
 
-STREAMS = ("image", "text")
 GATES = ("attn", "attn2", "mlp")
 STATE_KINDS = ("input", "mid", "hidden")
 MODULATION_KINDS = ("alpha", "shift", "scale")
 GATED_KINDS = (*MODULATION_KINDS, "modulated", "branch")
 
 _SITE = re.compile(r"block\.(\d+)/(\w+)/(\w+)(?:\.(\w+))?")
+_WORD = re.compile(r"\w+")
 _RANGE = re.compile(r"(-?\d{1,9})(?:-(-?\d{1,9}))?")
 _LONGEST = 1_000_000  # indices in one range
 
@@ -44,7 +44,8 @@ class Site:
     gate: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("stream", self.stream, STREAMS)
+        if not _WORD.fullmatch(self.stream):
+            raise InputError(f"stream must be the name of a stream, one word; got {self.stream!r}")
         check_choice("kind", self.kind, (*STATE_KINDS, *GATED_KINDS))
         if (self.gate is not None) != (self.kind in GATED_KINDS):
             raise InputError(f"site: {self.kind!r} {'needs' if self.gate is None else 'has no'} gate; got {self.gate!r}")
@@ -73,7 +74,7 @@ class Select:
 
     blocks: tuple[int, ...] | None = None
     steps: tuple[int, ...] | None = None
-    streams: tuple[str, ...] = STREAMS
+    streams: tuple[str, ...] | None = None
     tokens: tuple[int, ...] | None = None
     """Positions within each selected stream."""
     channels: tuple[int, ...] | None = None
@@ -81,12 +82,14 @@ class Select:
     def __post_init__(self) -> None:
         for field in ("blocks", "steps", "tokens", "channels"):
             object.__setattr__(self, field, parse_indices(getattr(self, field), field))
-        streams = (self.streams,) if isinstance(self.streams, str) else tuple(self.streams)
-        for stream in streams:
-            check_choice("streams", stream, STREAMS)
-        if not streams:
-            raise InputError(f"streams must name at least one of {', '.join(STREAMS)}; got none")
-        object.__setattr__(self, "streams", tuple(stream for stream in STREAMS if stream in streams))
+        if self.streams is not None:
+            streams = (self.streams,) if isinstance(self.streams, str) else tuple(dict.fromkeys(self.streams))
+            for stream in streams:
+                if not isinstance(stream, str) or not _WORD.fullmatch(stream):
+                    raise InputError(f"streams must be names of streams, such as image or text; got {stream!r}")
+            if not streams:
+                raise InputError("streams must name at least one stream; got none")
+            object.__setattr__(self, "streams", streams)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -82,7 +82,7 @@ def inspect(
         ["model", f"{model}: {anatomy.model_class}, {bones.parameters / 1e6:,.1f} M parameters in the transformer"],
         ["config", bones.origin],
         ["blocks", f"{len(anatomy.blocks)}, {anatomy.channels} channels"],
-        ["streams", ", ".join(anatomy.streams)],
+        ["streams", ", ".join(anatomy.stream_names)],
         ["gates", ", ".join(anatomy.gates) or "none: no alpha multiplies what the blocks add"],
         ["conditioning enters again in", ", ".join(reentry.module for reentry in anatomy.reentries)],
     ]
@@ -124,7 +124,7 @@ def as_values(model: str, bones: Skeleton) -> dict[str, Any]:
         "config": bones.origin,
         "parameters": bones.parameters,
         "channels": anatomy.channels,
-        "streams": list(anatomy.streams),
+        "streams": list(anatomy.stream_names),
         "gates": list(anatomy.gates),
         "blocks": [
             {

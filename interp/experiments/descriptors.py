@@ -192,7 +192,7 @@ def extract(model: Model, pictures: Array, prompts: Sequence[str], **given: Any)
     dims = ("kind", "picture", "step", "block", "token_y", "token_x", "channel")
     coordinates = {"kind": np.array(PLAIN, object), "step": list(made.steps), "block": list(made.blocks)}
     return xr.Dataset(
-        {"descriptors": (dims, array.reshape(*array.shape[:4], *made.prepared.layout.image_grid, array.shape[-1]))},
+        {"descriptors": (dims, array.reshape(*array.shape[:4], *made.prepared.layout.grid, array.shape[-1]))},
         {**coordinates, "prompt_text": ("picture", np.array(prompts, object))},
         {"model": model.name, "weights": made.prepared.plan.weights, "channels": list(made.channels), "seed": made.seed},
     )

@@ -117,7 +117,7 @@ class ByArms(ByRow):
         """Raise InputError for edits of places that the model or the run does not have, or of states that no block outputs."""
         prepared = self.prepared
         anatomy = prepared.model.anatomy
-        tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.streams}
+        tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.stream_names}
         for edit in (edit for arm in self.arms for edit in arm.edits if isinstance(edit, Selection)):
             edit.check(anatomy, len(prepared.schedule.timesteps), tokens)
             blocks: Any = edit.blocks

@@ -210,7 +210,7 @@ class Grid:
         }
         coordinates: dict[str, Any] = {
             "block": np.arange(len(self.model.anatomy.blocks)),
-            "stream": list(self.model.anatomy.streams),
+            "stream": list(self.model.anatomy.stream_names),
             "gate": list(self.model.anatomy.gates),
             "term": [":".join(self.players[player] for player in term) for term in terms],
             "player": self.players,
@@ -245,6 +245,6 @@ class Grid:
         shape = (*values.shape[:-2], len(anatomy.blocks), len(anatomy.streams), len(anatomy.gates), values.shape[-1])
         found = np.full(shape, np.nan, values.dtype)
         for number, (_, _, site) in enumerate(self.sites):
-            place = site.block, anatomy.streams.index(site.stream), anatomy.gates.index(str(site.gate))
+            place = site.block, anatomy.stream_names.index(site.stream), anatomy.gates.index(str(site.gate))
             found[(..., *place, slice(None))] = values[..., number, :]
         return xr.DataArray(found, dims=(*leading, "block", "stream", "gate", "channel"))

@@ -99,7 +99,7 @@ class Correspondence:
 
     def measure(self, number: int) -> dict[str, Array]:
         """PCK of one pair: every kind (step, block, threshold), and the controls (threshold)."""
-        made, pair, tokens = self.extractor, self.pairs[number], self.extractor.prepared.layout.image_grid
+        made, pair, tokens = self.extractor, self.pairs[number], self.extractor.prepared.layout.grid
         size = (pair.pictures.shape[1], pair.pictures.shape[2])
         grid = tokens if self.protocol == "tokens" else size
         described = [
@@ -132,7 +132,7 @@ class Correspondence:
             "model": made.prepared.model.name,
             "weights": made.prepared.plan.weights,
             "channels": list(made.channels),
-            "grid": list(made.prepared.layout.image_grid),
+            "grid": list(made.prepared.layout.grid),
             "pairs": len(self.pairs),
             "protocol": self.protocol,
             "noises": self.noises,

@@ -77,7 +77,7 @@ class DetailGuidance(_AwayFrom):
         """Channels, block and stream must be the model's."""
         super().check(anatomy, steps)
         hidden = anatomy.blocks[self.block].hidden
-        if not any(stream in hidden for stream in anatomy.streams if self.stream in (stream, "both")):
+        if not any(stream in hidden for stream in anatomy.stream_names if self.stream in (stream, "both")):
             raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
 
     @classmethod

@@ -101,7 +101,7 @@ class Method:
         if not all(0 <= block <= last for block in blocks):
             raise InputError(f"blocks of {self.name} must lie in 0..{last}; got {list(blocks)}")
         for edit in self.edits():
-            edit.check(anatomy, steps, dict.fromkeys(anatomy.streams, 1))
+            edit.check(anatomy, steps, dict.fromkeys(anatomy.stream_names, 1))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -21,6 +21,7 @@ from interp.interventions import Intervention
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.interventions.in_use import using
+from interp.interventions.selection import resolved
 from interp.models.anatomy import Anatomy, Lengths, Modulation, Norm, bind_inputs
 
 Piece = tuple[slice, int]
@@ -62,7 +63,7 @@ class Driver:
     """Applies each arm's edits to that arm's rows, by default a single arm's to all rows; `attach` does so through hooks."""
 
     def __init__(self, anatomy: Anatomy, arms: Sequence[Sequence[Intervention]]) -> None:
-        self.anatomy, self.arms = anatomy, [list(edits) for edits in arms]
+        self.anatomy, self.arms = anatomy, [[resolved(edit, anatomy) for edit in edits] for edits in arms]
         self.pieces: list[Piece] = [(slice(None), 0)] if self.arms else []
         self.step, self.called = 0, False
         self.touched = [[0] * len(edits) for edits in self.arms]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
-from interp.base.sites import GATES, MODULATION_KINDS, STREAMS, Site, parse_indices
+from interp.base.sites import GATES, MODULATION_KINDS, Site, parse_indices
+from interp.base.streams import ALL, GENERATED, ROLES, find_stream
 from interp.models.anatomy import Anatomy
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ class Selection(ABC):
     """The selection of an edit. `None` means all; indices may be text, such as "0,6,12-20".
 
     `at` is `hidden` (a block's output) or a gate such as `alpha.mlp` (also `shift`, `scale`); `tokens` are positions within the
-    stream. `stream` is image, text or both; a gate that two streams share (Flux's single blocks) is edited through `image`.
+    stream. `stream` is the name of a stream, such as image or text, a role ("generated", the default), or "both" for all. A
+    gate that two streams share (Flux's single blocks) is edited through the generated one.
     """
 
     channels: Indices
     blocks: Indices
-    stream: str = "image"
+    stream: str = GENERATED
     steps: Indices = None
     tokens: Indices = None
     at: str = "hidden"
@@ -61,8 +63,8 @@ class Selection(ABC):
             if indices is not None and len(set(indices)) != len(indices):
                 raise InputError(f"{field} must each be given once; got {list(indices)}")
             object.__setattr__(self, field, indices)
-        if self.stream not in (*STREAMS, "both"):
-            raise InputError(f"stream must be image, text or both; got {self.stream!r}")
+        if not isinstance(self.stream, str) or not self.stream.isidentifier():
+            raise InputError(f"stream must be the name of a stream, such as image or text, or both; got {self.stream!r}")
         if self.at not in PLACES:
             raise InputError(f"at must be hidden, or a gate such as alpha.mlp; got {self.at!r}")
         if self.tokens is not None and not self.is_hidden:
@@ -85,7 +87,7 @@ class Selection(ABC):
         here = site.kind if site.gate is None else f"{site.kind}.{site.gate}"
         return (
             here == self.at
-            and self.stream in (site.stream, "both")
+            and self.stream in (site.stream, ALL)
             and _among(site.block, self.blocks)
             and _among(step, self.steps)
         )
@@ -110,14 +112,11 @@ class Selection(ABC):
 
     def check(self, anatomy: Anatomy, steps: int, tokens: Mapping[str, int]) -> None:
         """Raise InputError for indices that the model or run does not have; `tokens` of each stream."""
-        streams = anatomy.streams
-        for field, size in (("channels", anatomy.channels), ("blocks", len(anatomy.blocks)), ("steps", steps)):
+        for field, size in (("blocks", len(anatomy.blocks)), ("steps", steps)):
             _within(field, getattr(self, field), size)
-        wanted = [stream for stream in STREAMS if self.stream in (stream, "both")]
-        if self.stream != "both" and self.stream not in streams:
-            raise InputError(f"stream: this model has no {self.stream} stream; it has {', '.join(streams)}")
-        for stream in (stream for stream in wanted if stream in streams):
-            _within(f"tokens of the {stream} stream", self.tokens, tokens[stream])
+        for stream in anatomy.streams if self.stream == ALL else [anatomy.stream(self.stream)]:
+            _within("channels", self.channels, stream.width)
+            _within(f"tokens of the {stream.name} stream", self.tokens, tokens[stream.name])
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; arrays as their source and digest."""
@@ -138,6 +137,13 @@ class Selection(ABC):
             elif value != field.default:
                 named.append(f"{field.name}={list(value) if isinstance(value, tuple) else value!r}")
         return f"{type(self).__name__}({', '.join(positional + named)})"
+
+
+def resolved(edit: Any, anatomy: Anatomy) -> Any:
+    """The edit with the name of its stream in place of a role."""
+    if isinstance(edit, Selection) and edit.stream in ROLES:
+        return dataclasses.replace(edit, stream=find_stream(anatomy.streams, edit.stream).name)
+    return edit
 
 
 def _among(index: int, wanted: Any) -> bool:

@@ -2,7 +2,7 @@
 
     z[k+1] = z[k] + sum_j alpha[k, j] * D[k, j](z[k], t, c)         block k, branch j
 
-For each block, an anatomy lists where its output holds the image and text states, which AdaLN projections (`Modulation`) give
+For each block, an anatomy lists where its output holds the states of its streams, which AdaLN projections (`Modulation`) give
 alpha, shift and scale, and which branches alpha multiplies. A site that is not listed does not exist.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from interp.base.errors import ModelError
-from interp.base.sites import GATES, STREAMS, Site
+from interp.base.sites import GATES, Site
+from interp.base.streams import GENERATED, Stream, find_stream
 from interp.models.hook_points import (
     REST,
     Conditioning,
@@ -138,7 +139,8 @@ class Anatomy:
 
     family: str
     model_class: str
-    channels: int
+    streams: tuple[Stream, ...]
+    """The streams of its blocks. The first generated one is the stream that analyses and edits take by default."""
     blocks: tuple[Block, ...]
     row_inputs: tuple[str, ...]
     """Arguments of the transformer's forward that have a batch axis: the first, except in `row_axes`."""
@@ -189,10 +191,23 @@ class Anatomy:
         return any(block.norms for block in self.blocks)
 
     @functools.cached_property
-    def streams(self) -> tuple[str, ...]:
-        """The streams that at least one block has."""
-        found = {stream for block in self.blocks for stream in block.hidden}
-        return tuple(stream for stream in STREAMS if stream in found)
+    def stream_names(self) -> tuple[str, ...]:
+        """The names of the streams, in order."""
+        return tuple(stream.name for stream in self.streams)
+
+    def stream(self, wanted: str) -> Stream:
+        """The stream of a name or of a role."""
+        return find_stream(self.streams, wanted)
+
+    @functools.cached_property
+    def generated(self) -> Stream:
+        """The stream that the model draws; the first one, where it draws several."""
+        return self.stream(GENERATED)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the generated stream."""
+        return self.generated.width
 
     @functools.cached_property
     def gates(self) -> tuple[str, ...]:

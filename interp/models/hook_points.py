@@ -163,8 +163,8 @@ class Conditioning:
 
 
 def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> torch.Tensor:
-    """One stream's tokens from concatenated streams; `REST`, or else the image, takes what the others leave."""
-    last = REST if REST in order else "image"
+    """One stream's tokens from concatenated streams; `REST`, or else one of unknown length, takes what the others leave."""
+    last = REST if REST in order else next((name for name in order if name not in lengths), order[-1])
     sizes = [lengths[name] if name != last else 0 for name in order]
     sizes[list(order).index(last)] = value.shape[1] - sum(sizes)
     found: torch.Tensor = torch.split(value, sizes, dim=1)[list(order).index(stream)]

@@ -101,7 +101,7 @@ def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
         "models": ", ".join(names),
         "pipeline": ", ".join(pipelines) or "none yet",
         "blocks of the first": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
-        "streams": ", ".join(anatomy.streams),
+        "streams": ", ".join(anatomy.stream_names),
         "gates": gates(anatomy),
         "set by": ", ".join(anatomy.conditioning.players) if anatomy.conditioning is not None else "-",
         "guidance": f"own: {own}; degraded rows {'fork' if anatomy.forks else 'are whole'}",

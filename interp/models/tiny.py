@@ -3,9 +3,10 @@
 folder = interp.models.tiny.build("sd3", "some/folder", seed=0)
 model = interp.load(folder)
 
-A family is the part `tiny` of its data file in `families/`: its `sizes`, its `parts` in the order in which their weights are drawn, its
-`pipeline` (a class, more of its arguments, and `register`: what its configuration holds besides), and the `defaults` of its
-runs. The demo model (`interp.models.demo`) is put together from such parts too. A part is a mapping of one of three forms:
+A family is the part `tiny` of its data file in `families/`: its `sizes`, its `parts` in the order in which their weights are
+drawn, its `pipeline` (a class, more of its arguments, and `register`: what its configuration holds besides), and the `defaults`
+of its runs. The demo model (`interp.models.demo`) is put together from such parts too. A part is a mapping of one of three
+forms:
 
     {class: NAME, ...}      an object of a class of diffusers or transformers; the other keys are its configuration, save
                             `set` (the values of buffers) and `draw` (parameters that are drawn from a standard normal)

@@ -10,9 +10,10 @@ from interp.base.errors import InputError, ModelError
 from interp.base.plan import Plan, Row
 from interp.base.site_recorder import SiteRecorder
 from interp.base.sites import Site, resolve_indices
+from interp.base.streams import CONDITIONING
 from interp.models.anatomy import Anatomy
 from interp.models.families.pipeline import Layout
-from interp.store.schema import HiddenAxes, RecordedAxes, Schema
+from interp.store.schema import HiddenAxes, RecordedAxes, Schema, StreamAxes
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, HiddenRecorder, HiddenSink, OwnRecorder, Recorder
@@ -24,12 +25,14 @@ def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidd
     record, anatomy, batch = prepared.plan.record, prepared.model.anatomy, len(rows)
     steps, counted = len(prepared.schedule.timesteps), counted_tokens(prepared, [row.text for row in rows])
     recorders: list[Recorder] = []
-    if record.stats:
-        recorders.append(StatisticsRecorder(anatomy, steps, counted))
-    if record.gates:
-        recorders.append(GatesRecorder(anatomy, steps, schema.gate_kinds))
-    if record.branches:
-        recorders.append(BranchRecorder(anatomy, steps, _position(prepared), counted))
+    for stream in anatomy.stream_names:
+        if record.stats:
+            recorders.append(StatisticsRecorder(anatomy, stream, steps, counted))
+        if record.gates:
+            recorders.append(GatesRecorder(anatomy, stream, steps, schema.gate_kinds))
+        if record.branches:
+            position = _position(prepared) if stream == anatomy.generated.name else None
+            recorders.append(BranchRecorder(anatomy, stream, steps, position, counted))
     for own in record.recorders:
         sites = [Site.parse(name) for name in schema.recorded[own.name].sites]
         recorders.append(OwnRecorder(own, sites, steps, batch))
@@ -41,21 +44,21 @@ def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidd
 def counted_tokens(prepared: Prepared, texts: list[str]) -> dict[str, Array]:
     """The tokens that count in statistics, by stream: (row, token) boolean. All of a stream's where it is left out."""
     model, record = prepared.model, prepared.plan.record
-    find = model.loaded.spec.own_tokens
-    if record.padding or find is None or "text" not in model.anatomy.streams or not (record.stats or record.branches):
+    find, texts_are = model.loaded.spec.own_tokens, [one.name for one in model.anatomy.streams if one.role == CONDITIONING]
+    if record.padding or find is None or not texts_are or not (record.stats or record.branches):
         return {}
-    own, count = find(model.pipe, texts, prepared.plan.settings), prepared.layout.tokens("text")
+    own, count = find(model.pipe, texts, prepared.plan.settings), prepared.layout.tokens(texts_are[0])
     if own.shape[1] > count:
         raise ModelError(f"{model.name}: its tokenizers make {own.shape[1]} text tokens, its transformer takes {count}")
-    return {"text": np.concatenate([np.ones((len(own), count - own.shape[1]), bool), own], axis=1)}
+    return {texts_are[0]: np.concatenate([np.ones((len(own), count - own.shape[1]), bool), own], axis=1)}
 
 
 def _position(prepared: Prepared) -> Array | None:
-    """The position embedding of the image tokens, (token, channel), where the model adds one."""
+    """The position embedding of the generated tokens, (token, channel), where the model adds one."""
     model = prepared.model
     if model.anatomy.position is None:
         return None
-    table = model.anatomy.position(model.pipe.transformer, prepared.layout.image_grid)
+    table = model.anatomy.position(model.pipe.transformer, prepared.layout.grid)
     return table.detach().float().cpu().numpy()
 
 
@@ -63,20 +66,16 @@ def make_schema(prepared: Prepared) -> Schema:
     """The axes of a run's store."""
     model, plan, layout, times = prepared.model, prepared.plan, prepared.layout, prepared.schedule
     anatomy, record, rows = model.anatomy, plan.record, plan.rows()
-    kinds = ("alpha", "shift", "scale") if record.modulation else ("alpha",)
+    kinds, counts = ("alpha", "shift", "scale") if record.modulation else ("alpha",), _token_counts(prepared)
     return Schema(
         prompt_text=tuple(row.text for row in rows),
         seed=tuple(row.seed for row in rows),
-        text_tokens=_text_tokens(prepared),
         timestep=times.timesteps,
         sigma=times.sigmas,
         block_path=tuple(block.path for block in anatomy.blocks),
         block_kind=tuple(block.kind for block in anatomy.blocks),
-        streams=anatomy.streams,
         gates=anatomy.gates,
-        channels=anatomy.channels,
-        stream_present=stream_present(anatomy),
-        gate_present={kind: gate_present(anatomy, kind) for kind in kinds},
+        streams={name: _stream_axes(prepared, name, kinds, counts.get(name, ())) for name in anatomy.stream_names},
         image=(plan.height, plan.width),
         latents=layout.latents,
         latents_every_step=record.latents == "all",
@@ -85,7 +84,6 @@ def make_schema(prepared: Prepared) -> Schema:
         gate_kinds=kinds if record.gates else (),
         branches=record.branches,
         writers=anatomy.writers,
-        branch_present=gate_present(anatomy, "branch"),
         frames=layout.frames,
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
@@ -93,13 +91,28 @@ def make_schema(prepared: Prepared) -> Schema:
     )
 
 
-def _text_tokens(prepared: Prepared) -> tuple[int, ...]:
-    """How many text tokens of each row count in statistics; nothing where all do."""
+def _stream_axes(prepared: Prepared, name: str, kinds: Sequence[str], counted: tuple[int, ...]) -> StreamAxes:
+    """What a stream is in a run: its tokens, and where it has values."""
+    anatomy = prepared.model.anatomy
+    return StreamAxes(
+        anatomy.stream(name),
+        prepared.layout.sizes[name],
+        stream_present(anatomy, name),
+        {kind: gate_present(anatomy, name, kind) for kind in kinds},
+        gate_present(anatomy, name, "branch"),
+        counted,
+    )
+
+
+def _token_counts(prepared: Prepared) -> dict[str, tuple[int, ...]]:
+    """How many tokens of each row count in statistics, by stream; streams of which all do are left out."""
     texts = [row.text for row in prepared.plan.rows()]
     different = list(dict.fromkeys(texts))
-    counted = counted_tokens(prepared, different)
-    counts = dict(zip(different, counted["text"].sum(axis=1).tolist(), strict=True)) if counted else {}
-    return tuple(counts[text] for text in texts) if counts else ()
+    found = {}
+    for stream, counted in counted_tokens(prepared, different).items():
+        counts = dict(zip(different, counted.sum(axis=1).tolist(), strict=True))
+        found[stream] = tuple(counts[text] for text in texts)
+    return found
 
 
 def _own_axes(own: SiteRecorder, anatomy: Anatomy) -> RecordedAxes:
@@ -114,12 +127,14 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
     select, anatomy = plan.record.select, model.anatomy
     if select is None:
         return {}
-    missing = [stream for stream in select.streams if stream not in anatomy.streams]
-    if missing and len(missing) == len(select.streams):
-        raise InputError(f"record.hidden selects the {missing[0]} stream, which {model.name} does not have")
+    wanted = anatomy.stream_names if select.streams is None else select.streams
+    for stream in (one for one in wanted if one not in anatomy.stream_names):
+        here = ", ".join(anatomy.stream_names)
+        raise InputError(f"record.hidden selects the {stream} stream, which {model.name} does not have; it has {here}")
     blocks = resolve_indices(select.blocks, len(anatomy.blocks), "blocks")
     found = {}
-    for stream in (stream for stream in select.streams if stream in anatomy.streams):
+    for stream in (stream for stream in anatomy.stream_names if stream in wanted):
+        own = anatomy.stream(stream)
         present = tuple(block for block in blocks if stream in anatomy.blocks[block].hidden)
         if not present:
             continue
@@ -127,11 +142,10 @@ def _hidden_axes(model: Model, plan: Plan, layout: Layout, steps: int) -> dict[s
             steps=resolve_indices(select.steps, steps, "steps"),
             blocks=present,
             tokens=resolve_indices(select.tokens, layout.tokens(stream), f"tokens of the {stream} stream"),
-            channels=resolve_indices(select.channels, anatomy.channels, "channels"),
-            grid=layout.image_grid if stream == "image" else None,
-            frames=layout.token_frames if stream == "image" else 1,
+            channels=resolve_indices(select.channels, own.width, "channels"),
+            places=dict(zip(own.axes, layout.sizes[stream], strict=True)) if own.axes else {},
         )
     if not found:
-        streams = " and ".join(select.streams)
+        streams = " and ".join(wanted)
         raise InputError(f"record.hidden selects nothing: the {streams} stream does not leave block {blocks[-1]}; add blocks")
     return found

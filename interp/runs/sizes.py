@@ -131,7 +131,7 @@ class Sparse(Writer):
 
 def _all(schema: Schema) -> dict[str, Variable]:
     """Every large variable by its path in the store, including the summary."""
-    found = {f"{name}/hidden" if name.startswith("hidden/") else name: v for name, v in schema.variables().items()}
+    found = schema.variables()
     for name, variable in dataclasses.replace(schema, bundle=0).variables().items():
         if name.split("/")[0] in FOLDED:
             source = f"bundles/{name}" if schema.bundle else name

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from interp.base.errors import InputError, InterpWarning, StoreError
 from interp.store.locations import is_remote, move, remove
-from interp.store.schema import SCHEMA, Schema
+from interp.store.schema import SCHEMA, TOKENS, Schema
 from interp.store.variable import encoding
 
 SHARD_WAIT = 60.0  # seconds to wait while another shard creates the store
@@ -46,9 +46,11 @@ def replacing(path: Path, *, store: Path | None = None, tag: str = "") -> Iterat
 def create(path: Path, schema: Schema, attributes: dict[str, Any]) -> None:
     """Create the empty store of a run; `path` does not exist until the store is complete."""
     index = xr.Dataset(rows_of(schema.prompt_text, schema.seed), {"prompt": np.arange(len(schema.prompt_text))})
-    if schema.text_tokens:
-        index["text_tokens"] = ("prompt", np.array(schema.text_tokens, dtype=np.int64))
-    with new_store(path, index, attributes, ("prompt",)) as root:
+    for name, own in schema.streams.items():
+        if own.counted:
+            index[f"{name}{TOKENS}"] = ("prompt", np.array(own.counted, dtype=np.int64))
+    streams = [own.to_json() for own in schema.streams.values()]
+    with new_store(path, index, {**attributes, "streams": streams}, ("prompt",)) as root:
         _add_variables(root, schema)
 
 
@@ -91,8 +93,6 @@ def texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
 def _add_variables(root: zarr.Group, schema: Schema) -> None:
     for name, variable in schema.variables().items():
         group_path, _, variable_name = name.rpartition("/")
-        if group_path == "hidden":  # one group per stream: hidden/image/hidden
-            group_path, variable_name = name, "hidden"
         coordinates = schema.coordinates(name)
         if group_path not in root:
             write_dataset(coordinates, root.store, group_path)

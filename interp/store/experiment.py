@@ -27,7 +27,8 @@ from interp.base.errors import InputError, StoreError, counted
 from interp.base.same_plan import check_same, check_verifiable
 from interp.store.create import new_store, remove_leftovers, rows_of, texts_as_objects, writing_lock, zarr_quiet
 from interp.store.locations import exists, located
-from interp.store.reader import OpenStore, open_root, read_ahead, read_done
+from interp.store.opening import open_root
+from interp.store.reader import OpenStore, read_ahead, read_done
 from interp.store.saved_results import Described
 from interp.store.schema import Array
 from interp.store.variable import Variable

@@ -29,6 +29,9 @@ def merge(out: str | Path, parts: Sequence[str | Path], on_row: Callable[[int], 
         raise InputError("parts must be one or more stores of the same plan; got none")
     for source in sources[1:]:
         check_same(sources[0].attributes["plan"], source.attributes["plan"], str(source.path))
+    kinds = {source.joint for source in sources} | ({StoreReader(out).joint} if out.exists() else set())
+    if len(kinds) > 1:
+        raise InputError("parts must have one schema: a store of schema 1 joins only others of schema 1")
     if any(source.path.resolve() == out.resolve() for source in sources):
         raise InputError(f"parts must not hold the store that is written, {out}")
     copied = 0

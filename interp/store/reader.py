@@ -6,7 +6,8 @@ zarr reads a missing chunk as its fill value; here a missing or damaged shard of
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,29 +16,17 @@ import dask.array
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from interp.base.errors import InputError, InterpError, StoreError
-from interp.store.create import storage_message
-from interp.store.locations import is_remote, located
-from interp.store.schema import SCHEMA, STATISTICS, Array
+from interp.base.errors import InputError, StoreError
+from interp.base.streams import Stream
+from interp.store import first_schema
+from interp.store.locations import located
+from interp.store.opening import Guarded, open_root
+from interp.store.schema import STATISTICS, TOKENS, Array
 
 Row = TypeVar("Row")
 DONE = b"\x01"  # content of a row's `done` file, which is not compressed
 COMPRESSED = 8  # bytes; zstd's own header is longer
-
-
-class StrictStore(WrapperStore[Store]):
-    """A store in which a missing chunk raises StoreError; only `done` may be sparse."""
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The bytes of a key."""
-        value = await super().get(key, prototype, byte_range)
-        if "/c/" in key and not key.startswith("done/") and not value:
-            raise StoreError(f"the file {key} is {'missing' if value is None else 'empty'}")
-        return value
 
 
 class OpenStore:
@@ -78,7 +67,7 @@ class StoreReader(OpenStore):
         self.prompt_text = np.asarray(self.stored("prompt_text")[...], dtype=object)
         self.seed = self.stored("seed")[...]
         self.of_rows = {"prompt_text": self.prompt_text, "seed": self.seed}
-        self.of_rows |= {name: self.stored(name)[...] for name in {"text_tokens"} & set(self.root)}
+        self.of_rows |= {name: self.stored(name)[...] for name in self.root if name.endswith(TOKENS)}
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -86,15 +75,46 @@ class StoreReader(OpenStore):
         record = self.attributes.get("plan", {}).get("record", {})
         wanted = ["outputs/image", "outputs/latents"]
         folded = "bundles/" if record.get("bundle") else ""
-        wanted += [f"{folded}stats/{name}" for name in (*STATISTICS, "median_abs")] if record.get("stats") else []
-        wanted += [f"{folded}gates/alpha"] if record.get("gates") else []
-        wanted += [f"{folded}gates/shift", f"{folded}gates/scale"] if record.get("modulation") else []
-        wanted += ["branches/branch", "branches/embedding", "branches/position"] if record.get("branches") else []
+        for end in [""] if self.joint else [f"/{stream.name}" for stream in self.streams]:
+            wanted += [f"{folded}stats{end}/{name}" for name in (*STATISTICS, "median_abs")] if record.get("stats") else []
+            wanted += [f"{folded}gates{end}/alpha"] if record.get("gates") else []
+            wanted += [f"{folded}gates{end}/{name}" for name in ("shift", "scale")] if record.get("modulation") else []
+            if record.get("branches"):
+                wanted += [f"branches{end}/{name}" for name in ("branch", "embedding", "position")]
         wanted += ["hidden"] if record.get("hidden") else []
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
             if not (self.path / name / "zarr.json").exists():
                 raise StoreError(f"store {self.path} is damaged: its plan has {name}, which is missing; trace it again")
+
+    @property
+    def joint(self) -> bool:
+        """Whether groups hold all streams along an axis: schema 1."""
+        return bool(self.attributes["schema"] == 1)
+
+    @functools.cached_property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams of the run."""
+        if self.joint:
+            return first_schema.streams_of(self.root)
+        return tuple(Stream.from_json({k: v for k, v in own.items() if k != "sizes"}) for own in self.attributes["streams"])
+
+    def of_stream(self, group: str, stream: str) -> xr.Dataset:
+        """A stream's part of stats, gates, branches or summary."""
+        if self.joint:
+            return self.dataset(group).sel(stream=stream)
+        return self.dataset(f"{group}/{stream}").assign_coords(stream=stream)
+
+    def joined(self, group: str) -> xr.Dataset:
+        """All streams of such a group along an axis `stream`."""
+        if self.joint:
+            return self.dataset(group)
+        return side_by_side({one.name: self.dataset(f"{group}/{one.name}") for one in self.streams})
+
+    @property
+    def summary_rows(self) -> int | None:
+        """The number of rows in the stored summary, if there is one."""
+        return self._group("summary").attrs.get("rows") if "summary" in self else None  # type: ignore[return-value]
 
     def dataset(self, group: str) -> xr.Dataset:
         """A group as a lazy Dataset of the done rows, with prompt_text and seed as coordinates."""
@@ -134,36 +154,12 @@ class StoreReader(OpenStore):
         )
 
 
-class Guarded:
-    """A zarr array whose read errors name the unreadable rows and the remedy."""
-
-    def __init__(self, path: Path, name: str, array: zarr.Array[Any]) -> None:
-        self.path, self.name, self.array = path, name, array
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-
-    def __getitem__(self, key: Any) -> Array:
-        try:
-            return np.asarray(self.array[key])
-        except InterpError as error:
-            raise self._unreadable(key, str(error)) from None
-        except PermissionError as error:
-            raise StoreError(storage_message(self.path, error).replace("written", "read")) from error
-        except Exception as error:  # codecs raise errors of any type on damaged bytes
-            raise self._unreadable(key, f"{type(error).__name__}: {error}") from error
-
-    def _unreadable(self, key: Any, reason: str) -> StoreError:
-        rows = ""
-        if key is not Ellipsis and self.array.ndim > 1:
-            axis = (self.array.metadata.dimension_names or ("prompt",))[0]  # type: ignore[union-attr]
-            rows = f" of {axis} {_span(key[0] if isinstance(key, tuple) else key)}"
-        advice = "All rows share this file: restore it from a copy, or trace the store again"
-        if self.array.ndim > 1:
-            advice = f"Other rows are not affected; interp verify {self.path} --repair traces those prompts again"
-        error = StoreError(
-            f"store {self.path}: {self.name}{rows} cannot be read ({reason}); the file is missing or damaged. {advice}"
-        )
-        error.reason = reason
-        return error
+def side_by_side(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """The Datasets of streams along an axis `stream`: NaN in the channels that a narrower stream lacks."""
+    names = xr.DataArray(np.array(list(parts), dtype=object), dims="stream", name="stream")
+    how: Any = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "outer", "combine_attrs": "override"}
+    joined = xr.concat(list(parts.values()), names, **how)
+    return joined.transpose("prompt", "bundle", "moment", "step", "block", "stream", "gate", "channel", missing_dims="ignore")
 
 
 def is_done(path: Path, *place: int) -> bool:
@@ -204,47 +200,7 @@ def read_ahead(rows: Iterable[Row], read: Callable[[Row], Array]) -> Iterator[Ar
             yield coming.result()
 
 
-def _span(key: Any) -> str:
-    """One index or a range of indices as text."""
-    if not isinstance(key, slice):
-        return str(key)
-    first, last = key.start or 0, (key.stop or 1) - 1
-    return str(first) if first >= last else f"{first}..{last}"
-
-
 def _place(name: str) -> tuple[int, str]:
     """Sort key of a variable in its Dataset: the schema's order, then other variables by name."""
     order = (*STATISTICS, "median_abs", "alpha", "shift", "scale", "hidden", "image", "latents")
     return (order.index(name) if name in order else len(order), name)
-
-
-def open_root(path: Path) -> zarr.Group:
-    """Open the root group of a store that interp wrote."""
-    try:
-        missing, whole = not path.exists(), path.is_dir() and (path / "zarr.json").exists()
-    except OSError as error:
-        raise InputError(f"store {str(path)[:80]!r} cannot be opened: {error.strerror}") from None
-    if missing:
-        raise InputError(f"store {path} does not exist; make one with `interp trace --out {path}`")
-    if not whole:
-        raise InputError(f"{path} is not a store: it has no zarr.json (give the .zarr folder that `interp trace` wrote)")
-    try:
-        kept: Store = FsspecStore.from_url(str(path), read_only=True) if is_remote(path) else LocalStore(path, read_only=True)
-        root = zarr.open_group(StrictStore(kept), mode="r")
-    except OSError as error:
-        raise StoreError(storage_message(path, error)) from error
-    except Exception as error:
-        raise StoreError(f"{path} is not a readable zarr group ({type(error).__name__}: {error})") from error
-    _check_schema(path, dict(root.attrs))
-    return root
-
-
-def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
-    found = attributes.get("schema")
-    if found is None:
-        raise InputError(f"{path} is a zarr group but not an interp store: it has no schema attribute")
-    if found != SCHEMA:
-        raise StoreError(
-            f"store {path} has schema {found}; this interp reads schema {SCHEMA}: "
-            + ("install a newer interp" if isinstance(found, int) and found > SCHEMA else "it cannot be read")
-        )

@@ -1,19 +1,21 @@
 """The variables of a store and their layout on disk.
 
     NAME.zarr/
-      attributes                    schema, plan, provenance
-      prompt_text seed done         (prompt); text_tokens: those that are not padding
-      stats/    mean mean_abs max_abs min_abs var    (prompt, step, block, stream, channel); present (block, stream)
-                median_abs                           (prompt, step, block, stream): of all elements
-      gates/    alpha [shift scale]                  (prompt, step, block, stream, gate, channel); present (block, stream, gate)
-      branches/ branch (prompt, step, block, stream, gate, channel): means over tokens; embedding, position
-      bundles/stats bundles/gates   in place of stats and gates: (bundle, moment, step, ...) over a few prompts each
-      hidden/image  hidden/text     hidden           (prompt, step, block, token, channel): the selected states
-      recorded/NAME/  value         (prompt, step, site, ...): user-defined recorders
-      outputs/  image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
-                of a video: video (prompt, frame, y, x, rgb), and its middle frame as the image
-      analysis/NAME/  results of analyses, each with the parameters that made it
-      summary/  every statistic and alpha            (moment, step, block, stream, ..., channel): mean and variance over prompts
+      attributes                    schema, plan, provenance, streams (name, role, width, axes, tokens along the axes)
+      prompt_text seed done         (prompt); STREAM_tokens: those that are not padding
+      stats/STREAM/     mean mean_abs max_abs min_abs var    (prompt, step, block, channel); present (block)
+                        median_abs                           (prompt, step, block): of all elements
+      gates/STREAM/     alpha [shift scale]                  (prompt, step, block, gate, channel); present (block, gate)
+      branches/STREAM/  branch (prompt, step, block, gate, channel): means over tokens; embedding, position
+      bundles/stats/STREAM bundles/gates/STREAM   in place of stats and gates: (bundle, moment, step, ...) over a few prompts
+      hidden/STREAM/    hidden      (prompt, step, block, token, channel): the selected states
+      recorded/NAME/    value       (prompt, step, site, ...): user-defined recorders
+      outputs/          image (prompt, y, x, rgb); latents (prompt, [step,] ...); predicted_velocity, ... (prompt, step, ...)
+                        of a video: video (prompt, frame, y, x, rgb), and its middle frame as the image
+      analysis/NAME/    results of analyses, each with the parameters that made it
+      summary/STREAM/   every statistic and alpha            (moment, step, block, ..., channel): mean and variance over prompts
+
+Stores of schema 1 have one group of all streams, with a stream axis: stats/mean (prompt, step, block, stream, channel).
 
 Statistics and gates: one shard per prompt, written once. Hidden: one shard per (prompt, step, block), written as it arrives. A
 shard belongs to one prompt, so no two writers share one. bfloat16 is stored as float32: exact, and the zero bits compress well.
@@ -30,11 +32,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from interp.base.streams import Stream
 from interp.store.variable import Variable
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
-FOLDED = ("stats", "gates")  # groups that a summary covers
+OF_STREAMS = ("stats", "gates", "branches")  # groups with one group per stream
+FOLDED = OF_STREAMS[:2]  # those that a summary covers
+TOKENS = "_tokens"  # after a stream's name: how many of its tokens count
 HIDDEN_CHUNK = (1024, 256)  # (token, channel)
 
 Array = NDArray[Any]
@@ -51,10 +57,29 @@ class HiddenAxes:
     """Only blocks in which the stream exists."""
     tokens: tuple[int, ...]
     channels: tuple[int, ...]
-    grid: tuple[int, int] | None = None
-    """Image tokens as (y, x); `None` for text."""
-    frames: int = 1
-    """Frames of a video's tokens, each a grid."""
+    places: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Sizes of the axes that the stream's tokens fill, in order; none for a text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamAxes:
+    """One stream: what it is, its tokens, and where it has values."""
+
+    stream: Stream
+    sizes: tuple[int, ...]
+    """Tokens along its axes; one size for a text."""
+    present: Array
+    """(block,) booleans."""
+    gate_present: Mapping[str, Array]
+    """Per kind (alpha, shift, scale), (block, gate) booleans."""
+    branch_present: Array
+    """(block, writer) booleans."""
+    counted: tuple[int, ...] = ()
+    """Tokens of each row that are not padding; () where all count."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stream and its tokens as plain JSON values."""
+        return {**self.stream.to_json(), "sizes": list(self.sizes)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +100,8 @@ class Schema:
     sigma: Array
     block_path: tuple[str, ...]
     block_kind: tuple[str, ...]
-    streams: tuple[str, ...]
     gates: tuple[str, ...]
-    channels: int
-    stream_present: Array
-    gate_present: Mapping[str, Array]
-    """Per kind (alpha, shift, scale), (block, stream, gate) booleans."""
+    streams: Mapping[str, StreamAxes]
     image: tuple[int, int]
     """Pixels, (y, x)."""
     latents: Mapping[str, int]
@@ -98,34 +119,18 @@ class Schema:
     """Prompts per bundle of statistics and gates, kept as mean and variance; 0 keeps every prompt's values."""
     writers: tuple[str, ...] = ()
     """The gates, and the branches without a gate."""
-    branch_present: Array | None = None
-    """(block, stream, writer) booleans."""
     frames: int = 0  # of a video; 0 for a picture
-    text_tokens: tuple[int, ...] = ()  # of each row, without padding; () where all count
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
         prompts, steps, blocks = len(self.prompt_text), len(self.timestep), len(self.block_path)
         found: dict[str, Variable] = {}
-        sizes = {"prompt": prompts, "step": steps, "block": blocks, "stream": len(self.streams)}
-        state = {**sizes, "channel": self.channels}
-        if self.statistics:
-            each = Variable.of(state, "prompt", "block", sharded=True, compressed=False)
-            found |= {f"stats/{name}": each for name in STATISTICS}
-            found["stats/median_abs"] = Variable.of(sizes, "prompt")
-        for name in self.gate_kinds:
-            gated = {**sizes, "gate": len(self.gates), "channel": self.channels}
-            found[f"gates/{name}"] = Variable.of(gated, "prompt", "block", sharded=True)
-        if self.branches:
-            written = {**sizes, "gate": len(self.writers), "channel": self.channels}
-            found["branches/branch"] = Variable.of(written, "prompt", "block", sharded=True)
-            entering = {name: size for name, size in state.items() if name != "block"}
-            found["branches/embedding"] = Variable.of(entering, "prompt")
-            found["branches/position"] = Variable.of({n: size for n, size in entering.items() if n != "step"}, "prompt")
+        for name, own in self.streams.items():
+            found |= self._of_stream(name, {"prompt": prompts, "step": steps, "block": blocks}, own.stream.width)
         for stream, axes in self.hidden.items():
-            found[f"hidden/{stream}"] = _hidden_variable(prompts, axes)
-        for name, own in self.recorded.items():
-            seen = {"prompt": prompts, "step": steps, "site": len(own.sites), **own.axes}
+            found[f"hidden/{stream}/hidden"] = _hidden_variable(prompts, axes)
+        for name, seen_by in self.recorded.items():
+            seen = {"prompt": prompts, "step": steps, "site": len(seen_by.sites), **seen_by.axes}
             found[f"recorded/{name}/value"] = Variable.of(seen, "prompt")
         picture = {"y": self.image[0], "x": self.image[1], "rgb": 3}
         found["outputs/image"] = Variable.of({"prompt": prompts, **picture}, "prompt", dtype="uint8")
@@ -140,6 +145,23 @@ class Schema:
         folded = {name for name in found if name.split("/")[0] in FOLDED}
         return {f"bundles/{n}" if n in folded else n: self._bundled(v) if n in folded else v for n, v in found.items()}
 
+    def _of_stream(self, name: str, sizes: dict[str, int], width: int) -> dict[str, Variable]:
+        """The variables of one stream."""
+        state, found = {**sizes, "channel": width}, dict[str, Variable]()
+        if self.statistics:
+            each = Variable.of(state, "prompt", "block", sharded=True, compressed=False)
+            found |= {f"stats/{name}/{statistic}": each for statistic in STATISTICS}
+            found[f"stats/{name}/median_abs"] = Variable.of(sizes, "prompt")
+        gated = {**sizes, "gate": len(self.gates), "channel": width}
+        found |= {f"gates/{name}/{kind}": Variable.of(gated, "prompt", "block", sharded=True) for kind in self.gate_kinds}
+        if self.branches:
+            written = {**sizes, "gate": len(self.writers), "channel": width}
+            found[f"branches/{name}/branch"] = Variable.of(written, "prompt", "block", sharded=True)
+            entering = {axis: size for axis, size in state.items() if axis != "block"}
+            found[f"branches/{name}/embedding"] = Variable.of(entering, "prompt")
+            found[f"branches/{name}/position"] = Variable.of({n: size for n, size in entering.items() if n != "step"}, "prompt")
+        return found
+
     def _bundled(self, variable: Variable) -> Variable:
         """Mean and variance over bundles of prompts."""
 
@@ -153,29 +175,28 @@ class Schema:
 
     def coordinates(self, path: str) -> xr.Dataset:
         """The coordinates of the group that holds `path`, and its `present`."""
-        group = path.split("/")[0]
+        group, _, rest = path.partition("/")
         if group == "bundles":
             bundles = -(-len(self.prompt_text) // self.bundle)
             inside = self.coordinates(path.removeprefix("bundles/")).drop_vars("prompt")
             return inside.assign_coords(bundle=np.arange(bundles), moment=_texts(("mean", "variance")))
         prompt = xr.Dataset(coords={"prompt": np.arange(len(self.prompt_text))})
         if group == "hidden":
-            return prompt.assign_coords(self._hidden_coordinates(self.hidden[path.split("/")[1]]))
+            return prompt.assign_coords(self._hidden_coordinates(self.hidden[rest.split("/")[0]]))
         if group == "recorded":
-            own = self.recorded[path.split("/")[1]]
-            return prompt.assign_coords({**self._steps(), "site": _texts(own.sites)})
+            sites = self.recorded[rest.split("/")[0]].sites
+            return prompt.assign_coords({**self._steps(), "site": _texts(sites)})
         if group == "outputs":
             return prompt.assign_coords(self._steps()) if self.latents_every_step or self.prediction else prompt
-        data = prompt.assign_coords({**self._steps(), **self._blocks(), "stream": _texts(self.streams)})
-        axes = ("block", "stream", "gate")
+        own = self.streams[rest.split("/")[0]]
+        data = prompt.assign_coords({**self._steps(), **self._blocks(), "channel": np.arange(own.stream.width)})
+        axes = ("block", "gate")
         if group == "branches":
-            data = data.assign_coords(gate=_texts(self.writers), channel=np.arange(self.channels))
-            return data if self.branch_present is None else data.assign(present=(axes, self.branch_present))
+            return data.assign_coords(gate=_texts(self.writers)).assign(present=(axes, own.branch_present))
         if group == "gates":
-            data = data.assign_coords(gate=_texts(self.gates), channel=np.arange(self.channels))
-            flags = {f"{kind}_present": (axes, self.gate_present[kind]) for kind in self.gate_kinds}
-            return data.assign(flags).rename(alpha_present="present")
-        return data.assign_coords(channel=np.arange(self.channels)).assign(present=(("block", "stream"), self.stream_present))
+            flags = {f"{kind}_present": (axes, own.gate_present[kind]) for kind in self.gate_kinds}
+            return data.assign_coords(gate=_texts(self.gates)).assign(flags).rename(alpha_present="present")
+        return data.assign(present=("block", own.present))
 
     def _steps(self, steps: tuple[int, ...] | None = None) -> dict[str, Any]:
         index = np.arange(len(self.timestep)) if steps is None else np.array(steps)
@@ -192,11 +213,9 @@ class Schema:
         tokens = np.array(axes.tokens)
         found = self._steps(axes.steps) | self._blocks(axes.blocks)
         found |= {"token": tokens, "channel": np.array(axes.channels)}
-        if axes.grid is not None:
-            frame, within = np.divmod(tokens, axes.grid[0] * axes.grid[1])
-            found |= {"token_frame": ("token", frame)} if axes.frames > 1 else {}
-            found["token_y"] = ("token", within // axes.grid[1])
-            found["token_x"] = ("token", within % axes.grid[1])
+        if axes.places:
+            along = np.unravel_index(tokens, tuple(axes.places.values()))
+            found |= {f"token_{name}": ("token", place) for name, place in zip(axes.places, along, strict=True)}
         return found
 
 

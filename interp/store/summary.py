@@ -1,7 +1,7 @@
 """Means and variances over prompts: the summary of a run, and bundles of a few prompts each.
 
-    summary/NAME                               (moment, step, block, stream, ..., channel) float32
-    bundles/stats/NAME, bundles/gates/NAME     (bundle, moment, step, block, stream, ..., channel) float32
+    summary/STREAM/NAME                                       (moment, step, block, ..., channel) float32
+    bundles/stats/STREAM/NAME, bundles/gates/STREAM/NAME      (bundle, moment, step, block, ..., channel) float32
 
 A run in one process adds up its rows while it writes them (`Totals`); otherwise the summary is read from the store. Both give
 the same bits. Runs too large to keep the statistics of every prompt keep bundles. A bundle covers the done rows among
@@ -11,14 +11,16 @@ moments. The summary, small enough for a dashboard's first page, is the combinat
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from interp.store.create import replacing, write_dataset
 from interp.store.locations import remove
-from interp.store.reader import StoreReader, read_ahead
+from interp.store.reader import StoreReader, read_ahead, side_by_side
 from interp.store.schema import FOLDED, Array, Groups, Schema
 
 MOMENTS = ("mean", "variance")
@@ -73,10 +75,11 @@ class Bundle:
 
     def add(self, arrays: Groups) -> Groups:
         """Add a row's statistics and gates; return the arrays that are still to be written for the row itself."""
-        for group in FOLDED:
-            for name, array in arrays.get(group, {}).items():
+        folded = {group for group in arrays if group.split("/")[0] in FOLDED}
+        for group in folded:
+            for name, array in arrays[group].items():
                 self._moments.setdefault(group, {}).setdefault(name, Moments(np.shape(array))).add(array)
-        return {group: variables for group, variables in arrays.items() if group not in FOLDED}
+        return {group: variables for group, variables in arrays.items() if group not in folded}
 
     def moments(self) -> Groups:
         """(moment, ...) of every statistic and gate: mean and population variance over the bundle's rows."""
@@ -107,30 +110,51 @@ class Totals:
         for name, variable in self.variables.items():
             if name not in self._moments:
                 self._moments[name] = Moments(tuple(variable.sizes.values())[1:])
-            group, _, own = name.partition("/")
+            group, _, own = name.rpartition("/")
             self._moments[name].add(arrays[group][own])
 
-    def summary(self) -> xr.Dataset:
-        """As `summarise` reads it from the store."""
+    def summaries(self) -> dict[str, xr.Dataset]:
+        """As `summarise` reads them from the store."""
+        return {name: self._summary(name) for name in self.schema.streams}
+
+    def _summary(self, stream: str) -> xr.Dataset:
         found = []
         for group in FOLDED:
-            own = [name for name in self.variables if name.split("/")[0] == group]
+            own = [name for name in self.variables if name.startswith(f"{group}/{stream}/")]
             if own:
                 around = self.schema.coordinates(own[0]).drop_vars("prompt")
                 flags = {f"{group}_{name}": flag for name, flag in around.items()}
-                data = {name.split("/")[1]: self._moments[name].result() for name in own}
-                dims = {name.split("/")[1]: ("moment", *tuple(self.variables[name].sizes)[1:]) for name in own}
+                data = {name.split("/")[2]: self._moments[name].result() for name in own}
+                dims = {name.split("/")[2]: ("moment", *tuple(self.variables[name].sizes)[1:]) for name in own}
                 coords = {"moment": np.array(MOMENTS, dtype=object), **around.coords}
                 found.append(xr.Dataset({name: (dims[name], values) for name, values in data.items()}, coords).assign(flags))
-        summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
-        return summary.assign_attrs(rows=len(self.rows))
+        return _merged(found, len(self.rows))
 
 
-def summarise(reader: StoreReader) -> xr.Dataset:
-    """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, stream, ...)."""
+def summarise(reader: StoreReader) -> dict[str, xr.Dataset]:
+    """Mean and variance over done rows, in row order, of every statistic and gate: (moment, step, block, ...), by stream. Of a
+    store of schema 1: of all streams, with a stream axis, by "".
+    """
+    return {name: _summary_of(reader, name) for name in ([""] if reader.joint else [one.name for one in reader.streams])}
+
+
+def joined_summary(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """The summaries of all streams, with a stream axis."""
+    if "" in parts:
+        return parts[""]
+    first = next(iter(parts.values()))
+    return side_by_side(parts).assign_attrs(first.attrs) if first.data_vars else first
+
+
+def _merged(groups: Sequence[xr.Dataset], rows: int) -> xr.Dataset:
+    summary = xr.merge(groups, compat="equals", join="exact") if groups else xr.Dataset()
+    return summary.assign_attrs(rows=rows)
+
+
+def _summary_of(reader: StoreReader, stream: str) -> xr.Dataset:
     found = []
     for group in FOLDED:
-        stored = f"bundles/{group}" if "bundles" in reader else group
+        stored = "/".join(part for part in ("bundles" if "bundles" in reader else "", group, stream) if part)
         if stored not in reader:
             continue
         dataset = reader.dataset(stored)
@@ -141,8 +165,7 @@ def summarise(reader: StoreReader) -> xr.Dataset:
         }
         flags = {f"{group}_{name}": array for name, array in dataset.items() if str(name).endswith("present")}
         found.append(xr.Dataset(over_prompts).assign(flags))
-    summary = xr.merge(found, compat="equals", join="exact") if found else xr.Dataset()
-    return summary.assign_attrs(rows=int(reader.done.sum()))
+    return _merged(found, int(reader.done.sum()))
 
 
 def moments_of(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataArray:
@@ -168,12 +191,15 @@ def moments_of(reader: StoreReader, name: str, array: xr.DataArray) -> xr.DataAr
 def write_summary(path: Path, totals: Totals | None = None) -> None:
     """Write the summary into the store, from totals of all its rows if there are any; an up-to-date one is kept."""
     reader = StoreReader(path)
-    if "summary" in reader and reader.dataset("summary").attrs.get("rows") == int(reader.done.sum()):
+    if reader.summary_rows == int(reader.done.sum()):
         return
     rows = np.flatnonzero(reader.done).tolist()
-    summary = totals.summary() if totals is not None and totals.rows == rows != [] else summarise(reader)
-    if not summary.data_vars or not summary.attrs["rows"]:
+    added = totals is not None and not reader.joint and totals.rows == rows != []
+    parts = totals.summaries() if totals is not None and added else summarise(reader)
+    if not rows or not any(part.data_vars for part in parts.values()):
         return
     with replacing(path / "summary", store=path, tag="summary") as partial:
-        write_dataset(summary, str(partial))
+        zarr.open_group(str(partial), mode="w", attributes={"rows": len(rows)})
+        for name, part in parts.items():
+            write_dataset(part, str(partial), name or None)
         remove(path / "summary")

@@ -10,10 +10,11 @@ from typing import Any
 import xarray as xr
 
 from interp.base.errors import StoreError
+from interp.base.streams import Stream, find_stream
 from interp.store.failures import failures
 from interp.store.reader import StoreReader
 from interp.store.saved_results import Described
-from interp.store.summary import summarise
+from interp.store.summary import joined_summary, summarise
 
 WHAT = {
     "stats": "statistics over tokens; record=Record(stats=True) keeps them",
@@ -35,6 +36,7 @@ class Run(Described):
     run.result(NAME)  the result of an analysis; run.results lists the names
     run.data       everything as one DataTree
 
+    Streams of different widths: channels that a stream lacks are NaN; run.of_stream("stats", "text") has its own alone.
     Coordinates: prompt_text and seed per prompt; timestep and sigma per step; block_path and block_kind per block.
     """
 
@@ -61,23 +63,23 @@ class Run(Described):
     @functools.cached_property
     def stats(self) -> xr.Dataset:
         """Statistics over tokens, (prompt, step, block, stream, channel)."""
-        return self._group("stats")
+        return self._joined("stats")
 
     @functools.cached_property
     def gates(self) -> xr.Dataset:
         """AdaLN alpha (and shift, scale), (prompt, step, block, stream, gate, channel)."""
-        return self._group("gates")
+        return self._joined("gates")
 
     @functools.cached_property
     def branches(self) -> xr.Dataset:
         """Branch outputs before alpha multiplies them, as means over tokens; the embedding and its positional part."""
-        return self._group("branches")
+        return self._joined("branches")
 
     @functools.cached_property
     def hidden(self) -> xr.DataTree:
         """Selected hidden states, one child per stream."""
         self._need("hidden")
-        streams = [stream for stream in ("image", "text") if f"hidden/{stream}" in self._reader]
+        streams = [stream.name for stream in self.streams if f"hidden/{stream.name}" in self._reader]
         return xr.DataTree.from_dict({stream: self._reader.dataset(f"hidden/{stream}") for stream in streams})
 
     @functools.cached_property
@@ -95,36 +97,49 @@ class Run(Described):
     @functools.cached_property
     def summary(self) -> xr.Dataset:
         """Mean and variance over done rows: the stored summary if it is up to date, else computed now."""
-        stored = self.stored_summary
-        return stored if stored is not None and stored.attrs.get("rows") == self.rows_done else self.summarise()
+        current = self._reader.summary_rows == self.rows_done
+        return (self.stored_summary if current else None) or self.summarise()
 
     @property
     def stored_summary(self) -> xr.Dataset | None:
         """The stored summary; its attribute `rows` is the number of rows in it. `None` if there is none."""
-        return self._reader.dataset("summary") if "summary" in self._reader else None
+        rows = self._reader.summary_rows
+        return None if rows is None else self._reader.joined("summary").assign_attrs(rows=rows)
 
     @property
     def summary_bytes(self) -> int:
         """Bytes read to compute the summary."""
-        groups = [self._reader.dataset(name) for name in ("stats", "gates") if name in self._reader]
+        groups = [self._reader.joined(name) for name in ("stats", "gates") if name in self._reader]
         return sum(int(v.nbytes) for group in groups for v in group.data_vars.values() if "prompt" in v.dims)
 
     def summarise(self) -> xr.Dataset:
         """Compute means and variances over the done rows."""
-        return summarise(self._reader)
+        return joined_summary(summarise(self._reader))
 
     @functools.cached_property
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
-        groups = {name: self._reader.dataset(name) for name in ("stats", "gates", "branches") if name in self._reader}
+        groups = {name: self._reader.joined(name) for name in ("stats", "gates", "branches") if name in self._reader}
         if "hidden" in self._reader:
             groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
         groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
         return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
 
-    def _group(self, name: str) -> xr.Dataset:
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The model's streams; the generated one first."""
+        return self._reader.streams
+
+    def of_stream(self, group: str, stream: str) -> xr.Dataset:
+        """One stream's part of `stats`, `gates` or `branches`, with its own channels: (prompt, step, block, ..., channel). The
+        stream is given by name or by role: "generated", "conditioning".
+        """
+        self._need(group)
+        return self._reader.of_stream(group, find_stream(self.streams, stream).name)
+
+    def _joined(self, name: str) -> xr.Dataset:
         self._need(name)
-        return self._reader.dataset(name)
+        return self._reader.joined(name)
 
     def _need(self, name: str) -> None:
         if name not in self._reader:

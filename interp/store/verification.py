@@ -53,7 +53,7 @@ def verify(path: str | Path, on_row: Callable[[int, int], None] = lambda done, t
         on_row(number + 1, len(rows))
     for name in result_names(reader.path):
         found += _unreadable(None, f"analysis/{name}", read_result, reader.path, name)
-    return found + (_unreadable(None, "summary", lambda: reader.dataset("summary").load()) if "summary" in reader else [])
+    return found + (_unreadable(None, "summary", lambda: reader.joined("summary").load()) if "summary" in reader else [])
 
 
 def _unreadable(row: int | None, where: str, read: Callable[..., Any], *arguments: Any) -> list[Fault]:
@@ -119,7 +119,7 @@ def _marked(path: Path, row: int) -> bool:
 
 
 def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int) -> list[Fault]:
-    statistics: dict[str, Array] = {}
+    statistics: dict[str, dict[str, Array]] = {}
 
     def read(name: str) -> None:
         stored = reader.stored(name)
@@ -129,10 +129,11 @@ def _check_row(reader: StoreReader, arrays: dict[str, zarr.Array[Any]], row: int
             return
         values = stored[row]
         if name.startswith("stats/"):
-            statistics[name.removeprefix("stats/")] = values
+            group, _, own = name.rpartition("/")
+            statistics.setdefault(group, {})[own] = values
 
     found = [fault for name in arrays for fault in _unreadable(row, name, read, name)]
-    return found + [Fault(row, "stats", reason) for reason in _impossible(reader, statistics)]
+    return found + [Fault(row, name, reason) for name, own in statistics.items() for reason in _impossible(reader, name, own)]
 
 
 def _bad_coordinates(reader: StoreReader) -> Iterator[Fault]:
@@ -153,11 +154,13 @@ def _bad_bundles(reader: StoreReader) -> Iterator[Fault]:
                 yield from _unreadable(int(rows[0]), name, reader.stored(name).__getitem__, start // size)
 
 
-def _impossible(reader: StoreReader, statistics: dict[str, Array]) -> Iterator[str]:
-    """Check |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, and NaN exactly where absent, for one row."""
+def _impossible(reader: StoreReader, group: str, statistics: dict[str, Array]) -> Iterator[str]:
+    """Check |mean| <= mean |x| <= max |x|, min |x| <= mean |x|, var >= 0, and NaN exactly where absent, for one row of a stream
+    (of all streams in schema 1).
+    """
     if not {"mean", "mean_abs", "max_abs", "min_abs", "var"} <= set(statistics):
         return
-    present = np.asarray(reader.stored("stats/present")[...]).astype(bool)[None, :, :, None]
+    present = np.asarray(reader.stored(f"{group}/present")[...]).astype(bool)[None, ..., None]
     for name, values in statistics.items():
         if name != "median_abs" and not np.array_equal(np.isnan(values), np.broadcast_to(~present, values.shape)):
             yield f"{name} is NaN where it should be a number, or the other way round"

@@ -13,6 +13,7 @@ import zarr
 
 from interp.base.errors import InterpError, StoreError
 from interp.store.create import storage_message
+from interp.store.first_schema import Rows
 from interp.store.locations import remove
 from interp.store.reader import undo
 from interp.store.schema import Array, Groups
@@ -39,6 +40,7 @@ class Writer:
         except FileNotFoundError:
             raise StoreError(f"store {self.path} does not exist here: every worker must see its folder at this path") from None
         self.attributes: dict[str, Any] = dict(self._root.attrs)
+        self._form = Rows(self._root) if self.attributes.get("schema") == 1 and "plan" in self.attributes else None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -48,7 +50,8 @@ class Writer:
 
     def hidden(self, stream: str, place: tuple[int, int, int], state: Callable[[], Array], size: int) -> None:
         """Queue one hidden state, (token, channel), of `size` bytes at (row, step, block) of the stored axes."""
-        self._submit(size, lambda: self._write(f"hidden/{stream}/hidden", place, state()))
+        name = self._form.stored(stream) if self._form else stream
+        self._submit(size, lambda: self._write(f"hidden/{name}/hidden", place, state()))
 
     def row(
         self, row: int | tuple[int, ...], groups: Groups | Callable[[], Groups], *, done: bool = True, size: int = 0
@@ -60,7 +63,7 @@ class Writer:
 
         def write() -> None:
             arrays = groups() if callable(groups) else groups
-            self._write_groups("", place, arrays)
+            self._write_groups("", place, self._form.joined(arrays) if self._form else arrays)
             if done:
                 self._write("done", place, np.uint8(1))
             if self.totals is not None and isinstance(row, int):
@@ -76,7 +79,7 @@ class Writer:
         def write() -> None:
             for row in rows:
                 undo(self.path, row)
-            self._write_groups("bundles/", (number,), groups)
+            self._write_groups("bundles/", (number,), self._form.joined(groups, leading=1) if self._form else groups)
             for row in rows:
                 self._write("done", (row,), np.uint8(1))
 

@@ -114,7 +114,7 @@ def arms_for(model: Model, text: str) -> list[list[Any]]:
     conditioning = model.anatomy.conditioning
     pooled = conditioning is not None and conditioning.pooled and "text" in conditioning.players
     arms.append([SwapConditioning.of(model, prompt=text, pooled=pooled, tokens=not pooled, steps="1-2")])
-    if "text" in model.anatomy.streams:
+    if "text" in model.anatomy.stream_names:
         arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
     return arms
 

@@ -110,7 +110,7 @@ class TraceLaws(FamilyFixtures):
         """Embedding and alpha x branch of every block, against the mean state of the last block, to float32 rounding."""
         from interp.analysis.residual import decompose
 
-        for stream in model.anatomy.streams if model.anatomy.gates else ():
+        for stream in model.anatomy.stream_names if model.anatomy.gates else ():
             channels = list(range(0, model.anatomy.channels, 5))
             found = decompose(run, channels, stream=stream)
             near = 1e-5 * max(float(np.abs(run.stats["mean"].sel(stream=stream)).max()), 1.0)

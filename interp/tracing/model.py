@@ -188,7 +188,7 @@ class Model:
 
     def __repr__(self) -> str:
         anatomy = self.anatomy
-        streams, gates = ", ".join(anatomy.streams), ", ".join(anatomy.gates)
+        streams, gates = ", ".join(anatomy.stream_names), ", ".join(anatomy.gates)
         return (
             f"<interp.Model {self.name!r}: {anatomy.model_class}, {len(anatomy.blocks)} blocks x {anatomy.channels} channels; "
             f"streams {streams}; gates {gates}; {self.loaded.dtype} on {self.loaded.device}{self._quantized()}>"

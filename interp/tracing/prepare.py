@@ -143,7 +143,7 @@ def prepare(
     times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
     for edit in edits:
         if isinstance(edit, Selection):
-            tokens = {stream: layout.tokens(stream) for stream in model.anatomy.streams}
+            tokens = {stream: layout.tokens(stream) for stream in model.anatomy.stream_names}
             edit.check(model.anatomy, len(times.timesteps), tokens)
     if guided is not None:
         guided.check(model.anatomy, len(times.timesteps))

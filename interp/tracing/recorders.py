@@ -119,6 +119,10 @@ class Reducing(Recorder):
                 steps.add(number, entries, found)
         self.seen = bytearray(len(self.entries))
 
+    def of_row(self, steps: Steps, position: int, *shape: int) -> Array:
+        """What one of `steps` holds of a row, (step, site, *shape)."""
+        return steps.numpy()[:, :, position] if self.order else np.empty((steps.steps, 0, *shape), np.float32)
+
     @property
     def nbytes(self) -> int:  # type: ignore[override]
         """Bytes on the host."""

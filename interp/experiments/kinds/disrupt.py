@@ -83,7 +83,7 @@ def design(request: Request) -> experiments.design.Drawing:
 
 def half_of(prepared: Prepared) -> tuple[int, ...]:
     """Image tokens of the left half of the picture, in every frame."""
-    rows, columns = prepared.layout.image_grid
+    rows, columns = prepared.layout.grid
     return prepared.layout.everywhere([y * columns + x for y in range(rows) for x in range(columns // 2)])
 
 

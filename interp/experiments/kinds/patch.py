@@ -110,7 +110,7 @@ def design(request: Request) -> experiments.design.Drawing:
     """Arms: the corrupted and the clean picture, then one per cell."""
     options: Options = request.options
     clean, prepared = prepare_pairs(request, options.clean, options.corrupted)
-    what, present = _what(options), prepared.model.anatomy.streams
+    what, present = _what(options), prepared.model.anatomy.stream_names
     streams = [name for name in STREAMS.get(options.stream, ()) if name in present]
     if not streams:
         raise InputError(f"stream must be one of {', '.join(present)} or both; got {options.stream!r}")
@@ -212,7 +212,7 @@ def _columns(prepared: Prepared, windows: int | None, regions: int | None) -> di
             raise InputError(f"windows must be at most {steps}, the steps; got {count}")
         parts = [tuple(int(step) for step in part) for part in np.array_split(np.arange(steps), count)]
         return {str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}": (part, None) for part in parts}
-    rows, columns = prepared.layout.image_grid
+    rows, columns = prepared.layout.grid
     side = at_least("regions", regions, 1)
     if side > min(rows, columns):
         raise InputError(f"regions must be at most {min(rows, columns)}, the tokens along a side; got {side}")

@@ -14,7 +14,15 @@ from functools import partial
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
-from interp.models.families.blocks import double_block, embed_timestep, numbered, projected, single_block
+from interp.models.families.blocks import (
+    double_block,
+    embed_timestep,
+    image_stream,
+    numbered,
+    projected,
+    single_block,
+    text_stream,
+)
 from interp.models.families.calls import Settings, config_size, encoder, own_tokens, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -45,7 +53,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="auraflow",
         model_class="AuraFlowTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, joint_transformer_blocks=JOINT, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

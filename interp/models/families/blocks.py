@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from interp.base.streams import Stream
 from interp.models.anatomy import Block, Inputs, Modulation, Norm, Tap
 from interp.models.hook_points import REST, given_chunks
 from interp.models.lazy import torch
@@ -24,6 +25,21 @@ TWO_STREAM_NORMS = (
     Norm("norm2"),
     Norm("norm2_context", ("text",)),
 )
+
+
+def image_stream(width: int) -> Stream:
+    """The tokens of a picture."""
+    return Stream("image", "generated", width, ("y", "x"))
+
+
+def video_stream(width: int) -> Stream:
+    """The tokens of a video, named as those of a picture."""
+    return Stream("image", "generated", width, ("frame", "y", "x"))
+
+
+def text_stream(width: int) -> Stream:
+    """The tokens of a text."""
+    return Stream("text", "conditioning", width)
 
 
 def project(norm: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
@@ -149,21 +165,22 @@ def cross_block(
     gated: bool = True,
     tap: Callable[..., Tap] = Tap,
     block: type[Block] = Block,
+    stream: str = "image",
 ) -> Block:
     """A block of one stream: self-attention, cross-attention without a gate, and the MLP of these taps."""
     attention = (
-        tap("image", "modulated", "attn", "attn1", "input"),
-        tap("image", "branch", "attn", "attn1", gated=gated),
-        tap("image", "branch", "attn2", "attn2", gated=False),
+        tap(stream, "modulated", "attn", "attn1", "input"),
+        tap(stream, "branch", "attn", "attn1", gated=gated),
+        tap(stream, "branch", "attn2", "attn2", gated=False),
     )
     return block(
         path="",
         kind=kind,
-        hidden={"image": None},
+        hidden={stream: None},
         reads=(*(() if modulation is None else (modulation,)), *attention, *mlp),
         row_inputs=rows,
-        state_inputs={"image": "hidden_states"},
-        norms=tuple(Norm(norm) for norm in norms),
+        state_inputs={stream: "hidden_states"},
+        norms=tuple(Norm(norm, (stream,)) for norm in norms),
         attention=("attn1.to_v", "attn1.to_out.0"),
     )
 

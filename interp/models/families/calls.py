@@ -113,8 +113,7 @@ def patch_layout(
     of_y, of_x = (patch, patch) if isinstance(patch, int) else patch[-2:]
     rows, columns = height // scale, width // scale
     return Layout(
-        image_grid=(rows // of_y, columns // of_x),
-        text_tokens=text_tokens,
+        sizes={"image": (rows // of_y, columns // of_x), **({"text": (text_tokens,)} if text_tokens else {})},
         latents={"latent_channel": config.in_channels, "latent_y": rows, "latent_x": columns},
         pixel_multiple=math.lcm(least, scale * of_y, scale * of_x),
         **further,
@@ -136,7 +135,8 @@ def video_layout(still: Layout, frames: int, every: int, of_time: int = 1) -> La
     latent_frames = (frames - 1) // every + 1
     channel, *place = still.latents.items()
     latents = dict([channel, ("latent_frame", latent_frames), *place])
-    return dataclasses.replace(still, latents=latents, token_frames=latent_frames // of_time, frames=frames)
+    sizes = {**still.sizes, "image": (latent_frames // of_time, *still.sizes["image"])}
+    return dataclasses.replace(still, latents=latents, sizes=sizes, frames=frames)
 
 
 def epsilon_and_sigma(transformer: Any) -> tuple[str, ...]:
@@ -150,8 +150,7 @@ def packed_layout(pipe: Any, height: int, width: int, settings: Settings) -> Lay
     multiple = 2 * pipe.vae_scale_factor
     rows, columns = height // multiple, width // multiple
     return Layout(
-        image_grid=(rows, columns),
-        text_tokens=settings["max_sequence_length"],
+        sizes={"image": (rows, columns), "text": (settings["max_sequence_length"],)},
         latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
         pixel_multiple=multiple,
     )

@@ -13,7 +13,16 @@ from functools import partial
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import ADALN_BOTH, ADALN_SINGLE, double_block, given, numbered, single_block
+from interp.models.families.blocks import (
+    ADALN_BOTH,
+    ADALN_SINGLE,
+    double_block,
+    given,
+    image_stream,
+    numbered,
+    single_block,
+    text_stream,
+)
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unmasked, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -53,7 +62,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="chroma",
         model_class="ChromaTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "attention_mask"),
         reentries=(Reentry("norm_out", "emb"),),

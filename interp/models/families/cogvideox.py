@@ -21,7 +21,7 @@ from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Modulation, Reentry, Tap
-from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project
+from interp.models.families.blocks import ROWS, STATES, TEXT_FIRST, embed_timestep, numbered, project, text_stream, video_stream
 from interp.models.families.calls import Settings, check_frames, encoder, own_tokens, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
@@ -61,10 +61,11 @@ def describe(transformer: Any) -> Anatomy:
     config = transformer.config
     if config.ofs_embed_dim is not None:
         raise ModelError("CogVideoXTransformer3DModel: weights that take an offset (1.5, image to video) cannot be traced")
+    width = config.num_attention_heads * config.attention_head_dim
     return Anatomy(
         family="cogvideox",
         model_class="CogVideoXTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        streams=(video_stream(width), text_stream(width)),
         blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "temb"),),
@@ -97,7 +98,8 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     video = video_layout(still, frames, every)
     channel, (frame, count), *place = video.latents.items()
     count += padding(pipe)
-    return dataclasses.replace(video, latents=dict([(frame, count), channel, *place]), token_frames=count // of_time)
+    sizes = {**video.sizes, "image": (count // of_time, *still.sizes["image"])}
+    return dataclasses.replace(video, latents=dict([(frame, count), channel, *place]), sizes=sizes)
 
 
 def default_size(pipe: Any) -> tuple[int, int]:

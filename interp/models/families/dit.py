@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered
+from interp.models.families.blocks import ADALN_ZERO, image_stream, mlp_taps, numbered
 from interp.models.families.calls import Settings, epsilon_and_sigma, patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, guidance_scale
 from interp.models.families.sd3 import position
@@ -52,7 +52,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="dit",
         model_class="DiTTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim),),
         blocks=numbered(transformer, transformer_blocks=BLOCK),
         row_inputs=("hidden_states", "timestep", "class_labels"),
         reentries=(Reentry("proj_out_1", "input"),),

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import ADALN_SINGLE, ROWS, double_block, numbered, projected, single_block
+from interp.models.families.blocks import (
+    ADALN_SINGLE,
+    ROWS,
+    double_block,
+    image_stream,
+    numbered,
+    projected,
+    single_block,
+    text_stream,
+)
 from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -43,7 +52,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="flux",
         model_class="FluxTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
-from interp.models.families.blocks import ADALN_SINGLE, ATTENTION_INPUTS, double_block, given, numbered, single_block
+from interp.models.families.blocks import (
+    ADALN_SINGLE,
+    ATTENTION_INPUTS,
+    double_block,
+    given,
+    image_stream,
+    numbered,
+    single_block,
+    text_stream,
+)
 from interp.models.families.calls import Settings, attended, encoder, falling, packed_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale
 from interp.models.lazy import torch
@@ -53,7 +62,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="flux2",
         model_class="Flux2Transformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

@@ -21,7 +21,17 @@ import numpy as np
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
-from interp.models.families.blocks import ADALN_BOTH, IMAGE_FIRST, STATES, called, mlp_taps, numbered, single_block
+from interp.models.families.blocks import (
+    ADALN_BOTH,
+    IMAGE_FIRST,
+    STATES,
+    called,
+    image_stream,
+    mlp_taps,
+    numbered,
+    single_block,
+    text_stream,
+)
 from interp.models.families.calls import Settings, attended, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.hook_points import REST
@@ -88,7 +98,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="hidream",
         model_class="HiDreamImageTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, double_stream_blocks=DOUBLE, single_stream_blocks=SINGLE),
         row_inputs=("hidden_states", "timesteps", "encoder_hidden_states_t5", LLAMA, "pooled_embeds"),
         reentries=(Reentry("final_layer", "temb"),),

@@ -13,7 +13,7 @@ import functools
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Inputs, Modulation, Norm, Reentry
-from interp.models.families.blocks import cross_block, mlp_taps, numbered
+from interp.models.families.blocks import cross_block, image_stream, mlp_taps, numbered
 from interp.models.families.calls import Settings, patch_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec, scale_without_rescaling
 from interp.models.lazy import torch
@@ -55,7 +55,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="hunyuandit",
         model_class="HunyuanDiT2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim),),
         blocks=tuple(skipped[index] if skips else crossed[index] for index, skips in enumerate(remakes)),
         row_inputs=ROW_INPUTS,
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

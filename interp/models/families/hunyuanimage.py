@@ -20,7 +20,7 @@ import numpy as np
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import numbered
+from interp.models.families.blocks import image_stream, numbered, text_stream
 from interp.models.families.calls import Settings, falling_to_zero, patch_layout
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
@@ -42,10 +42,11 @@ def describe(transformer: Any) -> Anatomy:
     if len(config.patch_size) != 2:
         raise ModelError("HunyuanImageTransformer2DModel: the refiner (its latents have frames) cannot be traced; use 2.1")
     distilled = config.guidance_embeds or config.use_meanflow  # the timestep alone does not set its gates
+    width = config.num_attention_heads * config.attention_head_dim
     return Anatomy(
         family="hunyuanimage",
         model_class="HunyuanImageTransformer2DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        streams=(image_stream(width), text_stream(width)),
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *TEXT_INPUTS, "timestep", "timestep_r", "guidance"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

@@ -15,7 +15,18 @@ from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import ADALN_SINGLE, IMAGE_FIRST, MLPS, ROWS, double_block, numbered, projected, single_block
+from interp.models.families.blocks import (
+    ADALN_SINGLE,
+    IMAGE_FIRST,
+    MLPS,
+    ROWS,
+    double_block,
+    numbered,
+    projected,
+    single_block,
+    text_stream,
+    video_stream,
+)
 from interp.models.families.calls import Settings, encoder, falling_to_zero, patch_layout, text_pipeline, unmasked, video_layout
 from interp.models.families.flux import own_scale
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
@@ -42,10 +53,11 @@ def describe(transformer: Any) -> Anatomy:
         raise ModelError(f"HunyuanVideoTransformer3DModel: weights that take a picture ({kind}) cannot be traced")
     guided = ("guidance",) if config.guidance_embeds else ()
     text = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
+    width = config.num_attention_heads * config.attention_head_dim
     return Anatomy(
         family="hunyuanvideo",
         model_class="HunyuanVideoTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        streams=(video_stream(width), text_stream(width)),
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", *text, "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

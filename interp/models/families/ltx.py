@@ -15,7 +15,7 @@ from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
-from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled, video_stream
 from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, scale_without_rescaling
 from interp.models.lazy import torch
@@ -40,7 +40,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="ltx",
         model_class="LTXVideoTransformer3DModel",
-        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
+        streams=(video_stream(transformer.config.num_attention_heads * transformer.config.attention_head_dim),),
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
         reentries=(Reentry("time_embed", item=1),),

@@ -10,7 +10,7 @@ A branch here is the output of the second norm. No norm is listed as a LayerNorm
 the transformer pools the text tokens itself, under their mask. `temb` enters again in `norm_out`.
 
 The scheduler runs backwards: its timesteps and sigmas rise from noise at 0. The transformer predicts minus the velocity.
-Mochi's text is half as wide as its image (1536 and 3072 channels). Text of another width is conditioning here, not a stream.
+Its text is half as wide as its picture: 1536 and 3072 channels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap
-from interp.models.families.blocks import STATES
+from interp.models.families.blocks import STATES, text_stream, video_stream
 from interp.models.families.calls import (
     Settings,
     denormalise,
@@ -64,25 +64,24 @@ def branches(stream: str, suffix: str = "") -> list[Tap]:
     ]
 
 
-def joint_block(path: str, *, last: bool, text: bool) -> Block:
-    """A joint block; without `text`, the image stream alone."""
+def joint_block(path: str, *, last: bool) -> Block:
+    """A joint block; the last one does not return its text."""
     reads: list[Modulation | Tap] = [
         modulation("image", "norm1.linear", CHUNKS),
         Tap("image", "modulated", "attn", "norm1", item=0),
     ]
-    if text:
-        linear = modulation("text", "norm1_context.linear_1", CHUNKS[:1]) if last else None
-        reads.append(linear or modulation("text", "norm1_context.linear", CHUNKS))
-        reads.append(Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0))
+    linear = modulation("text", "norm1_context.linear_1", CHUNKS[:1]) if last else None
+    reads.append(linear or modulation("text", "norm1_context.linear", CHUNKS))
+    reads.append(Tap("text", "modulated", "attn", "norm1_context", item=None if last else 0))
     reads += branches("image")
-    reads += branches("text", "_context") if text and not last else []
+    reads += branches("text", "_context") if not last else []
     return Block(
         path=path,
         kind="joint",
-        hidden={"image": 0, "text": 1} if text and not last else {"image": 0},
+        hidden={"image": 0} if last else {"image": 0, "text": 1},
         reads=tuple(reads),
         row_inputs=ROWS,
-        state_inputs=STATES if text else {"image": STATES["image"]},
+        state_inputs=STATES,
         attention=("attn1.to_v", "attn1.to_out.0"),
     )
 
@@ -96,22 +95,17 @@ def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     return {"temb": temb}
 
 
-def has_text(transformer: Any) -> bool:
-    """Whether text tokens are as wide as the image's, so that both are streams."""
-    config = transformer.config
-    same: bool = config.pooled_projection_dim == config.num_attention_heads * config.attention_head_dim
-    return same
-
-
 def describe(transformer: Any) -> Anatomy:
     """The anatomy of a `MochiTransformer3DModel`."""
     config, count = transformer.config, len(transformer.transformer_blocks)
-    text = has_text(transformer)
     return Anatomy(
         family="mochi",
         model_class="MochiTransformer3DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
-        blocks=tuple(joint_block(f"transformer_blocks.{n}", last=n == count - 1, text=text) for n in range(count)),
+        streams=(
+            video_stream(config.num_attention_heads * config.attention_head_dim),
+            text_stream(config.pooled_projection_dim),
+        ),
+        blocks=tuple(joint_block(f"transformer_blocks.{n}", last=n == count - 1) for n in range(count)),
         row_inputs=("hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=Conditioning(
@@ -126,9 +120,8 @@ def describe(transformer: Any) -> Anatomy:
 
 def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     """Tokens and latents of a video of height x width pixels."""
-    length = settings["max_sequence_length"] if has_text(pipe.transformer) else 0
     size, kinds = pipe.vae_spatial_scale_factor, ("minus_velocity",)
-    still = patch_layout(pipe, height, width, length, scale=size, least=8, prediction=kinds)
+    still = patch_layout(pipe, height, width, settings["max_sequence_length"], scale=size, least=8, prediction=kinds)
     return video_layout(still, settings["num_frames"], pipe.vae_temporal_scale_factor)
 
 

@@ -19,10 +19,8 @@ from interp.models.anatomy import Describe
 class Layout:
     """Sizes of one traced picture."""
 
-    image_grid: tuple[int, int]
-    """Image tokens, (y, x)."""
-    text_tokens: int
-    """0 where there is no text stream."""
+    sizes: Mapping[str, tuple[int, ...]]
+    """Tokens of every stream along its axes, such as (y, x); the generated stream first. A text has one size."""
     latents: Mapping[str, int]
     """Latents by axis name, without the batch."""
     pixel_multiple: int
@@ -30,24 +28,38 @@ class Layout:
     prediction: tuple[str, ...] = ("velocity",)
     """The equal parts of the transformer's output, in order along its second axis. The first is `velocity`, `minus_velocity`,
     `epsilon` or `v` (see `interp.models.noise`)."""
-    token_frames: int = 1
-    """Frames of a video's tokens: one grid each, in order."""
     frames: int = 0
     """Pictures in a video; 0 for an image pipeline."""
 
     @property
     def lengths(self) -> Mapping[str, int]:
         """Tokens of every stream."""
-        return {stream: self.tokens(stream) for stream in ("image", "text")}
+        return {stream: math.prod(sizes) for stream, sizes in self.sizes.items()}
+
+    @property
+    def generated(self) -> str:
+        """The generated stream."""
+        return next(iter(self.sizes))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens of one picture or frame of the generated stream, (y, x); (1, time) of sound."""
+        *_, y, x = (1, *self.sizes[self.generated])
+        return y, x
+
+    @property
+    def token_frames(self) -> int:
+        """Frames of a video's tokens: one grid each, in order."""
+        return self.tokens(self.generated) // math.prod(self.grid)
 
     def everywhere(self, places: Sequence[int]) -> tuple[int, ...]:
-        """Image tokens at some places of the grid, in every frame."""
-        size = self.image_grid[0] * self.image_grid[1]
+        """Tokens of the generated stream at some places of the grid, in every frame."""
+        size = math.prod(self.grid)
         return tuple(frame * size + place for frame in range(self.token_frames) for place in places)
 
     def tokens(self, stream: str) -> int:
         """Tokens of a stream."""
-        return self.token_frames * self.image_grid[0] * self.image_grid[1] if stream == "image" else self.text_tokens
+        return math.prod(self.sizes[stream])
 
 
 def text_prompts(pipe: Any, texts: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +209,7 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     else:
         arguments["num_inference_steps"] = steps
     if getattr(scheduler.config, "use_dynamic_shifting", False):
-        arguments["mu"] = spec.shift(scheduler.config, layout.tokens("image"), steps)
+        arguments["mu"] = spec.shift(scheduler.config, layout.tokens(layout.generated), steps)
     try:
         scheduler.set_timesteps(**arguments)
     except (ValueError, TypeError) as error:

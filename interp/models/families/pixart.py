@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.blocks import cross_block, image_stream, mlp_taps, numbered, tabled
 from interp.models.families.calls import Settings, config_size, encoder, epsilon_and_sigma, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -45,7 +45,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="pixart",
         model_class="PixArtTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim),),
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *sized),
         reentries=(Reentry("adaln_single", item=1),),

@@ -14,7 +14,7 @@ from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, mlp_taps, numbered
+from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, image_stream, mlp_taps, numbered, text_stream
 from interp.models.families.calls import (
     Settings,
     denormalise,
@@ -51,7 +51,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="qwenimage",
         model_class="QwenImageTransformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "timestep", "img_shapes"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

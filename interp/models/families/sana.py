@@ -11,7 +11,7 @@ import inspect
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.blocks import cross_block, image_stream, mlp_taps, numbered, tabled
 from interp.models.families.calls import Settings, config_size, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.pixart import CROSS_INPUTS
@@ -36,7 +36,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="sana",
         model_class="SanaTransformer2DModel",
-        channels=config.num_attention_heads * config.attention_head_dim,
+        streams=(image_stream(config.num_attention_heads * config.attention_head_dim),),
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *guided),
         reentries=(Reentry("norm_out", "temb"),),

@@ -10,7 +10,16 @@ import dataclasses
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
-from interp.models.families.blocks import ADALN_ZERO, ATTENTION_OUTPUTS, MLPS, TWO_STREAM_NORMS, double_block, projected
+from interp.models.families.blocks import (
+    ADALN_ZERO,
+    ATTENTION_OUTPUTS,
+    MLPS,
+    TWO_STREAM_NORMS,
+    double_block,
+    image_stream,
+    projected,
+    text_stream,
+)
 from interp.models.families.calls import Settings, own_tokens, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -59,7 +68,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="sd3",
         model_class="SD3Transformer2DModel",
-        channels=transformer.inner_dim,
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
         blocks=tuple(joint_block(f"transformer_blocks.{index}", block) for index, block in blocks),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),

@@ -1,6 +1,6 @@
 """Stable Audio 1.0 (`StableAudioDiTModel`, `StableAudioPipeline`), as in diffusers 0.42: sound, no gates.
 
-There is one stream of sound, named `image`, with text through cross-attention (`attn2`). Blocks have no alpha, shift or scale.
+There is one stream of sound, `audio`, with text through cross-attention (`attn2`). Blocks have no alpha, shift or scale.
 Time and duration enter as one token before the sound's tokens, which no site shows. The duration also follows the text tokens.
 Nothing enters after the blocks. The transformer receives one timestep for all rows.
 
@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from interp.base.errors import ModelError
+from interp.base.streams import Stream
 from interp.models.anatomy import Anatomy, Block, Lengths, Tap
 from interp.models.families.blocks import cross_block, mlp_taps, numbered
 from interp.models.families.outputs import spectrogram_size
@@ -32,21 +33,23 @@ class LedBlock(Block):
         """The block's output with the stream's state behind the extra token. Without an output that token is zero: nothing
         after the blocks reads it.
         """
-        state = states["image"]
+        state = states[SOUND]
         return torch.cat([torch.zeros_like(state[:, :1]) if output is None else output[:, :1], state], dim=1)
 
     def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
         return state[:, 1:]
 
 
-LedTap = partial(Tap, joint=(REST, "image"))
+SOUND = "audio"
+LedTap = partial(Tap, joint=(REST, SOUND))
 CROSS = cross_block(
     None,
-    *mlp_taps("image", "norm3", "ff", tap=LedTap, gated=False),
+    *mlp_taps(SOUND, "norm3", "ff", tap=LedTap, gated=False),
     rows=("hidden_states", "encoder_hidden_states"),
     gated=False,
     tap=LedTap,
     block=LedBlock,
+    stream=SOUND,
 )
 
 
@@ -55,7 +58,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="stableaudio",
         model_class="StableAudioDiTModel",
-        channels=transformer.inner_dim,
+        streams=(Stream(SOUND, "generated", transformer.inner_dim, ("time",)),),
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
         reentries=(),
@@ -76,8 +79,7 @@ def layout(pipe: Any, height: int, width: int, settings: Mapping[str, Any]) -> L
     """Tokens and latents: one token per latent."""
     config = pipe.transformer.config
     return Layout(
-        image_grid=(1, config.sample_size),
-        text_tokens=0,
+        sizes={SOUND: (config.sample_size,)},
         latents={"latent_channel": config.in_channels, "latent_token": config.sample_size},
         pixel_multiple=1,
         prediction=("v",),

@@ -11,7 +11,7 @@ from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
-from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled
+from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled, video_stream
 from interp.models.families.calls import Settings, denormalise, encoder, normalise, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
@@ -38,7 +38,7 @@ def describe(transformer: Any) -> Anatomy:
     return Anatomy(
         family="wan",
         model_class="WanTransformer3DModel",
-        channels=transformer.config.num_attention_heads * transformer.config.attention_head_dim,
+        streams=(video_stream(transformer.config.num_attention_heads * transformer.config.attention_head_dim),),
         blocks=numbered(transformer, blocks=CROSS),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("condition_embedder", item=0),),
