@@ -31,6 +31,7 @@ from .base.prompts import read_prompts as read_prompts
 from .base.site_recorder import SiteRecorder as SiteRecorder
 from .base.sites import Select as Select
 from .base.sites import Site as Site
+from .base.streams import Stream as Stream
 from .experiments import descriptors as descriptors
 from .experiments import kinds as kinds
 from .experiments.generation import generate as generate

@@ -13,7 +13,7 @@ from interp.models.families import ANATOMIES
 
 def test_sd3_counts(tiny_model: interp.Model, dual_model: interp.Model) -> None:
     anatomy = tiny_model.anatomy
-    assert (len(anatomy.blocks), anatomy.channels, anatomy.streams, anatomy.gates) == (
+    assert (len(anatomy.blocks), anatomy.channels, anatomy.stream_names, anatomy.gates) == (
         4,
         32,
         ("image", "text"),

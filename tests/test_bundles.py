@@ -90,10 +90,10 @@ def test_a_damaged_bundle_is_found_and_traced_again(
     bundled: interp.Run, whole: interp.Run, tiny_model: interp.Model, tmp_path: Path
 ) -> None:
     path = Path(shutil.copytree(bundled.path, tmp_path / "r.zarr"))
-    file = next(file for file in (path / "bundles/stats/mean_abs/c/1").rglob("*") if file.is_file())
+    file = next(file for file in (path / "bundles/stats/image/mean_abs/c/1").rglob("*") if file.is_file())
     file.write_bytes(file.read_bytes()[:-9])
     found = verify(path)
-    assert [(fault.row, fault.where) for fault in found] == [(3, "bundles/stats/mean_abs")]
+    assert [(fault.row, fault.where) for fault in found] == [(3, "bundles/stats/image/mean_abs")]
     assert forget(path, found) == [3]
     check_summary(interp.trace(tiny_model, TEXTS, out=path, steps=2, record=BUNDLED), whole)
     assert verify(path) == []

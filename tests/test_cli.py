@@ -126,7 +126,7 @@ def test_a_dry_run_writes_nothing_and_predicts_the_sizes(record: str, folder: Pa
 def test_a_dry_run_without_a_probe(folder: Path) -> None:
     code, out, err = run(trace_words(folder, "--dry-run", "--no-probe"))
     assert (code, err.strip()) == (0, "")
-    assert not names(out, "stats/mean", "gates/alpha", "outputs/image")
+    assert not names(out, "stats/image/mean", "gates/image/alpha", "outputs/image")
     code, out, _ = run(trace_words(folder, "--dry-run", "--no-probe", "--json"))
     assert code == 0
     assert json.loads(out)["seconds_a_row"] is None

@@ -244,5 +244,5 @@ def test_a_stop_finishes_the_row_in_flight(number: int, tiny_folder: Path, tmp_p
     assert 2 <= before < 400
     done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, "the lock is free"
-    shards = len(list((out / "stats" / "mean_abs" / "c").iterdir()))
+    shards = len(list((out / "stats" / "image" / "mean_abs" / "c").iterdir()))
     assert shards == before, "every row written is whole, and marked done"

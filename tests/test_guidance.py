@@ -105,7 +105,7 @@ def test_qwen_image_rescales_its_own_guidance(qwenimage_model: interp.Model) -> 
 
 def test_a_branch_that_forks_where_both_streams_are_one_state(flux2_model: interp.Model) -> None:
     prepared = prepare(flux2_model, prompts_for("flux2_model")[:2], steps=STEPS)
-    text = prepared.layout.text_tokens
+    text = prepared.layout.tokens("text")
 
     def image_alone(value: Tensor, given: Tensor) -> Tensor:
         value = value.clone()

@@ -34,7 +34,7 @@ WITHOUT_TORCH = {"base", "store", "analysis", "figures", "questions", "cli", "da
 
 
 FUNCTIONS = """
-    Anatomy Experiment InputError InterpError InterpWarning Model ModelError PlanError Record Run RunError Select Site
+    Anatomy Experiment InputError InterpError InterpWarning Model ModelError PlanError Record Run RunError Select Site Stream
     SiteRecorder StoreError TraceError Workers collapse disrupt dose features gates generate govern guided lens load
     open_experiment open_run patch read_prompts register_anatomy swap sweep trace transport wrap
 """

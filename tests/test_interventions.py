@@ -177,7 +177,7 @@ def test_edited_alpha_is_what_the_store_holds_and_both_drivers_agree(
 
 def test_edits_where_both_streams_are_one_state(flux2_model: interp.Model) -> None:
     model, name = flux2_model, "flux2_model"
-    text = prepare(model, ["a red cat"], steps=STEPS).layout.text_tokens
+    text = prepare(model, ["a red cat"], steps=STEPS).layout.tokens("text")
     single = model.pipe.transformer.single_transformer_blocks[1]
     for stream, place in (("image", slice(text, None)), ("text", slice(0, text)), ("both", slice(None))):
 
@@ -282,6 +282,9 @@ def test_an_edit_that_touches_nothing_is_an_error(tiny_model: interp.Model) -> N
     last_text = Zero(channels=1, blocks=3, stream="text")  # SD3's last text block does not exist
     with refused(interp.InputError, "intervention", "Zero(channels=[1], blocks=[3], stream='text')"):
         interp.generate(tiny_model, ["a cat"], steps=2, interventions=[last_text])
+    speech = Zero(channels=1, blocks=1, stream="speech")
+    with refused(interp.InputError, "stream", "image, text", "'speech'"), edited(tiny_model, [speech]):
+        pass
     with refused(interp.InputError, "intervention", "stream='text'"), edited(tiny_model, [last_text]):
         picture(tiny_model, "tiny_model")
     with refused(interp.InputError, "transformer", "call"), edited(tiny_model, [last_text]):
@@ -293,7 +296,7 @@ def test_an_edit_that_touches_nothing_is_an_error(tiny_model: interp.Model) -> N
     [
         (lambda: Zero(channels=-1, blocks=1), ("channels", 0)),
         (lambda: Zero(channels=[1, 1], blocks=1), ("channels", "once")),
-        (lambda: Zero(channels=1, blocks=1, stream="speech"), ("stream", "image, text", "'speech'")),
+        (lambda: Zero(channels=1, blocks=1, stream="a word"), ("stream", "image or text", "'a word'")),
         (lambda: Zero(channels=1, blocks=1, at="beta"), ("at", "hidden", "alpha.mlp", "'beta'")),
         (lambda: Zero(channels=1, blocks=1, at="alpha.mlp", tokens=[1]), ("alpha.mlp", "tokens")),
         (lambda: Scale(float("nan"), channels=1, blocks=1), ("factor", "nan")),

@@ -54,7 +54,7 @@ def test_published_models_have_their_published_shapes(name: str, published: dict
     assert all(parameter.is_meta for parameter in bones.transformer.parameters())
     for index, block in enumerate(bones.anatomy.blocks):
         for modulation in block.modulations:  # each projection is as wide as its chunks say
-            wide = len(modulation.chunks) * channels
+            wide = len(modulation.chunks) * bones.anatomy.stream(modulation.stream).width
             if modulation.table is not None:
                 assert getattr(bones.transformer.get_submodule(block.path), modulation.table).numel() == wide
                 continue

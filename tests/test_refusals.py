@@ -16,7 +16,7 @@ from messages import refused, warned
 import interp
 from interp.base.same_plan import check_same
 from interp.models.identity import SAMPLE, fingerprint
-from interp.store.summary import summarise, write_summary
+from interp.store.summary import write_summary
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +222,10 @@ def test_a_summary_is_whole_or_absent(small: interp.Run, tmp_path: Path, monkeyp
     assert run.summary.attrs["rows"] == 2
     assert set(run.summary.data_vars) == set(small.summary.data_vars)
     write_summary(store)
-    assert interp.open_run(store).summary.equals(summarise(run._reader))
+    assert interp.open_run(store).summary.equals(run.summarise())
 
 
-@pytest.mark.parametrize("lost", ["stats", "stats/var", "outputs", "hidden"])
+@pytest.mark.parametrize("lost", ["stats/image", "stats/image/var", "outputs", "hidden"])
 def test_a_store_without_what_its_plan_asks_for_is_damaged(lost: str, small: interp.Run, tmp_path: Path) -> None:
     store = Path(shutil.copytree(small.path, tmp_path / "copy.zarr"))
     shutil.rmtree(store / lost)
@@ -235,7 +235,7 @@ def test_a_store_without_what_its_plan_asks_for_is_damaged(lost: str, small: int
 
 def test_broken_metadata_of_a_group_is_a_store_error(small: interp.Run, tmp_path: Path) -> None:
     store = Path(shutil.copytree(small.path, tmp_path / "copy.zarr"))
-    (store / "stats" / "mean" / "zarr.json").write_text("{")
+    (store / "stats" / "image" / "mean" / "zarr.json").write_text("{")
     with refused(interp.StoreError, store, "stats"):
         _ = interp.open_run(store).stats
 

@@ -80,11 +80,11 @@ def test_what_a_killed_process_left_of_a_new_store_is_no_store(tiny_model: inter
 
 def test_damage_in_a_bucket(tiny_model: interp.Model, local: interp.Run) -> None:
     run = interp.trace(tiny_model, TEXTS, out=URL, **GIVEN)
-    shard = next(path for path in (run.path / "stats/var/c/1").rglob("*") if path.is_file())
+    shard = next(path for path in (run.path / "stats/image/var/c/1").rglob("*") if path.is_file())
     shard.write_bytes(shard.read_bytes()[:-5])
     faults = verify(run.path)
-    assert {(fault.row, fault.where) for fault in faults} == {(1, "stats/var")}
-    with refused(StoreError, "stats/var", URL):
+    assert {(fault.row, fault.where) for fault in faults} == {(1, "stats/image/var")}
+    with refused(StoreError, "stats/image/var", URL):
         interp.open_run(URL).stats["var"].isel(prompt=1).load()
     forget(run.path, faults)
     check_equal(interp.trace(tiny_model, TEXTS, out=URL, **GIVEN), local)

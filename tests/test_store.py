@@ -35,12 +35,13 @@ def copied(tiny_run: interp.Run, tmp_path: Path) -> Path:
 def test_plain_xarray_opens_a_store(tiny_run: interp.Run) -> None:
     """Without interp: the same values, axes and coordinates."""
     tree = xr.open_datatree(tiny_run.path, engine="zarr", consolidated=False)
-    assert {"/stats", "/gates", "/hidden/image", "/hidden/text", "/outputs", "/summary"} <= set(tree.groups)
-    for group, dataset in (("stats", tiny_run.stats), ("gates", tiny_run.gates), ("outputs", tiny_run.images)):
+    parts = {f"{kind}/{name}": tiny_run.of_stream(kind, name) for kind in ("stats", "gates") for name in ("image", "text")}
+    assert {f"/{name}" for name in parts} | {"/hidden/image", "/hidden/text", "/outputs", "/summary/text"} <= set(tree.groups)
+    for group, dataset in {**parts, "outputs": tiny_run.images}.items():
         for name, array in dataset.data_vars.items():
             assert tree[group][name].dims == array.dims
             assert np.array_equal(tree[group][name].to_numpy(), array.to_numpy(), equal_nan=array.dtype.kind == "f")
-    assert list(tree["stats"]["block_path"].values) == [f"transformer_blocks.{k}" for k in range(4)]
+    assert list(tree["stats/image"]["block_path"].values) == [f"transformer_blocks.{k}" for k in range(4)]
     assert list(tree["prompt_text"].values) == [text for text in PROMPTS for _ in range(2)]
 
 
@@ -124,7 +125,7 @@ def test_a_row_that_is_not_done_does_not_exist(copied: Path, tiny_run: interp.Ru
 
 def test_half_a_shard_of_a_row_that_is_not_done_has_no_effect(copied: Path) -> None:
     undo(copied, 2)
-    shard = copied / "stats" / "mean" / "c" / "2"
+    shard = copied / "stats" / "image" / "mean" / "c" / "2"
     file = next(path for path in shard.rglob("*") if path.is_file())
     file.write_bytes(file.read_bytes()[:100])
     run = interp.open_run(copied)
@@ -142,14 +143,14 @@ def truncate(file: Path) -> None:
 
 
 DAMAGES = {"flipped": flip, "truncated": truncate, "missing": Path.unlink, "empty": lambda file: file.write_bytes(b"")}
-GROUPS = ["stats/mean", "gates/alpha", "hidden/image/hidden", "hidden/text/hidden", "outputs/image"]
+GROUPS = ["stats/image/mean", "gates/image/alpha", "hidden/image/hidden", "hidden/text/hidden", "outputs/image"]
 
 
 def array_of(run: interp.Run, group: str) -> xr.DataArray:
-    first, name = group.split("/")[:2]
+    first, *between, name = group.split("/")
     if first == "hidden":
-        return run.hidden[name]["hidden"]
-    return {"stats": run.stats, "gates": run.gates, "outputs": run.images}[first][name]
+        return run.hidden[between[0]]["hidden"]
+    return run.of_stream(first, between[0])[name] if between else run.images[name]
 
 
 def damage_shard(store: Path, group: str, row: int, damage: Callable[[Path], Any]) -> None:

@@ -188,7 +188,7 @@ def test_an_older_store_is_continued_by_its_own_terms_alone(tiny_model: interp.M
 def test_an_older_store_is_repaired_by_its_own_terms(older: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(older, tmp_path / "run.zarr"))
     whole = interp.open_run(older).stats["mean_abs"].to_numpy()
-    for path in (out / "stats" / "mean_abs" / "c" / "3").rglob("*"):
+    for path in (out / "stats" / "image" / "mean_abs" / "c" / "3").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
     assert [fault.row for fault in verify(out)] == [3]

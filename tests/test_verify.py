@@ -20,10 +20,10 @@ from interp.store.verification import verify
 TEXTS = ["a red cat", "two dog", "the green circle", "a photo of a dog", "a blue square"]
 RECORD = interp.Record(hidden=interp.Select(blocks=(1,)), modulation=True, branches=True, prediction=True, latents="all")
 GROUPS = [
-    "stats/mean",
-    "stats/mean_abs",
-    "gates/alpha",
-    "gates/shift",
+    "stats/image/mean",
+    "stats/image/mean_abs",
+    "gates/image/alpha",
+    "gates/image/shift",
     "hidden/image/hidden",
     "outputs/image",
     "outputs/latents",
@@ -92,7 +92,7 @@ def test_no_array_is_left_out(store: Path) -> None:
     """Row 2 of every array that the disk holds, whatever it is called."""
     kept = {path for path in store.rglob("c/2") if path.parent.parent.name != "done"}
     arrays = {str(path.parent.parent.relative_to(store)) for path in kept}
-    assert arrays > {*GROUPS, "branches/branch", "outputs/predicted_velocity", "stats/var"}
+    assert arrays > {*GROUPS, "branches/image/branch", "outputs/predicted_velocity", "stats/image/var"}
     for path in kept:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert found_in(store) == {(2, array) for array in arrays}
@@ -117,10 +117,10 @@ def test_a_damaged_mark_counts_as_not_done(store: Path, tiny_model: interp.Model
 
 
 def test_a_missing_or_cut_description_is_an_error(store: Path) -> None:
-    (store / "stats" / "median_abs" / "zarr.json").unlink()
-    with refused(StoreError, "stats/median_abs", store):
+    (store / "stats" / "image" / "median_abs" / "zarr.json").unlink()
+    with refused(StoreError, "stats/image/median_abs", store):
         verify(store)
-    shutil.copy(store / "stats" / "mean" / "zarr.json", store / "stats" / "median_abs" / "zarr.json")
+    shutil.copy(store / "stats" / "image" / "mean" / "zarr.json", store / "stats" / "image" / "median_abs" / "zarr.json")
     text = (store / "gates" / "alpha" / "zarr.json").read_text()
     (store / "gates" / "alpha" / "zarr.json").write_text(text[: len(text) // 2])
     with refused(StoreError, store, "description"):
@@ -130,11 +130,11 @@ def test_a_missing_or_cut_description_is_an_error(store: Path) -> None:
 def test_a_damaged_coordinate_is_found(store: Path) -> None:
     file = next(file for file in sorted((store / "stats" / "timestep" / "c").rglob("*")) if file.is_file())
     flip(file)
-    assert [(fault.row, fault.where) for fault in verify(store)] == [(None, "stats/timestep")]
+    assert [(fault.row, fault.where) for fault in verify(store)] == [(None, "stats/image/timestep")]
 
 
 def test_a_repair_that_cannot_trace_the_rows_leaves_the_store(store: Path, dual_folder: Path) -> None:
-    flip(shards(store, "stats/var", 1)[0])
+    flip(shards(store, "stats/image/var", 1)[0])
     before = interp.open_run(store).rows_done
     code, _, err = command(["verify", str(store), "--repair", "--model", str(dual_folder)])
     assert code == 2
@@ -144,12 +144,12 @@ def test_a_repair_that_cannot_trace_the_rows_leaves_the_store(store: Path, dual_
 
 def test_impossible_values_are_found(store: Path) -> None:
     root = zarr.open_group(str(store), mode="r+")
-    values = root["stats/mean_abs"][1]
+    values = root["stats/image/mean_abs"][1]
     values[0, 0, 0, 0] = 1e6
-    root["stats/mean_abs"][1] = values
-    nothing = root["stats/var"][3]
+    root["stats/image/mean_abs"][1] = values
+    nothing = root["stats/image/var"][3]
     nothing[:, 0, 0, 0] = np.nan
-    root["stats/var"][3] = nothing
+    root["stats/image/var"][3] = nothing
     found = {(fault.row, fault.where): fault.reason for fault in verify(store)}
     assert names(found[1, "stats"], "mean |x| > max |x|") == []
     assert names(found[3, "stats"], "var", "NaN") == []
@@ -174,12 +174,12 @@ def test_repair_restores_every_bit_and_leaves_whole_rows(tiny_folder: Path, tmp_
     before = data_files(out)
     kept = (out / "done" / "c" / "0").stat().st_mtime_ns
     for row, damage in enumerate([flip, cut, empty], 1):
-        damage(shards(out, "stats/var", row)[0])
+        damage(shards(out, "stats/image/var", row)[0])
     shards(out, "hidden/image/hidden", 4)[0].unlink()
     code, told, err = command(["verify", str(out), "--json"])
     assert code == 1
     assert {(fault["row"], fault["where"]) for fault in json.loads(told)["faults"]} == {
-        *((row, "stats/var") for row in (1, 2, 3)),
+        *((row, "stats/image/var") for row in (1, 2, 3)),
         (4, "hidden/image/hidden"),
     }
     assert names(err, "--repair") == []

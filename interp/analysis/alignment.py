@@ -13,6 +13,7 @@ from interp.analysis import intervals, sources
 from interp.analysis.criteria import largest
 from interp.analysis.result import result
 from interp.analysis.sampled import Sampled
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 from interp.store.traced_run import Run
 
@@ -21,7 +22,7 @@ TARGETS = ("hidden", "update")
 NAMES = ("correlation", "correlation_low", "correlation_high", "other_block", "p_other_block", "p_permutation", "overlap")
 
 
-def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) -> xr.Dataset:
+def compare(source: Run, *, stream: str = GENERATED, k: int = 8, seed: int = 0) -> xr.Dataset:
     """Per block and gate, |alpha| against the block's output (`hidden`: mean |x|) and its `update` (|change of mean x|).
 
     correlation, _low, _high      (target, block, gate)   Spearman over channels
@@ -32,6 +33,7 @@ def compare(source: Run, *, stream: str = "image", k: int = 8, seed: int = 0) ->
     overlap                       (target, block, gate)   share of the k largest channels that both have; by chance k / channels
     alpha_rank                    (block, gate)           rank of |alpha| at the channel of largest mean |hidden|; 0 is largest
     """
+    stream = sources.stream_of(source, stream)
     gates, statistics = sources.gates(source, stream), sources.statistics(source, stream)
     axes = ("prompt", "block", "channel")
     alpha = sources.over_steps(abs(gates["alpha"])).transpose("gate", *axes)

@@ -16,6 +16,7 @@ import xarray as xr
 from interp.analysis import factorial, intervals, massive, sampled, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 MARGIN = 0.05  # shares below it are negligible
@@ -28,7 +29,7 @@ def decompose(
     source: sources.Source,
     channels: Sequence[int] | str | None = None,
     *,
-    stream: str = "image",
+    stream: str = GENERATED,
     quantity: str = "magnitude",
     gate: str | None = None,
     margin: float = MARGIN,
@@ -46,6 +47,7 @@ def decompose(
     Where prompts share seeds, those that every text has are used, each once, and `seed` and its interactions are over these.
     Where every text has its own, `seed` and `timestep:seed` are within texts; with one a text, they are part of the prompt's.
     """
+    stream = sources.stream_of(source, stream)
     if quantity not in ("magnitude", "alpha"):
         raise InputError(f"quantity must be magnitude or alpha; got {quantity!r}")
     if not 0 < margin < 1:

@@ -12,11 +12,12 @@ import xarray as xr
 from interp.analysis import attribution, intervals, massive, sources, trend
 from interp.analysis.result import Estimate
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.traced_run import Run
 
 
 def runs(
-    many: Sequence[Run], labels: Sequence[str] | None = None, *, stream: str = "image", criterion: str = "robust"
+    many: Sequence[Run], labels: Sequence[str] | None = None, *, stream: str = GENERATED, criterion: str = "robust"
 ) -> xr.Dataset:
     """The largest channel and the massive channels of each run.
 
@@ -27,6 +28,7 @@ def runs(
     trend, timestep_share, prompt_share  (run)    of the channel that is largest in most blocks, at its largest block
     depth                          (run, block)   block / (blocks - 1)
     """
+    stream = sources.stream_of(many[0], stream)
     if len(many) < 2:
         raise InputError(f"runs must be two or more to be compared; got {len(many)}")
     names = list(labels) if labels is not None else [run.path.stem for run in many]

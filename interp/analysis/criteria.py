@@ -15,6 +15,7 @@ from scipy.stats import norm
 
 from interp.analysis import sources
 from interp.base.errors import InputError, StoreError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 
@@ -157,7 +158,7 @@ def two_sigma(share: float = 0.5) -> Criterion:
     """
 
     def quantity(source: sources.Source) -> xr.DataArray:
-        streams = ["image"] if isinstance(source, xr.Dataset) else list(source.hidden.children)
+        streams = [GENERATED] if isinstance(source, xr.Dataset) else list(source.hidden.children)
         found = [outside(sources.hidden(source, stream)).expand_dims(stream=[stream]) for stream in streams]
         joined = xr.concat(found, "stream", join="outer", coords="minimal", compat="override")
         return joined.transpose("prompt", "step", "block", "stream", "channel")

@@ -12,19 +12,21 @@ from interp.analysis import intervals, massive, sources
 from interp.analysis.criteria import energy_of
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 KS = (1, 2, 4, 8, 16, 32)
 HIGH_NORM = 3.0  # times the median token
 
 
-def shares(source: sources.Source, *, stream: str = "image", ks: Sequence[int] = KS) -> xr.Dataset:
+def shares(source: sources.Source, *, stream: str = GENERATED, ks: Sequence[int] = KS) -> xr.Dataset:
     """Share of the energy E[x^2] that the k most energetic channels hold, and the Gini coefficients; SPARK.
 
     share, share_low, share_high   (k, block)    an even split would give k / channels: `even`
     gini                           (block)       of all channels' energies; 0 even, 1 all in one
     gini_top                       (block)       of the 32 most energetic channels alone
     """
+    stream = sources.stream_of(source, stream)
     samples = sources.over_steps(energy_of(sources.statistics(source, stream))).transpose("prompt", "block", "channel")
     units = sources.units(samples)
     values, channels = samples.to_numpy(), samples.sizes["channel"]
@@ -61,7 +63,7 @@ def gini(values: Array) -> Array:
     return np.asarray((ranks * ordered).sum(axis=-1) / (count * ordered.sum(axis=-1)))
 
 
-def token_norms(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+def token_norms(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = GENERATED) -> xr.Dataset:
     """Token norms with and without the channels: whether they alone make high-norm tokens. Needs hidden states.
 
     norm, excised           (prompt, step, block, token)   L2 norm of all channels, and of the others alone
@@ -69,6 +71,7 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     random_excised          (step, block)                  the same without as many random other channels: the control
     correlation, _low, _high (step, block)                 of norm and excised over tokens, mean over prompts
     """
+    stream = sources.stream_of(source, stream)
     chosen = massive.channels_of(source, channels, stream)
     states = sources.hidden(source, stream).astype(np.float64)
     missing = [channel for channel in chosen if channel not in states["channel"].to_numpy()]
@@ -109,7 +112,7 @@ def token_norms(source: sources.Source, channels: Sequence[int] | str | None = N
     )
 
 
-def outliers(source: sources.Source, *, stream: str = "image", strength: float = 0.5) -> xr.Dataset:
+def outliers(source: sources.Source, *, stream: str = GENERATED, strength: float = 0.5) -> xr.Dataset:
     """For quantisation and caching work: maxima per channel, and SmoothQuant-style scales of the activations.
 
     largest               (block, channel)  max |x| over tokens, steps and prompts
@@ -120,6 +123,7 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
     over_steps            (block, channel)  largest over steps / smallest over steps, of max |x|: how much a cached scale drifts
     token_largest         (block, token)    max |x| over channels, steps and prompts, where hidden states are stored
     """
+    stream = sources.stream_of(source, stream)
     per_step = sources.statistics(source, stream)["max_abs"].max("prompt").compute().astype(np.float64)
     largest = per_step.max("step")
     with np.errstate(divide="ignore"):
@@ -149,10 +153,11 @@ def outliers(source: sources.Source, *, stream: str = "image", strength: float =
     )
 
 
-def surface(source: sources.Source, *, step: int | None = None, block: int = -1, stream: str = "image") -> xr.DataArray:
+def surface(source: sources.Source, *, step: int | None = None, block: int = -1, stream: str = GENERATED) -> xr.DataArray:
     """|x| of a block's state, (token, channel), averaged over prompts at one step (the first stored): DG Fig. 2. Needs hidden
     states.
     """
+    stream = sources.stream_of(source, stream)
     states = sources.hidden(source, stream)
     here = sources.at(states, block=block, step=int(states["step"][0]) if step is None else step)
     magnitude: xr.DataArray = abs(here).mean("prompt").compute().rename("magnitude")

@@ -15,6 +15,7 @@ import xarray as xr
 from interp.analysis import criteria, sources
 from interp.analysis import massive as rows
 from interp.base.errors import InputError, StoreError
+from interp.base.streams import GENERATED
 from interp.store.traced_run import Run
 
 CRITERIA = ("robust", "ratio", "top", "energy")
@@ -41,39 +42,44 @@ def massive(run: Run, criterion: str = "robust") -> xr.Dataset:
     return found.assign_attrs({**_facts(run), "averaged_over": "tokens, steps, then rows"})
 
 
-def profile(run: Run, channels: Sequence[int], *, stream: str = "image") -> xr.Dataset:
+def profile(run: Run, channels: Sequence[int], *, stream: str = GENERATED) -> xr.Dataset:
     """`massive.profile` on the means over rows; the bounds equal the values."""
+    stream = sources.stream_of(run, stream)
     found = rows.profile(statistics(run), channels, stream=stream)
     return found.assign_attrs({**_facts(run), "averaged_over": "tokens, steps, then rows"})
 
 
-def size(run: Run, channel: int, *, stream: str = "image", moment: str = "mean") -> xr.DataArray:
+def size(run: Run, channel: int, *, stream: str = GENERATED, moment: str = "mean") -> xr.DataArray:
     """Mean |hidden| of one channel, mean (or variance) over rows: (step, block)."""
+    stream = sources.stream_of(run, stream)
     here = _moment(run, "mean_abs", stream, moment, channel=channel)
     return here.transpose("step", "block").assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
-def ratio(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
+def ratio(run: Run, channel: int, *, stream: str = GENERATED) -> xr.DataArray:
     """Mean |hidden| of one channel over the median channel's: (step, block)."""
+    stream = sources.stream_of(run, stream)
     sizes = _moment(run, "mean_abs", stream)
     here = sources.at(sizes, channel=channel).drop_vars("channel")
     found: xr.DataArray = (here / sizes.median("channel")).transpose("step", "block")
     return found.assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
-def channels(run: Run, *, block: int, step: int, stream: str = "image") -> xr.DataArray:
+def channels(run: Run, *, block: int, step: int, stream: str = GENERATED) -> xr.DataArray:
     """Mean |hidden| of every channel at one block and step, mean over rows: (channel)."""
+    stream = sources.stream_of(run, stream)
     here = _moment(run, "mean_abs", stream, block=block, step=step)
     return here.assign_attrs(_facts(run), averaged_over="tokens, then rows")
 
 
-def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Dataset:
+def variance(run: Run, wanted: Sequence[int], *, stream: str = GENERATED) -> xr.Dataset:
     """A channel's variance over rows and steps, split by the law of total variance: exact for these rows, not an estimate.
 
     timestep, rest     (block, channel)   share of the variance over steps of the mean over rows; of that between rows at a step
                                           (prompts, seeds, interactions). The first is too large by at most rest / rows
     ordinary           (block)            the control: the median channel's timestep share
     """
+    stream = sources.stream_of(run, stream)
     mean, between = (_moment(run, "mean_abs", stream, moment).astype(np.float64) for moment in ("mean", "variance"))
     if int(run.summary.attrs["rows"]) < 2 or mean.sizes["step"] < 2:
         raise InputError("prompts and steps: a split of the variance needs at least two rows and two steps")
@@ -85,18 +91,20 @@ def variance(run: Run, wanted: Sequence[int], *, stream: str = "image") -> xr.Da
     return found.assign_attrs(_facts(run), control="ordinary: the median channel", averaged_over="tokens")
 
 
-def alpha(run: Run, channel: int, *, stream: str = "image") -> xr.DataArray:
+def alpha(run: Run, channel: int, *, stream: str = GENERATED) -> xr.DataArray:
     """Alpha of one channel, mean over rows: (gate, step, block)."""
+    stream = sources.stream_of(run, stream)
     present = _moment(run, "alpha", stream, channel=channel).dropna("gate", how="all")
     return present.transpose("gate", "step", "block").assign_attrs(_facts(run), averaged_over="rows")
 
 
-def alpha_and_size(run: Run, *, block: int, stream: str = "image") -> xr.Dataset:
+def alpha_and_size(run: Run, *, block: int, stream: str = GENERATED) -> xr.Dataset:
     """Every channel's alpha and its size at one block, means over rows and steps.
 
     alpha   (gate, channel)   |mean over rows of alpha|
     size    (channel)         mean |hidden|
     """
+    stream = sources.stream_of(run, stream)
     gates, sizes = (_moment(run, name, stream, block=block) for name in ("alpha", "mean_abs"))
     alphas = abs(gates.dropna("gate", how="all")).mean("step")
     return xr.Dataset({"alpha": alphas, "size": sizes.mean("step")}, attrs={**_facts(run), "averaged_over": "rows, then steps"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,6 +11,7 @@ import xarray as xr
 from interp.analysis import criteria, intervals, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 CONSENSUS = 0.5  # share of blocks, from a channel's first on
@@ -100,17 +102,19 @@ def _scored(
 
     def one(place: tuple[int, ...]) -> None:
         values = samples.to_numpy()[:, place[0], place[1]]
-        if np.isnan(values).any():
+        own: Any = (*place, slice(int((~np.isnan(values).all(axis=0)).sum())))  # a narrow stream has fewer channels
+        values = values[:, own[2]]
+        if not values.size or np.isnan(values).any():
             return
         mean = intervals.mean_of_texts(values.astype(np.float64), units)[None]
-        score[place], size[place] = rule.score(mean)[0], mean[0]
-        selected[place] = rule.selects(mean, score[place][None])[0]
-        low[place], high[place] = intervals.interval(values, units, rule.score, rough=True)
-        steps_here = by_step[:, place[0], place[1]]
-        at_steps[:, place[0], place[1]] = rule.selects(steps_here, rule.score(steps_here))
+        score[own], size[own] = rule.score(mean)[0], mean[0]
+        selected[own] = rule.selects(mean, score[own][None])[0]
+        low[own], high[own] = intervals.interval(values, units, rule.score, rough=True)
+        steps_here = by_step[(slice(None), *own)]
+        at_steps[(slice(None), *own)] = rule.selects(steps_here, rule.score(steps_here))
         if len(weights):
             means = intervals.means(weights, values, units)
-            frequency[place] = rule.selects(means, rule.score(means)).mean(axis=0)
+            frequency[own] = rule.selects(means, rule.score(means)).mean(axis=0)
 
     intervals.everywhere(one, score.shape[:2])
     return size, Estimate(score, low, high), selected, frequency, at_steps
@@ -140,7 +144,7 @@ def kind_of(
     share[..., kept], others = (sources.by_text(sources.over_steps(v)).mean("prompt").transpose(*axes) for v in (held, rest))
     share = np.where(selected, share, np.nan)
     with np.errstate(invalid="ignore"):
-        sparse[..., kept] = others.to_numpy() < LEAST * np.median(size, axis=-1, keepdims=True)
+        sparse[..., kept] = others.to_numpy() < LEAST * np.nanmedian(size, axis=-1, keepdims=True)
         return share, selected & (share < SPARSE) & sparse
 
 
@@ -181,7 +185,7 @@ def channels_of(
         data = source
     else:
         data = sources.statistics(source) if found is None else found
-        sources.check_stream(data, stream)
+        stream = sources.check_stream(data, stream)
     if channels is not None:
         return [int(channel) for channel in sources.choose(data["channel"], "channel", channels, "channels")]
     found = find(source, resamples=0) if found is None else found
@@ -194,13 +198,14 @@ def channels_of(
     return [int(channel) for channel in found["channel"].to_numpy()[agreed]]
 
 
-def profile(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+def profile(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = GENERATED) -> xr.Dataset:
     """Over blocks: size of the channels, of the median channel and of the largest other one; DG Figs. 3a, 10-12.
 
     size, size_low, size_high        (block, channel)   mean |x| over tokens, steps and prompts
     in_every_token                   (block, channel)   min |x| over tokens, averaged likewise, over the median's mean |x|
     median, largest_other            (block)            the control
     """
+    stream = sources.stream_of(source, stream)
     chosen, axes = channels_of(source, channels, stream), ("block", "channel")
     statistics = sources.statistics(source).sel(stream=stream)
     size = sources.over_steps(statistics["mean_abs"]).transpose("prompt", *axes)

@@ -15,12 +15,13 @@ import xarray as xr
 
 from interp.analysis import massive, sources
 from interp.analysis.result import Estimate, result
+from interp.base.streams import GENERATED
 from interp.store.traced_run import Run
 
 SIGNIFICANT = 0.5  # of the largest size over blocks
 
 
-def decompose(source: Run, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+def decompose(source: Run, channels: Sequence[int] | str | None = None, *, stream: str = GENERATED) -> xr.Dataset:
     """The contribution of each writer to a channel's signed mean, up to the last block that has the stream.
 
     contribution, _low, _high   (writer, step, channel)   mean over prompts; writers are `patch` (the embedding without its
@@ -34,6 +35,7 @@ def decompose(source: Run, channels: Sequence[int] | str | None = None, *, strea
                                                           least half of its largest over blocks
     largest_writer              (channel)                 the writer of the largest |contribution|, averaged over steps
     """
+    stream = sources.stream_of(source, stream)
     chosen = massive.channels_of(source, channels, stream)
     written = sources.branches(source).sel(stream=stream)
     alpha = sources.gates(source)["alpha"].sel(stream=stream)

@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 from interp.analysis import massive, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 STRATEGIES = ("top", "bottom", "random")
@@ -39,7 +40,7 @@ def masks(
     `values`: "magnitude" clusters |x|, "signed" clusters x.
     """
     states = _states(source, steps, blocks, values)
-    chosen = massive.channels_of(source, channels, "image")
+    chosen = massive.channels_of(source, channels, GENERATED)
     data = sources.choose(states, "channel", chosen, "channels").to_numpy()
     shape, axes = (*states.shape[:3], *grid_of(states)), ("prompt", "step", "block", "token_y", "token_x")
     mask, heat = np.zeros(shape, bool), np.zeros(shape)

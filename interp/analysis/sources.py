@@ -71,9 +71,13 @@ def _need_rows(data: Data) -> Data:
     return data
 
 
-def _say_if_unfinished(run: Run) -> None:
+def _check_run(run: Run) -> None:
     if not hasattr(run, "rows_done"):
         raise InputError(f"run must be an opened run, such as interp.open_run('cache/run.zarr'); got {run!r}")
+
+
+def _say_if_unfinished(run: Run) -> None:
+    _check_run(run)
     if run.rows_done < run.rows_total:
         warnings.warn(
             f"{run.path} is unfinished: this is about the {run.rows_done} rows done of {run.rows_total}",
@@ -141,6 +145,14 @@ def at(data: xr.DataArray, **places: int) -> xr.DataArray:
     for axis, value in places.items():
         data = choose(data, axis, [value]).isel({axis: 0})
     return data
+
+
+def stream_of(source: Source, wanted: str) -> str:
+    """The name of a stream of the source, given by name or role."""
+    if isinstance(source, xr.Dataset):
+        return check_stream(source, wanted) if "stream" in source.dims else wanted
+    _check_run(source)
+    return find_stream(source.streams, wanted).name
 
 
 def check_stream(data: Any, stream: str) -> str:

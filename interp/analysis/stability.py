@@ -12,12 +12,13 @@ from interp.analysis import sampled, sources
 from interp.analysis.criteria import largest
 from interp.analysis.result import Estimate, result
 from interp.analysis.sampled import Sampled
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 FEWEST = 8  # pairs
 
 
-def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int = 0) -> xr.Dataset:
+def sets(source: sources.Source, k: int = 8, *, stream: str = GENERATED, seed: int = 0) -> xr.Dataset:
     """Jaccard overlap |A and B| / |A or B| of the k channels of largest mean |x|, means over pairs of samples.
 
     prompts     (block)   other prompt, same seed; sets averaged over steps
@@ -27,6 +28,7 @@ def sets(source: sources.Source, k: int = 8, *, stream: str = "image", seed: int
     blocks      (block)   this block and the next, one sample, averaged over steps
     each with _low, _high; `chance` is the mean overlap of two random sets of k.
     """
+    stream = sources.stream_of(source, stream)
     sizes = sources.statistics(source, stream)["mean_abs"].transpose("prompt", "step", "block", "channel")
     texts, seeds = sources.labels(sizes)
     units, draw = sources.units(sizes), np.random.default_rng(seed)

@@ -8,11 +8,13 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import segmentation, sources
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 
-def state(source: sources.Source, *, prompt: int, step: int, block: int, stream: str = "image") -> xr.DataArray:
+def state(source: sources.Source, *, prompt: int, step: int, block: int, stream: str = GENERATED) -> xr.DataArray:
     """One stored hidden state, (token, channel), lazy; prompt, step and block are those of the store."""
+    stream = sources.stream_of(source, stream)
     here = sources.hidden(source, stream)
     return sources.at(here, prompt=prompt, step=step, block=block)
 

@@ -11,12 +11,15 @@ from scipy import stats
 from interp.analysis import intervals, massive, sampled, sources
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.store.schema import Array
 
 ORDINARY = 64  # other channels that the control is taken over, at most
 
 
-def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = "image") -> xr.Dataset:
+def over_timesteps(
+    source: sources.Source, channels: Sequence[int] | str | None = None, *, stream: str = GENERATED
+) -> xr.Dataset:
     """Mean |x| of channels at every step, its monotone trend, and its spread over prompts.
 
     size, size_low, size_high         (step, block, channel)   mean over prompts
@@ -26,6 +29,7 @@ def over_timesteps(source: sources.Source, channels: Sequence[int] | str | None 
     ordinary_size                     (step, block)            the control: median over up to 64 other channels
     ordinary_variation, ordinary_trend
     """
+    stream = sources.stream_of(source, stream)
     chosen = massive.channels_of(source, channels, stream)
     everything = sources.statistics(source)["mean_abs"].sel(stream=stream).transpose("prompt", "step", "block", "channel")
     if everything.sizes["step"] < 2:

@@ -38,13 +38,19 @@ def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     if "weights" in wanted and same_weights(wanted, stored):
         found |= {name: stored[name] for name in ("weights", "sampled") if name in stored}
     found = {name: value for name, value in found.items() if name not in LATER or name in stored}
-    states, others = (plan.get("record", {}).get("hidden") for plan in (found, stored))
+    states, others = (_hidden(plan) for plan in (found, stored))
     if states and others and states["streams"] is None and len(others["streams"] or ()) == EVERY:
         found["record"] = {**found["record"], "hidden": {**states, "streams": others["streams"]}}
     methods, others = found.get("guidance"), stored.get("guidance")
     if isinstance(methods, list) and isinstance(others, list) and len(methods) == len(others):
         found["guidance"] = [_comparable(method, other) for method, other in zip(methods, others, strict=True)]
     return found
+
+
+def _hidden(plan: Mapping[str, Any]) -> Any:
+    """The selection of hidden states."""
+    record = plan.get("record")
+    return record.get("hidden") if isinstance(record, Mapping) else None
 
 
 def unverifiable(plan: Mapping[str, Any]) -> list[str]:

@@ -103,7 +103,7 @@ def block_rows(bones: Skeleton) -> list[list[str]]:
 def _description(bones: Skeleton, index: int) -> list[str]:
     block = bones.anatomy.blocks[index]
     sites = [site for site in bones.anatomy.sites() if site.block == index]
-    streams = [_site_names([s for s in sites if s.stream == stream]) for stream in ("image", "text")]
+    streams = [_site_names([s for s in sites if s.stream == stream]) for stream in bones.anatomy.stream_names]
     return [block.kind, re.sub(r"\.\d+(?=\.|$)", ".*", block.path), *streams]
 
 

@@ -35,6 +35,7 @@ def command(question: Question) -> Callable[..., None]:
         opened = open_run(run)
         if opened.bundled:
             say("this store holds only summaries: no intervals, stability, energy or outliers")
+        asked = question.named(opened, asked)
         results = question.compute(opened, asked)
         show(question.shown(results, asked), as_json)
         papers_say(question.papers, as_json)

@@ -13,14 +13,20 @@ from interp.base.errors import InputError
 from interp.base.options import Indices, Names, Numbers
 from interp.base.site_recorder import at_least
 from interp.base.sites import parse_indices
+from interp.base.streams import ALL
 
 if TYPE_CHECKING:
     from interp.base.plan import Row
     from interp.experiments.kind import Request
+    from interp.models.anatomy import Anatomy
     from interp.store.schema import Array
     from interp.tracing.prepare import Prepared
 
-STREAMS = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
+
+def chosen_streams(anatomy: Anatomy, wanted: str) -> tuple[str, ...]:
+    """The names of the streams that an option selects: one, by name or role, or all."""
+    return anatomy.stream_names if wanted == ALL else (anatomy.stream(wanted).name,)
+
 
 CONTROLS = ("control", "zero", "shuffled", "energy", "third")
 MOVED = ("massive", *CONTROLS)

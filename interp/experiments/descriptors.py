@@ -62,8 +62,9 @@ class Extractor:
 
     def sites(self) -> list[Site]:
         """The input states of the blocks, and the blocks' AdaLN shift and scale."""
-        entering = [Site(block - 1, "image", "hidden") for block in self.blocks]
-        return [*entering, *(Site(block, "image", kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
+        stream = self.prepared.model.anatomy.generated.name
+        entering = [Site(block - 1, stream, "hidden") for block in self.blocks]
+        return [*entering, *(Site(block, stream, kind, "attn") for block in self.blocks for kind in ("shift", "scale"))]
 
     def describe(self, picture: Array, prompt: int, draw: int = 0, noises: int = 1) -> dict[tuple[int, int], dict[str, Array]]:
         """Descriptors of a picture, (y, x, rgb) uint8, with the prompt of that index as conditioning; mean of several noises.
@@ -99,8 +100,9 @@ class Extractor:
         return {**arguments[step], name: noised(self.prepared, encode(self.prepared, picture), unit, step)}
 
     def _kinds(self, states: Mapping[Site, Tensor], block: int) -> dict[str, Array]:
-        state = states[Site(block - 1, "image", "hidden")].float()
-        shift, scale = (states[Site(block, "image", kind, "attn")].float() for kind in ("shift", "scale"))
+        stream = self.prepared.model.anatomy.generated.name
+        state = states[Site(block - 1, stream, "hidden")].float()
+        shift, scale = (states[Site(block, stream, kind, "attn")].float() for kind in ("shift", "scale"))
         norm, transformer = norm_of(self.prepared.model, block), self.prepared.model.pipe.transformer
         device, dtype = transformer.device, transformer.dtype
 
@@ -128,8 +130,8 @@ class Extractor:
 def check_described(model: Model, block: int) -> None:
     """Raise ModelError if the block does not apply LayerNorm, AdaLN scale and shift to its image state before attention."""
     norm_of(model, block)
-    sites = {str(site) for site in model.anatomy.sites()}
-    missing = [kind for kind in ("scale", "shift") if f"block.{block}/image/{kind}.attn" not in sites]
+    sites, drawn = {str(site) for site in model.anatomy.sites()}, model.anatomy.generated.name
+    missing = [kind for kind in ("scale", "shift") if f"block.{block}/{drawn}/{kind}.attn" not in sites]
     if missing:
         raise ModelError(f"block {block} has no AdaLN {missing[0]}, which these descriptors need: {model.name} has none")
 
@@ -137,7 +139,7 @@ def check_described(model: Model, block: int) -> None:
 def norm_of(model: Model, block: int) -> Any:
     """The LayerNorm without weights that a block applies to its image input."""
     described: Block = model.anatomy.blocks[block]
-    own = [norm for norm in described.norms if "image" in norm.streams]
+    own = [norm for norm in described.norms if model.anatomy.generated.name in norm.streams]
     if not own:
         raise ModelError(
             f"block {block} ({described.kind}) has no LayerNorm without weights on its image state, which descriptors need"

@@ -18,10 +18,11 @@ from interp.base.errors import InputError
 from interp.base.executor import Stopped
 from interp.base.plan import Row
 from interp.base.sites import Site
+from interp.base.streams import ALL
 from interp.experiments.clean import Array, Clean, clean_run, sample
 from interp.interventions import Intervention
 from interp.interventions.forks import Forks, Place, first_place
-from interp.interventions.selection import Selection
+from interp.interventions.selection import Selection, resolved
 from interp.store.create import zarr_quiet
 from interp.store.reader import is_done
 from interp.store.writer import Writer
@@ -118,11 +119,12 @@ class ByArms(ByRow):
         prepared = self.prepared
         anatomy = prepared.model.anatomy
         tokens = {stream: prepared.layout.tokens(stream) for stream in anatomy.stream_names}
-        for edit in (edit for arm in self.arms for edit in arm.edits if isinstance(edit, Selection)):
+        edits = [resolved(edit, anatomy) for arm in self.arms for edit in arm.edits if isinstance(edit, Selection)]
+        for edit in edits:
             edit.check(anatomy, len(prepared.schedule.timesteps), tokens)
             blocks: Any = edit.blocks
             described = [anatomy.blocks[block] for block in blocks or range(len(anatomy.blocks))]
-            if edit.is_hidden and edit.stream != "both" and not any(edit.stream in block.hidden for block in described):
+            if edit.is_hidden and edit.stream != ALL and not any(edit.stream in block.hidden for block in described):
                 raise InputError(f"stream: blocks {list(blocks or ())} output no {edit.stream} state; choose other blocks")
 
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:

@@ -24,7 +24,7 @@ from interp.analysis.result import result
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
-from interp.models.anatomy import Conditioning, Modulation, add_rows, take_rows
+from interp.models.hook_points import Conditioning, Modulation, add_rows, take_rows, widened
 from interp.models.identity import fingerprint
 from interp.models.quiet import quiet
 from interp.tracing.model import Model
@@ -193,7 +193,7 @@ class Grid:
                     module = transformer.get_submodule(anatomy.blocks[site.block].path)
                     own = self.conditioning.of_block(inputs, site.block)
                     found[key] = modulation.split(modulation.compute(module, own))
-                alphas.append(found[key][chunk].float().cpu()[:, kept])
+                alphas.append(widened(found[key][chunk].float().cpu(), anatomy.channels)[:, kept])
         return torch.stack(alphas, dim=1).numpy()
 
     def _describe(self, parts: Array, mean: Array, table: Array | None) -> xr.Dataset:

@@ -41,7 +41,7 @@ def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor, lengths: L
             bound = bind_inputs(_module, given, named)
             passed = _block.states_given(bound, lengths)
             if _last:
-                passed["image"] = states
+                passed[anatomy.generated.name] = states
             return _block.output_of(passed)
 
         module.forward = forward
@@ -89,7 +89,7 @@ class Painted(ByRow):
 
     def draw_row(self, row: Row, pending: Sequence[int]) -> Iterator[Outputs]:
         """The final picture, then the picture of every pending arm's state."""
-        keep = [(step, Site(block, "image", "hidden")) for step in self.steps for block in self.blocks]
+        keep = [(step, self._site(block)) for step in self.steps for block in self.blocks]
         source = clean_run(self.prepared, row, keep) if self.stored is None else replay(self.prepared, row, self.stored, keep)
         unknown = measures(np.nan, np.nan, np.nan)  # these pictures come from states, not from edited runs
         if 0 in pending:
@@ -107,15 +107,18 @@ class Painted(ByRow):
         """Forward passes of the clean run. A stored run has none, and calls of the output layer alone count as none."""
         return 0.0 if self.stored is not None else float(len(self.prepared.schedule.timesteps))
 
+    def _site(self, block: int) -> Site:
+        return Site(block, self.prepared.model.anatomy.generated.name, "hidden")
+
     def _state(self, source: Clean, step: int, arm: Arm) -> Tensor:
         """The state of an arm's block, without the removed channels if the arm's label asks for it."""
-        state = source.states[step, Site(arm.labels["block"], "image", "hidden")]
+        state = source.states[step, self._site(arm.labels["block"])]
         return without(state, self.removed) if arm.labels["kind"] == self.cut else state
 
 
 def replay(prepared: Prepared, row: Row, stored: Run, keep: Sequence[tuple[int, Site]]) -> Clean:
     """Repeat a stored run without running a block: its last block's states go through the output layer."""
-    held = stored.hidden["image"]["hidden"].sel(prompt=row.index)
+    held = stored.hidden[prepared.model.anatomy.generated.name]["hidden"].sel(prompt=row.index)
     lacking = [site.block for _, site in keep if site.block not in held["block"].to_numpy()]
     if lacking:
         raise InputError(f"stored: {stored.path} keeps no hidden states of block {lacking[0]}; give blocks that it keeps")

@@ -20,6 +20,7 @@ from interp.analysis.table import Table, table
 from interp.base.executor import Execution
 from interp.base.options import Sampling, parameters, split
 from interp.base.site_recorder import at_least
+from interp.base.streams import GENERATED
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -134,7 +135,7 @@ class Request:
 
         return as_settings(self.sampling.settings)
 
-    def rank(self, prepared: Prepared, channels: Any = None, stream: str = "image") -> Ranked:
+    def rank(self, prepared: Prepared, channels: Any = None, stream: str = GENERATED) -> Ranked:
         """Rank channels by the traced run in the options, or by a trace of the first prompts."""
         from interp.experiments.ranking import rank
 
@@ -159,7 +160,10 @@ class Request:
         from interp.analysis.pairs import by_arm
         from interp.experiments.design import Drawing
         from interp.experiments.draw import ByArms
+        from interp.interventions.selection import resolved
 
+        anatomy = prepared.model.anatomy
+        arms = [dataclasses.replace(arm, edits=tuple(resolved(edit, anatomy) for edit in arm.edits)) for arm in arms]
         units = lambda size: ByArms(prepared, arms, size, bind, keep)  # noqa: E731
         own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution, "units": units, **given}
         own["measure"] = measure or (lambda made: {self.kind: by_arm(made)})

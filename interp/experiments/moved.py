@@ -45,7 +45,7 @@ class Donors:
         tokens: Sequence[int] | None,
         strength: float = 1.0,
         *,
-        stream: str = "image",
+        stream: str,
     ) -> Any:
         """The edit of one of `arguments.MOVED` at these steps and blocks."""
         channels = self.control if name == "control" else self.massive

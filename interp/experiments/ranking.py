@@ -14,6 +14,7 @@ from interp.analysis import massive, sources
 from interp.base.errors import InputError, InterpWarning
 from interp.base.same_plan import same_weights
 from interp.base.sites import resolve_indices
+from interp.base.streams import GENERATED
 from interp.runs.run import trace
 from interp.store.traced_run import Run, open_run
 from interp.tracing.prepare import Prepared
@@ -77,17 +78,17 @@ def rank(
     *,
     channels: Sequence[int] | str | None = None,
     run: Run | str | Path | None = None,
-    stream: str = "image",
+    stream: str = GENERATED,
     batch_size: int = 1,
 ) -> Ranked:
     """Rank a stream's channels by a traced run; see `ranked_run`."""
     ranking = ranked_run(prepared, out, run=run, batch_size=batch_size)
-    chosen = massive.channels_of(ranking, channels, stream)
-    size = sources.over_steps(sources.statistics(ranking)["mean_abs"].sel(stream=stream)).mean(["prompt", "block"])
-    if size.sizes["channel"] != prepared.model.anatomy.channels:
-        has, needs = size.sizes["channel"], prepared.model.anatomy.channels
+    chosen, needs = massive.channels_of(ranking, channels, stream), prepared.model.anatomy.stream(stream).width
+    size = sources.over_steps(sources.statistics(ranking, stream)["mean_abs"]).mean(["prompt", "block"])
+    has = size.sizes["channel"]
+    if has != needs:
         raise InputError(f"run: {ranking.path} has {has} channels, {prepared.model.name} has {needs}; trace this model")
-    resolve_indices(chosen, prepared.model.anatomy.channels, "channels")
+    resolve_indices(chosen, needs, "channels")
     order = tuple(int(channel) for channel in np.argsort(-size.to_numpy(), kind="stable"))
     return Ranked(tuple(chosen), order, f"{ranking.path.name}: {ranking.rows_done} prompts")
 

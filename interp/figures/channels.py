@@ -8,6 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.analysis.sources import check_stream
+from interp.base.streams import GENERATED
 from interp.figures import marks, style
 
 OVERLAPS = {
@@ -19,8 +21,9 @@ OVERLAPS = {
 }
 
 
-def spikes(found: xr.Dataset, *, block: int = -1, stream: str = "image") -> go.Figure:
+def spikes(found: xr.Dataset, *, block: int = -1, stream: str = GENERATED) -> go.Figure:
     """Size of every channel at one block, selected ones marked: DG Fig. 2 in side view. `found` is from `massive.find`."""
+    stream = check_stream(found, stream)
     here = _at_block(found, stream, block)
     size, selected, channel = (here[name].to_numpy() for name in ("size", "selected", "channel"))
     unit = "mean |hidden|" if str(found.attrs["criterion"]).split("(")[0] in ("robust", "ratio", "top") else "quantity scored"
@@ -59,8 +62,9 @@ def steps(
     return style.caption(made, values.attrs)
 
 
-def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", count: int = 24) -> go.Figure:
+def threshold(found: xr.Dataset, *, block: int = -1, stream: str = GENERATED, count: int = 24) -> go.Figure:
     """The largest scores at one block with intervals, and the criterion's threshold. From `massive.find`."""
+    stream = check_stream(found, stream)
     here = _at_block(found, stream, block)
     order = np.argsort(-here["score"].fillna(-np.inf).to_numpy(), kind="stable")[:count]
     here = here.isel(channel=order)
@@ -79,8 +83,9 @@ def threshold(found: xr.Dataset, *, block: int = -1, stream: str = "image", coun
     return style.caption(made, found.attrs)
 
 
-def scores(found: xr.Dataset, *, stream: str = "image") -> go.Figure:
+def scores(found: xr.Dataset, *, stream: str = GENERATED) -> go.Figure:
     """The criterion's score, block x channel. `found` is from `massive.find`."""
+    stream = check_stream(found, stream)
     made = style.figure(f"score of every channel, {stream} stream", "channel", "block")
     marks.heat(made, found["score"].sel(stream=stream), ("channel", "block"), unit="score")
     return style.caption(made, found.attrs)

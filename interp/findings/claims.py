@@ -158,7 +158,7 @@ class Evidence:
     @cached_property
     def massive(self) -> xr.Dataset:
         """`interp.massive.find`, image stream."""
-        return massive.find(self.crossed).sel(stream="image")
+        return massive.find(self.crossed).isel(stream=0)
 
     def born(self, found: xr.Dataset) -> xr.Dataset:
         """A result's (block, channel) values, NaN in the blocks before the one where a channel is first massive."""

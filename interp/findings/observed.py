@@ -123,7 +123,7 @@ def text_negligible(evidence: Evidence) -> Verdict:
 
 def gates_by_timestep(evidence: Evidence) -> Verdict:
     """Shapley share of the timestep in alpha, exact."""
-    found = evidence.dataset("gates").sel(stream="image")
+    found = evidence.dataset("gates").isel(stream=0)
     if "text" not in found["player"].to_numpy():
         return Verdict(HOLDS, "by construction: no text enters this model's gates.")
     (share,) = finite(found["shapley"].sel(player="timestep"))
@@ -200,7 +200,7 @@ def early_and_in_all(evidence: Evidence) -> Verdict:
         return Verdict(UNKNOWN, "no other checkpoint or size was given (--other).")
     parts, any_of = [], []
     for name, run in zip(evidence.setup.others, evidence.others, strict=True):
-        found = massive.find(run, resamples=0).sel(stream="image")
+        found = massive.find(run, resamples=0).isel(stream=0)
         agreed = [int(c) for c in found["channel"].to_numpy()[found["consensus"].to_numpy()]]
         any_of.append(bool(agreed))
         parts.append(f"{name}: {agreed or 'none'}, largest score {float(found['score'].max()):.3g}")

@@ -131,8 +131,8 @@ def _digest(values: Array | None) -> str | None:
 def channels_of(run: Run) -> tuple[list[int], bool]:
     """The image stream's massive channels, and whether there are any; if not, the largest channel replaces them."""
     found = massive.find(run, resamples=0)
-    agreed = found["consensus"].sel(stream="image").to_numpy()
+    agreed = found["consensus"].isel(stream=0).to_numpy()
     if agreed.any():
         return [int(channel) for channel in found["channel"].to_numpy()[agreed]], True
-    size = found["size"].sel(stream="image").mean("block")
+    size = found["size"].isel(stream=0).mean("block")
     return [int(found["channel"].to_numpy()[int(np.argmax(size.to_numpy()))])], False

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.sites import check_choice
+from interp.base.streams import ALL, GENERATED
 from interp.guidance import equations, presets
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
 from interp.interventions.edits import Scale, SetMean, Zero
@@ -43,7 +44,7 @@ class DetailGuidance(_AwayFrom):
     channels: Any
     block: int
     scale: Number
-    stream: str = "image"
+    stream: str = GENERATED
     edit: str | float = "zero"
     of: str = COND
     source: str = ""
@@ -77,7 +78,8 @@ class DetailGuidance(_AwayFrom):
         """Channels, block and stream must be the model's."""
         super().check(anatomy, steps)
         hidden = anatomy.blocks[self.block].hidden
-        if not any(stream in hidden for stream in anatomy.stream_names if self.stream in (stream, "both")):
+        wanted = anatomy.stream_names if self.stream == ALL else (anatomy.stream(self.stream).name,)
+        if not any(stream in hidden for stream in wanted):
             raise InputError(f"stream: block {self.block} has no {self.stream} state; choose another block")
 
     @classmethod

@@ -20,6 +20,7 @@ from interp.guidance.methods import Amplify
 from interp.interventions.forks import BEFORE_THE_BLOCKS, Place, around_calls, first_place
 from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
+from interp.interventions.selection import resolved
 from interp.models.anatomy import Anatomy, add_rows, in_place_of, take_rows
 
 Levels = Callable[[int], tuple[float, float]]
@@ -149,14 +150,14 @@ class Guide(JoiningRows):
         self.rows, self.waiting, self.here = rows, list(waiting), []
         self.given = count or max(part.stop for part in rows.values())
         self.source = list(range(self.given))
-        self.arms, self.touched = [list(amplified)], [[0] * len(amplified)]
+        self.arms, self.touched = [[resolved(edit, self.anatomy) for edit in amplified]], [[0] * len(amplified)]
         self.pieces = [(slice(None), 0)] if amplified else []
 
     def _add(self, branch: Branch, rows: slice) -> None:
         self.here.append(branch)
         self.rows[branch.name] = rows
         if branch.edits:
-            self.arms.append(list(branch.edits))
+            self.arms.append([resolved(edit, self.anatomy) for edit in branch.edits])
             self.touched.append([0] * len(branch.edits))
             self.pieces.append((rows, len(self.arms) - 1))
 

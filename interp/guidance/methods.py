@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.guidance import equations
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
 from interp.interventions.edits import Scale
@@ -116,7 +117,7 @@ class Amplify(Method):
     channels: Any
     block: int
     scale: Number
-    stream: str = "image"
+    stream: str = GENERATED
     name: ClassVar[str] = "amplify"
     neutral: ClassVar[float] = 1.0
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from interp.analysis import massive
 from interp.base.errors import InputError, InterpWarning
+from interp.base.streams import GENERATED
 
 READINGS = ("output", "input")
 PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
@@ -87,8 +88,8 @@ def chosen_by(run: Any) -> dict[str, Any]:
     them are massive. Channels that become massive only in the last block are left out.
     """
     found = massive.find(run, resamples=0)
-    channels = massive.channels_of(run, None, "image", found)
-    born = [int(found["birth"].sel(stream="image", channel=channel)) for channel in channels]
+    channels = massive.channels_of(run, None, GENERATED, found)
+    born = [int(found["birth"].isel(stream=0).sel(channel=channel)) for channel in channels]
     last = int(found["block"].to_numpy()[-1])
     first = [(birth, channel) for birth, channel in zip(born, channels, strict=True) if birth < last]
     if not first:
@@ -103,7 +104,7 @@ def chosen_by(run: Any) -> dict[str, Any]:
 def check_run(methods: Sequence[Any], run: Any) -> None:
     """Warn if Detail Guidance edits channels that are not massive in a traced run: the paper names two for SD3."""
     found = massive.find(run, resamples=0)
-    agreed = found["consensus"].sel(stream="image").to_numpy()
+    agreed = found["consensus"].isel(stream=0).to_numpy()
     here = [int(channel) for channel in found["channel"].to_numpy()[agreed]]
     for method in methods:
         if method.name == "dg" and not set(method.channels or ()) <= set(here):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from interp.base.errors import InputError
+from interp.base.streams import GENERATED
 from interp.guidance import equations
 from interp.guidance.degraded import DetailGuidance
 from interp.interventions.hooks import Driver
@@ -33,7 +34,7 @@ class DetailGuider(BaseGuidance):  # type: ignore[misc]
         block: int | None = None,
         scale: float = 1.0,
         guidance_scale: float = 4.0,
-        stream: str = "image",
+        stream: str = GENERATED,
         edit: str | float = "zero",
         start: float = 0.0,
         stop: float = 1.0,

@@ -84,6 +84,8 @@ class Selection(ABC):
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""
+        if self.stream in ROLES:
+            raise AssertionError(f"{self!r} selects a stream by its role: `resolved` gives it a name")
         here = site.kind if site.gate is None else f"{site.kind}.{site.gate}"
         return (
             here == self.at
@@ -140,10 +142,11 @@ class Selection(ABC):
 
 
 def resolved(edit: Any, anatomy: Anatomy) -> Any:
-    """The edit with the name of its stream in place of a role."""
-    if isinstance(edit, Selection) and edit.stream in ROLES:
-        return dataclasses.replace(edit, stream=find_stream(anatomy.streams, edit.stream).name)
-    return edit
+    """The edit with the name of its stream in place of a role; an InputError if the model has no such stream."""
+    if not isinstance(edit, Selection) or edit.stream == ALL:
+        return edit
+    stream = find_stream(anatomy.streams, edit.stream).name
+    return edit if stream == edit.stream else dataclasses.replace(edit, stream=stream)
 
 
 def _among(index: int, wanted: Any) -> bool:

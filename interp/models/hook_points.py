@@ -171,6 +171,11 @@ def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths
     return found
 
 
+def widened(values: torch.Tensor, channels: int) -> torch.Tensor:
+    """(..., channel) with as many channels: NaN in those that a narrow stream lacks."""
+    return torch.nn.functional.pad(values, (0, channels - values.shape[-1]), value=torch.nan)
+
+
 def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A block's inputs by argument name, positional or not."""
     names, defaults, more = _parameters(type(block).forward)

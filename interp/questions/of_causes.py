@@ -13,6 +13,7 @@ from interp import analysis, figures
 from interp.analysis.table import shown, table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, OneStream
+from interp.base.streams import GENERATED
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Alignment:
     """The stream, and the size of the compared sets."""
 
-    stream: OneStream = "image"
+    stream: OneStream = GENERATED
     k: Annotated[int, Doc("Channels of the overlap.")] = 8
 
 
@@ -34,7 +35,7 @@ class Residual:
     """The channels."""
 
     channels: Channels = None
-    stream: OneStream = "image"
+    stream: OneStream = GENERATED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def segmentation_results(run: Run, asked: Segmentation) -> Results:
     results: Results = {}
     where: dict[str, Any] = {"steps": asked.steps, "blocks": asked.blocks, "values": asked.values}
     try:
-        chosen = analysis.massive.channels_of(run, asked.channels, "image")
+        chosen = analysis.massive.channels_of(run, asked.channels, GENERATED)
     except InputError:
         if asked.masks is None or asked.channels is not None:
             raise

@@ -13,6 +13,7 @@ from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, OneStream
 from interp.base.site_recorder import at_least
+from interp.base.streams import GENERATED
 from interp.questions.question import Draw, Question, Results
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Massive:
     criterion: Annotated[
         str, Doc("robust, ratio:10, top:8, top_signed:8, sun, energy:10 or two_sigma; the number is optional.")
     ] = "robust"
-    stream: OneStream = "image"
+    stream: OneStream = GENERATED
     channels: Channels = None
     steps: Annotated[str | None, Doc('Steps to use, such as "0,-1". [default: all]')] = None
     k: Annotated[int, Doc("Number of top channels whose stability is measured.")] = 8
@@ -124,7 +125,7 @@ def massive_figures(run: Run, results: Results, asked: Massive) -> dict[str, Dra
         return {}
     stream, drawn = asked.stream, figures.channels
     found: dict[str, Draw] = {
-        "spikes": partial(drawn.spikes, results["massive"], block=-1 if stream == "image" else 0, stream=stream),
+        "spikes": partial(drawn.spikes, results["massive"], block=-1 if stream == GENERATED else 0, stream=stream),
         "scores": partial(drawn.scores, results["massive"], stream=stream),
     }
     names = {"stability": "stability", "energy": "energy", "outliers": "outliers", "layers": "profile", "trend": "trend"}

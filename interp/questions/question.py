@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from interp.analysis.sources import stream_of
 from interp.analysis.table import Rows, Table
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Question:
     figures: Callable[[Run, Results, Any], Mapping[str, Draw]]
     papers: tuple[str, ...] = ()
     """Topics of the papers' own numbers (`interp.analysis.table`)."""
+
+    def named(self, run: Run, asked: Any) -> Any:
+        """The options with the name of the run's stream in place of a role."""
+        if not hasattr(asked, "stream"):
+            return asked
+        return dataclasses.replace(asked, stream=stream_of(run, asked.stream))
 
     def shown(self, results: Results, asked: Any) -> dict[str, tuple[xr.Dataset, Rows]]:
         """Every result that has a table, and its rows, by title."""

@@ -75,7 +75,7 @@ class AnatomyLaws(FamilyFixtures):
                     module = model.pipe.transformer.get_submodule(block.path)
                     computed = modulation.compute(module, record["inputs"])
                     assert torch.equal(computed, record[modulation.name])
-                    assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.channels
+                    assert computed.shape[-1] == len(modulation.chunks) * model.anatomy.stream(modulation.stream).width
 
     def test_row_inputs_are_all_that_carries_the_batch(
         self, model: Model, records: list[Record], inputs: dict[str, Any]

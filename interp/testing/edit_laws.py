@@ -114,7 +114,7 @@ def arms_for(model: Model, text: str) -> list[list[Any]]:
     conditioning = model.anatomy.conditioning
     pooled = conditioning is not None and conditioning.pooled and "text" in conditioning.players
     arms.append([SwapConditioning.of(model, prompt=text, pooled=pooled, tokens=not pooled, steps="1-2")])
-    if "text" in model.anatomy.stream_names:
+    if len(model.anatomy.streams) > 1:
         arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
     return arms
 
@@ -178,7 +178,7 @@ def plain_edits(model: Model, edits: Any, leading: int = 0) -> Iterator[None]:
         for block, change in edits:
             described = model.anatomy.blocks[block]
             module = model.pipe.transformer.get_submodule(described.path)
-            changed = partial(hook, item=described.hidden["image"], change=change)
+            changed = partial(hook, item=described.hidden[model.anatomy.generated.name], change=change)
             hooks.enter_context(module.register_forward_hook(changed, with_kwargs=True))
         yield
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from interp.base.errors import InputError
 from interp.base.sites import as_index
+from interp.base.streams import GENERATED
 from interp.models import tiny
 from interp.models.anatomy import Block, Modulation
 from interp.models.catalog import read_yaml
@@ -110,7 +111,7 @@ def plant(
     *,
     channels: Sequence[int] = (5,),
     block: int = 1,
-    stream: str = "image",
+    stream: str = GENERATED,
     gate: str = "mlp",
     strength: float = 50.0,
     spread: float = 0.2,
@@ -137,6 +138,7 @@ def plant(
         pipe, defaults = tiny.make(family, seed=seed, **sizes)
     pipe.set_progress_bar_config(disable=True)
     model = Model(adopt(pipe, f"planted-{family}", defaults=defaults, device="cpu"))
+    stream = model.anatomy.stream(stream).name
     _check(model, channels, block, stream, gate, timestep_share)
     described = model.anatomy.blocks[block]
     population = PLANTABLE[family].prompts(pipe, np.random.default_rng([seed, 1]), POPULATION)

@@ -67,7 +67,7 @@ class Seen:
             if not isinstance(output, tuple):
                 cut = self._text_tokens if len(order) > 1 else 0
                 output = tuple({"text": output[:, :cut], "image": output[:, cut:]}[stream] for stream in order)
-            for stream, state in zip(order, output, strict=True):
+            for stream, state in zip(order, output, strict=len(order) > 1):
                 if state is not None:
                     self._text_tokens = state.shape[1] if stream == "text" else self._text_tokens
                     self.keep_state(stream, block, state)

@@ -84,7 +84,7 @@ class TraceLaws(FamilyFixtures):
         """To 1e-6 of numpy's in float64: the mean's of the channel's mean |x|, the variance's of itself and the mean's."""
         for stream, block in batches[0][0].hidden:
             states = np.concatenate([seen.states(stream, block) for seen, *_ in batches])
-            here, wanted = run.stats.sel(block=block, stream=stream), statistics(states)
+            here, wanted = run.of_stream("stats", stream).sel(block=block), statistics(states)
             scales = dict.fromkeys(wanted, wanted["mean_abs"]) | {"var": wanted["var"] + 1e-6 * wanted["mean_abs"] ** 2}
             for statistic, expected in wanted.items():
                 error = np.abs(here[statistic].to_numpy() - expected)
@@ -95,10 +95,10 @@ class TraceLaws(FamilyFixtures):
         if not model.anatomy.gates:
             assert not batches[0][0].alpha
             return
-        for gate in run.gates["gate"].values:
-            for stream in run.gates["stream"].values:
+        for gate in model.anatomy.gates:
+            for stream in model.anatomy.stream_names:
                 for block in range(len(model.anatomy.blocks)):
-                    here = run.gates.sel(stream=stream, gate=gate, block=block)
+                    here = run.of_stream("gates", stream).sel(gate=gate, block=block)
                     assert bool(here["present"]) == ((stream, gate, block) in batches[0][0].alpha)
                     if bool(here["present"]):
                         expected = np.concatenate([seen.gates(stream, gate, block) for seen, *_ in batches])
@@ -111,7 +111,7 @@ class TraceLaws(FamilyFixtures):
         from interp.analysis.residual import decompose
 
         for stream in model.anatomy.stream_names if model.anatomy.gates else ():
-            channels = list(range(0, model.anatomy.channels, 5))
+            channels = list(range(0, model.anatomy.stream(stream).width, 5))
             found = decompose(run, channels, stream=stream)
             near = 1e-5 * max(float(np.abs(run.stats["mean"].sel(stream=stream)).max()), 1.0)
             assert float(found["remainder"].max()) < near
@@ -123,14 +123,14 @@ class TraceLaws(FamilyFixtures):
 
     def test_each_row_changes_by_its_own_branches(self, model: Model, run: Run) -> None:
         """Mean state after a block minus that before it, against alpha x branch, row by row, to float32 rounding."""
-        mean = run.stats["mean"].sel(stream="image")
+        mean = run.stats["mean"].isel(stream=0)
         near = 1e-5 * max(float(np.abs(mean).max()), 1.0)
         for index, block in enumerate(model.anatomy.blocks):
             if not index or not model.anatomy.gates or block.remakes:
                 continue
             update: Any = 0.0
-            for tap in (tap for tap in block.branches if tap.stream == "image"):
-                here = {"block": index, "stream": "image", "gate": tap.gate}
+            for tap in (tap for tap in block.branches if tap.stream == model.anatomy.generated.name):
+                here = {"block": index, "stream": tap.stream, "gate": tap.gate}
                 alpha = run.gates["alpha"].sel(here) if tap.gated else 1.0
                 update = update + alpha * run.branches["branch"].sel(here)
             change = mean.sel(block=index) - mean.sel(block=index - 1)

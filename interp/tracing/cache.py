@@ -36,13 +36,13 @@ class Cache(Mapping[str, xr.DataArray]):
     """Values by site name: (prompt, step, token, channel) for states, (prompt, step, channel) for gates.
 
     cache["block.5/image/hidden"]      by name
-    cache["hidden", 5]                 kind and block, image stream
+    cache["hidden", 5]                 kind and block, of the generated stream
     cache["alpha.mlp", -1, "text"]     kind, block counted from the end, stream
     cache["resid_post", 5]             TransformerLens' names
     """
 
-    def __init__(self, values: Mapping[str, xr.DataArray], blocks: int) -> None:
-        self._values, self._blocks = dict(values), blocks
+    def __init__(self, values: Mapping[str, xr.DataArray], blocks: int, generated: str) -> None:
+        self._values, self._blocks, self._generated = dict(values), blocks, generated
 
     def __getitem__(self, key: Any) -> xr.DataArray:
         name = key if isinstance(key, str) else self._name(key)
@@ -54,7 +54,7 @@ class Cache(Mapping[str, xr.DataArray]):
     def _name(self, key: Any) -> str:
         if not isinstance(key, tuple) or len(key) not in (2, 3):
             raise InputError(f"cache keys are a site's name, or (kind, block[, stream]) such as ('hidden', 5); got {key!r}")
-        kind, block, stream = (*key, "image")[:3]
+        kind, block, stream = (*key, self._generated)[:3]
         number = as_index(block)
         if number is None:
             raise InputError(f"cache: the block must be an integer; got {block!r}")
@@ -128,4 +128,4 @@ def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.Da
         stacked = np.stack([moving.numpy() for moving in passed], axis=1)
         axes = ("prompt", "step", "token", "channel") if stacked.ndim == 4 else ("prompt", "step", "channel")
         values[str(site)] = xr.DataArray(stacked, coordinates, axes, str(site))
-    return images, Cache(values, len(model.anatomy.blocks))
+    return images, Cache(values, len(model.anatomy.blocks), model.anatomy.generated.name)

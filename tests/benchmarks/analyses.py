@@ -21,8 +21,9 @@ import numpy as np
 from common import Options, table
 
 import interp
+from interp.base.streams import Stream
 from interp.store.create import create, zarr_quiet
-from interp.store.schema import HiddenAxes, Schema
+from interp.store.schema import HiddenAxes, Schema, StreamAxes
 from interp.store.writer import Writer
 
 TITLE = "Analyses of a store that does not fit in memory"
@@ -47,7 +48,7 @@ NEEDS = {
 
 def schema(prompts: int, hidden: Mapping[str, HiddenAxes] | None = None) -> Schema:
     """The axes of such a store."""
-    present = np.ones((BLOCKS, 1), bool)
+    present, stream = np.ones((BLOCKS, 1), bool), Stream("image", "generated", CHANNELS, ("y", "x"))
     return Schema(
         prompt_text=tuple(f"prompt {number}" for number in range(prompts)),
         seed=(0,) * prompts,
@@ -55,11 +56,8 @@ def schema(prompts: int, hidden: Mapping[str, HiddenAxes] | None = None) -> Sche
         sigma=np.linspace(1, 0.02, STEPS),
         block_path=tuple(f"block.{number}" for number in range(BLOCKS)),
         block_kind=("synthetic",) * BLOCKS,
-        streams=("image",),
+        streams={"image": StreamAxes(stream, (1, 1), present[:, 0], {"alpha": present}, present)},
         gates=("attn",),
-        channels=CHANNELS,
-        stream_present=present,
-        gate_present={"alpha": present[..., None]},
         image=(8, 8),
         latents={"latent_channel": 1},
         latents_every_step=False,
@@ -85,17 +83,17 @@ def build(path: Path, prompts: int) -> None:
         "repeats": 1,
     }
     create(path, made, {"plan": plan, "provenance": {}})
-    level = np.random.default_rng(0).lognormal(0, 0.3, (1, BLOCKS, 1, CHANNELS)).astype(np.float32)
+    level = np.random.default_rng(0).lognormal(0, 0.3, (1, BLOCKS, CHANNELS)).astype(np.float32)
     with zarr_quiet(), Writer(path) as writer:
         for row in range(prompts):
             draw = np.random.default_rng(row + 1)
-            size = np.abs(level * (1 + 0.1 * draw.standard_normal((STEPS, BLOCKS, 1, CHANNELS), np.float32)))
-            size[..., list(MASSIVE)] = 40 + np.linspace(0, 20, STEPS, dtype=np.float32)[:, None, None, None] + draw.normal()
+            size = np.abs(level * (1 + 0.1 * draw.standard_normal((STEPS, BLOCKS, CHANNELS), np.float32)))
+            size[..., list(MASSIVE)] = 40 + np.linspace(0, 20, STEPS, dtype=np.float32)[:, None, None] + draw.normal()
             values = {"mean": 0.5 * size, "mean_abs": size, "max_abs": 3 * size, "min_abs": 0.1 * size, "var": size**2}
-            statistics = {**values, "median_abs": np.ones((STEPS, BLOCKS, 1), np.float32)}
+            statistics = {**values, "median_abs": np.ones((STEPS, BLOCKS), np.float32)}
             outputs = {"image": np.zeros((8, 8, 3), np.uint8), "latents": np.zeros(1, np.float32)}
-            alpha = {"alpha": (0.1 * size)[:, :, :, None]}
-            writer.row(row, {"stats": statistics, "gates": alpha, "outputs": outputs})
+            alpha = {"alpha": (0.1 * size)[:, :, None]}
+            writer.row(row, {"stats/image": statistics, "gates/image": alpha, "outputs": outputs})
 
 
 def read(run: interp.Run, names: list[str]) -> None:

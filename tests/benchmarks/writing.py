@@ -34,6 +34,7 @@ TITLE = "Write bandwidth"
 ROWS = 2
 STATES = 6
 TOKENS = 1024
+STATS = "stats/image/"
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -43,11 +44,9 @@ def measure(options: Options) -> dict[str, Any]:
     made = schema(ROWS, hidden={"image": axes})
     shapes = {name: variable.sizes for name, variable in made.variables().items()}
     statistics = {
-        name.removeprefix("stats/"): draw.lognormal(size=[size for axis, size in sizes.items() if axis != "prompt"]).astype(
-            "f4"
-        )
+        name.removeprefix(STATS): draw.lognormal(size=[size for axis, size in sizes.items() if axis != "prompt"]).astype("f4")
         for name, sizes in shapes.items()
-        if name.startswith("stats/")
+        if name.startswith(STATS)
     }
     states = _as_bfloat16(draw.normal(size=(STATES, TOKENS, 3072)).astype("f4"))
     megabytes = ROWS * sum(array.nbytes for array in statistics.values()) / 1e6
@@ -62,14 +61,14 @@ def measure(options: Options) -> dict[str, Any]:
             new()
             with Writer(path) as writer:
                 for row in range(ROWS):
-                    writer.row(row, {"stats": statistics})
+                    writer.row(row, {"stats/image": statistics})
 
         def by_hand() -> None:
             new()
             root = zarr.open_group(str(path), mode="r+")
             for row in range(ROWS):
                 for variable, array in statistics.items():
-                    root[f"stats/{variable}"][row] = array  # type: ignore[index]
+                    root[f"{STATS}{variable}"][row] = array  # type: ignore[index]
 
         def hidden() -> None:
             new()

@@ -17,12 +17,14 @@ class TestMochi(FamilyTests):
     no_prompt = _LTX.no_prompt
 
     def hooks(self, transformer: Any, seen: Any) -> None:
-        """norm1 gives (state, gate, scale, gate), and tanh of the gates multiplies; the narrower text is no stream."""
+        """norm1 gives (state, gate, scale, gate), and tanh of the gates multiplies; the last block's text has neither."""
         for index, block in enumerate(transformer.transformer_blocks):
-            seen.after(block, lambda output, index=index: seen.keep_state("image", index, output[0]))
+            here = {"image": block.norm1} if block.context_pre_only else {"image": block.norm1, "text": block.norm1_context}
+            seen.states_after(block, index, tuple(here))
+            for stream, norm in here.items():
 
-            def keep(output: Any, index: int = index) -> None:
-                for gate, item in (("attn", 1), ("mlp", 3)):
-                    seen.keep_gate(["image"], gate, index, output[item].tanh())
+                def keep(output: Any, stream: str = stream, index: int = index) -> None:
+                    for gate, item in (("attn", 1), ("mlp", 3)):
+                        seen.keep_gate([stream], gate, index, output[item].tanh())
 
-            seen.after(block.norm1, keep)
+                seen.after(norm, keep)

@@ -21,7 +21,7 @@ class TestStableAudio(FamilyTests):
 
     def hooks(self, transformer: Any, seen: Any) -> None:
         for index, block in enumerate(transformer.transformer_blocks):
-            seen.after(block, lambda output, index=index: seen.keep_state("image", index, output[:, 1:]))
+            seen.after(block, lambda output, index=index: seen.keep_state("audio", index, output[:, 1:]))
 
     def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
         """Nothing at all, not an empty prompt."""

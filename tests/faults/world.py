@@ -43,7 +43,7 @@ class World:
         self.whole = folder / "whole.zarr"
         assert self.wait(self.tracing(self.whole)) == 0
         self.truth = arrays(self.whole)
-        rows = {row.tobytes() for row in self.truth["stats/mean"]}
+        rows = {row.tobytes() for row in self.truth["stats/image/mean"]}
         assert len(rows) == len(PROMPTS), "rows must differ, or one in the place of another would not be seen"
         self.made = 0
 

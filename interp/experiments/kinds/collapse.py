@@ -68,7 +68,7 @@ def block_orders(run: Run, by: str) -> dict[int, list[int]]:
     """Every block's channels, largest first: by mean |x| or |mean x| over tokens, averaged over steps and prompts."""
     import numpy as np
 
-    here = analysis.sources.statistics(run)["mean_abs" if by == "mean_abs" else "mean"].sel(stream="image")
+    here = analysis.sources.statistics(run)["mean_abs" if by == "mean_abs" else "mean"].isel(stream=0)
     size = analysis.sources.over_steps(here if by == "mean_abs" else abs(here)).mean("prompt").transpose("block", "channel")
     order = np.argsort(-size.to_numpy(), axis=1, kind="stable")
     return {int(block): [int(c) for c in row] for block, row in zip(size["block"].to_numpy(), order, strict=True)}

@@ -19,8 +19,9 @@ from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Channels, Prompts, Stream
 from interp.base.site_recorder import at_least
-from interp.base.sites import check_choice, select_indices
-from interp.experiments.arguments import STREAMS, RankedBy, Reference, format_blocks, pictures_of
+from interp.base.sites import select_indices
+from interp.base.streams import GENERATED
+from interp.experiments.arguments import RankedBy, Reference, chosen_streams, format_blocks, pictures_of
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Options:
     blocks: Annotated[
         Sequence[Sequence[int] | str | int], Doc('A set of blocks, "4", "2-5" or "all"; repeat the option for more sets.')
     ] = ("all",)
-    stream: Stream = "image"
+    stream: Stream = GENERATED
     controls: Annotated[int, Doc("Draws of each random control.")] = 3
     reach: Annotated[str, Doc("LayerNorms that the norm controls act on: all (later ones) or next.")] = "all"
     reference: Reference = None
@@ -52,14 +53,15 @@ def design(request: Request) -> experiments.design.Drawing:
     options: Options = request.options
     real = pictures_of(options.reference)
     prepared = request.prepare(options.prompts)
-    count, stream = len(prepared.model.anatomy.blocks), options.stream
+    anatomy = prepared.model.anatomy
+    count, streams = len(anatomy.blocks), chosen_streams(anatomy, options.stream)
+    stream = streams[0] if len(streams) == 1 else options.stream
     sets = [select_indices(None if given == "all" else given, count, "blocks") for given in options.blocks]
     if not sets or len(set(sets)) != len(sets):
         raise InputError(f"blocks must be one or more different sets of blocks; got {list(options.blocks)}")
-    check_choice("stream", stream, STREAMS)
-    ranked = {name: request.rank(prepared, options.channels, name) for name in STREAMS[stream]}
-    first = ranked[STREAMS[stream][0]]
-    half = half_of(prepared) if stream == "image" else None
+    ranked = {name: request.rank(prepared, options.channels, name) for name in streams}
+    first = ranked[streams[0]]
+    half = half_of(prepared) if streams == (anatomy.generated.name,) else None
     draws, norms = at_least("controls", options.controls, 1), prepared.model.anatomy.has_norms
     arms = [experiments.draw.Arm(ORIGINAL, (), _labels(ORIGINAL, "-", stream))]
     for chosen in sets:
@@ -76,7 +78,7 @@ def design(request: Request) -> experiments.design.Drawing:
         "stream": stream,
         "reach": options.reach,
         **({} if norms else {"norms": "arms left out: these blocks have no LayerNorm without weights of its own"}),
-        "half": "left out: it is of the image stream alone" if half is None else "left half of the picture",
+        "half": "left out: it is of the generated stream alone" if half is None else "left half of the picture",
     }
     return request.drawing(prepared, arms, parameters, lambda made: {"disruption": analysis.disruption.measure(made, real)})
 

@@ -24,6 +24,7 @@ from interp.analysis.table import table
 from interp.base.errors import InputError, ModelError
 from interp.base.options import Blocks, Channels, Prompts
 from interp.base.sites import select_indices
+from interp.base.streams import GENERATED
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from interp.store.traced_run import Run
 
 ARMS = ("removed", "alpha_ordinary", "branch_ordinary", "removed_ordinary", "raised_ordinary")
-STREAM = "image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def design(request: Request) -> experiments.design.Measuring:
     folder = request.out.with_name(request.out.name.removesuffix(".zarr"))
     request = dataclasses.replace(request, out=folder.with_name(f"{folder.name}.zarr"))
     prepared, original = request.traced(options.prompts, folder / "unedited.zarr", branches=True)
-    chosen = analysis.massive.channels_of(original, options.channels, STREAM)
+    chosen = analysis.massive.channels_of(original, options.channels, GENERATED)
     others = [channel for channel in range(model.anatomy.channels) if channel not in chosen]
     ordinary = list(experiments.ranking.draw_channels(others, min(len(chosen), len(others)), request.sampling.seed))
     wanted = select_indices(options.blocks, len(model.anatomy.blocks), "blocks")
@@ -96,7 +96,7 @@ def _arms(original: Run, blocks: Sequence[int], chosen: list[int], ordinary: lis
     import numpy as np
     import xarray as xr
 
-    gates, written = (group.sel(stream=STREAM) for group in (original.gates, original.branches))
+    gates, written = (group.isel(stream=0) for group in (original.gates, original.branches))
     for block in blocks:
         for gate in (str(value) for value in gates["gate"].to_numpy()):
             if not bool(gates["present"].sel(block=block, gate=gate)):
@@ -135,7 +135,7 @@ def _compare(original: Run, run: Run, arm: _Arm) -> dict[str, Array]:
 
     sizes = []
     for source in (original, run):
-        here = analysis.sources.statistics(source)["mean_abs"].sel(stream=STREAM)
+        here = analysis.sources.statistics(source)["mean_abs"].isel(stream=0)
         blocks = here["block"].to_numpy()
         at = here.sel(block=[arm.block, int(blocks[-1])])
         sizes.append(analysis.sources.over_steps(at))

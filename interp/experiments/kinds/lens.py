@@ -89,10 +89,11 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
         raise InputError(f"stored: {kept.path} was traced with other weights than {prepared.model.name} has")
     states = kept.hidden
     last = len(prepared.model.anatomy.blocks) - 1
-    held = states["image"]["hidden"] if "image" in states.children else None
-    whole = held is not None and prepared.layout.tokens("image") == held.sizes["token"]
+    drawn = prepared.model.anatomy.generated.name
+    held = states[drawn]["hidden"] if drawn in states.children else None
+    whole = held is not None and prepared.layout.tokens(drawn) == held.sizes["token"]
     if held is None or not whole or held.sizes["step"] != given["steps"] or last not in held["block"].to_numpy():
-        raise InputError(f"stored: {kept.path} must keep every step, token and channel of the image stream, block {last} too")
+        raise InputError(f"stored: {kept.path} must keep every step, token and channel of the {drawn} stream, block {last} too")
     return prepared
 
 

@@ -26,7 +26,8 @@ from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Names, Prompts, Stream
 from interp.base.site_recorder import at_least
 from interp.base.sites import Site, check_choice, select_indices
-from interp.experiments.arguments import CONTROLS, MOVED, STREAMS, RankedBy, listed, prepare_pairs
+from interp.base.streams import GENERATED
+from interp.experiments.arguments import CONTROLS, MOVED, RankedBy, chosen_streams, listed, prepare_pairs
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Options:
     blocks: Blocks = None
     windows: Annotated[int | None, Doc("Equal parts of the steps. [default: every step]")] = None
     regions: Annotated[int | None, Doc("Patch REGIONS x REGIONS parts of the picture instead of windows; no alpha.")] = None
-    stream: Stream = "image"
+    stream: Stream = GENERATED
     channels: Channels = None
     run: RankedBy = None
     metric: Annotated[str, Doc("Shown metric: picture, structure or latents (the store holds all).")] = "picture"
@@ -110,10 +111,7 @@ def design(request: Request) -> experiments.design.Drawing:
     """Arms: the corrupted and the clean picture, then one per cell."""
     options: Options = request.options
     clean, prepared = prepare_pairs(request, options.clean, options.corrupted)
-    what, present = _what(options), prepared.model.anatomy.stream_names
-    streams = [name for name in STREAMS.get(options.stream, ()) if name in present]
-    if not streams:
-        raise InputError(f"stream must be one of {', '.join(present)} or both; got {options.stream!r}")
+    what, streams = _what(options), chosen_streams(prepared.model.anatomy, options.stream)
     moved = set(MOVED) & set(what)
     ranked = request.rank(prepared, options.channels, streams[0]) if moved else None
     cells = _cells(prepared, options, what, streams, ranked)
@@ -146,7 +144,7 @@ def design(request: Request) -> experiments.design.Drawing:
     parameters = {
         "clean": [row.text for row in clean.plan.rows()],
         "what": list(what),
-        "stream": options.stream,
+        "stream": streams[0] if len(streams) == 1 else options.stream,
         "columns": "regions" if options.regions else "steps",
         "channels": ranked.massive if ranked else None,
         "control": ranked.random(prepared.plan.seed) if ranked else None,
@@ -195,7 +193,7 @@ def sites_of(anatomy: Anatomy, what: str, block: int, streams: Sequence[str]) ->
     if what == "alpha":
         owned = [site for owner, _, site in described.chunk_sites(block) if site.stream not in owner.shared_with]
         return [site for site in owned if site.kind == "alpha" and site.stream in streams]
-    wanted = STREAMS["both"] if what == "everything" else streams
+    wanted = anatomy.stream_names if what == "everything" else streams
     return [Site(block, stream, "hidden") for stream in wanted if stream in described.hidden]
 
 

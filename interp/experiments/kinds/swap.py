@@ -25,6 +25,7 @@ from interp.base.errors import InputError, ModelError
 from interp.base.options import Channels, Indices, OneStream, Prompts
 from interp.base.plan import as_json
 from interp.base.sites import Site, parse_indices
+from interp.base.streams import GENERATED
 from interp.experiments.arguments import RankedBy
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
@@ -43,7 +44,7 @@ class Options:
 
     prompts: Prompts
     pair: Annotated[Indices, Doc('An early and a late step, "4,16". [default: at one and four fifths of the steps]')] = None
-    stream: OneStream = "image"
+    stream: OneStream = GENERATED
     channels: Channels = None
     run: RankedBy = None
 
@@ -106,7 +107,8 @@ def design(request: Request) -> experiments.design.Measuring:
     if given is not None and len(given) != 2:
         raise InputError(f"pair must be two steps, such as 4,16; got {options.pair!r}")
     prepared = request.prepare(options.prompts)
-    anatomy, stream = prepared.model.anatomy, options.stream
+    anatomy = prepared.model.anatomy
+    stream = anatomy.stream(options.stream).name
     if not anatomy.one_timestep:
         raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)

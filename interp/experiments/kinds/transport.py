@@ -70,7 +70,8 @@ class Moves:
 
     def bind(self, row: Row, target: experiments.clean.Clean) -> experiments.draw.EditsOf:
         """The edits of one pair of samples."""
-        sites = [Site(block, "image", "hidden") for block in self.blocks]
+        stream = self.source.model.anatomy.generated.name
+        sites = [Site(block, stream, "hidden") for block in self.blocks]
         keep = [(step, site) for step in self.steps for site in sites]
         theirs = self.source.plan.rows()[row.index]
         if self.pictures is None:
@@ -95,8 +96,8 @@ class Moves:
                 return () if arm.name == "target" else source if arm.name == "source" else third()
             name, strength = arm.labels["channels"], float(arm.labels["strength"])
             if name == "all":
-                return [everything.edit("massive", self.steps, self.blocks, tokens, strength)]
-            return [donors.edit(name, self.steps, self.blocks, tokens, strength)]
+                return [everything.edit("massive", self.steps, self.blocks, tokens, strength, stream=stream)]
+            return [donors.edit(name, self.steps, self.blocks, tokens, strength, stream=stream)]
 
         return edits_of
 
