@@ -76,6 +76,12 @@ def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) ->
     return {"temb": transformer.get_submodule(second)(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
 
 
+def embed_divided_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
+    """The same for a timestep that comes divided by 1000: the transformer multiplies it in its own dtype."""
+    timestep = inputs["timestep"].to(transformer.dtype) * 1000
+    return embed_timestep(first, second, transformer, {"timestep": timestep})
+
+
 def mlp_taps(
     stream: str, norm: str, mlp: str, *, tap: Callable[..., Tap] = Tap, gated: bool = True, spatial: bool = False
 ) -> tuple[Tap, Tap, Tap]:
