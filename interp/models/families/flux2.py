@@ -1,13 +1,17 @@
-"""FLUX.2 (`Flux2Transformer2DModel`, `Flux2KleinPipeline`), as in diffusers 0.42.
+"""FLUX.2 (`Flux2Transformer2DModel`; `Flux2KleinPipeline` and, for dev, `Flux2Pipeline`), as in diffusers 0.42.
 
 AdaLN is projected once for all double blocks (a projection per stream) and once for all single ones. Blocks receive it as
 arguments, so alpha is the same in every block of a kind. Text does not enter it. Double blocks return (text, image). Single
 ones take and return one state, text first. `temb` enters again in `norm_out`. The transformer receives the timestep divided by
 1000.
+
+The dev weights also embed a guidance, which enters the gates. Their pipeline has no classifier-free guidance, and encodes the
+prompt after a system message, with a Mistral model and its processor of texts and pictures, named `tokenizer`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,10 +53,8 @@ encode = encoder(encoder_hidden_states=0)
 
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """The blocks' AdaLN arguments, as the transformer's forward computes them (inputs times 1000)."""
-    timestep, guidance = (
-        inputs[name].to(transformer.dtype) * 1000 if name in inputs else None for name in ("timestep", "guidance")
-    )
-    temb = transformer.time_guidance_embed(timestep, guidance)
+    scaled = {name: value.to(transformer.dtype) * 1000 for name, value in inputs.items() if name in ("timestep", "guidance")}
+    temb = transformer.time_guidance_embed(scaled["timestep"], scaled.get("guidance"))
     return {argument: transformer.get_submodule(module)(temb) for argument, module in MODULATIONS.items()}
 
 
@@ -108,8 +110,8 @@ def shift(config: Any, tokens: int, steps: int) -> float:
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
-    """The scale of classifier-free guidance; `None` for distilled weights."""
-    return None if given["self"].config.is_distilled else guidance_scale(given)
+    """The scale of classifier-free guidance; `None` for distilled weights, and for dev, whose scale is the embedded one."""
+    return None if given["self"].config.get("is_distilled", True) else guidance_scale(given)
 
 
 def own_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
@@ -119,7 +121,29 @@ def own_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[An
     return attended(pipe.tokenizer, said, settings["max_sequence_length"])
 
 
-PIPELINE = text_pipeline(
+def dev_settings(pipe: Any) -> dict[str, Any]:
+    """Text length, and the embedded guidance where the weights take one."""
+    guided = {"embedded_guidance": 4.0} if pipe.transformer.config.guidance_embeds else {}
+    return {"max_sequence_length": 512, **guided}
+
+
+def dev_conditions(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
+    """The embedded guidance, (batch,), where the weights take one."""
+    given = [float(settings["embedded_guidance"])] * len(texts) if "embedded_guidance" in settings else []
+    return {"guidance": torch.tensor(given, device=pipe._execution_device)} if given else {}
+
+
+def dev_tokens(pipe: Any, texts: list[str], settings: Settings) -> np.ndarray[Any, Any]:
+    """The tokens of a prompt, the system message and the chat template, (text, token)."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+    chat = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "padding": "max_length", "truncation": True}
+    said = format_input(texts, system_message=pipe.system_message)
+    given = pipe.tokenizer.apply_chat_template(said, max_length=settings["max_sequence_length"], **chat)
+    return np.asarray(given["attention_mask"].bool())
+
+
+KLEIN = text_pipeline(
     "Flux2KleinPipeline",
     packed_layout,
     encode,
@@ -132,4 +156,14 @@ PIPELINE = text_pipeline(
     own_tokens=own_tokens,
     leaves_flow=True,
 )
-FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))
+DEV = dataclasses.replace(
+    KLEIN,
+    pipeline_class="Flux2Pipeline",
+    guidance_off={},
+    settings=dev_settings,
+    argument_of={"embedded_guidance": "guidance_scale"},
+    tokenizers={},  # a processor does not tell how long a prompt alone is
+    conditions=dev_conditions,
+    own_tokens=dev_tokens,
+)
+FAMILY = ModelFamily("flux2", "Flux2Transformer2DModel", describe, (KLEIN, DEV), OwnGuidance("calls", own_scale))
