@@ -76,10 +76,9 @@ def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) ->
     return {"temb": transformer.get_submodule(second)(embedded), "hidden_states": torch.empty(0, dtype=transformer.dtype)}
 
 
-def embed_divided_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
-    """The same for a timestep that comes divided by 1000: the transformer multiplies it in its own dtype."""
-    timestep = inputs["timestep"].to(transformer.dtype) * 1000
-    return embed_timestep(first, second, transformer, {"timestep": timestep})
+def embed_cast_timestep(first: str, second: str, transformer: Any, inputs: Inputs, *, times: float = 1.0) -> Inputs:
+    """The same where the transformer first casts the timestep to its own dtype and multiplies it."""
+    return embed_timestep(first, second, transformer, {"timestep": inputs["timestep"].to(transformer.dtype) * times})
 
 
 def mlp_taps(

@@ -22,7 +22,7 @@ from interp.models.families.blocks import (
     ADALN_SINGLE,
     ROWS,
     double_block,
-    embed_divided_timestep,
+    embed_cast_timestep,
     image_stream,
     numbered,
     projected,
@@ -48,7 +48,7 @@ def describe(transformer: Any) -> Anatomy:
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         timestep_scale=1000.0,
-        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_divided_timestep, *EMBEDDERS)),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, *EMBEDDERS, times=1000)),
         last_norm=Norm("norm_out.norm"),
     )
 
