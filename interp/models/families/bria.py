@@ -1,0 +1,105 @@
+"""Bria 3.2 (`BriaTransformer2DModel`, `BriaPipeline`), as in diffusers 0.42: FLUX.1's blocks.
+
+Double blocks come before single blocks. Both return (text, image), and their AdaLN projections are FLUX.1's. The gates depend
+on the timestep alone, which the transformer receives as the scheduler gives it. `temb` enters again in `norm_out`.
+
+Each prompt is encoded by itself and padded with zeros, without a mask in the transformer. No prompt is zeros throughout; only a
+negative prompt with words is encoded. The pipeline's `vae_scale_factor` is the width of a token, not of a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from interp.base.errors import InputError, ModelError
+from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry
+from interp.models.families.blocks import (
+    ADALN_SINGLE,
+    ROWS,
+    double_block,
+    embed_cast_timestep,
+    image_stream,
+    numbered,
+    projected,
+    single_block,
+    text_stream,
+)
+from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, text_pipeline, unpack
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
+from interp.models.lazy import torch
+
+EMBEDDERS = ("time_embed.time_proj", "time_embed.timestep_embedder")
+DOUBLE = double_block()
+SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
+encode = encoder(encoder_hidden_states=0)
+
+
+def describe(transformer: Any) -> Anatomy:
+    """The anatomy of a `BriaTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
+    return Anatomy(
+        family="bria",
+        model_class="BriaTransformer2DModel",
+        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
+        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
+        row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
+        reentries=(Reentry("norm_out", "conditioning_embedding"),),
+        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, *EMBEDDERS)),
+        last_norm=Norm("norm_out.norm"),
+    )
+
+
+def settings(pipe: Any) -> dict[str, Any]:
+    """Text length; an error for a scheduler to which the pipeline passes other noise levels."""
+    if not pipe.scheduler.config.get("use_dynamic_shifting", False):
+        raise ModelError(
+            f"BriaPipeline: its scheduler, a {type(pipe.scheduler).__name__} without use_dynamic_shifting, cannot be traced; "
+            "give it a FlowMatchEulerDiscreteScheduler with use_dynamic_shifting=True"
+        )
+    return {"max_sequence_length": 128}
+
+
+def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
+    """Tokens and latents of a picture whose latents are packed, two by two, into tokens."""
+    multiple = pipe.vae_scale_factor
+    rows, columns = height // multiple, width // multiple
+    return Layout(
+        image_grid=(rows, columns),
+        text_tokens=settings["max_sequence_length"],
+        latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
+        pixel_multiple=multiple,
+    )
+
+
+def unconditional(pipe: Any, negative: str, settings: Settings) -> dict[str, Any]:
+    """Zeros for no prompt, or the encoded negative prompt: (1, token, channel)."""
+    states = encode(pipe, [negative], settings)["encoder_hidden_states"]
+    return {"encoder_hidden_states": states if negative else torch.zeros_like(states)}
+
+
+def own_scale(given: Mapping[str, Any]) -> float | None:
+    """The pipeline's scale, or an error where it rescales its guided prediction."""
+    scale = guidance_scale(given)
+    if scale is not None and given["normalize"]:
+        raise InputError(
+            "guided: with normalize=True BriaPipeline rescales its own guidance, so no guidance can be added to it; leave it "
+            "at False, or use interp.generate(guidance=...)"
+        )
+    return scale
+
+
+PIPELINE = text_pipeline(
+    "BriaPipeline",
+    layout,
+    encode,
+    settings=settings,
+    unconditional=unconditional,
+    unpack=unpack,
+    pack=pack,
+    sigmas=falling,
+    own_tokens=own_tokens(("tokenizer", "max_sequence_length")),
+)
+FAMILY = ModelFamily(
+    "bria", "BriaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first", own_scale, follows=True)
+)
