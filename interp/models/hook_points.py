@@ -112,6 +112,8 @@ class Tap:
     """The module's argument by name, where it is not the first."""
     spatial: bool = False
     """Whether its channels come first, (batch, channel, y, x) or (batch, channel, token)."""
+    turn: int | None = None
+    """Which of the block's calls of the module, from 0, where the block calls it more than once."""
 
     def take(self, value: Any, lengths: Lengths) -> torch.Tensor:
         """The stream's tokens, (batch, token, channel), from the module's input or output."""

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 @contextlib.contextmanager
 def recording(transformer: nn.Module, anatomy: Anatomy, *, branches: bool = False) -> Iterator[tuple[Record, list[Record]]]:
     """Inside a `with` block, record the first call of a transformer: its inputs by name, and each block's inputs by name, its
-    output, and the output of every modulation, and with `branches` of every branch.
+    output, and the output of every modulation, and with `branches` the outputs of every branch's module, in order.
     """
     call: Record = {}
     records: list[Record] = [{} for _ in anatomy.blocks]
@@ -33,16 +33,21 @@ def recording(transformer: nn.Module, anatomy: Anatomy, *, branches: bool = Fals
     def on_output(module: nn.Module, args: Any, output: Any, *, record: Record, name: str = "output") -> None:
         record.setdefault(name, output)
 
+    def on_branch(module: nn.Module, args: Any, output: Any, *, record: Record, name: str) -> None:
+        record.setdefault(f"calls of {name}", []).append(output)
+
     with contextlib.ExitStack() as hooks:
         hooks.enter_context(transformer.register_forward_pre_hook(partial(on_input, record=call), with_kwargs=True))
         for block, record in zip(anatomy.blocks, records, strict=True):
             module = transformer.get_submodule(block.path)
             hooks.enter_context(module.register_forward_pre_hook(partial(on_input, record=record), with_kwargs=True))
             hooks.enter_context(module.register_forward_hook(partial(on_output, record=record)))
-            names = {one.module for one in block.modulations if one.module}
-            for name in names | ({tap.module for tap in block.branches} if branches else set()):
-                keep = partial(on_output, record=record, name=name)
-                hooks.enter_context(module.get_submodule(name).register_forward_hook(keep))
+            keeps: list[tuple[Callable[..., None], set[str]]] = [(on_output, {m.module for m in block.modulations if m.module})]
+            keeps += [(on_branch, {tap.module for tap in block.branches})] if branches else []
+            for keep, names in keeps:
+                for name in names:
+                    hook = partial(keep, record=record, name=name)
+                    hooks.enter_context(module.get_submodule(name).register_forward_hook(hook))
         yield call, records
     with torch.no_grad():
         for block, record in zip(anatomy.blocks, records, strict=True):
@@ -89,7 +94,7 @@ def error_of_records(anatomy: Anatomy, records: list[Record], lengths: Mapping[s
         return before[stream].double().numpy(), after[stream].double().numpy()
 
     def branch(index: int, tap: Tap) -> Array:
-        written = tap.take(records[index][tap.module], lengths)
+        written = tap.take(records[index][f"calls of {tap.module}"][tap.turn or 0], lengths)
         gate = alpha[Site(index, tap.stream, "alpha", tap.gate)].unsqueeze(1) if tap.gated else 1.0
         found: Array = (gate * written).double().numpy()
         return found

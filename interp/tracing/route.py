@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 
 from torch import nn
@@ -50,3 +51,21 @@ def _stop(index: int, block: Block, transformer: nn.Module) -> Stop:
     inputs = {stream: Site(index, stream, "input") for stream in block.state_inputs}
     states = {stream: Site(index, stream, "hidden") for stream in block.hidden}
     return Stop(block.path, transformer.get_submodule(block.path), inputs, reads, states, block)
+
+
+class Turns:
+    """Counts a call's calls of modules that a block calls more than once."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, Tap]] = Counter()
+
+    def begin_call(self) -> None:
+        """Start again, for another call of the transformer."""
+        self.counts.clear()
+
+    def is_now(self, path: str, tap: Tap) -> bool:
+        """Whether this call of the tap's module, in the block at `path`, is the one that the tap reads."""
+        if tap.turn is None:
+            return True
+        self.counts[path, tap] += 1
+        return self.counts[path, tap] == tap.turn + 1

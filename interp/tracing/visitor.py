@@ -25,7 +25,7 @@ from interp.tracing.envoy import Observer
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, Receive, Recorder, Reducing, RowArrays
 from interp.tracing.reductions import FiniteCheck
-from interp.tracing.route import Stop, route_of
+from interp.tracing.route import Stop, Turns, route_of
 from interp.tracing.sampler import SchedulerHook
 from interp.tracing.steps import Moving
 
@@ -68,6 +68,7 @@ class Visitor:
         self.editor = Editor(self.anatomy, self.transformer, self.route, driver, self.tokens)
         self.timesteps: list[Moving] = []
         self.predicted: list[Moving] = []
+        self.turns = Turns()
         self.calls = self.step = 0
         self.report_error: Exception | None = None
 
@@ -137,11 +138,12 @@ class Visitor:
 
     def _on_tap(self, stop: Stop, tap: Tap, receivers: Sequence[Receive], value: Any) -> None:
         """The input or output of a module in the block, cut to its stream."""
+        if not self.turns.is_now(stop.path, tap):
+            return
         if tap.argument is not None:
             value = bind_inputs(stop.module.get_submodule(tap.module), *value)[tap.argument]
         elif tap.side == "input":
-            given, named = value
-            value = given[0] if given else next(iter(named.values()))
+            value = next(iter((*value[0], *value[1].values())))
         self._record(receivers, tap.take(value, self.tokens))
 
     def _on_modulation(self, stop: Stop, read: Modulation, seen: Sequence[tuple[int, list[Receive]]], value: Any) -> None:
@@ -172,6 +174,7 @@ class Visitor:
                 f"with {len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
             )
         self.timesteps.append(Moving(bound[self.anatomy.timestep].flatten()))
+        self.turns.begin_call()
         self.driver.step = self.step
         self.driver.memory.begin_call()
 
