@@ -112,6 +112,8 @@ class PipelineSpec:
     """(pipe, the autoencoder's latents) -> the scheduler's."""
     sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
     """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
+    timesteps: Callable[[int], np.ndarray[Any, Any]] | None = None
+    """(steps) -> the timesteps that it passes with them, where it does: the scheduler then shifts the levels alone."""
     set_by_calls: tuple[str, ...] = ()
     """Settings of the tokenizer that the pipeline sets at every call."""
     leaves_flow: bool = False
@@ -206,6 +208,7 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     if spec.sigmas is not None and "sigmas" in accepted and not own_levels:
         arguments["sigmas"] = spec.sigmas(steps)
+        arguments |= {"timesteps": spec.timesteps(steps)} if spec.timesteps is not None else {}
     else:
         arguments["num_inference_steps"] = steps
     if getattr(scheduler.config, "use_dynamic_shifting", False):
