@@ -120,6 +120,8 @@ class PipelineSpec:
     """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
     """(scheduler's config, image tokens, steps) -> the shift of its noise levels, for dynamic shifting."""
+    fixed_shift: Callable[[Any], float | None] = lambda pipe: None
+    """(pipe) -> this shift, where the pipeline's own config fixes it."""
     to_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_out(pipe, latents)
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
@@ -212,7 +214,8 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
     else:
         arguments["num_inference_steps"] = steps
     if getattr(scheduler.config, "use_dynamic_shifting", False):
-        arguments["mu"] = spec.shift(scheduler.config, layout.tokens(layout.generated), steps)
+        fixed = spec.fixed_shift(pipe)
+        arguments["mu"] = spec.shift(scheduler.config, layout.tokens(layout.generated), steps) if fixed is None else fixed
     try:
         scheduler.set_timesteps(**arguments)
     except (ValueError, TypeError) as error:
