@@ -28,6 +28,7 @@ from interp.models.hook_points import (
     add_rows,
     bind_inputs,
     cut,
+    every_row,
     in_place_of,
     take_rows,
 )
@@ -176,10 +177,10 @@ class Anatomy:
         return any(block.joint for block in self.blocks)
 
     def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the transformer with the batch axis first, as in all of this package."""
-        return {
-            name: value.movedim(self.row_axes[name], 0) if name in self.row_axes else value for name, value in given.items()
-        }
+        """Arguments of the transformer with the batch axis first, as in all of this package. One row for all is repeated."""
+        rows, axes = self.row_inputs, self.row_axes
+        moved = {name: value.movedim(axes[name], 0) if name in axes else value for name, value in given.items()}
+        return {name: every_row(value, len(moved[rows[0]])) if name in rows else value for name, value in moved.items()}
 
     def as_called(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse: arguments as the transformer takes them."""

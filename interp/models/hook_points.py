@@ -215,6 +215,12 @@ def in_place_of(value: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     return wide.contiguous()
 
 
+def every_row(value: Any, count: int) -> Any:
+    """A tensor of one row for all rows, repeated without a copy; anything else as it is."""
+    one = isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == 1
+    return value.expand(count, *value.shape[1:]) if one and count > 1 else value
+
+
 def take_rows(value: Any, rows: Any) -> Any:
     """Select rows of a call's argument: a tensor, a list with one item per row, or a mapping of these; `rows` is a slice or
     indices.

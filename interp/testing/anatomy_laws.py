@@ -82,7 +82,7 @@ class AnatomyLaws(FamilyFixtures):
     ) -> None:
         """Appending a row by argument name alone makes a valid call and leaves the earlier rows unchanged."""
         transformer, anatomy = model.pipe.transformer, model.anatomy
-        carried = {name for name, value in inputs.items() if rows_of(value, anatomy.row_axes.get(name, 0)) == 2}
+        carried = {name for name, value in anatomy.rows_first(inputs).items() if rows_of(value) == 2}
         carried -= {name for name in inputs if name.endswith("_ids")}  # positions of tokens
         assert {name for name in anatomy.row_inputs if name in inputs} == carried
         rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
@@ -128,12 +128,12 @@ def carries(value: Any) -> bool:
     return not isinstance(value, Mapping) or any(isinstance(item, Tensor) for item in value.values())
 
 
-def rows_of(value: Any, axis: int) -> int:
+def rows_of(value: Any) -> int:
     """Number of rows of a tensor, a list, or the first tensor of a mapping; 0 for anything else."""
     if isinstance(value, Mapping):
-        return next((rows_of(item, axis) for item in value.values() if item is not None), 0)
+        return next((rows_of(item) for item in value.values() if item is not None), 0)
     if isinstance(value, Tensor):
-        return value.shape[axis] if value.ndim > axis else 0
+        return value.shape[0] if value.ndim else 0
     return len(value) if isinstance(value, list) else 0
 
 

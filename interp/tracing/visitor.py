@@ -20,6 +20,7 @@ from interp.base.sites import Site
 from interp.interventions.hooks import Driver
 from interp.models.anatomy import Modulation, Tap, bind_inputs
 from interp.models.families.outputs import as_bytes, still
+from interp.models.hook_points import every_row
 from interp.tracing.editor import Editor
 from interp.tracing.envoy import Observer
 from interp.tracing.prepare import Prepared
@@ -125,8 +126,7 @@ class Visitor:
     def _record(self, receivers: Sequence[Receive], value: Tensor) -> None:
         if len(value) != len(self.rows):  # guided: the conditional rows come first
             value = value[: len(self.rows)]
-        if value.requires_grad:
-            value = value.detach()
+        value = every_row(value.detach(), len(self.rows))
         for receive in receivers:
             receive(self.step, value)
 
