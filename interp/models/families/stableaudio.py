@@ -60,7 +60,7 @@ def describe(transformer: Any) -> Anatomy:
         model_class="StableAudioDiTModel",
         streams=(Stream(SOUND, "generated", transformer.inner_dim, ("time",)),),
         blocks=numbered(transformer, transformer_blocks=CROSS),
-        row_inputs=("hidden_states", "encoder_hidden_states", "global_hidden_states"),
+        row_inputs=("hidden_states", "timestep", "encoder_hidden_states", "global_hidden_states"),
         reentries=(),
     )
 
