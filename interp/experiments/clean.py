@@ -228,9 +228,12 @@ def encode(prepared: Prepared, picture: Array) -> Tensor:
 
 
 def noised(prepared: Prepared, latents: Tensor, unit: Tensor, step: int) -> Tensor:
-    """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...)."""
-    level = float(prepared.schedule.sigmas[step])
-    return noise.noised(prepared.layout.prediction, latents.to(unit.device, unit.dtype), unit, level)
+    """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...). Channels of
+    `unit` behind those of the latents stay as they are.
+    """
+    level, own = float(prepared.schedule.sigmas[step]), unit[:, : latents.shape[1]]
+    found = noise.noised(prepared.layout.prediction, latents.to(unit.device, unit.dtype), own, level)
+    return found if own.shape == unit.shape else torch.cat([found, unit[:, latents.shape[1] :]], dim=1)
 
 
 def without(state: Tensor, channels: Sequence[int]) -> Tensor:

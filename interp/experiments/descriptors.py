@@ -96,8 +96,10 @@ class Extractor:
                 f"{picture.shape[1]}"
             )
         source = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, *draw]).integers(2**62)))
-        unit = torch.randn(start.shape, generator=source).to(start.device, start.dtype)
-        return {**arguments[step], name: noised(self.prepared, encode(self.prepared, picture), unit, step)}
+        latents = encode(self.prepared, picture)
+        unit = torch.randn(latents.shape, generator=source).to(start.device, start.dtype)
+        unit = torch.cat([unit, start[:, latents.shape[1] :]], dim=1)
+        return {**arguments[step], name: noised(self.prepared, latents, unit, step)}
 
     def _kinds(self, states: Mapping[Site, Tensor], block: int) -> dict[str, Array]:
         stream = self.prepared.model.anatomy.generated.name

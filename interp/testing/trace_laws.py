@@ -178,7 +178,8 @@ class TraceLaws(FamilyFixtures):
         kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
-            latents, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
+            given, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
+            latents = given[:, : output.shape[1] // len(kind)]
             estimate = noise.denoised(kind, latents, output, sigma)
             implied = output.chunk(len(kind), dim=1)[0]
             if kind[0].endswith("velocity"):
