@@ -31,9 +31,11 @@ def fetch(
             check_parts(name, Path(source), config)
         with no_invented_weights(name):
             pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, torch_dtype=dtype, variant=variant, **place)
-    left_out = [part for part in PIPELINES[type(pipe).__name__].left_out if pipe.components.get(part) is not None]
+    spec = PIPELINES[type(pipe).__name__]
+    left_out = [part for part in spec.left_out if pipe.components.get(part) is not None]
     if left_out:
         pipe.register_modules(**dict.fromkeys(left_out))
+    spec.after_loading(pipe)
     for part, module in pipe.components.items():
         if hasattr(module, "parameters") and any(parameter.is_meta for parameter in module.parameters()):
             raise ModelError(f"model {name!r}: weights of its {part} are incomplete; fetch or save the folder again")

@@ -128,6 +128,8 @@ class PipelineSpec:
     """Its inverse."""
     left_out: tuple[str, ...] = ()
     """Components that loading removes: guiders that no argument turns off."""
+    after_loading: Callable[[Any], None] = lambda pipe: None
+    """(pipe): what loading changes besides, such as a guider that no argument turns off and that cannot be left out."""
     moving: bool = False
     """Whether the autoencoder takes videos: (row, channel, frame, y, x)."""
 
