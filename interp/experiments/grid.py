@@ -180,7 +180,7 @@ class Grid:
         device = self.model.pipe._execution_device
         for place, player in enumerate(self.values):
             column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
-            value = column / anatomy.timestep_scale if player == "timestep" else column * anatomy.guidance_scale
+            value = anatomy.timestep_given(column) if player == "timestep" else column * anatomy.guidance_scale
             given[self.conditioning.players[player]] = value
         kept = slice(None) if self.channels is None else list(self.channels)
         with torch.no_grad():

@@ -93,7 +93,7 @@ class SwapConditioning(ArgumentEdit):
                     raise InputError(f"tokens: {model.name} has no text tokens; use pooled=True for its class label")
                 found |= spec.text_states(model.pipe, [prompt], chosen)
         if timestep is not None:
-            found[anatomy.timestep] = torch.tensor([timestep / anatomy.timestep_scale], dtype=torch.float32)
+            found[anatomy.timestep] = torch.tensor([anatomy.timestep_given(timestep)], dtype=torch.float32)
         said = {"prompt": prompt, "pooled": pooled, "tokens": tokens, "timestep": timestep}
         return cls(found, said, steps)
 

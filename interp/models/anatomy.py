@@ -155,6 +155,8 @@ class Anatomy:
     """Whether it takes no second timestep."""
     timestep_scale: float = 1.0
     """The transformer receives the scheduler's timestep divided by this."""
+    timestep_rises: bool = False
+    """Whether it receives 1 minus that: 0 at pure noise, 1 at the picture."""
     guidance_scale: float = 1.0
     """The transformer receives an embedded guidance multiplied by this."""
     position: Callable[[torch.nn.Module, tuple[int, int]], torch.Tensor] | None = None
@@ -170,6 +172,11 @@ class Anatomy:
     """Whether rows can join the batch at a block; otherwise they join at the input. They cannot where conditioning enters again
     outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block
     receives an earlier block's output."""
+
+    def timestep_given(self, scheduled: Any) -> Any:
+        """What the transformer receives at the scheduler's timestep."""
+        given = scheduled / self.timestep_scale
+        return 1 - given if self.timestep_rises else given
 
     @property
     def joint(self) -> bool:

@@ -217,7 +217,7 @@ def _set_alpha(
         projection.weight[rows], projection.bias[rows] = 0.0, 0.0
         projection.weight[rows, component] = 1.0
         assert model.anatomy.conditioning is not None
-        given = {model.anatomy.timestep: timesteps / model.anatomy.timestep_scale, **arguments}
+        given = {model.anatomy.timestep: model.anatomy.timestep_given(timesteps), **arguments}
         inputs = model.anatomy.conditioning.inputs(pipe.transformer, given)
         module = pipe.transformer.get_submodule(block.path)
         return modulation.compute(module, inputs)[:, rows[0]].double()
