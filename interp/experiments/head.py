@@ -42,7 +42,7 @@ def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor, lengths: L
             passed = _block.states_given(bound, lengths)
             if _last:
                 passed[anatomy.generated.name] = states
-            return _block.output_of(passed)
+            return _block.output_of(passed, bound, lengths)
 
         module.forward = forward
     try:

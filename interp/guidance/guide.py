@@ -196,7 +196,7 @@ class Guide(JoiningRows):
                 given = self.states[stream] if moved is None else self.states[stream][moved]
                 for rows in skipping:
                     states[stream] = put_rows(states[stream], rows, given[rows])
-            output = self.anatomy.blocks[block].with_states(output, states)
+            output = self.anatomy.blocks[block].with_states(output, states, self.lengths)
         self.states = {}
         return output
 

@@ -22,7 +22,7 @@ from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.interventions.in_use import using
 from interp.interventions.selection import resolved
-from interp.models.anatomy import Anatomy, Lengths, Modulation, Norm, bind_inputs
+from interp.models.anatomy import Anatomy, Block, Lengths, Modulation, Norm, bind_inputs
 
 Piece = tuple[slice, int]
 """Rows of the batch, and the index of the arm that edits them."""
@@ -78,6 +78,7 @@ class Driver:
         handles = self.attach_norms(transformer, first=first)
         if self.anatomy.joint:
             handles.append(transformer.register_forward_pre_hook(self.note_lengths, with_kwargs=True))
+        handles += self.attach_counts(transformer)
         for index, block in enumerate(self.anatomy.blocks):
             module = transformer.get_submodule(block.path)
             handles.append(module.register_forward_hook(partial(self.on_states, index), prepend=first))
@@ -94,6 +95,16 @@ class Driver:
     def note_lengths(self, module: Any, arguments: Any, named: Any) -> None:
         """A hook before a call: note the number of tokens of each stream."""
         self.lengths = self.anatomy.lengths(bind_inputs(module, arguments, named))
+
+    def attach_counts(self, transformer: Any) -> list[Any]:
+        """Register the hooks that count each row's tokens, in the blocks where rows differ in them."""
+        counted = [block for block in self.anatomy.blocks if type(block).in_rows is not Block.in_rows]
+        modules = [(transformer.get_submodule(block.path), partial(self.count, block)) for block in counted]
+        return [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in modules]
+
+    def count(self, block: Block, module: Any, arguments: Any, named: Any) -> None:
+        """A hook before a block: note each row's number of tokens."""
+        self.lengths = block.in_rows(bind_inputs(module, arguments, named), self.lengths)
 
     def attach_norms(self, transformer: Any, *, first: bool = False) -> list[Any]:
         """Register the hooks on LayerNorms, where an edit needs them."""
@@ -136,7 +147,9 @@ class Driver:
         block = self.anatomy.blocks[index]
         before = block.states(output, self.lengths)
         after = {stream: self.edit(Site(index, stream, "hidden"), state) for stream, state in before.items()}
-        return None if all(after[stream] is before[stream] for stream in after) else block.with_states(output, after)
+        return (
+            None if all(after[stream] is before[stream] for stream in after) else block.with_states(output, after, self.lengths)
+        )
 
     def on_chunks(self, modulation: Modulation, sites: Mapping[int, Site], module: Any, arguments: Any, output: Any) -> Any:
         """A hook on the output of an AdaLN projection: (batch, chunk * channel)."""

@@ -94,7 +94,12 @@ class Block:
 
     def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's bound inputs: (batch, token, channel)."""
+        lengths = self.in_rows(inputs, lengths)
         return {stream: self._cut(inputs[argument], stream, lengths) for stream, argument in self.state_inputs.items()}
+
+    def in_rows(self, inputs: Inputs, lengths: Lengths) -> Lengths:
+        """The lengths, where each row of these bound inputs has its own."""
+        return lengths
 
     def states(self, output: Any, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Each stream's state in the block's output: (batch, token, channel)."""
@@ -105,7 +110,7 @@ class Block:
         value = output[self.hidden[stream] or 0] if isinstance(output, tuple) else output
         return self._cut(value, stream, lengths)
 
-    def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor], lengths: Lengths) -> Any:
         """The block's output with every stream's state replaced."""
         items = list(output) if isinstance(output, tuple) else [output]
         for item in {item or 0 for item in self.hidden.values()}:
@@ -123,11 +128,11 @@ class Block:
             items[item] = items[item][rows]
         return tuple(items) if isinstance(output, tuple) else items[0]
 
-    def output_of(self, states: Mapping[str, torch.Tensor]) -> Any:
-        """An output of the block that holds these states."""
+    def output_of(self, states: Mapping[str, torch.Tensor], inputs: Inputs, lengths: Lengths) -> Any:
+        """An output of the block that holds these states; `inputs` are its bound ones."""
         if None in self.hidden.values():
-            return self.with_states(None, states)
-        return self.with_states((None,) * max(2, len(self.hidden)), states)
+            return self.with_states(None, states, lengths)
+        return self.with_states((None,) * max(2, len(self.hidden)), states, lengths)
 
     def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
         order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
@@ -243,19 +248,8 @@ class Anatomy:
                 yield Site(index, stream, "hidden")
 
 
-__all__ = [
-    "Conditioning",
-    "Inputs",
-    "Lengths",
-    "Modulation",
-    "Norm",
-    "Reentry",
-    "Tap",
-    "add_rows",
-    "bind_inputs",
-    "in_place_of",
-    "take_rows",
-]
+__all__ = ["Conditioning", "Inputs", "Lengths", "Modulation", "Norm", "Reentry", "Tap"]
+__all__ += ["add_rows", "bind_inputs", "in_place_of", "take_rows"]
 
 
 Describe = Callable[["torch.nn.Module"], Anatomy]

@@ -12,8 +12,8 @@ from interp.base.errors import InputError, ModelError
 from interp.models.lazy import torch
 
 Inputs = Mapping[str, Any]
-Lengths = Mapping[str, int]
-"""Tokens of each stream."""
+Lengths = Mapping[str, Any]
+"""Tokens of each stream: a number, or one for each row where they differ (`Block.in_rows`)."""
 REST = "rest"
 """In an order of streams: tokens of no stream, as many as the streams leave."""
 
@@ -165,7 +165,13 @@ class Conditioning:
 
 
 def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths) -> torch.Tensor:
-    """One stream's tokens from concatenated streams; `REST`, or else one of unknown length, takes what the others leave."""
+    """One stream's tokens from concatenated streams; `REST`, or else one of unknown length, takes what the others leave.
+
+    Where the streams before it have another number of tokens in each row, its tokens are gathered.
+    """
+    if any(isinstance(lengths.get(name), tuple) for name in order[: list(order).index(stream)]):
+        index = places(order, stream, lengths, value.device)
+        return value.gather(1, index[..., None].expand(-1, -1, value.shape[-1]))
     last = REST if REST in order else next((name for name in order if name not in lengths), order[-1])
     sizes = [lengths[name] if name != last else 0 for name in order]
     sizes[list(order).index(last)] = value.shape[1] - sum(sizes)
@@ -176,6 +182,12 @@ def cut(value: torch.Tensor, order: Sequence[str], stream: str, lengths: Lengths
 def widened(values: torch.Tensor, channels: int) -> torch.Tensor:
     """(..., channel) with as many channels: NaN in those that a narrow stream lacks."""
     return torch.nn.functional.pad(values, (0, channels - values.shape[-1]), value=torch.nan)
+
+
+def places(order: Sequence[str], stream: str, lengths: Lengths, device: torch.device) -> torch.Tensor:
+    """Where the stream's tokens are in every row, (row, token); in one row if they are at the same place in all."""
+    before = [torch.tensor(lengths[name], device=device).reshape(-1, 1) for name in order[: list(order).index(stream)]]
+    return sum(before, torch.arange(lengths[stream], device=device)[None])
 
 
 def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

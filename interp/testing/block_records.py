@@ -90,11 +90,13 @@ def error_of_records(anatomy: Anatomy, records: list[Record], lengths: Mapping[s
 
     def states(index: int, stream: str) -> tuple[Array, Array]:
         block, record = anatomy.blocks[index], records[index]
-        before, after = block.states_given(record["inputs"], lengths), block.states(record["output"], lengths)
+        before = block.states_given(record["inputs"], lengths)
+        after = block.states(record["output"], block.in_rows(record["inputs"], lengths))
         return before[stream].double().numpy(), after[stream].double().numpy()
 
     def branch(index: int, tap: Tap) -> Array:
-        written = tap.take(records[index][f"calls of {tap.module}"][tap.turn or 0], lengths)
+        own = anatomy.blocks[index].in_rows(records[index]["inputs"], lengths)
+        written = tap.take(records[index][f"calls of {tap.module}"][tap.turn or 0], own)
         gate = alpha[Site(index, tap.stream, "alpha", tap.gate)].unsqueeze(1) if tap.gated else 1.0
         found: Array = (gate * written).double().numpy()
         return found

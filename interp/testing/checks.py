@@ -189,7 +189,8 @@ def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
         untraced(model, prepared)
     for index, (block, record) in enumerate(zip(model.anatomy.blocks, records, strict=True)):
         seen: list[tuple[Any, Tensor]] = [
-            (("hidden", index, stream), state) for stream, state in block.states(record["output"], lengths).items()
+            (("hidden", index, stream), state)
+            for stream, state in block.states(record["output"], block.in_rows(record["inputs"], lengths)).items()
         ]
         for modulation, number, site in block.chunk_sites(index):
             if site.kind == "alpha":

@@ -10,18 +10,16 @@ from torch import nn
 from interp.base.errors import InputError
 from interp.base.sites import MODULATION_KINDS, Site
 from interp.interventions.hooks import Driver
-from interp.models.anatomy import Anatomy, Lengths, Modulation, bind_inputs
+from interp.models.anatomy import Anatomy, Modulation, bind_inputs
 from interp.tracing.route import Stop
 
 
 class Editor:
     """Applies the edits of a driver."""
 
-    def __init__(
-        self, anatomy: Anatomy, transformer: nn.Module, route: Sequence[Stop], driver: Driver, tokens: Lengths
-    ) -> None:
+    def __init__(self, anatomy: Anatomy, transformer: nn.Module, route: Sequence[Stop], driver: Driver) -> None:
         self.anatomy, self.transformer, self.route = anatomy, transformer, route
-        self.driver, self.tokens = driver, tokens
+        self.driver = driver
         self.unswapped: dict[str, Any] | None = None
         """The arguments of the call that has begun, if edits swapped some."""
 
@@ -57,10 +55,10 @@ class Editor:
                 self._edit_modulation(stop, envoy.get(path), read, sites, step)
         if any(site in concerned for site in stop.states.values()):
             block = envoy.get(stop.path)
-            before = stop.block.states(block.output, self.tokens)
+            before = stop.block.states(block.output, self.driver.lengths)
             after = {stream: self.driver.edit(site, before[stream]) for stream, site in stop.states.items()}
             if any(after[stream] is not before[stream] for stream in after):
-                block.output = stop.block.with_states(block.output, after)
+                block.output = stop.block.with_states(block.output, after, self.driver.lengths)
 
     def _edit_modulation(self, stop: Stop, envoy: Any, read: Modulation, sites: list[tuple[int, Site]], step: int) -> None:
         owners = {number: site for number, site in sites if site.stream not in read.shared_with}

@@ -52,7 +52,7 @@ def trace_group(
         hooked = hook_scheduler(model.pipe, keep_all=prepared.plan.record.latents == "all")
         with viewed(transformer, visitor.used) as envoy, hooked as visitor.scheduler_hook:
             guiding = guide.guiding(transformer) if guide is not None else contextlib.nullcontext()
-            with attached(driver.attach_norms(transformer)), guiding:
+            with attached([*driver.attach_norms(transformer), *driver.attach_counts(transformer)]), guiding:
                 images = _run(prepared, rows, visitor, envoy)
         visitor.check_complete()
     return [visitor.traced(position, images) for position in range(len(rows))]

@@ -61,12 +61,12 @@ class Visitor:
     ) -> None:
         model, layout = prepared.model, prepared.layout
         self.anatomy, self.transformer = model.anatomy, model.pipe.transformer
-        self.rows, self.schedule, self.tokens = rows, prepared.schedule, layout.lengths
+        self.rows, self.schedule, driver.lengths = rows, prepared.schedule, layout.lengths
         self.recorders = [*recorders, FiniteCheck(self.anatomy, len(self.schedule.timesteps), recorders)]
         self.driver, self.on_step = driver, on_step
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
         self.route = route_of(self.anatomy, self.transformer)
-        self.editor = Editor(self.anatomy, self.transformer, self.route, driver, self.tokens)
+        self.editor = Editor(self.anatomy, self.transformer, self.route, driver)
         self.timesteps: list[Moving] = []
         self.predicted: list[Moving] = []
         self.turns = Turns()
@@ -132,7 +132,7 @@ class Visitor:
 
     def _on_inputs(self, stop: Stop, wanted: Sequence[tuple[str, list[Receive]]], given: Any) -> None:
         """The states that enter a block."""
-        states = stop.block.states_given(bind_inputs(stop.module, *given), self.tokens)
+        states = stop.block.states_given(bind_inputs(stop.module, *given), self.driver.lengths)
         for stream, receivers in wanted:
             self._record(receivers, states[stream])
 
@@ -144,7 +144,7 @@ class Visitor:
             value = bind_inputs(stop.module.get_submodule(tap.module), *value)[tap.argument]
         elif tap.side == "input":
             value = next(iter((*value[0], *value[1].values())))
-        self._record(receivers, tap.take(value, self.tokens))
+        self._record(receivers, tap.take(value, self.driver.lengths))
 
     def _on_modulation(self, stop: Stop, read: Modulation, seen: Sequence[tuple[int, list[Receive]]], value: Any) -> None:
         """Gates, shifts and scales of one AdaLN projection: the output of a module, or an argument of the block."""
@@ -156,7 +156,7 @@ class Visitor:
     def _on_states(self, stop: Stop, wanted: Sequence[tuple[str, list[Receive]]], output: Any) -> None:
         """Hidden states in a block's output."""
         for stream, receivers in wanted:
-            self._record(receivers, stop.block.state(output, stream, self.tokens))
+            self._record(receivers, stop.block.state(output, stream, self.driver.lengths))
 
     def _on_items(self, wanted: Sequence[tuple[int | None, list[Receive]]], output: Any) -> None:
         """Hidden states that are items of a block's output, whole."""

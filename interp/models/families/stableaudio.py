@@ -29,7 +29,7 @@ from interp.models.lazy import torch
 class LedBlock(Block):
     """A block with an extra first token that is not part of the stream."""
 
-    def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor], lengths: Lengths) -> Any:
         """The block's output with the stream's state behind the extra token. Without an output that token is zero: nothing
         after the blocks reads it.
         """
