@@ -120,7 +120,8 @@ class Guide(JoiningRows):
         found = {}
         for branch in (branch for branch in branches if branch.model is not None):
             with torch.no_grad():
-                found[branch.name] = branch.model(**{**self.anatomy.as_called(bound), "return_dict": False})[0]
+                output = branch.model(**{**self.anatomy.as_called(bound), "return_dict": False})
+                found[branch.name] = self.anatomy.prediction(output)
         return found
 
     def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ class SwapConditioning(ArgumentEdit):
         for name, value in self.arguments.items():
             old = given[name]
             found[name] = in_place_of(value, old)
-            if found[name].shape != old.shape:
+            if not isinstance(old, list) and found[name].shape != old.shape:
                 raise InputError(
                     f"SwapConditioning: {name} is {tuple(old.shape[1:])} in this run; got {tuple(value.shape[1:])}"
                 )

@@ -74,10 +74,9 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
         bound = anatomy.rows_first(bind_inputs(transformer, given, named))
 
         def call(arguments: dict[str, Any]) -> Tensor:
-            prediction: Tensor = original(**{**anatomy.as_called(arguments), "return_dict": False})[0]
-            return prediction
+            return anatomy.prediction(original(**{**anatomy.as_called(arguments), "return_dict": False}))
 
-        return as_output(around(next(steps), bound, call), bound["return_dict"])
+        return as_output(anatomy.as_predicted(around(next(steps), bound, call)), bound["return_dict"])
 
     with patch.object(slot or transformer, "forward" if slot is None else "around", forward):
         yield

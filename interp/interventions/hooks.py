@@ -234,8 +234,12 @@ class Driver:
             raise InputError("the transformer was not called inside edited(...); call model.pipe(...) in it")
 
 
-def put_rows(value: Tensor, rows: slice, part: Tensor) -> Tensor:
-    """A copy of the value with some rows replaced."""
+def put_rows(value: Any, rows: slice, part: Any) -> Any:
+    """A copy of the value, a tensor or a list with one item per row, with some rows replaced."""
+    if isinstance(value, list):
+        every = list(value)
+        every[rows] = part
+        return every
     if part.shape[0] == value.shape[0]:
         return part
     whole = value.clone()

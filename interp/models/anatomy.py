@@ -16,6 +16,7 @@ from typing import Any
 from interp.base.errors import ModelError
 from interp.base.sites import GATES, Site
 from interp.base.streams import GENERATED, Stream, find_stream
+from interp.models.call_form import CallForm
 from interp.models.hook_points import (
     REST,
     Conditioning,
@@ -28,7 +29,6 @@ from interp.models.hook_points import (
     add_rows,
     bind_inputs,
     cut,
-    every_row,
     in_place_of,
     take_rows,
 )
@@ -140,7 +140,7 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Anatomy:
+class Anatomy(CallForm):
     """A transformer's blocks in execution order, and where conditioning enters."""
 
     family: str
@@ -154,6 +154,8 @@ class Anatomy:
     """Where conditioning enters again after the blocks."""
     row_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Per argument: the batch axis, where it is not the first."""
+    listed: str | None = None
+    """The argument that is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is the output."""
     timestep: str = "timestep"
     """The transformer's timestep argument."""
     one_timestep: bool = True
@@ -178,25 +180,10 @@ class Anatomy:
     outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block
     receives an earlier block's output."""
 
-    def timestep_given(self, scheduled: Any) -> Any:
-        """What the transformer receives at the scheduler's timestep."""
-        given = scheduled / self.timestep_scale
-        return 1 - given if self.timestep_rises else given
-
     @property
     def joint(self) -> bool:
         """Whether any block holds streams in one state."""
         return any(block.joint for block in self.blocks)
-
-    def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of the transformer with the batch axis first, as in all of this package. One row for all is repeated."""
-        rows, axes = self.row_inputs, self.row_axes
-        moved = {name: value.movedim(axes[name], 0) if name in axes else value for name, value in given.items()}
-        return {name: every_row(value, len(moved[rows[0]])) if name in rows else value for name, value in moved.items()}
-
-    def as_called(self, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """The inverse: arguments as the transformer takes them."""
-        return {name: value.movedim(0, self.row_axes[name]) if name in self.row_axes else value for name, value in rows.items()}
 
     @property
     def has_norms(self) -> bool:

@@ -208,7 +208,7 @@ def _parameters(forward: Any) -> tuple[tuple[str, ...], dict[str, Any], bool]:
     return tuple(one.name for one in named if one.kind is not one.KEYWORD_ONLY), defaults, more
 
 
-def as_output(prediction: torch.Tensor, return_dict: bool) -> Any:
+def as_output(prediction: Any, return_dict: bool) -> Any:
     """Wrap a prediction in the output that diffusers' pipelines expect."""
     if not return_dict:
         return (prediction,)
@@ -217,10 +217,12 @@ def as_output(prediction: torch.Tensor, return_dict: bool) -> Any:
     return Transformer2DModelOutput(sample=prediction)
 
 
-def in_place_of(value: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+def in_place_of(value: Any, old: Any) -> Any:
     """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
     in place of one over text and image) is completed with the old one's last tokens.
     """
+    if isinstance(old, list):
+        return [value[0].to(old[0].device, old[0].dtype)] * len(old)
     wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])
     if value.ndim == old.ndim > 1 and value.shape[1] < old.shape[1] and value.shape[2:] == old.shape[2:]:
         return torch.cat([wide, old[:, value.shape[1] :]], dim=1)

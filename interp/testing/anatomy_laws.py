@@ -88,8 +88,8 @@ class AnatomyLaws(FamilyFixtures):
         rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
         one_more = {name: add_rows(value, take_rows(value, slice(1))) for name, value in rows.items()}
         with torch.no_grad():
-            short = transformer(**{**inputs, "return_dict": True})[0]
-            long = transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True})[0]
+            short = anatomy.prediction(transformer(**{**inputs, "return_dict": True}))
+            long = anatomy.prediction(transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True}))
         near: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * float(short.abs().max().clamp_min(1.0))}
         torch.testing.assert_close(long[:2], short, **near)
         torch.testing.assert_close(long[2], short[0], **near)
@@ -113,14 +113,14 @@ class AnatomyLaws(FamilyFixtures):
         """Another value at any site changes the transformer's output."""
         transformer, anatomy, one = model.pipe.transformer, model.anatomy, one_row(model.anatomy, inputs)
         with torch.no_grad():
-            before = transformer(**one)[0]
+            before = anatomy.prediction(transformer(**one))
             for index, block in enumerate(anatomy.blocks):
                 module = transformer.get_submodule(block.path)
                 for modulation, number, site in block.chunk_sites(index):
                     if site.stream in modulation.shared_with or str(site) in self.unread:
                         continue  # the same chunk under another name, or declared unused
                     with raise_chunk(module, modulation, number):
-                        assert not torch.equal(transformer(**one)[0], before), site
+                        assert not torch.equal(anatomy.prediction(transformer(**one)), before), site
 
 
 def carries(value: Any) -> bool:
@@ -148,7 +148,7 @@ class Replay:
     """Run a transformer with the inputs of some modules fixed to their values in its first run."""
 
     def __init__(self, model: Model) -> None:
-        self.transformer = model.pipe.transformer
+        self.transformer, self.anatomy = model.pipe.transformer, model.anatomy
         self.of_output = {reentry.module for reentry in model.anatomy.reentries if reentry.argument is None}
         self.kept: dict[str, Any] = {}
 
@@ -170,8 +170,7 @@ class Replay:
                     hooks.enter_context(module.register_forward_hook(partial(on_output, path=path)))
                 else:
                     hooks.enter_context(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
-            result: Tensor = self.transformer(**inputs)[0]
-        return result
+            return self.anatomy.prediction(self.transformer(**inputs))
 
 
 def raise_chunk(module: nn.Module, modulation: Modulation, number: int) -> Any:

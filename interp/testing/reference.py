@@ -102,7 +102,7 @@ class Seen:
 def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterator[Seen]:
     """Register plain hooks on a transformer inside a `with` block."""
     seen = Seen()
-    seen.after(transformer, lambda output: seen.predictions.append(_copied(output[0])))
+    seen.after(transformer, lambda output: seen.predictions.append(_copied(_picture(output[0]))))
     hooks(transformer, seen)
     with seen.handles:
         yield seen
@@ -135,6 +135,11 @@ def statistics(states: Array) -> dict[str, Array]:
         "min_abs": size.min(-2),
         "var": states.var(-2),
     }
+
+
+def _picture(output: Tensor | list[Tensor]) -> Tensor:
+    """The rows of an output, which may be a list with (channel, frame, y, x) of one frame for each row."""
+    return output if isinstance(output, Tensor) else torch.stack(output)[:, :, 0]
 
 
 def _copied(value: Tensor) -> Array:
