@@ -231,8 +231,9 @@ def noised(prepared: Prepared, latents: Tensor, unit: Tensor, step: int) -> Tens
     """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...). Channels of
     `unit` behind those of the latents stay as they are.
     """
-    level, own = float(prepared.schedule.sigmas[step]), unit[:, : latents.shape[1]]
-    found = noise.noised(prepared.layout.prediction, latents.to(unit.device, unit.dtype), own, level)
+    model, level, own = prepared.model, float(prepared.schedule.sigmas[step]), unit[:, : latents.shape[1]]
+    clean = latents.to(unit.device, unit.dtype) / model.loaded.spec.flow_size(model.pipe)
+    found = noise.noised(prepared.layout.prediction, clean, own, level)
     return found if own.shape == unit.shape else torch.cat([found, unit[:, latents.shape[1] :]], dim=1)
 
 

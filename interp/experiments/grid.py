@@ -50,7 +50,7 @@ def _timesteps(given: Sequence[float] | int) -> Array:
             raise InputError(f"timesteps must be at least 2; got {given}")
         return (np.arange(given) + 0.5) * 1000.0 / given
     values = np.array(sorted(set(given)), np.float64)
-    if values.size < 2 or values.min() < 0 or values.max() > 1000:
+    if values.size < 2 or values.min() < 0 or values.max() > 1000.01:  # SCM starts at 1000.004
         raise InputError(f"timesteps must be two or more different values in 0..1000; got {list(given)[:5]}")
     return values
 

@@ -10,7 +10,7 @@ import torch
 
 from interp.base.plan import Record
 from interp.experiments import grid
-from interp.experiments.clean import Clean, clean_run
+from interp.experiments.clean import Clean, clean_run, noised
 from interp.models import autoencoder, noise
 from interp.models.quiet import quiet
 from interp.runs.run import trace
@@ -176,6 +176,7 @@ class TraceLaws(FamilyFixtures):
     def test_the_last_clean_estimate_is_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
         """Adding the implied noise to the clean estimate gives the latents; flow schedulers end on the estimate."""
         kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
+        size = model.loaded.spec.flow_size(model.pipe)
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
             given, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
@@ -186,6 +187,7 @@ class TraceLaws(FamilyFixtures):
                 implied = estimate + (output if kind[0] == "velocity" else -output)
             if kind[0] == "v":
                 implied = (1 + sigma**2) ** 0.5 * implied + sigma * estimate
-            torch.testing.assert_close(noise.noised(kind, estimate, implied, sigma), latents, rtol=1e-4, atol=1e-4)
+            again = noised(prepared, estimate * size, implied, step)
+            torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
         if kind[0].endswith("velocity"):
-            np.testing.assert_allclose(estimate[0].numpy(), clean.latents, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(estimate[0].numpy() * size, clean.latents, rtol=1e-4, atol=1e-4)

@@ -23,14 +23,15 @@ OwnTokens = Callable[[Any, list[str], Settings], np.ndarray[Any, Any]]
 """(pipe, texts, settings) -> (text, token) boolean."""
 
 
-def encoder(**items: int) -> Encode:
-    """Encode prompts with the pipeline's `encode_prompt`: per argument of the transformer, the item of its output.
+def encoder(further: Callable[[Any], dict[str, Any]] = lambda pipe: {}, /, **items: int) -> Encode:
+    """Encode prompts with the pipeline's `encode_prompt`: per argument of the transformer, the item of its output; `further`
+    gives more of its arguments.
 
     Text tokens are (batch, token, channel), their mask (batch, token), pooled text (batch, channel).
     """
 
     def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:
-        given: dict[str, Any] = {"max_sequence_length": settings["max_sequence_length"]}
+        given: dict[str, Any] = {"max_sequence_length": settings["max_sequence_length"], **further(pipe)}
         if "do_classifier_free_guidance" in inspect.signature(pipe.encode_prompt).parameters:
             given["do_classifier_free_guidance"] = False
         found = pipe.encode_prompt(texts, **given)

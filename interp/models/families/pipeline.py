@@ -14,6 +14,8 @@ import numpy as np
 from interp.base.errors import InputError
 from interp.models.anatomy import Describe
 
+FLOW_TIMESTEPS = 1000  # from a rectified flow's data to its noise
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -116,6 +118,12 @@ class PipelineSpec:
     """(steps) -> the timesteps that it passes with them, where it does: the scheduler then shifts the levels alone."""
     set_by_calls: tuple[str, ...] = ()
     """Settings of the tokenizer that the pipeline sets at every call."""
+    of_steps: Callable[[int], dict[str, Any]] = lambda steps: {}
+    """(steps) -> further arguments, which depend on the number of steps; its scheduler receives those that it takes."""
+    flow_levels: Callable[[Any], np.ndarray[Any, Any]] | None = None
+    """(scheduler) -> the levels of the rectified flow to which the pipeline converts timesteps and latents, if it does."""
+    flow_size: Callable[[Any], float] = lambda pipe: 1.0
+    """(pipe) -> by how much the scheduler's clean latents are larger than that flow's."""
     leaves_flow: bool = False
     """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
     shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
@@ -207,9 +215,9 @@ class Schedule:
 def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Schedule:
     """The timesteps and noise levels of a run, from a copy of the pipeline's scheduler."""
     scheduler, name = copy.deepcopy(pipe.scheduler), type(pipe.scheduler).__name__
-    arguments: dict[str, Any] = {}
     own_levels = spec.leaves_flow and getattr(scheduler.config, "use_flow_sigmas", False)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
+    arguments = {key: value for key, value in spec.of_steps(steps).items() if key in accepted}
     if spec.sigmas is not None and "sigmas" in accepted and not own_levels:
         arguments["sigmas"] = spec.sigmas(steps)
         arguments |= {"timesteps": spec.timesteps(steps)} if spec.timesteps is not None else {}
@@ -222,6 +230,9 @@ def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Sched
         scheduler.set_timesteps(**arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
+    if spec.flow_levels is not None:
+        levels = spec.flow_levels(scheduler)
+        return Schedule(levels * FLOW_TIMESTEPS, levels)
     timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
     if not np.isfinite(timesteps).all():
         raise InputError(f"steps: the model's {name} has no timesteps for {steps} steps; give another --steps")
