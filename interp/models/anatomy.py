@@ -156,6 +156,8 @@ class Anatomy(CallForm):
     """Per argument: the batch axis, where it is not the first."""
     listed: str | None = None
     """The argument that is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is the output."""
+    ragged: tuple[str, ...] = ()
+    """Arguments of text as long as the longest row of a call: the transformer masks what follows a row's own tokens."""
     timestep: str = "timestep"
     """The transformer's timestep argument."""
     one_timestep: bool = True
@@ -174,7 +176,6 @@ class Anatomy(CallForm):
     """The LayerNorm after the blocks, if it reads the image state."""
     lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
     """The transformer's arguments -> tokens of the streams except the image, where blocks hold streams in one state."""
-
     forks: bool = True
     """Whether rows can join the batch at a block; otherwise they join at the input. They cannot where conditioning enters again
     outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block

@@ -255,3 +255,10 @@ def add_rows(first: Any, second: Any) -> Any:
     if isinstance(first, Mapping):
         return {name: add_rows(item, second[name]) for name, item in first.items()}
     return first + second if isinstance(first, list) else torch.cat([first, second])
+
+
+def as_long(given: dict[str, Any], other: Mapping[str, Any], ragged: Sequence[str]) -> dict[str, Any]:
+    """A call's arguments with ragged text, (row, token, channel), as long as another's, where that is longer."""
+    short = {name: other[name].shape[1] - given[name].shape[1] for name in ragged if name in other}
+    longer = {name: (0, 0, 0, missing) for name, missing in short.items() if missing > 0}
+    return given | {name: torch.nn.functional.pad(given[name], ends) for name, ends in longer.items()}

@@ -183,9 +183,9 @@ def raise_chunk(module: nn.Module, modulation: Modulation, number: int) -> Any:
         return torch.cat(chunks, dim=-1)
 
     def on_input(m: nn.Module, args: Any, kwargs: Any) -> Any:
-        bound, name = bind_inputs(m, args, kwargs), str(modulation.argument)
-        flat = bound[name].reshape(len(bound[name]), -1)
-        return (), {**bound, name: raised(flat).reshape(bound[name].shape)}
+        bound = bind_inputs(m, args, kwargs)
+        values = modulation.compute(m, bound)
+        return (), modulation.write(m, bound, values, raised(values))
 
     if modulation.module is None:
         return module.register_forward_pre_hook(on_input, with_kwargs=True)

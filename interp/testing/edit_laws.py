@@ -123,7 +123,7 @@ class ByHand:
     """Separate calls of the plain transformer with explicit arguments: the reference for every guidance."""
 
     def __init__(self, family: Family, model: Model, prepared: Any) -> None:
-        self.model, self.prepared, self.leading = model, prepared, family.leading
+        self.model, self.prepared, self.family = model, prepared, family
         with torch.no_grad():
             self.null = family.no_prompt(model.pipe, prepared.plan.settings)
 
@@ -137,7 +137,7 @@ class ByHand:
             wide = {name: value.expand(rows, *value.shape[1:]).contiguous() for name, value in self.null.items()}
 
             def call(arguments: Mapping[str, Any], *edits: tuple[int, Change]) -> Tensor:
-                with plain_edits(self.model, edits, self.leading):
+                with plain_edits(self.prepared, edits, self.family):
                     result: Tensor = run(dict(arguments))
                 return result
 
@@ -165,14 +165,15 @@ class ByHand:
 
 
 @contextlib.contextmanager
-def plain_edits(model: Model, edits: Any, leading: int = 0) -> Iterator[None]:
-    """Plain hooks that change the image state after a block; the `leading` tokens before it stay."""
+def plain_edits(prepared: Prepared, edits: Any, family: Family) -> Iterator[None]:
+    """Plain hooks that change the image state after a block."""
+    model, tokens = prepared.model, prepared.layout.tokens("image")
 
     def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
         given = named.get("hidden_states", args[0] if args else None)
         if isinstance(output, tuple):
             return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
-        return torch.cat([output[:, :leading], change(output[:, leading:], given)], dim=1)
+        return family.changed(output, lambda image: change(image, given), tokens)
 
     with contextlib.ExitStack() as hooks:
         for block, change in edits:

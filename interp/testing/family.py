@@ -77,6 +77,10 @@ class Family:
         """The transformer's arguments that the pipeline's own guidance passes in place of one row's prompt."""
         raise NotImplementedError
 
+    def changed(self, output: Any, change: Callable[[Any], Any], tokens: int) -> Any:
+        """A block's output, one state, with its `tokens` image tokens changed; `change` takes (batch, token, channel)."""
+        return torch.cat([output[:, : self.leading], change(output[:, self.leading :])], dim=1)
+
     def arguments(self, pipe: Any, prompts: list[str], settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
         """Arguments of the plain pipeline for some prompts, with its own guidance at a scale; 1 turns it off."""
         return {"prompt": prompts, "guidance_scale": scale, **self.call, **settings}
