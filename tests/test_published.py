@@ -24,6 +24,7 @@ EMITTED = {  # outside of the blocks, for those that are given their gates
     "temb_mod_txt": "double_stream_modulation_txt.linear",
     "temb_mod": "single_stream_modulation.linear",
     "temb": "distilled_guidance_layer.out_proj",  # a chunk at a time
+    "ErnieImageTransformer2DModel/temb": "adaLN_modulation",
 }
 
 
@@ -58,10 +59,12 @@ def test_published_models_have_their_published_shapes(name: str, published: dict
             if modulation.table is not None:
                 assert getattr(bones.transformer.get_submodule(block.path), modulation.table).numel() == wide
                 continue
-            place = f"{block.path}.{modulation.module}" if modulation.module else EMITTED[str(modulation.argument)]
+            own, argument = f"{bones.anatomy.model_class}/{modulation.argument}", str(modulation.argument)
+            emitted = EMITTED.get(own) or EMITTED.get(argument, "")
+            place = f"{block.path}.{modulation.module}" if modulation.module else emitted
             linear = bones.transformer.get_submodule(place)
             linear = linear[-1] if isinstance(linear, torch.nn.Sequential) else linear
-            chunks = len(modulation.chunks) if modulation.argument == "temb" else 1
+            chunks = len(modulation.chunks) if argument == "temb" and own not in EMITTED else 1
             assert linear.out_features * chunks == wide, (index, modulation.name)
         for tap in block.taps:
             bones.transformer.get_submodule(f"{block.path}.{tap.module}")

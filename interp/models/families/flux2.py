@@ -80,25 +80,25 @@ def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.T
     return latents.transpose(1, 2).reshape(len(latents), -1, height // multiple, width // multiple)
 
 
-def normalisation(pipe: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of the autoencoder's latents."""
+def normalisation(pipe: Any, latents: torch.Tensor, epsilon: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of the autoencoder's latents; its variances are raised by `epsilon`, by default its config's."""
     norm = pipe.vae.bn
-    deviation = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+    deviation = (norm.running_var + (epsilon or pipe.vae.config.batch_norm_eps)).sqrt()
     mean, wide = (value.view(1, -1, 1, 1).to(latents.device, latents.dtype) for value in (norm.running_mean, deviation))
     return mean, wide
 
 
-def to_autoencoder(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+def to_autoencoder(pipe: Any, latents: torch.Tensor, epsilon: float | None = None) -> torch.Tensor:
     """Denormalise and unpack latents for the autoencoder."""
-    mean, deviation = normalisation(pipe, latents)
+    mean, deviation = normalisation(pipe, latents, epsilon)
     found: torch.Tensor = pipe._unpatchify_latents(latents * deviation + mean)
     return found
 
 
-def from_autoencoder(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+def from_autoencoder(pipe: Any, latents: torch.Tensor, epsilon: float | None = None) -> torch.Tensor:
     """The inverse."""
     patches: torch.Tensor = pipe._patchify_latents(latents)
-    mean, deviation = normalisation(pipe, patches)
+    mean, deviation = normalisation(pipe, patches, epsilon)
     return (patches - mean) / deviation
 
 
