@@ -13,7 +13,7 @@ from messages import refused
 import interp
 from interp.analysis.factorial import split_grid
 from interp.experiments.grid import tabulate
-from interp.models.families.pipeline import schedule
+from interp.models.families.schedules import schedule
 from interp.testing import plant
 
 
@@ -89,7 +89,8 @@ def test_the_table_equals_the_traced_gates(name: str, request: pytest.FixtureReq
 def test_a_planted_gate_is_split_exactly() -> None:
     planted = plant("dit", timestep_share=0.3, seed=2)
     spec, model = planted.model.loaded.spec, planted.model
-    times = schedule(model.pipe, spec, model.defaults.steps, spec.layout(model.pipe, *model.sizes(), {})).timesteps
+    layout = spec.layout(model.pipe, *model.sizes(), {})
+    times = schedule(model.pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated)).timesteps
     table = tabulate(model, planted.population, list(planted.channels), timesteps=[float(t) for t in times])
     here = table.sel(block=planted.block, stream="image", gate=planted.gate).squeeze("channel")
     np.testing.assert_allclose(here["share"].sel(term="timestep"), 0.3, atol=1e-4)

@@ -232,7 +232,7 @@ def noised(prepared: Prepared, latents: Tensor, unit: Tensor, step: int) -> Tens
     `unit` behind those of the latents stay as they are.
     """
     model, level, own = prepared.model, float(prepared.schedule.sigmas[step]), unit[:, : latents.shape[1]]
-    clean = latents.to(unit.device, unit.dtype) / model.loaded.spec.flow_size(model.pipe)
+    clean = latents.to(unit.device, unit.dtype) / model.loaded.spec.levels.flow_size(model.pipe)
     found = noise.noised(prepared.layout.prediction, clean, own, level)
     return found if own.shape == unit.shape else torch.cat([found, unit[:, latents.shape[1] :]], dim=1)
 

@@ -23,6 +23,7 @@ from interp.experiments.clean import Array, Clean, clean_run, sample
 from interp.interventions import Intervention
 from interp.interventions.forks import Forks, Place, first_place
 from interp.interventions.selection import Selection, resolved
+from interp.models.anatomy import Anatomy
 from interp.store.create import zarr_quiet
 from interp.store.reader import is_done
 from interp.store.writer import Writer
@@ -57,6 +58,11 @@ Outputs = tuple[int, dict[str, Array], dict[str, Array]]
 """(arm's number, outputs, measures)."""
 Unit = tuple[tuple[Row, ...], tuple[int, ...]]
 """Rows and arms that are drawn together."""
+
+
+def with_names(arms: Sequence[Arm], anatomy: Anatomy) -> list[Arm]:
+    """The arms, with the names of their edits' streams in place of roles."""
+    return [dataclasses.replace(arm, edits=tuple(resolved(edit, anatomy) for edit in arm.edits)) for arm in arms]
 
 
 class Units(Protocol):

@@ -24,14 +24,14 @@ from interp.analysis.result import result
 from interp.base.errors import InputError, ModelError
 from interp.base.prompts import check_prompts, read_prompts
 from interp.base.sites import Site, resolve_indices
-from interp.models.hook_points import Conditioning, Modulation, add_rows, take_rows, widened
+from interp.models.call_form import add_rows, take_rows
+from interp.models.hook_points import Conditioning, Modulation, widened
 from interp.models.identity import fingerprint
 from interp.models.quiet import quiet
 from interp.tracing.model import Model
 
 Array = NDArray[Any]
-ENCODE_BATCH = 32  # prompts per encoder call
-GRID_BATCH = 256  # cells computed together
+ENCODE_BATCH, GRID_BATCH = 32, 256  # prompts per encoder call, cells computed together
 TIMESTEPS = 50
 
 
@@ -180,7 +180,7 @@ class Grid:
         device = self.model.pipe._execution_device
         for place, player in enumerate(self.values):
             column = torch.tensor([cell[place] for cell in cells], dtype=torch.float32, device=device)
-            value = anatomy.timestep_given(column) if player == "timestep" else column * anatomy.guidance_scale
+            value = anatomy.timestep.given(column) if player == "timestep" else column * self.conditioning.guidance_scale
             given[self.conditioning.players[player]] = value
         kept = slice(None) if self.channels is None else list(self.channels)
         with torch.no_grad():

@@ -70,7 +70,7 @@ def paint(prepared: Prepared, arguments: dict[str, Any], step: int, states: Tens
     latents = arguments[prepared.model.anatomy.row_inputs[0]]
     clean = noise.denoised(prepared.layout.prediction, latents, output, float(prepared.schedule.sigmas[step]))
     plan, model = prepared.plan, prepared.model
-    clean = clean * model.loaded.spec.flow_size(model.pipe)
+    clean = clean * model.loaded.spec.levels.flow_size(model.pipe)
     pictures = autoencoder.decode(model.pipe, model.loaded.spec, clean, plan.height, plan.width)
     return (pictures.numpy() * 255).round().astype(np.uint8), clean.float().cpu().numpy()
 

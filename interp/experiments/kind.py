@@ -2,8 +2,7 @@
 
 A kind's command, Python function, `--dry-run`, workers, resuming, store, page and reference are all derived from it:
 
-    made = interp.disrupt("demo", prompts, out="cache/disrupt.zarr", channels=[29]).run()
-    made.result("disruption")
+    interp.disrupt("demo", prompts, out="cache/disrupt.zarr", channels=[29]).run().result("disruption")
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.analysis.table import Table, table
 from interp.base.executor import Execution
-from interp.base.options import Sampling, parameters, split
+from interp.base.options import Sampling, as_settings, parameters, split
 from interp.base.site_recorder import at_least
 from interp.base.streams import GENERATED
 
@@ -131,16 +130,14 @@ class Request:
 
     def settings(self) -> dict[str, Any]:
         """The further arguments of the pipeline, as given by the user."""
-        from interp.base.options import as_settings
-
         return as_settings(self.sampling.settings)
 
     def rank(self, prepared: Prepared, channels: Any = None, stream: str = GENERATED) -> Ranked:
         """Rank channels by the traced run in the options, or by a trace of the first prompts."""
         from interp.experiments.ranking import rank
 
-        how = {"run": self.options.run, "batch_size": self.execution.batch_size}
-        return rank(prepared, self.out, channels=channels, stream=stream, **how)
+        batch_size = self.execution.batch_size
+        return rank(prepared, self.out, channels=channels, stream=stream, run=self.options.run, batch_size=batch_size)
 
     def drawing(
         self,
@@ -159,15 +156,13 @@ class Request:
         """
         from interp.analysis.pairs import by_arm
         from interp.experiments.design import Drawing
-        from interp.experiments.draw import ByArms
-        from interp.interventions.selection import resolved
+        from interp.experiments.draw import ByArms, with_names
 
-        anatomy = prepared.model.anatomy
-        arms = [dataclasses.replace(arm, edits=tuple(resolved(edit, anatomy) for edit in arm.edits)) for arm in arms]
-        units = lambda size: ByArms(prepared, arms, size, bind, keep)  # noqa: E731
+        named = with_names(arms, prepared.model.anatomy)
+        units = lambda size: ByArms(prepared, named, size, bind, keep)  # noqa: E731
         own: dict[str, Any] = {"kind": self.kind, "out": self.out, "execution": self.execution, "units": units, **given}
-        own["measure"] = measure or (lambda made: {self.kind: by_arm(made)})
-        return Drawing(prepared=prepared, arms=tuple(arms), parameters=parameters, **own)
+        own |= {"measure": measure or (lambda made: {self.kind: by_arm(made)}), "arms": tuple(named)}
+        return Drawing(prepared=prepared, parameters=parameters, **own)
 
     def measuring(self, prepared: Prepared, parameters: Mapping[str, Any], **given: Any) -> Measuring:
         """A design that stores numbers only; `given` are further fields of `Measuring`."""

@@ -22,7 +22,6 @@ from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import resolved
 from interp.models.anatomy import Anatomy, add_rows, in_place_of, take_rows
-from interp.models.hook_points import as_long
 
 Levels = Callable[[int], tuple[float, float]]
 """step -> (sigma, sigma of the next step)."""
@@ -133,7 +132,7 @@ class Guide(JoiningRows):
         return rows
 
     def _with_uncond(self, bound: dict[str, Any]) -> dict[str, Any]:
-        bound = as_long(bound, self.unconditional, self.anatomy.ragged)
+        bound = self.anatomy.as_long(bound, self.unconditional)
         theirs = self._uncond_rows(bound)
         names = [name for name in self.anatomy.row_inputs if name in theirs or bound.get(name) is not None]
         ours = {name: torch.ones_like(theirs[name]) if bound.get(name) is None else bound[name] for name in names}

@@ -75,7 +75,7 @@ class SwapConditioning(ArgumentEdit):
         if timestep is not None and not (math.isfinite(timestep) and 0 <= timestep <= 1000):
             raise InputError(f"timestep must lie in 0..1000, the scheduler's units; got {timestep!r}")
         conditioning = anatomy.conditioning
-        if timestep is not None and not anatomy.one_timestep:
+        if timestep is not None and not anatomy.timestep.alone:
             raise InputError(
                 f"timestep: {model.name} receives two, this step's and the next's; one alone cannot be swapped; leave it out"
             )
@@ -93,7 +93,7 @@ class SwapConditioning(ArgumentEdit):
                     raise InputError(f"tokens: {model.name} has no text tokens; use pooled=True for its class label")
                 found |= spec.text_states(model.pipe, [prompt], chosen)
         if timestep is not None:
-            found[anatomy.timestep] = torch.tensor([anatomy.timestep_given(timestep)], dtype=torch.float32)
+            found[anatomy.timestep.name] = torch.tensor([anatomy.timestep.given(timestep)], dtype=torch.float32)
         said = {"prompt": prompt, "pooled": pooled, "tokens": tokens, "timestep": timestep}
         return cls(found, said, steps)
 

@@ -28,7 +28,7 @@ from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, Reentry, bind_inputs, take_rows
-from interp.models.hook_points import as_output
+from interp.models.call_form import as_output
 
 Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
 """(step, the call's arguments, the transformer itself) -> prediction, (row, ...)."""

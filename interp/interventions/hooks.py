@@ -23,7 +23,6 @@ from interp.interventions.controls import Memory, NormEdit, Remembering
 from interp.interventions.in_use import using
 from interp.interventions.selection import resolved
 from interp.models.anatomy import Anatomy, Block, Lengths, Modulation, Norm, bind_inputs
-from interp.models.hook_points import as_long
 
 Piece = tuple[slice, int]
 """Rows of the batch, and the index of the arm that edits them."""
@@ -138,7 +137,7 @@ class Driver:
         for rows, arm in self.pieces:
             for number, edit in enumerate(self.arms[arm]):
                 if isinstance(edit, SwapConditioning) and edit.swaps(self.step):
-                    bound = as_long(bound, edit.arguments, self.anatomy.ragged)
+                    bound = self.anatomy.as_long(bound, edit.arguments)
                     swapped = edit.swapped({name: bound[name][rows] for name in edit.arguments})
                     bound, changed = {**bound, **{name: put_rows(bound[name], rows, swapped[name]) for name in swapped}}, True
                     self.touched[arm][number] += 1

@@ -16,22 +16,8 @@ from typing import Any
 from interp.base.errors import ModelError
 from interp.base.sites import GATES, Site
 from interp.base.streams import GENERATED, Stream, find_stream
-from interp.models.call_form import CallForm
-from interp.models.hook_points import (
-    REST,
-    Conditioning,
-    Inputs,
-    Lengths,
-    Modulation,
-    Norm,
-    Reentry,
-    Tap,
-    add_rows,
-    bind_inputs,
-    cut,
-    in_place_of,
-    take_rows,
-)
+from interp.models.call_form import CallForm, Form, Timestep, add_rows, bind_inputs, in_place_of, take_rows
+from interp.models.hook_points import REST, Conditioning, Inputs, Lengths, Modulation, Norm, Reentry, Tap, cut
 from interp.models.lazy import torch
 
 
@@ -139,6 +125,9 @@ class Block:
         return cut(state, order, stream, lengths) if order else state
 
 
+TIMESTEP = Timestep()
+
+
 @dataclasses.dataclass(frozen=True)
 class Anatomy(CallForm):
     """A transformer's blocks in execution order, and where conditioning enters."""
@@ -149,25 +138,12 @@ class Anatomy(CallForm):
     """The streams of its blocks. The first generated one is the stream that analyses and edits take by default."""
     blocks: tuple[Block, ...]
     row_inputs: tuple[str, ...]
-    """Arguments of the transformer's forward that have a batch axis: the first, except in `row_axes`."""
+    """Arguments of the transformer's forward that have a batch axis."""
     reentries: tuple[Reentry, ...]
     """Where conditioning enters again after the blocks."""
-    row_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Per argument: the batch axis, where it is not the first."""
-    listed: str | None = None
-    """The argument that is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is the output."""
-    ragged: tuple[str, ...] = ()
-    """Arguments of text as long as the longest row of a call: the transformer masks what follows a row's own tokens."""
-    timestep: str = "timestep"
-    """The transformer's timestep argument."""
-    one_timestep: bool = True
-    """Whether it takes no second timestep."""
-    timestep_scale: float = 1.0
-    """The transformer receives the scheduler's timestep divided by this."""
-    timestep_rises: bool = False
-    """Whether it receives 1 minus that: 0 at pure noise, 1 at the picture."""
-    guidance_scale: float = 1.0
-    """The transformer receives an embedded guidance multiplied by this."""
+    forms: Mapping[str, Form] = dataclasses.field(default_factory=dict)
+    """Per argument: how it holds its rows, where it is not a tensor with the batch axis first."""
+    timestep: Timestep = TIMESTEP
     position: Callable[[torch.nn.Module, tuple[int, int]], torch.Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""
     conditioning: Conditioning | None = None
@@ -236,7 +212,7 @@ class Anatomy(CallForm):
                 yield Site(index, stream, "hidden")
 
 
-__all__ = ["Conditioning", "Inputs", "Lengths", "Modulation", "Norm", "Reentry", "Tap"]
+__all__ = ["Conditioning", "Form", "Inputs", "Lengths", "Modulation", "Norm", "Reentry", "Tap", "Timestep"]
 __all__ += ["add_rows", "bind_inputs", "in_place_of", "take_rows"]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -160,6 +158,8 @@ class Conditioning:
     """Further arguments of `inputs`, which a run holds fixed, such as the picture's size."""
     pooled: bool = True
     """Whether text enters through its own argument. If it enters through the text tokens, these are swapped with it."""
+    guidance_scale: float = 1.0
+    """The transformer receives an embedded guidance multiplied by this."""
     of_block: Callable[[Inputs, int], Inputs] = lambda given, block: given
     """(output of `inputs`, block) -> the block's part, where the transformer computes all blocks' at once."""
 
@@ -188,77 +188,3 @@ def places(order: Sequence[str], stream: str, lengths: Lengths, device: torch.de
     """Where the stream's tokens are in every row, (row, token); in one row if they are at the same place in all."""
     before = [torch.tensor(lengths[name], device=device).reshape(-1, 1) for name in order[: list(order).index(stream)]]
     return sum(before, torch.arange(lengths[stream], device=device)[None])
-
-
-def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's inputs by argument name, positional or not."""
-    names, defaults, more = _parameters(type(block).forward)
-    if len(args) > len(names) and not more:
-        raise TypeError(f"{type(block).__name__}.forward takes {len(names)} positional arguments; got {len(args)}")
-    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-
-
-@functools.cache
-def _parameters(forward: Any) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    """The positional parameters of a forward after `self`, all defaults, and whether it takes more (`*args`), without names."""
-    _, *own = inspect.signature(forward).parameters.values()
-    named = [one for one in own if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    defaults = {one.name: one.default for one in named if one.default is not one.empty}
-    more = any(one.kind is one.VAR_POSITIONAL for one in own)
-    return tuple(one.name for one in named if one.kind is not one.KEYWORD_ONLY), defaults, more
-
-
-def as_output(prediction: Any, return_dict: bool) -> Any:
-    """Wrap a prediction in the output that diffusers' pipelines expect."""
-    if not return_dict:
-        return (prediction,)
-    from diffusers.models.modeling_outputs import Transformer2DModelOutput
-
-    return Transformer2DModelOutput(sample=prediction)
-
-
-def in_place_of(value: Any, old: Any) -> Any:
-    """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
-    in place of one over text and image) is completed with the old one's last tokens.
-    """
-    if isinstance(old, list):
-        return [value[0].to(old[0].device, old[0].dtype)] * len(old)
-    wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])
-    if value.ndim == old.ndim > 1 and value.shape[1] < old.shape[1] and value.shape[2:] == old.shape[2:]:
-        return torch.cat([wide, old[:, value.shape[1] :]], dim=1)
-    return wide.contiguous()
-
-
-def every_row(value: Any, count: int) -> Any:
-    """A tensor of one row for all rows, repeated without a copy; anything else as it is."""
-    one = isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == 1
-    return value.expand(count, *value.shape[1:]) if one and count > 1 else value
-
-
-def take_rows(value: Any, rows: Any) -> Any:
-    """Select rows of a call's argument: a tensor, a list with one item per row, or a mapping of these; `rows` is a slice or
-    indices.
-    """
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return {name: take_rows(item, rows) for name, item in value.items()}
-    if isinstance(value, list):
-        return value[rows] if isinstance(rows, slice) else [value[row] for row in rows]
-    return value[rows]
-
-
-def add_rows(first: Any, second: Any) -> Any:
-    """Concatenate the rows of two such arguments."""
-    if first is None:
-        return None
-    if isinstance(first, Mapping):
-        return {name: add_rows(item, second[name]) for name, item in first.items()}
-    return first + second if isinstance(first, list) else torch.cat([first, second])
-
-
-def as_long(given: dict[str, Any], other: Mapping[str, Any], ragged: Sequence[str]) -> dict[str, Any]:
-    """A call's arguments with ragged text, (row, token, channel), as long as another's, where that is longer."""
-    short = {name: other[name].shape[1] - given[name].shape[1] for name in ragged if name in other}
-    longer = {name: (0, 0, 0, missing) for name, missing in short.items() if missing > 0}
-    return given | {name: torch.nn.functional.pad(given[name], ends) for name, ends in longer.items()}

@@ -34,7 +34,7 @@ class AnatomyLaws(FamilyFixtures):
 
         with model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True):
             untraced(model, prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)))
-        return next(call for call in calls if (model.anatomy.rows_first(call)[model.anatomy.timestep] > 0).all())
+        return next(call for call in calls if (model.anatomy.rows_first(call)[model.anatomy.timestep.name] > 0).all())
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -58,7 +58,10 @@ class AnatomyLaws(FamilyFixtures):
     def test_the_text_tokens_of_a_call_are_those_planned(self, model: Model, inputs: dict[str, Any], lengths: Any) -> None:
         """The state is split at this number where blocks hold both streams in one state."""
         if model.anatomy.joint:
-            assert model.anatomy.lengths(model.anatomy.rows_first(inputs))["text"] == lengths["text"]
+            found = model.anatomy.lengths(model.anatomy.rows_first(inputs))
+            assert {stream: lengths[stream] for stream in found if stream in model.anatomy.stream_names} == {
+                stream: count for stream, count in found.items() if stream in model.anatomy.stream_names
+            }
 
     def test_swapping_two_gates_breaks_the_identity(self, model: Model, records: list[Record], lengths: Any) -> None:
         """Each pair of gates of one projection, and a gate with a shift."""
@@ -100,8 +103,8 @@ class AnatomyLaws(FamilyFixtures):
     def test_conditioning_enters_again_where_the_anatomy_says(self, model: Model, inputs: dict[str, Any]) -> None:
         """Another timestep changes the output with the blocks' inputs fixed, but not with the re-entries fixed too."""
         anatomy, one = model.anatomy, one_row(model.anatomy, inputs)
-        given = one[anatomy.timestep]
-        other = {**one, anatomy.timestep: (given * 0.4).to(given.dtype)}
+        given = one[anatomy.timestep.name]
+        other = {**one, anatomy.timestep.name: (given * 0.4).to(given.dtype)}
         replay = Replay(model)
         blocks = [block.path for block in anatomy.blocks]
         again = [reentry.module for reentry in anatomy.reentries]

@@ -167,7 +167,7 @@ class ByHand:
 @contextlib.contextmanager
 def plain_edits(prepared: Prepared, edits: Any, family: Family) -> Iterator[None]:
     """Plain hooks that change the image state after a block."""
-    model, tokens = prepared.model, prepared.layout.tokens("image")
+    model, tokens = prepared.model, prepared.layout.tokens(prepared.layout.generated)
 
     def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
         given = named.get("hidden_states", args[0] if args else None)

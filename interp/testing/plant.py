@@ -25,7 +25,7 @@ from interp.base.streams import GENERATED
 from interp.models import tiny
 from interp.models.anatomy import Block, Modulation
 from interp.models.catalog import read_yaml
-from interp.models.families.pipeline import schedule
+from interp.models.families.schedules import schedule
 from interp.models.load import adopt
 from interp.models.quiet import quiet
 from interp.testing.wiring import deafen, keep_apart, set_branch, silence_text
@@ -208,8 +208,8 @@ def _set_alpha(
     alone, unscaled, to measure its mean and size.
     """
     pipe, spec = model.pipe, model.loaded.spec
-    settings = model.settings()
-    times = schedule(pipe, spec, model.defaults.steps, spec.layout(pipe, *model.sizes(), settings)).timesteps
+    layout = spec.layout(pipe, *model.sizes(), settings := model.settings())
+    times = schedule(pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated)).timesteps
     assert spec.conditions is not None
     text = spec.conditions(pipe, list(population), settings)
 
@@ -217,7 +217,7 @@ def _set_alpha(
         projection.weight[rows], projection.bias[rows] = 0.0, 0.0
         projection.weight[rows, component] = 1.0
         assert model.anatomy.conditioning is not None
-        given = {model.anatomy.timestep: model.anatomy.timestep_given(timesteps), **arguments}
+        given = {model.anatomy.timestep.name: model.anatomy.timestep.given(timesteps), **arguments}
         inputs = model.anatomy.conditioning.inputs(pipe.transformer, given)
         module = pipe.transformer.get_submodule(block.path)
         return modulation.compute(module, inputs)[:, rows[0]].double()

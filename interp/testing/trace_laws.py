@@ -176,7 +176,7 @@ class TraceLaws(FamilyFixtures):
     def test_the_last_clean_estimate_is_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
         """Adding the implied noise to the clean estimate gives the latents; flow schedulers end on the estimate."""
         kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
-        size = model.loaded.spec.flow_size(model.pipe)
+        size = model.loaded.spec.levels.flow_size(model.pipe)
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
             given, output = clean.calls.arguments[step][first], clean.calls.predictions[step]

@@ -65,7 +65,7 @@ def pipeline_arguments(model: Model, plan: Plan, rows: Sequence[Row]) -> dict[st
         "generator": [torch.Generator("cpu").manual_seed(row.seed) for row in rows],
         "output_type": "np",
         **model.loaded.spec.arguments(model.pipe, [row.text for row in rows], plan.height, plan.width, plan.settings),
-        **model.loaded.spec.of_steps(plan.steps),
+        **model.loaded.spec.levels.arguments(plan.steps),
     }
 
 

@@ -28,7 +28,8 @@ from interp.interventions.hooks import as_list
 from interp.interventions.in_use import check_idle
 from interp.interventions.selection import Selection
 from interp.interventions.stored import from_json
-from interp.models.families.pipeline import Layout, Schedule, schedule
+from interp.models.families.pipeline import Layout
+from interp.models.families.schedules import Schedule, schedule
 from interp.models.noise import is_velocity, last_level
 from interp.models.quiet import quiet
 from interp.models.state import functions_state
@@ -140,7 +141,7 @@ def prepare(
     plan = plan_of(model, texts, sampling, record, guided, edits)
     layout = model.loaded.spec.layout(model.pipe, plan.height, plan.width, plan.settings)
     check_picture_size(model, plan.height, plan.width, layout.pixel_multiple)
-    times = schedule(model.pipe, model.loaded.spec, plan.steps, layout)
+    times = schedule(model.pipe, model.loaded.spec.levels, plan.steps, layout.tokens(layout.generated))
     for edit in edits:
         if isinstance(edit, Selection):
             tokens = {stream: layout.tokens(stream) for stream in model.anatomy.stream_names}

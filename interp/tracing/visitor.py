@@ -19,8 +19,8 @@ from interp.base.plan import Row
 from interp.base.sites import Site
 from interp.interventions.hooks import Driver
 from interp.models.anatomy import Modulation, Tap, bind_inputs
+from interp.models.call_form import every_row
 from interp.models.families.outputs import as_bytes, still
-from interp.models.hook_points import every_row
 from interp.tracing.editor import Editor
 from interp.tracing.envoy import Observer
 from interp.tracing.prepare import Prepared
@@ -173,7 +173,7 @@ class Visitor:
                 f"in step {self.step} the pipeline's transformer call {self.calls} has {batch} rows where call {self.step} "
                 f"with {len(self.rows)} rows was expected; the pipeline's own guidance must be off while tracing"
             )
-        self.timesteps.append(Moving(bound[self.anatomy.timestep].flatten()))
+        self.timesteps.append(Moving(bound[self.anatomy.timestep.name].flatten()))
         self.turns.begin_call()
         self.driver.step = self.step
         self.driver.memory.begin_call()
@@ -199,10 +199,8 @@ class Visitor:
                 f"trace: {self.calls} transformer calls and {self.scheduler_hook.steps} scheduler steps ran; {expected} planned"
             )
         for step, (moving, planned) in enumerate(zip(self.timesteps, self.schedule.timesteps, strict=True)):
-            given, wanted = moving.numpy().astype(np.float64) * self.anatomy.timestep_scale, planned
-            if self.anatomy.timestep_rises:  # in its own units: near 1 these are the accurate ones
-                given, wanted = given / self.anatomy.timestep_scale, self.anatomy.timestep_given(planned)
-            if not np.allclose(given, wanted, rtol=TIMESTEP_ROUNDING.get(moving.host.dtype, 1e-6), atol=1e-6):
+            given = moving.numpy().astype(np.float64)
+            if not self.anatomy.timestep.agrees(given, planned, TIMESTEP_ROUNDING.get(moving.host.dtype, 1e-6)):
                 raise TraceError(f"step {step} was planned at timestep {planned:g} but ran at {given}: the scheduler changed")
         for edit, count in zip(self.driver.arms[0], self.driver.touched[0], strict=True):
             if not count:

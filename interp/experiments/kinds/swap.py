@@ -89,13 +89,14 @@ class Factorial:
         state, given = anatomy.row_inputs[0], dict(own)
         latents, start = torch.from_numpy(clean.latents)[None], clean.calls.arguments[0][state]
         given[state] = experiments.clean.noised(self.prepared, latents, start, pair[levels["latents"]]).to(own[state].dtype)
-        given[anatomy.timestep] = clean.calls.arguments[pair[levels["timestep"]]][anatomy.timestep]
+        time = anatomy.timestep.name
+        given[time] = clean.calls.arguments[pair[levels["timestep"]]][time]
         theirs = partner.calls.arguments[pair[0]]
         pooled = anatomy.conditioning.players["text"] if anatomy.conditioning and "pooled" in self.factors else None
         if levels.get("pooled") and pooled is not None:
             given[pooled] = theirs[pooled]
         if levels.get("tokens"):
-            names = [name for name in anatomy.row_inputs if name not in (state, anatomy.timestep, "guidance", pooled)]
+            names = [name for name in anatomy.row_inputs if name not in (state, time, "guidance", pooled)]
             given.update({name: theirs[name] for name in names})
         return given
 
@@ -109,7 +110,7 @@ def design(request: Request) -> experiments.design.Measuring:
     prepared = request.prepare(options.prompts)
     anatomy = prepared.model.anatomy
     stream = anatomy.stream(options.stream).name
-    if not anatomy.one_timestep:
+    if not anatomy.timestep.alone:
         raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
     if len({row.text for row in rows}) < 2:

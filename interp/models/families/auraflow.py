@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap
+from interp.models.anatomy import Anatomy, Conditioning, Reentry, Tap, Timestep
 from interp.models.families.blocks import (
     double_block,
     embed_timestep,
@@ -57,7 +57,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, joint_transformer_blocks=JOINT, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         position=position,
         conditioning=Conditioning({"timestep": "timestep"}, partial(embed_timestep, "time_step_embed", "time_step_proj")),
         lengths=lambda given: {"text": registers + given["encoder_hidden_states"].shape[1]},

@@ -28,6 +28,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, text_pipeline, unpack
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 EMBEDDERS = ("time_embed.time_proj", "time_embed.timestep_embedder")
@@ -65,8 +66,7 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     multiple = pipe.vae_scale_factor
     rows, columns = height // multiple, width // multiple
     return Layout(
-        image_grid=(rows, columns),
-        text_tokens=settings["max_sequence_length"],
+        sizes={"image": (rows, columns), "text": (settings["max_sequence_length"],)},
         latents={"latent_token": rows * columns, "latent_channel": pipe.transformer.config.in_channels},
         pixel_multiple=multiple,
     )
@@ -97,7 +97,7 @@ PIPELINE = text_pipeline(
     unconditional=unconditional,
     unpack=unpack,
     pack=pack,
-    sigmas=falling,
+    levels=Levels(falling),
     own_tokens=own_tokens(("tokenizer", "max_sequence_length")),
 )
 FAMILY = ModelFamily(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap, Timestep
 from interp.models.families.blocks import (
     ADALN_BOTH,
     ADALN_SINGLE,
@@ -25,6 +25,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import encoder, falling, pack, packed_layout, text_pipeline, unmasked, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 DOUBLE = double_block(
@@ -66,7 +67,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "attention_mask"),
         reentries=(Reentry("norm_out", "emb"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep"}, approximated, of_block=partial(of_block, *counts)),
         last_norm=Norm("norm_out.norm"),
     )
@@ -78,7 +79,7 @@ PIPELINE = text_pipeline(
     encode,
     unpack=unpack,
     pack=pack,
-    sigmas=falling,
+    levels=Levels(falling),
     own_tokens=unmasked(encode, "attention_mask"),
 )
 FAMILY = ModelFamily("chroma", "ChromaTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls"))

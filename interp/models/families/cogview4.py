@@ -23,6 +23,7 @@ from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Norm, Re
 from interp.models.families.blocks import ROWS, STATES, called, image_stream, numbered, text_stream
 from interp.models.families.calls import Settings, config_size, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 CHUNKS = tuple(
@@ -135,8 +136,9 @@ def timesteps(steps: int) -> np.ndarray[Any, Any]:
     return np.linspace(1000, 1.0, steps).astype(np.int64).astype(np.float32)
 
 
-def shift(config: Any, tokens: int, steps: int) -> float:
+def shift(pipe: Any, tokens: int, steps: int) -> float:
     """The shift of the noise levels, which grows with the picture's side."""
+    config = pipe.scheduler.config
     return float((tokens / config.base_image_seq_len) ** 0.5 * config.max_shift + config.base_shift)
 
 
@@ -150,8 +152,6 @@ PIPELINE = text_pipeline(
     prompts=lambda pipe, texts, settings: {"prompt_embeds": encode(pipe, texts, settings)["encoder_hidden_states"]},
     conditions=conditions,
     own_tokens=own_tokens,
-    sigmas=lambda steps: timesteps(steps) / 1000,
-    timesteps=timesteps,
-    shift=shift,
+    levels=Levels(lambda steps: timesteps(steps) / 1000, timesteps=timesteps, shift=shift),
 )
 FAMILY = ModelFamily("cogview4", "CogView4Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", follows=True))

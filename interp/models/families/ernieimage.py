@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Lengths, Modulation, Reentry, Tap
 from interp.models.families.blocks import ADALN_ZERO, image_stream, numbered
 from interp.models.families.calls import Settings, falling_to_zero, patch_layout, text_pipeline
 from interp.models.families.flux2 import from_autoencoder, to_autoencoder
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.hook_points import REST
 from interp.models.lazy import torch
 
@@ -32,9 +33,9 @@ EPSILON = 1e-5  # in the pipeline's code, in place of the autoencoder's config
 class TokensFirst(Block):
     """A block whose state is (token, batch, channel)."""
 
-    def with_states(self, output: Any, states: Mapping[str, torch.Tensor]) -> Any:
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor], lengths: Lengths) -> Any:
         """The block's output with the stream's state replaced."""
-        return super().with_states(None if output is None else output.transpose(0, 1), states).transpose(0, 1)
+        return super().with_states(None if output is None else output.transpose(0, 1), states, lengths).transpose(0, 1)
 
     def with_rows(self, output: Any, rows: Any) -> Any:
         """The block's output with its rows indexed by `rows`."""
@@ -110,7 +111,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, layers=BLOCK),
         row_inputs=("hidden_states", "timestep", "text_bth", "text_lens"),
         reentries=(Reentry("final_norm", "conditioning"),),
-        ragged=("text_bth",),
+        forms={"text_bth": Form(ragged=True)},
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
         lengths=partial(image_tokens, transformer.config.patch_size),
         forks=False,
@@ -135,6 +136,6 @@ PIPELINE = text_pipeline(
     tokenizers={"tokenizer": None},
     to_autoencoder=partial(to_autoencoder, epsilon=EPSILON),
     from_autoencoder=partial(from_autoencoder, epsilon=EPSILON),
-    sigmas=falling_to_zero,
+    levels=Levels(falling_to_zero),
 )
 FAMILY = ModelFamily("ernieimage", "ErnieImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Timestep
 from interp.models.families.blocks import (
     ADALN_SINGLE,
     ROWS,
@@ -23,6 +23,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 DOUBLE = double_block()
@@ -56,7 +57,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning(
             {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}}, block_conditioning
         ),
@@ -89,8 +90,7 @@ PIPELINE = text_pipeline(
     conditions=conditions,
     unpack=unpack,
     pack=pack,
-    sigmas=falling,
-    leaves_flow=True,
+    levels=Levels(falling, leaves_flow=True),
     own_tokens=own_tokens(("tokenizer_2", "max_sequence_length")),
 )
 FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Tap, Timestep
 from interp.models.families.blocks import (
     ADALN_SINGLE,
     ATTENTION_INPUTS,
@@ -30,6 +30,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, attended, encoder, falling, packed_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 MODULATIONS = {
@@ -68,7 +69,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep", **{name: name for name in guided}}, block_conditioning),
         last_norm=Norm("norm_out.norm"),
     )
@@ -102,7 +103,7 @@ def from_autoencoder(pipe: Any, latents: torch.Tensor, epsilon: float | None = N
     return (patches - mean) / deviation
 
 
-def shift(config: Any, tokens: int, steps: int) -> float:
+def shift(pipe: Any, tokens: int, steps: int) -> float:
     """The pipeline's own empirical shift of its noise levels."""
     from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
@@ -151,10 +152,8 @@ KLEIN = text_pipeline(
     pack=lambda pipe, latents: latents.flatten(2).transpose(1, 2),
     to_autoencoder=to_autoencoder,
     from_autoencoder=from_autoencoder,
-    sigmas=falling,
-    shift=shift,
+    levels=Levels(falling, shift=shift, leaves_flow=True),
     own_tokens=own_tokens,
-    leaves_flow=True,
 )
 DEV = dataclasses.replace(
     KLEIN,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Lengths, Reentry, Tap, Timestep
 from interp.models.families.blocks import (
     ADALN_BOTH,
     IMAGE_FIRST,
@@ -34,6 +34,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, attended, encoder, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.hook_points import REST
 from interp.models.lazy import torch
 
@@ -103,8 +104,8 @@ def describe(transformer: Any) -> Anatomy:
         row_inputs=("hidden_states", "timesteps", "encoder_hidden_states_t5", LLAMA, "pooled_embeds"),
         reentries=(Reentry("final_layer", "temb"),),
         conditioning=Conditioning({"timestep": "timesteps", "text": "pooled_embeds"}, block_conditioning),
-        row_axes={LLAMA: 1},
-        timestep="timesteps",
+        forms={LLAMA: Form(axis=1)},
+        timestep=Timestep("timesteps"),
         lengths=partial(lengths, transformer.config.patch_size),
         forks=False,
     )
@@ -148,7 +149,7 @@ PIPELINE = text_pipeline(
     tokenizers=dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4"), "max_sequence_length"),
     gates=("pooled_embeds",),
     own_tokens=own_tokens,
-    shift=lambda config, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256),
+    levels=Levels(shift=lambda pipe, tokens, steps: 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256)),
 )
 FAMILY = ModelFamily(
     "hidream", "HiDreamImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("uncond first", follows=True)

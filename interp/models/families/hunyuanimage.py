@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Timestep
 from interp.models.families.blocks import image_stream, numbered, text_stream
 from interp.models.families.calls import Settings, falling_to_zero, patch_layout
 from interp.models.families.hunyuanvideo import DOUBLE, SINGLE
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
@@ -52,7 +53,7 @@ def describe(transformer: Any) -> Anatomy:
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=None if distilled else Conditioning({"timestep": "timestep"}, block_conditioning),
         last_norm=Norm("norm_out.norm"),
-        one_timestep=not config.use_meanflow,
+        timestep=Timestep(alone=not config.use_meanflow),
         forks=False,
     )
 
@@ -117,6 +118,6 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     own_tokens=own_tokens,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
-    sigmas=falling_to_zero,
+    levels=Levels(falling_to_zero),
 )
 FAMILY = ModelFamily("hunyuanimage", "HunyuanImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -30,6 +30,7 @@ from interp.models.families.blocks import (
 from interp.models.families.calls import Settings, encoder, falling_to_zero, patch_layout, text_pipeline, unmasked, video_layout
 from interp.models.families.flux import own_scale
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 MASKED = (*ROWS, "attention_mask")
@@ -62,10 +63,11 @@ def describe(transformer: Any) -> Anatomy:
         row_inputs=("hidden_states", *text, "timestep", *guided),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
         conditioning=Conditioning(
-            {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}}, block_conditioning
+            {"timestep": "timestep", "text": "pooled_projections", **{name: name for name in guided}},
+            block_conditioning,
+            guidance_scale=1000.0,
         ),
         last_norm=Norm("norm_out.norm"),
-        guidance_scale=1000.0,
         forks=False,
     )
 
@@ -110,7 +112,7 @@ PIPELINE = text_pipeline(
     tokenizers={"tokenizer": "max_sequence_length", "tokenizer_2": None},
     gates=("pooled_projections",),
     conditions=conditions,
-    sigmas=falling_to_zero,
+    levels=Levels(falling_to_zero),
     moving=True,
     own_tokens=unmasked(encode, "encoder_attention_mask"),
 )

@@ -24,6 +24,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
 from interp.models.families.blocks import IMAGE_FIRST, ROWS, double_block, numbered, text_stream, video_stream
 from interp.models.families.calls import Settings, falling_to_zero, patch_layout, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, PipelineSpec
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2")
@@ -131,7 +132,7 @@ PIPELINE = PipelineSpec(
     text_states=text_states,
     own_tokens=own_tokens,
     unconditional=lambda pipe, negative, settings: text_states(pipe, [negative], settings),
-    sigmas=falling_to_zero,
+    levels=Levels(falling_to_zero),
     moving=True,
 )
 FAMILY = ModelFamily(

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Modulation, Reentry, Tap
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Modulation, Reentry, Tap, Timestep
 from interp.models.families.blocks import image_stream, mlp_taps, numbered, single_block, text_stream
 from interp.models.families.calls import (
     denormalise,
@@ -31,6 +31,7 @@ from interp.models.families.calls import (
     unmasked,
 )
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels, dynamic_shift
 from interp.models.hook_points import given_chunks
 from interp.models.lazy import torch
 
@@ -65,7 +66,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
         reentries=(Reentry("final_layer", "temb"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
     )
 
@@ -74,6 +75,11 @@ def unpack(pipe: Any, latents: torch.Tensor, height: int, width: int) -> torch.T
     """Packed tokens to (row, channel, frame, y, x) of one frame."""
     spatial: torch.Tensor = pipe._unpack_latents(latents, height, width)
     return spatial
+
+
+def shift(pipe: Any, tokens: int, steps: int) -> float:
+    """The shift of the noise levels, which distilled weights fix."""
+    return FIXED_SHIFT if pipe.config.is_distilled else dynamic_shift(pipe, tokens, steps)
 
 
 def own_scale(given: Mapping[str, Any]) -> float | None:
@@ -92,8 +98,7 @@ PIPELINE = text_pipeline(
     to_autoencoder=denormalise,
     from_autoencoder=normalise,
     moving=True,
-    sigmas=falling,
-    fixed_shift=lambda pipe: FIXED_SHIFT if pipe.config.is_distilled else None,
+    levels=Levels(falling, shift=shift),
     own_tokens=unmasked(encode, "encoder_attention_mask"),
 )
 FAMILY = ModelFamily("krea2", "Krea2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError
-from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry, Timestep
 from interp.models.families.blocks import (
     ADALN_SINGLE,
     ROWS,
@@ -31,6 +31,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 EMBEDDERS = ("time_embed.time_proj", "time_embed.timestep_embedder")
@@ -47,7 +48,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, *EMBEDDERS, times=1000)),
         last_norm=Norm("norm_out.norm"),
     )
@@ -98,7 +99,7 @@ PIPELINE = text_pipeline(
     settings_maximum={},
     unpack=unpack,
     pack=pack,
-    sigmas=falling,
+    levels=Levels(falling),
     own_tokens=own_tokens,
 )
 FAMILY = ModelFamily("longcat", "LongCatImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

@@ -18,6 +18,7 @@ from interp.models.anatomy import Anatomy, Conditioning, Inputs, Reentry
 from interp.models.families.blocks import cross_block, mlp_taps, numbered, tabled, video_stream
 from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, scale_without_rescaling
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 CROSS = cross_block(
@@ -99,7 +100,7 @@ PIPELINE = text_pipeline(
     settings=settings,
     unpack=unpack,
     pack=lambda pipe, latents: pipe._pack_latents(latents),
-    sigmas=falling,
+    levels=Levels(falling),
     to_autoencoder=to_autoencoder,
     from_autoencoder=from_autoencoder,
     moving=True,

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import InputError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap, Timestep
 from interp.models.families.blocks import TEXT_IN_FRONT, CountedBlock, image_stream, numbered, projected
 from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline
-from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale, shift_of
+from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
+from interp.models.families.schedules import Levels, dynamic_shift
 from interp.models.lazy import torch
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
@@ -76,8 +77,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, noise_refiner=REFINER, layers=JOINT),
         row_inputs=("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
-        timestep_rises=True,
+        timestep=Timestep(scale=1000.0, rises=True),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
         lengths=lengths,
         forks=False,
@@ -106,6 +106,11 @@ def own_scale(given: Mapping[str, Any]) -> float | None:
     return scale
 
 
+def shift(pipe: Any, tokens: int, steps: int) -> float:
+    """The shift of the noise levels: the pipeline counts the latents' channels as tokens."""
+    return dynamic_shift(pipe, LATENT_CHANNELS, steps)
+
+
 PIPELINE = text_pipeline(
     "Lumina2Pipeline",
     layout,
@@ -113,7 +118,6 @@ PIPELINE = text_pipeline(
     256,
     longest=256,
     unconditional=unconditional,
-    sigmas=falling,
-    shift=lambda config, tokens, steps: shift_of(config, LATENT_CHANNELS),  # it counts the latents' channels as tokens
+    levels=Levels(falling, shift=shift),
 )
 FAMILY = ModelFamily("lumina2", "Lumina2Transformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

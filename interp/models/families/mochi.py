@@ -33,6 +33,7 @@ from interp.models.families.calls import (
     video_layout,
 )
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
@@ -142,7 +143,7 @@ PIPELINE = text_pipeline(
     default_size=lambda pipe: (pipe.default_height, pipe.default_width),
     settings=lambda pipe: {"max_sequence_length": 256, "num_frames": 19},
     conditions=encode,
-    sigmas=sigmas,
+    levels=Levels(sigmas),
     to_autoencoder=denormalise,
     from_autoencoder=normalise,
     moving=True,

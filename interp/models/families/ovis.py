@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry, Timestep
 from interp.models.families.blocks import (
     ADALN_SINGLE,
     ROWS,
@@ -28,6 +28,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import Settings, attended, encoder, falling, pack, packed_layout, text_pipeline, unpack
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 
 DOUBLE = double_block()
 SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
@@ -42,7 +43,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
         row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning(
             {"timestep": "timestep"}, partial(embed_cast_timestep, "time_proj", "timestep_embedder", times=1000)
         ),
@@ -64,8 +65,7 @@ PIPELINE = text_pipeline(
     longest=256,
     unpack=unpack,
     pack=pack,
-    sigmas=falling,
+    levels=Levels(falling, leaves_flow=True),
     own_tokens=own_tokens,
-    leaves_flow=True,
 )
 FAMILY = ModelFamily("ovis", "OvisImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls"))

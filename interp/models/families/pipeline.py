@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +11,7 @@ import numpy as np
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Describe
-
-FLOW_TIMESTEPS = 1000  # from a rectified flow's data to its noise
+from interp.models.families.schedules import Levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +72,9 @@ def pipeline_size(pipe: Any) -> tuple[int, int]:
     return side, side
 
 
+OWN_LEVELS = Levels()
+
+
 @dataclasses.dataclass(frozen=True)
 class PipelineSpec:
     """How to call a pipeline class as a sampler without guidance."""
@@ -112,24 +112,10 @@ class PipelineSpec:
     """(pipe, the scheduler's latents, height, width) -> latents in the autoencoder's layout, (row, channel, y, x)."""
     pack: Callable[[Any, Any], Any] = lambda pipe, latents: latents
     """(pipe, the autoencoder's latents) -> the scheduler's."""
-    sigmas: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """(steps) -> the noise levels that the pipeline passes to its scheduler, where it does."""
-    timesteps: Callable[[int], np.ndarray[Any, Any]] | None = None
-    """(steps) -> the timesteps that it passes with them, where it does: the scheduler then shifts the levels alone."""
     set_by_calls: tuple[str, ...] = ()
     """Settings of the tokenizer that the pipeline sets at every call."""
-    of_steps: Callable[[int], dict[str, Any]] = lambda steps: {}
-    """(steps) -> further arguments, which depend on the number of steps; its scheduler receives those that it takes."""
-    flow_levels: Callable[[Any], np.ndarray[Any, Any]] | None = None
-    """(scheduler) -> the levels of the rectified flow to which the pipeline converts timesteps and latents, if it does."""
-    flow_size: Callable[[Any], float] = lambda pipe: 1.0
-    """(pipe) -> by how much the scheduler's clean latents are larger than that flow's."""
-    leaves_flow: bool = False
-    """Whether it passes no noise levels to a scheduler with `use_flow_sigmas`, which makes its own."""
-    shift: Callable[[Any, int, int], float] = lambda config, tokens, steps: shift_of(config, tokens)
-    """(scheduler's config, image tokens, steps) -> the shift of its noise levels, for dynamic shifting."""
-    fixed_shift: Callable[[Any], float | None] = lambda pipe: None
-    """(pipe) -> this shift, where the pipeline's own config fixes it."""
+    levels: Levels = OWN_LEVELS
+    """How it sets its noise levels."""
     to_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_out(pipe, latents)
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
@@ -204,41 +190,6 @@ class ModelFamily:
     own_guidance: OwnGuidance
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """The sampling loop's timesteps (scheduler's units) and noise levels, one per step."""
-
-    timesteps: np.ndarray[Any, Any]
-    sigmas: np.ndarray[Any, Any]
-
-
-def schedule(pipe: Any, spec: PipelineSpec, steps: int, layout: Layout) -> Schedule:
-    """The timesteps and noise levels of a run, from a copy of the pipeline's scheduler."""
-    scheduler, name = copy.deepcopy(pipe.scheduler), type(pipe.scheduler).__name__
-    own_levels = spec.leaves_flow and getattr(scheduler.config, "use_flow_sigmas", False)
-    accepted = inspect.signature(scheduler.set_timesteps).parameters
-    arguments = {key: value for key, value in spec.of_steps(steps).items() if key in accepted}
-    if spec.sigmas is not None and "sigmas" in accepted and not own_levels:
-        arguments["sigmas"] = spec.sigmas(steps)
-        arguments |= {"timesteps": spec.timesteps(steps)} if spec.timesteps is not None else {}
-    else:
-        arguments["num_inference_steps"] = steps
-    if getattr(scheduler.config, "use_dynamic_shifting", False):
-        fixed = spec.fixed_shift(pipe)
-        arguments["mu"] = spec.shift(scheduler.config, layout.tokens(layout.generated), steps) if fixed is None else fixed
-    try:
-        scheduler.set_timesteps(**arguments)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"steps: the model's {name} refuses {steps} steps ({error}); give another --steps") from error
-    if spec.flow_levels is not None:
-        levels = spec.flow_levels(scheduler)
-        return Schedule(levels * FLOW_TIMESTEPS, levels)
-    timesteps = np.asarray(scheduler.timesteps.cpu(), np.float64)
-    if not np.isfinite(timesteps).all():
-        raise InputError(f"steps: the model's {name} has no timesteps for {steps} steps; give another --steps")
-    return Schedule(timesteps, noise_levels(scheduler, timesteps))
-
-
 def scaled_out(pipe: Any, latents: Any) -> Any:
     """Divide latents by the autoencoder's scale and add its shift."""
     config = pipe.vae.config
@@ -249,22 +200,3 @@ def scaled_in(pipe: Any, latents: Any) -> Any:
     """The inverse of `scaled_out`."""
     config = pipe.vae.config
     return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-
-
-def shift_of(config: Any, image_tokens: int) -> float:
-    """Resolution-dependent shift mu, linear in the number of image tokens (Stable Diffusion 3, arXiv 2403.03206)."""
-    first, last = config.base_image_seq_len, config.max_image_seq_len
-    slope = (config.max_shift - config.base_shift) / (last - first)
-    return float(config.base_shift + slope * (image_tokens - first))
-
-
-def noise_levels(scheduler: Any, timesteps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Sigma of each step: the scheduler's sigmas (1 - sigma where `invert_sigmas` is set), or sqrt((1 - a) / a) from its
-    cumulative alphas a.
-    """
-    if hasattr(scheduler, "sigmas"):
-        levels = np.asarray(scheduler.sigmas.double().cpu().numpy()[: len(timesteps)])
-        return 1 - levels if getattr(scheduler.config, "invert_sigmas", False) else levels
-    kept = scheduler.alphas_cumprod.double().cpu().numpy()[timesteps.astype(int)]
-    with np.errstate(divide="ignore"):  # a schedule may begin at pure noise, sigma infinite
-        return np.asarray(np.sqrt((1 - kept) / kept))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap, Timestep
 from interp.models.families.blocks import ADALN_ZERO, image_stream, numbered
 from interp.models.families.calls import Settings, patch_layout, text_pipeline
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
@@ -64,7 +64,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, blocks=CROSS),
         row_inputs=("hidden_states", "timestep", *TEXT),
         reentries=(Reentry("final_layer", "vec"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=None if sized else Conditioning({"timestep": "timestep"}, block_conditioning),
         last_norm=Norm("final_layer.norm_final"),
         forks=False,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Timestep
 from interp.models.families.blocks import ATTENTION_INPUTS, called, double_block, image_stream, mlp_taps, numbered, text_stream
 from interp.models.families.calls import (
     Settings,
@@ -27,6 +27,7 @@ from interp.models.families.calls import (
     unpack,
 )
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
 JOINT = double_block(
@@ -55,7 +56,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=JOINT),
         row_inputs=("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "timestep", "img_shapes"),
         reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep_scale=1000.0,
+        timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
         last_norm=Norm("norm_out.norm"),
     )
@@ -102,7 +103,7 @@ PIPELINE = text_pipeline(
     to_autoencoder=denormalise,
     from_autoencoder=normalise,
     moving=True,
-    sigmas=falling,
+    levels=Levels(falling),
     own_tokens=unmasked(encode, "encoder_hidden_states_mask"),
 )
 FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))

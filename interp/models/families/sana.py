@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry
+from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Timestep
 from interp.models.families.blocks import cross_block, image_stream, mlp_taps, numbered, tabled
 from interp.models.families.calls import Settings, config_size, encoder, patch_layout, text_pipeline
-from interp.models.families.pipeline import FLOW_TIMESTEPS, ModelFamily, OwnGuidance, guidance_scale, scaled_in, scaled_out
+from interp.models.families.pipeline import ModelFamily, OwnGuidance, guidance_scale, scaled_in, scaled_out
 from interp.models.families.pixart import CROSS_INPUTS
+from interp.models.families.schedules import FLOW_TIMESTEPS, Levels
 from interp.models.lazy import torch
 
 CROSS = cross_block(
@@ -50,9 +51,12 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=CROSS),
         row_inputs=(*CROSS_INPUTS, *guided),
         reentries=(Reentry("norm_out", "temb"),),
-        timestep_scale=FLOW_TIMESTEPS if guided else 1.0 / config.timestep_scale,
-        guidance_scale=config.guidance_embeds_scale if guided else 1.0,
-        conditioning=Conditioning({"timestep": "timestep", **{name: name for name in guided}}, block_conditioning),
+        timestep=Timestep(scale=FLOW_TIMESTEPS if guided else 1.0 / config.timestep_scale),
+        conditioning=Conditioning(
+            {"timestep": "timestep", **{name: name for name in guided}},
+            block_conditioning,
+            guidance_scale=config.guidance_embeds_scale if guided else 1.0,
+        ),
         last_norm=Norm("norm_out.norm"),
         forks=False,
     )
@@ -106,9 +110,9 @@ SPRINT = text_pipeline(
     settings=lambda pipe: {"max_sequence_length": 300, "embedded_guidance": 4.5},
     argument_of={"embedded_guidance": "guidance_scale"},
     conditions=guidance,
-    of_steps=lambda steps: {"intermediate_timesteps": 1.3 if steps == 2 else None},
-    flow_levels=levels,
-    flow_size=sigma_data,
+    levels=Levels(
+        arguments=lambda steps: {"intermediate_timesteps": 1.3 if steps == 2 else None}, flow=levels, flow_size=sigma_data
+    ),
     to_autoencoder=lambda pipe, latents: scaled_out(pipe, latents / sigma_data(pipe)),
     from_autoencoder=lambda pipe, latents: scaled_in(pipe, latents) * sigma_data(pipe),
 )

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Modulation, Reentry, Tap
+from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Lengths, Modulation, Reentry, Tap, Timestep
 from interp.models.families.blocks import image_stream, numbered
 from interp.models.families.calls import Settings, falling, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
+from interp.models.families.schedules import Levels
 from interp.models.hook_points import REST
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
@@ -75,10 +76,8 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, noise_refiner=REFINER, layers=JOINT),
         row_inputs=("x", "t", "cap_feats"),
         reentries=(Reentry("all_final_layer.2-1", "c"),),
-        listed="x",
-        timestep="t",
-        timestep_scale=1000.0,
-        timestep_rises=True,
+        forms={"x": Form(listed=True)},
+        timestep=Timestep("t", scale=1000.0, rises=True),
         conditioning=Conditioning({"timestep": "t"}, block_conditioning),
         lengths=lengths,
         forks=False,
@@ -90,8 +89,7 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     multiple = 2 * pipe.vae_scale_factor
     rows, columns = height // multiple, width // multiple
     return Layout(
-        image_grid=(rows, columns),
-        text_tokens=0,
+        sizes={"image": (rows, columns)},
         latents={"latent_channel": pipe.transformer.in_channels, "latent_y": 2 * rows, "latent_x": 2 * columns},
         pixel_multiple=multiple,
         prediction=("minus_velocity",),
@@ -124,6 +122,6 @@ PIPELINE = text_pipeline(
     encode,
     guidance_off={"guidance_scale": 0.0},
     default_size=lambda pipe: (1024, 1024),
-    sigmas=falling,
+    levels=Levels(falling),
 )
 FAMILY = ModelFamily("zimage", "ZImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("cond first", own_scale))
