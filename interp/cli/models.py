@@ -81,13 +81,14 @@ def inspect(
     facts = [
         ["model", f"{model}: {anatomy.model_class}, {bones.parameters / 1e6:,.1f} M parameters in the transformer"],
         ["config", bones.origin],
-        ["blocks", f"{len(anatomy.blocks)}, {anatomy.channels} channels"],
-        ["streams", ", ".join(anatomy.stream_names)],
+        ["blocks", str(len(anatomy.blocks))],
+        ["streams", ", ".join(f"{one.name} ({one.role}, {one.width} channels)" for one in anatomy.streams)],
         ["gates", ", ".join(anatomy.gates) or "none: no alpha multiplies what the blocks add"],
         ["conditioning enters again in", ", ".join(reentry.module for reentry in anatomy.reentries)],
     ]
     print_table("", ["", ""], facts)
-    print_table("", ["blocks", "kind", "path", "sites of the image stream", "sites of the text stream"], block_rows(bones))
+    streams = [f"sites of the {stream} stream" for stream in bones.anatomy.stream_names]
+    print_table("", ["blocks", "kind", "path", *streams], block_rows(bones))
 
 
 def block_rows(bones: Skeleton) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ class Run(Described):
         }
         if self.results:
             facts["results"] = ", ".join(self.results)
-        sizes = {name: getattr(self, name).sizes for name in ("stats", "gates") if name in self._reader}
+        sizes: dict[str, Mapping[Hashable, int]] = {}
+        for name in (name for name in ("stats", "gates") if name in self._reader):
+            sizes |= {f"{name}/{one.name}": self._reader.of_stream(name, one.name).sizes for one in self.streams}
         if "hidden" in self._reader:
             sizes |= {f"hidden/{stream}": child.sizes for stream, child in self.hidden.children.items()}
         return facts | {name: ", ".join(f"{axis} {size}" for axis, size in axes.items()) for name, axes in sizes.items()}
