@@ -58,11 +58,11 @@ def tiny_dit(folder: Path) -> None:
 
 
 CASES = [
-    Case("unknown model name", "trace --model sdx --prompts {prompts}", ("model", "sdx", "demo", "sd3", "owner/name")),
+    Case("unknown model name", "trace --model sdx --prompts {prompts}", ("model", "sdx", "sd3", "interp models", "owner/name")),
     Case(
         "model folder does not exist",
         "trace --model ./nowhere/here --prompts {prompts}",
-        ("model", "./nowhere/here", "demo", "owner/name"),
+        ("model", "./nowhere/here", "interp models", "owner/name"),
     ),
     Case(
         "model folder is no pipeline",
@@ -104,13 +104,13 @@ CASES = [
     Case(
         "folder of an unsupported pipeline class",
         "trace --model {folder}/m --prompts {prompts}",
-        ("FOLDER/m", "DDIMPipeline", "FluxPipeline", "register_anatomy"),
+        ("FOLDER/m", "DDIMPipeline", "interp models --support", "register_anatomy"),
         prepare=broken_folder("m", edit_json("model_index.json", _class_name="DDIMPipeline")),
     ),
     Case(
         "folder of a class nobody knows",
         "trace --model {folder}/m --prompts {prompts}",
-        ("FOLDER/m", "NoSuchPipeline", "AuraFlowPipeline", "ChromaPipeline", "register_anatomy"),
+        ("FOLDER/m", "NoSuchPipeline", "interp models --support", "register_anatomy"),
         prepare=broken_folder("m", edit_json("model_index.json", _class_name="NoSuchPipeline")),
     ),
     Case(

@@ -96,7 +96,7 @@ def _break(folder: Path) -> None:
     zarr.create_group(folder / "foreign.zarr")
     shutil.copytree(folder / "demo.zarr", folder / "truncated.zarr")
     for group in ("summary", "stats"):
-        files = [file for file in (folder / "truncated.zarr" / group / "mean_abs" / "c").rglob("*") if file.is_file()]
+        files = [file for file in (folder / "truncated.zarr" / group / "image" / "mean_abs" / "c").rglob("*") if file.is_file()]
         assert files
         for file in files:
             file.write_bytes(file.read_bytes()[:50])

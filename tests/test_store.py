@@ -62,7 +62,7 @@ def test_axes_and_coordinates(tiny_run: interp.Run) -> None:
 
 def test_reading_is_lazy_with_one_chunk_a_shard(tiny_run: interp.Run) -> None:
     fresh = interp.open_run(tiny_run.path)
-    assert fresh.stats["mean"].chunks == ((1,) * 8, (4,), (4,), (2,), (32,))
+    assert fresh.stats["mean"].chunks == ((1,) * 8, (4,), (4,), (1, 1), (32,))
     assert fresh.hidden["image"]["hidden"].chunks[:3] == ((1,) * 8, (1,) * 4, (1,) * 4)
 
 

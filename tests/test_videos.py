@@ -80,7 +80,7 @@ def test_frames_that_the_autoencoder_cannot_make_are_refused(wan_model: interp.M
 def test_a_region_of_a_video_is_in_every_frame(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, PROMPTS[:1], steps=2)
-    layout, (rows, columns) = prepared.layout, prepared.layout.image_grid
+    layout, (rows, columns) = prepared.layout, prepared.layout.grid
     assert layout.token_frames > 1
     grid = np.zeros((layout.token_frames, rows, columns), bool)
     grid.reshape(-1)[list(half_of(prepared))] = True

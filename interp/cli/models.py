@@ -26,7 +26,7 @@ NAMES = {"name": "name", "traced": "traceable", "source": "source", "about": "ab
 
 def models(
     support: Annotated[bool, typer.Option("--support", help="Properties of every family: blocks, gates, guidance.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown: the table of docs/models.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The same as Markdown, and notes on each pipeline.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the known models and whether this version can trace them."""
@@ -35,7 +35,7 @@ def models(
     rows = known.support() if support or markdown else _names()
     shown = {name: name for name in rows[0]} if support else NAMES
     if markdown:
-        print(known.markdown(rows), end="")
+        print(known.page(rows), end="")
     elif as_json:
         print_json(rows)
     else:

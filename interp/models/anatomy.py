@@ -17,6 +17,7 @@ from interp.base.errors import ModelError
 from interp.base.sites import GATES, Site
 from interp.base.streams import GENERATED, Stream, find_stream
 from interp.models.call_form import CallForm, Form, Timestep, add_rows, bind_inputs, in_place_of, take_rows
+from interp.models.catalog import nearest
 from interp.models.hook_points import REST, Conditioning, Inputs, Lengths, Modulation, Norm, Reentry, Tap, cut
 from interp.models.lazy import torch
 
@@ -224,7 +225,7 @@ def describe(transformer: torch.nn.Module, registry: Mapping[str, Describe]) -> 
     name = type(transformer).__name__
     if name not in registry:
         raise ModelError(
-            f"transformer class {name} has no anatomy; supported: {', '.join(sorted(registry))}. To add it, write "
+            f"transformer class {name} has no anatomy; {nearest(name, registry, 'interp models --support')}. To add it, write "
             f"describe(transformer) -> interp.Anatomy and call interp.register_anatomy({name!r}, describe)"
         )
     return registry[name](transformer)

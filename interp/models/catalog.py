@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ class Entry:
 def entry_of(name: str | Path) -> Entry | None:
     """The entry of a name; `None` for a path, also one such as `./demo`: a folder, not a name."""
     return None if isinstance(name, Path) else CATALOG.get(name)
+
+
+def nearest(wanted: str, known: Iterable[str], command: str = "interp models") -> str:
+    """The known names nearest to one that is not known, and the command that lists all: for the end of an error."""
+    near = difflib.get_close_matches(wanted, list(known), 3, 0.65)
+    asked = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{asked}`{command}` lists what there is"
 
 
 def source_of(name: str | Path) -> str:

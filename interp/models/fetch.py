@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.base.errors import ModelError, first_line
-from interp.models.catalog import CATALOG
+from interp.models.catalog import CATALOG, nearest
 from interp.models.families import PIPELINES
 from interp.models.quiet import quiet
 
@@ -44,9 +44,11 @@ def fetch(
 
 def check_pipeline_class(name: str, pipeline_class: str) -> None:
     """Reject a pipeline that no family describes."""
+    command = "interp models --support"
     if pipeline_class not in PIPELINES:
         raise ModelError(
-            f"model {name!r} is a {pipeline_class}, which cannot be traced; supported: {', '.join(sorted(PIPELINES))} "
+            f"model {name!r} is a {pipeline_class}, which cannot be traced; "
+            f"{nearest(pipeline_class, PIPELINES, command)} "
             "(interp.register_anatomy adds one)"
         )
 
@@ -110,7 +112,7 @@ def load_errors(name: str, source: str) -> Iterator[None]:
     except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError) as error:
         raise ModelError(
             f"model {name!r} is not a folder, hub id or revision that can be found ({first_line(error)}); "
-            f"known names: {', '.join(CATALOG)}"
+            f"{nearest(name, CATALOG)}"
         ) from None
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError) as error:
         raise ModelError(_not_here(name, error)) from None
@@ -143,5 +145,5 @@ def _unreadable(name: str, source: str, error: OSError) -> str:
 def _not_here(name: str, error: Exception) -> str:
     return (
         f"model {name!r} is not on this machine and cannot be fetched ({first_line(error)}); check the network or the name, "
-        f"download it on a connected machine (`hf download`), or give a local folder; known names: {', '.join(CATALOG)}"
+        f"download it on a connected machine (`hf download`), or give a local folder; {nearest(name, CATALOG)}"
     )

@@ -13,7 +13,7 @@ import torch
 from interp.base.errors import InputError, InterpWarning, ModelError, first_line
 from interp.models import quantize as quantization
 from interp.models.anatomy import Anatomy, describe
-from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults, source_of
+from interp.models.catalog import CATALOG, Defaults, entry_of, folder_defaults, nearest, source_of
 from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
 from interp.models.fetch import check_pipeline_class, fetch
@@ -193,7 +193,7 @@ def _folder(source: str) -> Path | None:
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return None
     raise ModelError(
-        f"model {source!r} is not a known name or folder; known names: {', '.join(CATALOG)}; "
+        f"model {source!r} is not a known name or folder; {nearest(source, CATALOG)}; "
         "or give a hub id (owner/name) or the path of a diffusers folder"
     )
 

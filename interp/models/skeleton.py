@@ -14,7 +14,7 @@ from torch import nn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, describe
-from interp.models.catalog import CATALOG, source_of
+from interp.models.catalog import CATALOG, FAMILY_FILES, nearest, read_yaml, source_of
 from interp.models.families import ANATOMIES, CONFIGS, FAMILIES, OWN_GUIDANCE, PIPELINES
 from interp.models.fetch import load_errors
 from interp.models.quiet import quiet
@@ -63,7 +63,8 @@ def build(name: str, config: Mapping[str, Any], origin: str) -> Skeleton:
 
     class_name = str(config.get("_class_name"))
     if class_name not in ANATOMIES:
-        raise ModelError(f"model {name!r}: its transformer is a {class_name}; supported: {', '.join(sorted(ANATOMIES))}")
+        command = "interp models --support"
+        raise ModelError(f"model {name!r}: its transformer is a {class_name}; {nearest(class_name, ANATOMIES, command)}")
     values = {key: value for key, value in config.items() if not key.startswith("_")}
     with quiet(), load_errors(name, origin), torch.device("meta"):
         transformer = getattr(diffusers, class_name).from_config(values)
@@ -74,7 +75,7 @@ def _hub_config(name: str, source: str, revision: str | None, local_files_only: 
     from huggingface_hub import hf_hub_download
 
     if source.count("/") != 1:
-        raise ModelError(f"model {name!r} is not a known name or folder; known names: {', '.join(CATALOG)}")
+        raise ModelError(f"model {name!r} is not a known name or folder; {nearest(name, CATALOG)}")
     with quiet(), load_errors(name, source):
         path = hf_hub_download(
             source, "transformer/config.json", revision=revision, local_files_only=local_files_only, etag_timeout=5
@@ -120,6 +121,13 @@ def gates(anatomy: Anatomy) -> str:
     if not anatomy.gates:
         return "none: hidden states alone"
     return ", ".join(anatomy.gates) + source + (f"; {', '.join(without)} has none" if without else "")
+
+
+def page(rows: list[dict[str, str]]) -> str:
+    """The rows and the notes on each pipeline, as Markdown tables."""
+    notes = [read_yaml(path).get("notes") or {} for path in sorted(FAMILY_FILES.glob("*.yaml"))]
+    told = [{"pipeline": f"`{name}`", "notes": text} for family in notes for name, text in family.items()]
+    return f"{markdown(rows)}\n{markdown(told)}"
 
 
 def markdown(rows: list[dict[str, str]]) -> str:

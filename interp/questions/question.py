@@ -7,7 +7,6 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.analysis.sources import stream_of
 from interp.analysis.table import Rows, Table
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ class Question:
         """The options with the name of the run's stream in place of a role."""
         if not hasattr(asked, "stream"):
             return asked
+        from interp.analysis.sources import stream_of
+
         return dataclasses.replace(asked, stream=stream_of(run, asked.stream))
 
     def shown(self, results: Results, asked: Any) -> dict[str, tuple[xr.Dataset, Rows]]:
