@@ -16,7 +16,8 @@ from interp.base.site_recorder import SiteRecorder
 from interp.base.site_recorder import at_least as at_least
 from interp.base.sites import Select
 
-RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary", "padding")
+RECORDABLE = ("stats", "gates", "hidden", "modulation", "prediction", "branches", "summary", "padding", "frames")
+LATER = ("prediction", "branches", "bundle", "frames")  # left out where off: stores of versions without them can be resumed
 BUNDLE = 32  # prompts per bundle where only a summary is kept
 
 
@@ -44,9 +45,11 @@ class Record:
     """Whether padding counts among the text tokens of statistics and branches, as in stores of earlier versions."""
     bundle: int = 0
     """Prompts per bundle: keep only mean and variance of statistics and gates over each bundle; 0 keeps every prompt's."""
+    frames: bool = False
+    """Mean, mean |x| and max |x| over the tokens of every latent frame of a video, per channel, of every block."""
 
     def __post_init__(self) -> None:
-        for field in ("stats", "gates", "modulation", "prediction", "branches", "padding"):
+        for field in ("stats", "gates", "modulation", "prediction", "branches", "padding", "frames"):
             if not isinstance(getattr(self, field), bool):
                 raise InputError(f"record.{field} must be True or False; got {getattr(self, field)!r}")
         if self.hidden is False:
@@ -98,13 +101,14 @@ class Record:
             prediction="prediction" in wanted,
             branches="branches" in wanted,
             padding="padding" in wanted,
+            frames="frames" in wanted,
         )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         recorders = [recorder.to_json() for recorder in self.recorders]
-        for later in ("prediction", "branches", "bundle"):  # stores of versions without these fields can still be resumed
+        for later in LATER:
             if not values[later]:
                 del values[later]
         if values["padding"] or not (self.stats or self.branches):

@@ -11,6 +11,8 @@ from interp.base.errors import InputError
 Role = Literal["generated", "conditioning", "reference"]
 ROLES: tuple[Role, ...] = ("generated", "conditioning", "reference")
 GENERATED, CONDITIONING, REFERENCE = ROLES
+FRAME = "frame"
+"""The axis of a video's latent frames."""
 ALL = "both"
 """In place of a stream's name: every stream."""
 
@@ -26,6 +28,11 @@ class Stream:
     """Channels of its states."""
     axes: tuple[str, ...] | None = None
     """The axes that its tokens fill, in order, such as ("y", "x"), ("frame", "y", "x") or ("time",); `None` for a text."""
+
+    @property
+    def in_frames(self) -> bool:
+        """Whether its tokens fill the frames of a video, one after the other."""
+        return self.axes is not None and self.axes[0] == FRAME
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -31,7 +31,7 @@ ALONE, HERE = Execution(), Spread()
 class Recording:
     """What is recorded of every row."""
 
-    record: Annotated[str, Doc("Any of stats,gates,hidden,modulation,prediction,branches,summary.")] = "stats,gates"
+    record: Annotated[str, Doc("Any of stats,gates,hidden,modulation,prediction,branches,frames,summary.")] = "stats,gates"
     bundle: Annotated[int | None, Doc("Prompts that --record summary reduces together. [default: 32]")] = None
     blocks: Annotated[str | None, Doc('Blocks of hidden to keep, such as "0,6,12-20". [default: all]')] = None
     record_steps: Annotated[str | None, Doc('Steps of hidden to keep, such as "0,-1". [default: all]')] = None

@@ -17,7 +17,14 @@ from interp.store.schema import HiddenAxes, RecordedAxes, Schema, StreamAxes
 from interp.tracing.model import Model
 from interp.tracing.prepare import Prepared
 from interp.tracing.recorders import Array, HiddenRecorder, HiddenSink, OwnRecorder, Recorder
-from interp.tracing.reductions import BranchRecorder, GatesRecorder, StatisticsRecorder, gate_present, stream_present
+from interp.tracing.reductions import (
+    BranchRecorder,
+    FramesRecorder,
+    GatesRecorder,
+    StatisticsRecorder,
+    gate_present,
+    stream_present,
+)
 
 
 def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidden: HiddenSink) -> list[Recorder]:
@@ -28,6 +35,8 @@ def make_recorders(prepared: Prepared, schema: Schema, rows: Sequence[Row], hidd
     for stream in anatomy.stream_names:
         if record.stats:
             recorders.append(StatisticsRecorder(anatomy, stream, steps, counted))
+        if record.frames and anatomy.stream(stream).in_frames:
+            recorders.append(FramesRecorder(anatomy, stream, steps, prepared.layout.sizes[stream]))
         if record.gates:
             recorders.append(GatesRecorder(anatomy, stream, steps, schema.gate_kinds))
         if record.branches:
@@ -85,10 +94,20 @@ def make_schema(prepared: Prepared) -> Schema:
         branches=record.branches,
         writers=anatomy.writers,
         frames=layout.frames,
+        by_frame=_by_frame(prepared),
         hidden=_hidden_axes(model, plan, layout, len(times.timesteps)),
         recorded={own.name: _own_axes(own, anatomy) for own in record.recorders},
         bundle=record.bundle,
     )
+
+
+def _by_frame(prepared: Prepared) -> bool:
+    """Whether statistics of latent frames are kept; refused where no stream has frames."""
+    streams = prepared.model.anatomy.streams
+    if prepared.plan.record.frames and not any(stream.in_frames for stream in streams):
+        here = ", ".join(f"{stream.name} ({', '.join(stream.axes or ('token',))})" for stream in streams)
+        raise InputError(f"record.frames needs a stream with a frame axis; {prepared.model.name} has {here}: leave frames out")
+    return prepared.plan.record.frames
 
 
 def _stream_axes(prepared: Prepared, name: str, kinds: Sequence[str], counted: tuple[int, ...]) -> StreamAxes:

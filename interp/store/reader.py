@@ -82,6 +82,7 @@ class StoreReader(OpenStore):
             if record.get("branches"):
                 wanted += [f"branches{end}/{name}" for name in ("branch", "embedding", "position")]
         wanted += ["hidden"] if record.get("hidden") else []
+        wanted += ["frames"] if record.get("frames") else []
         wanted += [f"recorded/{own['name']}/value" for own in record.get("recorders", [])]
         for name in wanted:
             if not (self.path / name / "zarr.json").exists():

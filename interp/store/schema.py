@@ -7,6 +7,7 @@
                         median_abs                           (prompt, step, block): of all elements
       gates/STREAM/     alpha [shift scale]                  (prompt, step, block, gate, channel); present (block, gate)
       branches/STREAM/  branch (prompt, step, block, gate, channel): means over tokens; embedding, position
+      frames/STREAM/    mean mean_abs max_abs edge_abs       (prompt, step, block, frame, channel): over a latent frame's tokens
       bundles/stats/STREAM bundles/gates/STREAM   in place of stats and gates: (bundle, moment, step, ...) over a few prompts
       hidden/STREAM/    hidden      (prompt, step, block, token, channel): the selected states
       recorded/NAME/    value       (prompt, step, site, ...): user-defined recorders
@@ -38,6 +39,7 @@ from interp.store.variable import Variable
 SCHEMA = 2
 READABLE = (1, 2)
 STATISTICS = ("mean", "mean_abs", "max_abs", "min_abs", "var")
+OF_FRAMES = ("mean", "mean_abs", "max_abs", "edge_abs")
 OF_STREAMS = ("stats", "gates", "branches")  # groups with one group per stream
 FOLDED = OF_STREAMS[:2]  # those that a summary covers
 TOKENS = "_tokens"  # after a stream's name: how many of its tokens count
@@ -120,6 +122,7 @@ class Schema:
     writers: tuple[str, ...] = ()
     """The gates, and the branches without a gate."""
     frames: int = 0  # of a video; 0 for a picture
+    by_frame: bool = False  # statistics of every latent frame
 
     def variables(self) -> dict[str, Variable]:
         """Every large variable by its path, such as `stats/mean`."""
@@ -127,6 +130,10 @@ class Schema:
         found: dict[str, Variable] = {}
         for name, own in self.streams.items():
             found |= self._of_stream(name, {"prompt": prompts, "step": steps, "block": blocks}, own.stream.width)
+            if self.by_frame and own.stream.in_frames:
+                state = {"prompt": prompts, "step": steps, "block": blocks, "frame": own.sizes[0], "channel": own.stream.width}
+                each = Variable.of(state, "prompt", "block", sharded=True, compressed=False)
+                found |= {f"frames/{name}/{statistic}": each for statistic in OF_FRAMES}
         for stream, axes in self.hidden.items():
             found[f"hidden/{stream}/hidden"] = _hidden_variable(prompts, axes)
         for name, seen_by in self.recorded.items():
@@ -196,6 +203,8 @@ class Schema:
         if group == "gates":
             flags = {f"{kind}_present": (axes, own.gate_present[kind]) for kind in self.gate_kinds}
             return data.assign_coords(gate=_texts(self.gates)).assign(flags).rename(alpha_present="present")
+        if group == "frames":
+            data = data.assign_coords(frame=np.arange(own.sizes[0]))
         return data.assign(present=("block", own.present))
 
     def _steps(self, steps: tuple[int, ...] | None = None) -> dict[str, Any]:

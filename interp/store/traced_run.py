@@ -22,6 +22,7 @@ WHAT = {
     "gates": "AdaLN gates; record=Record(gates=True) keeps them, where the model has any",
     "branches": "branches; record=Record(branches=True) keeps them (--record stats,gates,branches)",
     "hidden": "hidden states; record=Record(hidden=True) keeps them (--record stats,gates,hidden)",
+    "frames": "statistics of latent frames; record=Record(frames=True) keeps them, of a video (--record stats,gates,frames)",
 }
 
 
@@ -32,6 +33,7 @@ class Run(Described):
     run.gates      alpha [shift, scale]                     (prompt, step, block, stream, gate, channel)
     run.branches   branch                                   (prompt, step, block, stream, gate, channel); embedding
     run.hidden     a DataTree: run.hidden["image"]["hidden"] (prompt, step, block, token, channel), and ["text"]
+    run.frames     a DataTree: run.frames["image"], statistics of latent frames (prompt, step, block, frame, channel)
     run.images     image (prompt, y, x, rgb) uint8 and latents
     run.summary    mean and variance over prompts           (moment, step, block, stream, ..., channel)
     run.result(NAME)  the result of an analysis; run.results lists the names
@@ -79,9 +81,17 @@ class Run(Described):
     @functools.cached_property
     def hidden(self) -> xr.DataTree:
         """Selected hidden states, one child per stream."""
-        self._need("hidden")
-        streams = [stream.name for stream in self.streams if f"hidden/{stream.name}" in self._reader]
-        return xr.DataTree.from_dict({stream: self._reader.dataset(f"hidden/{stream}") for stream in streams})
+        return self._by_stream("hidden")
+
+    @functools.cached_property
+    def frames(self) -> xr.DataTree:
+        """Statistics over the tokens of every latent frame of a video, one child per stream that has frames."""
+        return self._by_stream("frames")
+
+    def _by_stream(self, group: str) -> xr.DataTree:
+        self._need(group)
+        streams = [stream.name for stream in self.streams if f"{group}/{stream.name}" in self._reader]
+        return xr.DataTree.from_dict({stream: self._reader.dataset(f"{group}/{stream}") for stream in streams})
 
     @functools.cached_property
     def recorded(self) -> xr.DataTree:
@@ -121,8 +131,8 @@ class Run(Described):
     def data(self) -> xr.DataTree:
         """Everything as one DataTree."""
         groups = {name: self._reader.joined(name) for name in ("stats", "gates", "branches") if name in self._reader}
-        if "hidden" in self._reader:
-            groups |= {f"hidden/{name}": child.to_dataset() for name, child in self.hidden.children.items()}
+        for name in (name for name in ("hidden", "frames") if name in self._reader):
+            groups |= {f"{name}/{stream}": child.to_dataset() for stream, child in getattr(self, name).children.items()}
         groups |= {f"recorded/{name}": child.to_dataset() for name, child in self.recorded.children.items()}
         return xr.DataTree.from_dict({**groups, "outputs": self.images, "summary": self.summary}, name=self.path.name)
 
@@ -154,7 +164,7 @@ class Run(Described):
     def facts(self) -> dict[str, str]:
         """The lines of the readable representation."""
         plan, origin = self.plan, self.provenance
-        kept = [name for name in ("stats", "gates", "branches", "hidden", "outputs", "summary") if name in self._reader]
+        kept = ("stats", "gates", "branches", "hidden", "frames", "outputs", "summary")
         failed = self.failed
         waiting = self.rows_total - self.rows_done - len(failed)
         state = "  (unfinished: the same command continues it)" if waiting else ""
@@ -164,15 +174,15 @@ class Run(Described):
             "rows": f"{self.rows_done} of {self.rows_total} done{state}",
             **({"quantised": _quantized(origin["quantization"])} if origin.get("quantization") else {}),
             "picture": f"{plan.get('width')} x {plan.get('height')} pixels, {plan.get('steps')} steps",
-            "keeps": ", ".join(kept),
+            "keeps": ", ".join(name for name in kept if name in self._reader),
         }
         if self.results:
             facts["results"] = ", ".join(self.results)
         sizes: dict[str, Mapping[Hashable, int]] = {}
         for name in (name for name in ("stats", "gates") if name in self._reader):
             sizes |= {f"{name}/{one.name}": self._reader.of_stream(name, one.name).sizes for one in self.streams}
-        if "hidden" in self._reader:
-            sizes |= {f"hidden/{stream}": child.sizes for stream, child in self.hidden.children.items()}
+        for name in (name for name in ("hidden", "frames") if name in self._reader):
+            sizes |= {f"{name}/{stream}": child.sizes for stream, child in getattr(self, name).children.items()}
         return facts | {name: ", ".join(f"{axis} {size}" for axis, size in axes.items()) for name, axes in sizes.items()}
 
     def _repr_html_(self) -> str:

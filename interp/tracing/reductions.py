@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from interp.base.sites import Site
@@ -13,6 +14,8 @@ from interp.models.anatomy import Anatomy
 from interp.tracing.recorders import Array, Recorder, Reducing, RowArrays, copied
 from interp.tracing.statistics import STATISTICS, median, row_sums, sample_magnitudes, token_mean, token_statistics
 from interp.tracing.steps import Steps
+
+OF_FRAMES = STATISTICS[:3]  # mean, mean |x|, max |x|
 
 
 class StatisticsRecorder(Reducing):
@@ -39,6 +42,33 @@ class StatisticsRecorder(Reducing):
         values = self.of_row(self.values, position, len(STATISTICS), self.width)
         found = {name: self.grid.place(values[:, :, number]) for number, name in enumerate(STATISTICS)}
         return {self.group: {**found, "median_abs": self.grid.place(self.of_row(self.medians, position))}}
+
+
+class FramesRecorder(Reducing):
+    """Statistics over the tokens of every latent frame: variables of (step, block, frame, channel) float32, NaN where absent.
+
+    `edge_abs` is the mean |x| over a frame's first and last row of tokens: its ends in the order of tokens.
+    """
+
+    def __init__(self, anatomy: Anatomy, stream: str, steps: int, sizes: Sequence[int]) -> None:
+        """`sizes`: tokens along the stream's axes, frames first."""
+        self.group, self.values, self.shape = f"frames/{stream}", Steps(steps), tuple(sizes)
+        super().__init__(in_grid(anatomy, stream, "hidden"), (self.values,), self._of_frames)
+        self.grid, self.width = Places(self.order, anatomy), anatomy.stream(stream).width
+
+    def _of_frames(self, value: Tensor) -> tuple[Tensor]:
+        """(batch, token, channel) -> (batch, frame, statistic, channel)."""
+        batch, frames = len(value), value.reshape(len(value) * self.shape[0], -1, self.width)
+        row = frames.shape[1] // self.shape[1]
+        ends = torch.cat([frames[:, :row], frames[:, -row:]], dim=1).abs()
+        found = torch.cat([token_statistics(frames)[:, : len(OF_FRAMES)], token_mean(ends)[:, None]], dim=1)
+        return (found.reshape(batch, self.shape[0], *found.shape[1:]),)
+
+    def row(self, position: int) -> RowArrays:
+        """One array per statistic."""
+        values = self.of_row(self.values, position, self.shape[0], len(OF_FRAMES) + 1, self.width)
+        names = (*OF_FRAMES, "edge_abs")
+        return {self.group: {name: self.grid.place(values[..., number, :]) for number, name in enumerate(names)}}
 
 
 class GatesRecorder(Reducing):

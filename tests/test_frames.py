@@ -1,0 +1,122 @@
+"""Videos by latent frame: statistics of frames, maps of one frame, and massive channels over frames (arXiv 2603.17825)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROMPTS, every_family, prompts_for
+from messages import refused
+
+import interp
+from interp.base.plan import Record
+from interp.base.sites import Site
+from interp.tracing import recorders
+from interp.tracing.reductions import FramesRecorder
+
+SHAPE = {"height": 64, "width": 48, "settings": {"num_frames": 5}}
+FRAMES, ROWS, COLUMNS = 3, 8, 6  # of the tokens: two pictures a latent frame, eight pixels a token
+
+
+@pytest.fixture(scope="module")
+def video(wan_model: interp.Model, tmp_path_factory: pytest.TempPathFactory) -> interp.Run:
+    """A video's run that keeps everything."""
+    record = interp.Record(hidden=True, frames=True)
+    out = tmp_path_factory.mktemp("frames") / "run.zarr"
+    return interp.trace(wan_model, PROMPTS[:3], out=out, steps=3, batch_size=2, repeats=2, record=record, **SHAPE)
+
+
+def by_frame(states: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """The statistics in numpy, of (..., token, channel) states: (..., frame, channel)."""
+    grid = np.asarray(states, np.float64).reshape(*states.shape[:-2], *sizes, states.shape[-1])
+    size = abs(grid)
+    ends = np.concatenate([size[..., :1, :, :], size[..., -1:, :, :]], axis=-3)
+    return {
+        "mean": grid.mean((-3, -2)),
+        "mean_abs": size.mean((-3, -2)),
+        "max_abs": size.max((-3, -2)),
+        "edge_abs": ends.mean((-3, -2)),
+    }
+
+
+def agree(found: Any, expected: dict[str, Any], stated: float = 1e-6) -> None:
+    """To 1e-6 of a channel's mean |x|."""
+    for name, values in expected.items():
+        assert (abs(found[name] - values) <= stated * expected["mean_abs"] + 1e-9).all(), name
+
+
+def test_statistics_of_frames_are_those_of_the_stored_states(video: interp.Run) -> None:
+    states = video.hidden["image"]["hidden"]
+    found = video.frames["image"].to_dataset()
+    assert found["mean"].dims == ("prompt", "step", "block", "frame", "channel")
+    assert found["mean"].shape == (*states.shape[:3], FRAMES, states.sizes["channel"])
+    expected = by_frame(states.to_numpy(), (FRAMES, ROWS, COLUMNS))
+    agree({name: found[name].to_numpy() for name in expected}, expected)
+    own = video.of_stream("stats", "generated")
+    np.testing.assert_allclose(found["mean_abs"].mean("frame"), own["mean_abs"], rtol=1e-5)
+    np.testing.assert_array_equal(found["max_abs"].max("frame"), own["max_abs"])
+    assert "frames" in video.facts()["keeps"]
+
+
+@pytest.mark.parametrize("small", [0, recorders.SMALL])
+def test_a_large_state_is_reduced_as_a_small_one(small: int, wan_model: interp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States of several blocks of the cache, and planted values in one frame and in its first row."""
+    monkeypatch.setattr(recorders, "SMALL", small)
+    sizes, width, anatomy = (4, 40, 30), wan_model.anatomy.stream("image").width, wan_model.anatomy
+    states = torch.randn(2, 4 * 40 * 30, width, generator=torch.Generator().manual_seed(0))
+    states[:, 1200:2400, 3] = 50.0  # the second frame
+    states[:, 2400:2430, 5] = -7.0  # the third frame's first row
+    recorder = FramesRecorder(anatomy, "image", 2, sizes)
+    for step in range(2):
+        for site in recorder.order:
+            recorder.receiver(site)(step, states * (step + 1))
+        recorder.end_step(step)
+    for position in range(2):
+        found = recorder.row(position)["frames/image"]
+        for step in range(2):
+            expected = by_frame(states[position].numpy() * (step + 1), sizes)
+            agree({name: values[step, 0] for name, values in found.items()}, expected)
+    first = recorder.row(0)["frames/image"]
+    assert first["mean"][0, 0, :, 3].round(3).tolist()[1] == 50.0
+    assert abs(first["edge_abs"][0, 0, 2, 5] - (7.0 + abs(states[0, 3570:3600, 5]).mean().item()) / 2) < 1e-5
+    assert Site(0, "image", "hidden") in recorder.sites
+
+
+@pytest.mark.parametrize("name", every_family(["ltx_model", "mochi_model"]))
+def test_frames_of_every_family_or_a_refusal(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = request.getfixturevalue(name)
+    record = interp.Record(stats=False, gates=False, hidden=True, frames=True)
+    texts = prompts_for(name)[:1]
+    if not any(stream.in_frames for stream in model.anatomy.streams):
+        with refused(interp.InputError, "record.frames", "frame axis"):
+            interp.trace(model, texts, out=tmp_path / "r.zarr", steps=2, record=record)
+        return
+    run = interp.trace(model, texts, out=tmp_path / "r.zarr", steps=2, record=record)
+    for stream, child in run.frames.children.items():
+        sizes = next(tuple(own["sizes"]) for own in run.attributes["streams"] if own["name"] == stream)
+        states = run.hidden[stream]["hidden"]
+        expected = by_frame(states.to_numpy(), sizes)
+        agree({n: child[n].sel(block=states["block"]).to_numpy() for n in expected}, expected)
+
+
+def test_a_model_without_frames_is_refused(tiny_model: interp.Model, tmp_path: Path) -> None:
+    with refused(interp.InputError, "record.frames", "image (y, x)", "leave frames out"):
+        interp.trace(tiny_model, PROMPTS[:1], out=tmp_path / "r.zarr", steps=2, record=interp.Record(frames=True))
+
+
+def test_plans_without_frames_are_those_of_earlier_versions() -> None:
+    assert "frames" not in Record().to_json()
+    assert Record(frames=True).to_json()["frames"] is True
+    assert Record.from_json(Record(frames=True).to_json()).frames
+    assert not Record.from_json(Record().to_json()).frames
+    assert Record.parse("stats,gates,frames") == Record(frames=True)
+    with refused(interp.InputError, "record.frames", "True or False", 3):
+        Record(frames=3)  # type: ignore[arg-type]
+
+
+def test_a_store_without_frames_says_how_to_keep_them(tiny_run: interp.Run) -> None:
+    with refused(interp.StoreError, "latent frames", "--record stats,gates,frames"):
+        tiny_run.frames  # noqa: B018
