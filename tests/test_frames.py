@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import PROMPTS, every_family, prompts_for
 from messages import refused
+from test_dashboard import opened, text_of
 
 import interp
+from interp.analysis import segmentation
 from interp.base.plan import Record
 from interp.base.sites import Site
+from interp.dashboard import choose
+from interp.figures import maps
 from interp.tracing import recorders
 from interp.tracing.reductions import FramesRecorder
 
@@ -120,3 +125,86 @@ def test_plans_without_frames_are_those_of_earlier_versions() -> None:
 def test_a_store_without_frames_says_how_to_keep_them(tiny_run: interp.Run) -> None:
     with refused(interp.StoreError, "latent frames", "--record stats,gates,frames"):
         tiny_run.frames  # noqa: B018
+
+
+PLACE = {"prompt": 2, "step": 1, "block": 1}
+
+
+@pytest.mark.parametrize("frame", [None, 0, 2, -1])
+def test_maps_of_a_frame_are_its_tokens(video: interp.Run, frame: int | None) -> None:
+    """Of the stored states in numpy; by default the middle frame."""
+    at: dict[str, Any] = {**PLACE, "frame": frame}
+    here = FRAMES // 2 if frame is None else frame % FRAMES
+    states = video.hidden["image"]["hidden"].sel(PLACE).to_numpy().reshape(FRAMES, ROWS, COLUMNS, -1)[here]
+    found = interp.tokens.channel_map(video, 3, **at)
+    np.testing.assert_array_equal(found, abs(states[..., 3]))
+    assert int(found["frame"]) == here
+    np.testing.assert_array_equal(interp.tokens.token(video, 4, 5, **at), states[4, 5])
+    order = np.argsort(-abs(states).mean((0, 1)), kind="stable")[:4].tolist()
+    assert interp.tokens.largest(video, 4, **at) == order
+    both = interp.tokens.set_map(video, order, **at)
+    mask, heat = segmentation.cluster(abs(states[..., sorted(order)]).reshape(ROWS * COLUMNS, -1))
+    np.testing.assert_array_equal(both["mask"], mask.reshape(ROWS, COLUMNS))
+    np.testing.assert_allclose(both["heat"], heat.reshape(ROWS, COLUMNS), rtol=1e-6)
+    whole = segmentation.masks(video, order, steps=[1], blocks=[1], frame=frame)
+    np.testing.assert_array_equal(whole["mask"].isel(prompt=2, step=0, block=0), both["mask"])
+    unit = states / np.linalg.norm(states, axis=-1, keepdims=True)
+    alike = segmentation.similarity(video, 7, frame=frame, **PLACE)
+    np.testing.assert_allclose(alike, unit @ unit[1, 1], atol=1e-6)
+    assert segmentation.principal_map(video, 2, frame=frame, **PLACE).sizes["token_y"] == ROWS
+    assert f"frame {here}" in maps.over_picture(found).layout.title.text
+    assert f"frame {here}" in maps.clusters(whole).layout.title.text
+    assert f"frame {here}" in maps.token_channels(interp.tokens.token(video, 4, 5, **at)).layout.title.text
+
+
+def test_planted_squares_are_found_in_their_frame() -> None:
+    """Another square in each frame: the masks and their scores are those of the asked frame."""
+    frames, side = 3, 8
+    values = 0.1 * np.random.default_rng(0).normal(size=(2, 1, 1, frames, side, side, 6))
+    truth = np.zeros((frames, side, side), bool)
+    for frame in range(frames):
+        truth[frame, frame : frame + 4, frame : frame + 3] = True
+    values[..., [1, 4]] += np.where(truth, 9.0, 4.0)[..., None]
+    place = np.unravel_index(np.arange(frames * side * side), (frames, side, side))
+    along = {f"token_{axis}": ("token", own) for axis, own in zip(("frame", "y", "x"), place, strict=True)}
+    axes = ("prompt", "step", "block", "token", "channel")
+    states = values.reshape(2, 1, 1, -1, 6)
+    data = xr.Dataset({"hidden": (axes, states)}, {n: range(size) for n, size in zip(axes, states.shape, strict=True)} | along)
+    for frame in range(frames):
+        found = segmentation.masks(data, [1, 4], frame=frame)
+        assert (found["mask"] == truth[frame]).all()
+        here = segmentation.score(data, np.stack([truth[frame]] * 2), k=2, frame=frame)
+        assert here["iou"].sel(strategy="top").item() == 1.0
+    assert (segmentation.masks(data, [1, 4])["mask"] == truth[1]).all()
+
+
+def test_a_frame_that_is_not_there_is_refused(video: interp.Run, tiny_run: interp.Run) -> None:
+    for frame in (FRAMES, -FRAMES - 1):
+        with refused(interp.InputError, "frame", frame, f"-{FRAMES}..{FRAMES - 1}"):
+            interp.tokens.channel_map(video, 3, frame=frame, **PLACE)
+        with refused(interp.InputError, "frame", frame, f"-{FRAMES}..{FRAMES - 1}"):
+            segmentation.masks(video, [3], frame=frame)
+    with refused(interp.InputError, "frame", 1, "-1..0"):
+        segmentation.masks(tiny_run, [3], frame=1)
+    assert "frame" not in segmentation.masks(tiny_run, [3], frame=0).coords
+
+
+def test_the_picture_of_a_frame(video: interp.Run) -> None:
+    """The first latent frame holds one picture, each other one two: the last of them."""
+    assert [interp.tokens.picture_of(video, frame) for frame in range(FRAMES)] == [0, 2, 4]
+    at = interp.tokens.picture_of(video)
+    np.testing.assert_array_equal(video.images["video"].isel(frame=at), video.images["image"])
+
+
+@pytest.mark.parametrize("frame", [None, 2])
+def test_the_page_of_places_shows_a_frame(video: interp.Run, frame: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose._stores.clear()
+    asked = {} if frame is None else {"frame": str(frame)}
+    app = opened(monkeypatch, video.path.parent, "where", run=video.path.name, set="one channel", **asked)
+    assert not app.exception
+    assert not app.error, text_of(app, "error")
+    code = "\n".join(element.value for element in app.code)
+    here = 1 if frame is None else frame
+    assert f"frame={here}" in code
+    assert f".isel(frame={2 * here})" in code
+    choose._stores.clear()

@@ -11,7 +11,7 @@ from messages import names, refused
 from PIL import Image
 
 import interp
-from interp.analysis import segmentation
+from interp.analysis import overlap, segmentation
 
 
 def states(prompts: int = 3, blocks: int = 2) -> tuple[xr.Dataset, np.ndarray]:  # type: ignore[type-arg]
@@ -71,11 +71,11 @@ def test_scores_of_top_bottom_and_random_channels() -> None:
 def test_iou_is_intersection_over_union() -> None:
     a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     a[:2], b[1:3] = True, True
-    assert segmentation.iou(a, b) == pytest.approx(4 / 12)
-    assert segmentation.iou(a & ~a, b & ~b) == 1.0
+    assert overlap.iou(a, b) == pytest.approx(4 / 12)
+    assert overlap.iou(a & ~a, b & ~b) == 1.0
     half = np.zeros((2, 64, 64), bool)
     half[:, :32] = True
-    disc = segmentation.centre_disc(half)
+    disc = overlap.centre_disc(half)
     assert disc.mean() == pytest.approx(0.5, abs=0.01)
     np.testing.assert_array_equal(disc, disc[::-1, ::-1])
 

@@ -105,5 +105,5 @@ def test_pictures_as_sources_are_videos_of_one_frame(name: str, request: pytest.
 
 def test_a_map_of_several_frames_is_refused(ltx_model: interp.Model, tmp_path: Path) -> None:
     run = interp.trace(ltx_model, PROMPTS[:1], out=tmp_path / "r.zarr", steps=2, record=interp.Record(hidden=True))
-    with refused(interp.InputError, "frames", "--num-frames 1"):
+    with refused(interp.InputError, "frame", "one_frame"):
         segmentation.grid_of(run.hidden["image"]["hidden"])

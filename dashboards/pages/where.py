@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from interp.analysis import sources, tokens
 from interp.base.errors import InputError
 from interp.dashboard import ask, choose, frame, pictures
 from interp.dashboard.pickers import pick, put
@@ -14,7 +15,7 @@ run = choose.run()
 opened = ask.opened(run)
 if "image" not in (run.hidden.children if run.plan.get("record", {}).get("hidden") else ()):
     choose.stop("This run holds no hidden states of the image stream. Trace it with hidden states:")
-states = run.hidden["image"]["hidden"]
+states = run.hidden["image"].to_dataset()["hidden"]
 chosen, largest = ask.consensus(ask.massive(opened), "image")
 which = pick("set", "Show", SETS)
 channel = choose.channel(run, chosen, largest) if which == SETS[0] else None
@@ -22,9 +23,14 @@ prompt = choose.prompt(run)
 steps, blocks = states["step"].to_numpy().tolist(), states["block"].to_numpy().tolist()
 block = pick("block", "Block", blocks, default=blocks[len(blocks) // 2], slider=True)
 step = pick("step", "Step", steps, default=steps[-1], slider=True)
-place = {"prompt": prompt, "step": step, "block": block}
-text = f'run.images["image"].sel(prompt={prompt}).to_numpy()'
-picture = opened.named("picture", text, run.images["image"].sel(prompt=prompt).to_numpy())
+place, frames = {"prompt": prompt, "step": step, "block": block}, sources.frames_of(states)
+text, shown_picture = f'run.images["image"].sel(prompt={prompt}).to_numpy()', run.images["image"].sel(prompt=prompt)
+if frames > 1:
+    place["frame"] = pick("frame", "Latent frame", range(frames), default=frames // 2, slider=True)
+    number = tokens.picture_of(run, place["frame"])
+    text = f'run.images["video"].sel(prompt={prompt}).isel(frame={number}).to_numpy()'
+    shown_picture = run.images["video"].sel(prompt=prompt).isel(frame=number)
+picture = opened.named("picture", text, shown_picture.to_numpy())
 
 if channel is None:
     members = opened.ask("tokens.largest", 12, **place).value if which == SETS[2] else chosen
@@ -58,7 +64,8 @@ with masks, frame.explained():
     shown = [prompt, *(row for row in states["prompt"].to_numpy().tolist() if row != prompt)][:3]
     text = f'run.hidden["image"].to_dataset().sel(prompt={shown})'
     some = opened.named("states", text, run.hidden["image"].to_dataset().sel(prompt=shown))
-    some.ask("segmentation.masks", members, steps=[step], blocks=[block]).draw("masks", "maps.clusters")
+    of_frame = {"frame": place["frame"]} if frames > 1 else {}
+    some.ask("segmentation.masks", members, steps=[step], blocks=[block], **of_frame).draw("masks", "maps.clusters")
 with curve, frame.explained():
     if "segmentation_score" in run.results:
         score = opened.cached("run.result('segmentation_score')", lambda: run.result("segmentation_score"))

@@ -10,6 +10,7 @@ from . import factorial as factorial
 from . import glance as glance
 from . import intervals as intervals
 from . import massive as massive
+from . import overlap as overlap
 from . import paired as paired
 from . import pairs as pairs
 from . import patching as patching

@@ -1,7 +1,8 @@
 """Segmentation by massive channels: image tokens in two clusters by a few channels. Few Channels (arXiv 2605.13974).
 
 Per sample: each channel scaled to 0..1 over tokens, k-means with two clusters (scikit-learn), foreground = the cluster of the
-higher mean. Needs hidden states of the image stream.
+higher mean. Needs hidden states of the image stream. Of a video, one latent frame: by default the middle one, that of the
+stored picture.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from interp.analysis import massive, sources
+from interp.analysis.overlap import centre_disc, enlarge, iou
 from interp.analysis.result import Estimate, result
 from interp.base.errors import InputError
 from interp.base.streams import GENERATED
@@ -32,6 +34,7 @@ def masks(
     steps: Sequence[int] | str | None = "-1",
     blocks: Sequence[int] | str | None = None,
     values: str = "magnitude",
+    frame: int | None = None,
 ) -> xr.Dataset:
     """Foreground mask and heat map of every sample, from the given channels or the massive ones.
 
@@ -39,7 +42,7 @@ def masks(
     heat      (prompt, step, block, token_y, token_x)   sum of the scaled channels
     `values`: "magnitude" clusters |x|, "signed" clusters x.
     """
-    states = _states(source, steps, blocks, values)
+    states = _states(source, steps, blocks, values, frame)
     chosen = massive.channels_of(source, channels, GENERATED)
     data = sources.choose(states, "channel", chosen, "channels").to_numpy()
     shape, axes = (*states.shape[:3], *grid_of(states)), ("prompt", "step", "block", "token_y", "token_x")
@@ -69,6 +72,7 @@ def score(
     values: str = "magnitude",
     repeats: int = 5,
     seed: int = 0,
+    frame: int | None = None,
 ) -> xr.Dataset:
     """IoU of the masks of top, bottom and random channels with true masks, over blocks, and of masks that need no model.
 
@@ -79,7 +83,7 @@ def score(
     either, _low, _high      (strategy, step, block)   the same when the truth selects which cluster is the foreground
     trivial                  (baseline)                everything is foreground; a centred disc of the true masks' mean area
     """
-    states = _states(source, steps, blocks, values)
+    states = _states(source, steps, blocks, values, frame)
     rows, channels = states.sizes["prompt"], states.sizes["channel"]
     truth = np.asarray(truth).astype(bool)
     if truth.ndim != 3 or len(truth) != rows:
@@ -141,30 +145,11 @@ def cluster(tokens: Array) -> tuple[Array, Array]:
     return np.asarray(labels == int(np.argmax(means))), heat
 
 
-def iou(mask: Array, truth: Array) -> Any:
-    """Intersection over union over the last two axes; two empty masks agree."""
-    union = (mask | truth).sum(axis=(-2, -1))
-    return np.where(union > 0, (mask & truth).sum(axis=(-2, -1)) / np.maximum(union, 1), 1.0)
-
-
-def enlarge(mask: Array, size: tuple[int, ...]) -> Array:
-    """Nearest enlargement of (y, x) to a size."""
-    rows, columns = (np.arange(target) * source // target for target, source in zip(size, mask.shape, strict=True))
-    return mask[np.ix_(rows, columns)]
-
-
-def centre_disc(truth: Array) -> Array:
-    """A centred disc whose area is the mean area of the true masks: (y, x) boolean."""
-    height, width = truth.shape[1:]
-    y, x = np.mgrid[0:height, 0:width]
-    distance = np.hypot(y + 0.5 - height / 2, x + 0.5 - width / 2)
-    area = round(float(truth.mean()) * height * width)
-    return np.asarray(distance <= np.sort(distance, axis=None)[max(area - 1, 0)])
-
-
-def similarity(source: sources.Source, token: int, *, prompt: int = 0, step: int = -1, block: int = -1) -> xr.DataArray:
-    """Cosine similarity of every image token's state to one token's: (token_y, token_x)."""
-    here = _one_state(source, prompt, step, block)
+def similarity(
+    source: sources.Source, token: int, *, prompt: int = 0, step: int = -1, block: int = -1, frame: int | None = None
+) -> xr.DataArray:
+    """Cosine similarity of every image token's state to one token's, of the same frame: (token_y, token_x)."""
+    here = _one_state(source, prompt, step, block, frame)
     if not 0 <= token < here.sizes["token"]:
         raise InputError(f"token must lie in 0..{here.sizes['token'] - 1}; got {token}")
     unit = here.to_numpy() / np.linalg.norm(here.to_numpy(), axis=-1, keepdims=True)
@@ -172,10 +157,16 @@ def similarity(source: sources.Source, token: int, *, prompt: int = 0, step: int
 
 
 def principal_map(
-    source: sources.Source, components: int = 3, *, prompt: int = 0, step: int = -1, block: int = -1
+    source: sources.Source,
+    components: int = 3,
+    *,
+    prompt: int = 0,
+    step: int = -1,
+    block: int = -1,
+    frame: int | None = None,
 ) -> xr.DataArray:
     """Image tokens along their first principal components: (component, token_y, token_x); attribute `explained`."""
-    here = _one_state(source, prompt, step, block)
+    here = _one_state(source, prompt, step, block, frame)
     fitted = PCA(components, random_state=0)
     scores = fitted.fit_transform(here.to_numpy())
     maps = [over_picture(here, score, "component score") for score in scores.T]
@@ -205,18 +196,19 @@ def grid_of(states: xr.DataArray) -> tuple[int, int]:
     """The grid of image tokens, (y, x); if only some were recorded, InputError."""
     if "token_y" not in states.coords:
         raise InputError("hidden states must carry token_y and token_x (image stream)")
-    if "token_frame" in states.coords and int(states["token_frame"].max()) > 0:
-        raise InputError("hidden states are of a video's frames; maps are of one picture: trace with --num-frames 1")
+    if (frames := sources.frames_of(states)) > 1:
+        raise InputError(f"frame: hidden states are of {frames} latent frames, a map is of one; take sources.one_frame")
     grid = int(states["token_y"].max()) + 1, int(states["token_x"].max()) + 1
     if grid[0] * grid[1] != states.sizes["token"]:
         raise InputError(f"tokens: a map needs all {grid[0]} x {grid[1]} image tokens; {states.sizes['token']} were recorded")
     return grid
 
 
-def _states(source: sources.Source, steps: Any, blocks: Any, values: str) -> xr.DataArray:
+def _states(source: sources.Source, steps: Any, blocks: Any, values: str, frame: int | None) -> xr.DataArray:
     if values not in VALUES:
         raise InputError(f"values must be one of {', '.join(VALUES)}; got {values!r}")
-    states = sources.choose(sources.choose(_all_tokens(source), "block", blocks, "blocks"), "step", steps, "steps")
+    states = sources.one_frame(_all_tokens(source), frame)
+    states = sources.choose(sources.choose(states, "block", blocks, "blocks"), "step", steps, "steps")
     states = states.compute().transpose("prompt", "step", "block", "token", "channel")
     grid_of(states)
     return abs(states) if values == "magnitude" else states
@@ -232,8 +224,8 @@ def _all_tokens(source: sources.Source) -> xr.DataArray:
     return sources.hidden(source)
 
 
-def _one_state(source: sources.Source, prompt: int, step: int, block: int) -> xr.DataArray:
-    states = _all_tokens(source)
+def _one_state(source: sources.Source, prompt: int, step: int, block: int, frame: int | None) -> xr.DataArray:
+    states = sources.one_frame(_all_tokens(source), frame)
     places = {"prompt": prompt, "step": step, "block": block}
     for axis, place in places.items():
         if not -states.sizes[axis] <= place < states.sizes[axis]:

@@ -147,6 +147,25 @@ def at(data: xr.DataArray, **places: int) -> xr.DataArray:
     return data
 
 
+def frames_of(states: xr.DataArray) -> int:
+    """Latent frames of the tokens; 1 for a picture."""
+    return int(states["token_frame"].max()) + 1 if "token_frame" in states.coords and states.sizes["token"] else 1
+
+
+def one_frame(states: xr.DataArray, frame: int | None = None) -> xr.DataArray:
+    """The tokens of one latent frame, with the coordinate `frame`; by default of the middle one. A picture is one frame."""
+    count = frames_of(states)
+    if frame is not None and not -count <= frame < count:
+        raise InputError(f"frame must lie in {-count}..{count - 1} (latent frames of the hidden states); got {frame}")
+    if "token_frame" not in states.coords:
+        return states
+    here = (count // 2 if frame is None else frame) % count
+    tokens = np.flatnonzero(states["token_frame"].to_numpy() == here)
+    if not len(tokens):
+        raise InputError(f"tokens: a map needs all image tokens; 0 of frame {here} were recorded")
+    return states.isel(token=tokens).drop_vars("token_frame").assign_coords(frame=here)
+
+
 def stream_of(source: Source, wanted: str) -> str:
     """The name of a stream of the source, given by name or role."""
     if isinstance(source, xr.Dataset):

@@ -23,7 +23,7 @@ def token_map(values: xr.DataArray) -> go.Figure:
 def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int, int] | None = None) -> go.Figure:
     """A map over image tokens, (token_y, token_x), on top of its picture; one token, (y, x), framed."""
     rows, columns = values.sizes["token_y"], values.sizes["token_x"]
-    made = style.figure(str(values.attrs.get("long_name", values.name or "value")), "token x", "token y")
+    made = style.figure(f"{values.attrs.get('long_name', values.name or 'value')}{_frame(values)}", "token x", "token y")
     if picture is not None:
         where = {"x": -0.5, "y": -0.5, "sizex": columns, "sizey": rows, "xref": "x", "yref": "y", "yanchor": "top"}
         made.add_layout_image(source=style.source(picture, 512), sizing="stretch", layer="below", **where)
@@ -40,7 +40,8 @@ def over_picture(values: xr.DataArray, picture: Any = None, *, token: tuple[int,
 def token_channels(values: xr.DataArray, *, count: int = 24) -> go.Figure:
     """The largest channels of one token, by |hidden|; (channel)."""
     y, x, block, step = (int(values[name]) for name in ("token_y", "token_x", "block", "step"))
-    made = style.figure(f"largest channels of token y {y}, x {x}, block {block}, step {step}", "channel", "hidden")
+    title = f"largest channels of token y {y}, x {x}, block {block}, step {step}{_frame(values)}"
+    made = style.figure(title, "channel", "hidden")
     order = np.argsort(-abs(values.to_numpy()), kind="stable")[:count]
     names = [str(channel) for channel in values["channel"].to_numpy()[order]]
     made.add_bar(x=names, y=values.to_numpy()[order], marker={"color": style.COLOURS[0]}, showlegend=False)
@@ -56,7 +57,7 @@ def clusters(found: xr.Dataset, *, prompts: int = 6, block: int = -1) -> go.Figu
     texts = (
         [style.short(str(text)) for text in here["prompt_text"].to_numpy()] if "prompt_text" in here.coords else [""] * count
     )
-    title = f"two clusters of channels {style.some(found.attrs['channels'])}, block {int(here['block'])}"
+    title = f"two clusters of channels {style.some(found.attrs['channels'])}, block {int(here['block'])}{_frame(found)}"
     margin = {"l": 60, "r": 20, "t": 140, "b": 20}
     made, places = style.panels(title, [*texts, *[""] * count], columns=count, shared=False, margin=margin)
     for number, place in enumerate(places):
@@ -93,6 +94,11 @@ def principal(found: xr.DataArray) -> go.Figure:
         marks.heat(made, one, TOKENS, most=float(abs(one).max()), signed=True, colorscale="RdBu", showscale=False, **place)
     _square(made)
     return made
+
+
+def _frame(values: xr.DataArray | xr.Dataset) -> str:
+    """Which latent frame of a video it is."""
+    return f", frame {int(values['frame'])}" if "frame" in values.coords else ""
 
 
 def _square(made: go.Figure) -> None:

@@ -83,12 +83,13 @@ class Segmentation:
     steps: Annotated[str, Doc('Steps, such as "0,10,19"; -1 is the last one stored.')] = "-1"
     blocks: Blocks = None
     values: Annotated[str, Doc("magnitude (|x|) or signed.")] = "magnitude"
+    frame: Annotated[int | None, Doc("Latent frame of a video. [default: the middle one, that of the stored picture]")] = None
 
 
 def segmentation_results(run: Run, asked: Segmentation) -> Results:
     """Clusters on the chosen channels, where there are any; with masks, the scores of sets of channels."""
     results: Results = {}
-    where: dict[str, Any] = {"steps": asked.steps, "blocks": asked.blocks, "values": asked.values}
+    where: dict[str, Any] = {"steps": asked.steps, "blocks": asked.blocks, "values": asked.values, "frame": asked.frame}
     try:
         chosen = analysis.massive.channels_of(run, asked.channels, GENERATED)
     except InputError:
