@@ -9,6 +9,7 @@ from .analysis import alignment as alignment
 from .analysis import attribution as attribution
 from .analysis import comparison as comparison
 from .analysis import energy as energy
+from .analysis import frames as frames
 from .analysis import glance as glance
 from .analysis import massive as massive
 from .analysis import residual as residual

@@ -101,6 +101,13 @@ CASES = [
         STORE,
     ),
     Case(
+        "frames of a run without them",
+        "frames {out} --channels 3",
+        ("FOLDER/out.zarr", "latent frames", "Record(frames=True)", "--record stats,gates,frames"),
+        1,
+        STORE,
+    ),
+    Case(
         "segment without hidden states",
         "segment {out} --channels 3",
         ("FOLDER/out.zarr", "hidden", "Record(hidden=True)", "--record stats,gates,hidden"),

@@ -126,6 +126,11 @@ CASES = [
         TRACE + " --record ,",
         ("record", "','", "stats,gates,hidden,modulation,prediction,branches,summary"),
     ),
+    Case(
+        "frames of pictures",
+        TRACE + " --record stats,frames",
+        ("record.frames", "frame axis", "image (y, x)", "leave frames out"),
+    ),
     Case("blocks without hidden", TRACE + " --blocks 1", ("--blocks", "--record-steps", "--record", "hidden")),
     Case("block out of range", TRACE + " --record hidden --blocks 40", ("blocks", 40, "-4..3")),
     Case("step out of range", TRACE + " --record hidden --record-steps 0,99", ("steps", 99, "-4..3")),

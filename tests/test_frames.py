@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from bad_inputs import run as command
 from conftest import PROMPTS, every_family, prompts_for
 from messages import refused
+from planted_frames import ROWS as ROWS_OF_FRAME
+from planted_frames import null, planted
 from test_dashboard import opened, text_of
 
 import interp
 from interp.analysis import segmentation
+from interp.analysis.frames import PARTS, over_frames
 from interp.base.plan import Record
 from interp.base.sites import Site
 from interp.dashboard import choose
-from interp.figures import maps
+from interp.figures import channels, maps
 from interp.tracing import recorders
 from interp.tracing.reductions import FramesRecorder
 
@@ -208,3 +212,91 @@ def test_the_page_of_places_shows_a_frame(video: interp.Run, frame: int | None, 
     assert f"frame={here}" in code
     assert f".isel(frame={2 * here})" in code
     choose._stores.clear()
+
+
+def test_a_planted_order_of_frames_is_found() -> None:
+    """First 3 (early) to 1.5 (late) times the insides, ends 1.2 times."""
+    data = planted([3.0, 3.0, 2.0, 2.0, 1.5, 1.5], 1.2)
+    found = over_frames(data, [3, 7])
+    assert found["relative"].dims == ("set", "third", "block", "frame")
+    massive, others = (found.sel(set=name) for name in ("massive", "ordinary"))
+    inside = 1 + 2 / ROWS_OF_FRAME * 0.2  # of a whole frame with its ends
+    for third, first in (("early", 3.0), ("middle", 2.0), ("late", 1.5)):
+        here, mean = massive.sel(third=third), (first + 4 * inside) / 5
+        np.testing.assert_allclose(
+            here["size"].sel(part=list(PARTS)).mean("block"), [first / mean, 1.2 / mean, 1 / mean], rtol=0.03
+        )
+        np.testing.assert_allclose(here["order"].mean("block"), [first / 1.2, 1.2], rtol=0.03)
+        np.testing.assert_allclose(here["relative"].isel(frame=0), first / mean, rtol=0.03)
+    assert (massive["order_low"] <= massive["order"]).all()
+    assert (massive["order_low"] > 1).all()
+    np.testing.assert_allclose(massive["fade"], 2.0, rtol=0.05)
+    assert (massive["fade_low"] > 1.5).all()
+    np.testing.assert_allclose(others["order"], 1.0, rtol=0.02)
+    np.testing.assert_allclose(others["relative"], 1.0, rtol=0.02)
+    assert (found["beyond"] <= 0.01).all()
+    assert (found["fade_beyond"] <= 0.01).all()
+    assert found.attrs["channels"] == [3, 7]
+
+
+def test_ratios_are_those_of_the_definition() -> None:
+    """In numpy, row by row, from the statistics."""
+    data = planted(2.0, 1.3, seed=3)
+    found = over_frames(data, [3, 7]).sel(set="massive")
+    whole, ends = (data[name].to_numpy()[..., [3, 7]] for name in ("mean_abs", "edge_abs"))
+    share = 2 / ROWS_OF_FRAME
+    for third, steps in enumerate(([0, 1], [2, 3], [4, 5])):
+        w, e = whole[:, steps].mean(1), ends[:, steps].mean(1)
+        inside = (w - share * e) / (1 - share)
+        first, edge, inner = w[:, :, 0], e[:, :, 1:].mean(2), inside[:, :, 1:].mean(2)
+        mean = w.mean(2)
+        np.testing.assert_allclose(found["size"][third], np.stack([(x / mean).mean((0, 2)) for x in (first, edge, inner)], 1))
+        logs = [np.log(first / edge), np.log(edge / inner)]
+        np.testing.assert_allclose(found["order"][:, third], np.exp([log.mean((0, 2)) for log in logs]))
+        np.testing.assert_allclose(found["relative"][third], (w / mean[:, :, None]).mean((0, 3)))
+
+
+def test_random_sets_are_as_many_and_no_pattern_is_beyond_them_more_often_than_by_chance() -> None:
+    low = [(over_frames(null(seed), [3])["beyond"].isel(third=0, block=0) <= 0.05).to_numpy() for seed in range(40)]
+    assert 0 <= np.mean(low) <= 0.12  # 80 draws at 5%: 0.12 is three standard errors above
+
+
+def test_what_frames_need(video: interp.Run, tiny_run: interp.Run, ltx_model: interp.Model, tmp_path: Path) -> None:
+    data = planted(2.0, 1.2)
+    with refused(interp.InputError, "frames", "2 or more", 1):
+        over_frames(data.isel(frame=[0]), [3])
+    with refused(interp.InputError, "steps", "3 or more", 2):
+        over_frames(data.isel(step=[0, 1]), [3])
+    with refused(interp.InputError, "channels", "must be given"):
+        over_frames(data)
+    with refused(interp.InputError, "channels", 99):
+        over_frames(data, [99])
+    with refused(interp.InputError, "channels", "the control", 40):
+        over_frames(data, list(range(40)))
+    with refused(interp.InputError, "rows"):
+        over_frames(data.drop_attrs(), [3])
+    with refused(interp.StoreError, "--record stats,gates,frames"):
+        over_frames(tiny_run, [3])
+    with refused(interp.InputError, "stream", "text", "image"):
+        over_frames(video, [3], stream="text")
+
+
+def test_a_run_is_measured_as_its_stored_states(video: interp.Run) -> None:
+    """Boundaries and insides from the tokens of the hidden states themselves."""
+    found = interp.frames.over_frames(video, [3, 5]).sel(set="massive")
+    states = abs(video.hidden["image"]["hidden"].sel(channel=[3, 5]).to_numpy().astype(np.float64))
+    grid = states.reshape(*states.shape[:3], FRAMES, ROWS, COLUMNS, 2)
+    first, ends = grid[..., 0, :, :, :].mean((-3, -2)), grid[..., 1:, [0, -1], :, :].mean((-4, -3, -2))
+    inner = grid[..., 1:, 1:-1, :, :].mean((-4, -3, -2))
+    logs = np.log(first / ends), np.log(ends / inner)  # three steps: one in each third
+    expected = np.exp([log.reshape(3, 2, *log.shape[1:]).mean((0, 1, 4)) for log in logs])
+    np.testing.assert_allclose(found["order"], expected, rtol=1e-5)
+
+
+def test_the_command_and_its_figure(video: interp.Run) -> None:
+    code, out, _ = command(["frames", str(video.path), "--channels", "3,5"])
+    assert code == 0
+    assert "first / boundary" in out
+    figure = channels.frames(video.result("frames"))
+    assert len(figure.data) == 6
+    assert [one["text"] for one in figure.layout.annotations][:3] == ["early steps", "middle steps", "late steps"]

@@ -39,7 +39,7 @@ FUNCTIONS = """
     open_experiment open_run patch read_prompts register_anatomy swap sweep trace transport wrap
 """
 MODULES = """
-    alignment attribution comparison descriptors energy evaluation figures findings glance guidance interventions kinds
+    alignment attribution comparison descriptors energy evaluation figures findings frames glance guidance interventions kinds
     massive metrics models residual segmentation sites stability statistics study tokens trend
 """
 

@@ -7,6 +7,7 @@ from . import dependence as dependence
 from . import disruption as disruption
 from . import energy as energy
 from . import factorial as factorial
+from . import frames as frames
 from . import glance as glance
 from . import intervals as intervals
 from . import massive as massive

@@ -50,6 +50,21 @@ def hidden(source: Source, stream: str = GENERATED) -> xr.DataArray:
     return _need_rows(states[stream].to_dataset())["hidden"]
 
 
+def by_frame(source: Source, stream: str = GENERATED) -> xr.Dataset:
+    """Statistics of latent frames, (prompt, step, block, frame, channel); attribute `rows`: rows of a frame's tokens."""
+    if isinstance(source, xr.Dataset):
+        _checked(source, "frames", "edge_abs", None)
+        if "rows" not in source.attrs:
+            raise InputError("dataset must have the attribute rows: how many rows of tokens a frame has")
+        return source
+    _say_if_unfinished(source)
+    tree, own = source.frames, find_stream(source.streams, stream)
+    if own.name not in tree.children:
+        raise InputError(f"stream must be one with frames, {' or '.join(tree.children)}; got {stream!r}")
+    sizes = {one["name"]: one["sizes"] for one in source.attributes["streams"]}[own.name]
+    return _need_rows(tree[own.name].to_dataset()).assign_attrs(rows=sizes[1])
+
+
 def _checked(source: Source, group: str, variable: str, stream: str | None) -> xr.Dataset:
     if isinstance(source, xr.Dataset):
         dataset = source

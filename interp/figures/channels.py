@@ -1,4 +1,4 @@
-"""Figures of massive channels: spikes, token surface, layer profile, trend, stability, energy, outliers."""
+"""Figures of massive channels: spikes, token surface, layer profile, trend, frames, stability, energy, outliers."""
 
 from __future__ import annotations
 
@@ -126,6 +126,22 @@ def trend(found: xr.Dataset, *, channel: int | None = None) -> go.Figure:
     other = here["ordinary_size"].isel(block=-1)
     marks.dashed(made, here["timestep"], other, f"median other channel, block {blocks[-1]}")
     made.update_xaxes(autorange="reversed")
+    return style.caption(made, found.attrs)
+
+
+def frames(found: xr.Dataset, *, block: int | None = None) -> go.Figure:
+    """Size by latent frame over its mean, a panel for each third of the steps; other channels as the control. From
+    `frames.over_frames`; by default the middle block.
+    """
+    number = found["block"].to_numpy()[found.sizes["block"] // 2] if block is None else block
+    title = f"channels {style.some(found.attrs['channels'])} over latent frames, block {number}"
+    here = found.sel(block=number)
+    made, places = style.panels(title, [f"{third} steps" for third in found["third"].to_numpy()])
+    for third, place in enumerate(places):
+        for colour, name, one in marks.each(here.isel(third=third), "set"):
+            line = {"color": colour if name == "massive" else style.CONTROL}
+            marks.intervals(made, found["frame"], one, "relative", f"{name} channels", line=line, **place)
+    made.update_xaxes(title_text="latent frame").update_yaxes(title_text="mean |hidden| / mean over frames", col=1)
     return style.caption(made, found.attrs)
 
 
