@@ -11,11 +11,9 @@ guidance is off, they are replaced by c + w (c - d). The row order of a pipeline
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from unittest.mock import patch
 
 from torch import Tensor
 
@@ -28,6 +26,7 @@ from interp.models.anatomy import Anatomy, describe
 from interp.models.families import ANATOMIES, OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance
 from interp.models.load import check_traceable
+from interp.models.scheduling import watched_steps
 
 ALLOWED = (DetailGuidance, SkipLayer, PerturbedAttention)
 ADDING = {
@@ -95,15 +94,13 @@ def _calls_of(pipe: Any, driver: _Added) -> Iterator[None]:
 @contextlib.contextmanager
 def _counted_steps(pipe: Any, driver: _Added) -> Iterator[None]:
     """Count the scheduler's steps in a call of the pipeline."""
-    original = pipe.scheduler.step
 
-    @functools.wraps(original)  # pipelines inspect its parameters
-    def step(*given: Any, **named: Any) -> Any:
+    def step(original: Callable[..., Any], *given: Any, **named: Any) -> Any:
         result = original(*given, **named)
         driver.taken, driver.made = driver.taken + 1, 0
         return result
 
-    with patch.object(pipe.scheduler, "step", step):
+    with watched_steps(pipe.scheduler, step):
         yield
 
 

@@ -1,12 +1,17 @@
-"""What a scheduler does: its class, its config, and the values it uses that differ from them."""
+"""What a scheduler does: its class, its config, and the values it uses that differ from them; and watching its steps."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dis
+import functools
 import inspect
 import json
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from interp.base.errors import ModelError
 from interp.models.values import Reader
@@ -53,3 +58,25 @@ def written_by_runs(kind: type) -> frozenset[str]:
     methods = [value for value in values if isinstance(value, types.FunctionType) and value.__name__ != "__init__"]
     steps = [step for method in methods for step in dis.get_instructions(inspect.unwrap(method))]
     return frozenset(str(step.argval) for step in steps if step.opname == "STORE_ATTR")
+
+
+class Watched:
+    """A scheduler's `step` with something done around it. A copy of the scheduler, as a pipeline may make, has a plain one."""
+
+    def __init__(self, step: Callable[..., Any], around: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, step, updated=())  # pipelines inspect its parameters
+        self.step, self.around = step, around
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """One step."""
+        return self.around(self.step, *given, **named)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(self.step, memo)
+
+
+@contextlib.contextmanager
+def watched_steps(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a scheduler's `step` is `around(step, ...)`."""
+    with patch.object(scheduler, "step", Watched(scheduler.step, around)):
+        yield

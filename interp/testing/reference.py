@@ -6,16 +6,16 @@ It uses no anatomies, sites or recorders. A family's test file writes its hooks 
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from interp.models.scheduling import watched_steps
 
 Array = NDArray[Any]
 
@@ -112,15 +112,13 @@ def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterat
 def last_latents(pipe: Any) -> Iterator[list[Tensor]]:
     """A list that holds the latents after the latest step of a pipeline's scheduler."""
     last: list[Tensor] = []
-    step = pipe.scheduler.step
 
-    @functools.wraps(step)  # pipelines inspect its parameters
-    def watched(*args: Any, **named: Any) -> Any:
+    def watched(step: Callable[..., Any], *args: Any, **named: Any) -> Any:
         result = step(*args, **named)
         last[:] = [(result[0] if isinstance(result, tuple) else result.prev_sample).clone()]
         return result
 
-    with patch.object(pipe.scheduler, "step", watched):
+    with watched_steps(pipe.scheduler, watched):
         yield last
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.models.scheduling import watched_steps
 from interp.tracing.steps import Moving
 
 
@@ -52,10 +52,8 @@ def hook_scheduler(pipe: Any, *, keep_all: bool, on_step: Callable[[int], None] 
     """
     scheduler = pipe.scheduler
     scheduler_hook = SchedulerHook(keep_all, on_step)
-    original = scheduler.step
 
-    @functools.wraps(original)
-    def step(*args: Any, **kwargs: Any) -> Any:
+    def step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before = _random_states()
         result = original(*args, **kwargs)
         if any(not torch.equal(a, b) for a, b in zip(before, _random_states(), strict=True)):
@@ -67,7 +65,7 @@ def hook_scheduler(pipe: Any, *, keep_all: bool, on_step: Callable[[int], None] 
         scheduler_hook.took(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
-    with patch.object(pipe, "maybe_free_model_hooks", lambda: None), patch.object(scheduler, "step", step):
+    with patch.object(pipe, "maybe_free_model_hooks", lambda: None), watched_steps(scheduler, step):
         yield scheduler_hook
 
 
