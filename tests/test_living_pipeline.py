@@ -65,7 +65,7 @@ def assert_traced_as_it_is(family: Any, model: interp.Model, out: Path) -> None:
         np.testing.assert_array_equal(run.hidden[stream]["hidden"].sel(block=block), seen.states(stream, block))
     assert not seen.alpha or len(seen.alpha) == int(run.gates["present"].sum())
     for stream, gate, block in seen.alpha:
-        alpha = run.gates["alpha"].sel(stream=stream, gate=gate, block=block)
+        alpha = run.of_stream("gates", stream)["alpha"].sel(gate=gate, block=block)
         np.testing.assert_array_equal(alpha, seen.gates(stream, gate, block))
 
 

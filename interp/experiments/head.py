@@ -55,13 +55,13 @@ def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor, lengths: L
 
 
 def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Tensor:
-    """The transformer's output from image states after any block, (row, token, channel), with one call's conditioning."""
+    """The transformer's prediction from image states after any block, (row, token, channel), with one call's conditioning."""
     transformer, anatomy = prepared.model.pipe.transformer, prepared.model.anatomy
     states = states.to(transformer.device, transformer.dtype)
     wide = {name: take_rows(arguments.get(name), [0] * len(states)) for name in anatomy.row_inputs}
     head = only_the_head(transformer, anatomy, states, prepared.layout.lengths)
     with prepared.model.lock, head, torch.no_grad(), quiet():
-        return anatomy.prediction(transformer(**{**anatomy.as_called({**arguments, **wide}), "return_dict": False}))
+        return anatomy.first_prediction(transformer(**{**anatomy.as_called({**arguments, **wide}), "return_dict": False}))
 
 
 def paint(prepared: Prepared, arguments: dict[str, Any], step: int, states: Tensor) -> tuple[Array, Array]:

@@ -28,7 +28,6 @@ from interp.interventions.hooks import attached, put_rows
 from interp.interventions.rows import JoiningRows
 from interp.interventions.selection import Selection
 from interp.models.anatomy import Anatomy, Reentry, bind_inputs, take_rows
-from interp.models.call_form import as_output
 
 Around = Callable[[int, dict[str, Any], Callable[[dict[str, Any]], Tensor]], Tensor]
 """(step, the call's arguments, the transformer itself) -> prediction, (row, ...)."""
@@ -76,7 +75,7 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
         def call(arguments: dict[str, Any]) -> Tensor:
             return anatomy.prediction(original(**{**anatomy.as_called(arguments), "return_dict": False}))
 
-        return as_output(anatomy.as_predicted(around(next(steps), bound, call)), bound["return_dict"])
+        return anatomy.as_output(around(next(steps), bound, call), bound)
 
     with patch.object(slot or transformer, "forward" if slot is None else "around", forward):
         yield

@@ -144,6 +144,9 @@ class Anatomy(CallForm):
     """Where conditioning enters again after the blocks."""
     forms: Mapping[str, Form] = dataclasses.field(default_factory=dict)
     """Per argument: how it holds its rows, where it is not a tensor with the batch axis first."""
+    predicts: tuple[str, ...] = ()
+    """The arguments of what the model draws, where there are several, (row, token, channel) with as many channels. The output
+    holds a prediction of each, in this order, as a tuple."""
     timestep: Timestep = TIMESTEP
     position: Callable[[torch.nn.Module, tuple[int, int]], torch.Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""

@@ -63,6 +63,7 @@ class CallForm:
 
     row_inputs: tuple[str, ...]
     forms: Mapping[str, Form]
+    predicts: tuple[str, ...]
 
     def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the transformer with the batch axis first, as in all of this package. One row for all is repeated."""
@@ -83,14 +84,20 @@ class CallForm:
     def _output(self) -> Form | None:
         return next((form for form in self.forms.values() if form.listed), None)
 
-    def prediction(self, output: Any) -> torch.Tensor:
-        """The prediction in a call's output, (row, ...)."""
+    def first_prediction(self, output: Any) -> torch.Tensor:
+        """The prediction in a call's output, (row, ...): that of the first generated stream, where there are several."""
         found: torch.Tensor = output[0] if self._output is None else self._output.joined(output[0])
         return found
 
-    def as_predicted(self, prediction: torch.Tensor) -> Any:
-        """The inverse, without the output around it."""
-        return prediction if self._output is None else self._output.parted(prediction)
+    def prediction(self, output: Any) -> torch.Tensor:
+        """The prediction in a call's output, (row, ...): those of all generated streams, one behind the other, along axis 1."""
+        return torch.cat(list(output[: len(self.predicts)]), dim=1) if self.predicts else self.first_prediction(output)
+
+    def as_output(self, prediction: torch.Tensor, given: Mapping[str, Any]) -> Any:
+        """The inverse: the output that diffusers' pipelines expect of a call with these arguments."""
+        if self.predicts:
+            return torch.split(prediction, [given[name].shape[1] for name in self.predicts], dim=1)
+        return as_output(prediction if self._output is None else self._output.parted(prediction), given["return_dict"])
 
 
 def bind_inputs(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

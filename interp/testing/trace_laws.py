@@ -179,7 +179,8 @@ class TraceLaws(FamilyFixtures):
         size = model.loaded.spec.levels.flow_size(model.pipe)
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
-            given, output = clean.calls.arguments[step][first], clean.calls.predictions[step]
+            given = clean.calls.arguments[step][first]
+            output = clean.calls.predictions[step][:, : given.shape[1] * len(kind)]
             latents = given[:, : output.shape[1] // len(kind)]
             estimate = noise.denoised(kind, latents, output, sigma)
             implied = output.chunk(len(kind), dim=1)[0]

@@ -181,7 +181,7 @@ class Visitor:
     def _end_call(self, output: Any) -> None:
         """Keep the prediction, and what the recorders have of this step; report it."""
         if self.prediction:
-            self.predicted.append(Moving(self.anatomy.prediction(output).detach()))
+            self.predicted.append(Moving(self.anatomy.first_prediction(output).detach()))
         self.calls += 1
         for recorder in self.recorders:
             recorder.end_step(self.step)
