@@ -21,7 +21,7 @@ from typing import Any
 
 from interp.base.errors import InputError
 
-GATES = ("attn", "attn2", "mlp")
+GATES = ("attn", "attn2", "attn3", "mlp")
 STATE_KINDS = ("input", "mid", "hidden")
 MODULATION_KINDS = ("alpha", "shift", "scale")
 GATED_KINDS = (*MODULATION_KINDS, "modulated", "branch")

@@ -38,6 +38,8 @@ class Modulation:
     """The argument of the block that carries them, where no module inside the block emits them."""
     table: str | None = None
     """The block's own parameter that it adds to the argument."""
+    first_row: int = 0
+    """The first of the parameter's rows that it adds, which are as many as the chunks."""
     tanh: bool = False
     """Whether tanh of the alpha chunk multiplies the branch."""
 
@@ -70,20 +72,22 @@ class Modulation:
         assert self.argument is not None
         carried = inputs[self.argument]
         given = carried.reshape(before.shape).to(before.dtype)
-        wanted = after if self.table is None else after - getattr(block, self.table).reshape(1, -1)
+        wanted = after if self.table is None else after - getattr(block, self.table)[self.first_row :].reshape(1, -1)
         return {**inputs, self.argument: torch.where(after == before, given, wanted).reshape(carried.shape)}
 
     def _is_tanh(self, number: int) -> bool:
         return self.tanh and "alpha" in self.chunks[number]
 
 
-def given_chunks(argument: str, block: Any, inputs: Inputs, *, table: str | None = None, wide: bool = False) -> torch.Tensor:
+def given_chunks(
+    argument: str, block: Any, inputs: Inputs, *, table: str | None = None, first_row: int = 0, wide: bool = False
+) -> torch.Tensor:
     """A block's argument plus the block's own table: (batch, chunk * channel). `wide` adds in float32."""
     carried = inputs[argument]
     flat: torch.Tensor = carried.reshape(carried.shape[0], -1)
     if table is None:
         return flat
-    own: torch.Tensor = getattr(block, table).reshape(1, -1)
+    own: torch.Tensor = getattr(block, table)[first_row:].reshape(1, -1)
     if own.shape[1] != flat.shape[1]:
         raise ModelError(f"per-token gates are not supported: the block's {argument} is {tuple(carried.shape)}")
     return own + (flat.float() if wide else flat)

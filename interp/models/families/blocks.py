@@ -97,10 +97,18 @@ def given(argument: str, chunks: tuple[str, ...] = ADALN_ZERO, stream: str = "im
     return Modulation(stream, None, chunks, partial(given_chunks, argument), argument=argument)
 
 
-def tabled(argument: str, *, wide: bool = False) -> Modulation:
-    """AdaLN values that a block receives as an argument and adds its table to; `wide` adds in float32."""
-    compute = partial(given_chunks, argument, table="scale_shift_table", wide=wide)
-    return Modulation("image", None, ADALN_ZERO, compute, argument=argument, table="scale_shift_table")
+def tabled(
+    argument: str,
+    chunks: tuple[str, ...] = ADALN_ZERO,
+    stream: str = "image",
+    *,
+    table: str = "scale_shift_table",
+    first_row: int = 0,
+    wide: bool = False,
+) -> Modulation:
+    """AdaLN values that a block receives as an argument and adds its table to, from a row on; `wide` adds in float32."""
+    compute = partial(given_chunks, argument, table=table, first_row=first_row, wide=wide)
+    return Modulation(stream, None, chunks, compute, argument=argument, table=table, first_row=first_row)
 
 
 def embed_timestep(first: str, second: str, transformer: Any, inputs: Inputs) -> Inputs:
