@@ -8,8 +8,9 @@ drawn, its `pipeline` (a class, more of its arguments, and `register`: what its 
 of its runs. The demo model (`interp.models.demo`) is put together from such parts too. A part is a mapping of one of three
 forms:
 
-    {class: NAME, ...}      an object of a class of diffusers or transformers; the other keys are its configuration, save
-                            `set` (the values of buffers) and `draw` (parameters that are drawn from a standard normal)
+    {class: NAME, ...}      an object of a class of diffusers or transformers (PACKAGE.NAME: of a package of a pipeline); the
+                            other keys are its configuration, save `set` (the values of buffers) and `draw` (parameters that
+                            are drawn from a standard normal)
     {recipe: NAME, ...}     one of `components.yaml`; the other keys are sizes of the recipe
     {tokenizer: NAME, ...}  one of `vocabulary.TOKENIZERS`; `text` holds more words for it, the other keys are its arguments
 
@@ -19,6 +20,7 @@ A string that begins with `=` is a formula of the sizes, such as `= heads * head
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,7 +133,10 @@ def formula(text: str, names: Mapping[str, Any]) -> Any:
 
 
 def named(name: str) -> Any:
-    """A class of diffusers or transformers."""
+    """A class of diffusers, one of its pipelines' packages, or transformers."""
+    package, _, name = name.rpartition(".")
+    if package:
+        return getattr(importlib.import_module(f"diffusers.pipelines.{package}"), name)
     return getattr(diffusers if hasattr(diffusers, name) else transformers, name)
 
 
