@@ -76,9 +76,7 @@ class SwapConditioning(ArgumentEdit):
             raise InputError(f"timestep must lie in 0..1000, the scheduler's units; got {timestep!r}")
         conditioning = anatomy.conditioning
         if timestep is not None and not anatomy.timestep.alone:
-            raise InputError(
-                f"timestep: {model.name} receives two, this step's and the next's; one alone cannot be swapped; leave it out"
-            )
+            raise InputError(f"timestep: {model.name} receives two timesteps; one alone cannot be swapped; leave it out")
         chosen, found = model.settings(settings), {}
         with torch.no_grad():
             if pooled:

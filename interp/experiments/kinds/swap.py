@@ -111,7 +111,7 @@ def design(request: Request) -> experiments.design.Measuring:
     anatomy = prepared.model.anatomy
     stream = anatomy.stream(options.stream).name
     if not anatomy.timestep.alone:
-        raise ModelError(f"{prepared.model.name} takes two timesteps, this step's and the next's; one alone cannot be swapped")
+        raise ModelError(f"{prepared.model.name} takes two timesteps; one alone cannot be swapped")
     rows, steps = prepared.plan.rows(), len(prepared.schedule.timesteps)
     if len({row.text for row in rows}) < 2:
         raise InputError("prompts must be two or more different ones: each is swapped with another's text")
