@@ -131,6 +131,8 @@ def in_place_of(value: Any, old: Any) -> Any:
     """One row's argument in place of every row's, in the old one's dtype and device. A shorter one (a mask over the text alone,
     in place of one over text and image) is completed with the old one's last tokens.
     """
+    if not isinstance(old, list) and value.ndim < old.ndim:  # a timestep, of a call with one for every token
+        value = value.reshape(*value.shape, *[1] * (old.ndim - value.ndim)).expand(-1, *old.shape[1:])
     if isinstance(old, list):
         return [value[0].to(old[0].device, old[0].dtype)] * len(old)
     wide = value.to(old.device, old.dtype).expand(len(old), *value.shape[1:])

@@ -71,25 +71,32 @@ class Modulation:
         """The block's inputs with an argument that makes the block use `after`, up to one rounding of the table."""
         assert self.argument is not None
         carried = inputs[self.argument]
-        given = carried.reshape(before.shape).to(before.dtype)
+        one = of_one_token(carried)
+        given = one.reshape(before.shape).to(before.dtype)
         wanted = after if self.table is None else after - getattr(block, self.table)[self.first_row :].reshape(1, -1)
-        return {**inputs, self.argument: torch.where(after == before, given, wanted).reshape(carried.shape)}
+        found = torch.where(after == before, given, wanted).reshape(one.shape)
+        return {**inputs, self.argument: found if one is carried else found[:, None].expand_as(carried)}
 
     def _is_tanh(self, number: int) -> bool:
         return self.tanh and "alpha" in self.chunks[number]
+
+
+def of_one_token(carried: torch.Tensor) -> torch.Tensor:
+    """AdaLN values that a block receives, without the tokens of (batch, token, chunk, channel): all of a row have the same."""
+    return carried[:, 0] if carried.ndim == 4 else carried
 
 
 def given_chunks(
     argument: str, block: Any, inputs: Inputs, *, table: str | None = None, first_row: int = 0, wide: bool = False
 ) -> torch.Tensor:
     """A block's argument plus the block's own table: (batch, chunk * channel). `wide` adds in float32."""
-    carried = inputs[argument]
+    carried = of_one_token(inputs[argument])
     flat: torch.Tensor = carried.reshape(carried.shape[0], -1)
     if table is None:
         return flat
     own: torch.Tensor = getattr(block, table)[first_row:].reshape(1, -1)
     if own.shape[1] != flat.shape[1]:
-        raise ModelError(f"per-token gates are not supported: the block's {argument} is {tuple(carried.shape)}")
+        raise ModelError(f"gates of single tokens are not supported: the block's {argument} is {tuple(carried.shape)}")
     return own + (flat.float() if wide else flat)
 
 
