@@ -24,9 +24,6 @@ def test_pipelines_of_two_transformers_are_refused() -> None:
     pipe.register_to_config(boundary_ratio=0.9)
     with refused(interp.ModelError, "two transformers"):
         interp.wrap(pipe)
-    pipe.register_to_config(boundary_ratio=None, expand_timesteps=True)
-    with refused(interp.ModelError, "timestep", "token"):
-        interp.wrap(pipe)
 
 
 def test_norms_that_cannot_be_held_are_refused_or_left_out(ltx_model: interp.Model, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""Wan 2.1, text to video (`WanTransformer3DModel`, `WanPipeline`), as in diffusers 0.42: text through cross-attention.
+"""Wan 2.1 and Wan 2.2 5B, text to video (`WanTransformer3DModel`, `WanPipeline`), as in diffusers 0.42: text through
+cross-attention.
 
 There is one stream, with tokens (frame, y, x). As in PixArt, AdaLN is projected once from the timestep and every block adds its
 own table, here in float32. Text does not enter the gates. Cross-attention (`attn2`) has no gate. After the blocks, the embedded
 timestep enters again outside any module. `num_frames=1` generates pictures.
+
+Wan 2.2 5B receives a timestep for every token. In text to video all are the same, and so are the gates: they are read at a
+row's first token and edited in all. Wan 2.2 14B, which has two transformers, is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ encode = encoder(encoder_hidden_states=0)
 def block_conditioning(transformer: Any, inputs: Inputs) -> Inputs:
     """The blocks' AdaLN argument, as the transformer's forward computes it; the text does not matter and is one token."""
     timestep = inputs["timestep"]
+    timestep = timestep[:, 0] if timestep.ndim == 2 else timestep
     no_text = torch.zeros(len(timestep), 1, transformer.config.text_dim, dtype=transformer.dtype, device=timestep.device)
     _, given, _, _ = transformer.condition_embedder(timestep, no_text)
     return {"temb": given.unflatten(1, (6, -1))}
@@ -49,12 +54,10 @@ def describe(transformer: Any) -> Anatomy:
 
 
 def settings(pipe: Any) -> dict[str, Any]:
-    """Frames and text length; an error unless one transformer and one timestep serve all tokens."""
+    """Frames and text length; an error unless one transformer serves all steps."""
     if pipe.config.boundary_ratio is not None or getattr(pipe, "transformer_2", None) is not None:
-        raise ModelError("WanPipeline: two transformers (Wan 2.2 14B) cannot be traced; use Wan 2.1")
-    if pipe.config.expand_timesteps:
-        raise ModelError("WanPipeline: a timestep per token (Wan 2.2 5B) cannot be traced; use Wan 2.1")
-    return {"max_sequence_length": 512, "num_frames": 81}
+        raise ModelError("WanPipeline: two transformers (Wan 2.2 14B) cannot be traced; use Wan 2.1 or Wan 2.2 5B")
+    return {"max_sequence_length": 512, "num_frames": 121 if pipe.config.expand_timesteps else 81}
 
 
 def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
@@ -68,7 +71,7 @@ PIPELINE = text_pipeline(
     "WanPipeline",
     layout,
     encode,
-    default_size=lambda pipe: (480, 832),
+    default_size=lambda pipe: (704, 1280) if pipe.config.expand_timesteps else (480, 832),
     settings=settings,
     to_autoencoder=denormalise,
     from_autoencoder=normalise,
