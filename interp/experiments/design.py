@@ -108,14 +108,14 @@ class Drawing(Design):
     def cost(self) -> Cost:
         """Numbers of pictures and of forward passes of one row."""
         wanted = self.wanted
-        forwards = self.units(self.execution.batch_size).forwards(wanted) + self.further
+        forwards = self.units(self.prepared.together(self.execution.batch_size)).forwards(wanted) + self.further
         return Cost(len(wanted), len(self.arms), int(wanted.sum()), forwards, self.held)
 
     def run(self, **changes: Any) -> Experiment:
         """Draw the missing cells, and compute and store the results."""
         self.prepared.check_unchanged()
         how = dataclasses.replace(self.execution, **changes)
-        drawn = self._fill(self.units(at_least("batch_size", how.batch_size, 1)), how)
+        drawn = self._fill(self.units(self.prepared.together(at_least("batch_size", how.batch_size, 1))), how)
         self.prepared.check_kept(str(self.out))
         for name, result in self.measure(drawn).items():
             write_result(drawn.path, name, result)

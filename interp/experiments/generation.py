@@ -50,8 +50,9 @@ def generate(
     prepared = prepare(as_model(model), prompts, sampling, record=Record(stats=False, gates=False))
     rows = prepared.plan.rows()
     drawn = []
-    for batch in groups(rows, at_least("batch_size", batch_size, 1)):
-        drawn += _one_by_one(prepared, batch, on_step) if sequential else trace_group(prepared, batch, [], on_step)
+    one_by_one = sequential or prepared.apart
+    for batch in groups(rows, prepared.together(at_least("batch_size", batch_size, 1))):
+        drawn += _one_by_one(prepared, batch, on_step) if one_by_one else trace_group(prepared, batch, [], on_step)
     failed = [row.failure for row in drawn if row.failure is not None]
     if failed:
         raise TraceError(f"{len(failed)} of {len(rows)} rows gave no picture; first: {failed[0]}")

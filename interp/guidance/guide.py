@@ -80,7 +80,8 @@ class Guide(JoiningRows):
         if not self.guidance.acting(step):
             self._begin({COND: slice(0, self.batch)})
             return run(bound)
-        predict = self._sequentially if self.sequential else self._together
+        alone = self.anatomy.alone and any(UNCOND in (branch.name, branch.source) for branch in branches)
+        predict = self._sequentially if self.sequential or alone else self._together
         predictions = {**predict(bound, run, branches, amplified), **self._others(bound, branches)}
         sigma, next_sigma = self.levels(step)
         context = Context(step, sigma, next_sigma, self.velocity, self.remembered)
@@ -109,7 +110,8 @@ class Guide(JoiningRows):
         predictions = {}
         for branch in [Branch(COND), *(one for one in branches if one.model is None)]:
             unconditional = UNCOND in (branch.name, branch.source)
-            given = {**bound, **self._uncond_rows(bound)} if unconditional else bound
+            long = self.anatomy.as_long(bound, self.unconditional) if unconditional else bound
+            given = {**long, **self._uncond_rows(long)} if unconditional else bound
             self._begin({COND: slice(0, self.batch)}, (), amplified)
             if branch.edits or branch.skips or branch.identity:  # the whole batch is one branch
                 self._add(branch, slice(0, self.batch))

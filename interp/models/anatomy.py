@@ -147,6 +147,8 @@ class Anatomy(CallForm):
     predicts: tuple[str, ...] = ()
     """The arguments of what the model draws, where there are several, (row, token, channel) with as many channels. The output
     holds a prediction of each, in this order, as a tuple."""
+    after_text: Callable[[Inputs], Inputs] = lambda given: {}
+    """A call's arguments with another text -> those that follow from its length, where calls have one row."""
     timestep: Timestep = TIMESTEP
     position: Callable[[torch.nn.Module, tuple[int, int]], torch.Tensor] | None = None
     """(transformer, image grid in tokens) -> the position embedding added to the image tokens, (token, channel)."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from interp.base.errors import InputError
 from interp.models.lazy import torch
 
 
@@ -46,6 +47,8 @@ class Form:
     """Whether it is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is then the output."""
     ragged: bool = False
     """Whether it is text as long as the longest row of a call: the transformer masks what follows a row's own tokens."""
+    masked: bool = True
+    """Whether it does. Without a mask a row depends on the lengths of the others, so a call has one row (`CallForm.alone`)."""
 
     def joined(self, value: Any) -> Any:
         """With the batch axis first."""
@@ -64,6 +67,12 @@ class CallForm:
     row_inputs: tuple[str, ...]
     forms: Mapping[str, Form]
     predicts: tuple[str, ...]
+    after_text: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+    @property
+    def alone(self) -> bool:
+        """Whether a row depends on the lengths of the other rows' texts: calls then have one row."""
+        return any(not form.masked for form in self.forms.values())
 
     def rows_first(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the transformer with the batch axis first, as in all of this package. One row for all is repeated."""
@@ -76,9 +85,18 @@ class CallForm:
         return {name: self.forms[name].parted(value) if name in self.forms else value for name, value in rows.items()}
 
     def as_long(self, bound: dict[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-        """Ragged arguments of a call, lengthened with zeros to hold those of other rows."""
+        """A call's arguments with ragged ones lengthened with zeros to hold those of other rows. Where calls have one row, they
+        are made as long as the other row's, and so are the arguments that follow from their length.
+        """
         ragged = [name for name, form in self.forms.items() if form.ragged and name in bound and name in others]
-        return {**bound, **{name: longer(bound[name], others[name].shape[1]) for name in ragged}}
+        fitted = {**bound, **{name: longer(bound[name], others[name].shape[1]) for name in ragged}}
+        if not self.alone:
+            return fitted
+        for name in ragged:
+            if len(bound[name]) > 1 and bound[name].shape[1] != others[name].shape[1]:
+                raise InputError("a text of another length cannot take the place of one of several rows: call with one row")
+            fitted[name] = fitted[name][:, : others[name].shape[1]]
+        return {**fitted, **self.after_text(fitted)} if ragged else fitted
 
     @property
     def _output(self) -> Form | None:

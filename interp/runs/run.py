@@ -90,7 +90,7 @@ def execute(
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
-    work = Tracing(prepared, absolute(path), at_least("batch_size", how.batch_size, 1))
+    work = Tracing(prepared, absolute(path), prepared.together(at_least("batch_size", how.batch_size, 1)))
     units = work.units() if shard is None else work.units()[shard[0] :: shard[1]]
     with writing_lock(path, shard) as let_others_in, zarr_quiet():
         done = open_or_create(prepared, schema, path, how, resume)

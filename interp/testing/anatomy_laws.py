@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.anatomy import Anatomy, Modulation, add_rows, bind_inputs, take_rows
+from interp.models.quiet import quiet
 from interp.testing.block_records import Record, error_of_records, gate_pairs, recording, swapped_chunks
-from interp.testing.checks import untraced
 from interp.testing.family import FamilyFixtures
+from interp.tracing.group import pipeline_arguments
 from interp.tracing.model import Model
 from interp.tracing.prepare import prepare
 
@@ -32,8 +33,9 @@ class AnatomyLaws(FamilyFixtures):
             bound = bind_inputs(module, args, kwargs)
             calls.append({name: value for name, value in bound.items() if value is not None and carries(value)})
 
-        with model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True):
-            untraced(model, prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model)))
+        prepared = prepare(model, list(cls.prompts[:2]), steps=2, **cls().given_size(model))
+        with model.pipe.transformer.register_forward_pre_hook(before, with_kwargs=True), quiet():
+            model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows()))
         return next(call for call in calls if (model.anatomy.rows_first(call)[model.anatomy.timestep.name] > 0).all())
 
     @pytest.fixture(scope="class")

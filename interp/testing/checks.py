@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.base.errors import PipelineError
+from interp.base.plan import groups
 from interp.models.anatomy import Tap
 from interp.models.catalog import CATALOG, MassiveClaim
 from interp.models.families.outputs import as_bytes, drawn, still
@@ -120,9 +121,11 @@ def _compute_error(model: Model, prepared: Prepared) -> float:
 
 def untraced(model: Model, prepared: Prepared) -> Array:
     """Pictures of the plain pipeline, (prompt, y, x, rgb) uint8."""
+    rows = prepared.plan.rows()
     with quiet():
-        output = model.pipe(**pipeline_arguments(model, prepared.plan, prepared.plan.rows()))
-    return as_bytes(np.stack([still(picture) for picture in drawn(output)]))
+        calls = [pipeline_arguments(model, prepared.plan, batch) for batch in groups(rows, prepared.together(len(rows)))]
+        pictures = [picture for arguments in calls for picture in drawn(model.pipe(**arguments))]
+    return as_bytes(np.stack([still(picture) for picture in pictures]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,5 +199,6 @@ def _hook_error(model: Model, prepared: Prepared, cache: Cache) -> float:
             if site.kind == "alpha":
                 seen.append((str(site), modulation.split(record[modulation.name])[number]))
         for site, value in seen:
-            errors.append(float(np.abs(cache[site].to_numpy()[:, 0] - value.float().cpu().numpy()).max()))
+            traced = cache[site].to_numpy()[: len(value), 0]  # of the first call's rows
+            errors.append(float(np.abs(traced - value.float().cpu().numpy()).max()))
     return max(errors)

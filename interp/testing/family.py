@@ -31,6 +31,7 @@ class Family:
     sizes: Mapping[str, Any] = {}
     """Sizes of its tiny model that are not the family's usual ones."""
     prompts: Sequence[str] = PROMPTS
+    """Where a row depends on the others of its call, the first two have as many tokens."""
     size: tuple[int, int] = (32, 64)
     """Height and width of traced pictures; not square where the pipeline takes a size."""
     call: Mapping[str, Any] = {}

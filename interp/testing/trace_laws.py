@@ -50,9 +50,9 @@ class TraceLaws(FamilyFixtures):
     def batches(cls, model: Model) -> list[tuple[Seen, Array, Array]]:
         """Hook records, pictures and last latents of each batch."""
         family = cls()
-        pipe, found = family.plain_pipeline(model), []
-        for start in range(0, 3, BATCH):
-            prompts = family.prompts[start : min(start + BATCH, 3)]
+        pipe, found, size = family.plain_pipeline(model), [], 1 if model.anatomy.alone else BATCH
+        for start in range(0, 3, size):
+            prompts = family.prompts[start : min(start + size, 3)]
             more = {
                 "num_inference_steps": STEPS,
                 "generator": generators(len(prompts), SEED),

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from interp.base.errors import InputError
+from interp.base.plan import groups
 from interp.base.sites import Site, as_index, resolve_indices
 from interp.tracing.group import trace_group
 from interp.tracing.prepare import Prepared
@@ -111,8 +112,9 @@ def chosen_sites(sites: Sequence[Site], names_filter: NamesFilter) -> list[Site]
 def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.DataArray, Cache]:
     """Trace all rows in one batch; return pictures, (prompt, y, x, rgb) uint8, and the cache."""
     model, rows = prepared.model, prepared.plan.rows()
-    recorder = CacheRecorder(chosen_sites(list(model.anatomy.sites()), names_filter))
-    traced = trace_group(prepared, rows, [recorder])
+    sites = chosen_sites(list(model.anatomy.sites()), names_filter)
+    batches = [(batch, CacheRecorder(sites)) for batch in groups(rows, prepared.together(len(rows)))]
+    traced = [row for batch, recorder in batches for row in trace_group(prepared, batch, [recorder])]
     failed = [row.failure for row in traced if row.failure is not None]
     if failed:
         raise InputError(f"{failed[0]}; a state that is not finite cannot be cached")
@@ -124,8 +126,9 @@ def run_with_cache(prepared: Prepared, names_filter: NamesFilter) -> tuple[xr.Da
     images = xr.DataArray(pictures, coordinates, ("prompt", "y", "x", "rgb"), "image")
     coordinates |= {"timestep": ("step", prepared.schedule.timesteps), "sigma": ("step", prepared.schedule.sigmas)}
     values = {}
-    for site, passed in recorder.values.items():
-        stacked = np.stack([moving.numpy() for moving in passed], axis=1)
+    for site in sites:
+        every = [np.stack([moving.numpy() for moving in recorder.values[site]], axis=1) for _, recorder in batches]
+        stacked = np.concatenate(every)
         axes = ("prompt", "step", "token", "channel") if stacked.ndim == 4 else ("prompt", "step", "channel")
         values[str(site)] = xr.DataArray(stacked, coordinates, axes, str(site))
     return images, Cache(values, len(model.anatomy.blocks), model.anatomy.generated.name)

@@ -44,6 +44,11 @@ def trace_group(
         raise InputError(
             "guidance: a guided trace does not support offloading; trace without --offload, or draw with interp.generate"
         )
+    if prepared.apart:
+        raise InputError(
+            f"guidance: the texts of {model.name} have other lengths, and no call holds two, so a trace cannot see the "
+            "guidance's calls; trace without it, or draw with interp.generate"
+        )
     driver = Driver(model.anatomy, [prepared.interventions])
     with running(model):
         check_traceable(transformer)

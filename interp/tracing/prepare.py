@@ -71,6 +71,15 @@ class Prepared:
                 "delete the store, and draw again without the change"
             )
 
+    def together(self, size: int) -> int:
+        """Rows of one call, where batches have `size`: one, where a row depends on the others of its call."""
+        return 1 if self.model.anatomy.alone else size
+
+    @property
+    def apart(self) -> bool:
+        """Whether the guidance needs calls of their own for its branches."""
+        return self.model.anatomy.alone and self.guidance is not None and needs_unconditional(self.guidance)
+
     def guide(self, *, sequential: bool = False) -> Guide | None:
         """A new guide for one call of the pipeline; `None` without guidance."""
         if self.guidance is None:
