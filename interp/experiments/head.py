@@ -61,7 +61,8 @@ def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Te
     wide = {name: take_rows(arguments.get(name), [0] * len(states)) for name in anatomy.row_inputs}
     head = only_the_head(transformer, anatomy, states, prepared.layout.lengths)
     with prepared.model.lock, head, torch.no_grad(), quiet():
-        return anatomy.first_prediction(transformer(**{**anatomy.as_called({**arguments, **wide}), "return_dict": False}))
+        given = {**anatomy.as_called({**arguments, **wide}), "return_dict": False}
+        return anatomy.first_prediction(transformer(**given), arguments)
 
 
 def paint(prepared: Prepared, arguments: dict[str, Any], step: int, states: Tensor) -> tuple[Array, Array]:

@@ -123,7 +123,7 @@ class Guide(JoiningRows):
         for branch in (branch for branch in branches if branch.model is not None):
             with torch.no_grad():
                 output = branch.model(**{**self.anatomy.as_called(bound), "return_dict": False})
-                found[branch.name] = self.anatomy.prediction(output)
+                found[branch.name] = self.anatomy.prediction(output, bound)
         return found
 
     def _uncond_rows(self, bound: dict[str, Any]) -> dict[str, Tensor]:

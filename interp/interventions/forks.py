@@ -73,7 +73,7 @@ def around_calls(transformer: Any, around: Around, anatomy: Anatomy) -> Iterator
         bound = anatomy.rows_first(bind_inputs(transformer, given, named))
 
         def call(arguments: dict[str, Any]) -> Tensor:
-            return anatomy.prediction(original(**{**anatomy.as_called(arguments), "return_dict": False}))
+            return anatomy.prediction(original(**{**anatomy.as_called(arguments), "return_dict": False}), arguments)
 
         return anatomy.as_output(around(next(steps), bound, call), bound)
 

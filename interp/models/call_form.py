@@ -47,6 +47,8 @@ class Form:
     """Whether it is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is then the output."""
     ragged: bool = False
     """Whether it is text as long as the longest row of a call: the transformer masks what follows a row's own tokens."""
+    led: bool = False
+    """Whether the output holds other tokens before those of this argument, the latents."""
     masked: bool = True
     """Whether it does. Without a mask a row depends on the lengths of the others, so a call has one row (`CallForm.alone`)."""
 
@@ -102,14 +104,18 @@ class CallForm:
     def _output(self) -> Form | None:
         return next((form for form in self.forms.values() if form.listed), None)
 
-    def first_prediction(self, output: Any) -> torch.Tensor:
-        """The prediction in a call's output, (row, ...): that of the first generated stream, where there are several."""
-        found: torch.Tensor = output[0] if self._output is None else self._output.joined(output[0])
-        return found
+    def first_prediction(self, output: Any, given: Mapping[str, Any]) -> torch.Tensor:
+        """The prediction in the output of a call with these arguments, (row, ...): that of the first generated stream, where
+        there are several.
+        """
+        found: Any = output if isinstance(output, torch.Tensor) else output[0]
+        found = found if self._output is None else self._output.joined(found)
+        led = [name for name, form in self.forms.items() if form.led]
+        return found[:, -given[led[0]].shape[1] :] if led else found  # type: ignore[no-any-return]
 
-    def prediction(self, output: Any) -> torch.Tensor:
-        """The prediction in a call's output, (row, ...): those of all generated streams, one behind the other, along axis 1."""
-        return torch.cat(list(output[: len(self.predicts)]), dim=1) if self.predicts else self.first_prediction(output)
+    def prediction(self, output: Any, given: Mapping[str, Any]) -> torch.Tensor:
+        """Likewise those of all generated streams, one behind the other, along axis 1."""
+        return torch.cat(list(output[: len(self.predicts)]), dim=1) if self.predicts else self.first_prediction(output, given)
 
     def as_output(self, prediction: torch.Tensor, given: Mapping[str, Any]) -> Any:
         """The inverse: the output that diffusers' pipelines expect of a call with these arguments."""

@@ -93,14 +93,14 @@ class AnatomyLaws(FamilyFixtures):
         rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
         one_more = {name: add_rows(value, take_rows(value, slice(1))) for name, value in rows.items()}
         with torch.no_grad():
-            short = anatomy.prediction(transformer(**{**inputs, "return_dict": True}))
-            long = anatomy.prediction(transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True}))
+            short = anatomy.prediction(transformer(**{**inputs, "return_dict": True}), inputs)
+            long = anatomy.prediction(transformer(**{**inputs, **anatomy.as_called(one_more), "return_dict": True}), inputs)
         near: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * float(short.abs().max().clamp_min(1.0))}
         torch.testing.assert_close(long[:2], short, **near)
         torch.testing.assert_close(long[2], short[0], **near)
         for block, record in zip(anatomy.blocks, records, strict=True):
             tensors = {name for name, value in record["inputs"].items() if isinstance(value, Tensor)}
-            assert tensors == {name for name in block.row_inputs if record["inputs"].get(name) is not None}
+            assert tensors - {*self.rowless} == {name for name in block.row_inputs if record["inputs"].get(name) is not None}
 
     def test_conditioning_enters_again_where_the_anatomy_says(self, model: Model, inputs: dict[str, Any]) -> None:
         """Another timestep changes the output with the blocks' inputs fixed, but not with the re-entries fixed too."""
@@ -118,14 +118,14 @@ class AnatomyLaws(FamilyFixtures):
         """Another value at any site changes the transformer's output."""
         transformer, anatomy, one = model.pipe.transformer, model.anatomy, one_row(model.anatomy, inputs)
         with torch.no_grad():
-            before = anatomy.prediction(transformer(**one))
+            before = anatomy.prediction(transformer(**one), one)
             for index, block in enumerate(anatomy.blocks):
                 module = transformer.get_submodule(block.path)
                 for modulation, number, site in block.chunk_sites(index):
                     if site.stream in modulation.shared_with or str(site) in self.unread:
                         continue  # the same chunk under another name, or declared unused
                     with raise_chunk(module, modulation, number):
-                        assert not torch.equal(anatomy.prediction(transformer(**one)), before), site
+                        assert not torch.equal(anatomy.prediction(transformer(**one), one), before), site
 
 
 def carries(value: Any) -> bool:
@@ -175,7 +175,7 @@ class Replay:
                     hooks.enter_context(module.register_forward_hook(partial(on_output, path=path)))
                 else:
                     hooks.enter_context(module.register_forward_pre_hook(partial(on_input, path=path), with_kwargs=True))
-            return self.anatomy.prediction(self.transformer(**inputs))
+            return self.anatomy.prediction(self.transformer(**inputs), inputs)
 
 
 def raise_chunk(module: nn.Module, modulation: Modulation, number: int) -> Any:

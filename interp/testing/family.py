@@ -40,6 +40,8 @@ class Family:
     """The catalog's models of the family: blocks by kind, channels, gates, and the range of parameters in 1e9."""
     unread: Sequence[str] = ()
     """Sites with a value that nothing reads."""
+    rowless: Sequence[str] = ()
+    """Tensors among the blocks' arguments that are the same for every row, without a batch axis."""
     leading: int = 0
     """Number of tokens before the image's in a block's output that belong to no stream."""
     flips: float = 0.0

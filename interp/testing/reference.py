@@ -27,6 +27,8 @@ class Seen:
         self.hidden: dict[tuple[str, int], list[Array]] = {}
         self.alpha: dict[tuple[str, str, int], list[Array]] = {}
         self.predictions: list[Array] = []
+        self.predicted: Callable[[Tensor], Tensor] = lambda output: output
+        """The latents' tokens in the transformer's output; a family's hooks may set it."""
         self.handles = contextlib.ExitStack()
         self._text_tokens = 0
 
@@ -102,7 +104,7 @@ class Seen:
 def hooked(transformer: nn.Module, hooks: Callable[[Any, Seen], None]) -> Iterator[Seen]:
     """Register plain hooks on a transformer inside a `with` block."""
     seen = Seen()
-    seen.after(transformer, lambda output: seen.predictions.append(_copied(_picture(output[0]))))
+    seen.after(transformer, lambda output: seen.predictions.append(_copied(seen.predicted(_picture(output[0])))))
     hooks(transformer, seen)
     with seen.handles:
         yield seen

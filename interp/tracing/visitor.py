@@ -166,7 +166,7 @@ class Visitor:
     def _begin_call(self, given: Any) -> None:
         """Check a call of the transformer: one step of the loop."""
         bound = self.editor.unswapped or self.anatomy.rows_first(bind_inputs(self.transformer, *given))
-        self.editor.unswapped = None
+        self.editor.unswapped, self.given = None, bound
         self.step, batch = self.scheduler_hook.steps, len(bound[self.anatomy.row_inputs[0]])
         if self.step != self.calls or batch != len(self.rows):
             raise TraceError(
@@ -181,7 +181,7 @@ class Visitor:
     def _end_call(self, output: Any) -> None:
         """Keep the prediction, and what the recorders have of this step; report it."""
         if self.prediction:
-            self.predicted.append(Moving(self.anatomy.first_prediction(output).detach()))
+            self.predicted.append(Moving(self.anatomy.first_prediction(output, self.given).detach()))
         self.calls += 1
         for recorder in self.recorders:
             recorder.end_step(self.step)
