@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 
+RGB = 3  # channels of a picture
+
 
 def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
     """The pictures in a pipeline's output, one array per row, float in 0..1: (y, x, rgb), or (frame, y, x, rgb) of a video.
-    Sound gives its spectrogram.
+    Sound gives its spectrogram; transparency is left out.
     """
     if hasattr(output, "audios"):
         return [spectrogram(np.asarray(sound, np.float64)) for sound in output.audios]
-    return list(output.frames if hasattr(output, "frames") else output.images)
+    pictures = output.frames if hasattr(output, "frames") else output.images
+    return [picture[..., :RGB] if picture.shape[-1] > RGB else picture for picture in pictures]
 
 
 BINS, COLUMNS, QUIET = 64, 1024, 80.0  # of a spectrogram: frequencies, most time steps, dB below full scale that are black
