@@ -65,8 +65,9 @@ def make(family: str, *, seed: int = 0, **sizes: Any) -> tuple[Any, Defaults]:
         torch.manual_seed(seed)
         parts: dict[str, Any] = {}
         for name, part in data["parts"].items():  # `text_encoder_2` is made for the vocabulary of `tokenizer_2`, before it
-            tokenizer = parts[name.replace("text_encoder", "tokenizer")] if name.startswith("text_encoder") else None
-            parts[name] = component(part, own, tokenizer)
+            reads = name.startswith("text_encoder")
+            reader = parts.get(name.replace("text_encoder", "tokenizer"), parts.get("processor")) if reads else None
+            parts[name] = component(part, own, getattr(reader, "tokenizer", reader))
     settings = resolved(data["pipeline"], own)
     kind, registered = named(settings.pop("class")), settings.pop("register", {})
     pipe = kind(**parts, **settings)

@@ -7,13 +7,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import BertTokenizer, CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer, T5Tokenizer
+from transformers import (
+    BertTokenizer,
+    CLIPTokenizer,
+    GemmaTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2AudioProcessor,
+    Qwen2Tokenizer,
+    T5Tokenizer,
+    WhisperFeatureExtractor,
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n"
 )
+MESSAGES = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'][0]['text'] }}<|im_end|>\n"
+    "{% endfor %}"
+)
+SOUND = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 BEGIN, END = "<|begin_of_text|>", "<|eot_id|>"  # of Llama
 
@@ -58,6 +72,14 @@ def qwen(texts: Sequence[str], length: int, marks: Sequence[str] = ()) -> Qwen2T
     return tokenizer
 
 
+def qwen_processor(texts: Sequence[str], length: int, marks: Sequence[str] = ()) -> Qwen2AudioProcessor:
+    """The same tokenizer in a processor of texts and sound: that of texts and pictures needs torchvision. Its chat template
+    takes messages of one text each, and begins no answer.
+    """
+    tokenizer = qwen(texts, length, [*marks, *SOUND])
+    return Qwen2AudioProcessor(WhisperFeatureExtractor(), tokenizer, chat_template=MESSAGES)
+
+
 def gemma(texts: Sequence[str], length: int) -> GemmaTokenizer:
     """A Gemma tokenizer in which the words of `texts` are one token each and every other text falls to bytes."""
     words = [f"\u2581{word}" for text in texts for word in text.split()]
@@ -95,7 +117,9 @@ def bert(words: Sequence[str], length: int) -> BertTokenizer:
     return BertTokenizer(vocab=_numbered(pieces), model_max_length=length)
 
 
-TOKENIZERS: dict[str, Callable[..., Any]] = {learn.__name__: learn for learn in (clip, t5, qwen, gemma, llama, bert)}
+TOKENIZERS: dict[str, Callable[..., Any]] = {
+    learn.__name__: learn for learn in (clip, t5, qwen, qwen_processor, gemma, llama, bert)
+}
 
 
 def _learned(words: Sequence[str], splitter: pre_tokenizers.PreTokenizer) -> list[tuple[str, ...]]:
