@@ -25,6 +25,7 @@ EMITTED = {  # outside of the blocks, for those that are given their gates
     "temb_mod": "single_stream_modulation.linear",
     "temb": "distilled_guidance_layer.out_proj",  # a chunk at a time
     "ErnieImageTransformer2DModel/temb": "adaLN_modulation",
+    "modulation": "modulation",
 }
 
 
