@@ -15,7 +15,8 @@ def drawn(output: Any) -> list[np.ndarray[Any, Any]]:
     """
     if hasattr(output, "audios"):
         return [spectrogram(np.asarray(sound, np.float64)) for sound in output.audios]
-    pictures = output.frames if hasattr(output, "frames") else output.images
+    name = next(name for name in ("frames", "images", "image") if hasattr(output, name))
+    pictures = getattr(output, name)
     return [picture[..., :RGB] if picture.shape[-1] > RGB else picture for picture in pictures]
 
 
