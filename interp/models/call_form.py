@@ -45,6 +45,8 @@ class Form:
     """The batch axis."""
     listed: bool = False
     """Whether it is a list of pictures, one for each row, (channel, frame, y, x) with one frame; so is then the output."""
+    stacked: bool = False
+    """Whether it is a list with a tensor for each block, (row, ...); here it is one, (row, block, ...)."""
     ragged: bool = False
     """Whether it is text as long as the longest row of a call: the transformer masks what follows a row's own tokens."""
     led: bool = False
@@ -56,10 +58,14 @@ class Form:
         """With the batch axis first."""
         if self.listed:
             return value if isinstance(value, torch.Tensor) else torch.cat([one.transpose(0, 1) for one in value])
+        if self.stacked:
+            return value if isinstance(value, torch.Tensor) else torch.stack(value, dim=1)
         return value.movedim(self.axis, 0)
 
     def parted(self, rows: torch.Tensor) -> Any:
         """The inverse."""
+        if self.stacked:
+            return list(rows.unbind(1))
         return list(rows.unsqueeze(2).unbind(0)) if self.listed else rows.movedim(0, self.axis)
 
 
@@ -91,13 +97,13 @@ class CallForm:
         are made as long as the other row's, and so are the arguments that follow from their length.
         """
         ragged = [name for name, form in self.forms.items() if form.ragged and name in bound and name in others]
-        fitted = {**bound, **{name: longer(bound[name], others[name].shape[1]) for name in ragged}}
+        fitted = {**bound, **{name: longer(bound[name], others[name].shape[-2]) for name in ragged}}
         if not self.alone:
             return fitted
         for name in ragged:
-            if len(bound[name]) > 1 and bound[name].shape[1] != others[name].shape[1]:
+            if len(bound[name]) > 1 and bound[name].shape[-2] != others[name].shape[-2]:
                 raise InputError("a text of another length cannot take the place of one of several rows: call with one row")
-            fitted[name] = fitted[name][:, : others[name].shape[1]]
+            fitted[name] = fitted[name][..., : others[name].shape[-2], :]
         return {**fitted, **self.after_text(fitted)} if ragged else fitted
 
     @property
@@ -194,5 +200,5 @@ def add_rows(first: Any, second: Any) -> Any:
 
 
 def longer(value: torch.Tensor, length: int) -> torch.Tensor:
-    """Text, (row, token, channel), with zeros behind it up to a length."""
-    return torch.nn.functional.pad(value, (0, 0, 0, max(length - value.shape[1], 0)))
+    """Text, (row, ..., token, channel), with zeros behind it up to a length."""
+    return torch.nn.functional.pad(value, (0, 0, 0, max(length - value.shape[-2], 0)))

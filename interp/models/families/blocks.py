@@ -44,6 +44,7 @@ def text_stream(width: int) -> Stream:
 
 TEXT_IN_FRONT = ("text", "image", REST)
 """What a `CountedBlock` holds, in order."""
+IMAGE_LAST = (REST, "image")  # the same of a `LastBlock`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,23 @@ class CountedBlock(Block):
 
     def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
         return cut(state, TEXT_IN_FRONT, stream, lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class LastBlock(Block):
+    """A block whose state holds the image's tokens last, behind as many of text as its rows have."""
+
+    def with_states(self, output: Any, states: Mapping[str, torch.Tensor], lengths: Lengths) -> Any:
+        """The block's output with the image's state replaced; one row of text may serve several of these."""
+        text = output[:, : -lengths["image"]].expand(len(states["image"]), -1, -1)
+        return torch.cat([text, states["image"]], dim=1)
+
+    def output_of(self, states: Mapping[str, torch.Tensor], inputs: Inputs, lengths: Lengths) -> Any:
+        """An output of the block that holds this state behind the text of its inputs."""
+        return self.with_states(inputs["hidden_states"], states, lengths)
+
+    def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
+        return cut(state, IMAGE_LAST, stream, lengths)
 
 
 def project(norm: str, block: torch.nn.Module, inputs: Inputs) -> torch.Tensor:

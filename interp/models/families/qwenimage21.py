@@ -20,34 +20,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.base.errors import ModelError
-from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Lengths, Modulation, Norm, Reentry, Tap, Timestep
-from interp.models.families.blocks import image_stream, mlp_taps, numbered
+from interp.models.anatomy import Anatomy, Conditioning, Form, Inputs, Modulation, Norm, Reentry, Tap, Timestep
+from interp.models.families.blocks import IMAGE_LAST, LastBlock, image_stream, mlp_taps, numbered
 from interp.models.families.calls import Settings, denormalise, falling, normalise, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
-from interp.models.hook_points import REST, cut
 from interp.models.lazy import torch
 
-HELD = (REST, "image")
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
 SLOT = 4  # tokens of an image for one place in the mask of the text encoder's tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class LastBlock(Block):
-    """A block whose state holds the image's tokens last, behind as many of text as its rows have."""
-
-    def with_states(self, output: Any, states: Mapping[str, torch.Tensor], lengths: Lengths) -> Any:
-        """The block's output with the image's state replaced."""
-        return torch.cat([output[:, : -lengths["image"]], states["image"]], dim=1)
-
-    def output_of(self, states: Mapping[str, torch.Tensor], inputs: Inputs, lengths: Lengths) -> Any:
-        """An output of the block that holds this state behind the text of its inputs, once for every row."""
-        text = inputs["hidden_states"][:, : -lengths["image"]]
-        return torch.cat([text.expand(len(states["image"]), -1, -1), states["image"]], dim=1)
-
-    def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
-        return cut(state, HELD, stream, lengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +46,13 @@ BLOCK = LastBlock(
     hidden={"image": None},
     reads=(
         TextLast("image", None, CHUNKS, lambda block, given: given["modulation"][:-1], argument="modulation", tanh=True),
-        Tap("image", "modulated", "attn", "attn", "input", joint=HELD, argument="hidden_states"),
-        Tap("image", "branch", "attn", "attn", joint=HELD),
-        *(dataclasses.replace(tap, joint=HELD) for tap in mlp_taps("image", "img_norm2", "img_mlp")),
+        Tap("image", "modulated", "attn", "attn", "input", joint=IMAGE_LAST, argument="hidden_states"),
+        Tap("image", "branch", "attn", "attn", joint=IMAGE_LAST),
+        *(dataclasses.replace(tap, joint=IMAGE_LAST) for tap in mlp_taps("image", "img_norm2", "img_mlp")),
     ),
     row_inputs=("hidden_states", "modulation"),
     state_inputs={"image": "hidden_states"},
-    norms=(Norm("img_norm1", HELD), Norm("img_norm2", HELD)),
+    norms=(Norm("img_norm1", IMAGE_LAST), Norm("img_norm2", IMAGE_LAST)),
     joint=("image",),
 )
 
@@ -106,7 +87,7 @@ def describe(transformer: Any) -> Anatomy:
         after_text=after_text,
         timestep=Timestep(scale=1000.0),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
-        last_norm=Norm("norm_out.norm", HELD),
+        last_norm=Norm("norm_out.norm", IMAGE_LAST),
         lengths=lambda given: {"image": given["hidden_states"].shape[1]},
         forks=False,
     )
