@@ -115,7 +115,7 @@ def table() -> list[Case]:
     import bad_models
     import bad_traces
 
-    cases = [*bad_traces.PROMPTS, *bad_models.CASES, *bad_traces.CASES]
+    cases = [*bad_traces.PROMPTS, *bad_models.CASES, *bad_models.PICTURES, *bad_traces.CASES]
     return [*cases, *bad_analyses.CASES, *bad_experiments.CASES, *bad_evaluations.CASES]
 
 

@@ -57,6 +57,42 @@ def tiny_dit(folder: Path) -> None:
     tiny.build("dit", folder / "dit")
 
 
+def tiny_img2img(folder: Path) -> None:
+    """The tiny model's folder with the pipeline class that begins with a picture."""
+    broken_folder("m", edit_json("model_index.json", _class_name="StableDiffusion3Img2ImgPipeline"))(folder)
+    (folder / "words.png").write_text("a red cat")
+
+
+FROM_PICTURE = "trace --model {folder}/m --prompts {prompts} --out {out}"
+PICTURES = [
+    Case("no picture for image-to-image", FROM_PICTURE, ("image", "--settings image=PATH"), prepare=tiny_img2img),
+    Case(
+        "a picture that does not exist",
+        FROM_PICTURE + " --settings image={folder}/no.png",
+        ("image", "FOLDER/no.png", "--settings image=cat.png"),
+        prepare=tiny_img2img,
+    ),
+    Case(
+        "a text as picture",
+        FROM_PICTURE + " --settings image={folder}/words.png",
+        ("image", "FOLDER/words.png", "--settings image=cat.png"),
+        prepare=tiny_img2img,
+    ),
+    Case(
+        "a number as picture",
+        FROM_PICTURE + " --settings image=7",
+        ("image", 7, "--settings image=cat.png"),
+        prepare=tiny_img2img,
+    ),
+    Case(
+        "a strength above 1",
+        FROM_PICTURE + " --settings strength=1.5",
+        ("strength", 1.5, "0..1"),
+        prepare=tiny_img2img,
+    ),
+    Case("a picture for a model that takes none", TRACE + " --settings image=cat.png", ("image", "FOLDER/tiny")),
+]
+
 CASES = [
     Case("unknown model name", "trace --model sdx --prompts {prompts}", ("model", "sdx", "sd3", "interp models", "owner/name")),
     Case(

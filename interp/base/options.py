@@ -65,7 +65,7 @@ class Sampling:
     interventions: Annotated[Sequence[Any] | str, Doc("Edits: a JSON file with a list of edits, as in a store's plan.")] = ()
     settings: Annotated[
         Mapping[str, Any] | str | None,
-        Doc('Further arguments of the pipeline, such as "max_sequence_length=24,embedded_guidance=3.5".'),
+        Doc('Further arguments of the pipeline, such as "max_sequence_length=24,embedded_guidance=3.5" or "image=cat.png".'),
     ] = None
 
     def without(self, *names: str, why: str) -> Sampling:
@@ -144,15 +144,15 @@ def as_settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Convert settings: a mapping, or text such as "max_sequence_length=24,embedded_guidance=3.5"."""
     if not isinstance(given, str):
         if given is not None and not isinstance(given, Mapping):
-            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}, or a dict; got {given!r}")
+            raise InputError(f"settings must be NAME=VALUE between commas, such as {SETTINGS}, or a dict; got {given!r}")
         return dict(given or {})
     found: dict[str, Any] = {}
     for part in given.split(","):
         name, _, value = part.strip().partition("=")
+        if not name or not value:
+            raise InputError(f"settings must be NAME=VALUE between commas, such as {SETTINGS}; got {given!r}")
         try:
             found[name] = json.loads(value)
-        except ValueError:
-            name = ""
-        if not name:
-            raise InputError(f"settings must be NAME=NUMBER between commas, such as {SETTINGS}; got {given!r}")
+        except ValueError:  # the path of a picture
+            found[name] = value
     return found

@@ -9,6 +9,8 @@ from typing import Any
 from interp.base.errors import PlanError
 
 EVERY = 2  # streams in the plans of earlier versions that select all
+DIGEST = "sha256"
+"""In a plan, what identifies a picture, wherever its file is."""
 LATER = ("sampled", "state")  # fields that stores of earlier versions lack
 
 
@@ -38,6 +40,8 @@ def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     if "weights" in wanted and same_weights(wanted, stored):
         found |= {name: stored[name] for name in ("weights", "sampled") if name in stored}
     found = {name: value for name, value in found.items() if name not in LATER or name in stored}
+    if isinstance(found.get("settings"), Mapping) and isinstance(stored.get("settings"), Mapping):
+        found["settings"] = {name: _same_picture(one, stored["settings"].get(name)) for name, one in found["settings"].items()}
     states, others = (_hidden(plan) for plan in (found, stored))
     if states and others and states["streams"] is None and len(others["streams"] or ()) == EVERY:
         found["record"] = {**found["record"], "hidden": {**states, "streams": others["streams"]}}
@@ -45,6 +49,12 @@ def _comparable(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     if isinstance(methods, list) and isinstance(others, list) and len(methods) == len(others):
         found["guidance"] = [_comparable(method, other) for method, other in zip(methods, others, strict=True)]
     return found
+
+
+def _same_picture(wanted: Any, stored: Any) -> Any:
+    """A setting, where both are pictures at the place of the store's: their content alone must be equal."""
+    both = isinstance(wanted, Mapping) and isinstance(stored, Mapping) and DIGEST in wanted and DIGEST in stored
+    return {**stored, DIGEST: wanted[DIGEST]} if both else wanted
 
 
 def _hidden(plan: Mapping[str, Any]) -> Any:

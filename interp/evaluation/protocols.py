@@ -54,7 +54,7 @@ class Traced:
     def cost(self) -> Cost:
         """Pictures, and forwards of one row."""
         rows = len(self.prepared.plan.rows())
-        return Cost(rows, 1, rows, float(rows * self.prepared.plan.steps))
+        return Cost(rows, 1, rows, float(rows * len(self.prepared.schedule.timesteps)))
 
     def run(self, **changes: Any) -> Run:
         """Trace what is missing."""

@@ -95,12 +95,13 @@ def support() -> list[dict[str, str]]:
 
 def _row(names: list[str], anatomy: Anatomy) -> dict[str, str]:
     counts = collections.Counter(block.kind for block in anatomy.blocks)
-    pipelines = [name for name in dict.fromkeys(CATALOG[name].pipeline_class for name in names) if name in PIPELINES]
+    known = FAMILIES[anatomy.family].pipelines if anatomy.family in FAMILIES else ()
+    pipelines = dict.fromkeys([*(CATALOG[name].pipeline_class for name in names), *(spec.pipeline_class for spec in known)])
     own = OWN[OWN_GUIDANCE[anatomy.model_class].rows] if anatomy.model_class in OWN_GUIDANCE else "unknown"
     ran = {"tiny random pipelines": anatomy.family in FAMILIES, "the demo model": anatomy.family == "sd3"}
     return {
         "models": ", ".join(names),
-        "pipeline": ", ".join(pipelines) or "none yet",
+        "pipeline": ", ".join(name for name in pipelines if name in PIPELINES) or "none yet",
         "blocks of the first": ", ".join(f"{count} {kind}" for kind, count in counts.items()),
         "streams": ", ".join(anatomy.stream_names),
         "gates": gates(anatomy),

@@ -86,7 +86,7 @@ def execute(
     processes, on machines that share the folder, write one store. `only` lists rows; the default is all rows.
     """
     prepared.check_unchanged()
-    plan, rows, schema = prepared.plan, prepared.plan.rows(), make_schema(prepared)
+    rows, steps, schema = prepared.plan.rows(), len(prepared.schedule.timesteps), make_schema(prepared)
     if not path.name or path.name in (".", ".."):
         raise InputError(f"out must name the store's folder, such as cache/run.zarr; got {str(path)!r}")
     started, traced, fresh = time.monotonic(), 0, 0
@@ -103,7 +103,7 @@ def execute(
 
         def report(step: int) -> None:
             seconds = time.monotonic() - started
-            how.on_progress(Progress(count, len(mine), traced, seconds, step, plan.steps, how.through.rates()))
+            how.on_progress(Progress(count, len(mine), traced, seconds, step, steps, how.through.rates()))
 
         work.on_step = report
         work.totals = None if any(done) or shard is not None else Totals.of(schema)
@@ -122,7 +122,7 @@ def execute(
                     done[row] = True
                     if failed.pop(row, None) is not None:
                         forget_failure(path, row)
-                report(plan.steps)
+                report(steps)
         if how.stopped() and not all(done[row] for row in mine):
             raise KeyboardInterrupt
         if shard is None:

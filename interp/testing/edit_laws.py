@@ -31,27 +31,32 @@ Change = Callable[[Tensor, Tensor], Tensor]
 class EditLaws(FamilyFixtures):
     """Rows that fork off a clean run, and guided rows, equal separate runs."""
 
+    @property
+    def steps(self) -> int:
+        """Of a run in which the pipeline takes three."""
+        return STEPS + self.leaves_out
+
     def test_arms_in_one_batch_equal_runs_of_their_own(self, model: Model) -> None:
         """Edits from the first or a later step and block on, of a gate, and of conditioning."""
-        assert_arms_alone(prepare(model, list(self.prompts[:1]), steps=STEPS), arms_for(model, self.prompts[1]))
+        assert_arms_alone(prepare(model, list(self.prompts[:1]), steps=self.steps), arms_for(model, self.prompts[1]))
 
     def test_guidance_equals_separate_calls(self, model: Model) -> None:
         """Classifier-free and detail guidance together (arXiv 2510.11538, equation 5), to rounding."""
         if not self.unconditional:
             return
-        prepared = prepare(model, list(self.prompts[:2]), steps=STEPS)
+        prepared = prepare(model, list(self.prompts[:2]), steps=self.steps)
         by_hand = ByHand(self, model, prepared)
         expected = by_hand.guided(lambda c, u, d: c + 2.0 * (c - u) + 1.5 * (c - d))
-        found = latents_of(model, self.prompts[:2], ClassifierFree(3.0) + DETAIL)
+        found = latents_of(model, self.prompts[:2], ClassifierFree(3.0) + DETAIL, steps=self.steps)
         assert_close(found, expected, flips=self.flips)
-        assert not np.allclose(found, latents_of(model, self.prompts[:2], None), atol=1e-4)
+        assert not np.allclose(found, latents_of(model, self.prompts[:2], None, steps=self.steps), atol=1e-4)
         assert nothing_left(model)
 
     def test_classifier_free_guidance_is_the_pipelines_own(self, model: Model) -> None:
         """To one level of 255: two prompts, scale 3."""
         if not self.own_guidance:
             return
-        found = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, seeds="shared", guidance=ClassifierFree(3.0))[
+        found = generate(model, self.prompts[:2], steps=self.steps, batch_size=2, seeds="shared", guidance=ClassifierFree(3.0))[
             "image"
         ]
         assert np.abs(found.to_numpy().astype(int) - self.own_pictures(model, 3.0)).max() <= 1
@@ -65,7 +70,7 @@ class EditLaws(FamilyFixtures):
         with guided(model.pipe, DETAIL):
             found = self.own_pictures(model, scale)
         guidance = ClassifierFree(scale) + DETAIL
-        expected = generate(model, self.prompts[:2], steps=STEPS, batch_size=2, seeds="shared", guidance=guidance)
+        expected = generate(model, self.prompts[:2], steps=self.steps, batch_size=2, seeds="shared", guidance=guidance)
         assert np.abs(found - expected["image"].to_numpy().astype(int)).max() <= 1
         assert np.abs(found - before).max() > 1
         np.testing.assert_array_equal(self.own_pictures(model, scale), before)
@@ -75,7 +80,7 @@ class EditLaws(FamilyFixtures):
         settings = model.settings()
         height, width = model.sizes()
         size = {"height": height, "width": width} if model.loaded.spec.takes_size else {}
-        more = {"num_inference_steps": STEPS, "generator": generators(2, 0), "output_type": "np", **size}
+        more = {"num_inference_steps": self.steps, "generator": generators(2, 0), "output_type": "np", **size}
         return self.pictures(self.draw(model.pipe, self.prompts[:2], settings, scale, **more)).astype(int)
 
 
@@ -193,7 +198,7 @@ def zeroed(value: Tensor, given: Tensor) -> Tensor:
 
 def latents_of(model: Model, prompts: Any, guidance: Any, **more: Any) -> Array:
     """Last latents of a guided batch."""
-    found = generate(model, prompts, steps=STEPS, batch_size=len(prompts), guidance=guidance, **more)
+    found = generate(model, prompts, **{"steps": STEPS, **more}, batch_size=len(prompts), guidance=guidance)
     return found["latents"].to_numpy()
 
 

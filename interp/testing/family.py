@@ -48,6 +48,8 @@ class Family:
     """Share of latents that rounding may change by more than itself: of a router's tokens between two experts."""
     decodes: bool = True
     """Whether its latents decode to pictures; those of audio models do not."""
+    leaves_out: int = 0
+    """Steps that its pipeline leaves out of a run: the laws give so many more."""
     gates_follow_size: bool = False
     """Whether the gates depend on the picture's size: `interp.gates` then uses the size that the weights were trained for."""
     unconditional: bool = True

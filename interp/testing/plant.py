@@ -209,7 +209,7 @@ def _set_alpha(
     """
     pipe, spec = model.pipe, model.loaded.spec
     layout = spec.layout(pipe, *model.sizes(), settings := model.settings())
-    times = schedule(pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated)).timesteps
+    times = schedule(pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated), settings).timesteps
     assert spec.conditions is not None
     text = spec.conditions(pipe, list(population), settings)
 

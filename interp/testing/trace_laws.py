@@ -37,7 +37,7 @@ class TraceLaws(FamilyFixtures):
             model,
             family.prompts[:3],
             out=out,
-            steps=STEPS,
+            steps=STEPS + family.leaves_out,
             seed=SEED,
             seeds="shared",
             batch_size=BATCH,
@@ -54,7 +54,7 @@ class TraceLaws(FamilyFixtures):
         for start in range(0, 3, size):
             prompts = family.prompts[start : min(start + size, 3)]
             more = {
-                "num_inference_steps": STEPS,
+                "num_inference_steps": STEPS + family.leaves_out,
                 "generator": generators(len(prompts), SEED),
                 "output_type": "np",
                 **family.given_size(model),
@@ -154,7 +154,7 @@ class TraceLaws(FamilyFixtures):
     @classmethod
     def prepared(cls, model: Model) -> Prepared:
         """One prompt over four steps."""
-        return prepare(model, list(cls.prompts[:1]), steps=4)
+        return prepare(model, list(cls.prompts[:1]), steps=4 + cls.leaves_out)
 
     @pytest.fixture(scope="class")
     @classmethod

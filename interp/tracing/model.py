@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
+from interp.models import picture_files
 from interp.models.anatomy import describe
 from interp.models.catalog import entry_of
 from interp.models.families import ANATOMIES
@@ -139,9 +140,10 @@ class Model:
         return chosen
 
     def settings(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Further arguments of the pipeline; unset ones take the defaults."""
-        own = self.loaded.spec.settings(self.pipe)
-        return {**own, **self.defaults.settings, **self.loaded.spec.checked(self.name, own, given or {})}
+        """Further arguments of the pipeline; unset ones take the defaults. Pictures as a plan holds them."""
+        spec, own = self.loaded.spec, self.loaded.spec.settings(self.pipe)
+        found = {**own, **self.defaults.settings, **spec.checked(self.name, own, given or {})}
+        return found | {name: picture_files.described(name, found[name]) for name in spec.pictures if found[name]}
 
     def warn_unknown_words(self, prompts: Sequence[str]) -> None:
         """Warn once of words in the prompts that a small model was not trained on."""

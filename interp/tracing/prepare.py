@@ -150,7 +150,7 @@ def prepare(
     plan = plan_of(model, texts, sampling, record, guided, edits)
     layout = model.loaded.spec.layout(model.pipe, plan.height, plan.width, plan.settings)
     check_picture_size(model, plan.height, plan.width, layout.pixel_multiple)
-    times = schedule(model.pipe, model.loaded.spec.levels, plan.steps, layout.tokens(layout.generated))
+    times = schedule(model.pipe, model.loaded.spec.levels, plan.steps, layout.tokens(layout.generated), plan.settings)
     for edit in edits:
         if isinstance(edit, Selection):
             tokens = {stream: layout.tokens(stream) for stream in model.anatomy.stream_names}
@@ -177,6 +177,8 @@ def plan_of(
     seeds = check_seeds(sampling.seeds)
     if not isinstance(seeds, str) and sampling.repeats not in (1, len(seeds)):
         raise InputError(f"repeats: seeds lists {len(seeds)} seeds for each prompt; leave out repeats; got {sampling.repeats}")
+    settings = model.settings(as_settings(sampling.settings))
+    model.loaded.spec.check_pictures(model.name, settings)
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
         model=model.name,
@@ -189,7 +191,7 @@ def plan_of(
         height=height,
         width=width,
         negative_prompt=sampling.negative_prompt,
-        settings=model.settings(as_settings(sampling.settings)),
+        settings=settings,
         guidance=None if guided is None else guided.to_json(),
         interventions=tuple(edit.to_json() for edit in edits),
         record=record,

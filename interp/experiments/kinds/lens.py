@@ -92,7 +92,12 @@ def _as_stored(request: Request, kept: Run) -> Prepared:
     drawn = prepared.model.anatomy.generated.name
     held = states[drawn]["hidden"] if drawn in states.children else None
     whole = held is not None and prepared.layout.tokens(drawn) == held.sizes["token"]
-    if held is None or not whole or held.sizes["step"] != given["steps"] or last not in held["block"].to_numpy():
+    if (
+        held is None
+        or not whole
+        or held.sizes["step"] != len(prepared.schedule.timesteps)
+        or last not in held["block"].to_numpy()
+    ):
         raise InputError(f"stored: {kept.path} must keep every step, token and channel of the {drawn} stream, block {last} too")
     return prepared
 

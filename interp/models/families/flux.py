@@ -1,4 +1,4 @@
-"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`), as in diffusers 0.42.
+"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`, `FluxImg2ImgPipeline`), as in diffusers 0.42.
 
 Double blocks come before single blocks. Both return (text, image). A double block has an AdaLN-Zero projection per stream. A
 single block joins the streams, text first. It has one projection and one gate, shared by both streams and by attention and MLP,
@@ -21,7 +21,17 @@ from interp.models.families.blocks import (
     single_block,
     text_stream,
 )
-from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.calls import (
+    Settings,
+    encoder,
+    falling,
+    from_picture,
+    own_tokens,
+    pack,
+    packed_layout,
+    text_pipeline,
+    unpack,
+)
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
@@ -93,4 +103,5 @@ PIPELINE = text_pipeline(
     levels=Levels(falling, leaves_flow=True),
     own_tokens=own_tokens(("tokenizer_2", "max_sequence_length")),
 )
-FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))
+IMG2IMG = from_picture(PIPELINE, "FluxImg2ImgPipeline", levels=Levels(falling))
+FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE, IMG2IMG), OwnGuidance("calls", own_scale))

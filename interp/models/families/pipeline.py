@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from interp.base.errors import InputError
+from interp.models import picture_files
 from interp.models.anatomy import Describe
 from interp.models.families.schedules import Levels
 
@@ -99,6 +101,8 @@ class PipelineSpec:
     """The pipeline's name for a setting, where it differs."""
     tokenizers: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     """Tokenizers, each with the setting that limits its length (`None`: its own limit)."""
+    pictures: tuple[str, ...] = ()
+    """Settings that are pictures; the same ones are given for every prompt."""
     settings_maximum: Mapping[str, int] = dataclasses.field(default_factory=dict)
     conditions: Callable[[Any, list[str], Mapping[str, Any]], Mapping[str, Any]] | None = None
     """(pipe, texts, settings) -> the transformer's arguments that carry the text, or a guidance value, to the gates."""
@@ -130,8 +134,20 @@ class PipelineSpec:
     def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's arguments for these prompts, except steps, generators and the kind of output."""
         size = {"height": height, "width": width} if self.takes_size else {}
-        named = {self.argument_of.get(name, name): value for name, value in settings.items()}
+        given = {
+            name: [picture_files.opened(name, value, height, width)] * len(texts) if name in self.pictures else value
+            for name, value in settings.items()
+        }
+        named = {self.argument_of.get(name, name): value for name, value in given.items()}
         return {**self.prompts(pipe, texts, settings), **size, **self.guidance_off, **named}
+
+    def check_pictures(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Raise InputError unless every picture of a run is given."""
+        missing = next((picture for picture in self.pictures if not settings[picture]), None)
+        if missing is not None:
+            raise InputError(
+                f"settings: {name} draws from a picture, and {missing} is not given; add --settings {missing}=PATH"
+            )
 
     def checked(self, name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """The given settings of a model, if it has them and their values are in their range."""
@@ -139,6 +155,10 @@ class PipelineSpec:
         if unknown:
             raise InputError(f"{sorted(unknown)[0]} has no effect on {name}; its settings: {', '.join(sorted(own)) or 'none'}")
         for key, value in given.items():
+            if key in self.pictures:
+                if not isinstance(value, str | Path | Mapping):
+                    raise InputError(f"{key} must be the path of a picture, such as --settings {key}=cat.png; got {value!r}")
+                continue
             least, most = 0 if isinstance(own[key], float) else 1, self.settings_maximum.get(key, math.inf)
             if isinstance(value, bool) or not isinstance(value, type(own[key]) | int) or not least <= value <= most:
                 bounds = f"at least {least}" if most == math.inf else f"in {least}..{most}"

@@ -1,4 +1,4 @@
-"""Qwen-Image (`QwenImageTransformer2DModel`, `QwenImagePipeline`), as in diffusers 0.42.
+"""Qwen-Image (`QwenImageTransformer2DModel`, `QwenImagePipeline`, `QwenImageImg2ImgPipeline`), as in diffusers 0.42.
 
 Joint blocks return (text, image). Each stream has a projection of the timestep alone, `img_mod` and `txt_mod`. Text does not
 enter the gates. `temb` enters again in `norm_out`. The transformer receives the timestep divided by 1000.
@@ -19,6 +19,7 @@ from interp.models.families.calls import (
     Settings,
     denormalise,
     falling,
+    from_picture,
     normalise,
     pack,
     packed_layout,
@@ -106,4 +107,5 @@ PIPELINE = text_pipeline(
     levels=Levels(falling),
     own_tokens=unmasked(encode, "encoder_hidden_states_mask"),
 )
-FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE,), OwnGuidance("calls", own_scale))
+IMG2IMG = from_picture(PIPELINE, "QwenImageImg2ImgPipeline")
+FAMILY = ModelFamily("qwenimage", "QwenImageTransformer2DModel", describe, (PIPELINE, IMG2IMG), OwnGuidance("calls", own_scale))

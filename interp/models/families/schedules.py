@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Levels:
     """(scheduler) -> the levels of the rectified flow to which the pipeline converts timesteps and latents, if it does."""
     flow_size: Callable[[Any], float] = lambda pipe: 1.0
     """(pipe) -> by how much the scheduler's clean latents are larger than that flow's."""
+    begins: Callable[[int, Mapping[str, Any]], int] = lambda steps, settings: 0
+    """(steps, settings) -> how many of the first steps its loop leaves out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,24 @@ class Schedule:
     sigmas: Array
 
 
-def schedule(pipe: Any, levels: Levels, steps: int, tokens: int) -> Schedule:
-    """The timesteps and noise levels of a run with so many generated tokens, from a copy of the pipeline's scheduler."""
+def after_strength(steps: int, settings: Mapping[str, Any]) -> int:
+    """The first steps that a pipeline leaves out which begins with a picture under noise of a strength in 0..1."""
+    return int(max(steps - min(steps * settings["strength"], steps), 0))
+
+
+def schedule(pipe: Any, levels: Levels, steps: int, tokens: int, settings: Mapping[str, Any]) -> Schedule:
+    """The timesteps and noise levels of a run with so many generated tokens, from a copy of the pipeline's scheduler: those of
+    the steps that it takes.
+    """
+    every, first = _every_step(pipe, levels, steps, tokens), levels.begins(steps, settings)
+    begin = first * getattr(pipe.scheduler, "order", 1)
+    if first and begin >= len(every.timesteps):
+        raise InputError(f"strength must leave at least one of {steps} steps; got {settings['strength']} (try {1 / steps:g})")
+    return Schedule(every.timesteps[begin:], every.sigmas[begin:])
+
+
+def _every_step(pipe: Any, levels: Levels, steps: int, tokens: int) -> Schedule:
+    """Those of all steps."""
     scheduler, name = copy.deepcopy(pipe.scheduler), type(pipe.scheduler).__name__
     own_levels = levels.leaves_flow and getattr(scheduler.config, "use_flow_sigmas", False)
     accepted = inspect.signature(scheduler.set_timesteps).parameters

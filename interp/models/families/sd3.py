@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline`), as in diffusers 0.42.
+"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline` and its image-to-image), as in diffusers 0.42.
 
 Joint blocks return (text, image). Each stream has its own AdaLN-Zero projection of the conditioning `temb`. The last block has
 no text output, and its text projection is scale and shift alone. `temb` enters again in `norm_out`.
@@ -20,7 +20,7 @@ from interp.models.families.blocks import (
     projected,
     text_stream,
 )
-from interp.models.families.calls import Settings, own_tokens, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, from_picture, own_tokens, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -80,7 +80,8 @@ def describe(transformer: Any) -> Anatomy:
 
 def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, torch.Tensor]:
     """The text tokens, (batch, token, channel), and the pooled text, (batch, channel): the only text input of the gates."""
-    states, _, pooled, _ = pipe.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False, **settings)
+    given = {"do_classifier_free_guidance": False, "max_sequence_length": settings["max_sequence_length"]}
+    states, _, pooled, _ = pipe.encode_prompt(texts, texts, texts, **given)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
@@ -99,4 +100,5 @@ PIPELINE = text_pipeline(
     gates=("pooled_projections",),
     own_tokens=own_tokens(("tokenizer", None), ("tokenizer_3", "max_sequence_length")),
 )
-FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE,), OWN_GUIDANCE)
+IMG2IMG = from_picture(PIPELINE, "StableDiffusion3Img2ImgPipeline")
+FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE, IMG2IMG), OWN_GUIDANCE)

@@ -1,0 +1,78 @@
+"""Pipelines that take a picture besides the prompt: each with the parts of its family's tiny text-to-image pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import numpy as np
+from PIL import Image
+from test_flux import TestFlux as _Flux
+from test_qwenimage import TestQwenImage as _QwenImage
+from test_sd3 import TestSD3 as _SD3
+
+import interp
+from interp.models import tiny
+from interp.models.quiet import quiet
+from interp.testing import FamilyTests
+
+STRENGTH = 0.64  # leaves out one step of 3, 4 and 5
+PICTURES = ("image", "mask")
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    """A picture of random colours in squares, of another shape than any run's."""
+    squares = np.random.default_rng(seed).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    Image.fromarray(squares.repeat(16, axis=0).repeat(16, axis=1)).save(path)
+    return path
+
+
+class FromPicture(FamilyTests):
+    """The laws with a picture. The plain pipeline receives it resized, once for every prompt."""
+
+    pipeline: str = ""
+    given: ClassVar[dict[str, Any]] = {"strength": STRENGTH}
+    published: ClassVar[dict[str, Any]] = {}
+    leaves_out = 1
+
+    def load(self, folder: Path) -> interp.Model:
+        """Its folder's own settings give a picture."""
+        if not (folder / "model_index.json").exists():
+            folder.mkdir(exist_ok=True)
+            with quiet():
+                text, defaults = tiny.make(self.kind, **self.sizes)
+                pipe = getattr(diffusers, self.pipeline)(**text.components)
+            settings = {**defaults.settings, "image": str(picture(folder / "picture.png")), **self.given}
+            tiny.save(pipe, folder, dataclasses.replace(defaults, settings=settings))
+        return interp.load(folder)
+
+    def no_prompt(self, pipe: Any, settings: Any) -> dict[str, Any]:
+        return super().no_prompt(pipe, self.of_text(settings))
+
+    def of_text(self, settings: Any) -> dict[str, Any]:
+        """The settings of the text-to-image pipeline."""
+        return {name: value for name, value in settings.items() if name not in (*PICTURES, *self.given)}
+
+    def draw(self, pipe: Any, prompts: Sequence[str], settings: Any, scale: float, **more: Any) -> Any:
+        names = [name for name in PICTURES if name in settings]
+        size = more["width"], more["height"]
+        opened = {name: Image.open(settings[name]["path"]).resize(size, Image.Resampling.BICUBIC) for name in names}
+        renamed = {"mask": "mask_image"}
+        pictures = {renamed.get(name, name): [one] * len(prompts) for name, one in opened.items()}
+        own = {name: value for name, value in settings.items() if name in self.given}
+        return super().draw(pipe, prompts, self.of_text(settings), scale, **pictures, **{**own, **more})
+
+
+class TestFluxImg2Img(FromPicture, _Flux):
+    name, pipeline = "flux-img2img", "FluxImg2ImgPipeline"
+
+
+class TestSD3Img2Img(FromPicture, _SD3):
+    name, pipeline = "sd3-img2img", "StableDiffusion3Img2ImgPipeline"
+
+
+class TestQwenImageImg2Img(FromPicture, _QwenImage):
+    name, pipeline = "qwenimage-img2img", "QwenImageImg2ImgPipeline"
