@@ -106,3 +106,11 @@ def test_settings_as_text() -> None:
     for wrong in ("image=", "=cat.png", "image", "image=a,b.png"):
         with pytest.raises(InputError, match="settings must be NAME=VALUE between commas"):
             as_settings(wrong)
+
+
+def test_swap_begins_with_noise(model: interp.Model, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"channels": [3], "steps": 3}
+    with pytest.raises(InputError, match=r"strength=0\.64 .* begins with a picture; give strength=1"):
+        interp.swap(model, ["a cat", "two dog"], out=tmp_path / "swap.zarr", **given)
+    design = interp.swap(model, ["a cat", "two dog"], out=tmp_path / "swap.zarr", settings={"strength": 1}, **given)
+    assert np.isfinite(design.run().result("swap")["share"]).any()

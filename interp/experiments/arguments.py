@@ -111,3 +111,13 @@ def check_pairs(first: Sequence[Row], second: Sequence[Row], names: tuple[str, s
             raise InputError(f"pair {a.index}: seeds {a.seed} and {b.seed}; a line that is repeated must be repeated in both")
         if a.text == b.text:
             raise InputError(f"pair {a.index}: {one} and {other} are the same prompt, {a.text!r}")
+
+
+def check_begins_with_noise(prepared: Prepared) -> None:
+    """Raise InputError where a run's first latents are not noise alone, which is added to a picture at other levels."""
+    plan = prepared.plan
+    if prepared.model.loaded.spec.levels.begins(plan.steps, plan.settings):
+        raise InputError(
+            f"settings: this experiment takes the noise with which a run begins, and at strength={plan.settings['strength']} "
+            f"{prepared.model.name} begins with a picture; give strength=1"
+        )

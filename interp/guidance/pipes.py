@@ -22,10 +22,10 @@ from interp.guidance.degraded import DetailGuidance, PerturbedAttention, SkipLay
 from interp.guidance.guide import Guide
 from interp.guidance.method import COND, Combined, Context
 from interp.interventions.in_use import in_use, using
-from interp.models.anatomy import Anatomy, describe
-from interp.models.families import ANATOMIES, OWN_GUIDANCE
+from interp.models.anatomy import Anatomy
+from interp.models.families import OWN_GUIDANCE
 from interp.models.families.pipeline import OwnGuidance
-from interp.models.load import check_traceable
+from interp.models.load import anatomy_of, check_traceable
 from interp.models.scheduling import watched_steps
 
 ALLOWED = (DetailGuidance, SkipLayer, PerturbedAttention)
@@ -55,7 +55,7 @@ def guided(pipe: Any, guidance: Any) -> Iterator[None]:
     if not hasattr(pipe, "transformer"):
         raise InputError(f"guided needs a diffusers pipeline with a transformer; got {type(pipe).__name__}")
     transformer = check_traceable(pipe.transformer)
-    anatomy = describe(transformer, ANATOMIES)
+    anatomy = anatomy_of(pipe)
     if anatomy.model_class not in OWN_GUIDANCE:
         raise InputError(
             f"guided: {type(pipe).__name__} has no known form of its own guidance; give own_guidance to "

@@ -22,7 +22,7 @@ from interp.base.errors import InputError, ModelError
 from interp.base.sites import Site
 from interp.interventions.edits import Zero
 from interp.interventions.selection import Selection, Values
-from interp.models.anatomy import Norm
+from interp.models.anatomy import Lengths, Norm
 
 REACHES = ("all", "next")
 
@@ -161,7 +161,9 @@ class Memory:
         self.removed[key, site.stream] = taken if before is None else before + taken
         self.used.discard((key, site.stream))
 
-    def normed(self, key: Any, edit: NormEdit, norm: Norm, module: Any, state: Tensor, output: Tensor) -> Tensor:
+    def normed(
+        self, key: Any, edit: NormEdit, norm: Norm, module: Any, state: Tensor, output: Tensor, lengths: Lengths
+    ) -> Tensor:
         """The LayerNorm's output with the edit's statistics, if the edit removed values before it."""
         for stream in norm.streams:
             removed = self.removed.get((key, stream))
@@ -170,7 +172,10 @@ class Memory:
             count = removed.shape[1]
             place = slice(None)
             if len(norm.streams) > 1:  # streams are concatenated
-                place = slice(0, count) if norm.streams[0] == stream else slice(state.shape[1] - count, None)
+                before = norm.streams[: norm.streams.index(stream)]
+                last = stream == norm.streams[-1]
+                start = state.shape[1] - count if last else sum(lengths[name] for name in before)
+                place = slice(start, start + count)
             output = output.clone()
             output[:, place] = layer_norm(state[:, place], edit.statistics_of(state[:, place], removed), module)
             self.used.add((key, stream))

@@ -189,7 +189,7 @@ class Driver:
             for number, edit in enumerate(self.arms[arm]):
                 if isinstance(edit, NormEdit):
                     state, part = arguments[0][rows], normed[rows]
-                    new = self.memory.normed((arm, number), edit, norm, module, state, part)
+                    new = self.memory.normed((arm, number), edit, norm, module, state, part, self.lengths)
                     normed = normed if new is part else put_rows(normed, rows, new)
         return None if normed is output else normed
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.sites import GATES, MODULATION_KINDS, Site, parse_indices
-from interp.base.streams import ALL, GENERATED, ROLES, find_stream
+from interp.base.streams import ALL, CONDITIONING, GENERATED, find_stream
 from interp.models.anatomy import Anatomy
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Selection(ABC):
 
     def touches(self, site: Site, step: int) -> bool:
         """Whether this site is edited at this step."""
-        if self.stream in ROLES:
+        if self.stream in (GENERATED, CONDITIONING):  # a reference is named so
             raise AssertionError(f"{self!r} selects a stream by its role: `resolved` gives it a name")
         here = site.kind if site.gate is None else f"{site.kind}.{site.gate}"
         return (

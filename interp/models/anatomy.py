@@ -53,6 +53,16 @@ class Block:
         """Whether several streams enter it, and so its attention."""
         return len(self.state_inputs) > 1 or bool(self.joint)
 
+    def together(self, stream: str) -> tuple[str, ...]:
+        """The streams of the state that holds this one, in order."""
+        shared = self.state_inputs[stream]
+        return self.joint or tuple(name for name, argument in self.state_inputs.items() if argument == shared)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether one of its states holds several streams, or one and tokens of none."""
+        return bool(self.joint) or any(len(self.together(stream)) > 1 for stream in self.state_inputs)
+
     @property
     def modulations(self) -> tuple[Modulation, ...]:
         """The block's AdaLN projections."""
@@ -70,13 +80,13 @@ class Block:
 
     def chunk_sites(self, index: int) -> Iterator[tuple[Modulation, int, Site]]:
         """Every (modulation, chunk number, site) of the block at global index `index`; a chunk's own stream before those that
-        share it.
+        share it, unless the chunk names its stream.
         """
         for modulation in self.modulations:
             for number, chunk in enumerate(modulation.chunks):
                 stream, _, place = chunk.rpartition("/")
                 kind, gate = place.split(".")
-                for owner in (stream or modulation.stream, *modulation.shared_with):
+                for owner in (stream,) if stream else (modulation.stream, *modulation.shared_with):
                     yield modulation, number, Site(index, owner, kind, gate)
 
     def states_given(self, inputs: Inputs, lengths: Lengths) -> dict[str, torch.Tensor]:
@@ -119,11 +129,11 @@ class Block:
         """An output of the block that holds these states; `inputs` are its bound ones."""
         if None in self.hidden.values():
             return self.with_states(None, states, lengths)
-        return self.with_states((None,) * max(2, len(self.hidden)), states, lengths)
+        return self.with_states((None,) * max(2, 1 + max(item or 0 for item in self.hidden.values())), states, lengths)
 
     def _cut(self, state: torch.Tensor, stream: str, lengths: Lengths) -> torch.Tensor:
-        order = (*(self.joint or (stream,)), REST) if self.followed else self.joint
-        return cut(state, order, stream, lengths) if order else state
+        order = (*self.together(stream), REST) if self.followed else self.together(stream)
+        return cut(state, order, stream, lengths) if len(order) > 1 else state
 
 
 TIMESTEP = Timestep()
@@ -158,6 +168,8 @@ class Anatomy(CallForm):
     """The LayerNorm after the blocks, if it reads the image state."""
     lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
     """The transformer's arguments -> tokens of the streams except the image, where blocks hold streams in one state."""
+    references: Callable[[Inputs], int] | None = None
+    """The transformer's arguments -> tokens of a reference behind the generated ones in its first argument and its output."""
     forks: bool = True
     """Whether rows can join the batch at a block; otherwise they join at the input. They cannot where conditioning enters again
     outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block
@@ -166,7 +178,7 @@ class Anatomy(CallForm):
     @property
     def joint(self) -> bool:
         """Whether any block holds streams in one state."""
-        return any(block.joint for block in self.blocks)
+        return any(block.mixed for block in self.blocks)
 
     @property
     def has_norms(self) -> bool:

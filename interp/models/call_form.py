@@ -75,6 +75,7 @@ class CallForm:
     row_inputs: tuple[str, ...]
     forms: Mapping[str, Form]
     predicts: tuple[str, ...]
+    references: Callable[[Mapping[str, Any]], int] | None
     after_text: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
     @property
@@ -117,7 +118,10 @@ class CallForm:
         found: Any = output if isinstance(output, torch.Tensor) else output[0]
         found = found if self._output is None else self._output.joined(found)
         led = [name for name, form in self.forms.items() if form.led]
-        return found[:, -given[led[0]].shape[1] :] if led else found  # type: ignore[no-any-return]
+        found = found[:, -given[led[0]].shape[1] :] if led else found
+        if self.references is not None:  # a reference follows the generated tokens
+            found = found[:, : given[self.row_inputs[0]].shape[1] - self.references(given)]
+        return found  # type: ignore[no-any-return]
 
     def prediction(self, output: Any, given: Mapping[str, Any]) -> torch.Tensor:
         """Likewise those of all generated streams, one behind the other, along axis 1."""

@@ -18,6 +18,7 @@ from interp.models.families import ANATOMIES, PIPELINES
 from interp.models.families.pipeline import PipelineSpec
 from interp.models.fetch import check_pipeline_class, fetch
 from interp.models.identity import revision_of
+from interp.models.references import with_reference
 from interp.models.state import computes_alike
 
 OFFLOADS = ("none", "model", "sequential", "group")
@@ -109,7 +110,7 @@ def adopt(
         if setting not in settings or not isinstance(value, type(settings[setting])):
             known = ", ".join(settings) or "none"
             raise ModelError(f"model {name!r}: its interp.json gives {setting}={value!r}; settings of this model: {known}")
-    anatomy, dtype = describe(transformer, ANATOMIES), str(transformer.dtype).removeprefix("torch.")
+    anatomy, dtype = anatomy_of(pipe), str(transformer.dtype).removeprefix("torch.")
     if quantize is not None:
         quantization.quantize(transformer, anatomy, quantize)
     changed = quantization.quantization(transformer, anatomy)
@@ -127,6 +128,17 @@ def adopt(
         offload=offload,
         quantization=changed,
     )
+
+
+def anatomy_of(pipe: Any) -> Anatomy:
+    """The anatomy of a pipeline's transformer as the pipeline calls it: with a reference's tokens where it gives them."""
+    return as_called_by(type(pipe).__name__, describe(pipe.transformer, ANATOMIES))
+
+
+def as_called_by(pipeline_class: str, anatomy: Anatomy) -> Anatomy:
+    """An anatomy as a class of pipelines calls it."""
+    spec = PIPELINES.get(pipeline_class)
+    return anatomy if spec is None or spec.reference is None else with_reference(anatomy, spec.reference)
 
 
 def check_traceable(transformer: Any) -> Any:

@@ -14,9 +14,10 @@ from torch import nn
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, describe
-from interp.models.catalog import CATALOG, FAMILY_FILES, nearest, read_yaml, source_of
+from interp.models.catalog import CATALOG, FAMILY_FILES, entry_of, nearest, read_yaml, source_of
 from interp.models.families import ANATOMIES, CONFIGS, FAMILIES, OWN_GUIDANCE, PIPELINES
 from interp.models.fetch import load_errors
+from interp.models.load import as_called_by
 from interp.models.quiet import quiet
 
 OWN = {"uncond first": "one batch", "cond first": "one batch", "calls": "two calls"}
@@ -44,21 +45,23 @@ def skeleton(name: str | Path, *, revision: str | None = None, local_files_only:
     source = Path(source_of(name)).expanduser()
     if (source / "transformer" / "config.json").is_file():
         config = json.loads((source / "transformer" / "config.json").read_text(encoding="utf-8"))
-        return build(str(name), config, f"{source}/transformer/config.json")
+        return build(str(name), config, f"{source}/transformer/config.json", _class_of(source))
     if source.is_dir():
         raise ModelError(f"model folder {source} has no transformer/config.json; give a diffusers pipeline folder")
+    entry = entry_of(name)
     known = CONFIGS.get(str(name)) if revision is None else None  # then no network is needed
+    pipeline_class = entry.pipeline_class if entry is not None else ""
     try:
         config = _hub_config(str(name), str(source), revision, local_files_only or known is not None)
-        return build(str(name), config, f"hub: {source}")
+        return build(str(name), config, f"hub: {source}", pipeline_class)
     except ModelError:
         if known is None:
             raise
-    return build(str(name), known, f"published config of {source}, as kept in interp")
+    return build(str(name), known, f"published config of {source}, as kept in interp", pipeline_class)
 
 
-def build(name: str, config: Mapping[str, Any], origin: str) -> Skeleton:
-    """From a config's values."""
+def build(name: str, config: Mapping[str, Any], origin: str, pipeline_class: str = "") -> Skeleton:
+    """From a config's values; with the class of its pipeline, as that calls it."""
     import diffusers
 
     class_name = str(config.get("_class_name"))
@@ -68,7 +71,13 @@ def build(name: str, config: Mapping[str, Any], origin: str) -> Skeleton:
     values = {key: value for key, value in config.items() if not key.startswith("_")}
     with quiet(), load_errors(name, origin), torch.device("meta"):
         transformer = getattr(diffusers, class_name).from_config(values)
-    return Skeleton(transformer, describe(transformer, ANATOMIES), origin)
+    return Skeleton(transformer, as_called_by(pipeline_class, describe(transformer, ANATOMIES)), origin)
+
+
+def _class_of(folder: Path) -> str:
+    """The class of a folder's pipeline; empty where it has none."""
+    index = folder / "model_index.json"
+    return str(json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")) if index.is_file() else ""
 
 
 def _hub_config(name: str, source: str, revision: str | None, local_files_only: bool) -> dict[str, Any]:

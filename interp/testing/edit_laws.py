@@ -177,6 +177,7 @@ def plain_edits(prepared: Prepared, edits: Any, family: Family) -> Iterator[None
     def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
         given = named.get("hidden_states", args[0] if args else None)
         if isinstance(output, tuple):
+            change = partial(of_drawn, change, tokens) if model.anatomy.references else change
             return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
         return family.changed(output, lambda image: change(image, given), tokens)
 
@@ -187,6 +188,11 @@ def plain_edits(prepared: Prepared, edits: Any, family: Family) -> Iterator[None
             changed = partial(hook, item=described.hidden[model.anatomy.generated.name], change=change)
             hooks.enter_context(module.register_forward_hook(changed, with_kwargs=True))
         yield
+
+
+def of_drawn(change: Change, tokens: int, value: Tensor, given: Tensor) -> Tensor:
+    """A change of the generated tokens, where those of a reference follow."""
+    return torch.cat([change(value[:, :tokens], given[:, :tokens]), value[:, tokens:]], dim=1)
 
 
 def zeroed(value: Tensor, given: Tensor) -> Tensor:

@@ -16,11 +16,9 @@ import xarray as xr
 
 from interp.base.errors import InputError, InterpWarning
 from interp.models import picture_files
-from interp.models.anatomy import describe
 from interp.models.catalog import entry_of
-from interp.models.families import ANATOMIES
 from interp.models.identity import fingerprint, sampled_fingerprint
-from interp.models.load import Loaded, adopt, check_traceable, load_pipeline
+from interp.models.load import Loaded, adopt, anatomy_of, check_traceable, load_pipeline
 from interp.models.scheduling import scheduler_state
 from interp.models.state import state_of
 from interp.tracing.cache import Cache, NamesFilter, run_with_cache
@@ -76,7 +74,7 @@ class Model:
         self.release()
         transformer = check_traceable(self.pipe.transformer)
         if not has_modules(transformer, self._described):
-            self.anatomy, self._described = describe(transformer, ANATOMIES), module_references(transformer)
+            self.anatomy, self._described = anatomy_of(self.pipe), module_references(transformer)
         self.loaded = dataclasses.replace(
             self.loaded,
             anatomy=self.anatomy,

@@ -67,8 +67,7 @@ class Visitor:
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
         self.route = route_of(self.anatomy, self.transformer)
         self.editor = Editor(self.anatomy, self.transformer, self.route, driver)
-        self.timesteps: list[Moving] = []
-        self.predicted: list[Moving] = []
+        self.timesteps, self.predicted = list[Moving](), list[Moving]()
         self.turns = Turns()
         self.calls = self.step = 0
         self.report_error: Exception | None = None
@@ -114,7 +113,7 @@ class Visitor:
                     add(path, side, functools.partial(self._on_modulation, stop, read, seen))
             if own := self._wanted(stop.states):
                 items = [(stop.block.hidden[stream], receivers) for stream, receivers in own]
-                whole = not stop.block.joint and not stop.block.followed and all(item is not None for item, _ in items)
+                whole = not stop.block.mixed and not stop.block.followed and all(item is not None for item, _ in items)
                 on_states = functools.partial(self._on_items, items) if whole else functools.partial(self._on_states, stop, own)
                 add(stop.path, "output", on_states)
         actions.setdefault(f"{envoy.path}.output", []).append(self._end_call)

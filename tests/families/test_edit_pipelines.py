@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +69,36 @@ class FromPicture(FamilyTests):
 
 class TestFluxImg2Img(FromPicture, _Flux):
     name, pipeline = "flux-img2img", "FluxImg2ImgPipeline"
+
+
+class TestFluxKontext(FromPicture, _Flux):
+    """Kontext holds the picture's tokens behind as many generated ones, in every block."""
+
+    name, pipeline = "flux-kontext", "FluxKontextPipeline"
+    given: ClassVar[dict[str, Any]] = {}
+    published: ClassVar[dict[str, Any]] = {
+        "flux-kontext": ({"double": 19, "single": 38}, 3072, ("attn", "mlp"), (11.8, 12.0)),
+    }
+    leaves_out = 0
+
+    def hooks(self, transformer: Any, seen: Any) -> None:
+        doubles = list(transformer.transformer_blocks)
+        for index, block in enumerate([*doubles, *transformer.single_transformer_blocks]):
+            seen.after(block, partial(self.keep, seen, index))
+            if index < len(doubles):
+                seen.gates_after(block.norm1, index, ["image", "reference"], {"attn": 1, "mlp": 4})
+                seen.gates_after(block.norm1_context, index, ["text"], {"attn": 1, "mlp": 4})
+            else:
+                seen.gates_after(block.norm, index, ["image", "text", "reference"], {"attn": 1})
+
+    def keep(self, seen: Any, index: int, output: Any) -> None:
+        text, both = output
+        for stream, state in zip(("text", "image", "reference"), (text, *both.chunk(2, dim=1)), strict=True):
+            seen.keep_state(stream, index, state)
+
+    def draw(self, pipe: Any, prompts: Sequence[str], settings: Any, scale: float, **more: Any) -> Any:
+        size = {"max_area": more["height"] * more["width"], "_auto_resize": False}
+        return super().draw(pipe, prompts, settings, scale, **{**size, **more})
 
 
 class TestSD3Img2Img(FromPicture, _SD3):

@@ -26,7 +26,7 @@ from interp.base.options import Channels, Indices, OneStream, Prompts
 from interp.base.plan import as_json
 from interp.base.sites import Site, parse_indices
 from interp.base.streams import GENERATED
-from interp.experiments.arguments import RankedBy
+from interp.experiments.arguments import RankedBy, check_begins_with_noise
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def design(request: Request) -> experiments.design.Measuring:
     if given is not None and len(given) != 2:
         raise InputError(f"pair must be two steps, such as 4,16; got {options.pair!r}")
     prepared = request.prepare(options.prompts)
+    check_begins_with_noise(prepared)
     anatomy = prepared.model.anatomy
     stream = anatomy.stream(options.stream).name
     if not anatomy.timestep.alone:

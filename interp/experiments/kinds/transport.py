@@ -24,7 +24,16 @@ from interp.analysis.table import table
 from interp.base.errors import InputError
 from interp.base.options import Blocks, Channels, Indices, Numbers, Prompts
 from interp.base.sites import Site, check_choice, select_indices
-from interp.experiments.arguments import CONTROLS, MOVED, RankedBy, Stored, numbers, pictures_of, prepare_pairs
+from interp.experiments.arguments import (
+    CONTROLS,
+    MOVED,
+    RankedBy,
+    Stored,
+    check_begins_with_noise,
+    numbers,
+    pictures_of,
+    prepare_pairs,
+)
 from interp.experiments.kind import Figure, Kind, Request, Shown
 
 if TYPE_CHECKING:
@@ -145,6 +154,8 @@ def design(request: Request) -> experiments.design.Drawing:
     pictures = pictures_of(options.pictures, "pictures")
     changes: dict[str, Any] = {} if pictures is None else {"settings": _stills(request.model, request.settings())}
     theirs, ours = prepare_pairs(request, options.source, options.target, ("source", "target"), **changes)
+    if pictures is not None:
+        check_begins_with_noise(ours)
     strengths = numbers(options.strengths, "strengths")
     check_choice("mask", options.mask, MASKS)
     if not strengths or not all(math.isfinite(value) and value != 0 for value in strengths):

@@ -1,8 +1,11 @@
-"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`, `FluxImg2ImgPipeline`), as in diffusers 0.42.
+"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline` and its image-to-image, `FluxKontextPipeline`), as in diffusers 0.42.
 
 Double blocks come before single blocks. Both return (text, image). A double block has an AdaLN-Zero projection per stream. A
 single block joins the streams, text first. It has one projection and one gate, shared by both streams and by attention and MLP,
 which `proj_out` joins. `temb` enters again in `norm_out`. The transformer receives the timestep divided by 1000.
+
+Kontext gives a picture's tokens behind the generated ones; their position ids begin with 1. Its pipeline would choose the sizes
+of both: here both are the run's.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import (
     Settings,
+    beside_picture,
     encoder,
     falling,
     from_picture,
@@ -104,4 +108,13 @@ PIPELINE = text_pipeline(
     own_tokens=own_tokens(("tokenizer_2", "max_sequence_length")),
 )
 IMG2IMG = from_picture(PIPELINE, "FluxImg2ImgPipeline", levels=Levels(falling))
-FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, (PIPELINE, IMG2IMG), OwnGuidance("calls", own_scale))
+KONTEXT = beside_picture(
+    PIPELINE,
+    "FluxKontextPipeline",
+    lambda given: int((given["img_ids"][..., 0] == 1).sum()),
+    guidance_off={**PIPELINE.guidance_off, "_auto_resize": False},
+    of_size=lambda height, width: {"max_area": height * width},
+    levels=Levels(falling),
+)
+PIPELINES = (PIPELINE, IMG2IMG, KONTEXT)
+FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, PIPELINES, OwnGuidance("calls", own_scale))

@@ -12,7 +12,7 @@ import numpy as np
 
 from interp.base.errors import InputError
 from interp.models import picture_files
-from interp.models.anatomy import Describe
+from interp.models.anatomy import Describe, Inputs
 from interp.models.families.schedules import Levels
 
 
@@ -124,6 +124,10 @@ class PipelineSpec:
     """(pipe, unpacked latents) -> what the autoencoder decodes."""
     from_autoencoder: Callable[[Any, Any], Any] = lambda pipe, latents: scaled_in(pipe, latents)
     """Its inverse."""
+    reference: Callable[[Inputs], int] | None = None
+    """The transformer's arguments -> tokens of a picture that it holds behind the generated ones, where it does."""
+    of_size: Callable[[int, int], Mapping[str, Any]] = lambda height, width: {}
+    """(height, width) -> further arguments that depend on them."""
     left_out: tuple[str, ...] = ()
     """Components that loading removes: guiders that no argument turns off."""
     after_loading: Callable[[Any], None] = lambda pipe: None
@@ -133,7 +137,7 @@ class PipelineSpec:
 
     def arguments(self, pipe: Any, texts: list[str], height: int, width: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The pipeline's arguments for these prompts, except steps, generators and the kind of output."""
-        size = {"height": height, "width": width} if self.takes_size else {}
+        size = {"height": height, "width": width, **self.of_size(height, width)} if self.takes_size else {}
         given = {
             name: [picture_files.opened(name, value, height, width)] * len(texts) if name in self.pictures else value
             for name, value in settings.items()
@@ -156,7 +160,7 @@ class PipelineSpec:
             raise InputError(f"{sorted(unknown)[0]} has no effect on {name}; its settings: {', '.join(sorted(own)) or 'none'}")
         for key, value in given.items():
             if key in self.pictures:
-                if not isinstance(value, str | Path | Mapping):
+                if not isinstance(value, str | Path) and not (isinstance(value, Mapping) and "path" in value):
                     raise InputError(f"{key} must be the path of a picture, such as --settings {key}=cat.png; got {value!r}")
                 continue
             least, most = 0 if isinstance(own[key], float) else 1, self.settings_maximum.get(key, math.inf)
