@@ -176,8 +176,8 @@ class Memory:
                 last = stream == norm.streams[-1]
                 start = state.shape[1] - count if last else sum(lengths[name] for name in before)
                 place = slice(start, start + count)
-            output = output.clone()
-            output[:, place] = layer_norm(state[:, place], edit.statistics_of(state[:, place], removed), module)
+            output, part = output.clone(), state[:, place]  # a norm may see the tokens on their grid
+            output[:, place] = layer_norm(part, edit.statistics_of(part, removed.reshape(part.shape)), module)
             self.used.add((key, stream))
         return output
 
