@@ -154,9 +154,6 @@ class Anatomy(CallForm):
     """Where conditioning enters again after the blocks."""
     forms: Mapping[str, Form] = dataclasses.field(default_factory=dict)
     """Per argument: how it holds its rows, where it is not a tensor with the batch axis first."""
-    predicts: tuple[str, ...] = ()
-    """The arguments of what the model draws, where there are several, (row, token, channel) with as many channels. The output
-    holds a prediction of each, in this order, as a tuple."""
     after_text: Callable[[Inputs], Inputs] = lambda given: {}
     """A call's arguments with another text -> those that follow from its length, where calls have one row."""
     timestep: Timestep = TIMESTEP
@@ -168,8 +165,6 @@ class Anatomy(CallForm):
     """The LayerNorm after the blocks, if it reads the image state."""
     lengths: Callable[[Inputs], Lengths] = lambda given: {"text": given["encoder_hidden_states"].shape[1]}
     """The transformer's arguments -> tokens of the streams except the image, where blocks hold streams in one state."""
-    references: Callable[[Inputs], int] | None = None
-    """The transformer's arguments -> tokens of a reference behind the generated ones in its first argument and its output."""
     forks: bool = True
     """Whether rows can join the batch at a block; otherwise they join at the input. They cannot where conditioning enters again
     outside any module, where the transformer reads the batch size before the blocks and uses it after them, or where a block

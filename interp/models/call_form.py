@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError
+from interp.base.streams import REFERENCE, Stream
 from interp.models.lazy import torch
 
 
@@ -54,6 +55,10 @@ class Form:
     masked: bool = True
     """Whether it does. Without a mask a row depends on the lengths of the others, so a call has one row (`CallForm.alone`)."""
 
+    drawn: bool = False
+    """Whether it is one of several things that the model draws, (row, token, channel): the output is a tuple with a prediction
+    of each, in the order of the forms."""
+
     def joined(self, value: Any) -> Any:
         """With the batch axis first."""
         if self.listed:
@@ -74,9 +79,14 @@ class CallForm:
 
     row_inputs: tuple[str, ...]
     forms: Mapping[str, Form]
-    predicts: tuple[str, ...]
-    references: Callable[[Mapping[str, Any]], int] | None
+    streams: tuple[Stream, ...]
+    lengths: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     after_text: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+    @property
+    def predicts(self) -> tuple[str, ...]:
+        """The arguments of what the model draws, where there are several."""
+        return tuple(name for name, form in self.forms.items() if form.drawn)
 
     @property
     def alone(self) -> bool:
@@ -119,8 +129,8 @@ class CallForm:
         found = found if self._output is None else self._output.joined(found)
         led = [name for name, form in self.forms.items() if form.led]
         found = found[:, -given[led[0]].shape[1] :] if led else found
-        if self.references is not None:  # a reference follows the generated tokens
-            found = found[:, : given[self.row_inputs[0]].shape[1] - self.references(given)]
+        for stream in (one.name for one in self.streams if one.role == REFERENCE):  # it follows the generated tokens
+            found = found[:, : given[self.row_inputs[0]].shape[1] - self.lengths(given)[stream]]
         return found  # type: ignore[no-any-return]
 
     def prediction(self, output: Any, given: Mapping[str, Any]) -> torch.Tensor:

@@ -25,7 +25,6 @@ def with_reference(anatomy: Anatomy, tokens: Callable[[Inputs], int]) -> Anatomy
         blocks=tuple(_block(block, drawn.name) for block in anatomy.blocks),
         last_norm=None if anatomy.last_norm is None else _norm(anatomy.last_norm, drawn.name),
         lengths=lambda given: {**anatomy.lengths(given), REFERENCE: tokens(given)},
-        references=tokens,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.base.streams import REFERENCE
 from interp.experiments.clean import clean_run, sample
 from interp.experiments.generation import generate
 from interp.guidance import ClassifierFree, DetailGuidance
@@ -177,7 +178,7 @@ def plain_edits(prepared: Prepared, edits: Any, family: Family) -> Iterator[None
     def hook(m: Any, args: Any, named: Any, output: Any, *, item: Any, change: Any) -> Any:
         given = named.get("hidden_states", args[0] if args else None)
         if isinstance(output, tuple):
-            change = partial(of_drawn, change, tokens) if model.anatomy.references else change
+            change = partial(of_drawn, change, tokens) if REFERENCE in model.anatomy.stream_names else change
             return tuple(change(value, given) if number == item else value for number, value in enumerate(output))
         return family.changed(output, lambda image: change(image, given), tokens)
 

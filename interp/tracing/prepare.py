@@ -153,8 +153,7 @@ def prepare(
     times = schedule(model.pipe, model.loaded.spec.levels, plan.steps, layout.tokens(layout.generated), plan.settings)
     for edit in edits:
         if isinstance(edit, Selection):
-            tokens = {stream: layout.tokens(stream) for stream in model.anatomy.stream_names}
-            edit.check(model.anatomy, len(times.timesteps), tokens)
+            edit.check(model.anatomy, len(times.timesteps), layout.lengths)
     if guided is not None:
         guided.check(model.anatomy, len(times.timesteps))
     model.warn_unknown_words(texts)
@@ -177,8 +176,7 @@ def plan_of(
     seeds = check_seeds(sampling.seeds)
     if not isinstance(seeds, str) and sampling.repeats not in (1, len(seeds)):
         raise InputError(f"repeats: seeds lists {len(seeds)} seeds for each prompt; leave out repeats; got {sampling.repeats}")
-    settings = model.settings(as_settings(sampling.settings))
-    model.loaded.spec.check_pictures(model.name, settings)
+    model.loaded.spec.check_pictures(model.name, settings := model.settings(as_settings(sampling.settings)))
     height, width = model.sizes(**{name: None if size is None else at_least(name, size, 1) for name, size in given.items()})
     return Plan(
         model=model.name,

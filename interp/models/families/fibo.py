@@ -18,18 +18,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Lengths, Norm, Reentry, Tap
-from interp.models.families.blocks import (
-    ADALN_SINGLE,
-    IMAGE_LAST,
-    LastBlock,
-    image_stream,
-    mlp_taps,
-    numbered,
-    projected,
-)
+from interp.models.families.blocks import ADALN_SINGLE, image_stream, mlp_taps, numbered, projected
 from interp.models.families.calls import Settings, denormalise, falling, normalise, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
+from interp.models.families.uncounted import IMAGE_LAST, LastBlock
 from interp.models.lazy import torch
 
 LONGEST = 3000

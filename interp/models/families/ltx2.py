@@ -18,7 +18,7 @@ from typing import Any
 
 from interp.base.errors import InputError, ModelError
 from interp.base.streams import Stream
-from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Reentry, Tap, Timestep
+from interp.models.anatomy import Anatomy, Block, Conditioning, Form, Inputs, Modulation, Reentry, Tap, Timestep
 from interp.models.families.blocks import ADALN_ZERO, mlp_taps, numbered, tabled, video_stream
 from interp.models.families.calls import Settings, falling, patch_layout, text_pipeline, video_layout
 from interp.models.families.ltx import from_autoencoder, to_autoencoder, unpack
@@ -98,7 +98,7 @@ def describe(transformer: Any) -> Anatomy:
         blocks=numbered(transformer, transformer_blocks=block_of(config)),
         row_inputs=(*LATENTS, *TEXTS, "timestep", "sigma", "video_coords", "audio_coords"),
         reentries=(Reentry("time_embed", item=1), Reentry("audio_time_embed", item=1)),
-        predicts=LATENTS,
+        forms=dict.fromkeys(LATENTS, Form(drawn=True)),
         timestep=Timestep(alone=False),
         conditioning=Conditioning({"timestep": "timestep"}, block_conditioning),
         forks=False,

@@ -20,10 +20,11 @@ from typing import Any
 
 from interp.base.errors import InputError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Lengths, Reentry, Tap, Timestep
-from interp.models.families.blocks import TEXT_IN_FRONT, CountedBlock, image_stream, numbered, projected
+from interp.models.families.blocks import image_stream, numbered, projected
 from interp.models.families.calls import Settings, encoder, falling, patch_layout, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.families.schedules import Levels, dynamic_shift
+from interp.models.families.uncounted import TEXT_IN_FRONT, CountedBlock
 from interp.models.lazy import torch
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")

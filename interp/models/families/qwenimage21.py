@@ -21,10 +21,11 @@ from typing import Any
 
 from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Conditioning, Form, Inputs, Modulation, Norm, Reentry, Tap, Timestep
-from interp.models.families.blocks import IMAGE_LAST, LastBlock, image_stream, mlp_taps, numbered
+from interp.models.families.blocks import image_stream, mlp_taps, numbered
 from interp.models.families.calls import Settings, denormalise, falling, normalise, text_pipeline
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
+from interp.models.families.uncounted import IMAGE_LAST, LastBlock
 from interp.models.lazy import torch
 
 CHUNKS = ("scale.attn", "alpha.attn", "scale.mlp", "alpha.mlp")
