@@ -72,7 +72,7 @@ def test_every_finding(ran: tuple[Path, str]) -> None:
     assert all(f"id='{one}'" in page for one in linked)
     assert not (folder / "out" / "states.zarr").exists(), "no masks were given that they could be held against"
     for stage in STAGES:
-        if stage.name == "states":
+        if stage.name in ("states", "frames"):  # the model draws no videos
             continue
         assert names(said, stage.name) == []
         name = "other-0" if stage.name == "others" else stage.name

@@ -6,11 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import planted_frames
 import pytest
 import xarray as xr
 
+from interp.analysis import frames
 from interp.analysis.result import Estimate
-from interp.findings import caused, observed
+from interp.evaluation.prompt_sets import PromptSet
+from interp.findings import campaign, caused, observed, videos
 from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN, Evidence
 
 NAN = float("nan")
@@ -182,3 +185,55 @@ def test_pictures_are_of_their_prompts(fit: tuple[float, float] | None, dependen
     found = Evidence.unrelated.func(SimpleNamespace(fits=fits, dependence=dependence))  # type: ignore[attr-defined]
     assert reason in found
     assert bool(found) == bool(reason)
+
+
+IN_ORDER, REVERSED = ([3.0, 3.0, 2.0, 2.0, 1.5, 1.5], 1.2), ([0.5, 0.5, 0.7, 0.7, 0.9, 0.9], 0.8)
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "early"),
+    [
+        (IN_ORDER, HOLDS, HOLDS),
+        (REVERSED, FAILS, FAILS),
+        ((3.0, 1.0), UNKNOWN, UNKNOWN),  # the first frame alone, in all steps
+        ((1.0, 1.0), UNKNOWN, UNKNOWN),
+        (([1.5, 1.5, 2.0, 2.0, 3.0, 3.0], 1.2), HOLDS, FAILS),
+    ],
+)
+def test_frames_in_order(given: tuple[Any, float], said: str, early: str) -> None:
+    found = frames.over_frames(planted_frames.planted(*given), [3, 7])
+    assert videos.in_order(found).said == said
+    assert videos.in_order_early(found).said == early
+
+
+def test_frames_of_a_null_are_hardly_ever_in_order() -> None:
+    """Channels whose sizes over frames are their own: at most 2 of 40 by chance, in either of two blocks alike."""
+    results = [frames.over_frames(planted_frames.null(seed), [3]) for seed in range(40)]
+    assert sum(videos.in_order(found).said == HOLDS for found in results) <= 2
+    assert sum(videos.in_order_early(found).said == HOLDS for found in results) <= 2
+
+
+def test_other_channels_alike_are_no_order_of_massive_ones() -> None:
+    """All channels are in order: that is a property of the frames."""
+    found = frames.over_frames(planted_frames.planted(*IN_ORDER, channels=tuple(range(40))), [3, 7])
+    assert videos.in_order(found).said == videos.in_order_early(found).said == UNKNOWN
+
+
+def test_pictures_have_no_frames(tiny_model: Any) -> None:
+    evidence: Any = SimpleNamespace(setup=SimpleNamespace(model=tiny_model))
+    assert videos.frames_in_order(evidence).said == videos.frames_early(evidence).said == UNKNOWN
+
+
+def test_a_campaign_on_a_video(wan_model: Any, tmp_path: Any) -> None:
+    """The stage runs, and is judged from its store; random weights draw no pictures of their prompts."""
+    prompts = PromptSet("four", tuple(f"a red {thing}" for thing in ("cat", "dog", "circle", "square")), (None,) * 4, "here")
+    only, sizes = ["frames in order", "frames early"], {"steps": 3, "repeats": 1, "settings": {"num_frames": 5}, "budget": 200}
+    made = campaign(wan_model, prompts, tmp_path / "c", only=only, **sizes)
+    assert [stage.name for stage in made.stages] == ["crossed", "frames"]
+    judged = made.run()
+    assert [one.verdict.said for one in judged] == [UNKNOWN] * 2
+    found = videos.over_frames(made.evidence)
+    assert found is not None
+    assert found.attrs["channels"] == made.evidence.channels
+    said = videos.frames_in_order(made.evidence)
+    assert "first / boundary" in said.here or said.said == UNKNOWN

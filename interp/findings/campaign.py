@@ -1,7 +1,7 @@
 """Run all experiments, then judge all claims. The same call resumes a stopped campaign.
 
 claims.csv has the papers' statements, the rules in words, and the experiments they need. A row's `judge` is the rule, a
-function of `observed` or `caused`; names in curly brackets are constants of these modules.
+function of `observed`, `caused`, `helped` or `videos`; names in curly brackets are constants of these modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from interp.base.options import Sampling
 from interp.evaluation.prompt_sets import PromptSet
 from interp.evaluation.scorer import Scorer
 from interp.experiments.clean import sample
-from interp.findings import caused, helped, observed
+from interp.findings import caused, helped, observed, videos
 from interp.findings.claims import UNKNOWN, Claim, Evidence, Verdict
 from interp.findings.setup import Setup
 from interp.findings.stages import STAGES, Pace, Stage
@@ -36,7 +36,7 @@ OnStage = Callable[[int, int, Stage], None]
 
 def read_claims() -> Iterator[Claim]:
     """The claims of the table, in its order."""
-    rules = {**vars(observed), **vars(caused), **vars(helped)}
+    rules = {**vars(observed), **vars(caused), **vars(helped), **vars(videos)}
     words = {**rules, "DG": DG, "FC": FC}
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -79,6 +79,8 @@ class Campaign:
             wanted -= {"others"}
         if self.setup.masks is None:  # only segmentation reads them, and they are the largest store
             wanted -= {"states"}
+        if not self.setup.model.anatomy.generated.in_frames:
+            wanted -= {"frames"}
         return tuple(stage for stage in STAGES if stage.name in wanted)
 
     def cost(self) -> dict[str, float]:

@@ -184,6 +184,12 @@ STAGES: tuple[Stage, ...] = (
     _tracing("crossed", "statistics, gates and branches, prompts x seeds", Record(branches=True), lambda s: s.drawn.repeats),
     _tracing("states", "image tokens after the last step", Record(gates=False, hidden=Select(steps=(-1,)))),
     _tracing(
+        "frames",
+        "statistics of a video's latent frames",
+        Record(stats=False, gates=False, frames=True),
+        lambda s: s.drawn.repeats,
+    ),
+    _tracing(
         "others",
         "statistics of other checkpoints or sizes",
         Record(gates=False),
