@@ -228,13 +228,14 @@ def encode(prepared: Prepared, picture: Array) -> Tensor:
 
 
 def noised(prepared: Prepared, latents: Tensor, unit: Tensor, step: int) -> Tensor:
-    """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...). Channels of
-    `unit` behind those of the latents stay as they are.
+    """Clean latents at a step's noise level, with `unit` noise, on its device and in its dtype; all (1, ...). What `unit`, an
+    argument of the transformer, holds besides the latents stays as it is.
     """
-    model, level, own = prepared.model, float(prepared.schedule.sigmas[step]), unit[:, : latents.shape[1]]
+    model, level, span = prepared.model, float(prepared.schedule.sigmas[step]), prepared.layout.span()
+    own = unit[:, span]
     clean = latents.to(unit.device, unit.dtype) / model.loaded.spec.levels.flow_size(model.pipe)
     found = noise.noised(prepared.layout.prediction, clean, own, level)
-    return found if own.shape == unit.shape else torch.cat([found, unit[:, latents.shape[1] :]], dim=1)
+    return found if own.shape == unit.shape else torch.cat([unit[:, : span.start], found, unit[:, span.stop :]], dim=1)
 
 
 def without(state: Tensor, channels: Sequence[int]) -> Tensor:

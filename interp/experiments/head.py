@@ -67,9 +67,10 @@ def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Te
 
 def paint(prepared: Prepared, arguments: dict[str, Any], step: int, states: Tensor) -> tuple[Array, Array]:
     """Pictures (row, y, x, rgb) uint8 and clean latents that states after a block predict."""
-    output = predict(prepared, arguments, states)
-    latents = arguments[prepared.model.anatomy.row_inputs[0]]
-    clean = noise.denoised(prepared.layout.prediction, latents, output, float(prepared.schedule.sigmas[step]))
+    layout, kind = prepared.layout, prepared.layout.prediction
+    output = predict(prepared, arguments, states)[:, layout.span(len(kind))]
+    latents = arguments[prepared.model.anatomy.row_inputs[0]][:, layout.span()]
+    clean = noise.denoised(kind, latents, output, float(prepared.schedule.sigmas[step]))
     plan, model = prepared.plan, prepared.model
     clean = clean * model.loaded.spec.levels.flow_size(model.pipe)
     pictures = autoencoder.decode(model.pipe, model.loaded.spec, clean, plan.height, plan.width)

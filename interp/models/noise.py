@@ -19,12 +19,8 @@ VELOCITIES = ("velocity", "minus_velocity")
 
 
 def denoised(prediction: tuple[str, ...], latents: Tensor, output: Tensor, sigma: float) -> Tensor:
-    """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts.
-
-    Channels of the transformer's argument behind those of the latents are left out, and predictions of other latents.
-    """
+    """x0, from the latents at a level and the transformer's output there; `prediction` names the output's parts."""
     first = output.chunk(len(prediction), dim=1)[0] if len(prediction) > 1 else output
-    latents, first = latents[:, : first.shape[1]], first[:, : latents.shape[1]]
     kind = _kind(prediction)
     if kind == "v":  # finite even at pure noise, where sigma is infinite
         kept = 1 / math.hypot(1.0, sigma)

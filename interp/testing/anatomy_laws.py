@@ -88,7 +88,7 @@ class AnatomyLaws(FamilyFixtures):
         """Appending a row by argument name alone makes a valid call and leaves the earlier rows unchanged."""
         transformer, anatomy = model.pipe.transformer, model.anatomy
         carried = {name for name, value in anatomy.rows_first(inputs).items() if rows_of(value) == 2}
-        carried -= {name for name in inputs if name.endswith("_ids")}  # positions of tokens
+        carried -= {name for name in inputs if name.endswith("_ids")} - {*anatomy.row_inputs}  # positions, the same in all rows
         assert {name for name in anatomy.row_inputs if name in inputs} == carried
         rows = {name: value for name, value in anatomy.rows_first(inputs).items() if name in anatomy.row_inputs}
         one_more = {name: add_rows(value, take_rows(value, slice(1))) for name, value in rows.items()}

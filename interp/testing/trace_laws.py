@@ -75,10 +75,10 @@ class TraceLaws(FamilyFixtures):
         for stream, block in batches[0][0].hidden:
             stored = run.hidden[stream]["hidden"].sel(block=block)
             np.testing.assert_array_equal(stored, np.concatenate([seen.states(stream, block) for seen, *_ in batches]))
-        parts = prepare(model, list(self.prompts[:1]), steps=STEPS, **self.given_size(model)).layout.prediction
-        predicted = np.concatenate([np.stack(seen.predictions, axis=1) for seen, *_ in batches])
-        kept = len(parts) * run.images[f"predicted_{parts[0]}"].shape[2]  # a reference's tokens are no prediction
-        for name, part in zip(parts, np.split(predicted[:, :, :kept], len(parts), axis=2), strict=True):
+        layout = prepare(model, list(self.prompts[:1]), steps=STEPS, **self.given_size(model)).layout
+        parts, predicted = layout.prediction, np.concatenate([np.stack(seen.predictions, axis=1) for seen, *_ in batches])
+        predicted = predicted[:, :, layout.span(len(parts))]
+        for name, part in zip(parts, np.split(predicted, len(parts), axis=2), strict=True):
             np.testing.assert_array_equal(run.images[f"predicted_{name}"], part)
 
     def test_statistics_are_those_of_the_states(self, run: Run, batches: Any) -> None:
@@ -176,20 +176,21 @@ class TraceLaws(FamilyFixtures):
 
     def test_the_last_clean_estimate_is_the_picture(self, model: Model, prepared: Prepared, clean: Clean) -> None:
         """Adding the implied noise to the clean estimate gives the latents; flow schedulers end on the estimate."""
-        kind, first = prepared.layout.prediction, model.anatomy.row_inputs[0]
+        kind, first, span = prepared.layout.prediction, model.anatomy.row_inputs[0], prepared.layout.span()
         size = model.loaded.spec.levels.flow_size(model.pipe)
         for step in (1, 3):
             sigma = float(prepared.schedule.sigmas[step])
-            given = clean.calls.arguments[step][first]
-            output = clean.calls.predictions[step][:, : given.shape[1] * len(kind)]
-            latents = given[:, : output.shape[1] // len(kind)]
+            given, latents = clean.calls.arguments[step][first], clean.calls.arguments[step][first][:, span]
+            output = clean.calls.predictions[step][:, prepared.layout.span(len(kind))]
             estimate = noise.denoised(kind, latents, output, sigma)
             implied = output.chunk(len(kind), dim=1)[0]
             if kind[0].endswith("velocity"):
                 implied = estimate + (output if kind[0] == "velocity" else -output)
             if kind[0] == "v":
                 implied = (1 + sigma**2) ** 0.5 * implied + sigma * estimate
-            again = noised(prepared, estimate * size, implied, step)
-            torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
+            whole = given.clone()
+            whole[:, span] = implied
+            again = noised(prepared, estimate * size, whole, step)
+            torch.testing.assert_close(again, given, rtol=1e-4, atol=1e-4)
         if kind[0].endswith("velocity"):
             np.testing.assert_allclose(estimate[0].numpy() * size, clean.latents, rtol=1e-4, atol=1e-4)

@@ -63,7 +63,7 @@ class Visitor:
         self.anatomy, self.transformer = model.anatomy, model.pipe.transformer
         self.rows, self.schedule, driver.lengths = rows, prepared.schedule, layout.lengths
         self.recorders = [*recorders, FiniteCheck(self.anatomy, len(self.schedule.timesteps), recorders)]
-        self.driver, self.on_step = driver, on_step
+        self.driver, self.on_step, self.span = driver, on_step, layout.span(len(layout.prediction))
         self.prediction = layout.prediction if prepared.plan.record.prediction else ()
         self.route = route_of(self.anatomy, self.transformer)
         self.editor = Editor(self.anatomy, self.transformer, self.route, driver)
@@ -180,7 +180,8 @@ class Visitor:
     def _end_call(self, output: Any) -> None:
         """Keep the prediction, and what the recorders have of this step; report it."""
         if self.prediction:
-            self.predicted.append(Moving(self.anatomy.first_prediction(output, self.given).detach()))
+            prediction = self.anatomy.first_prediction(output, self.given)
+            self.predicted.append(Moving(prediction.detach()[:, self.span]))
         self.calls += 1
         for recorder in self.recorders:
             recorder.end_step(self.step)

@@ -31,6 +31,8 @@ class Layout:
     `epsilon` or `v` (see `interp.models.noise`)."""
     frames: int = 0
     """Pictures in a video; 0 for an image pipeline."""
+    leading: int = 0
+    """How many tokens of a text lie before the latents, along axis 1, in the transformer's argument and in its output."""
 
     @property
     def lengths(self) -> Mapping[str, int]:
@@ -52,6 +54,10 @@ class Layout:
     def token_frames(self) -> int:
         """Frames of a video's tokens: one grid each, in order."""
         return self.tokens(self.generated) // math.prod(self.grid)
+
+    def span(self, parts: int = 1) -> slice:
+        """Where the latents are along axis 1 of the transformer's argument; in its output, all of these equal parts."""
+        return slice(self.leading, self.leading + parts * next(iter(self.latents.values())))
 
     def everywhere(self, places: Sequence[int]) -> tuple[int, ...]:
         """Tokens of the generated stream at some places of the grid, in every frame."""

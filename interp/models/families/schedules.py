@@ -30,6 +30,8 @@ class Levels:
 
     sigmas: Callable[[int], Array] | None = None
     """(steps) -> the noise levels that it passes to its scheduler, where it does."""
+    sized: Callable[[Any, int, int], Array] | None = None
+    """(pipe, generated tokens, steps) -> the same, where they depend on the picture's size."""
     timesteps: Callable[[int], Array] | None = None
     """(steps) -> the timesteps that it passes with them, where it does: the scheduler then shifts the levels alone."""
     leaves_flow: bool = False
@@ -76,7 +78,9 @@ def _every_step(pipe: Any, levels: Levels, steps: int, tokens: int) -> Schedule:
     own_levels = levels.leaves_flow and getattr(scheduler.config, "use_flow_sigmas", False)
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     arguments = {key: value for key, value in levels.arguments(steps).items() if key in accepted}
-    if levels.sigmas is not None and "sigmas" in accepted and not own_levels:
+    if levels.sized is not None:
+        arguments["sigmas"] = levels.sized(pipe, tokens, steps)
+    elif levels.sigmas is not None and "sigmas" in accepted and not own_levels:
         arguments["sigmas"] = levels.sigmas(steps)
         arguments |= {"timesteps": levels.timesteps(steps)} if levels.timesteps is not None else {}
     else:
