@@ -65,3 +65,22 @@ def pipe_of(model: interp.Model, guider: Any) -> None:
 def test_descriptors_need_a_layer_norm(name: str, request: pytest.FixtureRequest) -> None:
     with refused(interp.ModelError, "block 1", "LayerNorm"):
         extractor(request.getfixturevalue(name), PROMPTS[:1], channels=[3], steps=2)
+
+
+def test_texts_of_other_lengths_are_not_in_one_call(qwenimage21_model: interp.Model, tmp_path: Path) -> None:
+    """A trace sees one call a step, and an unconditional branch would need another; nor can one of two rows' texts change."""
+    with refused(interp.InputError, "guidance", "interp.generate"):
+        interp.trace(qwenimage21_model, PROMPTS[:1], out=tmp_path / "guided.zarr", steps=2, guidance="cfg:3")
+    swap = interp.interventions.SwapConditioning.of(qwenimage21_model, prompt="a photo of a red circle", tokens=True)
+    with refused(interp.InputError, "length", "one row"), interp.interventions.edited(qwenimage21_model, [swap]):
+        qwenimage21_model.pipe(["a cat", "a dog"], num_inference_steps=1, height=64, width=64)
+
+
+def test_pipelines_that_set_levels_or_sizes_are_refused() -> None:
+    pipe, _ = tiny.make("qwenimage21")
+    pipe.register_to_config(sample_sigmas=[1.0, 0.5])
+    with refused(interp.ModelError, "sample_sigmas"):
+        interp.generate(interp.wrap(pipe), PROMPTS[:1], steps=2, height=64, width=64)
+    sized, _ = tiny.make("kandinsky5")
+    with refused(interp.InputError, "height", "1024 x 1024", "64 x 64", "resolutions"):
+        interp.generate(interp.wrap(sized), PROMPTS[:1], steps=2, height=64, width=64)
