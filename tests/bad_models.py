@@ -63,6 +63,13 @@ def tiny_img2img(folder: Path) -> None:
     (folder / "words.png").write_text("a red cat")
 
 
+def tiny_inpaint(folder: Path) -> None:
+    from PIL import Image
+
+    broken_folder("m", edit_json("model_index.json", _class_name="StableDiffusion3InpaintPipeline"))(folder)
+    Image.new("RGB", (8, 8)).save(folder / "cat.png")
+
+
 FROM_PICTURE = "trace --model {folder}/m --prompts {prompts} --out {out}"
 PICTURES = [
     Case("no picture for image-to-image", FROM_PICTURE, ("image", "--settings image=PATH"), prepare=tiny_img2img),
@@ -83,6 +90,12 @@ PICTURES = [
         FROM_PICTURE + " --settings image=7",
         ("image", 7, "--settings image=cat.png"),
         prepare=tiny_img2img,
+    ),
+    Case(
+        "no mask for inpainting",
+        FROM_PICTURE + " --settings image={folder}/cat.png",
+        ("mask", "--settings mask=PATH"),
+        prepare=tiny_inpaint,
     ),
     Case(
         "a strength above 1",

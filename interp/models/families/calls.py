@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 
 from interp.base.errors import InputError
-from interp.base.streams import REFERENCE
-from interp.models.anatomy import Inputs
 from interp.models.families.pipeline import Layout, PipelineSpec
-from interp.models.families.schedules import Levels, after_strength
 from interp.models.lazy import torch
 
 Settings = Mapping[str, Any]
@@ -103,43 +100,6 @@ def text_pipeline(
         "unconditional": lambda pipe, negative, settings: encode(pipe, [negative], settings),
     }
     return PipelineSpec(pipeline_class, layout, **{**usual, **further})
-
-
-def from_picture(
-    text: PipelineSpec, pipeline_class: str, *pictures: str, levels: Levels | None = None, **further: Any
-) -> PipelineSpec:
-    """The pipeline of the same weights that begins with a picture under noise, of a `strength` in 0..1: at 1 noise alone.
-
-    `pictures` are the settings that it takes besides `image`, `levels` are those of its schedule where they differ.
-    """
-    named = ("image", *pictures)
-    return dataclasses.replace(
-        text,
-        pipeline_class=pipeline_class,
-        pictures=named,
-        settings=lambda pipe: {**text.settings(pipe), **dict.fromkeys(named, ""), "strength": 0.6},
-        settings_maximum={**text.settings_maximum, "strength": 1},
-        levels=dataclasses.replace(levels or text.levels, begins=after_strength),
-        **further,
-    )
-
-
-def beside_picture(text: PipelineSpec, pipeline_class: str, reference: Callable[[Inputs], int], **further: Any) -> PipelineSpec:
-    """The pipeline of the same transformer that holds a picture's tokens, as many as the generated ones, behind those."""
-
-    def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
-        own = text.layout(pipe, height, width, settings)
-        return dataclasses.replace(own, sizes={**own.sizes, REFERENCE: own.sizes[own.generated]})
-
-    return dataclasses.replace(
-        text,
-        pipeline_class=pipeline_class,
-        layout=layout,
-        reference=reference,
-        pictures=("image",),
-        settings=lambda pipe: {**text.settings(pipe), "image": ""},
-        **further,
-    )
 
 
 def patch_layout(

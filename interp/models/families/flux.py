@@ -1,4 +1,4 @@
-"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline` and its image-to-image, `FluxKontextPipeline`), as in diffusers 0.42.
+"""FLUX.1 (`FluxTransformer2DModel`, `FluxPipeline`, image-to-image, inpainting, Kontext), as in diffusers 0.42.
 
 Double blocks come before single blocks. Both return (text, image). A double block has an AdaLN-Zero projection per stream. A
 single block joins the streams, text first. It has one projection and one gate, shared by both streams and by attention and MLP,
@@ -26,16 +26,15 @@ from interp.models.families.blocks import (
 )
 from interp.models.families.calls import (
     Settings,
-    beside_picture,
     encoder,
     falling,
-    from_picture,
     own_tokens,
     pack,
     packed_layout,
     text_pipeline,
     unpack,
 )
+from interp.models.families.from_pictures import beside_picture, from_picture, inpainting
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
@@ -116,5 +115,6 @@ KONTEXT = beside_picture(
     of_size=lambda height, width: {"max_area": height * width},
     levels=Levels(falling),
 )
-PIPELINES = (PIPELINE, IMG2IMG, KONTEXT)
+INPAINT = inpainting(PIPELINE, "FluxInpaintPipeline", levels=Levels(falling))
+PIPELINES = (PIPELINE, IMG2IMG, KONTEXT, INPAINT)
 FAMILY = ModelFamily("flux", "FluxTransformer2DModel", describe, PIPELINES, OwnGuidance("calls", own_scale))

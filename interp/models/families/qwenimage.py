@@ -19,7 +19,6 @@ from interp.models.families.calls import (
     Settings,
     denormalise,
     falling,
-    from_picture,
     normalise,
     pack,
     packed_layout,
@@ -27,6 +26,7 @@ from interp.models.families.calls import (
     unmasked,
     unpack,
 )
+from interp.models.families.from_pictures import from_picture
 from interp.models.families.pipeline import ModelFamily, OwnGuidance
 from interp.models.families.schedules import Levels
 from interp.models.lazy import torch

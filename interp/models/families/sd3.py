@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline` and its image-to-image), as in diffusers 0.42.
+"""Stable Diffusion 3 (`SD3Transformer2DModel`, `StableDiffusion3Pipeline`, image-to-image, inpainting), as in diffusers 0.42.
 
 Joint blocks return (text, image). Each stream has its own AdaLN-Zero projection of the conditioning `temb`. The last block has
 no text output, and its text projection is scale and shift alone. `temb` enters again in `norm_out`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from interp.base.errors import ModelError
 from interp.models.anatomy import Anatomy, Block, Conditioning, Inputs, Modulation, Norm, Reentry, Tap
 from interp.models.families.blocks import (
     ADALN_ZERO,
@@ -20,7 +21,8 @@ from interp.models.families.blocks import (
     projected,
     text_stream,
 )
-from interp.models.families.calls import Settings, from_picture, own_tokens, patch_layout, text_pipeline
+from interp.models.families.calls import Settings, own_tokens, patch_layout, text_pipeline
+from interp.models.families.from_pictures import from_picture, inpainting
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance
 from interp.models.lazy import torch
 
@@ -90,6 +92,15 @@ def layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
     return patch_layout(pipe, height, width, pipe.tokenizer_max_length + settings["max_sequence_length"])
 
 
+def inpainting_layout(pipe: Any, height: int, width: int, settings: Settings) -> Layout:
+    """The same, where the transformer takes no mask."""
+    if pipe.transformer.config.in_channels != pipe.transformer.out_channels:
+        raise ModelError(
+            "StableDiffusion3InpaintPipeline: weights that take a mask cannot be traced; use those of text to image"
+        )
+    return layout(pipe, height, width, settings)
+
+
 OWN_GUIDANCE = OwnGuidance("uncond first", follows=True)
 PIPELINE = text_pipeline(
     "StableDiffusion3Pipeline",
@@ -101,4 +112,11 @@ PIPELINE = text_pipeline(
     own_tokens=own_tokens(("tokenizer", None), ("tokenizer_3", "max_sequence_length")),
 )
 IMG2IMG = from_picture(PIPELINE, "StableDiffusion3Img2ImgPipeline")
-FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE, IMG2IMG), OWN_GUIDANCE)
+INPAINT = inpainting(
+    PIPELINE,
+    "StableDiffusion3InpaintPipeline",
+    layout=inpainting_layout,
+    to_autoencoder=lambda pipe, latents: latents / pipe.vae.config.scaling_factor,  # it leaves out the shift
+    from_autoencoder=lambda pipe, latents: latents * pipe.vae.config.scaling_factor,
+)
+FAMILY = ModelFamily("sd3", "SD3Transformer2DModel", describe, (PIPELINE, IMG2IMG, INPAINT), OWN_GUIDANCE)
