@@ -8,6 +8,7 @@ from .methods import Amplify as Amplify
 from .methods import CFGPlusPlus as CFGPlusPlus
 from .methods import CFGZeroStar as CFGZeroStar
 from .methods import ClassifierFree as ClassifierFree
+from .methods import SteeredFrames as SteeredFrames
 from .presets import PRESETS as PRESETS
 from .text import from_json as from_json
 from .text import parse as parse

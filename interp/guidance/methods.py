@@ -19,9 +19,9 @@ from torch import Tensor
 
 from interp.base.errors import InputError
 from interp.base.streams import GENERATED
-from interp.guidance import equations
+from interp.guidance import equations, presets
 from interp.guidance.method import COND, UNCOND, Branch, Context, Method, Number
-from interp.interventions.edits import Scale
+from interp.interventions.edits import Scale, SteerFrames, read_sizes
 from interp.interventions.selection import Selection
 
 
@@ -121,7 +121,7 @@ class Amplify(Method):
     name: ClassVar[str] = "amplify"
     neutral: ClassVar[float] = 1.0
 
-    def edit_at(self, step: int) -> Scale:
+    def edit_at(self, step: int) -> Selection:
         """The edit of a step."""
         return Scale(self.scale_at(step), channels=self.channels, blocks=self.block, stream=self.stream)
 
@@ -132,3 +132,37 @@ class Amplify(Method):
     def added(self, predictions: Mapping[str, Tensor], context: Context) -> Tensor:
         """Zero: it acts inside the model."""
         return torch.zeros_like(predictions[COND])
+
+
+@dataclasses.dataclass(frozen=True)
+class SteeredFrames(Amplify):
+    """STAS (arXiv 2603.17825; not from our papers): channels steered at a video's first frame and at the ends of the others, in
+    every row, without further rows. `SteerFrames` says what of it is our reading; `scale` multiplies the maximum.
+    """
+
+    sizes: Any = ()
+    """Tokens along the stream's axes: (latent frames, rows, columns), or text such as 21x30x52."""
+    source: str = presets.STAS
+    """The source of the settings."""
+    name: ClassVar[str] = "stas"
+    neutral: ClassVar[float] = math.inf  # at scale 1 the tokens are still set to the maximum
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sizes", read_sizes(self.sizes))
+
+    def edit_at(self, step: int) -> Selection:
+        """The edit of a step."""
+        return self._edit(self.scale_at(step))
+
+    def edits(self) -> tuple[Selection, ...]:
+        """An edit at their place."""
+        return (self._edit(1.0),)
+
+    def _edit(self, scale: float) -> SteerFrames:
+        return SteerFrames(scale, self.sizes, channels=self.channels, blocks=self.block, stream=self.stream)
+
+    @classmethod
+    def auto(cls, run: Any, *, scale: Number = 1.0, **changes: Any) -> SteeredFrames:
+        """Channels, block and sizes from a traced run of a video model. The scale is ours: the abstract has none."""
+        return cls(**{"scale": scale, **presets.steered_by(run), **changes})

@@ -9,11 +9,12 @@ from typing import Any
 
 from interp.analysis import massive
 from interp.base.errors import InputError, InterpWarning
-from interp.base.streams import GENERATED
+from interp.base.streams import FRAME, GENERATED
 
 READINGS = ("output", "input")
 PAPER = "Detail Guidance, arXiv 2510.11538, Tables 4 and 5"
 OURS = "not from the paper"
+STAS = "STAS, arXiv 2603.17825, abstract; not from our papers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,15 @@ def chosen_by(run: Any) -> dict[str, Any]:
         "block": max(birth for birth, _ in first),
         "source": f"auto from {run.path.name}: {found.attrs['criterion']}",
     }
+
+
+def steered_by(run: Any) -> dict[str, Any]:
+    """Choose channels, block and sizes of the frames from a traced run of a video model, for `SteeredFrames`."""
+    sizes = next((one["sizes"] for one in run.attributes.get("streams", []) if one["axes"] and one["axes"][0] == FRAME), None)
+    if sizes is None:
+        raise InputError(f"auto: {run.path} is of pictures; steering of frames needs the run of a video model")
+    found = chosen_by(run)
+    return {**found, "sizes": tuple(sizes), "source": f"{STAS}; {found['source']}"}
 
 
 def check_run(methods: Sequence[Any], run: Any) -> None:

@@ -17,6 +17,7 @@ KINDS = [
     for kind in (*vars(methods).values(), *vars(degraded).values())
     if isinstance(kind, type) and issubclass(kind, Method) and kind.name
 ]
+TEXTS = ("channels", "blocks", "steps", "stream", "of", "part", "source", "model", "text", "sizes")  # options kept as text
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in KINDS}
 
 
@@ -76,14 +77,17 @@ def _method(name: str, given: dict[str, Any], model: Any, load: Load | None) -> 
         plain = {"channels": found.channels, "block": found.block, **plain}
         if name == degraded.DetailGuidance.name:
             plain.setdefault("source", found.source)
-    missing = [key for key in ("blocks", "channels", "block") if key in fields and key not in plain]
+    missing = [key for key in ("blocks", "channels", "block", "sizes") if key in fields and key not in plain]
     if missing:
         raise InputError(f"guidance: {name} needs {missing[0]}; write {name}:{given['scale']}:{missing[0]}=VALUE")
     return kind(**plain)
 
 
 def _value(name: str, key: str, text: Any) -> Any:
-    if key in ("channels", "blocks", "steps", "stream", "of", "part", "source", "model", "text") or text in ("zero", "mean"):
+    if key in ("channels", "blocks", "steps", "stream", "of", "part", "source", "model", "text", "sizes") or text in (
+        "zero",
+        "mean",
+    ):
         return text
     try:
         return int(text) if key in ("block", "zero_steps") else float(text)

@@ -9,6 +9,7 @@ from .edits import Clamp as Clamp
 from .edits import Replace as Replace
 from .edits import Scale as Scale
 from .edits import SetMean as SetMean
+from .edits import SteerFrames as SteerFrames
 from .edits import Transport as Transport
 from .edits import Zero as Zero
 from .hooks import edited as edited

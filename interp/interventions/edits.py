@@ -11,11 +11,14 @@ They compose, are applied in order, print as written, and are stored with the ru
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.base.errors import InputError
+from interp.base.sites import Site
 from interp.interventions.selection import Selection, Values, check_finite
 
 
@@ -134,3 +137,62 @@ class Transport(Selection):
     def change(self, values: Tensor, step: int, block: int) -> Tensor:
         """x + strength (other - x)."""
         return torch.lerp(values, self.values.at(self, step, block, values).expand_as(values), self.strength)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SteerFrames(Selection):
+    """Set a video's first frame, and the ends of its other frames, to a multiple of each channel's largest |x|, sign kept.
+
+    STAS (arXiv 2603.17825; not from our papers), from its abstract alone: it steers massive activations "at first-frame and
+    boundary tokens toward a scaled global maximum reference magnitude". That the maximum is each sample's and channel's own,
+    over all tokens, that values are set to it, and that a boundary is a row of tokens at each end of a frame are our readings.
+    """
+
+    scale: float
+    sizes: Any
+    """Tokens along the stream's axes: (latent frames, rows, columns)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sizes", read_sizes(self.sizes))
+        if not self.is_hidden or self.tokens is not None:
+            raise InputError("SteerFrames edits hidden states at tokens that it finds by sizes; leave at and tokens out")
+
+    def apply(self, site: Site, step: int, value: Tensor) -> Tensor:
+        """The edited value; the input is unchanged."""
+        if value.shape[1] != math.prod(self.sizes):
+            raise InputError(f"sizes {list(self.sizes)} of SteerFrames do not fit {value.shape[1]} tokens of {site}")
+        wanted = range(value.shape[2]) if self.channels is None else self.channels
+        tokens, channels = (torch.tensor(one, device=value.device) for one in (frame_ends(self.sizes), wanted))
+        edited, place = value.clone(), (slice(None), tokens[:, None], channels)
+        edited[place] = to_maximum(value[place], value[..., channels].abs().amax(dim=1, keepdim=True), self.scale)
+        return edited
+
+    def change(self, values: Tensor, step: int, block: int) -> Tensor:
+        """Towards the largest of the given tokens."""
+        return to_maximum(values, values.abs().amax(dim=1, keepdim=True), self.scale)
+
+
+def to_maximum(values: Tensor, largest: Tensor, scale: float) -> Tensor:
+    """sign(x) scale max |x|, the maximum over all tokens.                        after STAS, arXiv 2603.17825"""
+    return values.sign() * (scale * largest)
+
+
+def frame_ends(sizes: tuple[int, int, int]) -> list[int]:
+    """Tokens of the first of the frames, and of the first and last row of every other one."""
+    frames, rows, columns = sizes
+    size = rows * columns
+    ends = {*range(columns), *range(size - columns, size)}
+    return [*range(size), *(frame * size + token for frame in range(1, frames) for token in sorted(ends))]
+
+
+def read_sizes(given: Any) -> tuple[int, int, int]:
+    """(latent frames, rows, columns), given as three numbers or as text such as "21x30x52"."""
+    parts = given.split("x") if isinstance(given, str) else given
+    try:
+        frames, rows, columns = (int(part) for part in parts)
+        if min(frames, rows, columns) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError(f"sizes must be latent frames, rows and columns of tokens, such as 21x30x52; got {given!r}") from None
+    return frames, rows, columns

@@ -7,10 +7,23 @@ from typing import Any
 from interp.base.errors import InputError
 from interp.interventions.conditioning import SwapConditioning
 from interp.interventions.controls import Displace, DisplaceAsFar, NormsAsIfZero, ZeroNormsKept
-from interp.interventions.edits import Add, Clamp, Replace, Scale, SetMean, Transport, Zero
+from interp.interventions.edits import Add, Clamp, Replace, Scale, SetMean, SteerFrames, Transport, Zero
 from interp.interventions.selection import Selection, Values
 
-KINDS = (Zero, Scale, Add, Clamp, SetMean, Replace, Transport, Displace, DisplaceAsFar, ZeroNormsKept, NormsAsIfZero)
+KINDS = (
+    Zero,
+    Scale,
+    Add,
+    Clamp,
+    SetMean,
+    Replace,
+    Transport,
+    SteerFrames,
+    Displace,
+    DisplaceAsFar,
+    ZeroNormsKept,
+    NormsAsIfZero,
+)
 EDITS: dict[str, type[Selection]] = {kind.__name__: kind for kind in KINDS}
 
 
