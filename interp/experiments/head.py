@@ -56,21 +56,20 @@ def only_the_head(transformer: Any, anatomy: Anatomy, states: Tensor, lengths: L
 
 def predict(prepared: Prepared, arguments: dict[str, Any], states: Tensor) -> Tensor:
     """The transformer's prediction from image states after any block, (row, token, channel), with one call's conditioning."""
-    transformer, anatomy = prepared.model.pipe.transformer, prepared.model.anatomy
+    transformer, anatomy, layout = prepared.model.pipe.transformer, prepared.model.anatomy, prepared.layout
     states = states.to(transformer.device, transformer.dtype)
     wide = {name: take_rows(arguments.get(name), [0] * len(states)) for name in anatomy.row_inputs}
-    head = only_the_head(transformer, anatomy, states, prepared.layout.lengths)
+    head = only_the_head(transformer, anatomy, states, layout.lengths)
     with prepared.model.lock, head, torch.no_grad(), quiet():
-        given = {**anatomy.as_called({**arguments, **wide}), "return_dict": False}
-        return anatomy.first_prediction(transformer(**given), arguments)
+        output = transformer(**{**anatomy.as_called({**arguments, **wide}), "return_dict": False})
+    return anatomy.first_prediction(output, arguments)[:, layout.span(len(layout.prediction))]
 
 
 def paint(prepared: Prepared, arguments: dict[str, Any], step: int, states: Tensor) -> tuple[Array, Array]:
     """Pictures (row, y, x, rgb) uint8 and clean latents that states after a block predict."""
-    layout, kind = prepared.layout, prepared.layout.prediction
-    output = predict(prepared, arguments, states)[:, layout.span(len(kind))]
-    latents = arguments[prepared.model.anatomy.row_inputs[0]][:, layout.span()]
-    clean = noise.denoised(kind, latents, output, float(prepared.schedule.sigmas[step]))
+    output = predict(prepared, arguments, states)
+    latents = arguments[prepared.model.anatomy.row_inputs[0]][:, prepared.layout.span()]
+    clean = noise.denoised(prepared.layout.prediction, latents, output, float(prepared.schedule.sigmas[step]))
     plan, model = prepared.plan, prepared.model
     clean = clean * model.loaded.spec.levels.flow_size(model.pipe)
     pictures = autoencoder.decode(model.pipe, model.loaded.spec, clean, plan.height, plan.width)
