@@ -26,7 +26,7 @@ from interp.tracing.prepare import prepare
 def test_the_head_alone_gives_the_models_own_prediction(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=3)
-    last = Site(len(model.anatomy.blocks) - 1, "image", "hidden")
+    last = Site(len(model.anatomy.blocks) - 1, model.anatomy.generated.name, "hidden")
     clean = clean_run(prepared, prepared.plan.rows()[0], [(step, last) for step in range(3)])
     modules = [model.pipe.transformer.get_submodule(block.path) for block in model.anatomy.blocks]
     before = [module.__dict__.get("forward") for module in modules]
