@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,22 @@ def test_the_command_and_its_figure(video: interp.Run) -> None:
     figure = channels.frames(video.result("frames"))
     assert len(figure.data) == 6
     assert [one["text"] for one in figure.layout.annotations][:3] == ["early steps", "middle steps", "late steps"]
+
+
+def test_a_store_with_frames_is_verified_and_resumed(video: interp.Run, wan_model: interp.Model, tmp_path: Path) -> None:
+    """Bit for bit: the same rows in the same batches. A damaged shard of frames is found."""
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(video.path, copy)
+    assert command(["verify", str(copy)])[0] == 0
+    (copy / "done" / "c" / "1").unlink()
+    shutil.rmtree(copy / "summary")
+    record = interp.Record(hidden=True, frames=True)
+    again = interp.trace(wan_model, PROMPTS[:3], out=copy, steps=3, batch_size=2, repeats=2, record=record, **SHAPE)
+    xr.testing.assert_identical(again.frames["image"].to_dataset().load(), video.frames["image"].to_dataset().load())
+    assert "/frames/image" in again.data.groups
+    assert "frames/image" in repr(again)
+    (shard, *_) = [file for file in (copy / "frames" / "image" / "mean_abs" / "c").rglob("*") if file.is_file()]
+    shard.write_bytes(shard.read_bytes()[:-40])
+    code, out, err = command(["verify", str(copy)])
+    assert code != 0
+    assert "frames/image/mean_abs" in out + err

@@ -46,7 +46,7 @@ class Record:
     bundle: int = 0
     """Prompts per bundle: keep only mean and variance of statistics and gates over each bundle; 0 keeps every prompt's."""
     frames: bool = False
-    """Mean, mean |x| and max |x| over the tokens of every latent frame of a video, per channel, of every block."""
+    """Of a video: mean, mean |x| and max |x| over the tokens of every latent frame, mean |x| of its first and last row."""
 
     def __post_init__(self) -> None:
         for field in ("stats", "gates", "modulation", "prediction", "branches", "padding", "frames"):
