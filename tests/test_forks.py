@@ -49,7 +49,7 @@ def test_more_arms_in_one_batch_equal_runs_of_their_own(name: str, request: pyte
     model = request.getfixturevalue(name)
     prepared = prepare(model, prompts_for(name)[:1], steps=STEPS)
     arms = [arm for arm in ARMS if model.anatomy.has_norms or not norms(arm)]
-    if "text" in model.anatomy.streams:
+    if "text" in model.anatomy.stream_names:
         arms.append([Zero(channels=[3, 5], blocks=1, stream="both", steps="0-1")])
         arms.append([SwapConditioning.of(model, prompt=prompts_for(name)[1], tokens=True, steps=3)])
     assert_arms_alone(prepared, arms)
