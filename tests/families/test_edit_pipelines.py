@@ -22,6 +22,7 @@ from interp.testing import FamilyTests
 
 STRENGTH = 0.64  # leaves out one step of 3, 4 and 5
 PICTURES = ("image", "mask")
+SIDE = 64  # pixels that the tiny models draw by default
 
 
 def picture(path: Path, seed: int = 0) -> Path:
@@ -59,14 +60,20 @@ class FromPicture(FamilyTests):
         """The settings of the text-to-image pipeline."""
         return {name: value for name, value in settings.items() if name not in (*PICTURES, *self.given)}
 
-    def draw(self, pipe: Any, prompts: Sequence[str], settings: Any, scale: float, **more: Any) -> Any:
-        names = [name for name in PICTURES if name in settings]
-        size = more["width"], more["height"]
-        opened = {name: Image.open(settings[name]["path"]).resize(size, Image.Resampling.BICUBIC) for name in names}
-        renamed = {"mask": "mask_image"}
-        pictures = {renamed.get(name, name): [one] * len(prompts) for name, one in opened.items()}
+    def pictures_of(self, settings: Any, count: int, height: int, width: int) -> dict[str, Any]:
+        """The pipeline's arguments that carry the pictures of a call."""
+        opened = {name: Image.open(settings[name]["path"]) for name in PICTURES if name in settings}
+        names = {"image": "image", "mask": "mask_image"}
+        return {names[name]: [one.resize((width, height), Image.Resampling.BICUBIC)] * count for name, one in opened.items()}
+
+    def arguments(self, pipe: Any, prompts: list[str], settings: Any, scale: float) -> dict[str, Any]:
         own = {name: value for name, value in settings.items() if name in self.given}
-        return super().draw(pipe, prompts, self.of_text(settings), scale, **pictures, **{**own, **more})
+        text = super().arguments(pipe, prompts, self.of_text(settings), scale)
+        return {**text, **self.pictures_of(settings, len(prompts), SIDE, SIDE), **own}
+
+    def draw(self, pipe: Any, prompts: Sequence[str], settings: Any, scale: float, **more: Any) -> Any:
+        pictures = self.pictures_of(settings, len(prompts), more.get("height", SIDE), more.get("width", SIDE))
+        return super().draw(pipe, prompts, settings, scale, **{**pictures, **more})
 
 
 class TestFluxImg2Img(FromPicture, _Flux):
@@ -98,9 +105,8 @@ class TestFluxKontext(FromPicture, _Flux):
         for stream, state in zip(("text", "image", "reference"), (text, *both.chunk(2, dim=1)), strict=True):
             seen.keep_state(stream, index, state)
 
-    def draw(self, pipe: Any, prompts: Sequence[str], settings: Any, scale: float, **more: Any) -> Any:
-        size = {"max_area": more["height"] * more["width"], "_auto_resize": False}
-        return super().draw(pipe, prompts, settings, scale, **{**size, **more})
+    def pictures_of(self, settings: Any, count: int, height: int, width: int) -> dict[str, Any]:
+        return {**super().pictures_of(settings, count, height, width), "max_area": height * width, "_auto_resize": False}
 
 
 class TestSD3Img2Img(FromPicture, _SD3):
