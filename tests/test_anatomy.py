@@ -33,7 +33,7 @@ def test_an_unknown_transformer_says_how_to_add_it(tiny_model: interp.Model, mon
     class MyDiT(nn.Module):
         pass
 
-    with refused(interp.ModelError, "MyDiT", "SD3Transformer2DModel", "register_anatomy"):
+    with refused(interp.ModelError, "MyDiT", "interp models --support", "register_anatomy"):
         describe(MyDiT(), ANATOMIES)
     monkeypatch.setattr("interp.models.families.ANATOMIES", dict(ANATOMIES))
     from interp.models import families

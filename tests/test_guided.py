@@ -158,7 +158,8 @@ def test_a_registered_class_is_guided_too(tiny_model: interp.Model, monkeypatch:
 
     for table in ("ANATOMIES", "PIPELINES", "OWN_GUIDANCE"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
-        monkeypatch.setattr("interp.guidance.pipes." + table, getattr(families, table), raising=False)
+        for user in ("interp.guidance.pipes", "interp.models.load"):
+            monkeypatch.setattr(f"{user}.{table}", getattr(families, table), raising=False)
     pipe, _ = tiny.make("sd3")
     pipe.set_progress_bar_config(disable=True)
     pipe.transformer.__class__ = type("MyDiT", (type(pipe.transformer),), {})

@@ -90,7 +90,7 @@ def test_a_planted_gate_is_split_exactly() -> None:
     planted = plant("dit", timestep_share=0.3, seed=2)
     spec, model = planted.model.loaded.spec, planted.model
     layout = spec.layout(model.pipe, *model.sizes(), {})
-    times = schedule(model.pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated)).timesteps
+    times = schedule(model.pipe, spec.levels, model.defaults.steps, layout.tokens(layout.generated), {}).timesteps
     table = tabulate(model, planted.population, list(planted.channels), timesteps=[float(t) for t in times])
     here = table.sel(block=planted.block, stream="image", gate=planted.gate).squeeze("channel")
     np.testing.assert_allclose(here["share"].sel(term="timestep"), 0.3, atol=1e-4)

@@ -14,9 +14,11 @@ import xarray as xr
 from bad_inputs import run
 from conftest import DEMO_PROMPTS
 from messages import refused
+from planted_frames import planted
 
 import interp
 from interp.analysis import comparison, energy, segmentation, stability, table, trend
+from interp.analysis.frames import over_frames
 from interp.experiments.grid import tabulate
 from interp.experiments.keypoint_pairs import demo_pairs
 from interp.figures import causes, channels, maps, marks, style
@@ -82,6 +84,7 @@ def every_figure(model: interp.Model, demo_run: interp.Run, folder: Path) -> dic
         "trend": channels.trend(trend.over_timesteps(demo_run, [29])),
         "stability": channels.stability(stability.sets(demo_run)),
         "energy": channels.energy(energy.shares(demo_run)),
+        "frames": channels.frames(over_frames(planted([3.0, 3.0, 2.0, 2.0, 1.5, 1.5], 1.2), [3, 7])),
         "outliers": channels.outliers(energy.outliers(demo_run)),
         "token_norms": channels.token_norms(energy.token_norms(demo_run, [29])),
         "alignment": causes.alignment(interp.alignment.compare(demo_run)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +144,8 @@ def kind_of(
     axes = ("stream", "block", "channel")
     share[..., kept], others = (sources.by_text(sources.over_steps(v)).mean("prompt").transpose(*axes) for v in (held, rest))
     share = np.where(selected, share, np.nan)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All-NaN")  # a block without the stream
         sparse[..., kept] = others.to_numpy() < LEAST * np.nanmedian(size, axis=-1, keepdims=True)
         return share, selected & (share < SPARSE) & sparse
 

@@ -72,6 +72,8 @@ class Modulation:
         assert self.argument is not None
         carried = inputs[self.argument]
         one = of_one_token(carried)
+        if one is not carried and not bool((carried == one[:, None]).all()):
+            raise ModelError(f"gates that differ from token to token cannot be edited: the block's {self.argument}")
         given = one.reshape(before.shape).to(before.dtype)
         wanted = after if self.table is None else after - getattr(block, self.table)[self.first_row :].reshape(1, -1)
         found = torch.where(after == before, given, wanted).reshape(one.shape)
