@@ -23,6 +23,7 @@ from interp.store.verification import verify
 ROOT = Path(__file__).parent.parent
 NAMES = {"image", "text", "audio", "reference"}
 GROUPS = ("stats", "gates", "branches")
+CALLS, HOLDERS = ("Site", "check_stream", "tokens", "consensus"), ("hidden", "frames", "streams", "lengths")
 
 
 def test_a_stream_reads_back_and_is_found_by_name_and_role() -> None:
@@ -41,7 +42,12 @@ def named(tree: ast.AST) -> set[str]:
         given: list[ast.expr | None] = []
         if isinstance(node, ast.keyword) and node.arg in ("stream", "streams"):
             given = [node.value]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Site", "check_stream", "tokens"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "Site",
+            "check_stream",
+            "tokens",
+            "consensus",
+        ):
             given = list(node.args)
         elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "stream":
             given = [node.value]
@@ -53,7 +59,14 @@ def named(tree: ast.AST) -> set[str]:
             given = [value for argument, value in pairs if argument.arg == "stream"]
         elif isinstance(node, ast.Compare) and "stream" in ast.unparse(node.left):
             given = [inner for value in node.comparators for inner in ast.walk(value) if isinstance(inner, ast.Constant)]
-        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] in ("hidden", "streams", "lengths"):
+        elif isinstance(node, ast.Dict):
+            given = [value for key, value in zip(node.keys, node.values, strict=True) if "stream" in ast.unparse(key or value)]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] in (
+            "hidden",
+            "frames",
+            "streams",
+            "lengths",
+        ):
             given = [node.slice]
         found |= {str(one.value) for one in given if isinstance(one, ast.Constant) and one.value in NAMES}
     return found
@@ -63,7 +76,7 @@ def test_no_stream_is_named_outside_of_the_models() -> None:
     """The command line's defaults may be names; `testing/reference.py` is what hooks of families' tests use."""
     allowed = ("interp/models/", "interp/cli/", "interp/testing/reference.py", "interp/testing/laws.py")
     guilty = {}
-    for path in modules():
+    for path in [*modules(), *(ROOT / "dashboards").rglob("*.py")]:
         place = path.relative_to(ROOT).as_posix()
         names = named(ast.parse(path.read_text(encoding="utf-8")))
         if names and not place.startswith(allowed):

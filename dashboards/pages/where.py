@@ -13,10 +13,11 @@ SETS = ("one channel", "the massive channels", "the 12 largest of this state")
 
 run = choose.run()
 opened = ask.opened(run)
-if "image" not in (run.hidden.children if run.plan.get("record", {}).get("hidden") else ()):
-    choose.stop("This run holds no hidden states of the image stream. Trace it with hidden states:")
-states = run.hidden["image"].to_dataset()["hidden"]
-chosen, largest = ask.consensus(ask.massive(opened), "image")
+stream = run.streams[0].name
+if stream not in (run.hidden.children if run.plan.get("record", {}).get("hidden") else ()):
+    choose.stop(f"This run holds no hidden states of the {stream} stream. Trace it with hidden states:")
+states = run.hidden[stream].to_dataset()["hidden"]
+chosen, largest = ask.consensus(ask.massive(opened), stream)
 which = pick("set", "Show", SETS)
 channel = choose.channel(run, chosen, largest) if which == SETS[0] else None
 prompt = choose.prompt(run)
@@ -35,7 +36,7 @@ picture = opened.named("picture", text, shown_picture.to_numpy())
 if channel is None:
     members = opened.ask("tokens.largest", 12, **place).value if which == SETS[2] else chosen
     if not members:
-        raise InputError("channels: no channel of the image stream is massive here; show one channel, or the 12 largest")
+        raise InputError(f"channels: no channel of the {stream} stream is massive here; show one channel, or the 12 largest")
     found = opened.ask("tokens.set_map", members, **place)
     values = found.named("values", 'found["heat"]', found.value["heat"])
 else:
@@ -62,8 +63,8 @@ with one, frame.explained():
 masks, curve = st.columns(2)
 with masks, frame.explained():
     shown = [prompt, *(row for row in states["prompt"].to_numpy().tolist() if row != prompt)][:3]
-    text = f'run.hidden["image"].to_dataset().sel(prompt={shown})'
-    some = opened.named("states", text, run.hidden["image"].to_dataset().sel(prompt=shown))
+    text = f"run.hidden[{stream!r}].to_dataset().sel(prompt={shown})"
+    some = opened.named("states", text, run.hidden[stream].to_dataset().sel(prompt=shown))
     of_frame = {"frame": place["frame"]} if frames > 1 else {}
     some.ask("segmentation.masks", members, steps=[step], blocks=[block], **of_frame).draw("masks", "maps.clusters")
 with curve, frame.explained():

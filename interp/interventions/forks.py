@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from interp.base.sites import Site
+from interp.base.streams import ALL
 from interp.interventions import Intervention
 from interp.interventions.conditioning import ReplaceLater, SwapConditioning
 from interp.interventions.hooks import attached, put_rows
@@ -226,6 +227,6 @@ class Forks(JoiningRows):
         """Changed energy summed over edited states, over blocks x steps x edited streams; 1 is all energy of every state."""
         if not self.energies[arm]:
             return 0.0
-        named = {getattr(edit, "stream", "image") for edit in self.arms[arm]}
-        streams = 2 if "both" in named else len(named) or 1
+        named = {getattr(edit, "stream", None) for edit in self.arms[arm]}
+        streams = len(self.anatomy.streams) if ALL in named else len(named) or 1
         return float(torch.stack(self.energies[arm]).sum()) / (len(self.anatomy.blocks) * steps * streams)

@@ -45,16 +45,16 @@ def design(request: Request) -> experiments.design.Drawing:
     real = pictures_of(options.reference)
     prepared = request.prepare(options.prompts)
     check_choice("by", options.by, BY)
-    channels = prepared.model.anatomy.channels
+    channels, stream = prepared.model.anatomy.channels, prepared.model.anatomy.generated.name
     wanted = channel_counts(options.counts, [k for k in COUNTS if k <= channels // 2], channels)
     opened = experiments.ranking.ranked_run(prepared, request.out, run=options.run, batch_size=request.execution.batch_size)
     orders = block_orders(opened, options.by)
-    arms = [experiments.draw.Arm(ORIGINAL, (), {"kind": ORIGINAL, "k": 0, "blocks": "-", "stream": "image"})]
+    arms = [experiments.draw.Arm(ORIGINAL, (), {"kind": ORIGINAL, "k": 0, "blocks": "-", "stream": stream})]
     for k in wanted:
         for kind in KINDS:
             chosen = {block: experiments.ranking.pick(order, kind, k, block) for block, order in orders.items()}
             edits = tuple(interventions.Zero(channels=largest, blocks=[block]) for block, largest in chosen.items())
-            arms.append(experiments.draw.Arm(f"{kind} {k}", edits, {"kind": kind, "k": k, "blocks": "all", "stream": "image"}))
+            arms.append(experiments.draw.Arm(f"{kind} {k}", edits, {"kind": kind, "k": k, "blocks": "all", "stream": stream}))
     parameters = {
         "counts": wanted,
         "by": options.by,
