@@ -127,7 +127,7 @@ interp.figures.channels.spikes(found)
 
 # %%
 run = interp.trace(model, prompts, out=out / "first.zarr", record=record, batch_size=4)  # nothing left to draw
-xr.open_zarr(run.path, group="stats", consolidated=False)["mean_abs"].sizes
+xr.open_zarr(run.path, group="stats/image", consolidated=False)["mean_abs"].sizes
 
 # %% [markdown]
 # ## Without a store
