@@ -4,7 +4,7 @@
 
 alpha, branch, both     a channel made massive by its gate, by its branch, by both: "alpha governs" holds, fails, holds in part
 carrier, bystander      channels through which alone the prompt enters, with a map over tokens; channels that the prompt does
-                        not touch: "carries the prompt" holds, fails; patched, they recover the picture, or nothing
+                        not touch: "carries the prompt" holds, does not; patched, they recover the picture, or nothing
 channel, tokens, both   all tokens large in a channel; two of them, 400 times; all, and two of them 1,000 times
 steps                   massive at a window of four, or of two, of 20 steps, and at no other
 last block              massive in the last of eight blocks alone: no consensus
@@ -29,7 +29,7 @@ import numpy as np
 import interp
 from interp.base.errors import InterpWarning
 from interp.findings import caused
-from interp.findings.claims import FAILS, HOLDS, PARTLY
+from interp.findings.claims import FAILS, HOLDS, PARTLY, UNKNOWN
 from interp.interventions import Add
 from interp.models import tiny
 from interp.models.quiet import quiet
@@ -75,7 +75,7 @@ def carried(carrier: bool, family: str, seed: int, folder: Path) -> bool:
     recovered = patched.result("patching_picture")["recovered"].isel(block=0, column=0)
     own, others = float(recovered.sel(what="massive")), recovered.drop_sel(what="massive")
     said = caused.carries_the_prompt(evidence).said
-    return said == HOLDS and bool(own > 0.9 > others.max() + 0.1) if carrier else said == FAILS and own < 0.1
+    return said == HOLDS and bool(own > 0.9 > others.max() + 0.1) if carrier else said in (FAILS, UNKNOWN) and own < 0.1
 
 
 def untrained(family: str, seed: int) -> Any:
