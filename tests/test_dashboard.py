@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -152,6 +153,7 @@ QUICK = {
 def test_a_broken_store_is_explained(
     page: str, store: str, few_stores: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # streamlit logs to the standard error of another test
     app = opened(monkeypatch, few_stores, page, **{"store" if page == "runs" else "run": store})
     assert not app.exception
     words = text_of(app, "error", "info", "warning", "caption", "markdown")
