@@ -104,10 +104,13 @@ def once(options: Options) -> dict[str, Any]:
 
 def _once(path: Path, prepared: Prepared, channels: int | None) -> float:
     made = make_schema(prepared)
-    made = made if channels is None else dataclasses.replace(made, channels=channels)
+    if channels is not None:
+        wide = {name: dataclasses.replace(own.stream, width=channels) for name, own in made.streams.items()}
+        wide_axes = {name: dataclasses.replace(own, stream=wide[name]) for name, own in made.streams.items()}
+        made = dataclasses.replace(made, streams=wide_axes)
     arrays: dict[str, dict[str, Any]] = {}
     for name, variable in made.variables().items():
-        group, _, own = name.partition("/")
+        group, _, own = name.rpartition("/")
         arrays.setdefault(group, {})[own] = np.ones(list(variable.sizes.values())[1:], variable.dtype)
     start = time.perf_counter()
     create(path, made, {"plan": {"record": {}}, "provenance": {}})
