@@ -91,11 +91,13 @@ def texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _add_variables(root: zarr.Group, schema: Schema) -> None:
+    groups: dict[str, xr.Dataset] = {}
     for name, variable in schema.variables().items():
         group_path, _, variable_name = name.rpartition("/")
-        coordinates = schema.coordinates(name)
-        if group_path not in root:
-            write_dataset(coordinates, root.store, group_path)
+        if group_path not in groups:
+            groups[group_path] = schema.coordinates(name)
+            write_dataset(groups[group_path], root.store, group_path)
+        coordinates = groups[group_path]
         along = [str(c) for c in coordinates.coords if c not in coordinates.dims]
         own = [c for c in along if set(coordinates[c].dims) <= set(variable.sizes)]
         group = root[group_path]
