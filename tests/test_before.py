@@ -8,7 +8,7 @@ first row. The experiment transport has more arms now, so the test draws it agai
 `before/json` was of the same day. Since 2026-11-29 it has other intervals and verdicts (docs/statistics.md), colourfulness in
 0..255, the recovery of a patch as `patching.Ways`, no channel that is massive in the last block alone, and columns of tokens
 and steps; features are matched with --protocol tokens, the only one there was; and statistics are written
-without compression, which changes the bytes of a dry run; sizes are told for each stream. All other numbers are as they were.
+without compression, which changes the bytes of a dry run; sizes are listed for each stream. All other numbers are as they were.
 """
 
 from __future__ import annotations

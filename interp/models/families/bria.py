@@ -10,45 +10,17 @@ negative prompt with words is encoded. The pipeline's `vae_scale_factor` is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from interp.base.errors import InputError, ModelError
-from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry
-from interp.models.families.blocks import (
-    ADALN_SINGLE,
-    ROWS,
-    double_block,
-    embed_cast_timestep,
-    image_stream,
-    numbered,
-    projected,
-    single_block,
-    text_stream,
-)
 from interp.models.families.calls import Settings, encoder, falling, own_tokens, pack, text_pipeline, unpack
+from interp.models.families.flux import gated_by_time
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
-EMBEDDERS = ("time_embed.time_proj", "time_embed.timestep_embedder")
-DOUBLE = double_block()
-SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
+describe = gated_by_time("bria", "BriaTransformer2DModel", "time_embed.time_proj", "time_embed.timestep_embedder")
 encode = encoder(encoder_hidden_states=0)
-
-
-def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `BriaTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
-    return Anatomy(
-        family="bria",
-        model_class="BriaTransformer2DModel",
-        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
-        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
-        row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
-        reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, *EMBEDDERS)),
-        last_norm=Norm("norm_out.norm"),
-    )
 
 
 def settings(pipe: Any) -> dict[str, Any]:

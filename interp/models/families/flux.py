@@ -11,13 +11,15 @@ of both: here both are the run's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from interp.models.anatomy import Anatomy, Conditioning, Inputs, Norm, Reentry, Timestep
+from interp.models.anatomy import Anatomy, Conditioning, Describe, Inputs, Norm, Reentry, Timestep
 from interp.models.families.blocks import (
     ADALN_SINGLE,
     ROWS,
     double_block,
+    embed_cast_timestep,
     image_stream,
     numbered,
     projected,
@@ -58,6 +60,27 @@ def conditions(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any
         return {"pooled_projections": pooled}
     guidance = torch.full((len(texts),), settings["embedded_guidance"], dtype=torch.float32, device=pooled.device)
     return {"pooled_projections": pooled, "guidance": guidance}
+
+
+def gated_by_time(family: str, model_class: str, first: str, second: str, *, times: float = 1.0) -> Describe:
+    """An anatomy of these blocks, for a transformer whose gates depend on the timestep alone. It receives the timestep divided
+    by `times`, multiplies it again, and embeds it by two modules.
+    """
+
+    def described(transformer: Any) -> Anatomy:
+        return Anatomy(
+            family=family,
+            model_class=model_class,
+            streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
+            blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
+            row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
+            reentries=(Reentry("norm_out", "conditioning_embedding"),),
+            timestep=Timestep(scale=times),
+            conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, first, second, times=times)),
+            last_norm=Norm("norm_out.norm"),
+        )
+
+    return described
 
 
 def describe(transformer: Any) -> Anatomy:

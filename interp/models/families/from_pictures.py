@@ -33,7 +33,7 @@ def from_picture(
 
 
 def inpainting(text: PipelineSpec, pipeline_class: str, **further: Any) -> PipelineSpec:
-    """The same with a mask, white where the picture is drawn anew. After every step of the scheduler the pipeline puts the
+    """The same with a mask, white where the picture is generated again. After every step of the scheduler the pipeline puts the
     picture's own latents back elsewhere.
     """
     return from_picture(text, pipeline_class, "mask", argument_of={**text.argument_of, "mask": "mask_image"}, **further)

@@ -11,47 +11,20 @@ guided prediction to the conditional one's norm, per token. Here both are off.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from interp.base.errors import InputError
-from interp.models.anatomy import Anatomy, Conditioning, Norm, Reentry, Timestep
-from interp.models.families.blocks import (
-    ADALN_SINGLE,
-    ROWS,
-    double_block,
-    embed_cast_timestep,
-    image_stream,
-    numbered,
-    projected,
-    single_block,
-    text_stream,
-)
 from interp.models.families.calls import Settings, falling, pack, packed_layout, text_pipeline, unpack
+from interp.models.families.flux import gated_by_time
 from interp.models.families.pipeline import Layout, ModelFamily, OwnGuidance, guidance_scale
 from interp.models.families.schedules import Levels
 from interp.models.lazy import torch
 
-EMBEDDERS = ("time_embed.time_proj", "time_embed.timestep_embedder")
-DOUBLE = double_block()
-SINGLE = single_block(projected("image", "norm", ADALN_SINGLE), rows=ROWS, joint=False)
-
-
-def describe(transformer: Any) -> Anatomy:
-    """The anatomy of a `LongCatImageTransformer2DModel`: blocks are numbered consecutively, double blocks first."""
-    return Anatomy(
-        family="longcat",
-        model_class="LongCatImageTransformer2DModel",
-        streams=(image_stream(transformer.inner_dim), text_stream(transformer.inner_dim)),
-        blocks=numbered(transformer, transformer_blocks=DOUBLE, single_transformer_blocks=SINGLE),
-        row_inputs=("hidden_states", "encoder_hidden_states", "timestep"),
-        reentries=(Reentry("norm_out", "conditioning_embedding"),),
-        timestep=Timestep(scale=1000.0),
-        conditioning=Conditioning({"timestep": "timestep"}, partial(embed_cast_timestep, *EMBEDDERS, times=1000)),
-        last_norm=Norm("norm_out.norm"),
-    )
+describe = gated_by_time(
+    "longcat", "LongCatImageTransformer2DModel", "time_embed.time_proj", "time_embed.timestep_embedder", times=1000.0
+)
 
 
 def encode(pipe: Any, texts: list[str], settings: Settings) -> dict[str, Any]:

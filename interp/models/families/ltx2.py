@@ -4,7 +4,7 @@ A block has a stream of video, `image`, with tokens (frame, y, x), and a narrowe
 Each has its own AdaLN values and table, as in LTX-Video, and attends to itself (`attn`), to the text (`attn2`) and to the other
 (`attn3`, whose gate adds the last row of another table). In LTX-2.3 `attn2` has a gate, too. Shifts and scales before `attn3`
 are no sites: a stream has two pairs there, for its queries and for the other's keys. Text is no stream, as connectors write it
-anew for each. It does not enter the gates. The embedded timestep enters again outside any module.
+again for each. It does not enter the gates. The embedded timestep enters again outside any module.
 
 The output holds a prediction of each stream. Guidance combines both as one; predictions and latents of a trace are the video's.
 The pipeline's guidances other than the classifier-free one are turned off. Sound is drawn, but not stored.
