@@ -18,6 +18,7 @@ from test_house import modules
 import interp
 from interp.base.streams import GENERATED, Stream, find_stream
 from interp.models import tiny
+from interp.store.first_schema import Rows
 from interp.store.verification import verify
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +135,17 @@ def test_a_store_of_schema_1_is_resumed_in_its_form(first_schema: Path, tmp_path
             np.testing.assert_allclose(getattr(resumed, group)[name], array, rtol=2e-5, atol=2e-5)
     assert zarr.open_group(str(first_schema), mode="r").attrs["schema"] == 1
     assert verify(first_schema) == []
+
+
+def test_streams_of_a_model_that_a_store_of_schema_1_lacks_or_names_otherwise() -> None:
+    """Mochi's text is left out; Stable Audio's sound was called image."""
+    values = {"mean": np.ones((2, 3, 4), np.float32)}
+    mochi, sound = Rows(["image"], ["image", "text"]), Rows(["image"], ["audio"])
+    assert (mochi.stored, sound.stored) == ({"image": "image"}, {"audio": "image"})
+    found = mochi.joined({"stats/image": values, "stats/text": {"mean": np.zeros((2, 3, 2), np.float32)}, "outputs": {}})
+    assert found["stats"]["mean"].shape == (2, 3, 1, 4)
+    assert found["stats"]["mean"].all()
+    assert sound.joined({"stats/audio": values})["stats"]["mean"].shape == (2, 3, 1, 4)
 
 
 def test_streams_of_two_widths_have_channels_of_their_own(tmp_path: Path) -> None:

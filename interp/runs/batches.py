@@ -61,7 +61,7 @@ class Tracing:
 
     def do(self, units: Iterable[tuple[Row, ...]], stopped: Stopped) -> Iterator[Outcome]:
         """Trace the rows of units that are not done."""
-        with zarr_quiet(), Writer(self.path, totals=self.totals) as writer:
+        with zarr_quiet(), Writer(self.path, totals=self.totals, streams=tuple(self.schema.streams)) as writer:
             check_same(self.prepared.plan.to_json(), writer.attributes["plan"], str(self.path))
             for unit in units:
                 wanted = {row.index for row in unit if row.index not in self.skipped}

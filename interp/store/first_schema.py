@@ -5,6 +5,7 @@ They are read as they are, and rows that a resumed run adds are written in their
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,24 +38,18 @@ def streams_of(root: zarr.Group) -> tuple[Stream, ...]:
 class Rows:
     """The form of rows in a store of schema 1."""
 
-    def __init__(self, root: zarr.Group) -> None:
-        self.names = [stream.name for stream in streams_of(root)]
-
-    def own_name(self, stream: str, here: list[str]) -> str:
-        """The name of a store's stream among those of a model, `here`: the same, or the one at its place."""
-        return stream if stream in here else here[self.names.index(stream)]
-
-    def stored(self, stream: str) -> str:
-        """The name in the store of a model's stream."""
-        return stream if stream in self.names else self.names[0]
+    def __init__(self, names: Sequence[str], streams: Sequence[str]) -> None:
+        """`names` are the store's streams, `streams` the model's: that of the same name, or else the one at its place."""
+        owners = [name if name in streams or place >= len(streams) else streams[place] for place, name in enumerate(names)]
+        self.stored = dict(zip(owners, names, strict=True))
+        """The name in the store of a model's stream; streams that the store does not have are left out."""
 
     def joined(self, arrays: Groups, leading: int = 0) -> Groups:
         """A row's arrays, or moments with `leading` more axes, with their streams along one axis."""
         found = {name: variables for name, variables in arrays.items() if name.split("/")[0] not in OF_STREAMS}
         for group in OF_STREAMS:
-            here = [name.split("/")[1] for name in arrays if name.split("/")[0] == group]
-            if here:
-                parts = [arrays[f"{group}/{self.own_name(stream, here)}"] for stream in self.names]
+            if any(name.split("/")[0] == group for name in arrays):
+                parts = [arrays[f"{group}/{owner}"] for owner in self.stored]
                 found[group] = {
                     name: np.stack([part[name] for part in parts], axis=leading + AXES.get(name, 2)) for name in parts[0]
                 }

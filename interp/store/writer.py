@@ -13,7 +13,7 @@ import zarr
 
 from interp.base.errors import InterpError, StoreError
 from interp.store.create import storage_message
-from interp.store.first_schema import Rows
+from interp.store.first_schema import Rows, streams_of
 from interp.store.locations import remove
 from interp.store.reader import undo
 from interp.store.schema import Array, Groups
@@ -25,9 +25,11 @@ Job = Callable[[], None]
 class Writer:
     """Writes into an existing store, as a context manager. A failed write raises at the next call."""
 
-    def __init__(self, path: Path, *, totals: Totals | None = None, budget: int = 256 * 2**20) -> None:
-        """`totals` adds up the rows that are written."""
-        self.path, self.totals = path, totals
+    def __init__(
+        self, path: Path, *, totals: Totals | None = None, streams: Sequence[str] = (), budget: int = 256 * 2**20
+    ) -> None:
+        """`totals` adds up the written rows; `streams` are the model's, which a store of schema 1 may name otherwise."""
+        self.path, self.totals, self._streams = path, totals, tuple(streams)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._thread = ThreadPoolExecutor(1, "interp-writer")
         self._jobs: deque[tuple[int, Future[None]]] = deque()
@@ -40,7 +42,8 @@ class Writer:
         except FileNotFoundError:
             raise StoreError(f"store {self.path} does not exist here: every worker must see its folder at this path") from None
         self.attributes: dict[str, Any] = dict(self._root.attrs)
-        self._form = Rows(self._root) if self.attributes.get("schema") == 1 and "plan" in self.attributes else None
+        first = self.attributes.get("schema") == 1 and "plan" in self.attributes
+        self._form = Rows([one.name for one in streams_of(self._root)], self._streams) if first else None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -50,8 +53,9 @@ class Writer:
 
     def hidden(self, stream: str, place: tuple[int, int, int], state: Callable[[], Array], size: int) -> None:
         """Queue one hidden state, (token, channel), of `size` bytes at (row, step, block) of the stored axes."""
-        name = self._form.stored(stream) if self._form else stream
-        self._submit(size, lambda: self._write(f"hidden/{name}/hidden", place, state()))
+        name = self._form.stored.get(stream) if self._form else stream
+        if name is not None:
+            self._submit(size, lambda: self._write(f"hidden/{name}/hidden", place, state()))
 
     def row(
         self, row: int | tuple[int, ...], groups: Groups | Callable[[], Groups], *, done: bool = True, size: int = 0
